@@ -1,0 +1,1 @@
+"""From a pool of predictions to one student."""

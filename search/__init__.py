@@ -1,0 +1,1 @@
+"""A sweep: spaces, suggestions, decisions, durability."""

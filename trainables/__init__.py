@@ -1,0 +1,1 @@
+"""One trial: from a recipe to a record."""
