@@ -1,5 +1,6 @@
 """A sweep's specification: what the YAML says, checked, with every default in one place."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from search.space import Space
 from trainables.datasets import DatasetSpec
 from trainables.errors import SpecError
 from trainables.parsing import from_mapping, to_mapping
 from trainables.recipe import Recipe
+from trainables.records import RunFolder
 from trainables.splits import SplitSpec
 
 SHIPPED = Path(__file__).parent / "sweeps"
@@ -136,14 +139,32 @@ def spec_from_mapping(
     mapping: object, *, where: str = "sweep", default_name: str = "sweep"
 ) -> SweepSpec:
     """A specification from plain values, with its space checked."""
-    from search.space import Space
-
     if isinstance(mapping, Mapping) and "name" not in mapping:
         mapping = {"name": default_name, **mapping}
     spec = from_mapping(SweepSpec, mapping, where=where)
     Space.from_mapping(spec.space, base=spec.base_recipe(), where=f"{where}: space")
     spec.student_recipe()
     return spec
+
+
+def spec_of_run(folder: RunFolder) -> SweepSpec:
+    """The specification that a run was started with."""
+    return load_spec(folder.require().sweep)
+
+
+def parse_duration(text: str | None) -> float | None:
+    """Seconds in a duration like `45s`, `90m`, `2h` or `1h30m`; None stays None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    try:
+        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []
+    except ValueError:
+        parts = []
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not seconds > 0:
+        raise SpecError(f"{text!r} is not a duration; write it like 45s, 90m, 2h or 1h30m")
+    return seconds
 
 
 def shipped_names() -> list[str]:

@@ -6,6 +6,7 @@ an error that shows the value. Defaults live in the dataclass fields and nowhere
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -82,12 +83,23 @@ def _convert(value: object, hint: Any, *, where: str) -> Any:
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where=where)
     if origin in (dict, Mapping) or hint is dict:
-        if not isinstance(value, Mapping):
-            raise SpecError(f"{where}: expected a mapping, got {value!r}")
-        return dict(value)
+        return _convert_dict(value, get_args(hint), where=where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_mapping(hint, value, where=where)
     return _convert_scalar(value, hint, where=where)
+
+
+def _convert_dict(value: object, items: tuple[Any, ...], *, where: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where}: expected a mapping, got {value!r}")
+    if not items:
+        return dict(value)
+    return {
+        _convert(key, items[0], where=f"{where}: key"): _convert(
+            item, items[1], where=f"{where}: {key}"
+        )
+        for key, item in value.items()
+    }
 
 
 def _convert_union(value: object, options: tuple[Any, ...], *, where: str) -> Any:
@@ -133,14 +145,15 @@ def _convert_tuple(value: object, items: tuple[Any, ...], *, where: str) -> tupl
 def _convert_scalar(value: object, hint: Any, *, where: str) -> Any:
     if hint is Any or hint is object:
         return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
     # PyYAML reads 1e-3 (no dot) as a string; the author meant the number.
-    if hint is float and isinstance(value, str):
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
-            pass
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        raise SpecError(f"{where}: expected a number, got {value!r}")
     if hint is int and isinstance(value, bool):
         raise SpecError(f"{where}: expected a whole number, got {value!r}")
     if isinstance(hint, type) and isinstance(value, hint):

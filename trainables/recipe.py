@@ -1,5 +1,6 @@
 """The recipe: every hyperparameter of one training, with its unit and its default."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -72,7 +73,7 @@ class Recipe:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SpecError(f"{name} must lie in [{low}, {high}], got {value!r}")
-        if self.model != "convnet" and not self.model.startswith("timm:"):
+        if self.model != "convnet" and not re.match("timm:.", self.model):
             raise SpecError(f"model must be 'convnet' or 'timm:NAME', got {self.model!r}")
 
     @classmethod

@@ -6,6 +6,7 @@ and at the very end `record.json`. A trial without `record.json` is not finished
 """
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -13,11 +14,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 
-from trainables.errors import RunError
+from trainables.errors import RunError, SpecError
 from trainables.parsing import from_mapping, to_mapping
 from trainables.recipe import Numerics, Recipe
 
@@ -191,15 +194,20 @@ def _read(cls: type[Record], path: Path) -> Record:
     mapping = read_json(path)
     if mapping.get("schema") != SCHEMA:
         raise RunError(f"{path}: schema {mapping.get('schema')!r}, this version reads {SCHEMA}")
-    return from_mapping(cls, mapping, where=str(path))
+    try:
+        return from_mapping(cls, mapping, where=str(path))
+    except SpecError as error:
+        raise RunError(f"{error}; the file is damaged, or of another version") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, or one clear error."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RunError(f"{path} does not exist") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
@@ -213,12 +221,12 @@ def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         RunError: the file exists with other content.
     """
-    text = dump_json(value)
+    data = dump_json(value).encode()
     if path.exists():
-        if path.read_text() == text:
+        if path.read_bytes() == data:
             return
         raise RunError(f"{path} is already written, with other content; records are write-once")
-    write_bytes_atomically(path, text.encode())
+    write_bytes_atomically(path, data)
 
 
 def dump_json(value: Mapping[str, Any]) -> str:
@@ -245,8 +253,6 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
 
 def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
     """Write a .npy file whole or not at all; arrays of objects are refused."""
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_bytes_atomically(path, buffer.getvalue())
@@ -256,8 +262,10 @@ def read_array(path: Path) -> np.ndarray[Any, Any]:
     """Read a .npy file; pickled objects are refused."""
     try:
         array: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError, BadZipFile) as error:
         raise RunError(f"{path} cannot be read as an array: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise RunError(f"{path} cannot be read as an array: it is an archive of several")
     return array
 
 

@@ -1,0 +1,60 @@
+# Quorum. `make demo` shows the whole chain; `make test` runs every test.
+# Everything runs from .venv, which `make setup` builds once from requirements.lock.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.quorum-setup
+CODE   := quorum.py pipeline.py trainables search ensemble analysis benchmarks tests
+
+.PHONY: help setup demo test fast check format lint types bench lock clean
+
+help:
+	@echo "make setup   build .venv once (about a minute, 7 GB)"
+	@echo "make demo    the whole chain on bundled digits, in minutes"
+	@echo "make test    every test          make fast   without the slow ones"
+	@echo "make check   format, lint, types, tests: what CI runs"
+	@echo "make bench   side-by-side measurements"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Quorum needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 setup"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 2; }
+	@awk '/^uv==/ {on=1} on {print} on && !/\\$$/ {exit}' requirements.lock > $(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/quorum demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+	$(MAKE) test
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# The lock holds versions and hashes only, for every platform and Python from 3.11 on.
+lock:
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,199 @@
+"""Figures of the ledger and the ensemble: accuracy, differences, cost, disagreement.
+
+Axes: M members, N examples, K classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from analysis.formats import duration, file_size, percent, signed
+from analysis.style import BLACK, BLUE, GREY, grid, new_figure, percent_ticks, stage_style
+from analysis.wording import (
+    LOWER_IS_BETTER,
+    NOT_DISTINGUISHABLE,
+    Ledger,
+    Row,
+    label,
+    metric_label,
+    rows,
+    verdict,
+)
+from ensemble import diversity
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "bytes": ("size of the weights", lambda value: _round(file_size(value))),
+    "latency_ms_batch1": ("latency of one image, ms", lambda value: f"{value:g}"),
+    "train_seconds": ("time to train", lambda value: _round(duration(value))),
+}
+"""What an answer costs: the row's key, the axis label, the format of its ticks."""
+
+
+def ledger_figure(ledger: Ledger) -> Figure:
+    """Left: accuracy of every row. Right: paired differences, one panel a metric."""
+    metrics = _metrics(ledger)
+    found = rows(ledger)
+    differences = {m: [d for d in ledger["differences"] if d["metric"] == m] for m in metrics}
+    lines = max([len(found), *(len(group) for group in differences.values())])
+    figure = new_figure(0.75 + 0.24 * lines)
+    axes = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
+    _accuracies(axes[0], found)
+    for i, (place, metric) in enumerate(zip(axes[1:], metrics, strict=True)):
+        _forest(place, differences[metric], metric, named=i == 0)
+    return figure
+
+
+def cost_figure(ledger: Ledger) -> Figure:
+    """Accuracy on test against size, latency and training time, each on a log scale."""
+    found = rows(ledger)
+    keys = [key for key in COSTS if any(_positive(row.get(key)) for row in found)]
+    figure = new_figure(2.75)
+    axes = figure.subplots(1, max(1, len(keys)), sharey=True, squeeze=False)[0]
+    for place, key in zip(axes, keys, strict=False):
+        _cost_panel(place, found, key)
+    axes[0].set_ylabel("accuracy on test, 95% interval")
+    percent_ticks(axes[0].yaxis)
+    handles = [
+        Line2D([], [], ls="", marker=style.marker, color=style.color, label=style.label)
+        for style in (stage_style(row["stage"]) for row in found)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def disagreement(
+    log_probs: Mapping[str, Floats], weights: Mapping[str, float], labels: Ints | None
+) -> Figure:
+    """Left: how often two members answer differently. Right: weight and accuracy of each."""
+    names = list(log_probs)
+    answers = np.stack([log_probs[name].argmax(axis=1) for name in names])
+    shares = diversity.disagreement(answers)
+    figure = new_figure(max(2.2, 0.9 + 0.32 * len(names)))
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
+    top = max(float(shares.max()), 1e-9)
+    left.imshow(shares, cmap="Blues", vmin=0, vmax=top * 1.3)
+    for (i, j), share in np.ndenumerate(shares):
+        if i != j:
+            color = "white" if share > 0.9 * top else "black"
+            left.text(j, i, percent(share, 1, sign=False), ha="center", va="center",
+                      fontsize=6.5, color=color)  # fmt: skip
+    ticks = range(len(names))
+    left.set_xticks(ticks, names, rotation=45 if len(names) > 6 else 0)
+    left.set_yticks(ticks, names)
+    left.tick_params(length=0)
+    left.spines[:].set_visible(False)
+    left.set_title("Different answers on holdout, % of images")
+    _weight_bars(right, names, weights, answers, labels)
+    return figure
+
+
+def _metrics(ledger: Ledger) -> list[str]:
+    """At most two: accuracy first, then a proper score."""
+    present = {item["metric"] for item in ledger.get("differences", [])}
+    return [metric for metric in ("accuracy", "nll", "brier") if metric in present][:2]
+
+
+def _accuracies(axes: Axes, found: Sequence[Row]) -> None:
+    for y, row in enumerate(found):
+        style = stage_style(row["stage"])
+        low, high = row.get("accuracy_interval") or (row["accuracy"], row["accuracy"])
+        axes.plot([low, high], [y, y], color=style.color, lw=1.2)
+        axes.plot(row["accuracy"], y, style.marker, color=style.color, ms=6)
+    axes.set_yticks(range(len(found)), [label(row["stage"]) for row in found])
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    percent_ticks(axes.xaxis, bins=4)
+    axes.set_title("Accuracy on test")
+    axes.set_xlabel("95% interval")
+    grid(axes, "x")
+
+
+def _forest(axes: Axes, differences: Sequence[Row], metric: str, *, named: bool) -> None:
+    """Differences a − b; hollow and grey where zero lies in the interval."""
+    scale = 1.0 if metric in LOWER_IS_BETTER else 100.0
+    for y, item in enumerate(differences):
+        low, high = (scale * limit for limit in item["interval"])
+        open_ = verdict(item) == NOT_DISTINGUISHABLE
+        color = GREY if open_ else BLUE
+        axes.plot([low, high], [y, y], color=color, lw=1.2)
+        axes.plot(scale * item["value"], y, "o", ms=5, color=color, mfc="white" if open_ else color)
+    axes.axvline(0, color=BLACK, lw=0.8)
+    names = [f"{label(item['a'])}\n− {label(item['b'])}" for item in differences]
+    axes.set_yticks(range(len(names)), names if named else [""] * len(names), fontsize=6.2)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_title(f"Difference in {metric_label(metric)}")
+    axes.set_xlabel(
+        "nats (left of 0: better)"
+        if metric == "nll"
+        else "(left of 0: better)"
+        if metric in LOWER_IS_BETTER
+        else "points (right of 0: better)"
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    grid(axes, "x")
+
+
+def _cost_panel(axes: Axes, found: Sequence[Row], key: str) -> None:
+    text, formatted = COSTS[key]
+    shown = [row for row in found if _positive(row.get(key))]
+    for row in shown:
+        style = stage_style(row["stage"])
+        low, high = row.get("accuracy_interval") or (row["accuracy"], row["accuracy"])
+        axes.plot([row[key]] * 2, [low, high], color=style.color, lw=0.8)
+        axes.plot(
+            row[key], row["accuracy"], style.marker, color=style.color, ms=6.5, mec="white", mew=0.5
+        )
+    axes.set_xscale("log")
+    values = [float(row[key]) for row in shown]
+    axes.set_xlim(min(values) / 1.7, max(values) * 1.7)
+    wide = max(values) / min(values) > 30
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(text)
+    axes.grid(True)
+
+
+def _round(text: str) -> str:
+    """`50.0 kB` → `50 kB`, `5 min 00 s` → `5 min`."""
+    return (
+        text.replace(".00 ", " ").replace(".0 ", " ").removesuffix(" 00 s").removesuffix(" 00 min")
+    )
+
+
+def _positive(value: Any) -> bool:
+    return value is not None and value > 0
+
+
+def _tick(value: float) -> str:
+    return "0" if abs(value) < 1e-12 else signed(value, 3).rstrip("0").rstrip(".")
+
+
+def _weight_bars(
+    axes: Axes,
+    names: Sequence[str],
+    weights: Mapping[str, float],
+    answers: Ints,
+    labels: Ints | None,
+) -> None:
+    values = [weights.get(name, 0.0) for name in names]
+    rows = np.arange(len(names))
+    axes.barh(rows, values, color=BLUE, height=0.6)
+    for row, value in enumerate(values):
+        text = percent(value, 0)
+        if labels is not None and len(labels) == answers.shape[1]:
+            text += f"   ({percent(float((answers[row] == labels).mean()), 1)} right)"
+        axes.text(value, row, f" {text}", va="center", fontsize=6.5)
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, max([*values, 1e-9]) * 1.75)
+    percent_ticks(axes.xaxis)
+    axes.set_title("Weight, and accuracy alone on holdout")

@@ -1,0 +1,96 @@
+"""Every row of the ledger, predicted: members pooled, students run, each at its temperature.
+
+Axes: N examples, K classes. Temperatures are always fitted on holdout.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.evaluation import (
+    Mixture,
+    holdout_log_probs,
+    member_facts,
+    mixture_facts,
+    mixtures,
+    names_of,
+    predict_members,
+)
+from ensemble.ledger import Predictions, StageFacts
+from ensemble.release import student_facts, student_log_probs
+from trainables.imageset import ImageSet
+from trainables.metrics import apply_temperature, fit_temperature
+from trainables.recipe import Numerics
+from trainables.records import RunFolder, read_json
+from trainables.splits import Splits
+
+TIMED_IMAGES = 256
+
+
+def holdout_predictions(folder: RunFolder, images: ImageSet, splits: Splits) -> Predictions:
+    """What every row says of holdout, from the arrays that the trials left."""
+    rows = _rows(folder)
+    labels = images.labels[splits.holdout]
+    members = holdout_log_probs(folder, names_of(rows.values()))
+    stages = {}
+    for stage, row in rows.items():
+        pooled = row.pool(members)
+        stages[stage] = apply_temperature(pooled, fit_temperature(pooled, labels))
+    students = student_log_probs(folder.student, images.images, splits.holdout)
+    return Predictions(labels=labels, stages=stages | students)
+
+
+def test_predictions(
+    folder: RunFolder,
+    images: ImageSet,
+    splits: Splits,
+    numerics: Numerics,
+    *,
+    progress: Callable[[float, str], None],
+) -> Predictions:
+    """What every row says of test: the one place where test images are looked at.
+
+    Raises:
+        RunError: no frozen selection, or no student.
+    """
+    rows = _rows(folder)
+    names = names_of(rows.values())
+    holdout_labels = images.labels[splits.holdout]
+    on_holdout = holdout_log_probs(folder, names)
+    on_test = predict_members(
+        folder,
+        names,
+        images.images,
+        splits.test,
+        numerics,
+        on_member=lambda done: progress(0.6 * done / len(names), f"member {done}/{len(names)}"),
+    )
+    stages = {}
+    for stage, row in rows.items():
+        temperature = fit_temperature(row.pool(on_holdout), holdout_labels)
+        stages[stage] = apply_temperature(row.pool(on_test), temperature)
+    students = student_log_probs(folder.student, images.images, splits.test)
+    return Predictions(labels=images.labels[splits.test], stages=stages | students)
+
+
+def stage_facts(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str, StageFacts]:
+    """Size, speed and cost of every row; what is timed are holdout's images."""
+    rows = _rows(folder)
+    some = images.images[splits.holdout[:TIMED_IMAGES]]
+    members = member_facts(folder, names_of(rows.values()), some, classes=len(images.class_names))
+    facts = {stage: mixture_facts(row, members) for stage, row in rows.items()}
+    return facts | student_facts(folder.student)
+
+
+def as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
+    """`labels` int64 [N] and one float32 [N, K] array for each row, as test_logprobs.npz."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        stage: np.asarray(log_probs, dtype=np.float32)
+        for stage, log_probs in predictions.stages.items()
+    }
+    return {"labels": np.asarray(predictions.labels, dtype=np.int64), **arrays}
+
+
+def _rows(folder: RunFolder) -> dict[str, Mixture]:
+    return mixtures(read_json(folder.selection))

@@ -1,0 +1,205 @@
+"""A sweep's runs in an MLflow store: looked up by tags, written in batches.
+
+MLflow's own names and ids are not relied on. Every run carries `quorum.id`, which tells its
+sweep from all others, and the runs below the sweep's carry `quorum.trial`; so whoever writes
+again finds what is there.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from search.projection import DIGEST, SWEEP, Projection, RunChange
+from trainables.errors import RunError
+from trainables.records import RunFolder
+
+BATCH = 900
+"""Metrics a call; MLflow takes 1,000 things of all kinds."""
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What MLflow has of one run."""
+
+    run_id: str
+    status: str
+    digest: str | None = None
+    params: set[str] = field(default_factory=set)
+
+
+class Store:
+    """The runs of one sweep in one MLflow store."""
+
+    def __init__(self, uri: str, folder: RunFolder, projection: Projection) -> None:
+        """Connect, make the experiment if it is new, and look up the runs that are there."""
+        if not projection.identity:
+            raise RunError(f"{folder.journal} holds no run yet: its first event is missing")
+        self._mlflow = load_mlflow()
+        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
+        self._identity = projection.identity
+        self._run_name = projection.state.run
+        self._dataset = _dataset(projection)
+        self.experiment_id = self._find_experiment(projection, uri, folder)
+        self._runs = self._find_runs()
+
+    def run_id(self, key: str) -> str | None:
+        """The MLflow id of the sweep ("" as `key`), a trial or a result; None if it is new."""
+        stored = self._runs.get(key)
+        return stored.run_id if stored else None
+
+    def write(self, change: RunChange) -> str:
+        """Make MLflow's run as `change` says; "created", "updated" or "same"."""
+        stored = self._runs.get(change.key)
+        word = "updated" if stored else "created"
+        digest = change.tags.get(DIGEST)
+        if stored and digest and stored.digest == digest and stored.status == change.status:
+            return "same"
+        if stored is None:
+            stored = self._runs[change.key] = self._create(change)
+        self._log(stored, change)
+        if change.end_ms is not None:
+            self._client.set_terminated(stored.run_id, change.status, change.end_ms)
+        elif stored.status != change.status:
+            self._client.update_run(stored.run_id, status=change.status)
+        stored.status, stored.digest = change.status, digest
+        return word
+
+    def _log(self, stored: _Stored, change: RunChange) -> None:
+        """Everything but the state; the digest comes last, when the rest has arrived."""
+        entities = self._mlflow.entities
+        fresh = [item for item in change.params.items() if item[0] not in stored.params]
+        for part in _parts(fresh, 100):
+            params = [entities.Param(name, value) for name, value in part]
+            self._client.log_batch(stored.run_id, params=params)
+            stored.params.update(name for name, _ in part)
+        for points in _parts(change.points, BATCH):
+            metrics = [entities.Metric(*point) for point in points]
+            self._client.log_batch(stored.run_id, metrics=metrics)
+        if change.tags:
+            tags = [entities.RunTag(name, value) for name, value in sorted(change.tags.items())]
+            self._client.log_batch(stored.run_id, tags=tags)
+
+    def _create(self, change: RunChange) -> _Stored:
+        tags = {"quorum.id": self._identity, "quorum.run": self._run_name}
+        tags |= {"quorum.trial": change.key} if change.key else {}
+        tags |= {"mlflow.source.name": "quorum", "mlflow.source.type": "LOCAL"}
+        parent = self._runs.get(SWEEP)
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent.run_id
+        run = self._client.create_run(
+            self.experiment_id, start_time=change.start_ms, tags=tags, run_name=change.name
+        )
+        if self._dataset is not None:
+            source = self._mlflow.entities.DatasetInput(
+                self._mlflow.entities.Dataset(**self._dataset)
+            )
+            self._client.log_inputs(run.info.run_id, datasets=[source])
+        return _Stored(run_id=run.info.run_id, status="RUNNING")
+
+    def _find_runs(self) -> dict[str, _Stored]:
+        found: dict[str, _Stored] = {}
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], f"tags.`quorum.id` = '{self._identity}'", page_token=token
+            )
+            for run in page:
+                tags = run.data.tags
+                found[tags.get("quorum.trial", SWEEP)] = _Stored(
+                    run.info.run_id, run.info.status, tags.get(DIGEST), set(run.data.params)
+                )
+            token = page.token
+            if not token:
+                return found
+
+    def _find_experiment(self, projection: Projection, uri: str, folder: RunFolder) -> str:
+        name = projection.experiment
+        known = self._client.get_experiment_by_name(name)
+        if known is None:
+            # A server decides for itself; a file beside the runs has its artifacts there too.
+            place = (folder.root.resolve().parent / "mlartifacts" / name).as_uri()
+            local = place if uri.startswith("sqlite:") else None
+            try:
+                made = self._client.create_experiment(name, local, _experiment_tags(projection))
+            except self._mlflow.exceptions.MlflowException:
+                known = self._client.get_experiment_by_name(name)  # another run was quicker
+                if known is None:
+                    raise
+            else:
+                return str(made)
+        return str(known.experiment_id)
+
+
+def load_mlflow() -> Any:
+    """MLflow, imported on first use and with the settings that Quorum wants of it.
+
+    The one import inside a function here: it takes seconds and reads its settings from the
+    environment, so it waits for the mirror's thread, after this has set them.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    # Deprecations inside MLflow are its makers' business.
+    warnings.filterwarnings("ignore", module=r"mlflow\.")
+    import mlflow
+
+    return mlflow
+
+
+def without_password(uri: str) -> str:
+    """A tracking URI that can be shown: what stands before its host's @ is left out."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _dataset(projection: Projection) -> dict[str, str] | None:
+    """The data set in MLflow's terms, for its column in the table of runs."""
+    name = (projection.state.spec.get("dataset") or {}).get("name")
+    fingerprint = projection.state.about.get("fingerprint")
+    if not name or not fingerprint:
+        return None
+    return {"name": str(name), "digest": str(fingerprint)[:36], "source_type": "local",
+            "source": str(name)}  # fmt: skip
+
+
+def _experiment_tags(projection: Projection) -> dict[str, str]:
+    """What the UI is to show at first: training runs, and a view with the searched values.
+
+    Views are a feature of MLflow's UI without an API of its own; a UI that does not know
+    this form leaves it out of its list.
+    """
+    searched = [f"params.`{name}`" for name in projection.state.spec.get("space") or {}]
+    scores = [f"metrics.`{name}`" for name in ("val_nll", "val_accuracy", "rung")]
+    state = {
+        "searchFilter": "tags.`quorum.kind` = 'search'",
+        "orderByKey": scores[0],
+        "orderByAsc": True,
+        "selectedColumns": [*scores, *searched, "tags.`quorum.status`"],
+    }
+    made = round(1000 * (projection.state.started or 0.0))
+    view = {"name": "Trials, best first", "createdAt": made, "updatedAt": made,
+            "state": json.dumps(state)}  # fmt: skip
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.sharedViewState.quorum-trials": json.dumps(view),
+        "mlflow.note.content": str(projection.state.spec.get("description") or ""),
+    }
+
+
+def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}

@@ -1,0 +1,324 @@
+"""Where a run stands: a reducer of its journal, for `status`, the live display and forecasts.
+
+`RunState` folds one event at a time, at constant cost, and never reads a clock. A repeated
+event changes nothing; of two reports of one step, the first counts. Events out of order end
+in the same trials, scores, rungs and results; what is measured between events, the pace and
+the wall times, follows the order of arrival. Nothing here imports a heavy library, so
+`quorum status` is quick.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from search.states import (
+    STAGES,
+    Event,
+    Kind,
+    RungCount,
+    Score,
+    StageState,
+    StageStatus,
+    TrialState,
+    TrialStatus,
+)
+
+
+class RunState:
+    """A run, folded from its journal's events. Times are unix seconds."""
+
+    def __init__(self) -> None:
+        """A run of which nothing is known yet."""
+        self.run = ""
+        self.spec: Mapping[str, Any] = {}
+        self.about: Mapping[str, Any] = {}
+        """split_id, fingerprint, sizes, machine and code_version of run_started."""
+        self.trials: dict[str, TrialState] = {}
+        self.stages = {name: StageState() for name in STAGES}
+        self.ends: dict[str, Event] = {}
+        """The last sweep_ended of each kind."""
+        self.results: dict[str, Event] = {}
+        """The last result of each kind."""
+        self.started: float | None = None
+        self.resumes: set[float] = set()
+        self.last_time = -math.inf
+        self.running: set[str] = set()
+        self.peak_running = 0
+        self.best: TrialState | None = None
+        """Of the search: lowest val_nll at the highest rung that any trial has reached."""
+        self.paces: dict[Kind, tuple[float, int]] = {"search": (0.0, 0), "seed": (0.0, 0)}
+        """Seconds observed between reports, and of how many steps."""
+        self.planned_trials: int | None = None
+        """What the stage says it will train, where that differs from the specification."""
+        self._counts: dict[int, list[int]] = {}
+        self._halted = -math.inf
+        self._earlier_seconds = 0.0
+        self._session_started: float | None = None
+
+    @classmethod
+    def from_events(cls, events: Iterable[Event]) -> "RunState":
+        """The state after `events`."""
+        state = cls()
+        for event in events:
+            state.apply(event)
+        return state
+
+    def apply(self, event: Event) -> None:
+        """Fold one event in; kinds that this version does not know change nothing."""
+        time = float(event.get("time", self.last_time))
+        handler = _HANDLERS.get(str(event.get("event")))
+        if handler is not None:
+            handler(self, event, time)
+        self.last_time = max(self.last_time, time)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epoch budgets of the sweep, rising."""
+        return tuple(self.spec.get("rungs", ()))
+
+    def planned(self, kind: Kind = "search") -> int:
+        """How many trials of this kind there are to be; 0 where that is not known."""
+        if kind == "seed":
+            return int(self.spec.get("members", 0))
+        return self.planned_trials or int(self.spec.get("trials", 0))
+
+    @property
+    def stage(self) -> str | None:
+        """The stage under way: of the open ones, the last in the chain."""
+        return next((name for name in reversed(STAGES) if self.stages[name].open), None)
+
+    @property
+    def active(self) -> bool:
+        """The journal does not say that the work is over (a killed run never says so)."""
+        if self.interrupted:
+            return False
+        return self.stage is not None or bool(self.running) or not self.ended("search")
+
+    def ended(self, kind: Kind) -> bool:
+        """The trials of this kind are through, and no resume has taken them up again."""
+        end = self.ends.get(kind)
+        if end is None or end.get("reason") == "interrupted":
+            return False
+        return end.get("reason") == "finished" or end["time"] >= max(
+            self.resumes, default=-math.inf
+        )
+
+    @property
+    def interrupted(self) -> bool:
+        """The trials were broken off, and nothing has taken them up again."""
+        last = max(self.ends.values(), key=lambda end: float(end["time"]), default=None)
+        return (
+            last is not None
+            and last.get("reason") == "interrupted"
+            and last["time"] >= max(self.resumes, default=-math.inf)
+        )
+
+    def status(self, trial: TrialState) -> TrialStatus:
+        """Where a trial stands; `pending` is one that was interrupted and waits."""
+        if trial.outcome is not None:
+            return trial.outcome
+        return "running" if trial.name in self.running else "pending"
+
+    def of_status(self, *wanted: TrialStatus, kind: Kind | None = None) -> list[TrialState]:
+        """The trials in any of these states, in order of name."""
+        found = (trial for trial in self.trials.values() if self.status(trial) in wanted)
+        return sorted(
+            (trial for trial in found if kind in (None, trial.kind)), key=lambda trial: trial.name
+        )
+
+    def ranked(self, *, kind: Kind = "search") -> list[TrialState]:
+        """Scored trials, best first: those at a higher rung stand before the others."""
+        scored = [trial for trial in self.trials.values() if trial.kind == kind and trial.scores]
+        return sorted(scored, key=_rank)
+
+    def rung_counts(self) -> dict[int, RungCount]:
+        """By rung, from the lowest: trials of the search that arrived, went on, were stopped."""
+        known = sorted({*self.rungs, *self._counts})
+        return {rung: RungCount(*self._counts.get(rung, (0, 0, 0))) for rung in known}
+
+    def elapsed(self, now: float) -> float:
+        """Wall seconds spent on the run, pauses between resumes left out."""
+        if self._session_started is None:
+            return 0.0
+        end = now if self.active else self.last_time
+        return self._earlier_seconds + max(0.0, end - self._session_started)
+
+    def seconds_per_step(self, kind: Kind = "search") -> float | None:
+        """Mean wall seconds of a trial's step, overheads included; None unobserved."""
+        seconds, steps = self.paces[kind]
+        return seconds / steps if steps else None
+
+    # The handlers. Each tolerates missing fields, repeats and any order.
+
+    def _run_started(self, event: Event, time: float) -> None:
+        if self.started is not None and time >= self.started:
+            return
+        self.run = str(event.get("run", ""))
+        self.spec = event.get("spec") or {}
+        self.about = {key: event.get(key) for key in _ABOUT}
+        self.started = time
+        if self._session_started is None:
+            self._session_started = time
+
+    def _run_resumed(self, event: Event, time: float) -> None:
+        if time in self.resumes:
+            return
+        self.resumes.add(time)
+        self.run = self.run or str(event.get("run", ""))
+        if self._session_started is not None and time >= self.last_time:
+            self._earlier_seconds += self.last_time - self._session_started
+            for stage in self.stages.values():
+                if stage.open and stage.started is not None:
+                    stage.earlier_seconds += max(0.0, self.last_time - stage.started)
+                    stage.started = time
+        self._session_started = max(time, self._session_started or time)
+        self._halt(time)
+
+    def _sweep_ended(self, event: Event, time: float) -> None:
+        kind = str(event.get("kind", "search"))
+        if kind not in self.ends or time > self.ends[kind]["time"]:
+            self.ends[kind] = {**event, "time": time}
+        self._halt(time)
+
+    def _halt(self, time: float) -> None:
+        """No trial that has not been heard of since `time` runs any more."""
+        self._halted = max(self._halted, time)
+        self.running = {n for n in self.running if self.trials[n].seen >= self._halted}
+
+    def _trial(self, event: Event, time: float) -> TrialState:
+        name = str(event.get("trial", ""))
+        trial = self.trials.get(name)
+        if trial is None:
+            kind: Kind = "seed" if name.startswith("s") else "search"
+            trial = self.trials[name] = TrialState(name=name, kind=kind)
+        trial.seen = max(trial.seen, time)
+        if trial.outcome is None and trial.seen >= self._halted:
+            self.running.add(name)
+            self.peak_running = max(self.peak_running, len(self.running))
+        return trial
+
+    def _trial_started(self, event: Event, time: float) -> None:
+        trial = self._trial(event, time)
+        attempt = int(event.get("attempt", 1))
+        if attempt >= trial.attempt:
+            trial.attempt = attempt
+            trial.number = event.get("number", trial.number)
+            trial.recipe = event.get("recipe", trial.recipe)
+            trial.seed = event.get("seed", trial.seed)
+
+    def _trial_retried(self, event: Event, time: float) -> None:
+        trial = self._trial(event, time)
+        attempt = int(event.get("attempt", 2))
+        trial.retries[attempt] = str(event.get("reason", ""))
+        trial.attempt = max(trial.attempt, attempt)
+
+    def _epoch(self, event: Event, time: float) -> None:
+        known = self.trials.get(str(event.get("trial", "")))
+        before = known.seen if known is not None else -math.inf
+        trial = self._trial(event, time)
+        step = int(event.get("step", 0))
+        if step in trial.steps:
+            return
+        trial.steps.add(step)
+        score = Score(_number(event.get("val_nll")), _number(event.get("val_accuracy")))
+        if step == trial.step + 1 and before >= self._halted and before > -math.inf:
+            seconds, steps = self.paces[trial.kind]
+            self.paces[trial.kind] = (seconds + max(0.0, time - before), steps + 1)
+        if step > trial.step:
+            trial.step, trial.last = step, score
+            trial.epoch = int(event.get("epoch", step))
+            trial.phase = str(event.get("phase", ""))
+        trial.best_val_nll = _better(trial.best_val_nll, score.val_nll, min)
+        trial.best_val_accuracy = _better(trial.best_val_accuracy, score.val_accuracy, max)
+        if event.get("rung") is not None:
+            self._scored(trial, int(event["rung"]), score)
+
+    def _scored(self, trial: TrialState, rung: int, score: Score) -> None:
+        if rung not in trial.decisions:
+            self._count(trial, rung, 0)
+        trial.scores[rung] = score
+        if trial.kind == "search" and (self.best is None or _rank(trial) < _rank(self.best)):
+            self.best = trial
+
+    def _decision(self, event: Event, time: float) -> None:
+        trial = self._trial(event, time)
+        rung = int(event["rung"])
+        if rung in trial.decisions:
+            return
+        if rung not in trial.scores:
+            self._count(trial, rung, 0)
+        trial.decisions[rung] = str(event.get("decision"))
+        self._count(trial, rung, 1 if trial.decisions[rung] == "continue" else 2)
+
+    def _count(self, trial: TrialState, rung: int, column: int) -> None:
+        if trial.kind == "search":
+            self._counts.setdefault(rung, [0, 0, 0])[column] += 1
+
+    def _trial_ended(self, event: Event, time: float) -> None:
+        trial = self._trial(event, time)
+        trial.outcome = event.get("status", "completed")
+        trial.reason = str(event.get("reason") or "")
+        trial.seconds = _number(event.get("seconds"))
+        trial.whole_schedule = bool(event.get("whole_schedule", False))
+        self.running.discard(trial.name)
+
+    def _stage(self, event: Event, time: float) -> None:
+        stage = self.stages.get(str(event.get("stage")))
+        if stage is None or time < stage.seen:
+            return
+        status: StageStatus = event.get("status", "progress")
+        if status == "started" and not stage.open:
+            stage.started = time
+        stage.started = time if stage.started is None else stage.started
+        if status in ("finished", "skipped"):
+            stage.ended = time
+        if event.get("stage") == "sweep" and event.get("trials") is not None:
+            self.planned_trials = int(event["trials"])
+        stage.status, stage.seen = status, time
+        stage.fraction = _number(event.get("fraction"))
+        stage.detail = str(event.get("detail") or "")
+
+    def _result(self, event: Event, time: float) -> None:
+        kind = str(event.get("kind"))
+        if kind not in self.results or time >= self.results[kind]["time"]:
+            self.results[kind] = {**event, "time": time}
+
+
+def _rank(trial: TrialState) -> tuple[float, float, str]:
+    """Sorts the best first: the highest rung, then the lowest val_nll there."""
+    score = trial.score
+    if score is None:
+        return (math.inf, math.inf, trial.name)
+    nll = math.inf if score.val_nll is None else score.val_nll
+    return (-max(trial.scores), nll, trial.name)
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _better(
+    old: float | None, new: float | None, choose: Callable[[float, float], float]
+) -> float | None:
+    if old is None or new is None:
+        return old if new is None else new
+    return choose(old, new)
+
+
+_ABOUT = ("split_id", "fingerprint", "sizes", "machine", "code_version")
+
+_HANDLERS = {
+    "run_started": RunState._run_started,
+    "run_resumed": RunState._run_resumed,
+    "trial_started": RunState._trial_started,
+    "trial_retried": RunState._trial_retried,
+    "trial_ended": RunState._trial_ended,
+    "epoch": RunState._epoch,
+    "decision": RunState._decision,
+    "sweep_ended": RunState._sweep_ended,
+    "stage": RunState._stage,
+    "result": RunState._result,
+}

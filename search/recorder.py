@@ -1,0 +1,307 @@
+"""What happens to trials, turned into events: journalled first, then handed on.
+
+The order in which a trial ends is what makes a kill at any point harmless: predictions and
+weights into its folder, then record.json, then `trial_ended`, then its checkpoints go. A
+resumed sweep picks up between any two of these (`settle`). Tune's hooks end here, and
+nothing here may raise into Tune: it would end the whole sweep. The first error is kept
+instead, and the sweep winds down and raises it.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from search.handover import Storage
+from search.history import History, Kind, TrialHistory
+from search.journal import Event, Journal
+from search.sampler import Suggestion
+from search.scheduler import Asha
+from trainables.errors import RunError
+from trainables.records import (
+    RunFolder,
+    Status,
+    TrialRecord,
+    TrialStart,
+    read_record,
+    read_start,
+    write_record,
+    write_start,
+)
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[Event], None]
+R = TypeVar("R")
+
+EPOCH_KEYS = (
+    "step",
+    "epoch",
+    "phase",
+    "rung",
+    "train_loss",
+    "val_nll",
+    "val_accuracy",
+    "temperature",
+    "lr",
+    "seconds",
+    "images_per_second",
+    "peak_memory_bytes",
+)
+KEPT_CHECKPOINTS = 2
+"""Of a running trial: the last, and the one before in case the last is damaged."""
+
+
+class Recorder:
+    """The bookkeeping of one kind of trials in one run."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        folder: RunFolder,
+        storage: Storage,
+        *,
+        kind: Kind,
+        rungs: Sequence[int],
+        asha: Asha | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """`asha` decides at rungs; without it every trial runs its whole schedule."""
+        self.journal = journal
+        self.folder = folder
+        self.storage = storage
+        self.kind = kind
+        self.rungs = tuple(rungs)
+        self.history = History(journal.events)
+        self.error: Exception | None = None
+        """The first thing that went wrong in the bookkeeping itself."""
+        self._asha = asha.replay(journal.events) if asha is not None else None
+        self._observers = list(observers)
+        self._broken: set[int] = set()
+
+    def observe(self, observer: Observer) -> None:
+        """Hand every further event to `observer` too."""
+        self._observers.append(observer)
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Journal an event, then hand it on; observers that fail stop nothing."""
+        written = self.journal.append(event)
+        self.history.apply(written)
+        for index, observer in enumerate(self._observers):
+            try:
+                observer(written)
+            except Exception as error:
+                log.exception("an observer failed on %s", written["event"])
+                if index not in self._broken:
+                    self._broken.add(index)
+                    self.journal.append({"event": "observer_failed", "reason": _line(error)})
+
+    def started(self, suggestion: Suggestion, start: TrialStart) -> TrialStart:
+        """A trial starts, or starts again: then its first start.json is what counts.
+
+        Raises:
+            RunError: the trial was started with another split.
+        """
+        folder = self.folder.trial(suggestion.trial)
+        path = folder / "start.json"
+        if suggestion.attempt > 1 and path.exists():
+            start = read_start(path)
+        recipe = start.recipe.to_mapping()
+        self._start(suggestion.trial, suggestion.number, recipe, start.seed, suggestion.attempt)
+        # The event comes first: a start.json without one is from a suggestion that was lost.
+        path.unlink(missing_ok=True)
+        write_start(folder, start)
+        return start
+
+    def decide(self, trial: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial goes on after this result. The same report may come again."""
+        return self.safely(lambda: self._decide(trial, result), False)
+
+    def reported(self, trial: str, result: Mapping[str, Any]) -> None:
+        """A result came in; most have been seen by `decide` already."""
+        self.safely(lambda: self._epoch(trial, result), None)
+
+    def saved(self, trial: str, step: int, path: str) -> None:
+        """A checkpoint stands at `path`; older ones than the last two go."""
+        self.safely(lambda: self._save(trial, step, path), None)
+
+    def retried(self, trial: str, traceback: str) -> None:
+        """A trial failed and starts again from its last checkpoint."""
+        self.safely(lambda: self._retry(trial, reason_of(traceback)), None)
+
+    def failed(self, trial: str, traceback: str) -> None:
+        """A trial failed for good."""
+        reason = reason_of(traceback)
+        self.safely(lambda: self._end(trial, "failed", reason, traceback=traceback), None)
+
+    def completed(self, trial: str, result: Mapping[str, Any]) -> None:
+        """A trial came to an end of its own, or was stopped at a rung."""
+        self.safely(lambda: self._complete(trial, result), None)
+
+    def settle(self) -> None:
+        """Finish what an earlier process had decided but not brought to its end."""
+        for trial in self.history.unfinished(self.kind):
+            folder = self.folder.trial(trial.trial)
+            if (folder / "record.json").exists():
+                self._announce(read_record(folder / "record.json"), traceback=None)
+                self._clear(trial)
+            else:
+                self._finish(trial)
+
+    def safely(self, action: Callable[[], R], default: R) -> R:
+        """Keep an exception as the sweep's error instead of raising it into Tune."""
+        try:
+            return action()
+        except Exception as error:
+            log.debug("the bookkeeping failed", exc_info=True)
+            self.error = self.error or error
+            return default
+
+    def _decide(self, trial: str, result: Mapping[str, Any]) -> bool:
+        self._epoch(trial, result)
+        rung = result.get("rung")
+        if rung is None or self._asha is None:
+            return True
+        fresh = self._asha.decided(trial, rung) is None
+        decision = self._asha.record(trial, rung, result["val_nll"])
+        if fresh:
+            self.emit(
+                {
+                    "event": "decision",
+                    "trial": trial,
+                    "rung": rung,
+                    "value": result["val_nll"],
+                    "decision": decision.action,
+                    "cutoff": decision.cutoff,
+                }
+            )
+        return decision.action == "continue"
+
+    def _save(self, trial: str, step: int, path: str) -> None:
+        self.emit({"event": "checkpoint", "trial": trial, "step": step, "path": path})
+        for _, old in self.history.trials[trial].checkpoints[:-KEPT_CHECKPOINTS]:
+            self.storage.remove(old)
+
+    def _retry(self, name: str, reason: str) -> None:
+        trial = self.history.trials[name]
+        attempt = trial.attempts + 1
+        log.warning("%s failed and is tried again: %s", name, reason)
+        self.emit({"event": "trial_retried", "trial": name, "attempt": attempt, "reason": reason})
+        self._start(trial.trial, trial.number, trial.recipe, trial.seed, attempt)
+
+    def _start(
+        self, trial: str, number: int, recipe: Mapping[str, Any], seed: int, attempt: int
+    ) -> None:
+        self.emit(
+            {
+                "event": "trial_started",
+                "trial": trial,
+                "number": number,
+                "kind": self.kind,
+                "recipe": recipe,
+                "seed": seed,
+                "attempt": attempt,
+            }
+        )
+
+    def _complete(self, trial: str, result: Mapping[str, Any]) -> None:
+        if result.get("failure"):
+            self._end(trial, "failed", result["failure"], params=result["params"])
+        elif not self._finish(self.history.trials[trial]):
+            self._end(trial, "failed", "its predictions did not reach the run's folder")
+
+    def _epoch(self, trial: str, result: Mapping[str, Any]) -> None:
+        if "step" in result and result["step"] not in self.history.trials[trial].steps:
+            payload = {key: result[key] for key in EPOCH_KEYS}
+            self.emit({"event": "epoch", "trial": trial, **payload})
+
+    def _finish(self, trial: TrialHistory) -> bool:
+        """End a trial whose verdict is known and whose last rung's checkpoint stands."""
+        verdict = self._verdict(trial)
+        if verdict is None or trial.rung is None:
+            return False
+        status, reason = verdict
+        scored = [p for step, p in trial.checkpoints if step == trial.rung_steps[trial.rung]]
+        for path in reversed(scored):
+            try:
+                params = self.storage.hand_over(path, self.folder.trial(trial.trial))
+            except RunError as error:
+                log.warning("%s cannot hand over: %s", trial.trial, error)
+            else:
+                self._end(trial.trial, status, reason, params=params)
+                return True
+        return False
+
+    def _verdict(self, trial: TrialHistory) -> tuple[Status, str] | None:
+        rung = trial.rung
+        if rung is None:
+            return None
+        if "val_nll" not in trial.scores[rung]:
+            return "failed", f"val_nll is not finite at rung {rung}"
+        if rung == self.rungs[-1]:
+            return "completed", ""
+        decision = self._asha.decided(trial.trial, rung) if self._asha is not None else None
+        if decision is None or decision.action == "continue":
+            return None
+        value = trial.scores[rung]["val_nll"]
+        return "pruned", f"val_nll {value:.4f} is above the cutoff {decision.cutoff:.4f} at {rung}"
+
+    def _end(
+        self,
+        name: str,
+        status: Status,
+        reason: str,
+        *,
+        params: int = 0,
+        traceback: str | None = None,
+    ) -> None:
+        trial = self.history.trials[name]
+        folder = self.folder.trial(name)
+        record = TrialRecord(
+            trial=name,
+            kind=self.kind,
+            status=status,
+            reason=reason,
+            split_id=read_start(folder / "start.json").split_id,
+            steps=len(trial.steps),
+            rung=trial.rung,
+            whole_schedule=status == "completed",
+            seconds=trial.seconds,
+            peak_memory_bytes=trial.peak_memory_bytes,
+            params=params,
+            metrics=trial.scores.get(trial.rung or 0, {}),
+        )
+        write_record(folder, record)
+        self._announce(record, traceback=traceback)
+        self._clear(trial)
+
+    def _announce(self, record: TrialRecord, *, traceback: str | None) -> None:
+        kept = ("trial", "kind", "status", "reason", "seconds", "steps", "rung", "whole_schedule")
+        values = {field.name: getattr(record, field.name) for field in fields(record)}
+        self.emit(
+            {
+                "event": "trial_ended",
+                **{key: values[key] for key in kept},
+                "traceback": traceback,
+            }
+        )
+
+    def _clear(self, trial: TrialHistory) -> None:
+        for folder in {path.rpartition("/")[0] for _, path in trial.checkpoints}:
+            self.storage.remove(folder)
+
+
+def reason_of(traceback: str) -> str:
+    """One line that says why: the exception's own, as a rule the last of a traceback."""
+    lines = [line.strip() for line in _ANSI.sub("", traceback).splitlines() if line.strip()]
+    if not lines:
+        return "no reason given"
+    return (lines[-1] if "ray::" in lines[0] else lines[0])[:300]
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -1,0 +1,229 @@
+"""One run, open for work: its data, its journal, its observers, its deadline.
+
+All that happens in a run is an event: journalled first, then handed to the observers (the
+live display, the MLflow mirror), who cannot stop it.
+"""
+
+import io
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from search.journal import Journal
+from search.spec import SweepSpec, spec_of_run
+from search.tracking import MlflowMirror
+from trainables.datasets import ImageSet, load_dataset
+from trainables.errors import RunError
+from trainables.recipe import Numerics
+from trainables.records import (
+    SCHEMA,
+    RunFolder,
+    code_version,
+    machine_description,
+    write_bytes_atomically,
+)
+from trainables.splits import Splits, make_splits
+
+log = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+Observer = Callable[[Event], None]
+
+
+class Run:
+    """A context: entering it loads the data, takes the folder's lock and opens the journal."""
+
+    def __init__(
+        self,
+        folder: RunFolder | str | Path,
+        spec: SweepSpec,
+        *,
+        resume: bool = False,
+        time_budget: float | None = None,
+        device: str | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """Nothing is read, written or locked before the block is entered.
+
+        `time_budget` is in seconds from now. `device` is `cpu`, `cuda`, or None for a GPU
+        where there is one.
+        """
+        self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+        self.spec = spec
+        self.began = time.time()
+        self._resume = resume
+        self._budget = time_budget
+        self._device = device
+        self._observers = list(observers)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Run":
+        """Open the run.
+
+        Raises:
+            DataError: the data cannot be used; no folder is made then.
+            RunError: the folder holds another run, or one that is at work.
+        """
+        if self.folder.sweep.exists():
+            self._check_resumable()
+        split_id = self.splits.split_id
+        with ExitStack() as stack:
+            self.folder.root.mkdir(parents=True, exist_ok=True)
+            self.journal = stack.enter_context(Journal(self.folder.journal))
+            self._check_split(split_id)
+            if not self.folder.sweep.exists():
+                write_bytes_atomically(self.folder.sweep, self.spec.to_yaml().encode())
+            self._write_labels()
+            mirror = stack.enter_context(MlflowMirror(self.folder))
+            self.tracking_uri = mirror.uri
+            self._observers.append(mirror.handle)
+            self._announce()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Flush the mirror, release the lock."""
+        self._stack.close()
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The data set."""
+        return load_dataset(self.spec.dataset)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Who is in train, val, holdout and test."""
+        return make_splits(self.images, self.spec.splits)
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """How trials compute: as the trials so far did, else by a probe of this machine."""
+        for start in self.folder.starts():
+            return start.numerics
+        return self.probe(threads=1)
+
+    def probe(self, *, threads: int) -> Numerics:
+        """Measure which dtype and layout serve this machine best."""
+        # torch takes seconds to import, and a run that only selects needs none of it.
+        import torch
+
+        from trainables.probe import probe
+
+        device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return probe(
+            self.spec.base_recipe(),
+            classes=len(self.images.class_names),
+            image_size=self.images.image_size,
+            device=device,
+            threads=threads,
+        )
+
+    def deadline(self, share: float) -> float | None:
+        """When a stage that may use up to this share of the budget must end, in unix seconds."""
+        return None if self._budget is None else self.began + share * self._budget
+
+    def emit(self, event: Event) -> None:
+        """Journal an event, then tell everybody."""
+        self.tell(self.journal.append(event))
+
+    def tell(self, event: Event) -> None:
+        """Hand an event that is journalled already to the observers."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                log.exception("an observer failed on %s", event.get("event"))
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[Callable[[float, str], None]]:
+        """Announce a stage's start and end; hands out a function to report progress with."""
+
+        def progress(fraction: float, detail: str = "") -> None:
+            self._stage(name, "progress", fraction, detail)
+
+        self._stage(name, "started", 0.0, detail)
+        yield progress
+        self._stage(name, "finished", 1.0, "")
+
+    def skip(self, name: str) -> None:
+        """Announce that a stage's result is there already."""
+        self._stage(name, "skipped", 1.0, "its result is there")
+
+    def count(self, name: str, **fields: object) -> int:
+        """How many events of this name, with these values, the journal holds."""
+        return sum(
+            event["event"] == name and all(event.get(key) == fields[key] for key in fields)
+            for event in self.journal.events
+        )
+
+    def _stage(self, name: str, status: str, fraction: float, detail: str) -> None:
+        self.emit(
+            {
+                "event": "stage",
+                "stage": name,
+                "status": status,
+                "fraction": fraction,
+                "detail": detail,
+            }
+        )
+
+    def _check_resumable(self) -> None:
+        if not self._resume:
+            raise RunError(f"{self.folder.root} holds a run; resume it, or choose another folder")
+        if spec_of_run(self.folder) != self.spec:
+            raise RunError(
+                f"{self.folder.root} was started with another specification; "
+                "resume it with its own sweep.yaml, or choose another folder"
+            )
+
+    def _check_split(self, split_id: str) -> None:
+        for event in self.journal.events:
+            if event["event"] == "run_started" and event["split_id"] != split_id:
+                raise RunError(
+                    f"{self.folder.root} is of split {event['split_id']}, the data now give "
+                    f"{split_id}: the images have changed; start a new run"
+                )
+
+    def _write_labels(self) -> None:
+        if self.folder.labels.exists():
+            return
+        buffer = io.BytesIO()
+        labels = self.images.labels
+        np.savez(buffer, val=labels[self.splits.val], holdout=labels[self.splits.holdout])
+        write_bytes_atomically(self.folder.labels, buffer.getvalue())
+
+    def _announce(self) -> None:
+        about = {"run": self.folder.name, "machine": machine_description()}
+        about["code_version"] = code_version()
+        if any(event["event"] == "run_started" for event in self.journal.events):
+            self.emit({"event": "run_resumed", **about})
+            return
+        self.emit(
+            {
+                "event": "run_started",
+                "schema": SCHEMA,
+                "spec": self.spec.to_mapping(),
+                "split_id": self.splits.split_id,
+                "fingerprint": self.images.fingerprint,
+                "sizes": self.splits.sizes,
+                **about,
+            }
+        )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

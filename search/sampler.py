@@ -1,0 +1,298 @@
+"""Where trials come from: Optuna by ask and tell, or a given list.
+
+Both are Tune searchers that hand out first what an earlier process left unfinished. Tune
+tells a searcher nothing about the result that stops a trial and swallows its errors, so
+neither is fed by Tune: `OptunaSampler.observe` takes the journal's events instead, the
+same ones live and on resume.
+
+What Optuna is told: the score at every rung as an intermediate value (step = the rung's
+budget); a trial through its whole schedule is COMPLETE with the top rung's val_nll, a
+trial stopped at a rung is PRUNED, a failed one FAIL. Optuna then ranks complete trials
+before pruned ones, and those by step, then value: unequal budgets are never compared as
+equal.
+
+The study is a projection of the journal. Its file is written anew on resume, so damage to
+it costs nothing. Each suggestion is drawn by a sampler seeded with (root, number): it
+depends on the study and the number alone, not on how often the process was restarted.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from search.history import History, Kind, TrialHistory
+from search.space import Parameter, Space
+from trainables.recipe import Recipe
+from trainables.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+STATES = {
+    "completed": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    None: TrialState.RUNNING,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A trial to run, or to go on with."""
+
+    trial: str
+    number: int
+    kind: Kind
+    recipe: Recipe
+    seed: int
+    attempt: int = 1
+    checkpoints: tuple[str, ...] = ()
+    """Where to go on, the best first; a fresh start if none of them loads."""
+
+    @classmethod
+    def again(cls, trial: TrialHistory) -> "Suggestion":
+        """The same trial once more, from its last checkpoint."""
+        return cls(
+            trial=trial.trial,
+            number=trial.number,
+            kind=trial.kind,
+            recipe=Recipe.from_mapping(trial.recipe, where=trial.trial),
+            seed=trial.seed,
+            attempt=trial.attempts + 1,
+            checkpoints=tuple(path for _, path in reversed(trial.checkpoints)),
+        )
+
+
+class FixedTrials(Searcher):
+    """Hands out a list of trials, in order."""
+
+    def __init__(
+        self,
+        suggestions: Iterable[Suggestion],
+        *,
+        launch: Callable[[Suggestion], dict[str, Any] | None],
+        late: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`launch` makes a trial's configuration; when `late`, nothing more is started."""
+        super().__init__()
+        self.launched = 0
+        """Trials handed out."""
+        self._waiting = list(suggestions)
+        self._launch = launch
+        self._late = late
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002 (Tune's hook)
+        """Tune's hook: the next trial's configuration, or FINISHED."""
+        suggestion = None if self._late() else self.next()
+        if suggestion is None:
+            return Searcher.FINISHED
+        self.launched += 1
+        return self._launch(suggestion)
+
+    @property
+    def more(self) -> bool:
+        """Whether there is a trial left to hand out."""
+        return bool(self._waiting)
+
+    def next(self) -> Suggestion | None:
+        """The next trial; None when there is none left."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tune's hook, not needed: see `OptunaSampler.observe`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's hook, not needed: resume is built from the journal."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Tune's hook, not needed: resume is built from the journal."""
+
+
+class OptunaSampler(FixedTrials):
+    """Hands out the unfinished trials, then new ones by TPE, up to `trials` in all."""
+
+    def __init__(
+        self,
+        space: Space,
+        base: Recipe,
+        history: History,
+        *,
+        trials: int,
+        startup_trials: int,
+        seed: int,
+        study: str,
+        path: Path | None,
+        launch: Callable[[Suggestion], dict[str, Any] | None],
+        late: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`path` is where Optuna's journal is kept; None keeps the study in memory.
+
+        `base` holds the values that are not searched, `seed` is the root of the streams.
+        """
+        again = [Suggestion.again(trial) for trial in history.unfinished("search")]
+        super().__init__(again, launch=launch, late=late)
+        self._space = space
+        self._base = base
+        self._trials = trials
+        self._startup = startup_trials
+        self._seed = seed
+        self._study = _project(history.of("search"), space, name=study, path=path)
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study as it stands; not to be written to."""
+        return self._study
+
+    @property
+    def more(self) -> bool:
+        """Whether there is a trial left to hand out."""
+        return super().more or len(self._study.trials) < self._trials
+
+    def next(self) -> Suggestion | None:
+        """An unfinished trial, else a new one; None when the run has its trials."""
+        if self._waiting or not self.more:
+            return super().next()
+        return self._ask()
+
+    def observe(self, event: Mapping[str, Any]) -> None:
+        """Tell Optuna what an event says about a trial. Repeated events change nothing."""
+        if event["event"] == "epoch" and event["rung"] is not None:
+            self._report(event["trial"], event["rung"], event["val_nll"])
+        elif event["event"] == "trial_ended" and event["kind"] == "search":
+            self._tell(event["trial"], event["status"])
+
+    def _ask(self) -> Suggestion:
+        number = len(self._study.trials)
+        self._study.sampler = tpe_sampler(self._seed, number, startup_trials=self._startup)
+        trial = self._study.ask()
+        values = self._space.suggest(trial)
+        name = f"t{number:04d}"
+        trial.set_user_attr("trial", name)
+        return Suggestion(
+            trial=name,
+            number=number,
+            kind="search",
+            recipe=self._base.with_values(**values),
+            seed=derive_seed(self._seed, "trial", number),
+        )
+
+    def _report(self, name: str, rung: int, value: float | None) -> None:
+        trial = self._running(name)
+        if trial is None or rung in trial.intermediate_values:
+            return
+        if value is not None and math.isfinite(value):
+            # Not through optuna.Trial, whose constructor draws the trial's values again.
+            self._study._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
+
+    def _tell(self, name: str, status: str) -> None:
+        trial = self._running(name)
+        if trial is None:
+            return
+        scores = trial.intermediate_values
+        if status == "completed" and self._base.epochs in scores:
+            self._study.tell(trial.number, scores[self._base.epochs])
+        else:
+            state = TrialState.FAIL if status == "completed" else STATES[status]
+            self._study.tell(trial.number, state=state)
+
+    def _running(self, name: str) -> FrozenTrial | None:
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return next((trial for trial in trials if trial.user_attrs.get("trial") == name), None)
+
+
+def tpe_sampler(root: int, number: int, *, startup_trials: int) -> optuna.samplers.BaseSampler:
+    """The sampler that draws trial `number`: multivariate TPE, one group a condition.
+
+    Trials still running count as poor ones (constant liar), so that several processes do
+    not try the same.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=startup_trials,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=derive_seed(root, "tpe", number) % 2**32,
+        )
+
+
+def _project(
+    trials: Sequence[TrialHistory], space: Space, *, name: str, path: Path | None
+) -> optuna.Study:
+    """A study that holds these trials, written to a fresh file that then takes its place."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if path is None:
+        return _fill(optuna.storages.InMemoryStorage(), name, trials, space)
+    fresh = path.with_name(f".{path.name}.new")
+    for stale in (fresh, _lock_of(fresh), _lock_of(path)):
+        stale.unlink(missing_ok=True)
+    _fill(_file_storage(fresh), name, trials, space)
+    fresh.replace(path)
+    return optuna.load_study(study_name=name, storage=_file_storage(path))
+
+
+def _fill(
+    storage: optuna.storages.BaseStorage, name: str, trials: Sequence[TrialHistory], space: Space
+) -> optuna.Study:
+    study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
+    for trial in trials:
+        study.add_trial(_frozen(trial, space))
+    return study
+
+
+def _frozen(trial: TrialHistory, space: Space) -> FrozenTrial:
+    params = space.active(trial.recipe)
+    scores = {rung: score["val_nll"] for rung, score in trial.scores.items() if "val_nll" in score}
+    state = STATES[trial.status]
+    value = None
+    if state in (TrialState.COMPLETE, TrialState.PRUNED) and scores:
+        value = scores[max(scores)]
+    elif state is TrialState.COMPLETE:
+        state = TrialState.FAIL
+    return optuna.trial.create_trial(
+        state=state,
+        value=value,
+        params=params,
+        distributions={
+            parameter.name: _distribution(parameter)
+            for parameter in space.parameters
+            if parameter.name in params
+        },
+        intermediate_values=scores,
+        user_attrs={"trial": trial.trial},
+    )
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.type == "categorical":
+        return CategoricalDistribution(parameter.choices)
+    if parameter.type == "int":
+        step = int(parameter.step or 1)
+        return IntDistribution(int(parameter.low), int(parameter.high), parameter.log, step)
+    return FloatDistribution(parameter.low, parameter.high, parameter.log, parameter.step)
+
+
+def _file_storage(path: Path) -> optuna.storages.BaseStorage:
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def _lock_of(path: Path) -> Path:
+    """Optuna's lock, which a killed process leaves behind and others wait 30 s for."""
+    return path.with_name(path.name + ".lock")

@@ -1,0 +1,152 @@
+"""Start Ray for the length of a sweep, safely, and stop what was started.
+
+A private Ray listens on the loopback address alone, with a token that only this process
+and its children know; sends no usage reports; keeps its working directory away from the
+user's, whose own packages named `search` or `analysis` its workers would import instead
+of ours.
+"""
+
+import logging
+import os
+import secrets
+import site
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager, nullcontext
+from pathlib import Path
+
+import ray
+from ray._private import services
+
+import trainables
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # Otherwise Ray warns that it will leave CUDA_VISIBLE_DEVICES alone in the future.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Two idle workers that no trial uses would be started and import Ray.
+    "RAY_prestart_worker_first_driver": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C is ours: Tune would swallow it and go on to tidy up for many seconds.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's own snapshots are never read: resume is built from the journal.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
+
+_TOKEN = secrets.token_hex(32)
+"""Ray reads the token once a process, so every private session here has the same."""
+
+
+@contextmanager
+def ray_session(
+    *,
+    address: str | None = None,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    folder: Path | None = None,
+    object_store_bytes: int = 100_000_000,
+) -> Iterator[None]:
+    """Ray, from here to the end of the block.
+
+    Without `address`, a private Ray on this machine with `cpus` (all usable cores by
+    default) and `gpus` (all by default). With `address` ("auto" or host:port), a cluster
+    that runs already and is left running. A Ray that the caller has started is used and
+    left alone. `folder` (the run's) is the working directory that workers inherit.
+    `object_store_bytes` is at least 80 MB.
+    """
+    if ray.is_initialized():
+        with _environment(ENVIRONMENT), _quiet():
+            yield
+        return
+    local = address is None
+    away = nullcontext() if folder is None else chdir(folder)
+    with _environment({**ENVIRONMENT, **_python_path(), **(_token() if local else {})}), _quiet():
+        with away, _loopback() if local else nullcontext():
+            ray.init(
+                address="local" if local else address,
+                include_dashboard=False if local else None,
+                num_cpus=(cpus or usable_cores()) if local else None,
+                num_gpus=gpus if local else None,
+                object_store_memory=max(object_store_bytes, 80_000_000) if local else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1" if local else None,
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for this process and those it starts, and put the old ones back."""
+    # Ray itself sets RAY_AUTH_MODE, which must not outlive the session either.
+    old = {key: os.environ.get(key) for key in (*values, "RAY_AUTH_MODE")}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in old.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only errors of Ray's own loggers; ours say what matters."""
+    loggers = [logging.getLogger(name) for name in QUIET]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let Ray listen on 127.0.0.1 where we ask for it.
+
+    ray.init replaces a loopback address with the machine's own, so that other machines
+    can reach it, which here they must not.
+    """
+    resolve = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = resolve
+
+
+def _token() -> dict[str, str]:
+    """A token for Ray's authentication, which would else write one to the user's home."""
+    if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        return {}
+    return {"RAY_AUTH_TOKEN": _TOKEN}
+
+
+def _python_path() -> dict[str, str]:
+    """Where workers find our packages when they run from a checkout."""
+    root = Path(trainables.__file__).resolve().parent.parent
+    if str(root) in (*site.getsitepackages(), site.getusersitepackages()):
+        return {}
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}

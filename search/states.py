@@ -1,0 +1,110 @@
+"""What is known of a run's trials, rungs and stages: the parts of `search.progress.RunState`.
+
+Times are unix seconds.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Event = Mapping[str, Any]
+Kind = Literal["search", "seed"]
+TrialStatus = Literal["pending", "running", "completed", "pruned", "failed"]
+StageStatus = Literal["pending", "started", "progress", "finished", "skipped"]
+
+STAGES = ("sweep", "seeds", "select", "distill", "ledger", "report")
+"""The chain, in order."""
+
+
+class Score(NamedTuple):
+    """What a trial reached at one rung or step."""
+
+    val_nll: float | None
+    val_accuracy: float | None
+
+
+NO_SCORE = Score(None, None)
+
+
+class RungCount(NamedTuple):
+    """What happened at one rung, in trials of the search."""
+
+    arrived: int
+    continued: int
+    stopped: int
+
+
+@dataclass(slots=True, kw_only=True)
+class TrialState:
+    """One trial, as far as the journal tells."""
+
+    name: str
+    number: int | None = None
+    kind: Kind = "search"
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    attempt: int = 0
+    steps: set[int] = field(default_factory=set)
+    """Those reported."""
+    step: int = 0
+    """Epochs trained, cooldown branches included."""
+    epoch: int = 0
+    """Epoch of the schedule at that step."""
+    phase: str = ""
+    last: Score = NO_SCORE
+    """As reported at the last step."""
+    best_val_nll: float | None = None
+    """Lowest of all steps."""
+    best_val_accuracy: float | None = None
+    """Highest of all steps."""
+    scores: dict[int, Score] = field(default_factory=dict)
+    """By rung."""
+    decisions: dict[int, str] = field(default_factory=dict)
+    """By rung: `continue` or `stop`."""
+    retries: dict[int, str] = field(default_factory=dict)
+    """Reason of each further attempt, by its number."""
+    outcome: Literal["completed", "pruned", "failed"] | None = None
+    reason: str = ""
+    seconds: float | None = None
+    whole_schedule: bool = False
+    seen: float = -math.inf
+    """Time of its last event."""
+
+    @property
+    def rung(self) -> int | None:
+        """The highest rung it was scored at."""
+        return max(self.scores, default=None)
+
+    @property
+    def score(self) -> Score | None:
+        """Its score at that rung."""
+        return self.scores[max(self.scores)] if self.scores else None
+
+
+@dataclass(slots=True, kw_only=True)
+class StageState:
+    """One stage of the chain."""
+
+    status: StageStatus = "pending"
+    fraction: float | None = None
+    """How much of it is done, in [0, 1], where it says."""
+    detail: str = ""
+    started: float | None = None
+    """When it began, or began again after a resume."""
+    ended: float | None = None
+    earlier_seconds: float = 0.0
+    """Spent on it before the last resume."""
+    seen: float = -math.inf
+
+    @property
+    def open(self) -> bool:
+        """It has begun and not ended."""
+        return self.status in ("started", "progress")
+
+    def seconds(self, now: float) -> float | None:
+        """Wall time spent on it; None before it begins."""
+        if self.started is None:
+            return None
+        end = now if self.open or self.ended is None else self.ended
+        return self.earlier_seconds + max(0.0, end - self.started)

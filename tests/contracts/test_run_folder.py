@@ -1,0 +1,189 @@
+"""The files and fields of a run's folder that programs outside this repository rely on."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+import pipeline
+from ensemble.onnx_model import OnnxClassifier
+from search.journal import read_events
+from trainables.datasets import load_dataset
+from trainables.splits import make_splits
+
+pytestmark = pytest.mark.slow
+
+STAGES = [
+    "best_single",
+    "uniform_top_k",
+    "seeds_ensemble",
+    "ensemble",
+    "student_plain",
+    "student_fp32",
+    "student_int8",
+]
+
+
+@pytest.fixture(scope="session")
+def root(finished_run: pipeline.Outcome) -> Path:
+    return finished_run.folder.root
+
+
+@pytest.fixture(scope="session")
+def ledger(root: Path) -> dict[str, Any]:
+    mapping: dict[str, Any] = json.loads((root / "ledger" / "ledger.json").read_text())
+    return mapping
+
+
+@pytest.fixture(scope="session")
+def selection(root: Path) -> dict[str, Any]:
+    mapping: dict[str, Any] = json.loads((root / "selection.json").read_text())
+    return mapping
+
+
+def test_the_folder_has_every_part(root: Path) -> None:
+    parts = [
+        "sweep.yaml",
+        "journal.jsonl",
+        "optuna.journal",
+        "selection.json",
+        "student/model.onnx",
+        "student/model.int8.onnx",
+        "student/card.json",
+        "ledger/test_logprobs.npz",
+        "ledger/ledger.json",
+        "ledger/ledger.csv",
+        "report.pdf",
+    ]
+    assert [part for part in parts if not (root / part).is_file()] == []
+    assert list((root / "figures").glob("*.png"))
+    assert (root / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_every_trial_left_its_record(root: Path) -> None:
+    trials = sorted((root / "trials").iterdir())
+    assert [trial.name for trial in trials] == ["s00", "s01", "t0000", "t0001", "t0002", "t0003"]
+    split_ids = set()
+    for trial in trials:
+        start = json.loads((trial / "start.json").read_text())
+        record = json.loads((trial / "record.json").read_text())
+        split_ids |= {start["split_id"], record["split_id"]}
+        assert {"recipe", "seed", "numerics", "machine", "code_version"} <= start.keys()
+        assert {"status", "seconds", "peak_memory_bytes", "metrics"} <= record.keys()
+        for split in ("val", "holdout"):
+            log_probs = np.load(trial / f"{split}.npy", allow_pickle=False)
+            assert log_probs.dtype == np.float32
+            assert log_probs.shape == (400, 10)
+            np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, atol=1e-3)
+        assert (trial / "weights.safetensors").is_file()
+    assert len(split_ids) == 1
+
+
+def test_the_specification_is_whole(root: Path) -> None:
+    mapping = yaml.safe_load((root / "sweep.yaml").read_text())
+    assert mapping["name"] == "tiny"
+    assert mapping["gates"]["max_accuracy_loss"] == 0.02
+
+
+def test_the_journal_tells_it_all(root: Path) -> None:
+    events = list(read_events(root / "journal.jsonl"))
+    names = [event["event"] for event in events]
+    assert names[0] == "run_started"
+    assert names.count("trial_started") == names.count("trial_ended") == 6
+    assert names.count("test_read") == 1
+    frozen = [event["event"] == "result" and event["kind"] == "ensemble" for event in events]
+    assert frozen.index(True) < names.index("test_read")
+
+
+def test_selection(selection: dict[str, Any]) -> None:
+    assert {
+        "members",
+        "temperature",
+        "weighting",
+        "gap_support",
+        "gap_pool",
+        "metrics",
+        "best_single",
+        "uniform_top_k",
+        "seeds_ensemble",
+        "order",
+    } <= selection.keys()
+    assert selection["weighting"] in ("learned", "uniform")
+    assert sum(member["weight"] for member in selection["members"]) == pytest.approx(1, abs=1e-9)
+    assert set(selection["metrics"]["holdout"]) == {"accuracy", "nll", "brier", "ece"}
+    assert 1 <= len(selection["members"]) <= 2
+
+
+def test_ledger_rows(ledger: dict[str, Any]) -> None:
+    assert ledger["run"] == "tiny"
+    assert {"name", "fingerprint", "sizes"} <= ledger["dataset"].keys()
+    assert ledger["dataset"]["sizes"] == {"train": 400, "val": 400, "holdout": 400, "test": 597}
+    assert [row["stage"] for row in ledger["rows"]] == STAGES
+    fields = {
+        "stage", "split", "accuracy", "accuracy_interval", "balanced_accuracy", "nll", "brier",
+        "ece", "ece_null", "params", "bytes", "latency_ms_batch1", "images_per_second",
+        "train_seconds", "agreement_with_ensemble",
+    }  # fmt: skip
+    for row in ledger["rows"]:
+        assert fields <= row.keys()
+        assert all(row[field] is not None for field in fields)
+        low, high = row["accuracy_interval"]
+        assert low <= row["accuracy"] <= high
+
+
+def test_ledger_differences_gates_and_reads(ledger: dict[str, Any]) -> None:
+    for difference in ledger["differences"]:
+        assert {"a", "b", "metric", "value", "interval", "method"} <= difference.keys()
+    for gate in ledger["gates"]:
+        assert {"name", "value", "bound", "limit", "verdict"} <= gate.keys()
+        assert gate["verdict"] in ("pass", "fail", "undecided")
+    assert ledger["test_reads"] == 1
+    assert ledger["compute"]
+    assert ledger["machine"]["cores"] >= 1
+
+
+def test_the_rows_follow_from_the_stored_predictions(root: Path, ledger: dict[str, Any]) -> None:
+    with np.load(root / "ledger" / "test_logprobs.npz", allow_pickle=False) as arrays:
+        assert set(arrays.files) == {"labels", *STAGES}
+        labels = arrays["labels"]
+        for row in ledger["rows"]:
+            log_probs = arrays[row["stage"]]
+            assert log_probs.dtype == np.float32
+            assert row["accuracy"] == pytest.approx((log_probs.argmax(1) == labels).mean())
+            assert row["nll"] == pytest.approx(-log_probs[range(len(labels)), labels].mean(), 1e-4)
+
+
+def test_the_csv_has_the_same_rows(root: Path) -> None:
+    with (root / "ledger" / "ledger.csv").open() as file:
+        assert [row["stage"] for row in csv.DictReader(file)] == STAGES
+
+
+def test_the_student_is_what_the_ledger_says(root: Path) -> None:
+    """The released files alone, run again on raw pixels, give the stored predictions."""
+    spec = yaml.safe_load((root / "sweep.yaml").read_text())
+    images = load_dataset(pipeline.spec_of_run(pipeline.RunFolder(root)).dataset)
+    assert spec["dataset"]["name"] == images.name
+    splits = make_splits(images, pipeline.spec_of_run(pipeline.RunFolder(root)).splits)
+    with np.load(root / "ledger" / "test_logprobs.npz", allow_pickle=False) as arrays:
+        for stage, name in (("student_fp32", "model.onnx"), ("student_int8", "model.int8.onnx")):
+            found = OnnxClassifier(root / "student" / name).log_probs(images.images[splits.test])
+            np.testing.assert_allclose(found, arrays[stage], atol=1e-5)
+
+
+def test_the_int8_file_is_quantized(root: Path) -> None:
+    card = json.loads((root / "student" / "card.json").read_text())
+    graph = onnx.load(root / "student" / "model.int8.onnx").graph
+    nodes = [node.op_type for node in graph.node]
+    count = nodes.count("QuantizeLinear") + nodes.count("DequantizeLinear")
+    assert card["quantization"]["qdq_nodes"] == count > 0
+    assert card["released"] in ("fp32", "int8")
+
+
+def test_nothing_is_left_half_done(root: Path) -> None:
+    assert [path for path in root.rglob(".*") if path.is_file()] == []
+    assert list(root.rglob("*.pkl")) == []

@@ -1,0 +1,553 @@
+"""The bundled digits, CIFAR-10, folders of images, Parquet, and what identifies them."""
+
+import io
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resize_image
+from trainables.errors import DataError, SpecError
+
+
+def pixels(seed: int, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def png(seed: int, size: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(seed, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_images(root: Path, files: list[str], size: int = 8) -> None:
+    """Image number i at the i-th path."""
+    for i, name in enumerate(files):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(i, size))
+
+
+def load(kind: str, root: Path, cache: Path, image_size: int | None = None) -> ImageSet:
+    spec = DatasetSpec(name=kind, path=str(root), image_size=image_size)
+    return load_dataset(spec, cache=cache)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+# ------------------------------------------------------------------ the value
+
+
+def image_set(**changes: Any) -> ImageSet:
+    values: dict[str, Any] = {
+        "name": "set",
+        "images": np.stack([pixels(i) for i in range(4)]),
+        "labels": np.array([0, 1, 1, 0]),
+        "class_names": ("a", "b"),
+    }
+    return ImageSet(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": np.zeros((4, 8, 8, 3))}, r"images must be uint8 \[N, S, S, 3\], got float64"),
+        ({"images": np.zeros((4, 8, 9, 3), np.uint8)}, r"got uint8 \[4, 8, 9, 3\]"),
+        ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "at least one image"),
+        ({"labels": np.array([0, 1, 1, 0], np.int32)}, r"labels must be int64 \[4\], got int32"),
+        ({"labels": np.array([0, 1, 1])}, r"labels must be int64 \[4\], got int64 \[3\]"),
+        ({"labels": np.array([0, 1, 2, 0])}, r"labels must lie in 0 … 1, got 2"),
+        ({"labels": np.array([0, -1, 1, 0])}, r"labels must lie in 0 … 1, got -1"),
+        ({"class_names": ("a",)}, "two or more distinct classes"),
+        ({"class_names": ("a", "a")}, "two or more distinct classes"),
+        ({"is_test": np.zeros(4, np.int64)}, r"is_test must be bool \[4\]"),
+        ({"is_test": np.ones(4, np.bool_)}, "marks every image"),
+        ({"is_test": np.zeros(4, np.bool_)}, "marks no image"),
+        ({"groups": ("p", "q")}, "one entry an image: 2 for 4"),
+    ],
+)
+def test_an_impossible_set_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        image_set(**changes)
+
+
+def test_the_fingerprint_is_of_content() -> None:
+    one = image_set()
+    assert one.fingerprint.startswith("sha256:")
+    assert len(one.fingerprint) == len("sha256:") + 16
+    assert image_set(name="other").fingerprint == one.fingerprint
+    strided = np.repeat(one.images, 2, axis=0)[::2]
+    assert image_set(images=strided).fingerprint == one.fingerprint
+    assert image_set(fingerprint="sha256:known").fingerprint == "sha256:known"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": np.stack([pixels(i) for i in (0, 1, 2, 4)])},
+        {"images": np.stack([pixels(i) for i in (1, 0, 2, 3)])},
+        {"labels": np.array([0, 1, 1, 1])},
+        {"class_names": ("a", "c")},
+        {"is_test": np.array([True, False, False, False])},
+        {"groups": ("", "", "", "")},
+    ],
+)
+def test_every_part_of_the_content_counts(changes: dict[str, Any]) -> None:
+    assert image_set(**changes).fingerprint != image_set().fingerprint
+
+
+@given(st.integers(0, 3), st.integers(0, 7), st.integers(0, 7), st.integers(0, 2))
+def test_every_pixel_counts(n: int, y: int, x: int, c: int) -> None:
+    images = image_set().images.copy()
+    images[n, y, x, c] ^= 1
+    assert image_set(images=images).fingerprint != image_set().fingerprint
+
+
+def test_the_chunks_of_the_hash_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = image_set().fingerprint
+    monkeypatch.setattr("trainables.imageset.CHUNK_BYTES", 1)
+    assert image_set().fingerprint == whole
+
+
+# ------------------------------------------------------------------ the specification
+
+
+def test_an_unknown_data_set_is_refused() -> None:
+    with pytest.raises(SpecError, match="unknown key 'cifar100'; did you mean 'cifar10'"):
+        DatasetSpec(name="cifar100")
+    with pytest.raises(SpecError, match=r"image_size must lie in \[4, 1024\] pixels, got 2"):
+        DatasetSpec(image_size=2)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "imagefolder"])
+def test_a_missing_path_is_one_clear_error(kind: str, tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(DataError, match=f"{kind} needs a folder: set dataset.path, or give --data"):
+        load_dataset(DatasetSpec(name=kind), cache=cache)
+    with pytest.raises(DataError, match=r"there is no folder .*absent"):
+        load(kind, tmp_path / "absent", cache)
+
+
+# ------------------------------------------------------------------ digits
+
+
+def test_digits_are_sixteen_pixels_of_rgb() -> None:
+    digits = load_dataset(DatasetSpec())
+    assert digits.images.shape == (1797, 16, 16, 3)
+    assert digits.class_names == tuple("0123456789")
+    assert np.bincount(digits.labels).min() == 174
+    assert digits.is_test is None
+    assert (digits.images == digits.images[..., :1]).all()
+    assert (digits.images.min(), digits.images.max()) == (0, 255)
+    assert digits.fingerprint == "sha256:a4ed668719e5c0e1"
+
+
+def test_digits_are_resized_bilinearly() -> None:
+    """Doubling by the linear filter puts ¾ of the nearer and ¼ of the farther pixel."""
+    eight = np.rint(load_digits().images[:20] * (255 / 16))
+    low = np.concatenate([eight[:, :, :1], eight[:, :, :-1]], axis=2)
+    high = np.concatenate([eight[:, :, 1:], eight[:, :, -1:]], axis=2)
+    wide = np.stack([0.75 * eight + 0.25 * low, 0.75 * eight + 0.25 * high], axis=3)
+    wide = wide.reshape(20, 8, 16)
+    low = np.concatenate([wide[:, :1], wide[:, :-1]], axis=1)
+    high = np.concatenate([wide[:, 1:], wide[:, -1:]], axis=1)
+    tall = np.stack([0.75 * wide + 0.25 * low, 0.75 * wide + 0.25 * high], axis=2)
+    found = load_dataset(DatasetSpec()).images[:20, :, :, 0]
+    assert np.abs(found - tall.reshape(20, 16, 16)).max() <= 1.0
+    assert load_dataset(DatasetSpec(image_size=8)).images[0, :, :, 0].tolist() == eight[0].tolist()
+
+
+# ------------------------------------------------------------------ CIFAR-10
+
+
+class FakeCifar10:
+    """torchvision's class, as far as we use it: 20 training and 10 test images."""
+
+    error: Exception | None = None
+    calls = 0
+
+    def __init__(self, root: Path, *, train: bool, download: bool) -> None:
+        assert download
+        if FakeCifar10.error:
+            raise FakeCifar10.error
+        FakeCifar10.calls += 1
+        folder = Path(root) / "cifar-10-batches-py"
+        folder.mkdir(exist_ok=True)
+        for name in ("data_batch_1", "test_batch", "batches.meta", "readme.html"):
+            if not (folder / name).exists():
+                (folder / name).touch()
+        start, count = (0, 20) if train else (100, 10)
+        self.data = np.stack([pixels(start + i, 32) for i in range(count)])
+        self.targets = [i % 10 for i in range(count)]
+        self.classes = [f"class {i}" for i in range(10)]
+
+
+@pytest.fixture
+def fake_cifar10(monkeypatch: pytest.MonkeyPatch) -> type[FakeCifar10]:
+    module: Any = types.ModuleType("torchvision.datasets")
+    module.CIFAR10 = FakeCifar10
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
+    monkeypatch.setattr(FakeCifar10, "error", None)
+    monkeypatch.setattr(FakeCifar10, "calls", 0)
+    return FakeCifar10
+
+
+def test_cifar10_keeps_its_order_and_its_test_split(
+    fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path
+) -> None:
+    found = load("cifar10", tmp_path / "data", cache)
+    assert found.name == "cifar10"
+    assert np.array_equal(found.images[:20], np.stack([pixels(i, 32) for i in range(20)]))
+    assert found.is_test is not None
+    assert found.is_test.tolist() == [False] * 20 + [True] * 10
+    assert found.labels.tolist() == [i % 10 for i in range(20)] + list(range(10))
+    calls = fake_cifar10.calls
+    again = load("cifar10", tmp_path / "data", cache)
+    assert fake_cifar10.calls == calls  # from the cache
+    assert again.fingerprint == found.fingerprint
+
+
+def test_cifar10_can_be_resized(
+    fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path
+) -> None:
+    found = load("cifar10", tmp_path / "data", cache, image_size=16)
+    assert np.array_equal(found.images[3], resize_image(Image.fromarray(pixels(3, 32)), 16))
+
+
+def test_cifar10_goes_where_it_is_told(
+    fake_cifar10: type[FakeCifar10],
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QUORUM_DATA", str(tmp_path / "elsewhere"))
+    load_dataset(DatasetSpec(name="cifar10"), cache=cache)
+    assert (tmp_path / "elsewhere" / "cifar-10-batches-py").is_dir()
+    monkeypatch.delenv("QUORUM_DATA")
+    monkeypatch.chdir(tmp_path)
+    load_dataset(DatasetSpec(name="cifar10"), cache=cache)
+    assert (tmp_path / "data" / "cifar-10-batches-py").is_dir()
+
+
+@pytest.mark.parametrize(
+    "error", [URLError("no route"), RuntimeError("File not found or corrupted."), OSError("no")]
+)
+def test_cifar10_without_network_says_what_to_do(
+    fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path, error: Exception
+) -> None:
+    fake_cifar10.error = error
+    message = "cannot be downloaded .*put the folder cifar-10-batches-py there, or use .*`parquet`"
+    with pytest.raises(DataError, match=message):
+        load("cifar10", tmp_path / "data", cache)
+
+
+@pytest.mark.slow
+def test_torchvisions_cifar10_reads_the_published_layout(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real class on batches of two images each; their checksums are told to it."""
+    import hashlib
+    import pickle
+
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    def write(name: str, value: dict[str, Any]) -> str:
+        data = pickle.dumps(value)
+        (folder / name).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    def batch(number: int) -> dict[str, Any]:
+        images = np.stack([pixels(2 * number + i, 32) for i in range(2)])
+        return {"data": images.transpose(0, 3, 1, 2).reshape(2, -1), "labels": [number, 9]}
+
+    names = [f"data_batch_{i}" for i in range(1, 6)]
+    parts = [[name, write(name, batch(i))] for i, name in enumerate(names)]
+    monkeypatch.setattr(CIFAR10, "train_list", parts)
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", write("test_batch", batch(5))]])
+    labels = {"label_names": [f"class {i}" for i in range(10)]}
+    md5 = write("batches.meta", labels)
+    monkeypatch.setattr(
+        CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5}
+    )
+    found = load("cifar10", tmp_path, cache)
+    assert np.array_equal(found.images, np.stack([pixels(i, 32) for i in range(12)]))
+    assert found.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9, 5, 9]
+    assert found.is_test is not None
+    assert found.is_test.sum() == 2
+
+
+# ------------------------------------------------------------------ folders of images
+
+
+def test_classes_in_the_root(tmp_path: Path, cache: Path) -> None:
+    files = ["dogs/b.png", "cats/z.png", "cats/a.png", "dogs/deep/er/c.png", "train/wagon.png"]
+    write_images(tmp_path / "pets", files)
+    found = load("imagefolder", tmp_path / "pets", cache)
+    assert found.name == "pets"
+    assert found.class_names == ("cats", "dogs", "train")
+    order = sorted(range(5), key=lambda i: files[i])
+    assert np.array_equal(found.images, np.stack([pixels(i) for i in order]))
+    assert found.labels.tolist() == [0, 0, 1, 1, 2]
+    assert found.is_test is None
+
+
+def test_train_and_val_are_one_pool_and_test_is_test(tmp_path: Path, cache: Path) -> None:
+    files = ["train/a/1.png", "train/b/2.png", "val/a/3.png", "valid/b/4.png", "test/a/5.png",
+             "test/b/6.png", "extra/a/7.png"]  # fmt: skip
+    write_images(tmp_path / "set", files)
+    found = load("imagefolder", tmp_path / "set", cache)
+    assert found.class_names == ("a", "b")
+    assert len(found) == 6
+    assert found.is_test is not None
+    kept = sorted(files[:6])
+    assert found.is_test.tolist() == [name.startswith("test") for name in kept]
+
+
+def test_what_is_not_an_image_is_ignored(tmp_path: Path, cache: Path) -> None:
+    root = tmp_path / "set"
+    write_images(root, ["a/1.PNG", "b/2.Jpeg", ".hidden/3.png", "a/.4.png", "b/.git/5.png"])
+    for name in ("a/notes.txt", "readme.md", "empty/thumbs.db", "a/Makefile"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("text")
+    found = load("imagefolder", root, cache)
+    assert found.class_names == ("a", "b")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [([8, 9, 11], 8), ([12, 20, 30], 24), ([100, 300, 500], 64), ([3, 3, 4], 8)],
+)
+def test_the_default_size(sides: list[int], expected: int, tmp_path: Path, cache: Path) -> None:
+    for i, side in enumerate(sides):
+        write_images(tmp_path / "set" / f"class{i}", ["image.png"], side)
+    found = load("imagefolder", tmp_path / "set", cache)
+    assert found.image_size == expected
+
+
+def test_mixed_sizes_are_resized_by_the_one_rule(tmp_path: Path, cache: Path) -> None:
+    root = tmp_path / "set"
+    write_images(root, ["a/1.png", "b/2.png"])
+    wide = np.random.default_rng(9).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+    Image.fromarray(wide).save(root / "b" / "3.png")
+    found = load("imagefolder", root, cache, image_size=12)
+    assert found.image_size == 12
+    assert np.array_equal(found.images[2], resize_image(Image.fromarray(wide), 12))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "no images in .*set: expected root/CLASS"),
+        (["flat.png"], "no images in .*set: expected root/CLASS"),
+        (["only/1.png", "only/2.png"], "only one class in .*set: 'only'"),
+        (["test/a/1.png", "test/b/2.png"], "images in test only"),
+    ],
+)
+def test_a_folder_that_is_no_problem_of_classification(
+    files: list[str], message: str, tmp_path: Path, cache: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    write_images(tmp_path / "set", files)
+    with pytest.raises(DataError, match=message):
+        load("imagefolder", tmp_path / "set", cache)
+    assert not cache.exists() or not any(cache.iterdir())
+
+
+@pytest.mark.parametrize("image_size", [None, 8])
+def test_unreadable_files_are_named_and_counted(
+    image_size: int | None, tmp_path: Path, cache: Path
+) -> None:
+    root = tmp_path / "set"
+    write_images(root, ["a/1.png", "b/2.png"])
+    for i in range(5):
+        (root / "b" / f"bad{i}.png").write_bytes(png(i)[: 40 + 10 * i])
+    message = r"5 of the images cannot be read: b/bad0\.png, b/bad1\.png, b/bad2\.png, …; replace"
+    with pytest.raises(DataError, match=message):
+        load("imagefolder", root, cache, image_size)
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+def test_a_folder_without_a_readable_image(tmp_path: Path, cache: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "x.jpg").write_text("text")
+    with pytest.raises(DataError, match=r"none of the 2 images can be read, e\.g\. a/x\.jpg"):
+        load("imagefolder", tmp_path / "set", cache)
+
+
+# ------------------------------------------------------------------ Parquet
+
+CLASS_NAMES = {
+    b"huggingface": json.dumps(
+        {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    ).encode()
+}
+
+
+def write_parquet(
+    path: Path,
+    seeds: list[int],
+    labels: list[Any],
+    *,
+    image: str = "img",
+    label: str = "label",
+    raw: bool = False,
+    metadata: dict[bytes, bytes] | None = None,
+    sizes: list[int] | None = None,
+    **columns: list[Any],
+) -> None:
+    encoded = [png(s, size) for s, size in zip(seeds, sizes or [8] * len(seeds), strict=True)]
+    images: list[Any] = encoded if raw else [{"bytes": e, "path": None} for e in encoded]
+    kind = pa.binary() if raw else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({image: pa.array(images, kind), label: labels, **columns})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=3)
+
+
+@pytest.mark.parametrize("below", ["", "data", "label=3"])
+@pytest.mark.parametrize(("image", "raw"), [("img", False), ("image", True)])
+@pytest.mark.parametrize("label", ["label", "labels", "fine_label"])
+def test_shards_in_order_with_a_test_split(
+    below: str, image: str, raw: bool, label: str, tmp_path: Path, cache: Path
+) -> None:
+    root = tmp_path / ("label=3" if below == "label=3" else "set")
+    folder = root / "data" if below == "data" else root
+    options = {"image": image, "raw": raw, "label": label}
+    write_parquet(folder / "train-00000-of-00002.parquet", [0, 1, 2, 3], [0, 1, 0, 1], **options)  # type: ignore[arg-type]
+    write_parquet(folder / "train-00001-of-00002.parquet", [4, 5], [1, 0], **options)  # type: ignore[arg-type]
+    write_parquet(folder / "test-00000-of-00001.parquet", [6, 7], [0, 1], **options)  # type: ignore[arg-type]
+    found = load("parquet", root, cache)
+    assert np.array_equal(found.images, np.stack([pixels(i) for i in range(8)]))
+    assert found.labels.tolist() == [0, 1, 0, 1, 1, 0, 0, 1]
+    assert found.class_names == ("0", "1")
+    assert found.is_test is not None
+    assert found.is_test.tolist() == [False] * 6 + [True] * 2
+
+
+def test_class_names_from_the_metadata(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], [1, 0], metadata=CLASS_NAMES)
+    found = load("parquet", tmp_path, cache)
+    assert found.class_names == ("cat", "dog")
+    assert found.is_test is None
+    assert found.groups is None
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {b"huggingface": b"not json"}, {b"huggingface": b'{"info": {"features": {}}}'},
+     {b"huggingface": b'{"info": {"features": {"label": {"names": 3}}}}'}, {b"pandas": b"{}"}],
+)  # fmt: skip
+def test_without_names_the_values_are_the_classes(
+    metadata: dict[bytes, bytes] | None, tmp_path: Path, cache: Path
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2], [10, 9, 9], metadata=metadata)
+    found = load("parquet", tmp_path, cache)
+    assert found.class_names == ("9", "10")
+    assert found.labels.tolist() == [1, 0, 0]
+
+
+def test_labels_may_be_texts(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2], ["dog", "cat", "dog"])
+    found = load("parquet", tmp_path, cache)
+    assert found.class_names == ("cat", "dog")
+    assert found.labels.tolist() == [1, 0, 1]
+
+
+def test_a_group_column(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2], [0, 1, 0], group=[7, None, 7])
+    found = load("parquet", tmp_path, cache)
+    assert found.groups == ("7", "", "7")
+    assert load("parquet", tmp_path, cache).groups == found.groups
+
+
+def test_the_commonest_size_wins(tmp_path: Path, cache: Path) -> None:
+    seeds, sizes = [0, 1, 2, 3, 4], [6, 12, 12, 20, 20]
+    write_parquet(tmp_path / "train.parquet", seeds, [0, 1, 0, 1, 0], sizes=sizes)
+    found = load("parquet", tmp_path, cache)
+    assert found.image_size == 12  # of equally common ones the smaller
+    assert np.array_equal(found.images[1], pixels(1, 12))
+    assert load("parquet", tmp_path, cache, image_size=10).image_size == 10
+
+
+@pytest.mark.parametrize(
+    ("labels", "metadata", "message"),
+    [
+        ([0, 2], CLASS_NAMES, "the label 2 is no class"),
+        ([0, -1], CLASS_NAMES, "the label -1 is no class; if the test files are unlabelled"),
+        ([0, -1], None, "the label -1 is no class"),
+        ([0, None], None, "whole number or a text in every row, got NoneType, int"),
+        ([0.5, 1.5], None, "whole number or a text in every row, got float"),
+        ([1, 1], None, "two or more distinct classes"),
+    ],
+)
+def test_labels_that_are_none(
+    labels: list[Any],
+    metadata: dict[bytes, bytes] | None,
+    message: str,
+    tmp_path: Path,
+    cache: Path,
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], labels, metadata=metadata)
+    with pytest.raises(DataError, match=message):
+        load("parquet", tmp_path, cache)
+
+
+def test_files_that_cannot_be_used(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(DataError, match=r"no train\*\.parquet in .* or in its folder data"):
+        load("parquet", tmp_path, cache)
+    path = tmp_path / "train.parquet"
+    path.write_bytes(b"PAR1 no more")
+    with pytest.raises(DataError, match=r"the Parquet files in .* cannot be read"):
+        load("parquet", tmp_path, cache)
+    write_parquet(path, [0, 1], [0, 1], image="picture")
+    with pytest.raises(DataError, match="none of the columns img, image; it has picture, label"):
+        load("parquet", tmp_path, cache)
+    write_parquet(path, [0, 1], [0, 1], label="class")
+    with pytest.raises(DataError, match="none of the columns label, labels, fine_label"):
+        load("parquet", tmp_path, cache)
+    pq.write_table(pa.table({"img": [1, 2], "label": [0, 1]}), path)
+    with pytest.raises(DataError, match="must hold encoded images, it holds int64"):
+        load("parquet", tmp_path, cache)
+    write_parquet(path, [], [])
+    with pytest.raises(DataError, match="have no rows"):
+        load("parquet", tmp_path, cache)
+
+
+def test_unreadable_rows_are_named(tmp_path: Path, cache: Path) -> None:
+    data = [png(0), b"", None, png(3), b"text"]
+    table = pa.table({"img": pa.array(data, pa.binary()), "label": [0, 1, 0, 1, 0]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    message = r"3 of the images cannot be read: train\.parquet row 1, .* row 2, .* row 4; replace"
+    with pytest.raises(DataError, match=message):
+        load("parquet", tmp_path, cache)
+    pq.write_table(table.slice(1, 2), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="none of the images"):
+        load("parquet", tmp_path, cache)
+
+
+def test_a_damaged_page_is_one_clear_error(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "train.parquet"
+    write_parquet(path, list(range(40)), [0, 1] * 20)
+    data = bytearray(path.read_bytes())
+    data[50:3000] = bytes(2950)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read"):
+        load("parquet", tmp_path, cache, image_size=8)

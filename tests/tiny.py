@@ -1,0 +1,24 @@
+"""A whole run small enough for a test: 4 trials of 1 or 2 epochs on digits."""
+
+from search.spec import SweepSpec, spec_from_mapping
+
+TINY = {
+    "name": "tiny",
+    "dataset": {"name": "digits"},
+    "splits": {"counts": [400, 400, 400]},
+    "trials": 4,
+    "rungs": [1, 2],
+    "reduction_factor": 2,
+    "startup_trials": 2,
+    "members": 2,
+    "recipe": {"batch_size": 64, "flip": False, "width": 8, "optimizer": "adamw"},
+    "space": {
+        "adamw_lr": {"type": "float", "low": 2e-3, "high": 2e-2, "log": True},
+        "attention": {"type": "categorical", "choices": ["none", "eca"]},
+    },
+    "student": {"recipe": {"block": "plain", "activation": "relu", "epochs": 3}},
+}
+
+
+def tiny_spec() -> SweepSpec:
+    return spec_from_mapping(TINY)

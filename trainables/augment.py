@@ -1,0 +1,169 @@
+"""Augmentation in batches, with a draw per image, on the images' device.
+
+Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]; their
+memory format is kept. All draws come from the generator that is passed in (on the images'
+device), so the same state gives the same batch.
+
+No transform loops over images: flips and translations are one gather, squares and boxes
+are comparisons of coordinates.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from trainables.errors import SpecError
+from trainables.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Augmented images and what they show: `share` of labels_a and the rest of labels_b."""
+
+    images: Tensor
+    """float [B, 3, S, S]"""
+    labels_a: Tensor
+    """int64 [B]"""
+    labels_b: Tensor
+    """int64 [B]"""
+    share: Tensor
+    """float32 [B] in [0, 1]; 1 where an image is not mixed."""
+
+
+def augment(
+    images: Tensor, labels: Tensor, recipe: Recipe, *, mean: Tensor, generator: Generator
+) -> Batch:
+    """Flip, translate, cut out and mix, as the recipe says.
+
+    `labels` is int64 [B]; `mean` [3] is the colour of cut-out squares.
+
+    Raises:
+        SpecError: the cut-out square is as large as the image.
+    """
+    if recipe.flip or recipe.translate:
+        images = shift_and_flip(
+            images,
+            shifts=draw_shifts(images, recipe.translate, generator),
+            flips=draw_flips(images, recipe.flip, generator),
+        )
+    if recipe.cutout:
+        images = cutout(images, draw_corners(images, recipe.cutout, generator), recipe.cutout, mean)
+    return mix(images, labels, recipe, generator=generator)
+
+
+def draw_flips(images: Tensor, flip: bool, generator: Generator) -> Tensor:
+    """Which images are mirrored, bool [B]: half of them, or none."""
+    if not flip:
+        return torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    return torch.rand(len(images), generator=generator, device=images.device) < 0.5
+
+
+def draw_shifts(images: Tensor, translate: int, generator: Generator) -> Tensor:
+    """Shifts (down, right) in pixels, int64 [B, 2], uniform in [-translate, translate]."""
+    return torch.randint(
+        -translate, translate + 1, (len(images), 2), generator=generator, device=images.device
+    )
+
+
+def draw_corners(images: Tensor, side: int, generator: Generator) -> Tensor:
+    """Upper left corners (row, column) of squares fully inside the images, int64 [B, 2]."""
+    size = images.shape[-1]
+    if side >= size:
+        raise SpecError(f"cutout must be less than the image's side of {size} px, got {side}")
+    return torch.randint(
+        0, size - side + 1, (len(images), 2), generator=generator, device=images.device
+    )
+
+
+def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor) -> Tensor:
+    """Mirror the images in `flips` left to right, then shift each; borders are reflected.
+
+    The border pixel itself is not repeated, as in torch's reflection padding.
+    """
+    batch, _, height, width = images.shape
+    rows = _reflect(torch.arange(height, device=images.device) - shifts[:, :1], height)
+    columns = _reflect(torch.arange(width, device=images.device) - shifts[:, 1:], width)
+    columns = torch.where(flips[:, None], width - 1 - columns, columns)
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    return _like(moved.permute(0, 3, 1, 2), images)
+
+
+def cutout(images: Tensor, corners: Tensor, side: int, mean: Tensor) -> Tensor:
+    """Paint squares of `side` pixels at `corners` in the colour `mean` [3] (DeVries, 2017)."""
+    square = _box(corners, corners + side, images.shape[-2:])
+    return torch.where(square[:, None], mean.to(images)[:, None, None], images)
+
+
+def mix(images: Tensor, labels: Tensor, recipe: Recipe, *, generator: Generator) -> Batch:
+    """MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), with a draw per image.
+
+    Each image is mixed with probability mix_probability, with a partner of its own; where
+    both kinds are on, each mixed image is one or the other with probability ½. The share
+    of a CutMix image is the area that is really left, after clipping at the border.
+    """
+    share = torch.ones(len(images), device=images.device)
+    if not (recipe.mixup_alpha or recipe.cutmix_alpha) or not recipe.mix_probability:
+        return Batch(images=images, labels_a=labels, labels_b=labels, share=share)
+    partner = torch.randperm(len(images), generator=generator, device=images.device)
+    draws = torch.rand(2, len(images), generator=generator, device=images.device)
+    mixed = draws[0] < recipe.mix_probability
+    cut = draws[1] < (0.5 if recipe.mixup_alpha else 1.0)
+    kept = torch.ones_like(images[:, 0])  # [B, S, S]: how much of itself each pixel keeps
+    if recipe.mixup_alpha:
+        weight = draw_beta(images, recipe.mixup_alpha, generator)
+        share = torch.where(mixed, weight, share)
+        kept = share[:, None, None].expand_as(kept)
+    if recipe.cutmix_alpha:
+        low, high = draw_boxes(images, recipe.cutmix_alpha, generator)
+        outside = (~_box(low, high, images.shape[-2:])).to(images.dtype)
+        chosen = mixed & cut
+        kept = torch.where(chosen[:, None, None], outside, kept)
+        share = torch.where(chosen, outside.mean(dim=(1, 2)), share)
+    mixture = torch.lerp(images[partner], images, kept[:, None])
+    return Batch(images=mixture, labels_a=labels, labels_b=labels[partner], share=share)
+
+
+def draw_beta(images: Tensor, alpha: float, generator: Generator) -> Tensor:
+    """Shares float32 [B] from Beta(alpha, alpha)."""
+    # torch.distributions takes no generator; this is the call beneath its Beta. In float64,
+    # because at alpha = 0.01 two in five gamma draws underflow in float32.
+    both = torch.full((len(images), 2), alpha, dtype=torch.float64, device=images.device)
+    return torch._sample_dirichlet(both, generator)[:, 0].to(torch.float32)
+
+
+def draw_boxes(images: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """First and one past the last (row, column) of CutMix's boxes, int64 [B, 2] each.
+
+    The side is √(1 − λ) of the image's with λ from Beta(alpha, alpha), the centre any
+    pixel; what lies beyond the border is clipped.
+    """
+    size = images.shape[-1]
+    side = size * (1 - draw_beta(images, alpha, generator)).sqrt()
+    length = side.round().to(torch.int64)[:, None]
+    centre = torch.randint(0, size, (len(images), 2), generator=generator, device=images.device)
+    low = centre - length // 2
+    return low.clamp(0, size), (low + length).clamp(0, size)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    # A triangle wave of period 2(size − 1): any shift lands inside, however large.
+    turn = max(size - 1, 1)
+    return turn - (turn - index.remainder(2 * turn)).abs() if size > 1 else index * 0
+
+
+def _box(low: Tensor, high: Tensor, shape: torch.Size) -> Tensor:
+    """Pixels with low ≤ (row, column) < high, bool [B, rows, columns]."""
+    rows = torch.arange(shape[0], device=low.device)
+    columns = torch.arange(shape[1], device=low.device)
+    in_rows = (low[:, :1] <= rows) & (rows < high[:, :1])
+    in_columns = (low[:, 1:] <= columns) & (columns < high[:, 1:])
+    return in_rows[:, :, None] & in_columns[:, None, :]
+
+
+def _like(images: Tensor, pattern: Tensor) -> Tensor:
+    """`images` in the memory format of `pattern`."""
+    if pattern.is_contiguous():
+        return images.contiguous()
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,203 @@
+"""From images to log-probabilities, and trained nets on disk.
+
+Axes: N images, S×S pixels, K classes, B images of a batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainables.checkpoint import bytes_to_tensors, tensors_to_bytes
+from trainables.errors import RunError
+from trainables.models import Classifier, empty_model
+from trainables.recipe import Numerics
+from trainables.records import file_sha256, read_record, read_start, write_bytes_atomically
+
+_LARGEST_BATCH = 1024
+
+_SHARE_OF_FREE_MEMORY = 0.5
+
+
+class PixelSource:
+    """Some images of a set, handed out in float batches on the training device.
+
+    On CUDA they are copied there as uint8, if they take at most half of the free memory.
+    On the CPU nothing is copied: batches are read from the shared or mapped array itself.
+    """
+
+    def __init__(
+        self, images: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64], numerics: Numerics
+    ) -> None:
+        """`indices` are positions in `images`, uint8 [N, S, S, 3]."""
+        self._images = images
+        self._indices = np.asarray(indices, dtype=np.int64)
+        self._device = torch.device(numerics.device)
+        self._channels_last = numerics.layout == "channels_last"
+        self._resident = self._copy_to_device()
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._indices)
+
+    @property
+    def image_size(self) -> int:
+        """S, in pixels."""
+        return int(self._images.shape[1])
+
+    def batch(self, positions: Tensor) -> Tensor:
+        """Images float [B, 3, S, S] in [0, 1] at `positions`, int64 [B] on the CPU."""
+        if self._resident is not None:
+            pixels = self._resident[positions.to(self._device)]
+        else:
+            chosen = np.asarray(self._images[self._indices[positions.numpy()]])
+            pixels = torch.from_numpy(chosen).to(self._device)
+        # Rows of interleaved RGB, seen as [B, 3, S, S], are channels_last as they stand.
+        floats = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        return floats if self._channels_last else floats.contiguous()
+
+    def batches(
+        self, positions: Tensor | None = None, *, size: int | None = None
+    ) -> Iterator[Tensor]:
+        """The images at `positions` (all by default) in batches of nearly equal sizes.
+
+        `size` bounds a batch; by default it is 1,024 images of 32 px, fewer of larger ones.
+        """
+        if positions is None:
+            positions = torch.arange(len(self))
+        size = size or max(1, min(_LARGEST_BATCH, _LARGEST_BATCH * 32**2 // self.image_size**2))
+        for part in positions.chunk(max(1, -(-len(positions) // size))):
+            yield self.batch(part)
+
+    def _copy_to_device(self) -> Tensor | None:
+        if self._device.type != "cuda":
+            return None
+        needed = len(self._indices) * int(np.prod(self._images.shape[1:]))
+        free, _ = torch.cuda.mem_get_info(self._device)
+        if needed > _SHARE_OF_FREE_MEMORY * free:
+            return None
+        return torch.from_numpy(np.asarray(self._images[self._indices])).to(self._device)
+
+
+def apply_numerics(numerics: Numerics) -> None:
+    """Set torch's thread count, which holds for the whole process."""
+    if torch.get_num_threads() != numerics.threads:
+        torch.set_num_threads(numerics.threads)
+
+
+def place_model(model: nn.Module, numerics: Numerics) -> nn.Module:
+    """Move a net to the numerics' device and memory format."""
+    layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    return model.to(device=numerics.device, memory_format=layouts[numerics.layout])  # type: ignore[call-overload, no-any-return]
+
+
+def autocast(numerics: Numerics) -> AbstractContextManager[object]:
+    """The context in which a net runs: bfloat16 autocast, or nothing."""
+    device = torch.device(numerics.device).type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=numerics.dtype == "bfloat16")
+
+
+def predict_log_probs(
+    model: nn.Module,
+    images: npt.NDArray[np.uint8],
+    numerics: Numerics,
+    *,
+    indices: npt.NDArray[np.int64] | None = None,
+    batch: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Log-probabilities float32 [N, K] of a net, a batch at a time.
+
+    `images` is uint8 [N, S, S, 3] and may be memory-mapped: only `indices` (all by
+    default) are read. The net is put in eval mode, on the numerics' device and in their
+    memory format. `batch` bounds a batch; by default it follows the image's size.
+    """
+    place_model(model, numerics).eval()
+    chosen = np.arange(len(images)) if indices is None else indices
+    return log_probs_of(model, PixelSource(images, chosen, numerics), numerics, batch=batch)
+
+
+def log_probs_of(
+    model: nn.Module, source: PixelSource, numerics: Numerics, *, batch: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Log-probabilities float32 [N, K] of a net that is already placed, in eval mode."""
+    with torch.inference_mode(), autocast(numerics):
+        pieces = [
+            torch.log_softmax(model(images).float(), dim=1).cpu()
+            for images in source.batches(size=batch)
+        ]
+    result: npt.NDArray[np.float32] = torch.cat(pieces).numpy()
+    return result
+
+
+def recalibrate(
+    model: nn.Module, source: PixelSource, positions: Tensor, numerics: Numerics
+) -> None:
+    """Measure batch normalization's statistics again, on the images at `positions`.
+
+    An average of weights has activations of its own: the averaged statistics of the nets
+    it is made of are not theirs (Izmailov et al., 2018). Only batch normalization is in
+    training mode meanwhile, so dropout draws nothing. The net is left in eval mode.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+        norm.train()
+    if norms:
+        with torch.no_grad(), autocast(numerics):
+            for images in source.batches(positions):
+                model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def evenly_spaced(size: int, most: int) -> Tensor:
+    """At most `most` positions, int64, spread evenly over 0 … size − 1."""
+    return torch.linspace(0, size - 1, min(size, most), dtype=torch.float64).long()
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a net's parameters and buffers as safetensors, whole or not at all."""
+    if not isinstance(model, Classifier):
+        raise TypeError(f"save_weights takes a Classifier, got {type(model).__name__}")
+    shape = {"classes": str(model.classes), "image_size": str(model.image_size)}
+    write_bytes_atomically(Path(path), tensors_to_bytes(model.state_dict(), shape))
+
+
+def load_trained(trial_folder: str | Path) -> Classifier:
+    """A trial's scored net, in eval mode on the CPU, from start.json and weights.safetensors.
+
+    Raises:
+        RunError: a file is missing or damaged, or differs from the record's checksum.
+    """
+    folder = Path(trial_folder)
+    path = folder / "weights.safetensors"
+    recipe = read_start(folder / "start.json").recipe
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if (folder / "record.json").is_file():
+        wanted = read_record(folder / "record.json").sha256.get(path.name)
+        if wanted is not None and wanted != file_sha256(path):
+            raise RunError(
+                f"{path} differs from its record's checksum; restore it or drop the trial"
+            )
+    tensors, shape = bytes_to_tensors(data, where=str(path))
+    try:
+        model = empty_model(
+            recipe, classes=int(shape["classes"]), image_size=int(shape["image_size"])
+        )
+        model.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path} does not fit the recipe of its start.json: {reason}") from None
+    return model.eval()
