@@ -12,6 +12,7 @@ so a run that was killed goes on where it stood.
 
 import dataclasses
 import io
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from trainables.records import (
     write_json_once,
 )
 from trainables.seeds import derive_seed
+
+log = logging.getLogger(__name__)
 
 SHARES = {"sweep": 0.55, "seeds": 0.70, "distill": 0.92}
 """By which share of the time budget a stage has to end; ledger and report have the rest."""
@@ -79,6 +82,7 @@ def run(
         _select(this)
         _distill(this)
         _ledger(this)
+        _register(this)
         _report(this)
         return Outcome(folder=this.folder, tracking_uri=this.tracking_uri)
 
@@ -115,6 +119,7 @@ def distill(
         _select(this)
         _distill(this, workers=workers, again=True)
         _ledger(this, again=True)
+        _register(this)
         _report(this)
         return Outcome(folder=this.folder, tracking_uri=this.tracking_uri)
 
@@ -329,6 +334,44 @@ def _ledger(this: Run, *, again: bool = False) -> None:
                 "folder": str(folder.relative_to(this.folder.root)),
             }
         )
+
+
+def _register(this: Run) -> None:
+    """Put the student that ships into MLflow's registry; a registry that fails stops nothing."""
+    from ensemble import judging
+    from ensemble.card import read_card
+    from search.registry import Release, register_student
+
+    card = read_card(this.folder.student)
+    model = this.folder.student / card.shipped.file
+    stage = f"student_{card.released}"
+    rows = {row["stage"]: row for row in read_json(this.folder.ledger / "ledger.json")["rows"]}
+    release = Release(
+        model=model,
+        image_size=card.image_size,
+        class_names=card.class_names,
+        passed_gates=card.released == "int8",
+        stage=stage,
+        row=rows[stage],
+    )
+
+    def beats(champion: Path) -> bool:
+        return judging.beats(model, champion, this.images, this.splits, seed=this.spec.seed)
+
+    try:
+        registration = register_student(this.folder, release, beats_champion=beats)
+    except RunError as error:
+        log.warning("%s", error)
+        return
+    this.emit(
+        {
+            "event": "registered",
+            "name": registration.name,
+            "version": registration.version,
+            "alias": registration.alias,
+            "reason": registration.reason,
+        }
+    )
 
 
 def _report(this: Run) -> None:

@@ -186,7 +186,8 @@ def _read_npz(path: Path) -> dict[str, Array]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves a file open that turns out to be torn.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read as arrays: {error}") from None

@@ -102,7 +102,7 @@ class Ensemble:
 
     mixture: Mixture
     order: tuple[int, ...]
-    """The greedy selection, round by round."""
+    """Members in the order of their choice; greedy selection may repeat some."""
     weighting: Literal["learned", "uniform"]
     weighting_reason: str
     source: Literal["search", "seeds"]
@@ -134,7 +134,7 @@ def fit_baselines(view: View, *, size: int) -> dict[str, Mixture]:
     Singles are ranked by NLL at their own temperatures. `seeds_ensemble` takes the first
     seeds in the pool's order, and is absent where there are fewer than `size`.
     """
-    ranked = np.argsort(-np.log(view.own).mean(axis=0), kind="stable")
+    ranked = _ranked(view)
     chosen = {"best_single": ranked[:1], "uniform_top_k": ranked[:size]}
     seeds = _seeds(view.pool)
     if len(seeds) >= size:
@@ -157,31 +157,30 @@ def stratified_folds(
 
 
 def _options(view: View, *, members: int, seed: int) -> tuple[tuple[int, ...], dict[str, Weights]]:
-    """The greedy order, and the weights that each way of using it comes to."""
-    ties = numpy_generator(seed, "select", "ties")
-    selection = select_greedy(view.own, rng=ties, cap=members)
-    options = {
-        "uniform": _uniform_weights(view, selection.members),
-        "learned": _learned_weights(view, selection.members),
-    }
-    seeds = _seeds(view.pool)[: np.count_nonzero(options["uniform"])]
-    if len(seeds):
-        options["seeds"] = _uniform(seeds, view.raw.shape[1])
-    return selection.order, options
+    """The order in which members were chosen, and the weights that each use of it comes to.
 
-
-def _uniform_weights(view: View, chosen: tuple[int, ...]) -> Weights:
-    """Equal shares of the first members chosen, of as many as give the lowest NLL.
-
-    Greedy selection may take one member 38 times and another twice; equal shares for both
-    would undo its work.
+    Members are chosen greedily or, where that is better, by rank. Equal shares go to the
+    first of them, to as many as give the lowest NLL after calibration: greedy selection may
+    take one member 38 times and another twice, and equal shares for both would undo its
+    work; or one member 40 times, and miss what calibrated averages gain.
     """
-    prefixes = [_uniform(np.array(chosen[: n + 1]), view.raw.shape[1]) for n in range(len(chosen))]
-    losses = []
-    for weights in prefixes:
-        pooled = _pooled(view.pool, view.rows, weights)
-        losses.append(-np.log(_at_own_temperature(pooled, view.labels)).mean())
-    return prefixes[int(np.argmin(losses))]
+    pool_size = view.raw.shape[1]
+    ties = numpy_generator(seed, "select", "ties")
+    greedy = select_greedy(view.own, rng=ties, cap=members).order
+    tried = []
+    for order in (greedy, tuple(_ranked(view)[:members].tolist())):
+        chosen = tuple(dict.fromkeys(order))
+        for size in range(1, len(chosen) + 1):
+            weights = _uniform(np.array(chosen[:size]), pool_size)
+            pooled = _pooled(view.pool, view.rows, weights)
+            loss = -np.log(_at_own_temperature(pooled, view.labels)).mean()
+            tried.append((float(loss), order, weights))
+    _, order, uniform = min(tried, key=lambda attempt: attempt[0])
+    options = {"uniform": uniform, "learned": _learned_weights(view, tuple(dict.fromkeys(order)))}
+    seeds = _seeds(view.pool)[: np.count_nonzero(uniform)]
+    if len(seeds):
+        options["seeds"] = _uniform(seeds, pool_size)
+    return order, options
 
 
 def _learned_weights(view: View, chosen: tuple[int, ...]) -> Weights:
@@ -262,6 +261,11 @@ def _at_own_temperature(
 def _pooled(pool: Pool, rows: Rows, weights: Weights) -> Float32[np.ndarray, "R K"]:
     support = np.flatnonzero(weights)
     return weighted_vote(pool.log_probs[np.ix_(support, rows)], weights[support])
+
+
+def _ranked(view: View) -> Int[np.ndarray, " M"]:
+    """Members by NLL, each at its own temperature, best first."""
+    return np.argsort(-np.log(view.own).mean(axis=0), kind="stable")
 
 
 def _seeds(pool: Pool) -> Int[np.ndarray, " S"]:

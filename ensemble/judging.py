@@ -4,6 +4,7 @@ Axes: N examples, K classes. Temperatures are always fitted on holdout.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,14 @@ from ensemble.evaluation import (
     predict_members,
 )
 from ensemble.ledger import Predictions, StageFacts
+from ensemble.onnx_model import OnnxClassifier
 from ensemble.release import student_facts, student_log_probs
 from trainables.imageset import ImageSet
-from trainables.metrics import apply_temperature, fit_temperature
+from trainables.intervals import paired_difference
+from trainables.metrics import apply_temperature, fit_temperature, nll_per_example
 from trainables.recipe import Numerics
 from trainables.records import RunFolder, read_json
+from trainables.seeds import numpy_generator
 from trainables.splits import Splits
 
 TIMED_IMAGES = 256
@@ -81,6 +85,23 @@ def stage_facts(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str
     members = member_facts(folder, names_of(rows.values()), some, classes=len(images.class_names))
     facts = {stage: mixture_facts(row, members) for stage, row in rows.items()}
     return facts | student_facts(folder.student)
+
+
+def beats(model: Path, champion: Path, images: ImageSet, splits: Splits, *, seed: int) -> bool:
+    """Whether one ONNX file has a lower NLL on this run's holdout than another, beyond doubt.
+
+    False for a champion of other classes or another image size: it cannot be compared.
+    """
+    ours, theirs = OnnxClassifier(model), OnnxClassifier(champion)
+    if (ours.input_size, ours.classes) != (theirs.input_size, theirs.classes):
+        return False
+    holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
+    difference = paired_difference(
+        nll_per_example(ours.log_probs(holdout), labels),
+        nll_per_example(theirs.log_probs(holdout), labels),
+        rng=numpy_generator(seed, "champion"),
+    )
+    return difference.value < 0 and difference.distinguishable
 
 
 def as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:

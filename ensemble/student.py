@@ -23,11 +23,15 @@ from trainables.parsing import from_mapping, to_mapping
 from trainables.prediction import autocast, place_model
 from trainables.recipe import Numerics, Recipe
 from trainables.records import dump_json, read_json, write_bytes_atomically
+from trainables.replica import Replica
 from trainables.splits import Splits
 from trainables.training import EpochReport, Training
 
 TEACHER_BATCH = 512
 """Most images a teacher's member sees at a time."""
+
+HISTORY = "history.json"
+"""The reports and the teacher's identity, beside the checkpoint."""
 
 
 class NamedTeacher(Protocol):
@@ -67,13 +71,15 @@ def distil(
     distillation: Distillation | None = None,
     on_report: Callable[[EpochReport], None] | None = None,
     folder: Path | None = None,
+    replica: Replica | None = None,
 ) -> StudentResult:
     """Train the student of `recipe` on train, with a teacher or, for `student_plain`, without.
 
     With and without a teacher, the net, its start, the views of the images and the number
     of optimizer steps are the same. With a `folder`, every epoch is saved there, and a
     training found there is continued: killed at any time, it ends where it would have
-    ended. `on_report` sees each new epoch; after a kill, the last one seen may come again.
+    ended. `on_report` sees each new epoch. With a `replica`, this is one of several processes
+    that share every batch; all need the same arguments, and rank 0 alone writes.
 
     Raises:
         SpecError: a recipe that these images do not allow, or a teacher without distillation.
@@ -89,8 +95,9 @@ def distil(
         splits=splits,
         teacher=teacher,
         distillation=distillation,
+        replica=replica,
     )
-    history = _History(folder, teacher.identity if teacher is not None else None)
+    history = _History(folder, teacher, writes=replica is None or replica.rank == 0)
     history.resume(training)
     for report in training.reports():
         history.add(report, training)
@@ -104,6 +111,15 @@ def distil(
         params=training.params,
         reports=tuple(history.reports),
     )
+
+
+def read_reports(folder: Path) -> list[EpochReport]:
+    """The reports saved in a distillation's folder so far; none before the first epoch."""
+    path = folder / HISTORY
+    if not path.exists():
+        return []
+    saved = read_json(path)["reports"]
+    return [from_mapping(EpochReport, item, where=str(path)) for item in saved]
 
 
 class PooledTeacher:
@@ -165,32 +181,31 @@ class PooledTeacher:
 class _History:
     """The reports of a training and its checkpoint, in a folder; or in memory alone."""
 
-    def __init__(self, folder: Path | None, teacher: str | None) -> None:
+    def __init__(self, folder: Path | None, teacher: NamedTeacher | None, *, writes: bool) -> None:
         self.reports: list[EpochReport] = []
-        self._folder, self._teacher = folder, teacher
+        self._folder, self._writes = folder, writes
+        self._teacher = teacher.identity if teacher is not None else None
 
     def resume(self, training: Training) -> None:
         """Load the checkpoint, if there is one, and the reports up to it."""
         if self._folder is None or not (self._folder / "checkpoint").is_dir():
             return
-        path = self._folder / "history.json"
-        history = read_json(path)
+        history = read_json(self._folder / HISTORY)
         if history.get("teacher") != self._teacher:
             raise RunError(
                 f"{self._folder} holds a student of another teacher ({history.get('teacher')}, "
                 f"this one is {self._teacher}); remove the folder to begin anew"
             )
         training.load(self._folder / "checkpoint")
-        saved = history["reports"][: training.step]
-        self.reports = [from_mapping(EpochReport, item, where=str(path)) for item in saved]
+        self.reports = read_reports(self._folder)[: training.step]
 
     def add(self, report: EpochReport, training: Training) -> None:
         """Keep a report; the checkpoint comes last, so no report before it can be missing."""
         self.reports.append(report)
-        if self._folder is None:
+        if self._folder is None or not self._writes:
             return
         content: dict[str, Any] = {"teacher": self._teacher, "reports": to_mapping(self.reports)}
-        write_bytes_atomically(self._folder / "history.json", dump_json(content).encode())
+        write_bytes_atomically(self._folder / HISTORY, dump_json(content).encode())
         training.save(self._folder / "checkpoint")
 
 

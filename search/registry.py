@@ -30,6 +30,7 @@ from trainables.records import RunFolder, file_sha256
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"
+_REASON = "quorum.alias_reason"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,50 +140,52 @@ class _Registry:
     ) -> Registration:
         tags = self._tags(release)
         self._make_model()
+        champion = self._champion()
         known = self._known(tags)
-        if known is not None and {CHAMPION, CANDIDATE} & set(known.aliases):
-            held: Any = CHAMPION if CHAMPION in known.aliases else CANDIDATE
-            return self._registration(known.version, held, "it was registered before")
-        alias, reason = self._earned(release, tags, beats_champion)
+        if known is not None and _REASON in known.tags:
+            held = champion is not None and champion.version == known.version
+            return self._registration(known, held, "it was registered before")
+        wins, reason = self._earned(release, tags, champion, beats_champion)
         entry = known or self._create_version(release, tags)
+        alias = CHAMPION if wins else CANDIDATE
         self._client.set_registered_model_alias(self._name, alias, entry.version)
-        self._client.set_model_version_tag(self._name, entry.version, "quorum.alias_reason", reason)
-        return self._registration(entry.version, alias, reason)
+        self._client.set_model_version_tag(self._name, entry.version, _REASON, reason)
+        return self._registration(entry, wins, reason)
 
-    def _registration(self, number: Any, alias: Any, reason: str) -> Registration:
+    def _registration(self, entry: Any, wins: bool, reason: str) -> Registration:
         return Registration(
-            name=self._name, version=int(number), alias=alias, reason=reason,
-            uri=f"models:/{self._name}/{number}",
-        )  # fmt: skip
+            name=self._name,
+            version=int(entry.version),
+            alias="champion" if wins else "candidate",
+            reason=reason,
+            uri=f"models:/{self._name}/{entry.version}",
+        )
 
     def _earned(
         self,
         release: Release,
         tags: Mapping[str, str],
+        champion: Any,
         beats_champion: bool | Callable[[Path], bool],
-    ) -> tuple[Literal["champion", "candidate"], str]:
+    ) -> tuple[bool, str]:
+        """Whether it is to be the champion, and why."""
         if not release.passed_gates:
-            return "candidate", "the gates did not release it"
-        champion = self._champion()
+            return False, "the gates did not release it"
         if champion is None:
-            return "champion", "the first student that its gates released"
+            return True, "the first student that its gates released"
         title = f"version {champion.version}, the champion"
         if champion.tags.get("quorum.classes") != tags["quorum.classes"]:
-            return "candidate", f"{title}, has other classes and cannot be compared"
+            return False, f"{title}, has other classes and cannot be compared"
         if not isinstance(beats_champion, bool):
             with tempfile.TemporaryDirectory() as place:
                 beats_champion = beats_champion(self._download(champion, Path(place)))
-        if beats_champion:
-            return "champion", f"it beats {title}, on its own holdout"
-        return "candidate", f"it does not beat {title}, on its own holdout"
+        verb = "beats" if beats_champion else "does not beat"
+        return beats_champion, f"it {verb} {title}, on its own holdout"
 
     def _champion(self) -> Any:
-        try:
-            return self._client.get_model_version_by_alias(self._name, CHAMPION)
-        except self._mlflow.exceptions.MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+        """The present champion's entry, or None."""
+        number = self._client.get_registered_model(self._name).aliases.get(CHAMPION)
+        return None if number is None else self._client.get_model_version(self._name, number)
 
     def _download(self, entry: Any, place: Path) -> Path:
         source = self._client.get_model_version_download_uri(self._name, entry.version)
@@ -216,11 +219,9 @@ class _Registry:
             "id": self._projection.identity,
             "run": state.run,
             "split_id": state.about.get("split_id"),
-            "code_version": state.about.get("code_version"),
             "stage": release.stage,
             "sha256": file_sha256(release.model),
             "classes": classes,
-            "class_names": ", ".join(release.class_names)[:5000],
             "ledger": json.dumps(dict(release.row), default=str),
         }
         return {f"quorum.{key}": str(value) for key, value in told.items() if value is not None}

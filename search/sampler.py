@@ -152,7 +152,9 @@ class OptunaSampler(FixedTrials):
         self._trials = trials
         self._startup = startup_trials
         self._seed = seed
-        self._study = _project(history.of("search"), space, name=study, path=path)
+        known = history.of("search")
+        self._count = len(known)
+        self._study = _project(known, space, name=study, path=path)
 
     @property
     def study(self) -> optuna.Study:
@@ -162,7 +164,7 @@ class OptunaSampler(FixedTrials):
     @property
     def more(self) -> bool:
         """Whether there is a trial left to hand out."""
-        return super().more or len(self._study.trials) < self._trials
+        return super().more or self._count < self._trials
 
     def next(self) -> Suggestion | None:
         """An unfinished trial, else a new one; None when the run has its trials."""
@@ -178,7 +180,8 @@ class OptunaSampler(FixedTrials):
             self._tell(event["trial"], event["status"])
 
     def _ask(self) -> Suggestion:
-        number = len(self._study.trials)
+        number = self._count
+        self._count += 1
         self._study.sampler = tpe_sampler(self._seed, number, startup_trials=self._startup)
         trial = self._study.ask()
         values = self._space.suggest(trial)

@@ -74,6 +74,10 @@ class Shape:
     test_reads: int = 1
 
 
+SMALL = Shape(classes=4, val=60, holdout=200, test=120, trials=12)
+"""Enough for most tests."""
+
+
 class World:
     """Labels, difficulties and the noise that all nets share."""
 

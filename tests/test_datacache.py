@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from trainables.datacache import cached_images, locked
-from trainables.datasets import DatasetSpec, load_dataset
 from trainables.errors import DataError
 from trainables.imageset import Contents, ImageSet, Source
 
@@ -187,7 +186,7 @@ def test_a_killed_decoder_leaves_nothing_that_counts(folder: Folder, cache: Path
 
 
 @pytest.mark.parametrize("name", ["about.json", "labels.npy", "images.npy", "is_test.npy"])
-@pytest.mark.parametrize("damage", ["cut", "gone", "text"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "text", "header"])
 def test_a_damaged_entry_is_named(name: str, damage: str, folder: Folder, cache: Path) -> None:
     get(folder, cache)
     entry = next(path for path in cache.iterdir() if path.is_dir())
@@ -196,6 +195,8 @@ def test_a_damaged_entry_is_named(name: str, damage: str, folder: Folder, cache:
         file.write_bytes(file.read_bytes()[:-20])
     elif damage == "gone":
         file.unlink()
+    elif damage == "header":
+        file.write_bytes(file.read_bytes().replace(b"{", b"(", 1))
     else:
         file.write_text("text")
     with pytest.raises(DataError, match=f"{entry.name} are damaged; delete it"):
@@ -237,7 +238,6 @@ def test_where_the_cache_lies(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     cached_images(folder.source(), image_size=None, cache=None)
     assert any((tmp_path / "home" / ".cache" / "quorum").iterdir())
-    assert len(load_dataset(DatasetSpec())) == 1797  # needs no cache
 
 
 def test_a_lock_is_released_by_an_error(tmp_path: Path) -> None:

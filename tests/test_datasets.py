@@ -141,11 +141,24 @@ def test_a_missing_path_is_one_clear_error(kind: str, tmp_path: Path, cache: Pat
         load(kind, tmp_path / "absent", cache)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "imagefolder"])
+def test_a_folder_that_must_not_be_listed(
+    kind: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(DataError, match=r"cannot be listed: .*Permission denied"):
+        load(kind, tmp_path, cache)
+
+
 # ------------------------------------------------------------------ digits
 
 
-def test_digits_are_sixteen_pixels_of_rgb() -> None:
-    digits = load_dataset(DatasetSpec())
+def test_digits_are_sixteen_pixels_of_rgb(cache: Path) -> None:
+    digits = load_dataset(DatasetSpec(), cache=cache)
+    assert not cache.exists()
     assert digits.images.shape == (1797, 16, 16, 3)
     assert digits.class_names == tuple("0123456789")
     assert np.bincount(digits.labels).min() == 174

@@ -28,10 +28,11 @@ OWNERS = {
         "search.scheduler",
         "search.session",
         "search.handover",
+        "search.hooks",
         "ensemble.distributed",
     },
     "optuna": {"search.sampler"},
-    "mlflow": {"search.tracking", "search.registry"},
+    "mlflow": {"search.mlflow_store", "search.projection", "search.tracking", "search.registry"},
     "timm": {
         "trainables.models",
         "trainables.optim",
@@ -102,6 +103,7 @@ def test_heavy_libraries_have_owners(library: str) -> None:
 def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     """quorum.py and pipeline.py defer imports for speed; elsewhere only slow libraries may be."""
     slow = {"torch", "torchvision", "sklearn", "mlflow", "psutil", "PIL", "pyarrow", "importlib"}
+    slow |= {"trainables.probe"}  # which imports torch
     wrong = [
         f"{name}:{node.lineno}"
         for name, tree in modules()
@@ -110,7 +112,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
-        and not {target.split(".")[0] for target in imported(node)} <= slow
+        and not all(target in slow or target.split(".")[0] in slow for target in imported(node))
     ]
     assert wrong == []
 

@@ -88,9 +88,14 @@ def test_the_lent_global_stream_is_the_named_one_and_is_given_back() -> None:
 
 def test_the_global_stream_is_given_back_after_an_error() -> None:
     before = torch.get_rng_state()
-    with pytest.raises(KeyError, match="inside"), global_torch_stream(1, "dropout"):
-        torch.rand(4)
-        raise KeyError("inside")
+
+    def fail() -> None:
+        with global_torch_stream(1, "dropout"):
+            torch.rand(4)
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fail()
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from trainables.records import dump_json, read_array, read_json, write_array, wr
 
 SCHEMA = 1
 """Part of every key: to be raised when decoding or the layout of an entry changes."""
+
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError)
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +137,7 @@ def _fill(folder: Path, source: Source, image_size: int | None) -> None:
 def _load(entry: Path, source: Source) -> ImageSet:
     try:
         about = read_json(entry / "about.json")
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        images = np.lib.format.open_memmap(entry / "images.npy", mode="r")
         return ImageSet(
             name=source.name,
             images=np.asarray(images),
@@ -144,5 +147,5 @@ def _load(entry: Path, source: Source) -> ImageSet:
             groups=None if about["groups"] is None else tuple(about["groups"]),
             fingerprint=about["fingerprint"],
         )
-    except (OSError, ValueError, KeyError, TypeError, RunError) as error:
+    except (*_DAMAGED, RunError) as error:
         raise DataError(f"the decoded images in {entry} are damaged; delete it ({error})") from None

@@ -75,7 +75,10 @@ def _source(spec: DatasetSpec) -> Source:
     if spec.path is None:
         raise DataError(f"{spec.name} needs a folder: set dataset.path, or give --data")
     root = Path(spec.path).expanduser()
-    return parquet_source(root) if spec.name == "parquet" else folder_source(root)
+    try:
+        return parquet_source(root) if spec.name == "parquet" else folder_source(root)
+    except OSError as error:
+        raise DataError(f"{root} cannot be listed: {error}") from None
 
 
 def _digits(size: int) -> ImageSet:

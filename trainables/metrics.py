@@ -14,36 +14,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from trainables.errors import PoolError
-from trainables.intervals import (
-    Difference,
-    Interval,
-    mcnemar,
-    one_sided_bound,
-    paired_difference,
-    proportion_interval,
-)
-
-__all__ = [
-    "Difference",
-    "Interval",
-    "accuracy",
-    "apply_temperature",
-    "balanced_accuracy",
-    "brier",
-    "brier_per_example",
-    "correct",
-    "ece",
-    "ece_null",
-    "fit_temperature",
-    "log_probs_from_probs",
-    "macro_f1",
-    "mcnemar",
-    "nll",
-    "nll_per_example",
-    "one_sided_bound",
-    "paired_difference",
-    "proportion_interval",
-]
 
 FLOOR = 1e-7
 LOG_FLOOR = float(np.log(FLOOR))

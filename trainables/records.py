@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Literal, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -261,12 +260,10 @@ def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
 def read_array(path: Path) -> np.ndarray[Any, Any]:
     """Read a .npy file; pickled objects are refused."""
     try:
-        array: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError, BadZipFile) as error:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise RunError(f"{path} cannot be read as an array: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise RunError(f"{path} cannot be read as an array: it is an archive of several")
-    return array
 
 
 def file_sha256(path: Path) -> str:

@@ -26,7 +26,7 @@ class Replica:
     """How many processes there are."""
 
     def part(self, batch: Batch) -> Batch:
-        """This replica's consecutive share of a batch; shares differ by one image at most."""
+        """The replica's consecutive share of a batch; shares differ by one image at most."""
         size = len(batch.images)
         start, end = self.rank * size // self.world, (self.rank + 1) * size // self.world
         return Batch(**{item.name: getattr(batch, item.name)[start:end] for item in fields(Batch)})

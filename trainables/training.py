@@ -241,8 +241,8 @@ class Training:
         generator = torch_generator(self._seed, "augment", plan.step, device=device)
         total = torch.zeros((), device=device)
         self._model.train()
-        names = ("dropout", plan.step, *([self._replica.rank] if self._replica else []))
-        with global_torch_stream(self._seed, *names, device=device):
+        ranks = () if self._replica is None else (self._replica.rank,)
+        with global_torch_stream(self._seed, "dropout", plan.step, *ranks, device=device):
             for i in range(self._batches):
                 rate = learning_rate(plan, (i + 0.5) / self._batches, self._recipe)
                 for group in self._optimizer.param_groups:

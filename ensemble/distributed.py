@@ -1,0 +1,158 @@
+"""Distil on several processes or machines at once, through Ray Train.
+
+The number of workers is a matter of speed alone: every batch is divided over them, and
+they take the same optimizer steps as one process would (see trainables/replica.py, and
+there what holds for batch normalization). Rank 0 saves every epoch; a worker that dies is
+replaced, and all go on from the last epoch saved.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from ensemble.student import NamedTeacher, StudentResult, distil, read_reports
+from trainables.errors import QuorumError, RunError
+from trainables.imageset import ImageSet
+from trainables.losses import Distillation
+from trainables.recipe import Numerics, Recipe
+from trainables.replica import Replica
+from trainables.splits import Splits
+from trainables.training import EpochReport
+
+POLL_SECONDS = 0.5
+"""How often the driver looks for new reports."""
+
+RESTARTS = 2
+"""How often a group with a lost worker is started again."""
+
+TIMEOUT_SECONDS = 300
+"""How long a worker waits for the others before it gives up."""
+
+
+def distil_distributed(
+    recipe: Recipe,
+    *,
+    workers: int,
+    folder: Path,
+    images: ImageSet,
+    splits: Splits,
+    seed: int,
+    numerics: Numerics,
+    teacher: NamedTeacher | None = None,
+    distillation: Distillation | None = None,
+    on_report: Callable[[EpochReport], None] | None = None,
+    load_images: Callable[[], ImageSet] | None = None,
+) -> StudentResult:
+    """`ensemble.student.distil` on `workers` processes of the Ray that is running.
+
+    Each worker takes numerics.threads cores, or a GPU if the numerics name one. `folder`
+    must be on storage that all machines share. `load_images` is for sets too large to
+    send: each worker calls it instead of receiving `images`.
+
+    Raises:
+        RunError: Ray is not running, or workers were lost more than twice; whatever
+            `distil` raises, a worker's own error included.
+    """
+    if not ray.is_initialized():
+        raise RunError("distilling with several workers needs a running Ray; start one first")
+    arguments: dict[str, Any] = {
+        "recipe": recipe,
+        "splits": splits,
+        "seed": seed,
+        "numerics": numerics,
+        "teacher": teacher,
+        "distillation": distillation,
+        "folder": folder.absolute(),
+    }
+    config = {
+        "arguments": ray.put(arguments),
+        "images": ray.put(images if load_images is None else load_images),
+        "load": load_images is not None,
+    }
+    scratch = folder.absolute() / "ray"
+    fit = _Fit(_trainer(config, workers, numerics, scratch))
+    _follow(fit, folder, on_report or (lambda _: None))
+    if fit.error is not None:
+        raise _cause(fit.error)
+    shutil.rmtree(scratch, ignore_errors=True)
+    # The whole schedule is in the folder now: this trains nothing, it loads the result.
+    return distil(images=images, **arguments)
+
+
+def _trainer(
+    config: dict[str, Any], workers: int, numerics: Numerics, scratch: Path
+) -> TorchTrainer:
+    gpu = numerics.device.startswith("cuda")
+    return TorchTrainer(
+        _work,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": 1 if gpu else numerics.threads, "GPU": int(gpu)},
+        ),
+        run_config=ray.train.RunConfig(
+            name="distil",
+            storage_path=str(scratch),
+            failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
+        ),
+    )
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What every worker runs."""
+    context = ray.train.get_context()
+    replica = Replica(rank=context.get_world_rank(), world=context.get_world_size())
+    images = ray.get(config["images"])
+    distil(
+        images=images() if config["load"] else images,
+        replica=replica,
+        **ray.get(config["arguments"]),
+    )
+
+
+class _Fit(Thread):
+    """Ray Train at work; in the main thread it would take Ctrl-C over."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(daemon=True)
+        self.error: BaseException | None = None
+        self._trainer = trainer
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except BaseException as error:
+            self.error = error
+
+
+def _follow(fit: _Fit, folder: Path, on_report: Callable[[EpochReport], None]) -> None:
+    """Start it, and hand on every new report until it ends."""
+    told = len(read_reports(folder))
+    fit.start()
+    running = True
+    while running:
+        fit.join(POLL_SECONDS)
+        running = fit.is_alive()
+        reports = read_reports(folder)
+        for report in reports[told:]:
+            on_report(report)
+        told = max(told, len(reports))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of ours that a worker raised, or one line about what Ray says."""
+    failures = getattr(error, "worker_failures", {}).values()
+    for failure in failures:
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, QuorumError):
+            return cause
+    lines = str(next(iter(failures), error)).strip().splitlines() or [type(error).__name__]
+    return RunError(f"distilling with several workers failed: {lines[-1]}")

@@ -1,0 +1,174 @@
+"""Tune without Ray: one trial at a time, the same hooks in the same order, in this process.
+
+Runs a sweep with the fake trainer in a few hundredths of a second, so that it can be
+killed at every point where it touches the disk.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune import Checkpoint
+from ray.tune.search import Searcher
+
+from search.handover import Storage
+from search.hooks import Hooks
+from search.journal import Journal
+from search.recorder import Recorder
+from search.sampler import OptunaSampler, Suggestion
+from search.scheduler import Asha
+from search.space import Space
+from search.spec import SweepSpec, spec_from_mapping
+from trainables.imageset import ImageSet
+from trainables.parsing import to_mapping
+from trainables.recipe import Numerics
+from trainables.records import RunFolder, TrialStart
+from trainables.splits import Splits, make_splits
+from trainables.trial import QuorumTrial
+
+SPEC = spec_from_mapping(
+    {
+        "name": "simulated",
+        "trials": 6,
+        "rungs": [1, 2, 4],
+        "reduction_factor": 2,
+        "startup_trials": 3,
+        "splits": {"counts": [30, 20, 20]},
+        "space": {
+            "dropout": {"type": "float", "low": 0.0, "high": 0.9},
+            "weight_decay": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
+        },
+    }
+)
+TRAINER = "tests.fake_training:FakeTraining"
+
+
+def small_images(count: int = 100) -> ImageSet:
+    rng = np.random.default_rng(0)
+    return ImageSet(
+        name="noise",
+        images=rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
+        labels=np.arange(count, dtype=np.int64) % 2,
+        class_names=("even", "odd"),
+    )
+
+
+IMAGES = small_images()
+SPLITS = make_splits(IMAGES, SPEC.splits)
+
+
+def config_of(
+    start: TrialStart, *, splits: Splits = SPLITS, resume_from: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A trial's configuration with the data themselves in place of references."""
+    return {
+        "start": to_mapping(start),
+        "images": IMAGES,
+        "splits": splits,
+        "resume_from": list(resume_from),
+        "trainer": TRAINER,
+        "resources": {"CPU": 1},
+    }
+
+
+def start_of(suggestion: Suggestion, rungs: tuple[int, ...]) -> TrialStart:
+    return TrialStart(
+        trial=suggestion.trial,
+        kind=suggestion.kind,
+        recipe=suggestion.recipe,
+        seed=suggestion.seed,
+        rungs=rungs,
+        data={"name": "noise", "fingerprint": IMAGES.fingerprint},
+        split_id=SPLITS.split_id,
+        numerics=Numerics(),
+        code_version="0",
+        machine={},
+    )
+
+
+class Sweep:
+    """A sweep's parts, put together as `search.sweep` does."""
+
+    def __init__(self, folder: RunFolder, spec: SweepSpec = SPEC) -> None:
+        self.folder, self.spec = folder, spec
+        self.journal = Journal(folder.journal, clock=lambda: 1.0)
+        self.storage = Storage(folder.checkpoints)
+        self.session = f"search-{len(self.journal.events):06d}"
+        asha = Asha(spec.rungs, spec.reduction_factor)
+        self.seen: list[dict[str, Any]] = []
+        self.recorder = Recorder(
+            self.journal,
+            folder,
+            self.storage,
+            kind="search",
+            rungs=spec.rungs,
+            asha=asha,
+            observers=[self.seen.append],
+        )
+        self.recorder.settle()
+        base = spec.base_recipe()
+        self.source = OptunaSampler(
+            Space.from_mapping(spec.space, base=base),
+            base,
+            self.recorder.history,
+            trials=spec.trials,
+            startup_trials=spec.startup_trials,
+            seed=spec.seed,
+            study="simulated",
+            path=folder.optuna,
+            launch=self._launch,
+        )
+        self.recorder.observe(self.source.observe)
+
+    def run(self) -> None:
+        """Until no trial is left."""
+        hooks = Hooks(self.recorder)
+        while (config := self.source.suggest("any")) != Searcher.FINISHED:
+            self._run_trial(config, hooks)
+            if self.recorder.error is not None:
+                raise self.recorder.error
+        self.journal.close()
+
+    def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
+        start = self.recorder.started(suggestion, start_of(suggestion, self.spec.rungs))
+        found = [path for path in suggestion.checkpoints if self.storage.holds(path)]
+        return config_of(start, resume_from=tuple(self.storage.uri(path) for path in found))
+
+    def _run_trial(self, config: dict[str, Any], hooks: Hooks) -> None:
+        trial: Any = SimpleNamespace(config=config, last_result={}, error_file="", max_failures=0)
+        name = config["start"]["trial"]
+        hooks.on_trial_start(trial=trial)
+        trainable = QuorumTrial(config)
+        saved = 0
+        while True:
+            result = trainable.step()
+            goes_on = not result["done"] and self.recorder.decide(name, result)
+            hooks.on_trial_result(trial=trial, result=result)
+            trial.last_result = result
+            if result.get("should_checkpoint"):
+                checkpoint = self._save(trainable, f"{self.session}/{name}/checkpoint_{saved:06d}")
+                hooks.on_checkpoint(trial=trial, checkpoint=checkpoint)
+                saved += 1
+            if not goes_on:
+                hooks.on_trial_complete(trial=trial)
+                return
+
+    def _save(self, trainable: QuorumTrial, path: str) -> Any:
+        # In a folder of the worker's first, from where Tune copies it to the storage.
+        local = Path(self.folder.root, "worker")
+        shutil.rmtree(local, ignore_errors=True)
+        local.mkdir(parents=True)
+        trainable.save_checkpoint(str(local))
+        shutil.copytree(local, self.storage.uri(path))
+        return Checkpoint.from_directory(self.storage.uri(path))
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """References into the object store are the objects themselves."""
+    identity: Callable[[Any], Any] = lambda reference: reference  # noqa: E731
+    monkeypatch.setattr("trainables.trial.ray.get", identity)

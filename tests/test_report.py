@@ -1,0 +1,247 @@
+"""The report: whatever the run's state, whatever the names, and always the same bytes."""
+
+import json
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typst
+
+from analysis.facts import RunFacts, load_facts
+from analysis.fonts import lettering
+from analysis.report import TEMPLATE, build_report, report_content
+from analysis.summary import key_figures, summary
+from search.spec import load_spec
+from tests.synthetic import SMALL, write_run
+from trainables.errors import RunError
+from trainables.records import RunFolder
+
+HOSTILE = (
+    "*bold* _it_ #let x = 1",
+    '"quote" \\ back $x^2$',
+    "<label> @ref [x] // comment",
+    "猫 日本語",
+)
+
+
+def content(facts: RunFacts) -> dict[str, Any]:
+    return report_content(facts, lettering(facts.class_names), [])
+
+
+def words(document: object) -> str:
+    """All texts of a report, one after another."""
+    if isinstance(document, dict):
+        return " ".join(words(value) for value in document.values())
+    if isinstance(document, list | tuple):
+        return " ".join(words(value) for value in document)
+    return str(document)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write_run(tmp_path_factory.mktemp("runs") / "whole", shape=SMALL)
+
+
+@pytest.fixture
+def copied(whole: RunFolder, tmp_path: Path) -> RunFolder:
+    """The whole run, to be damaged."""
+    shutil.copytree(whole.root, tmp_path / "copied")
+    return RunFolder(tmp_path / "copied")
+
+
+@pytest.fixture(scope="module")
+def facts(whole: RunFolder) -> RunFacts:
+    return load_facts(whole)
+
+
+@pytest.mark.slow
+def test_a_whole_run_gives_the_same_pdf_twice(whole: RunFolder) -> None:
+    first = build_report(whole).read_bytes()
+    with whole.journal.open("a") as journal:
+        event = {"time": 2e9, "event": "stage", "stage": "report", "status": "finished"}
+        journal.write(json.dumps(event) + "\n")
+    assert build_report(whole).read_bytes() == first
+    assert first.startswith(b"%PDF-")
+    assert len(first) > 100_000
+
+
+def test_the_content_tells_what_the_files_say(facts: RunFacts) -> None:
+    text = words(content(facts))
+    ledger, selection = facts.ledger or {}, facts.selection or {}
+    for row in ledger["rows"]:
+        assert f"{100 * row['accuracy']:.1f}" in text
+    assert all(str(member["name"]) in text for member in selection["members"])
+    assert f"{selection['gap_pool']:.2g} nats" in text or f"{selection['gap_pool']:.2g}" in text
+    assert facts.card is not None
+    assert facts.card.quantization is not None
+    assert f"{facts.card.quantization.qdq_nodes} quantize and dequantize nodes" in text
+    assert facts.started["fingerprint"] in text
+    assert facts.started["split_id"] in text
+    assert "12 trials of 12 planned" in text
+    assert "t0007 failed: DivergedError" in text
+    assert "Test has been read once" in text
+    assert str(Path.cwd()) not in text, "no path of this machine"
+
+
+@pytest.mark.parametrize(
+    ("lost", "sentence"),
+    [
+        (["seeds_ensemble"], "There is no seeds ensemble"),
+        (["student"], "There is no student yet, so there is nothing to ship"),
+        (["student", "ledger"], "This run has not reached its ledger"),
+        (["student", "ledger", "selection.json"], "No ensemble has been chosen yet"),
+        (["student", "ledger", "selection.json", "trials"], "12 trials of 12 planned"),
+    ],
+)
+def test_what_is_missing_is_said_not_made_up(
+    copied: RunFolder, lost: list[str], sentence: str
+) -> None:
+    _lose(copied, lost)
+    document = content(load_facts(copied))
+    assert sentence in words(document)
+    assert _compiled(document).startswith(b"%PDF-")
+
+
+def test_a_test_set_read_twice_is_said(facts: RunFacts) -> None:
+    again = _with_ledger(facts, {**(facts.ledger or {}), "test_reads": 2})
+    assert "Test has been read 2 times in this run" in summary(again)[-1]
+
+
+def test_a_run_that_has_only_its_specification(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "bare")
+    folder.root.mkdir()
+    folder.sweep.write_text(load_spec("digits").to_yaml())
+    path = build_report(folder)
+    assert path.read_bytes().startswith(b"%PDF-")
+    assert "No trial of this run has been scored yet" in summary(load_facts(folder))[0]
+    assert list(folder.figures.iterdir()) == []
+
+
+def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    spec = load_spec("digits").with_values(description='#panic("no") $ \\ "', trials=12)
+    folder = write_run(tmp_path / "#odd *name*", shape=SMALL, class_names=HOSTILE, spec=spec)
+    found = load_facts(folder)
+    assert found.class_names == HOSTILE
+    document = content(found)
+    assert document["title"] == "#odd *name*"
+    assert HOSTILE[0] in words(document)
+    assert _compiled(document).startswith(b"%PDF-")
+
+
+def test_ships_int8_only_if_every_gate_passes(facts: RunFacts) -> None:
+    ledger = dict(facts.ledger or {})
+    for verdicts, stage in (
+        (["pass", "pass"], "student int8"),
+        (["pass", "undecided"], "student fp32"),
+        (["fail", "pass"], "student fp32"),
+        ([], "student fp32"),
+    ):
+        ledger["gates"] = [
+            {"name": "speedup", "value": 1.0, "bound": 1.0, "limit": 1.0, "verdict": verdict}
+            for verdict in verdicts
+        ]
+        changed = _with_ledger(facts, ledger)
+        assert key_figures(changed)[0]["value"] == stage
+        assert f"The {stage} names the right class" in summary(changed)[0]
+
+
+def test_the_summary_claims_no_gain_that_is_not_there(facts: RunFacts) -> None:
+    ledger = dict(facts.ledger or {})
+    ledger["differences"] = [
+        {"a": a, "b": b, "metric": "accuracy", "value": 0.01, "interval": [-0.01, 0.03],
+         "method": "mcnemar-exact"}
+        for a, b in (("ensemble", "best_single"), ("student_fp32", "student_plain"))
+    ]  # fmt: skip
+    text = " ".join(summary(_with_ledger(facts, ledger)))
+    assert "Distillation bought nothing that this test could show" in text
+    assert "The ensemble is not distinguishable from the best single trial" in text
+    assert "better" not in text
+
+
+def test_fp32_is_compared_with_its_teacher_too(facts: RunFacts) -> None:
+    """The ledger compares the int8 student alone; the kept predictions give the other."""
+    ledger = {**(facts.ledger or {}), "gates": []}
+    labels = facts.test_labels
+    assert labels is not None
+    gain = np.mean(facts.test_log_probs["student_fp32"].argmax(1) == labels) - np.mean(
+        facts.test_log_probs["ensemble"].argmax(1) == labels
+    )
+    text = " ".join(summary(_with_ledger(facts, ledger)))
+    assert f"{100 * abs(gain):.1f} points" in text.split("Distillation")[0]
+
+
+def test_wall_time_ends_with_the_ledger(facts: RunFacts) -> None:
+    assert facts.wall_seconds == pytest.approx(sum(facts.stage_seconds.values()), abs=0.01)
+    assert "report" not in facts.stage_seconds
+
+
+def test_trials_are_those_of_the_journal(facts: RunFacts) -> None:
+    assert [trial.number for trial in facts.search_trials] == list(range(12))
+    assert [trial.trial for trial in facts.seed_trials] == [f"s0{i}" for i in range(5)]
+    assert facts.best is not None
+    assert facts.best.scores[27] == min(t.scores.get(27, np.inf) for t in facts.search_trials)
+    assert facts.best.params is not None
+    assert {t.status for t in facts.search_trials} == {"completed", "pruned", "failed"}
+
+
+@pytest.mark.parametrize("damage", [b"not an archive", b"", b"PK\x03\x04 cut off"])
+def test_damaged_predictions_are_refused(copied: RunFolder, damage: bytes) -> None:
+    (copied.ledger / "test_logprobs.npz").write_bytes(damage)
+    with pytest.raises(RunError, match="cannot be read as arrays"):
+        load_facts(copied)
+
+
+def test_predictions_must_fit_the_labels(copied: RunFolder) -> None:
+    path = copied.ledger / "test_logprobs.npz"
+    np.savez(path, labels=np.zeros(5, int), ensemble=np.zeros((4, 2)))
+    with pytest.raises(RunError, match=r"'ensemble' has shape \(4, 2\).*5 labels"):
+        load_facts(copied)
+
+
+def test_no_run_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run at .*: it has no sweep\.yaml"):
+        build_report(RunFolder(tmp_path / "nothing"))
+
+
+def _with_ledger(facts: RunFacts, ledger: dict[str, Any]) -> RunFacts:
+    return replace(facts, ledger=ledger)
+
+
+def _lose(folder: RunFolder, parts: list[str]) -> None:
+    """Take away files, folders, or the stages of the ledger whose names begin like this."""
+    for part in parts:
+        path = folder.root / part
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
+    path = folder.ledger / "ledger.json"
+    if not path.is_file():
+        return
+    ledger = json.loads(path.read_text())
+    gone = tuple(parts)
+    ledger["rows"] = [row for row in ledger["rows"] if not row["stage"].startswith(gone)]
+    ledger["differences"] = [
+        item for item in ledger["differences"] if not (item["a"] + " " + item["b"]).count(parts[0])
+    ]
+    ledger["gates"] = [] if "student" in parts else ledger["gates"]
+    path.write_text(json.dumps(ledger))
+
+
+def _compiled(document: dict[str, Any]) -> bytes:
+    """The PDF, without system fonts; a warning of the compiler is an error."""
+    compiler = typst.Compiler(
+        input=TEMPLATE.read_bytes(),
+        root=".",
+        font_paths=typst.Fonts(
+            include_system_fonts=False, font_paths=[str(p) for p in lettering([]).folders]
+        ),
+        sys_inputs={"data": json.dumps(document)},
+    )
+    pdf, found = compiler.compile_with_warnings(format="pdf")
+    if found:
+        warnings.warn(str(found[0].message), stacklevel=1)
+    assert isinstance(pdf, bytes)
+    return pdf
