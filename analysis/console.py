@@ -43,7 +43,7 @@ class LiveDisplay:
         `spec` fills the screen until the journal's first event has told as much.
         """
         self._stream = stream
-        self._console = Console(file=stream, highlight=False)
+        self._console = _PlainlyFailingConsole(file=stream, highlight=False)
         self._clock = clock
         self._state = RunState()
         if spec is not None:
@@ -151,6 +151,13 @@ class LiveDisplay:
         if not self._broken:
             self._broken = True
             logger.warning("the display failed and is off; the work goes on", exc_info=True)
+
+
+class _PlainlyFailingConsole(Console):
+    """A Console for which a broken pipe is an error; rich would exit the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError("the terminal is gone")
 
 
 class _QuietLive(Live):

@@ -82,11 +82,14 @@ def file_size(value: Number) -> str:
     return f"{value:.0f} B"
 
 
+def significant(value: Number) -> str:
+    """About three digits, whatever the size: 0.281 → `0.28`, 5.931 → `5.93`, 123.4 → `123`."""
+    return DASH if value is None or not math.isfinite(value) else _three(value)
+
+
 def milliseconds(value: Number) -> str:
     """A latency: `0.42 ms`."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{_three(value)} ms"
+    return DASH if significant(value) == DASH else f"{significant(value)} ms"
 
 
 def duration(seconds: Number) -> str:

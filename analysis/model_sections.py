@@ -15,9 +15,9 @@ from analysis.formats import (
     duration,
     file_size,
     fixed,
-    milliseconds,
     percent,
     plural,
+    significant,
     value_text,
 )
 from analysis.wording import (
@@ -206,7 +206,7 @@ def _artifact(artifact: Artifact) -> list[Cell]:
         artifact.file,
         file_size(artifact.bytes),
         fixed(artifact.temperature, 3),
-        milliseconds(latency.ms_batch1).removesuffix(" ms") if latency else DASH,
+        significant(latency.ms_batch1) if latency else DASH,
         " – ".join(fixed(limit, 3) for limit in latency.interval) if latency else DASH,
         compact(latency.images_per_second) if latency else DASH,
         artifact.sha256[:12],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.blocks import Block, Cell, figure, section, table, text
+from analysis.class_figures import NUMBERED
 from analysis.facts import RunFacts
 from analysis.figures import main_stages, temperature_of
 from analysis.fonts import Lettering
@@ -62,10 +63,16 @@ def classes_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block 
         figure("per_class", "Accuracy of each class with its 95% interval (Wilson).", drawn=drawn),
         figure(
             "confusion",
-            "What is taken for what on test; the shades leave out what is right.",
+            _confusion_caption(letters),
             drawn=drawn,
         ),
     )
+
+
+def _confusion_caption(letters: Lettering) -> str:
+    if len(letters.names) > NUMBERED:
+        return "What is taken for what on test, the commonest confusions of all stages first."
+    return "What is taken for what on test; the shades leave out what is right."
 
 
 def _calibrated(row: Mapping[str, Any]) -> str:

@@ -76,26 +76,27 @@ def render(
 
 def plain_line(state: RunState, now: float) -> str:
     """The state at `now` in one line of ASCII, for logs and pipes."""
-    parts = [f"{state.run or 'run'} {state.stage or ('sweep' if state.active else 'done')}"]
+    begun = [name for name in STAGES if state.stages[name].status != "pending"]
+    parts = [f"{state.run or 'run'} {state.stage or (begun[-1] if begun else 'sweep')}"]
     counts = _counts(state)
     if counts:
         parts.append(counts)
     if state.best is not None and state.best.score is not None:
         score = state.best.score
         parts.append(
-            f"best {state.best.name} val_nll {fixed(score.val_nll)} "
-            f"accuracy {percent(score.val_accuracy)} at {state.best.rung} epochs"
+            f"best {state.best.name} val_nll {fixed(score.val_nll)}, "
+            f"{percent(score.val_accuracy)} at {state.best.rung}"
         )
     parts.append(f"{clock(state.elapsed(now))} elapsed")
     return _to_ascii(" | ".join(parts + _left(state, now)))
 
 
 def trial_line(state: RunState, trial: TrialState) -> str:
-    """How one trial stands, e.g. "t0007 pruned at 3 epochs, val_nll 0.91, accuracy 71.0%"."""
+    """How one trial stands, e.g. "t0007 pruned at 3 epochs, val_nll 0.910, 71.0%"."""
     line = f"{trial.name} {state.status(trial)}"
     if trial.score is not None:
         line += f" at {trial.rung} epochs, val_nll {fixed(trial.score.val_nll)}"
-        line += f", accuracy {percent(trial.score.val_accuracy)}"
+        line += f", {percent(trial.score.val_accuracy)}"
     failed = trial.outcome == "failed"
     return _to_ascii(f"{line}: {_one_line(trial.reason)}" if failed else line)
 
@@ -135,7 +136,7 @@ def _left(state: RunState, now: float) -> list[str]:
     if state.interrupted:
         return ["interrupted; --resume goes on with it"]
     if not state.active:
-        return ["finished"]
+        return ["finished"] if state.stages["report"].status in ("finished", "skipped") else []
     left = seconds_left(state, now)
     if left is None:
         return ["too early to say how long"]
@@ -208,7 +209,7 @@ def _rungs(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
     counts = state.rung_counts()
     if not counts:
         return None
-    table = _table(width)
+    table = _table()
     table.add_column("rung", justify="right", style="bold", header_style="dim", width=5)
     table.add_column("trials", width=min(40, width - 34))
     for name in ("arrived", "went on", "stopped"):
@@ -318,7 +319,7 @@ def _failures(state: RunState, glyphs: Glyphs, *, most: int = 3) -> list[Text]:
     return lines + [Text(f"  {note}", style="dim") for note in notes]
 
 
-def _table(width: int) -> Table:
+def _table(width: int | None = None) -> Table:
     return Table(
         box=None, width=width, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim",
         show_edge=False,

@@ -20,6 +20,7 @@ from analysis.formats import (
     percent,
     percent_range,
     plural,
+    significant,
     value_text,
 )
 from analysis.sweep_figures import ending
@@ -66,7 +67,7 @@ def ledger_section(facts: RunFacts, drawn: Drawn) -> Block:
             f"{fixed(row.get('ece'), 3)} ({fixed(row.get('ece_null'), 3)})",
             compact(row.get("params")),
             file_size(row.get("bytes")),
-            fixed(row.get("latency_ms_batch1"), 2),
+            significant(row.get("latency_ms_batch1")),
             compact(row.get("images_per_second")),
             duration(row.get("train_seconds")),
             percent(row.get("agreement_with_ensemble"), 1, sign=False),

@@ -275,9 +275,14 @@ def _positions(axes: Axes, parameter: Parameter, trials: Sequence[TrialFacts]) -
     else:
         whole = parameter.type == "int"
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=whole, min_n_ticks=2))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axes.margins(x=0.08)
     return {trial: float(value) for trial, value in values.items()}
+
+
+def _short(value: float) -> str:
+    """`0.01`, but `1e-4`: a panel is an inch wide."""
+    return f"{value:g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def _few_choices(parameter: Parameter) -> list[str]:

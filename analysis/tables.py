@@ -22,6 +22,7 @@ from analysis.formats import (
     percent_range,
     plural,
     short_duration,
+    significant,
     value_text,
 )
 from analysis.trials import TrialFacts, best_trial
@@ -58,7 +59,7 @@ def ledger_table(ledger: Ledger) -> Table:
     table = _table(_ledger_title(ledger))
     table.add_column("")
     for header in (
-        "accuracy\n95% int.", "bal.\nacc.", "NLL", "Brier", "ECE\n(null)", "params\nsize",
+        "accuracy\n95% int.", "bal.\nacc.", "NLL", "Brier", "ECE\nnull", "params\nsize",
         "ms\nimg/s", "train", "agree",
     ):  # fmt: skip
         table.add_column(header, justify="right", no_wrap=True)
@@ -72,15 +73,17 @@ def ledger_table(ledger: Ledger) -> Table:
             percent(row.get("balanced_accuracy"), digits, sign=False),
             fixed(row.get("nll"), 3),
             fixed(row.get("brier"), 3),
-            _stacked(fixed(row.get("ece"), 3), f"({fixed(row.get('ece_null'), 3)})"),
+            _stacked(fixed(row.get("ece"), 3), fixed(row.get("ece_null"), 3)),
             _stacked(compact(row.get("params")), file_size(row.get("bytes")).replace(" ", "")),
-            _stacked(fixed(row.get("latency_ms_batch1"), 2), compact(row.get("images_per_second"))),
+            _stacked(
+                significant(row.get("latency_ms_batch1")), compact(row.get("images_per_second"))
+            ),
             short_duration(row.get("train_seconds")),
             percent(row.get("agreement_with_ensemble"), 1, sign=False),
         )
     table.caption = (
         "accuracies and agreement with the ensemble in %; null: what a perfectly calibrated "
-        "model would show;\nms: latency of one image, img/s: throughput of batches"
+        "model would show; ms: latency of one image, img/s: throughput of batches"
     )
     return table
 
@@ -186,7 +189,7 @@ def ledger_markdown(ledger: Ledger) -> str:
             f"{fixed(row.get('ece'), 3)} ({fixed(row.get('ece_null'), 3)})",
             compact(row.get("params")),
             file_size(row.get("bytes")),
-            fixed(row.get("latency_ms_batch1"), 2),
+            significant(row.get("latency_ms_batch1")),
             compact(row.get("images_per_second")),
             duration(row.get("train_seconds")),
         ]

@@ -10,9 +10,10 @@ and one temperature follows it (pool, then calibrate: Ranjan & Gneiting, 2010). 
 CIFAR-10 nets, raw selection cost 0.018, 0.009 and 0.005 nats of test NLL at 400, 1,500 and
 5,000 holdout examples (5 draws each); selection at own temperatures cost none.
 
-A more elaborate choice is taken only if it wins out of fold: its paired gain in NLL must
-exceed one standard error. Learned weights must beat uniform ones, and members of the search
-must beat as many seeds of the best configuration.
+A more elaborate choice is taken only if it wins out of fold. Learned weights must gain more
+than one standard error of the paired differences in NLL over uniform ones. Members of the
+search must gain something over as many seeds of the best configuration; neither is dearer to
+run, so the lower mean decides.
 """
 
 from collections.abc import Iterator
@@ -113,17 +114,25 @@ def fit_ensemble(view: View, *, members: int, seed: int) -> Ensemble:
     """Select greedily, decide on weights and source out of fold, then calibrate."""
     order, options = _options(view, members=members, seed=seed)
     losses = _out_of_fold_losses(view, members=members, seed=seed)
-    learned, weighting_reason = _wins(losses, "learned", "uniform")
-    best: Literal["learned", "uniform"] = "learned" if learned else "uniform"
-    searched, source_reason = True, "the pool has fewer seeds than the ensemble has members"
-    if len(_seeds(view.pool)) >= np.count_nonzero(options[best]):
-        searched, source_reason = _wins(losses, best, "seeds")
+    weighting: Literal["learned", "uniform"] = "uniform"
+    learned, weighting_reason = _wins(losses, "learned", "uniform", errors=1.0)
+    if learned:
+        weighting = "learned"
+    weights = options[weighting]
+    source: Literal["search", "seeds"] = "search"
+    source_reason = "the pool has fewer seeds than the ensemble has members"
+    rivals = _seeds(view.pool)[: np.count_nonzero(weights)]
+    if len(rivals) == np.count_nonzero(weights):
+        searched, source_reason = _wins(losses, weighting, f"seeds for {weighting}", errors=0.0)
+        if not searched:
+            source, weighting = "seeds", "uniform"
+            order, weights = tuple(rivals.tolist()), _uniform(rivals, len(weights))
     return Ensemble(
-        mixture=Mixture.fit(view, options[best if searched else "seeds"]),
+        mixture=Mixture.fit(view, weights),
         order=order,
-        weighting=best if searched else "uniform",
+        weighting=weighting,
         weighting_reason=weighting_reason,
-        source="search" if searched else "seeds",
+        source=source,
         source_reason=source_reason,
     )
 
@@ -157,12 +166,13 @@ def stratified_folds(
 
 
 def _options(view: View, *, members: int, seed: int) -> tuple[tuple[int, ...], dict[str, Weights]]:
-    """The order in which members were chosen, and the weights that each use of it comes to.
+    """Members in the order of their choice, and the weights that each use of them comes to.
 
     Members are chosen greedily or, where that is better, by rank. Equal shares go to the
     first of them, to as many as give the lowest NLL after calibration: greedy selection may
     take one member 38 times and another twice, and equal shares for both would undo its
-    work; or one member 40 times, and miss what calibrated averages gain.
+    work; or one member 40 times, and miss what calibrated averages gain. `seeds for NAME`
+    are as many seeds as NAME has members, or all there are.
     """
     pool_size = view.raw.shape[1]
     ties = numpy_generator(seed, "select", "ties")
@@ -177,9 +187,11 @@ def _options(view: View, *, members: int, seed: int) -> tuple[tuple[int, ...], d
             tried.append((float(loss), order, weights))
     _, order, uniform = min(tried, key=lambda attempt: attempt[0])
     options = {"uniform": uniform, "learned": _learned_weights(view, tuple(dict.fromkeys(order)))}
-    seeds = _seeds(view.pool)[: np.count_nonzero(uniform)]
+    seeds = _seeds(view.pool)
     if len(seeds):
-        options["seeds"] = _uniform(seeds, pool_size)
+        for name, weights in list(options.items()):
+            rivals = seeds[: np.count_nonzero(weights)]
+            options[f"seeds for {name}"] = _uniform(rivals, pool_size)
     return order, options
 
 
@@ -215,15 +227,15 @@ def _out_of_fold_losses(
 
 
 def _wins(
-    losses: dict[str, Float[np.ndarray, " R"]], challenger: str, incumbent: str
+    losses: dict[str, Float[np.ndarray, " R"]], challenger: str, incumbent: str, *, errors: float
 ) -> tuple[bool, str]:
-    """Whether the challenger's mean gain exceeds one standard error of the paired gains."""
+    """Whether the mean of the paired gains exceeds so many of their standard errors."""
     gains = losses[incumbent] - losses[challenger]
     mean, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains)))
-    wins = mean > error
-    return wins, (
-        f"out of fold, {challenger} gains {mean:+.5f} nats over {incumbent}: "
-        f"{'more' if wins else 'not more'} than one standard error, {error:.5f}"
+    needed = errors * error
+    return mean > needed, (
+        f"out of fold, {challenger} gains {mean:+.5f} nats over {incumbent.split()[0]} "
+        f"(standard error {error:.5f}); it must gain more than {needed:.5f}"
     )
 
 

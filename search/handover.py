@@ -5,10 +5,11 @@ moved or copied finds them again. The root is a local folder or any URI that Tun
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pyarrow
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray.tune import Checkpoint
 
 from trainables.errors import RunError
@@ -41,13 +42,27 @@ class Storage:
         return found
 
     def remove(self, path: str) -> None:
-        """Delete a folder; what cannot be deleted is left and logged."""
+        """Delete a folder or file; what cannot be deleted is left and logged."""
         filesystem, target = self._find(path)
         try:
-            if filesystem.get_file_info(target).type is not FileType.NotFound:
+            found = filesystem.get_file_info(target).type
+            if found is FileType.Directory:
                 filesystem.delete_dir(target)
+            elif found is not FileType.NotFound:
+                filesystem.delete_file(target)
         except (OSError, pyarrow.ArrowException) as error:
             log.warning("%s is left behind: %s", self.uri(path), error)
+
+    def prune(self, sessions: Iterable[str], keep: Iterable[str]) -> None:
+        """Delete what stands in these folders of the root, except the folders in `keep`."""
+        keep = set(keep)
+        for session in sessions:
+            filesystem, target = self._find(session)
+            inside = filesystem.get_file_info(FileSelector(target, allow_not_found=True))
+            names = [f"{session}/{info.base_name}" for info in inside]
+            kept = keep.intersection(names)
+            for name in set(names) - kept if kept else [session]:
+                self.remove(name)
 
     def hand_over(self, path: str, target: Path) -> int:
         """Copy a trial's predictions and weights from a checkpoint to its folder.

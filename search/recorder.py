@@ -106,7 +106,12 @@ class Recorder:
         folder = self.folder.trial(suggestion.trial)
         path = folder / "start.json"
         if suggestion.attempt > 1 and path.exists():
-            start = read_start(path)
+            now, start = start, read_start(path)
+            if start.split_id != now.split_id:
+                raise RunError(
+                    f"{start.trial} was started with split {start.split_id}, the data now give "
+                    f"{now.split_id}: the images have changed; start a new run"
+                )
         recipe = start.recipe.to_mapping()
         self._start(suggestion.trial, suggestion.number, recipe, start.seed, suggestion.attempt)
         # The event comes first: a start.json without one is from a suggestion that was lost.
@@ -145,9 +150,16 @@ class Recorder:
             folder = self.folder.trial(trial.trial)
             if (folder / "record.json").exists():
                 self._announce(read_record(folder / "record.json"), traceback=None)
-                self._clear(trial)
             else:
                 self._finish(trial)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Leave no checkpoints but those that unfinished trials go on from."""
+        every = self.history.trials.values()
+        sessions = {path.split("/")[0] for trial in every for _, path in trial.checkpoints}
+        keep = {_folder(p) for trial in every if not trial.status for _, p in trial.checkpoints}
+        self.storage.prune(sorted(sessions), keep)
 
     def safely(self, action: Callable[[], R], default: R) -> R:
         """Keep an exception as the sweep's error instead of raising it into Tune."""
@@ -288,8 +300,13 @@ class Recorder:
         )
 
     def _clear(self, trial: TrialHistory) -> None:
-        for folder in {path.rpartition("/")[0] for _, path in trial.checkpoints}:
+        for folder in {_folder(path) for _, path in trial.checkpoints}:
             self.storage.remove(folder)
+
+
+def _folder(checkpoint: str) -> str:
+    """A trial's folder in one session."""
+    return checkpoint.rpartition("/")[0]
 
 
 def reason_of(traceback: str) -> str:

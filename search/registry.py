@@ -285,9 +285,7 @@ def _description(release: Release, tags: Mapping[str, str]) -> str:
         for key, value in release.row.items()
         if key in _TOLD and value is not None
     )
-    text = (
-        f"`{release.stage}` of run {tags.get('quorum.run', '')}, {len(release.class_names)} classes"
-    )
+    text = f"{release.stage} of {tags.get('quorum.run')}, {len(release.class_names)} classes"
     return f"{text}: {figures}." if figures else f"{text}."
 
 

@@ -44,8 +44,8 @@ def seconds_left(state: RunState, now: float) -> float | None:
     tail = max([0.0, *own])
     if kind == "search" and not state.rung_counts()[state.rungs[-1]].arrived:
         # The first to arrive at a rung always goes on, so some trial runs the whole way.
-        ahead = max((trial.step for trial in trials), default=0)
-        tail = max(tail, _all_steps(state, fresh)[-1] - ahead)
+        whole = [_steps_left(state, trial, now=now, pace=pace, sure=True) for trial in trials]
+        tail = max(tail, min(whole, default=_all_steps(state, fresh)[-1]))
     return pace * max(total / max(1, state.peak_running), tail)
 
 
@@ -74,15 +74,23 @@ def _born(state: RunState, kind: Kind) -> int:
 
 
 def _steps_left(
-    state: RunState, trial: TrialState, *, now: float = -math.inf, pace: float = math.inf
+    state: RunState,
+    trial: TrialState,
+    *,
+    now: float = -math.inf,
+    pace: float = math.inf,
+    sure: bool = False,
 ) -> float:
-    """Steps that `trial` is expected still to train; the one under way counts in part."""
+    """Steps that `trial` is expected still to train, or will if it is `sure` never to stop.
+
+    The step under way counts in part.
+    """
     left, chance, begun = 0.0, 1.0, trial.step
     for rung, steps in zip(_rungs(state, trial), _all_steps(state, trial), strict=True):
         if rung not in trial.scores:
             left += chance * max(0, steps - begun)
         begun = max(begun, steps)
-        chance *= _chance(state, trial, rung)
+        chance *= 1.0 if sure else _chance(state, trial, rung)
     under_way = trial.name in state.running and now > trial.seen
     return max(0.0, left - min(1.0, (now - trial.seen) / pace)) if under_way else left
 

@@ -87,7 +87,10 @@ class FixedTrials(Searcher):
         launch: Callable[[Suggestion], dict[str, Any] | None],
         late: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`launch` makes a trial's configuration; when `late`, nothing more is started."""
+        """`launch` makes a trial's configuration, or None where nothing more can start.
+
+        When `late`, nothing more is started.
+        """
         super().__init__()
         self.launched = 0
         """Trials handed out."""
@@ -101,7 +104,8 @@ class FixedTrials(Searcher):
         if suggestion is None:
             return Searcher.FINISHED
         self.launched += 1
-        return self._launch(suggestion)
+        # Not None, after which Tune would wait and ask again.
+        return self._launch(suggestion) or Searcher.FINISHED
 
     @property
     def more(self) -> bool:

@@ -79,8 +79,8 @@ def run_sweep(
     `trials` (default spec.trials) counts the whole run, finished ones included. No trial
     is started that could not reach the first rung before `deadline` (unix seconds); those
     that run then are stopped and can be gone on with. `on_event` is given every event
-    after it is journalled. `storage` (default: checkpoints/ in the run's folder) is a
-    folder or URI that all nodes share.
+    after it is journalled. Checkpoints go to checkpoints/ in the run's folder, or below
+    `storage`, a folder or URI that all nodes of a cluster share.
 
     Raises:
         RunError: the run is of another split, or its journal cannot be written.
@@ -94,7 +94,7 @@ def run_sweep(
         numerics=numerics,
         rungs=spec.rungs,
         deadline=deadline,
-        storage=Storage(storage or folder.checkpoints),
+        storage=_storage(storage, folder),
         cache=cache,
         trainer=trainer,
     )
@@ -147,7 +147,7 @@ def run_seeds(
         numerics=numerics,
         rungs=spec.rungs[-1:],
         deadline=deadline,
-        storage=Storage(storage or folder.checkpoints),
+        storage=_storage(storage, folder),
         cache=cache,
         trainer=trainer,
     )
@@ -314,9 +314,11 @@ def _fit(work: _Work, recorder: Recorder, source: FixedTrials) -> None:
         callbacks=[Hooks(recorder)],
         verbose=0,
     )
-    left = recorder.history.unfinished(recorder.kind)
-    if not any(path.startswith(session) for trial in left for _, path in trial.checkpoints):
-        work.storage.remove(session)
+    recorder.tidy()
+
+
+def _storage(root: str | None, folder: RunFolder) -> Storage:
+    return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}")
 
 
 def _resources(spec: SweepSpec, numerics: Numerics) -> tuple[int, dict[str, float]]:

@@ -131,6 +131,7 @@ class Sweep:
             self._run_trial(config, hooks)
             if self.recorder.error is not None:
                 raise self.recorder.error
+        self.recorder.tidy()
         self.journal.close()
 
     def _launch(self, suggestion: Suggestion) -> dict[str, Any]:

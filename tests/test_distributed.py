@@ -19,7 +19,11 @@ from trainables.imageset import ImageSet
 from trainables.recipe import Recipe
 from trainables.training import EpochReport
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Ray Train's own use of Ray Data.
+    pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated"),
+]
 
 # Layer normalization looks at one image at a time, so a divided batch changes nothing.
 WITHOUT_BATCH_NORM = Recipe(

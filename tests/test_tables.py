@@ -133,7 +133,7 @@ def test_ledger_table_has_every_stage_and_figure(ledger: dict[str, Any]) -> None
     assert "120 images of test, read once" in text
     for row in ledger["rows"]:
         assert f"{100 * row['accuracy']:.1f}" in text
-        assert f"({row['ece_null']:.3f})" in text
+        assert f"{row['ece_null']:.3f}" in text
     assert text.count("student") == 3
 
 

@@ -1,0 +1,64 @@
+"""A sweep of fakes in a process of its own, to be interrupted and killed.
+
+python -m tests.drive_sweep ROOT [MILLISECONDS]
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from search.journal import Journal
+from search.session import ray_session
+from search.spec import SweepSpec, spec_from_mapping
+from search.sweep import SweepOutcome, run_sweep
+from tests.simulated_tune import IMAGES, TRAINER
+from trainables.recipe import Numerics
+from trainables.records import RunFolder
+from trainables.splits import make_splits
+
+
+def spec_of(*, milliseconds: int = 0, **values: Any) -> SweepSpec:
+    """A sweep of 6 trials, one at a time, of so many milliseconds an epoch."""
+    mapping = {
+        "name": "fake",
+        "trials": 6,
+        "concurrent": 1,
+        "rungs": [1, 3, 9],
+        "startup_trials": 3,
+        "splits": {"counts": [30, 20, 20]},
+        "recipe": {"batch_size": 1000 + milliseconds},
+        "space": {
+            "dropout": {"type": "float", "low": 0.0, "high": 0.9},
+            "weight_decay": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
+        },
+    }
+    return spec_from_mapping({**mapping, **values})
+
+
+def sweep(root: Path, spec: SweepSpec, **options: Any) -> SweepOutcome:
+    """Run it inside a session that the caller has started."""
+    folder = RunFolder(root)
+    with Journal(folder.journal) as journal:
+        return run_sweep(
+            spec,
+            folder,
+            journal,
+            images=IMAGES,
+            splits=make_splits(IMAGES, spec.splits),
+            numerics=Numerics(),
+            trainer=TRAINER,
+            **options,
+        )
+
+
+def main() -> None:
+    """Start a session of its own and run the sweep."""
+    root = Path(sys.argv[1]).absolute()
+    milliseconds = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    root.mkdir(parents=True, exist_ok=True)
+    with ray_session(cpus=2, folder=root):
+        sweep(root, spec_of(milliseconds=milliseconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The whole chain, stopped by Ctrl-C and by kill -9, goes on where it stood."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search.journal import read_events
+from tests.tiny import TINY
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+Events = list[dict[str, object]]
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """The command line in a process group of its own, as a terminal would start it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "quorum", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def wait_for(
+    journal: Path, seen: Callable[[Events], bool], process: "subprocess.Popen[str]"
+) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        if journal.exists() and seen(list(read_events(journal))):
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    pytest.fail("the run did not get that far")
+
+
+def reached(stage: str, status: str) -> Callable[[Events], bool]:
+    def seen(events: Events) -> bool:
+        return any(event.get("stage") == stage and event["status"] == status for event in events)
+
+    return seen
+
+
+def test_a_chain_that_is_stopped_twice_ends_whole(tmp_path: Path) -> None:
+    sweep = tmp_path / "tiny.yaml"
+    spec = {**TINY, "student": {"recipe": {"block": "plain", "activation": "relu", "epochs": 60}}}
+    sweep.write_text(yaml.safe_dump(spec))
+    run = tmp_path / "runs" / "tiny"
+    journal = run / "journal.jsonl"
+    where = ("--runs", tmp_path / "runs", "--name", "tiny")
+
+    process = start("run", sweep, *where)
+    wait_for(journal, lambda events: any(e["event"] == "epoch" for e in events), process)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, error
+    assert "--resume" in error.splitlines()[-1]
+    before = list(read_events(journal))
+
+    process = start("run", sweep, *where, "--resume")
+    wait_for(journal, reached("distill", "progress"), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    frozen = (run / "selection.json").read_bytes()
+
+    process = start("run", sweep, *where, "--resume")
+    error = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, error
+    after = list(read_events(journal))
+    assert after[: len(before)] == before
+    assert (run / "selection.json").read_bytes() == frozen
+    ledger = json.loads((run / "ledger" / "ledger.json").read_text())
+    assert ledger["test_reads"] == 1
+    ends = [event["trial"] for event in after if event["event"] == "trial_ended"]
+    assert len(ends) == len(set(ends)) == 6
+    assert sum(event["event"] == "run_resumed" for event in after) == 2

@@ -1,0 +1,117 @@
+"""The order of the stages: frozen selection, counted reads of test, what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pipeline
+import search.run
+from search.journal import read_events
+from tests.tiny import tiny_spec
+from trainables.datasets import DatasetSpec, ImageSet
+from trainables.errors import RunError
+from trainables.records import RunFolder
+
+
+def some_images(shift: int = 0) -> ImageSet:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (1797, 16, 16, 3), dtype=np.uint8) + np.uint8(shift)
+    labels = np.arange(1797, dtype=np.int64) % 10
+    names = tuple("0123456789")
+    return ImageSet(name="digits", images=images, labels=labels, class_names=names)
+
+
+def test_a_run_of_another_split_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+    with search.run.Run(tmp_path / "run", tiny_spec()):
+        pass
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images(shift=1))
+    with (
+        pytest.raises(RunError, match=r"is of split \w+, the data now give \w+"),
+        search.run.Run(tmp_path / "run", tiny_spec(), resume=True),
+    ):
+        pass
+
+
+def test_a_run_with_another_specification_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+    with search.run.Run(tmp_path / "run", tiny_spec()):
+        pass
+    other = tiny_spec().with_values(seed=1)
+    for resume, message in ((False, "holds a run"), (True, "another specification")):
+        with (
+            pytest.raises(RunError, match=message),
+            search.run.Run(tmp_path / "run", other, resume=resume),
+        ):
+            pass
+
+
+def test_a_run_at_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+    second = search.run.Run(tmp_path / "run", tiny_spec(), resume=True)
+    with (
+        search.run.Run(tmp_path / "run", tiny_spec()),
+        pytest.raises(RunError, match=r"journal"),
+        second,
+    ):
+        pass
+
+
+def test_data_that_cannot_be_used_leave_no_folder(tmp_path: Path) -> None:
+    spec = tiny_spec().with_values(dataset=DatasetSpec(name="imagefolder", path=str(tmp_path)))
+    with pytest.raises(Exception, match=str(tmp_path)), search.run.Run(tmp_path / "run", spec):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_observer_that_fails_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+
+    def broken(event: object) -> None:
+        raise OSError("the screen is gone")
+
+    with search.run.Run(tmp_path / "run", tiny_spec(), observers=[broken]) as run:
+        run.emit({"event": "test_read"})
+        assert run.count("test_read") == 1
+
+
+def test_without_a_scored_trial_there_is_no_best(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no trial was scored"):
+        pipeline.best_recipe(RunFolder(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_frozen_selection_is_not_replaced(finished_run: pipeline.Outcome, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(finished_run.folder.root, folder.root)
+    before = folder.selection.read_bytes()
+    pipeline.select_run(folder)
+    assert folder.selection.read_bytes() == before
+    with pytest.raises(RunError, match=r"is frozen.*--out"):
+        pipeline.select_run(folder, members=1)
+    pipeline.select_run(folder, members=1, out=tmp_path / "elsewhere")
+    assert len(json.loads((tmp_path / "elsewhere/selection.json").read_text())["members"]) == 1
+    assert folder.selection.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_another_student_reads_test_again_and_says_so(
+    finished_run: pipeline.Outcome, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "tiny")
+    shutil.copytree(finished_run.folder.root, folder.root)
+    outcome = pipeline.distill(folder)
+    assert outcome.ledger["test_reads"] == 2
+    assert (folder.root / "student.1" / "card.json").is_file()
+    assert (folder.root / "selection.json").read_bytes() == (
+        finished_run.folder.selection.read_bytes()
+    )
+    skipped = [e["stage"] for e in read_events(folder.journal) if e.get("status") == "skipped"]
+    assert skipped == ["select"]
