@@ -11,15 +11,14 @@ so a run that was killed goes on where it stood.
 """
 
 import dataclasses
-import io
+import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from search.run import Observer, Run, usable_cores
 from search.spec import SweepSpec, spec_of_run
@@ -28,13 +27,15 @@ from trainables.recipe import Recipe
 from trainables.records import (
     RunFolder,
     dump_json,
-    machine_description,
     read_json,
     read_start,
     write_bytes_atomically,
     write_json_once,
 )
 from trainables.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from ensemble.ledger import GateMargins
 
 log = logging.getLogger(__name__)
 
@@ -247,10 +248,9 @@ def _distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
         this.skip("distill")
         return
     from ensemble import judging, release, teaching
-    from ensemble.ledger import GateMargins
     from trainables.losses import Distillation
 
-    with this.stage("distill") as progress:
+    with this.stage("distill") as progress, _trainers(this, workers) as train:
         earlier = this.count("stage", stage="distill", status="finished")
         if again and folder.exists():
             folder.rename(folder.with_name(f"student.{earlier}"))
@@ -261,14 +261,15 @@ def _distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
             images=this.images,
             splits=this.splits,
             seed=derive_seed(this.spec.seed, "student", earlier),
-            numerics=this.probe(threads=usable_cores()),
+            numerics=this.probe(threads=max(1, usable_cores() // workers)),
             deadline=this.deadline(SHARES["distill"]),
             progress=progress,
+            train=train,
         )
         card = release.decide_release(
             folder,
             judging.holdout_predictions(this.folder, this.images, this.splits),
-            GateMargins(**dataclasses.asdict(this.spec.gates)),
+            _margins(this),
             seed=this.spec.seed,
         )
         this.emit(
@@ -282,6 +283,22 @@ def _distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
         )
 
 
+@contextmanager
+def _trainers(this: Run, workers: int) -> Iterator[Callable[..., Any]]:
+    """What trains a student: this process, or several workers of a Ray of their own."""
+    from ensemble.student import distil
+
+    if workers <= 1:
+        yield distil
+        return
+    from ensemble.distributed import distil_distributed
+    from search.session import ray_session
+
+    store = max(100_000_000, 2 * this.images.images.nbytes)
+    with ray_session(folder=this.folder.root, object_store_bytes=store):
+        yield functools.partial(distil_distributed, workers=workers)
+
+
 def _ledger(this: Run, *, again: bool = False) -> None:
     """Read test, once: predictions of every row, the table, the gates."""
     folder = this.folder.ledger
@@ -289,38 +306,23 @@ def _ledger(this: Run, *, again: bool = False) -> None:
         this.skip("ledger")
         return
     from ensemble import judging
-    from ensemble.card import read_card
-    from ensemble.ledger import GateMargins, build_ledger, to_csv
 
     with this.stage("ledger") as progress:
         facts = judging.stage_facts(this.folder, this.images, this.splits)
         progress(0.3, "reading test")
         this.emit({"event": "test_read"})
-        test = judging.test_predictions(
-            this.folder, this.images, this.splits, this.numerics, progress=progress
-        )
-        ledger = build_ledger(
-            run=this.folder.name,
-            dataset={
-                "name": this.images.name,
-                "fingerprint": this.images.fingerprint,
-                "sizes": this.splits.sizes,
-            },
-            test=test,
-            holdout=judging.holdout_predictions(this.folder, this.images, this.splits),
+        ledger = judging.write_ledger(
+            this.folder,
+            this.images,
+            this.splits,
+            this.numerics,
             facts=facts,
-            margins=GateMargins(**dataclasses.asdict(this.spec.gates)),
+            margins=_margins(this),
             test_reads=this.count("test_read"),
             compute=_compute(this),
-            machine=machine_description(),
-            speedup=read_card(this.folder.student).speedup,
             seed=this.spec.seed,
+            progress=progress,
         )
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **judging.as_arrays(test))
-        write_bytes_atomically(folder / "test_logprobs.npz", buffer.getvalue())
-        write_bytes_atomically(folder / "ledger.csv", to_csv(ledger["rows"]).encode())
-        write_bytes_atomically(folder / "ledger.json", dump_json(ledger).encode())
         this.emit(
             {
                 "event": "result",
@@ -331,9 +333,15 @@ def _ledger(this: Run, *, again: bool = False) -> None:
                     for row in ledger["rows"]
                     for metric in ("accuracy", "nll", "ece")
                 },
-                "folder": str(folder.relative_to(this.folder.root)),
+                "folder": folder.name,
             }
         )
+
+
+def _margins(this: Run) -> "GateMargins":
+    from ensemble.ledger import GateMargins
+
+    return GateMargins(**dataclasses.asdict(this.spec.gates))
 
 
 def _register(this: Run) -> None:

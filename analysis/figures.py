@@ -17,8 +17,9 @@ from analysis.class_figures import confusion, per_class, reliability
 from analysis.facts import RunFacts
 from analysis.fonts import Lettering, lettering
 from analysis.result_figures import cost_figure, disagreement, ledger_figure
+from analysis.space_figures import hyperparameters
 from analysis.style import DPI, drawing
-from analysis.sweep_figures import hyperparameters, learning_curves, sweep_overview
+from analysis.sweep_figures import learning_curves, sweep_overview
 from trainables.metrics import apply_temperature
 
 Floats = NDArray[np.floating[Any]]

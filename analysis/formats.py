@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 DASH = "–"
@@ -122,6 +123,11 @@ def shorten(text: str, width: int) -> str:
         return line
     head = (2 * width - 1) // 3
     return f"{line[:head].rstrip()}…{line[len(line) - (width - 1 - head) :].lstrip()}"
+
+
+def minus(text: str) -> str:
+    """Hyphens that stand before a number as minus signs; those in words and dates stay."""
+    return re.sub(r"(?<![\w.])-(?=\d)", MINUS, text)
 
 
 def value_text(value: object) -> str:

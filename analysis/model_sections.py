@@ -15,6 +15,7 @@ from analysis.formats import (
     duration,
     file_size,
     fixed,
+    minus,
     percent,
     plural,
     significant,
@@ -99,7 +100,7 @@ def student_section(facts: RunFacts) -> Block:
 
 
 def _reason(what: str, reason: object) -> str:
-    return f"{what}: {reason}." if reason else ""
+    return f"{what}: {minus(str(reason))}." if reason else ""
 
 
 def _gap(value: float | None) -> str:

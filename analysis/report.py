@@ -86,4 +86,5 @@ def _typeset(document: dict[str, Any], root: Path, facts: RunFacts, letters: Let
 
 
 def _started(facts: RunFacts) -> datetime:
-    return datetime.fromtimestamp(facts.started_at, tz=UTC)
+    # typst takes whole seconds only.
+    return datetime.fromtimestamp(int(facts.started_at), tz=UTC)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.wording import label
 
@@ -115,6 +115,16 @@ def percent_ticks(axis: Axis, *, bins: int = 7) -> None:
     axis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{100 * value:.4g}%" if value < 1 + 1e-9 else "")
     )
+
+
+def log_nll_axis(axes: Axes) -> None:
+    """A log scale whose ticks are plain decimals: 0.1, 0.2, 0.5, 1."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(LogLocator(subs=(1.0,), numticks=12))
+    grid(axes)
 
 
 def empty(axes: Axes, text: str) -> None:

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from analysis.formats import plural, shorten, value_text
+from analysis.formats import plural
 from analysis.style import (
     BLACK,
     BLUE,
@@ -23,10 +22,10 @@ from analysis.style import (
     VERMILLION,
     empty,
     grid,
+    log_nll_axis,
     new_figure,
 )
 from analysis.trials import EpochFacts, TrialFacts, best_trial
-from search.space import Parameter, Space
 
 NLL_LABEL = "NLL on val, nats (log scale)"
 ENDINGS: Mapping[str, tuple[str, str]] = {
@@ -82,34 +81,12 @@ def sweep_overview(trials: Sequence[TrialFacts], rungs: Sequence[int]) -> Figure
             mew=1.1,
             clip_on=False,
         )
-    _log_nll(above)
+    log_nll_axis(above)
     above.set_ylabel(NLL_LABEL)
     above.set_title("Score at each rung")
     above.margins(x=0.02, y=0.1)
     _effort(below, search)
     figure.legend(handles=_overview_legend(search, rungs), loc="outside lower center", ncols=4)
-    return figure
-
-
-def hyperparameters(trials: Sequence[TrialFacts], space: Space, rungs: Sequence[int]) -> Figure:
-    """One panel a searched value: every trial's score at its first rung and at the last.
-
-    The first rung scores every trial at the same budget, so it shows the effect without the
-    scheduler's choice; the last rung shows what became of the survivors.
-    """
-    search = [trial for trial in trials if trial.kind == "search" and trial.scores]
-    columns = 5
-    lines = max(1, math.ceil(len(space.parameters) / columns))
-    figure = new_figure(0.35 + 1.25 * lines)
-    axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    for place in axes.flat[len(space.parameters) :]:
-        place.set_axis_off()
-    for place, parameter in zip(axes.flat, space.parameters, strict=False):
-        active = [trial for trial in search if parameter.name in space.active(trial.recipe)]
-        _panel(place, parameter, active, rungs)
-    for row in axes:
-        row[0].set_ylabel("NLL on val, nats")
-    figure.legend(handles=_panel_legend(rungs), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -166,7 +143,7 @@ def _curves(
         axes.axvline(rung, color=FAINT, lw=0.8, zorder=0)
     axes.set_xticks(list(rungs), [str(rung) for rung in rungs])
     axes.set_xlabel("epoch of the schedule (ticks: rungs)")
-    _log_nll(axes)
+    log_nll_axis(axes)
     if not any(trial.scores for trial in trials):
         empty(axes, "no trial has been scored")
 
@@ -223,88 +200,6 @@ def _overview_legend(trials: Sequence[TrialFacts], rungs: Sequence[int]) -> list
     return [*handles, ring]
 
 
-def _panel(
-    axes: Axes, parameter: Parameter, trials: Sequence[TrialFacts], rungs: Sequence[int]
-) -> None:
-    position = _positions(axes, parameter, trials)
-    for rung, style in ((rungs[0], _FIRST), (rungs[-1], _FINAL)):
-        scored = [t for t in trials if rung in t.scores and t.trial in position]
-        axes.plot(
-            [position[trial.trial] for trial in scored],
-            [trial.scores[rung] for trial in scored], ls="", **style,
-        )  # fmt: skip
-    best = best_trial(trials)
-    if best and best.trial in position:
-        axes.plot(position[best.trial], best.scores[best.rung or 0], "o", ms=9, mfc="none",
-                  mec=BLACK, mew=1.0, clip_on=False)  # fmt: skip
-    _log_nll(axes)
-    axes.set_title(parameter.name, family="DejaVu Sans Mono", fontsize=7.0)
-
-
-_FIRST: Mapping[str, Any] = {"marker": "o", "mfc": "white", "mec": GREY, "mew": 0.7, "ms": 3.6}
-_FINAL: Mapping[str, Any] = {"marker": "o", "mfc": BLUE, "mec": "white", "mew": 0.3, "ms": 4.6}
-
-
-def _panel_legend(rungs: Sequence[int]) -> list[Line2D]:
-    return [
-        Line2D([], [], ls="", label=f"score at rung {rungs[0]} (every trial)", **_FIRST),
-        Line2D([], [], ls="", label=f"score at rung {rungs[-1]} (survivors)", **_FINAL),
-        Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=BLACK, label="best"),
-    ]
-
-
-def _positions(axes: Axes, parameter: Parameter, trials: Sequence[TrialFacts]) -> dict[str, float]:
-    """Where each trial stands on this value's axis, by the trial's name."""
-    values = {trial.trial: trial.recipe[parameter.name] for trial in trials}
-    choices = _few_choices(parameter)
-    if choices:
-        axes.set_xticks(range(len(choices)), [shorten(choice, 9) for choice in choices])
-        axes.set_xlim(-0.5, len(choices) - 0.5)
-        # Spread by the trial's number, so that the same run gives the same picture.
-        return {
-            trial.trial: choices.index(value_text(values[trial.trial]))
-            + 0.5 * ((trial.number * 0.618) % 1 - 0.5)
-            for trial in trials
-            if value_text(values[trial.trial]) in choices
-        }
-    if parameter.log:
-        axes.set_xscale("log")
-        subs = (1.0,) if parameter.high / parameter.low >= 40 else (1.0, 3.0)
-        axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        whole = parameter.type == "int"
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=whole, min_n_ticks=2))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.margins(x=0.08)
-    return {trial: float(value) for trial, value in values.items()}
-
-
-def _short(value: float) -> str:
-    """`0.01`, but `1e-4`: a panel is an inch wide."""
-    return f"{value:g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
-
-
-def _few_choices(parameter: Parameter) -> list[str]:
-    """The texts of all values, where there are few enough to give each its own place."""
-    if parameter.type == "categorical":
-        return [value_text(choice) for choice in parameter.choices]
-    if parameter.type == "int" and not parameter.log:
-        whole = range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1))
-        return [value_text(value) for value in whole] if len(whole) <= 6 else []
-    return []
-
-
 def _rung_marker(rung: int, rungs: Sequence[int]) -> str:
     index = list(rungs).index(rung) if rung in rungs else 0
     return RUNG_MARKERS[index % len(RUNG_MARKERS)]
-
-
-def _log_nll(axes: Axes) -> None:
-    """A log scale whose ticks are plain decimals: 0.1, 0.2, 0.5, 1."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_minor_locator(LogLocator(subs=(1.0,), numticks=12))
-    grid(axes)

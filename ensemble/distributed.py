@@ -56,8 +56,8 @@ def distil_distributed(
     send: each worker calls it instead of receiving `images`.
 
     Raises:
-        RunError: Ray is not running, or workers were lost more than twice; whatever
-            `distil` raises, a worker's own error included.
+        RunError: Ray is not running, or workers were lost more than twice; and all that
+            `distil` raises.
     """
     if not ray.is_initialized():
         raise RunError("distilling with several workers needs a running Ray; start one first")
@@ -79,7 +79,7 @@ def distil_distributed(
     fit = _Fit(_trainer(config, workers, numerics, scratch))
     _follow(fit, folder, on_report or (lambda _: None))
     if fit.error is not None:
-        raise _cause(fit.error)
+        raise fit.error
     shutil.rmtree(scratch, ignore_errors=True)
     # The whole schedule is in the folder now: this trains nothing, it loads the result.
     return distil(images=images, **arguments)
@@ -90,7 +90,7 @@ def _trainer(
 ) -> TorchTrainer:
     gpu = numerics.device.startswith("cuda")
     return TorchTrainer(
-        _work,
+        _work,  # type: ignore[arg-type]  # Ray's types know no return value, its Result does
         train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
@@ -106,16 +106,20 @@ def _trainer(
     )
 
 
-def _work(config: dict[str, Any]) -> None:
-    """What every worker runs."""
+def _work(config: dict[str, Any]) -> QuorumError | None:
+    """What every worker runs. An error of ours is returned: starting again would not mend it."""
     context = ray.train.get_context()
     replica = Replica(rank=context.get_world_rank(), world=context.get_world_size())
     images = ray.get(config["images"])
-    distil(
-        images=images() if config["load"] else images,
-        replica=replica,
-        **ray.get(config["arguments"]),
-    )
+    try:
+        distil(
+            images=images() if config["load"] else images,
+            replica=replica,
+            **ray.get(config["arguments"]),
+        )
+    except QuorumError as error:
+        return error
+    return None
 
 
 class _Fit(Thread):
@@ -123,14 +127,15 @@ class _Fit(Thread):
 
     def __init__(self, trainer: TorchTrainer) -> None:
         super().__init__(daemon=True)
-        self.error: BaseException | None = None
+        self.error: QuorumError | None = None
         self._trainer = trainer
 
     def run(self) -> None:
         try:
-            self._trainer.fit()
-        except BaseException as error:
-            self.error = error
+            self.error = self._trainer.fit().return_value  # type: ignore[attr-defined]
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self.error = RunError(f"distilling with several workers failed: {lines[-1]}")
 
 
 def _follow(fit: _Fit, folder: Path, on_report: Callable[[EpochReport], None]) -> None:
@@ -145,14 +150,3 @@ def _follow(fit: _Fit, folder: Path, on_report: Callable[[EpochReport], None]) -
         for report in reports[told:]:
             on_report(report)
         told = max(told, len(reports))
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of ours that a worker raised, or one line about what Ray says."""
-    failures = getattr(error, "worker_failures", {}).values()
-    for failure in failures:
-        cause = getattr(failure, "cause", failure)
-        if isinstance(cause, QuorumError):
-            return cause
-    lines = str(next(iter(failures), error)).strip().splitlines() or [type(error).__name__]
-    return RunError(f"distilling with several workers failed: {lines[-1]}")

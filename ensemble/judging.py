@@ -3,12 +3,15 @@
 Axes: N examples, K classes. Temperatures are always fitted on holdout.
 """
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.card import read_card
 from ensemble.evaluation import (
     Mixture,
     holdout_log_probs,
@@ -18,14 +21,20 @@ from ensemble.evaluation import (
     names_of,
     predict_members,
 )
-from ensemble.ledger import Predictions, StageFacts
+from ensemble.ledger import GateMargins, Predictions, StageFacts, build_ledger, to_csv
 from ensemble.onnx_model import OnnxClassifier
 from ensemble.release import student_facts, student_log_probs
 from trainables.imageset import ImageSet
 from trainables.intervals import paired_difference
 from trainables.metrics import apply_temperature, fit_temperature, nll_per_example
 from trainables.recipe import Numerics
-from trainables.records import RunFolder, read_json
+from trainables.records import (
+    RunFolder,
+    dump_json,
+    machine_description,
+    read_json,
+    write_bytes_atomically,
+)
 from trainables.seeds import numpy_generator
 from trainables.splits import Splits
 
@@ -104,7 +113,53 @@ def beats(model: Path, champion: Path, images: ImageSet, splits: Splits, *, seed
     return difference.value < 0 and difference.distinguishable
 
 
-def as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
+def write_ledger(
+    folder: RunFolder,
+    images: ImageSet,
+    splits: Splits,
+    numerics: Numerics,
+    *,
+    facts: Mapping[str, StageFacts],
+    margins: GateMargins,
+    test_reads: int,
+    compute: Mapping[str, Any],
+    seed: int,
+    progress: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Read test; write test_logprobs.npz, ledger.csv and, last, ledger.json, which is returned."""
+    test = test_predictions(folder, images, splits, numerics, progress=progress)
+    ledger = build_ledger(
+        run=folder.name,
+        dataset={
+            "name": images.name,
+            "fingerprint": images.fingerprint,
+            "split_id": splits.split_id,
+            "sizes": splits.sizes,
+        },
+        test=test,
+        holdout=holdout_predictions(folder, images, splits),
+        facts=facts,
+        margins=margins,
+        test_reads=test_reads,
+        compute=compute,
+        machine=machine_description(),
+        speedup=read_card(folder.student).speedup,
+        seed=seed,
+    )
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **_as_arrays(test))
+    write_bytes_atomically(folder.ledger / "test_logprobs.npz", buffer.getvalue())
+    write_bytes_atomically(folder.ledger / "ledger.csv", to_csv(ledger["rows"]).encode())
+    write_bytes_atomically(folder.ledger / "ledger.json", dump_json(ledger).encode())
+    for name in ("ledger.json", "ledger.csv"):
+        # People and scripts look for the ledger beside selection.json as well.
+        link = folder.root / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(folder.ledger.name) / name)
+    return ledger
+
+
+def _as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
     """`labels` int64 [N] and one float32 [N, K] array for each row, as test_logprobs.npz."""
     arrays: dict[str, npt.NDArray[np.generic]] = {
         stage: np.asarray(log_probs, dtype=np.float32)

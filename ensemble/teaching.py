@@ -36,11 +36,13 @@ def make_students(
     numerics: Numerics,
     deadline: float | None,
     progress: Callable[[float, str], None],
+    train: Callable[..., StudentResult] = distil,
 ) -> None:
     """Train, export and quantize the student and its twin into `folder`.student.
 
     Both trainings are saved every epoch and go on where they stood. With a `deadline`
-    (unix seconds) both get the same, shorter schedule that fits.
+    (unix seconds) both get the same, shorter schedule that fits. `train` is `distil`, or
+    something with its arguments that trains elsewhere.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
@@ -54,7 +56,7 @@ def make_students(
         selection["temperature"],
         numerics,
     )
-    teach = partial(distil, images=images, splits=splits, seed=seed, numerics=numerics)
+    teach = partial(train, images=images, splits=splits, seed=seed, numerics=numerics)
     teach_with_teacher = partial(teach, teacher=teacher, distillation=distillation)
     work = folder.student / "work"
     recipe = _planned(recipe, work, deadline, (teach, teach_with_teacher))

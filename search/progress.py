@@ -264,9 +264,10 @@ class RunState:
 
     def _stage(self, event: Event, time: float) -> None:
         stage = self.stages.get(str(event.get("stage")))
-        if stage is None or time < stage.seen:
-            return
         status: StageStatus = event.get("status", "progress")
+        moment = (time, status in ("finished", "skipped"))
+        if stage is None or moment < stage.seen:
+            return
         if status == "started" and not stage.open:
             stage.started = time
         stage.started = time if stage.started is None else stage.started
@@ -274,7 +275,7 @@ class RunState:
             stage.ended = time
         if event.get("stage") == "sweep" and event.get("trials") is not None:
             self.planned_trials = int(event["trials"])
-        stage.status, stage.seen = status, time
+        stage.status, stage.seen = status, moment
         stage.fraction = _number(event.get("fraction"))
         stage.detail = str(event.get("detail") or "")
 

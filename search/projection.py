@@ -119,7 +119,7 @@ class Projection:
     def _trial_started(self, event: Event, time: float) -> None:
         name, attempt = str(event["trial"]), int(event.get("attempt", 1))
         known = self.state.trials.get(name)
-        if known is not None and (known.outcome or attempt <= known.attempt):
+        if known is not None and attempt <= known.attempt and time <= known.seen:
             return
         params = {**event.get("recipe", {}), "seed": event.get("seed")}
         params["number"] = event.get("number")
@@ -128,10 +128,13 @@ class Projection:
         self._say(name, time, params=_flat(params), tags=tags)
 
     def _trial_retried(self, event: Event, time: float) -> None:
-        attempt = str(event.get("attempt"))
-        self._say(str(event["trial"]), time, tags={
-            "quorum.attempts": attempt, "quorum.retry_reason": str(event.get("reason", "")),
-        })  # fmt: skip
+        name, attempt = str(event["trial"]), int(event.get("attempt", 2))
+        known = self.state.trials.get(name)
+        if known is None or attempt not in known.retries:
+            reason = str(event.get("reason", ""))
+            self._say(
+                name, time, tags={"quorum.attempts": str(attempt), "quorum.retry_reason": reason}
+            )
 
     def _epoch(self, event: Event, time: float) -> None:
         name, step = str(event["trial"]), int(event["step"])

@@ -95,7 +95,8 @@ class StageState:
     ended: float | None = None
     earlier_seconds: float = 0.0
     """Spent on it before the last resume."""
-    seen: float = -math.inf
+    seen: tuple[float, bool] = (-math.inf, False)
+    """Time of its last event; of two at one time, the one that ends it is the last."""
 
     @property
     def open(self) -> bool:

@@ -11,6 +11,7 @@ store (1.5 s to open one); then 12 µs a metric, so 0.4 s for 33,000.
 import fcntl
 import logging
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -156,7 +157,7 @@ class MlflowMirror:
         if self._thread is None:
             return True
         # Nobody should wait at the end for a server that has not answered so far.
-        self._thread.join(min(timeout, 3.0) if self._failures else timeout)
+        self._thread.join(min(timeout, 5.0) if self._failures else timeout)
         if self._thread.is_alive() or self.lagging:
             logger.warning(
                 "MLflow at %s lacks a part of this run; `quorum sync %s` brings it up to date",
@@ -245,4 +246,5 @@ def _mirroring(folder: RunFolder) -> Iterator[None]:
 
 def _in_short(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    line = re.sub(r"//[^/@\s]+@", "//", lines[0])[:200] if lines else ""  # no passwords
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -42,7 +42,7 @@ from trainables.records import (
 Array = np.ndarray[Any, Any]
 
 RUNGS = (3, 9, 27)
-START = 1_790_000_000.0
+START = 1_790_000_000.1234567
 MACHINE = {
     "processor": "Example(R) Processor 9000 CPU @ 2.00GHz",
     "cores": 2,
@@ -145,7 +145,7 @@ class Journal:
         self.finished: list[tuple[float, str]] = []
 
     def add(self, event: str, **fields: Any) -> None:
-        self.events.append({"time": round(self.time, 3), "event": event, **fields})
+        self.events.append({"time": self.time, "event": event, **fields})
 
     def stage(self, stage: str, status: str) -> None:
         self.add("stage", stage=stage, status=status, fraction=None, detail="")

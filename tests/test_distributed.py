@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ensemble.distributed import distil_distributed
-from ensemble.student import distil
+from ensemble.student import StudentResult, distil
 from search.session import ray_session
 from tests.test_student import HALF, IMAGES, NUMERICS, RECIPE, SPLITS, Colourist
 from trainables.errors import DivergedError, RunError
@@ -44,6 +44,15 @@ def common(recipe: Recipe, images: ImageSet = IMAGES) -> dict[str, object]:
     return {"recipe": recipe, "images": images, "splits": SPLITS, "seed": 1, "numerics": NUMERICS}
 
 
+def weights(student: StudentResult) -> list[Tensor]:
+    return list(student.model.state_dict().values())
+
+
+def assert_close(found: StudentResult, wanted: StudentResult) -> None:
+    for a, b in zip(weights(found), weights(wanted), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_two_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     """Parameters agree within what another order of float sums does; 3 × 2 steps, AdamW.
 
@@ -65,22 +74,13 @@ def test_two_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     )
     assert seen == [1, 2]
     assert (two.steps, two.params) == (one.steps, one.params) == (6, one.params)
-    mine, theirs = one.model.state_dict(), two.model.state_dict()
-    for name, value in mine.items():
-        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-4)
-    moved = max(
-        float((value - before).abs().max())
-        for value, before in zip(
-            mine.values(),
-            distil(
-                **{**common(WITHOUT_BATCH_NORM.with_values(adamw_lr=0.0), LARGER)},  # type: ignore[arg-type]
-            )
-            .model.state_dict()
-            .values(),
-            strict=True,
-        )
-    )
-    assert moved > 1e-3, "the steps are ten times larger than what is tolerated"
+    assert_close(two, one)
+    start = distil(**common(WITHOUT_BATCH_NORM.with_values(adamw_lr=0.0), LARGER))  # type: ignore[arg-type]
+    moved = [
+        (value - before).abs().max()
+        for value, before in zip(weights(one), weights(start), strict=True)
+    ]
+    assert float(max(moved)) > 1e-3, "the steps are ten times larger than what is tolerated"
     for a, b in zip(one.reports, two.reports, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=1e-4)
         assert a.val_nll == pytest.approx(b.val_nll, rel=1e-3)
@@ -103,26 +103,21 @@ class Mortal(Colourist):
 def test_a_worker_that_dies_is_replaced_and_no_saved_epoch_is_lost(tmp_path: Path) -> None:
     mark = tmp_path / "died"
     result = distil_distributed(
-        **common(RECIPE),  # type: ignore[arg-type]
+        **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
         workers=2,
         folder=tmp_path / "work",
         teacher=Mortal(mark),
         distillation=HALF,
-        load_images=lambda: IMAGES,
+        load_images=lambda: LARGER,
     )
     assert mark.exists()
-    assert [report.step for report in result.reports] == [1, 2, 3]
-    whole = distil_distributed(
-        **common(RECIPE),  # type: ignore[arg-type]
-        workers=2,
-        folder=tmp_path / "whole",
+    assert [report.step for report in result.reports] == [1, 2]
+    whole = distil(
+        **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
         teacher=Colourist(),
         distillation=HALF,
     )
-    for value, wanted in zip(
-        result.model.state_dict().values(), whole.model.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)
+    assert_close(result, whole)
 
 
 def test_a_workers_own_error_comes_through(tmp_path: Path) -> None:

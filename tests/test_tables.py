@@ -61,6 +61,7 @@ def shown(table: Table, width: int) -> list[str]:
         (formats.plural(1200, "image"), "1,200 images"),
         (formats.value_text([1, 2.5, None]), "1, 2.5, –"),
         (formats.value_text(False), "no"),
+        (formats.minus("gains -0.01 on 2026-11-22, top-5"), "gains −0.01 on 2026-11-22, top-5"),
     ],
 )
 def test_numbers_read_as_a_person_writes_them(text: str, expected: str) -> None:

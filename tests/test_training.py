@@ -99,7 +99,7 @@ def without_clock(report: EpochReport) -> tuple[Any, ...]:
         {},
         {"optimizer": "adamw"},
         {"ema_decay": 0.0, "momentum": 0.0, "block": "plain", "batch_size": 100},
-        {"model": "timm:test_resnet", "optimizer": "adamw"},
+        pytest.param({"model": "timm:test_resnet", "optimizer": "adamw"}, marks=pytest.mark.slow),
     ],
     ids=["sgd", "adamw", "no-average", "timm"],
 )

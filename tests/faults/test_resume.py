@@ -1,18 +1,26 @@
 """A killed sweep, gone on with, ends where an uninterrupted one ends."""
 
 import os
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from search.journal import read_events
+from tests.drive_sweep import spec_of
 from tests.simulated_tune import SPEC, Sweep, without_ray
 from trainables.records import RunFolder, file_sha256
 
 __all__ = ["without_ray"]
 
+ROOT = Path(__file__).parent.parent.parent
 KILLED = 137
 
 
@@ -33,7 +41,7 @@ def outcome(root: Path) -> dict[str, Any]:
     files = {
         str(path.relative_to(root)): file_sha256(path)
         for path in sorted(root.glob("trials/*/*"))
-        if not path.name.startswith(".")
+        if not path.name.startswith(".") and path.name != "start.json"
     }
     return {**told, "starts": starts, "files": files}
 
@@ -107,3 +115,79 @@ def test_killed_again_and_again_a_sweep_still_ends(
         assert lives < 50, "a life of 60 writes must bring the sweep on"
     assert lives > 3
     assert outcome(root) == outcome(tmp_path / "whole")
+
+
+@contextmanager
+def driver(root: Path, milliseconds: int, *, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A sweep in a process group of its own, with Ray and all."""
+    command = [sys.executable, "-P", "-m", "tests.drive_sweep", str(root), str(milliseconds)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for_events(
+    process: subprocess.Popen[bytes], root: Path, count: int
+) -> list[psutil.Process]:
+    """Until the journal has so many events; the driver's children at that time."""
+    until = time.monotonic() + 240
+    while not (root / "journal.jsonl").exists() or len(read_events(root / "journal.jsonl")) < count:
+        assert process.poll() is None, "the sweep ended too early"
+        assert time.monotonic() < until, "the sweep does not come on"
+        time.sleep(0.02)
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("without_ray")
+def test_a_driver_killed_twice_ends_where_the_simulation_ends(tmp_path: Path) -> None:
+    """Real processes: kill -9 of the whole group, and again in the resumed one."""
+    root = tmp_path / "killed"
+    for count in (9, 31):
+        with driver(root, 60, cwd=tmp_path) as process:
+            children = wait_for_events(process, root, count)
+            os.killpg(process.pid, signal.SIGKILL)
+        workers = [child for child in children if b"QuorumTrial" in _command(child)]
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        assert alive == []
+    with driver(root, 60, cwd=tmp_path) as process:
+        assert process.wait(timeout=400) == 0
+    Sweep(RunFolder(tmp_path / "whole"), spec_of(milliseconds=60)).run()
+    assert outcome(root) == outcome(tmp_path / "whole")
+    attempts = [e["attempt"] for e in read_events(root / "journal.jsonl") if "attempt" in e]
+    assert max(attempts) in (2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("without_ray")
+def test_ctrl_c_saves_the_state_and_leaves_no_process(tmp_path: Path) -> None:
+    """Started where somebody else's `search` and `trainables` stand, as it happens."""
+    for package in ("analysis", "search", "trainables", "ensemble"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    root = tmp_path / "run"
+    with driver(root, 100, cwd=tmp_path) as process:
+        children = wait_for_events(process, root, 12)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    last = read_events(root / "journal.jsonl")[-1]
+    assert (last["event"], last["reason"]) == ("sweep_ended", "interrupted")
+    Sweep(RunFolder(root), spec_of(milliseconds=100)).run()
+    Sweep(RunFolder(tmp_path / "whole"), spec_of(milliseconds=100)).run()
+    assert outcome(root) == outcome(tmp_path / "whole")
+
+
+def _command(process: psutil.Process) -> bytes:
+    try:
+        return " ".join(process.cmdline()).encode()
+    except psutil.NoSuchProcess:
+        return b""
