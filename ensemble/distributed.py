@@ -7,6 +7,7 @@ replaced, and all go on from the last epoch saved.
 """
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -39,7 +40,6 @@ def distil_distributed(
     recipe: Recipe,
     *,
     workers: int,
-    folder: Path,
     images: ImageSet,
     splits: Splits,
     seed: int,
@@ -47,12 +47,14 @@ def distil_distributed(
     teacher: NamedTeacher | None = None,
     distillation: Distillation | None = None,
     on_report: Callable[[EpochReport], None] | None = None,
+    folder: Path | None = None,
     load_images: Callable[[], ImageSet] | None = None,
 ) -> StudentResult:
     """`ensemble.student.distil` on `workers` processes of the Ray that is running.
 
     Each worker takes numerics.threads cores, or a GPU if the numerics name one. `folder`
-    must be on storage that all machines share. `load_images` is for sets too large to
+    must be on storage that all machines share; without one, a temporary folder serves as
+    long as all workers are on this machine. `load_images` is for sets too large to
     send: each worker calls it instead of receiving `images`.
 
     Raises:
@@ -61,28 +63,29 @@ def distil_distributed(
     """
     if not ray.is_initialized():
         raise RunError("distilling with several workers needs a running Ray; start one first")
-    arguments: dict[str, Any] = {
-        "recipe": recipe,
-        "splits": splits,
-        "seed": seed,
-        "numerics": numerics,
-        "teacher": teacher,
-        "distillation": distillation,
-        "folder": folder.absolute(),
-    }
-    config = {
-        "arguments": ray.put(arguments),
-        "images": ray.put(images if load_images is None else load_images),
-        "load": load_images is not None,
-    }
-    scratch = folder.absolute() / "ray"
-    fit = _Fit(_trainer(config, workers, numerics, scratch))
-    _follow(fit, folder, on_report or (lambda _: None))
-    if fit.error is not None:
-        raise fit.error
-    shutil.rmtree(scratch, ignore_errors=True)
-    # The whole schedule is in the folder now: this trains nothing, it loads the result.
-    return distil(images=images, **arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(folder or temporary).absolute()
+        arguments: dict[str, Any] = {
+            "recipe": recipe,
+            "splits": splits,
+            "seed": seed,
+            "numerics": numerics,
+            "teacher": teacher,
+            "distillation": distillation,
+            "folder": work,
+        }
+        config = {
+            "arguments": ray.put(arguments),
+            "images": ray.put(images if load_images is None else load_images),
+            "load": load_images is not None,
+        }
+        fit = _Fit(_trainer(config, workers, numerics, scratch=work / "ray"))
+        _follow(fit, work, on_report or (lambda _: None))
+        if fit.error is not None:
+            raise fit.error
+        shutil.rmtree(work / "ray", ignore_errors=True)
+        # The whole schedule is in the folder now: this trains nothing, it loads the result.
+        return distil(images=images, **arguments)
 
 
 def _trainer(

@@ -8,9 +8,9 @@ trial with label smoothing or MixUp is underconfident, and on raw probabilities 
 selection takes the sharpest members instead of the best. Pooling stays on raw probabilities,
 and one temperature follows it (pool, then calibrate: Ranjan & Gneiting, 2010). Measured on 29
 small nets (CIFAR-10 as JPEG, 16×16, 8,000 training images; 5 draws of the holdout each): five
-members selected on raw probabilities have 0.018, 0.009 and 0.005 nats more test NLL than the
-five best singles, at 400, 1,500 and 5,000 holdout examples; selected at own temperatures,
-0.003 and 0.001 less, and the same.
+members selected on raw probabilities have 0.018 ± 0.007, 0.009 ± 0.003 and 0.005 ± 0.003 nats
+more test NLL than the five best singles, at 400, 1,500 and 5,000 holdout examples (mean ±
+standard error over the draws); selected at own temperatures, they cannot be told apart.
 
 A more elaborate choice is taken only if it wins out of fold. Learned weights must gain more
 than one standard error of the paired differences in NLL over uniform ones. Members of the

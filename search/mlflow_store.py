@@ -7,6 +7,7 @@ again finds what is there.
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -156,6 +157,13 @@ def without_password(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def in_short(error: BaseException) -> str:
+    """An error's kind and first line, without passwords."""
+    lines = str(error).strip().splitlines()
+    line = re.sub(r"//[^/@\s]+@", "//", lines[0])[:200] if lines else ""
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _dataset(projection: Projection) -> dict[str, str] | None:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from search.journal import read_events
-from search.mlflow_store import Store, load_mlflow, without_password
+from search.mlflow_store import Store, in_short, load_mlflow, without_password
 from search.projection import SWEEP, Projection
 from search.tracking import tracking_uri
 from trainables.errors import RunError
@@ -96,7 +96,7 @@ def register_student(
         raise
     except Exception as error:
         raise RunError(
-            f"the student could not be registered at {without_password(uri)}: {error}; "
+            f"the student could not be registered at {without_password(uri)} ({in_short(error)}); "
             f"{release.model} is whole, so register it when MLflow can be reached"
         ) from error
 

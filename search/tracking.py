@@ -11,7 +11,6 @@ store (1.5 s to open one); then 12 µs a metric, so 0.4 s for 33,000.
 import fcntl
 import logging
 import os
-import re
 import threading
 import time
 from collections import deque
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.journal import read_events
-from search.mlflow_store import Store, without_password
+from search.mlflow_store import Store, in_short, without_password
 from search.projection import Projection
 from trainables.errors import RunError
 from trainables.records import RunFolder
@@ -84,7 +83,7 @@ def sync(folder: RunFolder, uri: str | None = None) -> SyncSummary:
             done = [store.write(change) for change in changes]
         except Exception as error:
             raise RunError(
-                f"MLflow at {without_password(uri)} cannot be written: {_in_short(error)}; the "
+                f"MLflow at {without_password(uri)} cannot be written: {in_short(error)}; the "
                 "journal has everything, so sync again when it can be"
             ) from error
     return SyncSummary(
@@ -221,7 +220,7 @@ class MlflowMirror:
             logger.warning(
                 "MLflow at %s cannot be written (%s); the run goes on, and its view is mended "
                 "later or by `quorum sync %s`",
-                without_password(self.uri), _in_short(error), self._folder.root,
+                without_password(self.uri), in_short(error), self._folder.root,
             )  # fmt: skip
 
 
@@ -242,9 +241,3 @@ def _mirroring(folder: RunFolder) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def _in_short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    line = re.sub(r"//[^/@\s]+@", "//", lines[0])[:200] if lines else ""  # no passwords
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__

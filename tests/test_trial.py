@@ -53,7 +53,7 @@ def test_results_are_epoch_events_with_tunes_keys() -> None:
 
 def test_a_checkpoint_is_due_when_the_last_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("trainables.trial.time.monotonic", lambda: now)
     trial = QuorumTrial(config())
     scores(trial, 2)
     now += module.CHECKPOINT_SECONDS

@@ -52,6 +52,12 @@ def augment(
     return mix(images, labels, recipe, generator=generator)
 
 
+def check_cutout(side: int, image_size: int) -> None:
+    """Refuse a square that would leave nothing of the image."""
+    if side >= image_size:
+        raise SpecError(f"cutout must be less than the image's side of {image_size} px, got {side}")
+
+
 def draw_flips(images: Tensor, flip: bool, generator: Generator) -> Tensor:
     """Which images are mirrored, bool [B]: half of them, or none."""
     if not flip:
@@ -69,8 +75,7 @@ def draw_shifts(images: Tensor, translate: int, generator: Generator) -> Tensor:
 def draw_corners(images: Tensor, side: int, generator: Generator) -> Tensor:
     """Upper left corners (row, column) of squares fully inside the images, int64 [B, 2]."""
     size = images.shape[-1]
-    if side >= size:
-        raise SpecError(f"cutout must be less than the image's side of {size} px, got {side}")
+    check_cutout(side, size)
     return torch.randint(
         0, size - side + 1, (len(images), 2), generator=generator, device=images.device
     )

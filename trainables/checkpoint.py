@@ -125,7 +125,11 @@ def _replace_folder(source: Path, target: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         source.replace(target)  # POSIX renames over an empty folder
         return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    old = source.with_name(f"{source.name}.old")
     target.replace(old)
-    source.replace(target)
+    try:
+        source.replace(target)
+    except BaseException:
+        old.replace(target)
+        raise
     shutil.rmtree(old)

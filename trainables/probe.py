@@ -74,7 +74,8 @@ def probe(
     """The fastest way to train this net that keeps parity with contiguous float32.
 
     Takes about `budget_seconds` in all: a heavy net is probed at a smaller batch, and what
-    there is no time for is not chosen. A net that needs longer for four images takes longer. Torch's thread count is put back afterwards.
+    there is no time for is not chosen. A net that needs longer for four images takes longer.
+    Torch's thread count is put back afterwards.
     """
     before = torch.get_num_threads()
     try:

@@ -25,7 +25,7 @@ import torch
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor
 
-from trainables.augment import Batch, augment
+from trainables.augment import Batch, augment, check_cutout
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.datasets import ImageSet
 from trainables.errors import DivergedError, RunError, SpecError
@@ -92,7 +92,7 @@ class EpochReport:
     images_per_second: float
     """Training images per second of training, scoring left out."""
     peak_memory_bytes: int
-    """Of the process (CPU) or of torch's allocator (CUDA), since its start."""
+    """Of the process since its start (CPU), or of torch's allocator in this training (CUDA)."""
 
 
 class Training:
@@ -131,6 +131,7 @@ class Training:
             raise SpecError(
                 f"batch_size must be at least 2 a process to normalize, got {self._batch}"
             )
+        check_cutout(recipe.cutout, images.image_size)
         if (teacher is None) != (distillation is None):
             raise SpecError("teacher and distillation come together or not at all")
         self._teacher, self._distillation, self._replica = teacher, distillation, replica
@@ -175,6 +176,8 @@ class Training:
         Raises:
             DivergedError: a loss or a score that is not finite, as soon as it is seen.
         """
+        if self._numerics.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self._numerics.device)
         while not self.finished:
             plan = self.plans[self.step]
             started = time.perf_counter()
@@ -299,7 +302,7 @@ class Training:
         model = self.scored_model()
         recalibrate(model, self._train, self._recalibration, self._numerics)
         logp = log_probs_of(model, self._val, self._numerics)
-        _require_finite(float(logp.sum()), "score on val", plan)
+        _require_finite(float(logp.min()), "score on val", plan)
         temperature = fit_temperature(logp, self._val_labels)
         return {
             "val_nll": nll(apply_temperature(logp, temperature), self._val_labels),
