@@ -58,11 +58,10 @@ def distil_distributed(
     send: each worker calls it instead of receiving `images`.
 
     Raises:
-        RunError: Ray is not running, or workers were lost more than twice; and all that
-            `distil` raises.
+        RunError: Ray is not running or too small, or workers were lost more than twice;
+            and all that `distil` raises.
     """
-    if not ray.is_initialized():
-        raise RunError("distilling with several workers needs a running Ray; start one first")
+    _require_room(workers, numerics)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(folder or temporary).absolute()
         arguments: dict[str, Any] = {
@@ -79,6 +78,7 @@ def distil_distributed(
             "images": ray.put(images if load_images is None else load_images),
             "load": load_images is not None,
         }
+        shutil.rmtree(work / "ray", ignore_errors=True)  # of a driver that was killed
         fit = _Fit(_trainer(config, workers, numerics, scratch=work / "ray"))
         _follow(fit, work, on_report or (lambda _: None))
         if fit.error is not None:
@@ -86,6 +86,25 @@ def distil_distributed(
         shutil.rmtree(work / "ray", ignore_errors=True)
         # The whole schedule is in the folder now: this trains nothing, it loads the result.
         return distil(images=images, **arguments)
+
+
+def _require_room(workers: int, numerics: Numerics) -> None:
+    """Ray would wait without end for resources that it does not have."""
+    if not ray.is_initialized():
+        raise RunError("distilling with several workers needs a running Ray; start one first")
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for name, needed in _resources(numerics).items():
+        if workers * needed > there.get(name, 0):
+            raise RunError(
+                f"{workers} workers need {workers * needed} {name}, Ray has "
+                f"{there.get(name, 0):g}; take fewer workers or a larger cluster"
+            )
+
+
+def _resources(numerics: Numerics) -> dict[str, int]:
+    """What one worker takes."""
+    gpu = numerics.device.startswith("cuda")
+    return {"CPU": 1, "GPU": 1} if gpu else {"CPU": numerics.threads}
 
 
 def _trainer(
@@ -99,7 +118,7 @@ def _trainer(
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=gpu,
-            resources_per_worker={"CPU": 1 if gpu else numerics.threads, "GPU": int(gpu)},
+            resources_per_worker=_resources(numerics),
         ),
         run_config=ray.train.RunConfig(
             name="distil",

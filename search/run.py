@@ -219,6 +219,7 @@ class Run:
                 "split_id": self.splits.split_id,
                 "fingerprint": self.images.fingerprint,
                 "sizes": self.splits.sizes,
+                "class_names": list(self.images.class_names),
                 **about,
             }
         )

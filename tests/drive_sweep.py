@@ -3,6 +3,7 @@
 python -m tests.drive_sweep ROOT [MILLISECONDS]
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def sweep(root: Path, spec: SweepSpec, **options: Any) -> SweepOutcome:
 
 def main() -> None:
     """Start a session of its own and run the sweep."""
+    # A shell that starts the tests in the background lets them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     root = Path(sys.argv[1]).absolute()
     milliseconds = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     root.mkdir(parents=True, exist_ok=True)

@@ -95,12 +95,11 @@ def test_two_workers_one_of_which_dies_take_the_steps_of_one(tmp_path: Path) -> 
         assert report.val_nll == pytest.approx(alone.val_nll, rel=1e-3)
 
 
-def test_a_workers_own_error_comes_through(tmp_path: Path) -> None:
+def test_a_workers_own_error_comes_through() -> None:
     with pytest.raises(DivergedError, match="the training loss became"):
         distil_distributed(
             **common(RECIPE.with_values(adamw_lr=10.0, epochs=40, warmup_epochs=0)),  # type: ignore[arg-type]
             workers=2,
-            folder=tmp_path / "work",
             teacher=NotANumber(),
             distillation=HALF,
         )
@@ -113,11 +112,10 @@ class NotANumber(Colourist):
         return super().__call__(images) * float("nan")
 
 
-def test_without_ray_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_enough_of_ray_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would wait without end."""
+    with pytest.raises(RunError, match="3 workers need 3 CPU, Ray has 2; take fewer workers"):
+        distil_distributed(**common(RECIPE), workers=3)  # type: ignore[arg-type]
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(RunError, match="needs a running Ray; start one first"):
-        distil_distributed(
-            **common(RECIPE),  # type: ignore[arg-type]
-            workers=2,
-            folder=tmp_path,
-        )
+        distil_distributed(**common(RECIPE), workers=2)  # type: ignore[arg-type]
