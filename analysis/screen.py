@@ -200,7 +200,8 @@ def _counts(state: RunState) -> str:
     if not ended and not state.trials:
         return ""
     failed = sum(trial.outcome == "failed" for trial in ended)
-    text = f"{len(ended)}/{state.planned() or len(state.trials)} trials"
+    planned = state.planned() or sum(trial.kind == "search" for trial in state.trials.values())
+    text = f"{len(ended)}/{planned} trials"
     return f"{text}, {failed} failed" if failed else text
 
 
@@ -275,13 +276,21 @@ def hyperparameters(recipe: Mapping[str, Any], space: Mapping[str, Any]) -> str:
     """The searched values of a recipe, without those that its own choices switch off."""
     parts = []
     for name, axis in space.items():
-        when = axis.get("when") if isinstance(axis, Mapping) else None
-        if name not in recipe or (when and any(recipe.get(k) != v for k, v in when.items())):
+        if name not in recipe or not _applies(axis, recipe):
             continue
         value = recipe[name]
         plain = isinstance(value, str) and value != "none"
         parts.append(str(value) if plain else f"{name} {value_text(value)}")
     return ", ".join(parts)
+
+
+def _applies(axis: object, recipe: Mapping[str, Any]) -> bool:
+    """The axis's condition holds, e.g. `when: {optimizer: sgd}` or `{optimizer: [sgd, adamw]}`."""
+    when = axis.get("when") if isinstance(axis, Mapping) else None
+    return all(
+        recipe.get(name) in (wanted if isinstance(wanted, list | tuple) else (wanted,))
+        for name, wanted in (when or {}).items()
+    )
 
 
 def _results(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
@@ -294,6 +303,10 @@ def _results(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
         metrics = event.get("metrics") or {}
         told = [f"{name.replace('_', ' ')} {_metric(name, v)}" for name, v in metrics.items()]
         table.add_row(kind, glyphs.text(f" {glyphs.dot} ".join(told)))
+    entry = state.registered
+    if entry is not None:
+        text = f"{entry.get('name')} version {entry.get('version')}, {entry.get('alias')}: "
+        table.add_row("registered", glyphs.text(_one_line(text + str(entry.get("reason", "")))))
     return table
 
 

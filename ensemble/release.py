@@ -21,6 +21,7 @@ from ensemble.quantize import parity, quantize_int8, refit_temperature
 from ensemble.student import StudentResult
 from trainables.imageset import ImageSet
 from trainables.losses import Distillation
+from trainables.prediction import evenly_spaced
 from trainables.recipe import Recipe
 from trainables.records import code_version, file_sha256, machine_description
 from trainables.splits import Splits
@@ -128,10 +129,12 @@ def student_facts(folder: Path) -> dict[str, StageFacts]:
 def _with_int8(card: Card, folder: Path, *, images: ImageSet, splits: Splits) -> Card:
     fp32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
+    # Indices ascend, and folders are sorted by class: the first ones would be of one class.
+    chosen = evenly_spaced(len(splits.train), CALIBRATION_IMAGES).numpy()
     quantization = quantize_int8(
         fp32,
         int8,
-        calibration=images.images[splits.train[:CALIBRATION_IMAGES]],
+        calibration=images.images[splits.train[chosen]],
         holdout=holdout,
         labels=labels,
     )

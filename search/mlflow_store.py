@@ -9,7 +9,6 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,8 +17,8 @@ from search.projection import DIGEST, SWEEP, Projection, RunChange
 from trainables.errors import RunError
 from trainables.records import RunFolder
 
-BATCH = 900
-"""Metrics a call; MLflow takes 1,000 things of all kinds."""
+MOST_PARAMS, MOST_METRICS = 100, 800
+"""In a call; MLflow takes 100 parameters, 100 tags, and 1,000 of everything."""
 
 
 @dataclass(slots=True)
@@ -70,19 +69,26 @@ class Store:
         return word
 
     def _log(self, stored: _Stored, change: RunChange) -> None:
-        """Everything but the state; the digest comes last, when the rest has arrived."""
+        """Everything but the state, in as few calls as MLflow allows; its digest comes last."""
         entities = self._mlflow.entities
-        fresh = [item for item in change.params.items() if item[0] not in stored.params]
-        for part in _parts(fresh, 100):
-            params = [entities.Param(name, value) for name, value in part]
-            self._client.log_batch(stored.run_id, params=params)
-            stored.params.update(name for name, _ in part)
-        for points in _parts(change.points, BATCH):
-            metrics = [entities.Metric(*point) for point in points]
-            self._client.log_batch(stored.run_id, metrics=metrics)
-        if change.tags:
-            tags = [entities.RunTag(name, value) for name, value in sorted(change.tags.items())]
-            self._client.log_batch(stored.run_id, tags=tags)
+        params = [
+            entities.Param(name, value)
+            for name, value in change.params.items()
+            if name not in stored.params
+        ]
+        metrics = [entities.Metric(*point) for point in change.points]
+        tags = [entities.RunTag(name, value) for name, value in sorted(change.tags.items())]
+        while params or metrics or tags:
+            last = len(params) <= MOST_PARAMS and len(metrics) <= MOST_METRICS
+            self._client.log_batch(
+                stored.run_id,
+                params=params[:MOST_PARAMS],
+                metrics=metrics[:MOST_METRICS],
+                tags=tags if last else (),
+            )
+            params, metrics = params[MOST_PARAMS:], metrics[MOST_METRICS:]
+            tags = [] if last else tags
+        stored.params.update(change.params)
 
     def _create(self, change: RunChange) -> _Stored:
         tags = {"quorum.id": self._identity, "quorum.run": self._run_name}
@@ -200,16 +206,12 @@ def _experiment_tags(projection: Projection) -> dict[str, str]:
     }
 
 
-def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 # The mirror tries again by itself, and tells what failed in one line of its own.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }

@@ -39,6 +39,8 @@ class RunState:
         """The last sweep_ended of each kind."""
         self.results: dict[str, Event] = {}
         """The last result of each kind."""
+        self.registered: Event | None = None
+        """The last entry in the registry."""
         self.started: float | None = None
         self.resumes: set[float] = set()
         self.last_time = -math.inf
@@ -201,6 +203,7 @@ class RunState:
         trial = self._trial(event, time)
         attempt = int(event.get("attempt", 1))
         if attempt >= trial.attempt:
+            trial.last_step = None
             trial.attempt = attempt
             trial.number = event.get("number", trial.number)
             trial.recipe = event.get("recipe", trial.recipe)
@@ -210,20 +213,17 @@ class RunState:
         trial = self._trial(event, time)
         attempt = int(event.get("attempt", 2))
         trial.retries[attempt] = str(event.get("reason", ""))
+        trial.last_step = None
         trial.attempt = max(trial.attempt, attempt)
 
     def _epoch(self, event: Event, time: float) -> None:
-        known = self.trials.get(str(event.get("trial", "")))
-        before = known.seen if known is not None else -math.inf
         trial = self._trial(event, time)
         step = int(event.get("step", 0))
         if step in trial.steps:
             return
         trial.steps.add(step)
         score = Score(_number(event.get("val_nll")), _number(event.get("val_accuracy")))
-        if step == trial.step + 1 and before >= self._halted and before > -math.inf:
-            seconds, steps = self.paces[trial.kind]
-            self.paces[trial.kind] = (seconds + max(0.0, time - before), steps + 1)
+        self._observe(trial, time, _number(event.get("seconds")))
         if step > trial.step:
             trial.step, trial.last = step, score
             trial.epoch = int(event.get("epoch", step))
@@ -232,6 +232,19 @@ class RunState:
         trial.best_val_accuracy = _better(trial.best_val_accuracy, score.val_accuracy, max)
         if event.get("rung") is not None:
             self._scored(trial, int(event["rung"]), score)
+
+    def _observe(self, trial: TrialState, time: float, seconds: float | None) -> None:
+        """Add a step to the pace: the time since the trial's last one, overheads included.
+
+        The first step of an attempt counts with its own seconds: before it a worker may have
+        started, which takes long and comes once.
+        """
+        last, trial.last_step = trial.last_step, time
+        if last is not None and last >= self._halted:
+            seconds = max(0.0, time - last)
+        if seconds is not None:
+            spent, steps = self.paces[trial.kind]
+            self.paces[trial.kind] = (spent + seconds, steps + 1)
 
     def _scored(self, trial: TrialState, rung: int, score: Score) -> None:
         if rung not in trial.decisions:
@@ -284,6 +297,10 @@ class RunState:
         if kind not in self.results or time >= self.results[kind]["time"]:
             self.results[kind] = {**event, "time": time}
 
+    def _registration(self, event: Event, time: float) -> None:
+        if self.registered is None or time >= self.registered["time"]:
+            self.registered = {**event, "time": time}
+
 
 def _rank(trial: TrialState) -> tuple[float, float, str]:
     """Sorts the best first: the highest rung, then the lowest val_nll there."""
@@ -322,4 +339,5 @@ _HANDLERS = {
     "sweep_ended": RunState._sweep_ended,
     "stage": RunState._stage,
     "result": RunState._result,
+    "registered": RunState._registration,
 }

@@ -92,6 +92,14 @@ class Projection:
         over = not self.state.interrupted and not self.state.active
         self._close(SWEEP, "FINISHED" if over else "KILLED", self.state.last_time)
 
+    def latest(self, kind: str) -> str:
+        """The key of the last result of this kind.
+
+        A second one is another run: MLflow does not let the parameters of the first change.
+        """
+        times = self._results.get(kind, ())
+        return kind if len(times) < 2 else f"{kind} ({len(times)})"
+
     def take(self) -> list[RunChange]:
         """What changed since the last call, the sweep before its trials."""
         changes = sorted(self._changes.values(), key=lambda change: change.key)
@@ -187,14 +195,19 @@ class Projection:
             named = {f"ledger_{name}": value for name, value in metrics.items()}
             self._say(SWEEP, time, points=_points(named, time, len(times) - 1))
             return
-        # A second result of a kind is another run: the parameters of the first stand.
-        key = kind if len(times) == 1 else f"{kind} ({len(times)})"
+        key = self.latest(kind)
         stage = self.state.stages["select" if kind == "ensemble" else "distill"]
         begun = stage.started if stage.open and stage.started is not None else time
         self._say(key, begun, params=_flat(event.get("params") or {}),
                   tags={"quorum.kind": kind},
                   points=_points(metrics, time))  # fmt: skip
         self._end(key, "FINISHED", time)
+
+    def _registered(self, event: Event, time: float) -> None:
+        if self.state.registered is not None and time <= self.state.registered["time"]:
+            return
+        tag = f"{event.get('name')} version {event.get('version')}, {event.get('alias')}"
+        self._say(SWEEP, time, tags={"quorum.registered": tag})
 
     def _tally(self, status: str, time: float) -> None:
         """How far the search is, over the number of trials that have ended."""
@@ -296,7 +309,7 @@ def _flat(mapping: Mapping[str, Any]) -> dict[str, str]:
     for name, value in mapping.items():
         if isinstance(value, Mapping):
             flat.update({f"{name}.{key}": _text(item) for key, item in value.items()})
-        elif name not in ("description",) and value is not None:
+        elif name != "description" and value is not None:
             flat[str(name)] = _text(value)
     return flat
 
@@ -329,4 +342,5 @@ _HANDLERS = {
     "sweep_ended": Projection._sweep_ended,
     "stage": Projection._stage,
     "result": Projection._result,
+    "registered": Projection._registered,
 }

@@ -227,7 +227,8 @@ class _Registry:
         return {f"quorum.{key}": str(value) for key, value in told.items() if value is not None}
 
     def _create_version(self, release: Release, tags: dict[str, str]) -> Any:
-        run_id = self._store.run_id(release.stage) or self._store.run_id(SWEEP)
+        key = self._projection.latest(release.stage)
+        run_id = self._store.run_id(key) or self._store.run_id(SWEEP)
         logged = self._client.create_logged_model(
             self._store.experiment_id, name=release.stage, source_run_id=run_id,
             tags=tags, params={"image_size": str(release.image_size)}, model_type="classifier",

@@ -39,6 +39,9 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
+"""What ray.init sets in the environment of its own accord."""
+
 QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
 
 _TOKEN = secrets.token_hex(32)
@@ -94,8 +97,7 @@ def usable_cores() -> int:
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables for this process and those it starts, and put the old ones back."""
-    # Ray itself sets RAY_AUTH_MODE, which must not outlive the session either.
-    old = {key: os.environ.get(key) for key in (*values, "RAY_AUTH_MODE")}
+    old = {key: os.environ.get(key) for key in (*values, *SET_BY_RAY)}
     os.environ.update(values)
     try:
         yield

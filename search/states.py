@@ -70,6 +70,8 @@ class TrialState:
     whole_schedule: bool = False
     seen: float = -math.inf
     """Time of its last event."""
+    last_step: float | None = None
+    """When it last reported in this attempt."""
 
     @property
     def rung(self) -> int | None:

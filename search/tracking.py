@@ -4,8 +4,9 @@ The mirror works on a thread of its own and owes nobody anything: events go into
 spool, every two seconds what came is written in batches, and whatever fails is made good by
 folding the journal again, later or by `sync`. A sweep never waits for it or fails with it.
 
-Cost of its first use, two cores: 4 s of CPU to import MLflow and 3 s to create a sqlite
-store (1.5 s to open one); then 12 µs a metric, so 0.4 s for 33,000.
+Cost, measured on two cores that other work kept busy: 7 s of CPU once (4 to import MLflow,
+3 to create a sqlite store), then 60 ms a trial of 70 metrics (500 trials: 29 s); `handle`
+takes 1 µs, 0.4 ms at worst (n = 5,909).
 """
 
 import fcntl
@@ -81,6 +82,8 @@ def sync(folder: RunFolder, uri: str | None = None) -> SyncSummary:
         try:
             store = Store(uri, folder, projection)
             done = [store.write(change) for change in changes]
+        except RunError:
+            raise
         except Exception as error:
             raise RunError(
                 f"MLflow at {without_password(uri)} cannot be written: {in_short(error)}; the "
@@ -117,47 +120,47 @@ class MlflowMirror:
         self._spool: deque[Mapping[str, Any]] = deque()
         self._projection = Projection()
         self._store: Store | None = None
+        self._handed = 0
+        self._written = 0
+        """Of the events handed over, those that MLflow has."""
         self._behind = True
+        """The journal has to be folded again; the spool does not hold all that is missing."""
         self._failures = 0
+        """Since the store last answered."""
         self._retry_at = 0.0
+        self._told = False
         self._alone = False
-        self._closing = threading.Event()
         self._guard = threading.Lock()
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def handle(self, event: Mapping[str, Any]) -> None:
         """Take a journalled event, to be written soon."""
         try:
-            if len(self._spool) >= self._capacity:
-                self._behind = True
-            else:
-                self._spool.append(event)
-            if self._thread is None:
-                self._start()
+            with self._guard:  # never held for longer than it takes to copy the spool
+                self._handed += 1
+                if len(self._spool) < self._capacity:
+                    self._spool.append(event)
+                else:
+                    self._behind = True
+                if self._thread is None and not self._closing.is_set():
+                    self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+                    self._thread.start()
         except Exception:
-            self._behind = True
-            logger.warning("the MLflow mirror cannot start; `quorum sync` mends it", exc_info=True)
-
-    def _start(self) -> None:
-        with self._guard:
-            if self._thread is None and not self._closing.is_set():
-                thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-                thread.start()
-                self._thread = thread
+            logger.warning("the MLflow mirror is off; `quorum sync` mends it", exc_info=True)
 
     @property
     def lagging(self) -> bool:
         """MLflow lacks something that was handed over."""
-        return self._thread is not None and (self._behind or bool(self._spool))
+        return self._written < self._handed
 
     def close(self, timeout: float = CLOSE_SECONDS) -> bool:
         """Write what is left, for `timeout` seconds at most; whether all of it arrived."""
         self._closing.set()
-        if self._thread is None:
-            return True
-        # Nobody should wait at the end for a server that has not answered so far.
-        self._thread.join(min(timeout, 5.0) if self._failures else timeout)
-        if self._thread.is_alive() or self.lagging:
+        if self._thread is not None:
+            # Nobody should wait at the end for a store that does not answer.
+            self._thread.join(min(timeout, 5.0) if self._failures else timeout)
+        if self._thread is not None and (self._thread.is_alive() or self.lagging):
             logger.warning(
                 "MLflow at %s lacks a part of this run; `quorum sync %s` brings it up to date",
                 without_password(self.uri), self._folder.root,
@@ -180,43 +183,50 @@ class MlflowMirror:
             self._round(stack, last=True)
 
     def _round(self, stack: ExitStack, *, last: bool = False) -> None:
-        if self._behind and time.monotonic() < self._retry_at and not last:
+        if self._failures and time.monotonic() < self._retry_at and not last:
             return
         try:
             if not self._alone:
                 stack.enter_context(_mirroring(self._folder))
                 self._alone = True
-            if self._behind or self._store is None:
-                self._catch_up()
-            self._drain()
+            handed = self._catch_up() if self._behind or self._store is None else self._drain()
             if last:
                 self._projection.close()
             assert self._store is not None
             for change in self._projection.take():
                 self._store.write(change)
-            self._failures = 0
+            self._written = handed
         except Exception as error:
             self._failed(error)
 
-    def _catch_up(self) -> None:
+    def _catch_up(self) -> int:
         """Start again from the journal, which has all that the spool has, and more."""
-        self._spool.clear()
-        self._behind = False
+        with self._guard:
+            handed = self._handed
+            self._spool.clear()
+            self._behind = False
         self._projection = Projection()
         for event in read_events(self._folder.journal):
             self._projection.apply(event)
         self._store = Store(self.uri, self._folder, self._projection)
+        self._failures = 0
+        return handed
 
-    def _drain(self) -> None:
-        while self._spool:
-            self._projection.apply(self._spool.popleft())
+    def _drain(self) -> int:
+        with self._guard:
+            handed, events = self._handed, list(self._spool)
+            self._spool.clear()
+        for event in events:
+            self._projection.apply(event)
+        return handed
 
     def _failed(self, error: Exception) -> None:
-        self._behind = True
         first, longest = RETRY_SECONDS
+        self._behind = True
         self._retry_at = time.monotonic() + min(longest, first * 2**self._failures)
         self._failures += 1
-        if self._failures == 1:
+        if not self._told:
+            self._told = True
             logger.warning(
                 "MLflow at %s cannot be written (%s); the run goes on, and its view is mended "
                 "later or by `quorum sync %s`",

@@ -115,6 +115,8 @@ def synthetic_chain(*, start: float, seconds: float = 4.0) -> Iterator[Event]:
         if stage == "ledger":
             yield _result("ledger", clock, {"released": True},
                           {"student_int8_accuracy": 0.944, "ensemble_accuracy": 0.955})  # fmt: skip
+            yield {"event": "registered", "time": clock, "name": "quorum-digits", "version": 1,
+                   "alias": "champion", "reason": "the first that its gates released"}  # fmt: skip
         yield _stage(stage, "finished", clock, 1.0)
 
 

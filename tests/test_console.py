@@ -70,6 +70,7 @@ def test_the_end_shows_all_stages_and_results() -> None:
     assert "finished" in text
     assert "✓ sweep  ✓ seeds  ✓ select  ✓ distill  ✓ ledger  ✓ report" in text
     assert "ensemble        holdout accuracy 95.7% · holdout nll 0.151" in text
+    assert "registered      quorum-digits version 1, champion: the first that its gates" in text
     length = clock(EVENTS[-1]["time"] - EVENTS[0]["time"])
     assert text.splitlines()[0] == f"quorum digits-1 · {length} · finished"  # the clock stops
 
@@ -111,6 +112,7 @@ def test_a_screen_of_24_lines_holds_many_trials_at_once() -> None:
 def test_names_of_hyperparameters_are_left_out_where_the_value_tells() -> None:
     space = {
         "width": {}, "activation": {}, "attention": {}, "lr": {"when": {"optimizer": "sgd"}},
+        "depth": {"when": {"activation": ["relu", "silu"]}},
     }  # fmt: skip
     recipe = {"width": 32, "activation": "gelu", "attention": "none", "lr": 0.1, "depth": 2}
     assert hyperparameters(recipe, space) == "width 32, gelu, attention none"

@@ -40,7 +40,7 @@ OWNERS = {
         "trainables.snapshot",
     },
     "onnxruntime": {"ensemble.onnx_model", "ensemble.quantize"},
-    "onnx": {"ensemble.export", "ensemble.quantize"},
+    "onnx": {"ensemble.export"},
 }
 
 

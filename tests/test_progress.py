@@ -35,6 +35,7 @@ def snapshot(state: RunState) -> dict[str, Any]:
         "running": state.running,
         "ends": state.ends,
         "results": state.results,
+        "registered": state.registered,
         "last_time": state.last_time,
     }  # fmt: skip
 
@@ -48,7 +49,8 @@ def epoch(
     trial: str, time: float, step: int, val_nll: float | None = 1.0, rung: int | None = None
 ) -> Event:
     return {"event": "epoch", "time": time, "trial": trial, "step": step, "epoch": step,
-            "phase": "trunk", "rung": rung, "val_nll": val_nll, "val_accuracy": 0.5}  # fmt: skip
+            "phase": "trunk", "rung": rung, "val_nll": val_nll, "val_accuracy": 0.5,
+            "seconds": 3.0}  # fmt: skip
 
 
 def run_started(time: float = 0.0, **spec: Any) -> Event:
@@ -127,10 +129,12 @@ def test_an_interrupted_trial_waits_until_it_is_taken_up_again() -> None:
     state.apply(started("t0000", 1001, attempt=2))
     assert state.status(state.trials["t0000"]) == "running"
     assert state.trials["t0000"].attempt == 2
-    # The pause is neither work nor the pace of a step.
+    # Neither the pause nor the start of a worker is work or the pace of a step.
     assert state.elapsed(1003) == pytest.approx(12 + 3)
-    state.apply(epoch("t0000", 1011, 2))
-    assert state.seconds_per_step() == pytest.approx(10.0)
+    state.apply(epoch("t0000", 1061, 2))
+    assert state.seconds_per_step() == pytest.approx(3.0)
+    state.apply(epoch("t0000", 1070, 3))
+    assert state.seconds_per_step() == pytest.approx((3 + 3 + 9) / 3)
 
 
 def test_a_killed_run_leaves_its_trials_pending_after_the_resume() -> None:
@@ -197,13 +201,13 @@ def test_nothing_is_forecast_without_evidence() -> None:
 
 
 def test_one_trial_at_an_even_pace_is_forecast_exactly() -> None:
-    """One rung, one trial, 2 seconds a step: nothing is left to chance."""
+    """One rung, one trial, 3 seconds a step: nothing is left to chance."""
     state = RunState.from_events([run_started(0, trials=1, rungs=[9]), started("t0000", 0)])
     for step in range(1, 6):
-        state.apply(epoch("t0000", 2.0 * step, step))
-    assert seconds_left(state, 10.0) == pytest.approx(8.0)
-    assert seconds_left(state, 11.0) == pytest.approx(7.0)
-    assert seconds_left(state, 99.0) == pytest.approx(6.0)  # a late report is not counted twice
+        state.apply(epoch("t0000", 40 + 3.0 * step, step))
+    assert seconds_left(state, 55.0) == pytest.approx(12.0)
+    assert seconds_left(state, 56.0) == pytest.approx(11.0)
+    assert seconds_left(state, 99.0) == pytest.approx(9.0)  # a late report is not counted twice
 
 
 def test_seeds_are_forecast_by_their_own_count_and_schedule() -> None:

@@ -75,6 +75,7 @@ def test_the_sweep_tells_its_specification_its_best_and_the_ledger() -> None:
     assert parent.params["space.width"] == "type int, low 16, high 48, step 16"
     assert parent.params["rungs"] == "3, 9, 27"
     assert parent.tags["quorum.split_id"] == "5f3b6c9d"
+    assert parent.tags["quorum.registered"] == "quorum-digits version 1, champion"
     assert parent.tags["quorum.sizes"] == "train 400, val 400, holdout 400, test 597"
     points = {(point.name, point.step): point.value for point in parent.points}
     assert points["ledger_ensemble_accuracy", 0] == 0.955

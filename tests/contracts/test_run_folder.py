@@ -13,7 +13,9 @@ import yaml
 import pipeline
 from ensemble.onnx_model import OnnxClassifier
 from search.journal import read_events
+from search.spec import spec_of_run
 from trainables.datasets import load_dataset
+from trainables.records import RunFolder
 from trainables.splits import make_splits
 
 pytestmark = pytest.mark.slow
@@ -165,10 +167,9 @@ def test_the_csv_has_the_same_rows(root: Path) -> None:
 
 def test_the_student_is_what_the_ledger_says(root: Path) -> None:
     """The released files alone, run again on raw pixels, give the stored predictions."""
-    spec = yaml.safe_load((root / "sweep.yaml").read_text())
-    images = load_dataset(pipeline.spec_of_run(pipeline.RunFolder(root)).dataset)
-    assert spec["dataset"]["name"] == images.name
-    splits = make_splits(images, pipeline.spec_of_run(pipeline.RunFolder(root)).splits)
+    spec = spec_of_run(RunFolder(root))
+    images = load_dataset(spec.dataset)
+    splits = make_splits(images, spec.splits)
     with np.load(root / "ledger" / "test_logprobs.npz", allow_pickle=False) as arrays:
         for stage, name in (("student_fp32", "model.onnx"), ("student_int8", "model.int8.onnx")):
             found = OnnxClassifier(root / "student" / name).log_probs(images.images[splits.test])
