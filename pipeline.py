@@ -178,7 +178,7 @@ def _search(this: Run, *, trials: int | None, address: str | None, seeds: bool =
         "on_event": this.tell,
     }
     with ray_session(address=address, folder=this.folder.root):
-        with this.stage("sweep"):
+        with this.stage("sweep", trials=trials or this.spec.trials):
             deadline = this.deadline(SHARES["sweep"] if seeds else 1.0)
             run_sweep(
                 this.spec, this.folder, this.journal, trials=trials, deadline=deadline, **common

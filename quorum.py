@@ -337,7 +337,8 @@ def _print_status(folder: "RunFolder") -> None:
     from search.progress import RunState
 
     state = RunState.from_events(read_events(folder.journal))
-    _console().print(render(state, time.time()))
+    console = _console()
+    console.print(render(state, time.time(), console.width, height=console.height))
 
 
 def _print_outcome(outcome: "Outcome") -> None:
@@ -381,3 +382,7 @@ class _Version(argparse.Action):
 
         print(f"quorum {version('quorum-ensembles')}")
         parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

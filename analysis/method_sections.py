@@ -86,19 +86,17 @@ def reproduction_section(facts: RunFacts) -> Block:
     """The commands that make it again, and where it ran."""
     machine = facts.started.get("machine") or (facts.ledger or {}).get("machine") or {}
     run = f"runs/{facts.name}"
-    replayed = facts.best.trial if facts.best else "TRIAL"
     stages = ", ".join(f"{name} {duration(t)}" for name, t in facts.stage_seconds.items())
     return section(
         "How to make it again",
         _commands(
             (f"quorum run {run}/sweep.yaml --name again", "the whole chain"),
-            (f"quorum replay {run} {replayed}", "train a trial again from its record"),
             (f"quorum report {run}", "this report"),
             (f"quorum predict {run} IMAGE", "ask the student"),
         ),
         text(
-            "Every trial's recipe, seed, split and numerics stand in its start.json; a replay on "
-            "the same kind of CPU ends in the same weights, bit for bit."
+            "Every trial's recipe, seed, split and numerics stand in its start.json: trained again "
+            "on the same kind of CPU, it ends in the same weights, bit for bit."
         ),
         pairs(
             (

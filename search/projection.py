@@ -304,11 +304,11 @@ def _points(values: Mapping[str, Any], time: float, step: int = 0) -> list[Point
 
 
 def _flat(mapping: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters: one level of names joined by a dot, everything else as text."""
-    flat = {}
+    """Parameters: one level of names joined by a dot, the rest as text; nothing for null."""
+    flat: dict[str, str] = {}
     for name, value in mapping.items():
         if isinstance(value, Mapping):
-            flat.update({f"{name}.{key}": _text(item) for key, item in value.items()})
+            flat |= {f"{name}.{k}": _text(item) for k, item in value.items() if item is not None}
         elif name != "description" and value is not None:
             flat[str(name)] = _text(value)
     return flat

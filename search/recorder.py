@@ -146,6 +146,15 @@ class Recorder:
 
     def settle(self) -> None:
         """Finish what an earlier process had decided but not brought to its end."""
+        self.safely(self._settle, None)
+
+    def tidy(self) -> None:
+        """Leave no checkpoints but those that unfinished trials go on from."""
+        every = self.history.trials.values()
+        keep = {_folder(p) for trial in every if not trial.status for _, p in trial.checkpoints}
+        self.storage.prune(keep)
+
+    def _settle(self) -> None:
         for trial in self.history.unfinished(self.kind):
             folder = self.folder.trial(trial.trial)
             if (folder / "record.json").exists():
@@ -154,21 +163,20 @@ class Recorder:
                 self._finish(trial)
         self.tidy()
 
-    def tidy(self) -> None:
-        """Leave no checkpoints but those that unfinished trials go on from."""
-        every = self.history.trials.values()
-        sessions = {path.split("/")[0] for trial in every for _, path in trial.checkpoints}
-        keep = {_folder(p) for trial in every if not trial.status for _, p in trial.checkpoints}
-        self.storage.prune(sorted(sessions), keep)
-
     def safely(self, action: Callable[[], R], default: R) -> R:
-        """Keep an exception as the sweep's error instead of raising it into Tune."""
+        """Keep an exception as the sweep's error instead of raising it into Tune.
+
+        Nothing is done after an error: what happens then is for the resumed sweep.
+        """
+        if self.error is not None:
+            return default
         try:
             return action()
+        except OSError as error:
+            self.error = unwritable(self.folder, error)
         except Exception as error:
-            log.debug("the bookkeeping failed", exc_info=True)
-            self.error = self.error or error
-            return default
+            self.error = error
+        return default
 
     def _decide(self, trial: str, result: Mapping[str, Any]) -> bool:
         self._epoch(trial, result)
@@ -236,11 +244,8 @@ class Recorder:
         status, reason = verdict
         scored = [p for step, p in trial.checkpoints if step == trial.rung_steps[trial.rung]]
         for path in reversed(scored):
-            try:
-                params = self.storage.hand_over(path, self.folder.trial(trial.trial))
-            except RunError as error:
-                log.warning("%s cannot hand over: %s", trial.trial, error)
-            else:
+            params = self.storage.hand_over(path, self.folder.trial(trial.trial))
+            if params is not None:
                 self._end(trial.trial, status, reason, params=params)
                 return True
         return False
@@ -257,7 +262,8 @@ class Recorder:
         if decision is None or decision.action == "continue":
             return None
         value = trial.scores[rung]["val_nll"]
-        return "pruned", f"val_nll {value:.4f} is above the cutoff {decision.cutoff:.4f} at {rung}"
+        cutoff = decision.cutoff
+        return "pruned", f"val_nll {value:.4f} missed the cutoff {cutoff:.4f} of rung {rung}"
 
     def _end(
         self,
@@ -315,6 +321,13 @@ def reason_of(traceback: str) -> str:
     if not lines:
         return "no reason given"
     return (lines[-1] if "ray::" in lines[0] else lines[0])[:300]
+
+
+def unwritable(folder: RunFolder, error: OSError) -> RunError:
+    """What to tell a person whose disk is full or gone."""
+    return RunError(
+        f"{folder.root}: {error}; what it holds is whole: mend it, then go on with --resume"
+    )
 
 
 def _line(error: Exception) -> str:

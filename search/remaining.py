@@ -8,8 +8,8 @@ in the mean. The trials of a kind end after
 
 where the second term is the tail, in which the last trial runs alone. Over 40 simulated
 sweeps each (η = 3, rungs 3/9/27), the error as a share of the whole sweep has the mean and
-the 90th percentile of its size: 24 trials on 2 slots 0.00 and 0.34 at a quarter of the
-time, 0.02 and 0.22 at a half; 200 trials on 8 slots −0.08 and 0.23, −0.07 and 0.17.
+the 90th percentile of its size: 24 trials on 2 slots −0.01 and 0.34 at a quarter of the
+time, 0.02 and 0.22 at a half; 200 trials on 8 slots −0.09 and 0.24, −0.07 and 0.18.
 """
 
 import math

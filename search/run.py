@@ -148,13 +148,16 @@ class Run:
                 log.exception("an observer failed on %s", event.get("event"))
 
     @contextmanager
-    def stage(self, name: str, detail: str = "") -> Iterator[Callable[[float, str], None]]:
-        """Announce a stage's start and end; hands out a function to report progress with."""
+    def stage(self, name: str, **about: Any) -> Iterator[Callable[[float, str], None]]:
+        """Announce a stage's start and end; hands out a function to report progress with.
+
+        `about` is what else the event of the start tells.
+        """
 
         def progress(fraction: float, detail: str = "") -> None:
             self._stage(name, "progress", fraction, detail)
 
-        self._stage(name, "started", 0.0, detail)
+        self._stage(name, "started", 0.0, "", **about)
         yield progress
         self._stage(name, "finished", 1.0, "")
 
@@ -169,7 +172,7 @@ class Run:
             for event in self.journal.events
         )
 
-    def _stage(self, name: str, status: str, fraction: float, detail: str) -> None:
+    def _stage(self, name: str, status: str, fraction: float, detail: str, **about: Any) -> None:
         self.emit(
             {
                 "event": "stage",
@@ -177,6 +180,7 @@ class Run:
                 "status": status,
                 "fraction": fraction,
                 "detail": detail,
+                **about,
             }
         )
 

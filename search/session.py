@@ -18,6 +18,7 @@ import ray
 from ray._private import services
 
 import trainables
+from trainables.recipe import Numerics
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ ENVIRONMENT = {
 
 SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 """What ray.init sets in the environment of its own accord."""
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
 
@@ -90,8 +93,34 @@ def ray_session(
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may run on, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or `max`
+        return cores
+
+
+def trial_shares(concurrent: int | None, numerics: Numerics) -> tuple[int, dict[str, float]]:
+    """How many trials at a time on this Ray, and what each occupies of cores and GPUs.
+
+    Without `concurrent`: as many as there are GPUs for trials on GPUs, else as fit by
+    their threads.
+    """
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cores, gpus = there.get("CPU", 1.0), there.get("GPU", 0.0)
+    on_gpu = numerics.device.startswith("cuda")
+    count = concurrent or max(1, int(gpus if on_gpu else cores // numerics.threads))
+    shares = {"CPU": _share(cores / count, most=numerics.threads)}
+    if on_gpu:
+        shares["GPU"] = _share(gpus / count, most=1)
+    return count, shares
+
+
+def _share(each: float, *, most: int) -> float:
+    """Ray takes whole numbers, or fractions below one."""
+    return float(min(most, int(each))) if each >= 1 else int(each * 1000) / 1000
 
 
 @contextmanager

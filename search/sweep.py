@@ -19,9 +19,10 @@ from search.handover import Storage
 from search.history import Kind
 from search.hooks import RETRIES, Deadline, Hooks, trial_name
 from search.journal import Journal
-from search.recorder import Recorder
+from search.recorder import Recorder, unwritable
 from search.sampler import FixedTrials, OptunaSampler, Suggestion
 from search.scheduler import Asha, TuneAsha
+from search.session import trial_shares
 from search.space import Space
 from search.spec import SweepSpec
 from trainables.datasets import ImageSet
@@ -94,7 +95,7 @@ def run_sweep(
         numerics=numerics,
         rungs=spec.rungs,
         deadline=deadline,
-        storage=_storage(storage, folder),
+        storage=_storage(storage, folder, journal),
         cache=cache,
         trainer=trainer,
     )
@@ -147,7 +148,7 @@ def run_seeds(
         numerics=numerics,
         rungs=spec.rungs[-1:],
         deadline=deadline,
-        storage=_storage(storage, folder),
+        storage=_storage(storage, folder, journal),
         cache=cache,
         trainer=trainer,
     )
@@ -218,7 +219,7 @@ class _Work:
             "cache": None if self.cache is None else str(self.cache),
             "folder": str(Path.cwd()),
             "trainer": self.trainer,
-            "resources": _resources(self.spec, self.numerics)[1],
+            "resources": trial_shares(self.spec.concurrent, self.numerics)[1],
         }
         about = {"machine": machine_description(), "code_version": code_version()}
 
@@ -259,11 +260,13 @@ def _run(work: _Work, recorder: Recorder, source: FixedTrials) -> SweepOutcome:
     began = time.time()
     kind = recorder.kind
     try:
-        if source.more:
+        if source.more and recorder.error is None:
             _fit(work, recorder, source)
     except KeyboardInterrupt:
         _announce(recorder, "interrupted")
         raise
+    except OSError as error:
+        raise unwritable(work.folder, error) from error
     if recorder.error is not None:
         raise recorder.error
     count = {
@@ -303,7 +306,7 @@ def _fit(work: _Work, recorder: Recorder, source: FixedTrials) -> None:
         num_samples=-1,
         search_alg=source,
         scheduler=TuneAsha(recorder.decide),
-        max_concurrent_trials=_resources(work.spec, work.numerics)[0],
+        max_concurrent_trials=trial_shares(work.spec.concurrent, work.numerics)[0],
         reuse_actors=True,
         trial_name_creator=trial_name,
         trial_dirname_creator=trial_name,
@@ -317,23 +320,7 @@ def _fit(work: _Work, recorder: Recorder, source: FixedTrials) -> None:
     recorder.tidy()
 
 
-def _storage(root: str | None, folder: RunFolder) -> Storage:
-    return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}")
-
-
-def _resources(spec: SweepSpec, numerics: Numerics) -> tuple[int, dict[str, float]]:
-    """How many trials at a time, and what each occupies: its share of cores and GPUs."""
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cores, gpus = there.get("CPU", 1.0), there.get("GPU", 0.0)
-    on_gpu = numerics.device.startswith("cuda")
-    usual = gpus if on_gpu else cores // numerics.threads
-    concurrent = spec.concurrent or max(1, int(usual))
-    share = {"CPU": _share(cores / concurrent, most=numerics.threads)}
-    if on_gpu:
-        share["GPU"] = _share(gpus / concurrent, most=1)
-    return concurrent, share
-
-
-def _share(each: float, *, most: int) -> float:
-    """Ray takes whole numbers, or fractions below one."""
-    return float(min(most, int(each))) if each >= 1 else int(each * 1000) / 1000
+def _storage(root: str | None, folder: RunFolder, journal: Journal) -> Storage:
+    """The run's own folder: other runs of its name may share the root."""
+    born = int(journal.events[0]["time"]) if journal.events else 0
+    return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}-{born}")
