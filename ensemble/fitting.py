@@ -20,11 +20,12 @@ run, so the lower mean decides.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from ensemble.diversity import near_duplicates
 from ensemble.pool import Pool
 from ensemble.selection import select_greedy
 from ensemble.voting import weighted_vote
@@ -34,6 +35,7 @@ from trainables.metrics import (
     TEMPERATURES,
     apply_temperature,
     fit_temperature,
+    label_smoothing,
     nll_per_example,
 )
 from trainables.seeds import numpy_generator
@@ -171,23 +173,24 @@ def _options(view: View, *, members: int, seed: int) -> tuple[tuple[int, ...], d
     """Members in the order of their choice, and the weights that each use of them comes to.
 
     Members are chosen greedily or, where that is better, by rank. Equal shares go to the
-    first of them, to as many as give the lowest NLL after calibration: greedy selection may
-    take one member 38 times and another twice, and equal shares for both would undo its
-    work; or one member 40 times, and miss what calibrated averages gain. `seeds for NAME`
-    are as many seeds as NAME has members, or all there are.
+    first of them: to as many as have a calibrated NLL within one paired standard error of
+    the lowest, for of averages that the examples cannot tell apart the larger has the
+    smaller variance elsewhere. Not to all, for greedy selection may take one member 38
+    times and another twice, and equal shares for both would undo its work. `seeds for
+    NAME` are as many seeds as NAME has members, or all there are.
     """
     pool_size = view.raw.shape[1]
     ties = numpy_generator(seed, "select", "ties")
     greedy = select_greedy(view.own, rng=ties, cap=members).order
     tried = []
     for order in (greedy, tuple(_ranked(view)[:members].tolist())):
-        chosen = tuple(dict.fromkeys(order))
+        chosen = _without_twins(view, tuple(dict.fromkeys(order)))
         for size in range(1, len(chosen) + 1):
             weights = _uniform(np.array(chosen[:size]), pool_size)
             pooled = _pooled(view.pool, view.rows, weights)
-            loss = -np.log(_at_own_temperature(pooled, view.labels)).mean()
-            tried.append((float(loss), order, weights))
-    _, order, uniform = min(tried, key=lambda attempt: attempt[0])
+            losses = -np.log(_at_own_temperature(pooled, view.labels))
+            tried.append((losses, order, weights))
+    order, uniform = _largest_of_the_best(tried)
     options = {"uniform": uniform, "learned": _learned_weights(view, tuple(dict.fromkeys(order)))}
     seeds = _seeds(view.pool)
     if len(seeds):
@@ -195,6 +198,29 @@ def _options(view: View, *, members: int, seed: int) -> tuple[tuple[int, ...], d
             rivals = seeds[: np.count_nonzero(weights)]
             options[f"seeds for {name}"] = _uniform(rivals, pool_size)
     return order, options
+
+
+def _without_twins(view: View, chosen: tuple[int, ...]) -> tuple[int, ...]:
+    """The members chosen, less those that say nearly the same as one chosen before."""
+    pairs = near_duplicates(view.pool.log_probs[np.ix_(chosen, view.rows)])
+    later = {b for _, b in pairs}
+    return tuple(member for place, member in enumerate(chosen) if place not in later)
+
+
+def _largest_of_the_best(
+    tried: list[tuple[Float[np.ndarray, " R"], tuple[int, ...], Weights]],
+) -> tuple[tuple[int, ...], Weights]:
+    """Of the attempts within one paired standard error of the lowest mean loss, the largest."""
+    best = min(tried, key=lambda attempt: float(attempt[0].mean()))[0]
+
+    def rank(attempt: tuple[Float[np.ndarray, " R"], tuple[int, ...], Weights]) -> Any:
+        excess = attempt[0] - best
+        error = excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else 0.0
+        close = bool(excess.mean() <= error)
+        return (close, np.count_nonzero(attempt[2]) if close else 0, -float(excess.mean()))
+
+    _, order, weights = max(tried, key=rank)
+    return order, weights
 
 
 def _learned_weights(view: View, chosen: tuple[int, ...]) -> Weights:
@@ -244,15 +270,18 @@ def _wins(
 def _at_own_temperature(
     log_probs: Float32[np.ndarray, "R K"], labels: Int[np.ndarray, " R"]
 ) -> Float[np.ndarray, " R"]:
-    """Probability of the true class at the temperature with the lowest NLL.
+    """Probability of the true class at the temperature that `fit_temperature` would give.
 
-    Newton's method on 1/T, in which the NLL is convex, in float32 and to four digits: to
+    Newton's method on 1/T, in which the loss is convex, in float32 and to four digits: to
     rank, where `fit_temperature` gives the digits that ship at twenty times the cost.
     """
     # Classes first: sums over a short last axis are several times slower.
     logits = np.maximum(log_probs.T, np.float32(LOG_FLOOR), order="C")
     logits -= logits.max(axis=0)
     true = logits[labels, np.arange(len(labels))].astype(np.float64)
+    smoothing = label_smoothing(len(labels))
+    others = (logits.sum(axis=0, dtype=np.float64) - true) / (len(logits) - 1)
+    target = float(((1 - smoothing) * true + smoothing * others).mean())
     sharpness, sharpest, dullest = 1.0, 1.0 / TEMPERATURES[0], 1.0 / TEMPERATURES[1]
     for _ in range(30):
         masses = np.exp(np.float32(sharpness) * logits)
@@ -261,7 +290,7 @@ def _at_own_temperature(
         means = masses.sum(axis=0) / totals
         masses *= logits
         squares = masses.sum(axis=0) / totals
-        slope = float(means.mean(dtype=np.float64) - true.mean())
+        slope = float(means.mean(dtype=np.float64)) - target
         curvature = max(float((squares - means**2).mean(dtype=np.float64)), 1e-12)
         # Far from the optimum a full step may overshoot, so none goes beyond a factor of 3.
         step = float(np.clip(sharpness - slope / curvature, sharpness / 3, sharpness * 3))

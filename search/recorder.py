@@ -8,7 +8,6 @@ instead, and the sweep winds down and raises it.
 """
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from search.handover import Storage
 from search.history import History, Kind, TrialHistory
 from search.journal import Event, Journal
+from search.reasons import one_line, reason_of, unwritable
 from search.sampler import Suggestion
 from search.scheduler import Asha
 from trainables.errors import RunError
@@ -36,19 +36,10 @@ Observer = Callable[[Event], None]
 R = TypeVar("R")
 
 EPOCH_KEYS = (
-    "step",
-    "epoch",
-    "phase",
-    "rung",
-    "train_loss",
-    "val_nll",
-    "val_accuracy",
-    "temperature",
-    "lr",
-    "seconds",
-    "images_per_second",
-    "peak_memory_bytes",
-)
+    "step", "epoch", "phase", "rung", "train_loss", "val_nll", "val_accuracy", "temperature",
+    "lr", "seconds", "images_per_second", "peak_memory_bytes",
+)  # fmt: skip
+"""What of a worker's result is journalled."""
 KEPT_CHECKPOINTS = 2
 """Of a running trial: the last, and the one before in case the last is damaged."""
 
@@ -95,7 +86,7 @@ class Recorder:
                 log.exception("an observer failed on %s", written["event"])
                 if index not in self._broken:
                     self._broken.add(index)
-                    self.journal.append({"event": "observer_failed", "reason": _line(error)})
+                    self.journal.append({"event": "observer_failed", "reason": one_line(error)})
 
     def started(self, suggestion: Suggestion, start: TrialStart) -> TrialStart:
         """A trial starts, or starts again: then its first start.json is what counts.
@@ -313,25 +304,3 @@ class Recorder:
 def _folder(checkpoint: str) -> str:
     """A trial's folder in one session."""
     return checkpoint.rpartition("/")[0]
-
-
-def reason_of(traceback: str) -> str:
-    """One line that says why: the exception's own, as a rule the last of a traceback."""
-    lines = [line.strip() for line in _ANSI.sub("", traceback).splitlines() if line.strip()]
-    if not lines:
-        return "no reason given"
-    return (lines[-1] if "ray::" in lines[0] else lines[0])[:300]
-
-
-def unwritable(folder: RunFolder, error: OSError) -> RunError:
-    """What to tell a person whose disk is full or gone."""
-    return RunError(
-        f"{folder.root}: {error}; what it holds is whole: mend it, then go on with --resume"
-    )
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")

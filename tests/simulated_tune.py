@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from search.handover import Storage
 from search.hooks import Hooks
 from search.journal import Journal
+from search.launching import Launcher
 from search.recorder import Recorder
 from search.sampler import OptunaSampler, Suggestion
 from search.scheduler import Asha
@@ -110,6 +111,24 @@ class Sweep:
             observers=[self.seen.append],
         )
         self.recorder.settle()
+        self.recorder.tidy()
+        self.launcher = Launcher(
+            spec=spec,
+            images=IMAGES,
+            splits=SPLITS,
+            numerics=Numerics(),
+            rungs=spec.rungs,
+            recorder=self.recorder,
+            deadline=None,
+            shared={
+                "images": IMAGES,
+                "splits": SPLITS,
+                "cache": None,
+                "trainer": TRAINER,
+                "resources": {"CPU": 1},
+            },
+            about={"machine": {}, "code_version": "0"},
+        )
         base = spec.base_recipe()
         self.source = OptunaSampler(
             Space.from_mapping(spec.space, base=base),
@@ -120,7 +139,7 @@ class Sweep:
             seed=spec.seed,
             study="simulated",
             path=folder.optuna,
-            launch=self._launch,
+            launch=self.launcher.launch,
         )
         self.recorder.observe(self.source.observe)
 
@@ -133,11 +152,6 @@ class Sweep:
                 raise self.recorder.error
         self.recorder.tidy()
         self.journal.close()
-
-    def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
-        start = self.recorder.started(suggestion, start_of(suggestion, self.spec.rungs))
-        found = [path for path in suggestion.checkpoints if self.storage.holds(path)]
-        return config_of(start, resume_from=tuple(self.storage.uri(path) for path in found))
 
     def _run_trial(self, config: dict[str, Any], hooks: Hooks) -> None:
         trial: Any = SimpleNamespace(config=config, last_result={}, error_file="", max_failures=0)

@@ -177,7 +177,8 @@ def test_a_perfect_pool() -> None:
     selection = decide(pool)
     dump_json(selection)
     assert selection["metrics"]["holdout"]["accuracy"] == 1.0
-    assert selection["metrics"]["holdout"]["nll"] < 1e-5
+    # Thirty examples without an error do not show that there is none.
+    assert 0.01 < selection["metrics"]["holdout"]["nll"] < 0.1
 
 
 def test_a_pool_of_votes(tmp_path: Path) -> None:

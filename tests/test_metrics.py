@@ -88,7 +88,9 @@ def test_a_perfect_prediction() -> None:
     assert accuracy(logp, labels) == balanced_accuracy(logp, labels) == macro_f1(logp, labels) == 1
     assert nll(logp, labels) == brier(logp, labels) == ece(logp, labels) == 0
     assert ece_null(logp, rng=np.random.default_rng(0)) == 0
-    assert fit_temperature(logp, labels) == 0.05
+    # With two classes apart by a margin a and ε = 1/(N + 2), T = a / log((1 − ε)/ε).
+    sure = np.log(np.array([[0.9, 0.1]] * 8, np.float32))
+    assert fit_temperature(sure, np.zeros(8, int)) == pytest.approx(1.0, rel=1e-5)
 
 
 def test_minus_infinity_costs_the_floor() -> None:
@@ -183,7 +185,9 @@ def test_no_temperature_is_better(case: Problem) -> None:
 
     def loss(temperature: float) -> float:
         scaled = log_softmax(np.maximum(logp, LOG_FLOOR).astype(np.float64) / temperature, axis=1)
-        return float(-scaled[np.arange(len(labels)), labels].mean())
+        targets = np.full(scaled.shape, 1 / (len(labels) + 2) / (scaled.shape[1] - 1))
+        targets[np.arange(len(labels)), labels] = 1 - 1 / (len(labels) + 2)
+        return float(-(targets * scaled).sum(axis=1).mean())
 
     best = fit_temperature(logp, labels)
     assert 0.05 <= best <= 20
@@ -196,11 +200,15 @@ def test_uniform_predictions_keep_their_temperature() -> None:
 
 @pytest.mark.parametrize("right", [0.6, 0.75, 0.9])
 def test_the_temperature_of_a_constant_margin(right: float) -> None:
-    """With two classes and logits (a, 0) right in a share p, T = a / log(p / (1 − p))."""
+    """With two classes and logits (a, 0), T = a / log(q / (1 − q)), where q is the share that
+    is right, p, after smoothing: (1 − ε)p + ε(1 − p).
+    """
     margin, n = 2.0, 20
     logp = log_softmax(np.tile([[margin, 0.0]], (n, 1)), axis=1).astype(np.float32)
     labels = (np.arange(n) >= right * n).astype(np.int64)
-    expected = margin / np.log(right / (1 - right))
+    smoothing = 1 / (n + 2)
+    share = (1 - smoothing) * right + smoothing * (1 - right)
+    expected = margin / np.log(share / (1 - share))
     assert fit_temperature(logp, labels) == pytest.approx(expected, rel=1e-5)
 
 

@@ -141,27 +141,30 @@ def test_a_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_no_space_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def full(_: object) -> int:
+    def status(_: object) -> int:
+        """Stand in for the real command."""
         raise OSError(28, "No space left on device", "runs/mine/journal.jsonl")
 
-    monkeypatch.setattr(quorum, "status", full)
+    monkeypatch.setattr(quorum, "status", status)
     assert "no space left" in fails(capsys, "status", "mine")
 
 
 def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_: object) -> int:
+    def status(_: object) -> int:
+        """Stand in for the real command."""
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(quorum, "status", interrupted)
+    monkeypatch.setattr(quorum, "status", status)
     assert quorum.main(["status", "mine"]) == 130
     assert "--resume" in capsys.readouterr().err
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: object) -> int:
+    def status(_: object) -> int:
+        """Stand in for the real command."""
         raise KeyError("ours")
 
-    monkeypatch.setattr(quorum, "status", broken)
+    monkeypatch.setattr(quorum, "status", status)
     with pytest.raises(KeyError, match="ours"):
         quorum.main(["status", "mine"])
 

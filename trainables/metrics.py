@@ -116,18 +116,24 @@ def ece_null(
 
 
 def fit_temperature(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The T in TEMPERATURES at which log_softmax(logp / T) has the lowest NLL.
+    """The T in TEMPERATURES at which log_softmax(logp / T) has the lowest smoothed NLL.
 
-    The NLL is convex in 1/T (Guo et al., 2017), so its minimum is found within bounds over
-    log T; where every example is right, or none better than chance, it is a bound.
+    Each label counts 1 − ε for its class and ε spread over the others, ε = 1/(N + 2), as in
+    Platt (1999): without that, a model that happens to be right on all N examples would be
+    sharpened without end, and a single error elsewhere would cost it dearly. The loss is
+    convex in 1/T (Guo et al., 2017), so its minimum is found within bounds over log T.
     Predictions with NaN, which no temperature mends, keep T = 1.
     """
     _check(logp, labels)
     floored = _floored(logp)
     rows = np.arange(len(labels))
+    smoothing = label_smoothing(len(labels))
 
     def loss(temperature: float) -> float:
-        return float(-log_softmax(floored / temperature, axis=1)[rows, labels].mean())
+        log_probs = log_softmax(floored / temperature, axis=1)
+        true = log_probs[rows, labels]
+        others = (log_probs.sum(axis=1) - true) / (logp.shape[1] - 1)
+        return float(-((1 - smoothing) * true + smoothing * others).mean())
 
     if np.isnan(loss(1.0)):
         return 1.0
@@ -140,6 +146,11 @@ def fit_temperature(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"
     )
     # Of equals the first: 1 where all predictions are uniform, a bound where it is reached.
     return min((1.0, *TEMPERATURES, float(np.exp(found.x))), key=loss)
+
+
+def label_smoothing(examples: int) -> float:
+    """The mass that `fit_temperature` takes from each label: that of one error among N + 2."""
+    return 1.0 / (examples + 2)
 
 
 def apply_temperature(

@@ -1,0 +1,32 @@
+"""Why something failed, in one line."""
+
+import re
+
+from trainables.errors import RunError
+from trainables.records import RunFolder
+
+MOST = 300
+"""Characters of a reason."""
+
+
+def reason_of(traceback: str) -> str:
+    """The exception's own line: the last of a worker's traceback, the first of Ray's news."""
+    lines = [line.strip() for line in _ANSI.sub("", traceback).splitlines() if line.strip()]
+    if not lines:
+        return "no reason given"
+    return (lines[-1] if "ray::" in lines[0] else lines[0])[:MOST]
+
+
+def one_line(error: Exception) -> str:
+    """An exception's type and the first line of its message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:MOST]
+
+
+def unwritable(folder: RunFolder, error: OSError) -> RunError:
+    """What to tell a person whose disk is full or gone."""
+    return RunError(
+        f"{folder.root}: {error}; what it holds is whole: mend it, then go on with --resume"
+    )
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
