@@ -349,10 +349,19 @@ def _print_outcome(outcome: "Outcome") -> None:
     for table in (ledger_table(ledger), differences_table(ledger), gates_table(ledger)):
         console.print(table)
     folder = outcome.folder
+    programs = Path(sys.executable).parent
+    store = f"--backend-store-uri {outcome.tracking_uri}"
     say = functools.partial(console.print, soft_wrap=True, highlight=False)
-    say(f"[bold]report[/]   {folder.report}")
-    say(f"[bold]student[/]  {folder.student}    quorum predict {folder.root} IMAGE")
-    say(f"[bold]trials[/]   mlflow ui --host 127.0.0.1 --backend-store-uri {outcome.tracking_uri}")
+    say(f"[bold]report[/]   {_near(folder.report)}")
+    say(f"[bold]student[/]  {_near(folder.student)}")
+    say(f"         {_near(programs / 'quorum')} predict {_near(folder.root)} IMAGE")
+    say("[bold]trials[/]   in the MLflow UI, view “Trials, best first”:")
+    say(f"         {_near(programs / 'mlflow')} ui --host 127.0.0.1 {store}")
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _users_mistake(error: BaseException) -> str | None:

@@ -202,7 +202,7 @@ def _options(view: View, *, members: int, seed: int) -> tuple[tuple[int, ...], d
 
 def _without_twins(view: View, chosen: tuple[int, ...]) -> tuple[int, ...]:
     """The members chosen, less those that say nearly the same as one chosen before."""
-    pairs = near_duplicates(view.pool.log_probs[np.ix_(chosen, view.rows)])
+    pairs = near_duplicates(view.pool.log_probs[np.ix_(np.array(chosen), view.rows)])
     later = {b for _, b in pairs}
     return tuple(member for place, member in enumerate(chosen) if place not in later)
 

@@ -150,8 +150,10 @@ class Recorder:
             folder = self.folder.trial(trial.trial)
             if (folder / "record.json").exists():
                 self._announce(read_record(folder / "record.json"), traceback=None)
-            else:
-                self._finish(trial)
+            elif self._verdict(trial) is not None and not self._finish(trial):
+                # Scored again from an earlier checkpoint: it must not train on past its end.
+                scored = trial.rung_steps[trial.rung or 0]
+                trial.checkpoints = [c for c in trial.checkpoints if c[0] < scored]
         self.tidy()
 
     def safely(self, action: Callable[[], R], default: R) -> R:

@@ -148,8 +148,8 @@ class Sweep:
         hooks = Hooks(self.recorder)
         while (config := self.source.suggest("any")) != Searcher.FINISHED:
             self._run_trial(config, hooks)
-            if self.recorder.error is not None:
-                raise self.recorder.error
+        if self.recorder.error is not None:
+            raise self.recorder.error
         self.recorder.tidy()
         self.journal.close()
 

@@ -1,0 +1,56 @@
+"""A cluster loses a node: its trials go on elsewhere, and the cluster is left running."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from search.journal import read_events
+from search.session import ray_session
+from tests.drive_sweep import spec_of, sweep
+
+ROOT = Path(__file__).parent.parent.parent
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_trials_of_a_lost_node_go_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a cluster, installing the code on every node is the cluster's affair.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster: Any = Cluster(initialize_head=True, head_node_args=NODE)
+    other = cluster.add_node(**NODE)
+    journal = tmp_path / "journal.jsonl"
+
+    def lose_the_node() -> None:
+        until = time.monotonic() + 300
+        while time.monotonic() < until:
+            time.sleep(0.1)
+            told = read_events(journal) if journal.exists() else []
+            if len({event["trial"] for event in told if event["event"] == "epoch"}) == 2:
+                break
+        cluster.remove_node(other, allow_graceful=False)
+
+    thread = threading.Thread(target=lose_the_node)
+    thread.start()
+    try:
+        with ray_session(address=cluster.address, folder=tmp_path):
+            outcome = sweep(tmp_path, spec_of(trials=4, concurrent=2, milliseconds=400))
+        assert not ray.is_initialized()
+        assert len(cluster.list_all_nodes()) == 1
+    finally:
+        thread.join()
+        cluster.shutdown()
+    assert (outcome.reason, outcome.failed, outcome.unfinished) == ("finished", 0, 0)
+    events = read_events(journal)
+    retried = [event["trial"] for event in events if event["event"] == "trial_retried"]
+    assert len(retried) == 1
+    epochs = [(e["trial"], e["step"]) for e in events if e["event"] == "epoch"]
+    assert len(set(epochs)) == len(epochs)
