@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except KeyboardInterrupt:
-        _complain("stopped; what was finished is kept, and --resume goes on from there")
+        again = "the same command" if options.command is demo else "--resume"
+        _complain(f"stopped; what was finished is kept, and {again} goes on from there")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
