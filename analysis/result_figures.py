@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from analysis.formats import duration, file_size, percent, signed
@@ -137,6 +137,8 @@ def _forest(axes: Axes, differences: Sequence[Row], metric: str, *, named: bool)
         if metric in LOWER_IS_BETTER
         else "points (right of 0: better)"
     )
+    # A label at the very edge would stand out of the figure.
+    axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     grid(axes, "x")
 

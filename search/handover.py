@@ -92,7 +92,11 @@ class Storage:
 
     def _inside(self, path: str) -> list[str]:
         filesystem, target = self._find(path)
-        found = filesystem.get_file_info(FileSelector(target, allow_not_found=True))
+        try:
+            found = filesystem.get_file_info(FileSelector(target, allow_not_found=True))
+        except (OSError, pyarrow.ArrowException) as error:
+            log.warning("%s cannot be listed: %s", self.uri(path), error)
+            return []
         return [f"{path}{info.base_name}" for info in found]
 
     def _find(self, path: str) -> tuple[FileSystem, str]:

@@ -4,8 +4,8 @@ A process can die at any byte. The last line may then be torn: without its newli
 JSON. Readers leave it out and the next writer cuts it off. Damage anywhere else is no
 accident of a crash and is an error that names the line.
 
-Appending costs 0.2 ms, fsync included (virtual disk, median of 2,000 epoch events), so
-every event is synced by itself.
+Appending costs 0.2 ms on an idle virtual disk and 2 ms on a busy one, fsync included
+(medians of 2,000 epoch events), so every event is synced by itself.
 """
 
 import fcntl

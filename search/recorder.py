@@ -9,7 +9,6 @@ instead, and the sweep winds down and raises it.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, TypeVar
 
 from search.handover import Storage
@@ -154,7 +153,6 @@ class Recorder:
                 # Scored again from an earlier checkpoint: it must not train on past its end.
                 scored = trial.rung_steps[trial.rung or 0]
                 trial.checkpoints = [c for c in trial.checkpoints if c[0] < scored]
-        self.tidy()
 
     def safely(self, action: Callable[[], R], default: R) -> R:
         """Keep an exception as the sweep's error instead of raising it into Tune.
@@ -193,7 +191,7 @@ class Recorder:
 
     def _save(self, trial: str, step: int, path: str) -> None:
         self.emit({"event": "checkpoint", "trial": trial, "step": step, "path": path})
-        for _, old in self.history.trials[trial].checkpoints[:-KEPT_CHECKPOINTS]:
+        for _, old in self.history.trials[trial].checkpoints[:-KEPT_CHECKPOINTS][-1:]:
             self.storage.remove(old)
 
     def _retry(self, name: str, reason: str) -> None:
@@ -289,14 +287,8 @@ class Recorder:
 
     def _announce(self, record: TrialRecord, *, traceback: str | None) -> None:
         kept = ("trial", "kind", "status", "reason", "seconds", "steps", "rung", "whole_schedule")
-        values = {field.name: getattr(record, field.name) for field in fields(record)}
-        self.emit(
-            {
-                "event": "trial_ended",
-                **{key: values[key] for key in kept},
-                "traceback": traceback,
-            }
-        )
+        told = {key: getattr(record, key) for key in kept}
+        self.emit({"event": "trial_ended", **told, "traceback": traceback})
 
     def _clear(self, trial: TrialHistory) -> None:
         for folder in {_folder(path) for _, path in trial.checkpoints}:

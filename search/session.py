@@ -16,8 +16,10 @@ from pathlib import Path
 
 import ray
 from ray._private import services
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 import trainables
+from trainables.errors import RunError
 from trainables.recipe import Numerics
 
 log = logging.getLogger(__name__)
@@ -47,9 +49,6 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
 
-_TOKEN = secrets.token_hex(32)
-"""Ray reads the token once a process, so every private session here has the same."""
-
 
 @contextmanager
 def ray_session(
@@ -67,6 +66,9 @@ def ray_session(
     that runs already and is left running. A Ray that the caller has started is used and
     left alone. `folder` (the run's) is the working directory that workers inherit.
     `object_store_bytes` is at least 80 MB.
+
+    Raises:
+        RunError: there is no cluster at `address`.
     """
     if ray.is_initialized():
         with _environment(ENVIRONMENT), _quiet():
@@ -74,8 +76,9 @@ def ray_session(
         return
     local = address is None
     away = nullcontext() if folder is None else chdir(folder)
-    with _environment({**ENVIRONMENT, **_python_path(), **(_token() if local else {})}), _quiet():
-        with away, _loopback() if local else nullcontext():
+    values = {**ENVIRONMENT, **_python_path(), **(_token() if local else {})}
+    with _own_authentication(), _environment(values), _quiet():
+        with away, _loopback() if local else _found(address):
             ray.init(
                 address="local" if local else address,
                 include_dashboard=False if local else None,
@@ -140,11 +143,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Only errors of Ray's own loggers; ours say what matters."""
+    """Silence Ray's own loggers: what fails is journalled, and ours say it in a line."""
     loggers = [logging.getLogger(name) for name in QUIET]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -167,11 +170,36 @@ def _loopback() -> Iterator[None]:
         services.resolve_ip_for_localhost = resolve
 
 
+@contextmanager
+def _found(address: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"no Ray cluster at {address!r} ({reason}); start one with `ray up cluster.yaml`, "
+            "or leave out --address"
+        ) from None
+
+
 def _token() -> dict[str, str]:
     """A token for Ray's authentication, which would else write one to the user's home."""
     if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         return {}
-    return {"RAY_AUTH_TOKEN": _TOKEN}
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+@contextmanager
+def _own_authentication() -> Iterator[None]:
+    """Let Ray read mode and token from the environment anew afterwards: it caches both.
+
+    A cluster that this process joins later would else be met with those of this session.
+    """
+    try:
+        yield
+    finally:
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _python_path() -> dict[str, str]:

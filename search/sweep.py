@@ -275,7 +275,7 @@ def _announce(recorder: Recorder, reason: str) -> None:
 
 
 def _storage(root: str | None, folder: RunFolder, journal: Journal) -> Storage:
-    """The run's own folder: other runs of its name may share the root."""
+    """A folder of the run's own: below a shared root, named after it and its birth."""
     born = int(journal.events[0]["time"]) if journal.events else 0
     return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}-{born}")
 

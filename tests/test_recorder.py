@@ -211,3 +211,15 @@ def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert usable_cores() == cores
     monkeypatch.setattr(session, "CPU_QUOTA", tmp_path / "none")
     assert usable_cores() == 64
+
+
+def test_a_missing_cluster_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("Could not find any running Ray instance.\nPlease …")
+
+    monkeypatch.setattr("search.session.ray.init", init)
+    with (
+        pytest.raises(RunError, match=r"no Ray cluster at 'auto' \(Could not find .*; start one"),
+        session.ray_session(address="auto"),
+    ):
+        pass

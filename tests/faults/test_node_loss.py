@@ -1,7 +1,6 @@
 """A cluster loses a node: its trials go on elsewhere, and the cluster is left running."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,20 @@ def test_trials_of_a_lost_node_go_on_elsewhere(
     # On a cluster, installing the code on every node is the cluster's affair.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster: Any = Cluster(initialize_head=True, head_node_args=NODE)
-    other = cluster.add_node(**NODE)
-    journal = tmp_path / "journal.jsonl"
+    journal, over = tmp_path / "journal.jsonl", threading.Event()
 
     def lose_the_node() -> None:
-        until = time.monotonic() + 300
-        while time.monotonic() < until:
-            time.sleep(0.1)
+        while not over.wait(0.1):
             told = read_events(journal) if journal.exists() else []
             if len({event["trial"] for event in told if event["event"] == "epoch"}) == 2:
                 break
         cluster.remove_node(other, allow_graceful=False)
 
+    # What a private session leaves behind in the process must not meet the cluster.
+    with ray_session(cpus=1, folder=tmp_path):
+        assert ray.is_initialized()
+    cluster: Any = Cluster(initialize_head=True, head_node_args=NODE)
+    other = cluster.add_node(**NODE)
     thread = threading.Thread(target=lose_the_node)
     thread.start()
     try:
@@ -46,6 +46,7 @@ def test_trials_of_a_lost_node_go_on_elsewhere(
         assert not ray.is_initialized()
         assert len(cluster.list_all_nodes()) == 1
     finally:
+        over.set()
         thread.join()
         cluster.shutdown()
     assert (outcome.reason, outcome.failed, outcome.unfinished) == ("finished", 0, 0)
