@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   quorum demo                                     see the whole chain, in minutes
-  quorum run images --data photos/ --time-budget 2h
-  quorum status images                            from another terminal
+  quorum run my.yaml --data photos/ --time-budget 2h
+  quorum status my                                from another terminal
   quorum select pool.npz --members 5 --out picked/
-  quorum predict runs/images photo.jpg
+  quorum predict runs/my photo.jpg
 """
 
 
