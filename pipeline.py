@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.run import Observer, Run, usable_cores
+from search.run import Observer, Run
 from search.spec import SweepSpec, spec_of_run
 from trainables.errors import RunError
 from trainables.recipe import Recipe
@@ -248,6 +248,7 @@ def _distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
         this.skip("distill")
         return
     from ensemble import judging, release, teaching
+    from search.session import usable_cores
     from trainables.losses import Distillation
 
     with this.stage("distill") as progress, _trainers(this, workers) as train:

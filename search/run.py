@@ -6,7 +6,6 @@ live display, the MLflow mirror), who cannot stop it.
 
 import io
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -227,8 +226,3 @@ class Run:
                 **about,
             }
         )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

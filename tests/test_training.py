@@ -351,6 +351,14 @@ def test_a_trials_weights_are_loaded_as_they_were_scored(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded, training.log_probs(SPLITS.holdout))
 
 
+def test_equal_nets_get_equal_files(tmp_path: Path) -> None:
+    write_trial(tmp_path, Recipe(**EVERYTHING))
+    model = load_trained(tmp_path)
+    for number in range(8):
+        save_weights(model, tmp_path / str(number))
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(8)}) == 1
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     write_trial(tmp_path / "a", Recipe(**EVERYTHING))
     write_trial(tmp_path / "b", Recipe(**{**EVERYTHING, "width": 4}))

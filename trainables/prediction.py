@@ -3,6 +3,7 @@
 Axes: N images, S×S pixels, K classes, B images of a batch.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -168,8 +169,10 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write a net's parameters and buffers as safetensors, whole or not at all."""
     if not isinstance(model, Classifier):
         raise TypeError(f"save_weights takes a Classifier, got {type(model).__name__}")
-    shape = {"classes": str(model.classes), "image_size": str(model.image_size)}
-    write_bytes_atomically(Path(path), tensors_to_bytes(model.state_dict(), shape))
+    # One key: safetensors writes several in no fixed order, and equal nets get equal checksums.
+    shape = json.dumps({"classes": model.classes, "image_size": model.image_size})
+    data = tensors_to_bytes(model.state_dict(), {"shape": shape})
+    write_bytes_atomically(Path(path), data)
 
 
 def load_trained(trial_folder: str | Path) -> Classifier:
@@ -191,13 +194,12 @@ def load_trained(trial_folder: str | Path) -> Classifier:
             raise RunError(
                 f"{path} differs from its record's checksum; restore it or drop the trial"
             )
-    tensors, shape = bytes_to_tensors(data, where=str(path))
+    tensors, metadata = bytes_to_tensors(data, where=str(path))
     try:
-        model = empty_model(
-            recipe, classes=int(shape["classes"]), image_size=int(shape["image_size"])
-        )
+        shape = json.loads(metadata["shape"])
+        model = empty_model(recipe, classes=shape["classes"], image_size=shape["image_size"])
         model.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{path} does not fit the recipe of its start.json: {reason}") from None
     return model.eval()
