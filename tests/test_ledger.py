@@ -142,7 +142,7 @@ class TestRows:
         with np.errstate(divide="ignore"):
             log_probs = np.log(np.eye(3, dtype=np.float32)[np.arange(30) % 3])
         wrong = Predictions(labels=(np.arange(30) + 1) % 3, stages={"ensemble": log_probs})
-        dump_json({"rows": ledger_rows(wrong, {})})
+        assert '"nll": 16.1' in dump_json({"rows": ledger_rows(wrong, {})})
 
     @pytest.mark.parametrize(
         ("stages", "message"),
