@@ -2,17 +2,27 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trainables.datacache import cached_images, locked
+from trainables.datacache import _shorten, cached_images, keep_images, kept_images, locked
+from trainables.decoding import Decoding
 from trainables.errors import DataError
 from trainables.imageset import Contents, ImageSet, Source
+from trainables.pixels import Decoded
+
+ROOT = Path(__file__).parent.parent
 
 
 class Folder:
@@ -27,32 +37,34 @@ class Folder:
 
     def source(self) -> Source:
         files = tuple(sorted(self.root.iterdir()))
-        return Source(kind="test", name="test", root=self.root, files=files, read=self.read)
+        return Source(
+            kind="test", name="test", root=self.root, files=files, read=self.read,
+            short_sides=lambda: [6],
+        )  # fmt: skip
 
-    def read(self, image_size: int | None) -> Contents:
+    def read(self, size: int) -> Contents:
         self.decoded += 1
         with (self.root.parent / "decoded.log").open("a") as log:
             log.write(f"{os.getpid()}\n")
-        size = image_size or 6
         return Contents(
-            image_size=size,
             labels=np.arange(12) % 3,
             class_names=("x", "y", "z"),
-            is_test=np.arange(12) >= 9,
+            is_test=np.arange(12) >= 6,
             groups=tuple("pq" * 6),
             batches=self.batches(size),
         )
 
-    def batches(self, size: int) -> Iterator[np.ndarray]:
+    def batches(self, size: int) -> Iterator[Decoded]:
         time.sleep(self.seconds)
         for i in range(4):
             if i == self.fail_at:
                 raise DataError("image 9 cannot be read")
-            yield np.full((3, size, size, 3), 10 * i, np.uint8)
+            yield Decoded(images=np.full((3, size, size, 3), 10 * i, np.uint8), broken={})
 
 
-def get(folder: Folder, cache: Path, image_size: int | None = None) -> ImageSet:
-    return cached_images(folder.source(), image_size=image_size, cache=cache)
+def get(folder: Folder, cache: Path, image_size: int = 6, **options: Any) -> ImageSet:
+    how = Decoding(image_size=image_size, **options)
+    return cached_images(folder.source(), how, cache=cache)
 
 
 @pytest.fixture
@@ -73,7 +85,7 @@ def test_the_second_time_nothing_is_decoded(folder: Folder, cache: Path) -> None
     assert first.labels.tolist() == [0, 1, 2] * 4
     assert first.class_names == ("x", "y", "z")
     assert second.is_test is not None
-    assert second.is_test.sum() == 3
+    assert second.is_test.sum() == 6
     assert second.groups == tuple("pq" * 6)
     assert second.fingerprint == first.fingerprint
 
@@ -165,7 +177,7 @@ def test_of_several_processes_one_decodes(folder: Folder, cache: Path, tmp_path:
 
 def _die_decoding(root: Path, cache: Path) -> None:
     class Dying(Folder):
-        def batches(self, size: int) -> Iterator[np.ndarray]:
+        def batches(self, size: int) -> Iterator[Decoded]:
             yield from [*super().batches(size)][:2]
             os._exit(9)
 
@@ -216,27 +228,22 @@ def test_a_full_disk_is_one_clear_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(DataError, match=r"No space left on device; set QUORUM_CACHE"):
+    with pytest.raises(
+        DataError, match=r"No space left on device for .* GB of .*; set QUORUM_CACHE"
+    ):
         get(folder, cache)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
-
-
-def test_a_vanished_file_is_named(folder: Folder, cache: Path) -> None:
-    source = folder.source()
-    (folder.root / "b").unlink()
-    with pytest.raises(DataError, match="source/b cannot be read"):
-        cached_images(source, image_size=None, cache=cache)
 
 
 def test_where_the_cache_lies(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "named"))
-    cached_images(folder.source(), image_size=None, cache=None)
+    cached_images(folder.source(), Decoding(image_size=6), cache=None)
     assert any((tmp_path / "named").iterdir())
     monkeypatch.delenv("QUORUM_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    cached_images(folder.source(), image_size=None, cache=None)
+    cached_images(folder.source(), Decoding(image_size=6), cache=None)
     assert any((tmp_path / "home" / ".cache" / "quorum").iterdir())
 
 
@@ -245,3 +252,115 @@ def test_a_lock_is_released_by_an_error(tmp_path: Path) -> None:
         raise KeyError("inside")
     with locked(tmp_path / "lock"):
         assert (tmp_path / "lock").exists()
+
+
+# ------------------------------------------------------------------ what is kept of own data
+
+
+def test_own_images_are_kept_for_other_processes(cache: Path) -> None:
+    images = ImageSet(
+        name="mine",
+        images=np.random.default_rng(0).integers(0, 256, (30, 5, 5, 3), dtype=np.uint8),
+        labels=np.arange(30) % 2,
+        class_names=("a", "b"),
+        groups=tuple("xyz" * 10),
+    )
+    assert kept_images(images.fingerprint, cache=cache) is None
+    for found in (keep_images(images, cache=cache), kept_images(images.fingerprint, cache=cache)):
+        assert found is not None
+        assert isinstance(found.images.base, np.memmap)
+        assert np.array_equal(found.images, images.images)
+        assert (found.name, found.groups) == ("mine", images.groups)
+        assert found.fingerprint == images.fingerprint
+    keep_images(images, cache=cache)
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+
+
+# ------------------------------------------------------------------ what is skipped
+
+
+@given(st.integers(1, 1200), st.data())
+def test_cutting_rows_off_an_array_on_disk(rows: int, data: st.DataObject) -> None:
+    """Whatever the digits of both lengths, the header stays as long as it is."""
+    kept = data.draw(st.integers(1, rows))
+    pixels = np.arange(rows * 12).astype(np.uint8).reshape(rows, 2, 2, 3)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "images.npy", pixels)
+        _shorten(folder, kept)
+        assert np.array_equal(np.load(folder / "images.npy"), pixels[:kept])
+        assert (folder / "images.npy").stat().st_size == 128 + kept * 12
+
+
+def test_what_is_skipped_is_named_on_every_load(folder: Folder, cache: Path) -> None:
+    class Broken(Folder):
+        def batches(self, size: int) -> Iterator[Decoded]:
+            for i, batch in enumerate(super().batches(size)):
+                yield Decoded(images=batch.images, broken={1: f"image {3 * i + 1}"})
+
+    broken = Broken(folder.root)
+    with pytest.raises(DataError, match=r"4 of 12 images cannot be read: image 1, image 4, .*--sk"):
+        get(broken, cache)
+    for _ in range(2):
+        found = get(broken, cache, skip_unreadable=True)
+        assert found.skipped == ("image 1", "image 4", "image 7", "image 10")
+        assert found.labels.tolist() == [0, 2] * 4
+        assert found.images[:, 0, 0, 0].tolist() == [0, 0, 10, 10, 20, 20, 30, 30]
+        assert found.groups == tuple("pp" + "qq" + "pp" + "qq")
+        assert found.is_test is not None
+        assert found.is_test.tolist() == [False] * 4 + [True] * 4
+    assert broken.decoded == 2
+
+
+def test_progress_ends_at_one(folder: Folder, cache: Path) -> None:
+    told: list[tuple[float, str]] = []
+    how = Decoding(image_size=6)
+    cached_images(folder.source(), how, cache=cache, progress=lambda *step: told.append(step))
+    assert [share for share, _ in told] == [0.25, 0.5, 0.75, 1.0]
+    assert told[0][1] == "3 of 12 images decoded"
+
+
+BOUNDED = """
+import sys, resource
+from pathlib import Path
+import numpy as np, torch
+from trainables.datacache import cached_images
+from trainables.decoding import Decoding
+from trainables.imageset import Contents, Source
+from trainables.pixels import Decoded
+from trainables.prediction import PixelSource
+from trainables.recipe import Numerics
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+COUNT, BATCH = 4096, 64
+def read(size):
+    rng = np.random.default_rng(0)
+    shape = (BATCH, size, size, 3)
+    batches = (rng.integers(0, 256, shape, np.uint8) for _ in range(COUNT // BATCH))
+    return Contents(labels=np.arange(COUNT) % 2, class_names=("a", "b"),
+                    batches=(Decoded(images=batch, broken={}) for batch in batches))
+root = Path(sys.argv[1])
+source = Source(kind="test", name="t", root=root, files=(), short_sides=lambda: [128], read=read)
+torch.zeros(8).sum()
+before = anonymous()
+images = cached_images(source, Decoding(image_size=128), cache=root)
+pixels = PixelSource(images.images, np.arange(COUNT), Numerics())
+most = 0
+for start in range(0, COUNT, BATCH):
+    pixels.batch(torch.arange(start, start + BATCH)).mean()
+    most = max(most, anonymous() - before)
+print(images.images.nbytes, most)
+"""
+
+
+@pytest.mark.slow
+def test_a_set_larger_than_the_memory_it_takes(tmp_path: Path) -> None:
+    """201 MB of pixels are decoded, hashed and read for training within 60 MB of memory."""
+    code = [sys.executable, "-c", BOUNDED, str(tmp_path)]
+    result = subprocess.run(code, capture_output=True, text=True, check=True, cwd=ROOT)
+    total, most = map(int, result.stdout.split())
+    assert total == 4096 * 128 * 128 * 3
+    assert most < 60e6

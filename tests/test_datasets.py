@@ -1,9 +1,16 @@
 """The bundled digits, CIFAR-10, folders of images, Parquet, and what identifies them."""
 
+import functools
+import hashlib
+import http.server
 import io
 import json
+import pickle
 import sys
+import tarfile
+import threading
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -17,8 +24,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resize_image
+from trainables.datasets import (
+    DatasetSpec,
+    ImageSet,
+    load_dataset,
+    resize_image,
+    resolve_dataset,
+)
 from trainables.errors import DataError, SpecError
+from trainables.pixels import read_image
 
 
 def pixels(seed: int, size: int = 8) -> np.ndarray:
@@ -263,47 +277,69 @@ def test_cifar10_without_network_says_what_to_do(
     fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path, error: Exception
 ) -> None:
     fake_cifar10.error = error
-    message = "cannot be downloaded .*put the folder cifar-10-batches-py there, or use .*`parquet`"
+    message = "cannot be downloaded .*put cifar-10-python.tar.gz or .* there, or name .*QUORUM_DATA"
     with pytest.raises(DataError, match=message):
         load("cifar10", tmp_path / "data", cache)
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
 @pytest.mark.slow
-def test_torchvisions_cifar10_reads_the_published_layout(
+def test_torchvisions_cifar10_is_downloaded_checked_and_read(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real class on batches of two images each; their checksums are told to it."""
-    import hashlib
-    import pickle
+    """The real class on an archive of batches of ten images, from a server on loopback.
 
+    Its checksums are told to it, as it knows those of the published files.
+    """
     from torchvision.datasets import CIFAR10
 
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
+    source = tmp_path / "server" / "cifar-10-batches-py"
+    source.mkdir(parents=True)
 
     def write(name: str, value: dict[str, Any]) -> str:
         data = pickle.dumps(value)
-        (folder / name).write_bytes(data)
+        (source / name).write_bytes(data)
         return hashlib.md5(data).hexdigest()
 
     def batch(number: int) -> dict[str, Any]:
-        images = np.stack([pixels(2 * number + i, 32) for i in range(2)])
-        return {"data": images.transpose(0, 3, 1, 2).reshape(2, -1), "labels": [number, 9]}
+        images = np.stack([pixels(10 * number + i, 32) for i in range(10)])
+        return {"data": images.transpose(0, 3, 1, 2).reshape(10, -1), "labels": [*range(10)]}
 
     names = [f"data_batch_{i}" for i in range(1, 6)]
     parts = [[name, write(name, batch(i))] for i, name in enumerate(names)]
+    labels = {"label_names": [f"class {i}" for i in range(10)]}
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": write("batches.meta", labels)}
     monkeypatch.setattr(CIFAR10, "train_list", parts)
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", write("test_batch", batch(5))]])
-    labels = {"label_names": [f"class {i}" for i in range(10)]}
-    md5 = write("batches.meta", labels)
-    monkeypatch.setattr(
-        CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5}
-    )
-    found = load("cifar10", tmp_path, cache)
-    assert np.array_equal(found.images, np.stack([pixels(i, 32) for i in range(12)]))
-    assert found.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9, 5, 9]
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    archive = tmp_path / "server" / "cifar.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source, source.name)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    handler = functools.partial(Quiet, directory=str(archive.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = load("cifar10", tmp_path / "here", cache)
+        server.shutdown()
+    assert np.array_equal(found.images, np.stack([pixels(i, 32) for i in range(60)]))
+    assert found.labels.tolist() == [*range(10)] * 6
+    assert found.class_names[3] == "class 3"
     assert found.is_test is not None
-    assert found.is_test.sum() == 2
+    assert found.is_test.sum() == 10
+    (tmp_path / "here" / "cifar-10-python.tar.gz").unlink()
+    assert load("cifar10", tmp_path / "here", tmp_path / "other cache").fingerprint == (
+        found.fingerprint
+    )  # nothing is downloaded that is there
+    (tmp_path / "here" / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"no pickle of ours")
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        load("cifar10", tmp_path / "here", cache)
 
 
 # ------------------------------------------------------------------ folders of images
@@ -323,13 +359,13 @@ def test_classes_in_the_root(tmp_path: Path, cache: Path) -> None:
 
 def test_train_and_val_are_one_pool_and_test_is_test(tmp_path: Path, cache: Path) -> None:
     files = ["train/a/1.png", "train/b/2.png", "val/a/3.png", "valid/b/4.png", "test/a/5.png",
-             "test/b/6.png", "extra/a/7.png"]  # fmt: skip
+             "test/b/6.png", "validation/a/8.png", "extra/a/7.png"]  # fmt: skip
     write_images(tmp_path / "set", files)
     found = load("imagefolder", tmp_path / "set", cache)
     assert found.class_names == ("a", "b")
-    assert len(found) == 6
+    assert len(found) == 7
     assert found.is_test is not None
-    kept = sorted(files[:6])
+    kept = sorted(files[:7])
     assert found.is_test.tolist() == [name.startswith("test") for name in kept]
 
 
@@ -370,7 +406,11 @@ def test_mixed_sizes_are_resized_by_the_one_rule(tmp_path: Path, cache: Path) ->
     [
         ([], "no images in .*set: expected root/CLASS"),
         (["flat.png"], "no images in .*set: expected root/CLASS"),
-        (["only/1.png", "only/2.png"], "only one class in .*set: 'only'"),
+        (["only/1.png", "only/2.png"], "only one class in .*set: 'only'; at least two are needed$"),
+        (
+            ["pets/cat/1.png", "pets/dog/2.png"],
+            "the classes seem to stand in .*set/pets: give that",
+        ),
         (["test/a/1.png", "test/b/2.png"], "images in test only"),
     ],
 )
@@ -392,7 +432,7 @@ def test_unreadable_files_are_named_and_counted(
     write_images(root, ["a/1.png", "b/2.png"])
     for i in range(5):
         (root / "b" / f"bad{i}.png").write_bytes(png(i)[: 40 + 10 * i])
-    message = r"5 of the images cannot be read: b/bad0\.png, b/bad1\.png, b/bad2\.png, …; replace"
+    message = r"5 of 7 images cannot be read: b/bad0\.png, b/bad1\.png, b/bad2\.png, …; replace"
     with pytest.raises(DataError, match=message):
         load("imagefolder", root, cache, image_size)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
@@ -402,7 +442,7 @@ def test_a_folder_without_a_readable_image(tmp_path: Path, cache: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "x.jpg").write_text("text")
-    with pytest.raises(DataError, match=r"none of the 2 images can be read, e\.g\. a/x\.jpg"):
+    with pytest.raises(DataError, match=r"none of 2 images of .*set can be read, e\.g\. x\.jpg"):
         load("imagefolder", tmp_path / "set", cache)
 
 
@@ -491,13 +531,22 @@ def test_a_group_column(tmp_path: Path, cache: Path) -> None:
     assert load("parquet", tmp_path, cache).groups == found.groups
 
 
-def test_the_commonest_size_wins(tmp_path: Path, cache: Path) -> None:
-    seeds, sizes = [0, 1, 2, 3, 4], [6, 12, 12, 20, 20]
+def test_the_size_of_most_images_wins(tmp_path: Path, cache: Path) -> None:
+    seeds, sizes = [0, 1, 2, 3, 4], [6, 12, 12, 20, 12]
     write_parquet(tmp_path / "train.parquet", seeds, [0, 1, 0, 1, 0], sizes=sizes)
     found = load("parquet", tmp_path, cache)
-    assert found.image_size == 12  # of equally common ones the smaller
+    assert found.image_size == 12
     assert np.array_equal(found.images[1], pixels(1, 12))
     assert load("parquet", tmp_path, cache, image_size=10).image_size == 10
+
+
+def test_validation_shards_join_the_pool(tmp_path: Path, cache: Path) -> None:
+    for i, name in enumerate(["train-0", "train-1", "validation-0", "test-0"]):
+        write_parquet(tmp_path / f"{name}.parquet", [2 * i, 2 * i + 1], [0, 1])
+    found = load("parquet", tmp_path, cache)
+    assert np.array_equal(found.images, np.stack([pixels(i) for i in range(8)]))
+    assert found.is_test is not None
+    assert found.is_test.tolist() == [False] * 6 + [True] * 2
 
 
 @pytest.mark.parametrize(
@@ -548,11 +597,11 @@ def test_unreadable_rows_are_named(tmp_path: Path, cache: Path) -> None:
     data = [png(0), b"", None, png(3), b"text"]
     table = pa.table({"img": pa.array(data, pa.binary()), "label": [0, 1, 0, 1, 0]})
     pq.write_table(table, tmp_path / "train.parquet")
-    message = r"3 of the images cannot be read: train\.parquet row 1, .* row 2, .* row 4; replace"
+    message = r"3 of 5 images cannot be read: train\.parquet row 1, .* row 2, .* row 4; replace"
     with pytest.raises(DataError, match=message):
         load("parquet", tmp_path, cache)
     pq.write_table(table.slice(1, 2), tmp_path / "train.parquet")
-    with pytest.raises(DataError, match="none of the images"):
+    with pytest.raises(DataError, match="none of 2 images"):
         load("parquet", tmp_path, cache)
 
 
@@ -564,3 +613,148 @@ def test_a_damaged_page_is_one_clear_error(tmp_path: Path, cache: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match="cannot be read"):
         load("parquet", tmp_path, cache, image_size=8)
+
+
+# ------------------------------------------------------------------ whatever a folder holds
+
+
+def mixed_folder(root: Path) -> list[str]:
+    """A folder of two classes in every mode, kind and size; one file is cut short."""
+    grey = Image.fromarray(pixels(0, 40)).convert("L")
+    deep = Image.fromarray(np.linspace(0, 65535, 30 * 20).astype(np.uint16).reshape(20, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    waves = Image.fromarray(pixels(1, 48)).resize((96, 64))
+    made: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "a/grey.png": (grey, {}),
+        "a/grey and alpha.png": (grey.convert("LA"), {}),
+        "a/palette.png": (waves.convert("P"), {"transparency": 3}),
+        "a/one bit.bmp": (grey.convert("1"), {}),
+        "b/alpha.webp": (waves.convert("RGBA"), {}),
+        "b/cmyk.jpg": (waves.convert("CMYK"), {}),
+        "b/deep.png": (deep, {}),
+        "b/moving.gif": (waves, {"save_all": True, "append_images": [grey.resize((96, 64))]}),
+        "b/turned.JPEG": (waves, {"exif": exif}),
+        "b/cut.jpg": (waves, {}),
+    }
+    for name, (image, options) in made.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(root / name, "JPEG" if name.lower().endswith("jpeg") else None, **options)
+    cut = root / "b" / "cut.jpg"
+    cut.write_bytes(cut.read_bytes()[:-400])
+    return sorted(made)
+
+
+def test_a_folder_of_every_mode_and_size(tmp_path: Path, cache: Path) -> None:
+    root = tmp_path / "mixed"
+    files = mixed_folder(root)
+    spec = DatasetSpec(name="images", path=str(root), image_size=24)
+    with pytest.raises(
+        DataError, match=r"1 of 10 images cannot be read: b/cut\.jpg; replace .*--sk"
+    ):
+        load_dataset(spec, cache=cache)
+    found = load_dataset(replace(spec, skip_unreadable=True), cache=cache)
+    assert found.skipped == ("b/cut.jpg",)
+    files.remove("b/cut.jpg")
+    assert found.labels.tolist() == [name.startswith("b") for name in files]
+    for name, image in zip(files, found.images, strict=True):
+        assert np.array_equal(image, read_image(root / name, 24))  # as `quorum predict` has it
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path, cache: Path) -> None:
+    write_images(tmp_path, ["set/a/1.png", "elsewhere/deep/2.png", "set/b/3.png"])
+    root = tmp_path / "set"
+    (root / "b" / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "b" / "round").symlink_to(root)
+    (root / "a" / "dangling.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"1 of 4 images cannot be read: a/dangling\.png"):
+        load("imagefolder", root, cache)
+    (root / "a" / "dangling.png").unlink()
+    assert load("imagefolder", root, cache).labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["images", "cifar10", "digits"])
+@pytest.mark.parametrize("layout", ["parquet", "folders"])
+def test_what_the_folder_holds_decides(name: str, layout: str, tmp_path: Path, cache: Path) -> None:
+    root = tmp_path / "set"
+    if layout == "parquet":
+        write_parquet(root / "data" / "train-00000-of-00001.parquet", [0, 1], [0, 1])
+    else:
+        write_images(root, ["a/1.png", "b/2.png"])
+    spec = DatasetSpec(name=name, path=str(root))
+    resolved = resolve_dataset(spec)
+    kind = "parquet" if layout == "parquet" else "imagefolder"
+    assert resolved == DatasetSpec(name=kind, path=str(root), image_size=8)
+    assert load_dataset(spec, cache=cache).fingerprint == (
+        load_dataset(resolved, cache=cache).fingerprint
+    )
+    assert not any(path.name.startswith("cifar") for path in root.iterdir())
+    assert resolve_dataset(resolved) == resolved
+
+
+def test_cifar10_may_be_a_folder_of_parquet_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], [0, 1])
+    monkeypatch.setenv("QUORUM_DATA", str(tmp_path))
+    resolved = resolve_dataset(DatasetSpec(name="cifar10"))
+    assert (resolved.name, resolved.path) == ("parquet", str(tmp_path))
+
+
+def test_the_size_may_have_to_be_affordable(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a/1.png", "b/2.png"], size=120)
+    spec = DatasetSpec(name="images", path=str(tmp_path))
+    assert resolve_dataset(spec).image_size == 64
+    assert resolve_dataset(spec, affordable=50).image_size == 48
+    assert resolve_dataset(spec, affordable=128).image_size == 120
+    assert resolve_dataset(replace(spec, image_size=90), affordable=50).image_size == 90
+    assert resolve_dataset(DatasetSpec()) == DatasetSpec()
+
+
+def test_a_folder_that_holds_none(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(
+        DataError, match=r"holds no data set: expected root/CLASS.*train\*\.parquet"
+    ):
+        load("images", tmp_path, cache)
+    with pytest.raises(DataError, match="there is no folder"):
+        load("images", tmp_path / "absent", cache)
+    with pytest.raises(DataError, match=r"images needs a folder: set dataset\.path, or give"):
+        load_dataset(DatasetSpec(name="images"), cache=cache)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.tif").touch()
+    with pytest.raises(DataError, match=r"no images in .*; found 1 \.tif, 1 \.txt"):
+        load("imagefolder", tmp_path, cache)
+
+
+# ------------------------------------------------------------------ classes
+
+
+def test_classes_must_be_the_same_in_test(tmp_path: Path, cache: Path) -> None:
+    names = ["train/a/1.png", "train/b/2.png", "train/c/3.png", "test/a/4.png", "test/b/5.png",
+             "test/d/6.png"]  # fmt: skip
+    write_images(tmp_path, names)
+    message = "different classes: c only in train; d only in test; .*dataset.leave_out"
+    with pytest.raises(DataError, match=message):
+        load("imagefolder", tmp_path, cache)
+    spec = DatasetSpec(name="images", path=str(tmp_path), leave_out=("c", "d"))
+    found = load_dataset(spec, cache=cache)
+    assert found.class_names == ("a", "b")
+    assert found.labels.tolist() == [0, 1, 0, 1]  # in the order of the paths, test first
+    assert np.array_equal(found.images[2], pixels(0))
+
+
+def test_classes_are_numbered_anew_when_one_is_left_out(tmp_path: Path, cache: Path) -> None:
+    write_images(tmp_path, ["a/1.png", "b/2.png", "c/3.png"])
+    spec = DatasetSpec(name="images", path=str(tmp_path), leave_out=("b",))
+    found = load_dataset(spec, cache=cache)
+    assert found.class_names == ("a", "c")
+    assert found.labels.tolist() == [0, 1]
+    with pytest.raises(
+        DataError, match="leave_out names 'dog', which is no class; classes: a, b, c"
+    ):
+        load_dataset(replace(spec, leave_out=("dog",)), cache=cache)
+    with pytest.raises(DataError, match=r"two or more distinct classes, got \['c'\]"):
+        load_dataset(replace(spec, leave_out=("a", "b")), cache=cache)
+    with pytest.raises(SpecError, match="leave_out is for data sets of files, which digits is not"):
+        load_dataset(DatasetSpec(leave_out=("3",)), cache=cache)

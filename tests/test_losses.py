@@ -1,5 +1,7 @@
 """Losses against loops in NumPy, closed forms and torch's own."""
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,13 @@ from scipy.special import log_softmax, softmax
 from torch.nn import functional
 
 from trainables.errors import SpecError
-from trainables.losses import Distillation, cross_entropy, distillation_loss, soft_targets
+from trainables.losses import (
+    Distillation,
+    cross_entropy,
+    distillation_loss,
+    label_weights,
+    soft_targets,
+)
 from trainables.seeds import torch_generator
 
 
@@ -81,3 +89,43 @@ def test_distillation_vanishes_at_the_teacher_and_its_gradient_is_the_textbooks(
 def test_impossible_distillations_are_refused(alpha: float, tau: float, named: str) -> None:
     with pytest.raises(SpecError, match=f"{named} must"):
         Distillation(alpha=alpha, tau=tau)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.sampled_from(["balanced", "sqrt"]))
+def test_class_weights_against_a_loop(labels: list[int], kind: Literal["balanced", "sqrt"]) -> None:
+    found = label_weights(torch.tensor(labels), classes=5, kind=kind)
+    assert found is not None
+    power = 1.0 if kind == "balanced" else 0.5
+    raw = [labels.count(k) ** -power if k in labels else 0.0 for k in range(5)]
+    mean = sum(raw[label] for label in labels) / len(labels)
+    np.testing.assert_allclose(found.numpy(), np.array(raw) / mean, rtol=1e-5)
+    assert float(found[torch.tensor(labels)].mean()) == pytest.approx(1, rel=1e-5)
+
+
+def test_balanced_weights_give_every_class_the_same_share() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    weights = label_weights(labels, classes=3, kind="balanced")
+    assert weights is not None
+    shares = [float(weights[k] * (labels == k).sum()) for k in range(3)]
+    assert shares == pytest.approx([10 / 3] * 3)
+    assert label_weights(labels, classes=3, kind="none") is None
+    even = label_weights(torch.arange(6) % 3, classes=3, kind="balanced")
+    assert even is not None
+    assert even.tolist() == [1, 1, 1]
+
+
+@given(share=st.floats(0, 1, width=32), smoothing=st.floats(0, 0.9))
+def test_a_weighted_loss_mixes_the_weighted_losses(share: float, smoothing: float) -> None:
+    logits, a, b = draw(4, 3), torch.tensor([0, 1, 2, 0]), torch.tensor([1, 1, 0, 2])
+    weights = torch.tensor([0.5, 2.0, 1.25])
+    shares = torch.full((4,), share)
+    options: dict[str, Any] = {"classes": 3, "smoothing": smoothing}
+    found = cross_entropy(logits, soft_targets(a, b, shares, weights=weights, **options))
+    first, second = (
+        functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        for labels in (a, b)
+    )
+    expected = (share * weights[a] * first + (1 - share) * weights[b] * second).mean()
+    assert float(found) == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
+    unweighted = soft_targets(a, b, shares, weights=torch.ones(3), **options)
+    np.testing.assert_allclose(unweighted, soft_targets(a, b, shares, **options), atol=1e-6)

@@ -1,6 +1,7 @@
 """The one rule from any image to RGB pixels."""
 
 import io
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainables.errors import DataError
-from trainables.pixels import decode_batches, read_image, resize_image, short_sides
+from trainables.pixels import (
+    choose_image_size,
+    decode_batches,
+    read_image,
+    resize_image,
+    short_sides,
+)
 
 MODES = (
     "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB",
@@ -168,12 +175,66 @@ def test_batches_come_in_order_from_many_threads() -> None:
     images = [encode(Image.new("RGB", (5, 5), (i, 0, 0))) for i in range(50)]
     named = [(f"row {i}", data) for i, data in enumerate(images)]
     batches = list(decode_batches([named[:20], named[20:]], 5))
-    assert [len(batch) for batch in batches] == [20, 30]
-    assert np.concatenate(batches)[:, 0, 0, 0].tolist() == list(range(50))
+    assert [len(batch.images) for batch in batches] == [20, 30]
+    assert np.concatenate([batch.images for batch in batches])[:, 0, 0, 0].tolist() == list(
+        range(50)
+    )
 
 
-def test_all_unreadable_images_are_counted_and_the_first_named() -> None:
-    good = encode(Image.new("RGB", (5, 5)))
-    batches = [[(f"row {i}", b"broken" if i % 2 else good) for i in range(10)]]
-    with pytest.raises(DataError, match=r"5 of the images cannot be read: row 1, row 3, row 5, …"):
-        list(decode_batches(batches, 5))
+def test_unreadable_images_are_black_and_named() -> None:
+    good = encode(Image.new("RGB", (5, 5), (9, 9, 9)))
+    batch = [(f"row {i}", b"broken" if i % 2 else good) for i in range(5)]
+    (found,) = decode_batches([batch], 5)
+    assert found.broken == {1: "row 1", 3: "row 3"}
+    assert found.images[:, 0, 0, 0].tolist() == [9, 0, 9, 0, 9]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_are_decoded_smaller_and_look_alike(orientation: int) -> None:
+    rng = np.random.default_rng(0)
+    waves = np.cumsum(np.cumsum(rng.normal(size=(480, 640, 3)), axis=0), axis=1)
+    pixels = (127 + 127 * waves / np.abs(waves).max()).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(pixels), "JPEG", quality=95, exif=exif)
+    whole = resize_image(Image.open(io.BytesIO(data)), 32)
+    assert np.abs(read_image(data, 32).astype(int) - whole).max() <= 4
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft(None, (64, 64))
+        assert image.size == (160, 120)  # at ¼, for ⅛ would be below twice the size
+
+
+def slow_size(sides: list[int], affordable: int | None) -> int:
+    """The rule, literally."""
+    largest = (
+        64 if affordable is None else max(multiple for multiple in range(0, affordable + 1, 8))
+    )
+    commonest = max(set(sides), key=sides.count)
+    if sides.count(commonest) > len(sides) / 2:
+        side = commonest
+    else:
+        median = statistics.median(sides)
+        side = min(range(0, 4000, 8), key=lambda multiple: (abs(multiple - median), -multiple))
+    return max(8, min(side, largest))
+
+
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=9), st.none() | st.integers(1, 300))
+def test_the_size_follows_the_rule(sides: list[int], affordable: int | None) -> None:
+    assert choose_image_size(sides, affordable=affordable) == slow_size(sides, affordable)
+
+
+@pytest.mark.parametrize(
+    ("sides", "affordable", "size"),
+    [([28] * 9, None, 28), ([32] * 6 + [64] * 5, None, 32), ([300, 500, 800], None, 64),
+     ([300, 500, 800], 224, 224), ([300, 500, 800], 45, 40), ([3, 3, 4], None, 8),
+     ([32], 20, 16), ([20, 30], None, 24), ([20, 28], 3, 8)],
+)  # fmt: skip
+def test_sizes_worked_out_by_hand(sides: list[int], affordable: int | None, size: int) -> None:
+    assert choose_image_size(sides, affordable=affordable) == size
+
+
+def test_a_size_needs_sides() -> None:
+    with pytest.raises(ValueError, match=r"positive and at least one, got \[\]"):
+        choose_image_size([])
+    with pytest.raises(ValueError, match=r"got \[5, 0\]"):
+        choose_image_size([5, 0])

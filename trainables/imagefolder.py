@@ -1,68 +1,88 @@
-"""Folders of images: `root/{train,val,valid,test}/CLASS/*` or `root/CLASS/*`."""
+"""Folders of images: `root/{train,val,test}/CLASS/*` or `root/CLASS/*`."""
 
-import itertools
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from trainables.errors import DataError
-from trainables.imageset import Contents, Source
+from trainables.imageset import Contents, Source, evenly
 from trainables.pixels import NamedImage, decode_batches, short_sides
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-SPLITS = ("train", "val", "valid", "test")
-LARGEST_DEFAULT = 64
-"""Pixels a side: sets of larger photographs are reduced to this unless told otherwise."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+SPLITS = ("train", "val", "valid", "validation", "test")
 BATCH = 256
+
+_Listed = tuple[str, str, str]
+"""Path below the root, name of the split's folder, name of the class."""
 
 
 def folder_source(root: Path) -> Source:
     """List the images of a folder; nothing is decoded yet.
 
-    `train`, `val` and `valid` are one pool, which `make_splits` divides; `test` is the
-    data set's own test split. Each folder in them (or in `root`) that holds an image, at
-    any depth, is a class. Hidden files and files of other kinds are ignored. The order is
-    that of the relative paths.
+    `train`, `val`, `valid` and `validation` are one pool, which `make_splits` divides;
+    `test` is the data set's own test split, and without it a fifth of the pool becomes it.
+    Each folder in them (or in `root`) that holds an image, at any depth, is a class. Links
+    are followed, once. Hidden files and files of other kinds are ignored; of a GIF the
+    first frame counts. The order is that of the relative paths.
 
     Raises:
         DataError: the folder is missing, or has no images or fewer than two classes.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the images")
-    splits = _split_folders(root)
-    images = [(path, split.name, name) for split in splits for path, name in _images(split)]
-    images.sort(key=lambda image: image[0].relative_to(root).as_posix())
+    images = _listed(root)
     if not images:
         raise DataError(
             f"no images in {root}: expected root/CLASS/* or root/{{train,test}}/CLASS/*, "
-            f"with {', '.join(SUFFIXES)}"
+            f"with {', '.join(SUFFIXES)}{_others(root)}"
         )
     class_names = tuple(sorted({name for _, _, name in images}))
     if len(class_names) < 2:
-        raise DataError(f"only one class in {root}: {class_names[0]!r}; at least two are needed")
-    own_test = splits != [root] and any(split == "test" for _, split, _ in images)
-    if own_test and all(split == "test" for _, split, _ in images):
+        raise DataError(
+            f"only one class in {root}: {class_names[0]!r}; at least two are needed"
+            f"{_deeper(root, class_names[0])}"
+        )
+    is_test = np.array([split == "test" for _, split, _ in images])
+    if is_test.all():
         raise DataError(f"{root} has images in test only; put those to learn from into train")
     index = {name: i for i, name in enumerate(class_names)}
     labels = np.array([index[name] for _, _, name in images], np.int64)
-    is_test = np.array([split == "test" for _, split, _ in images]) if own_test else None
-    named: list[NamedImage] = [(path.relative_to(root).as_posix(), path) for path, _, _ in images]
+    named: list[NamedImage] = [(path, root / path) for path, _, _ in images]
 
-    def read(image_size: int | None) -> Contents:
-        size = image_size or _default_size(named)
+    def read(image_size: int) -> Contents:
         batches = (named[i : i + BATCH] for i in range(0, len(named), BATCH))
         return Contents(
-            image_size=size,
             labels=labels,
             class_names=class_names,
-            is_test=is_test,
-            batches=decode_batches(batches, size),
+            is_test=is_test if is_test.any() else None,
+            batches=decode_batches(batches, image_size),
         )
 
-    files = tuple(path for path, _, _ in images)
-    name = root.resolve().name
-    return Source(kind="imagefolder", name=name, root=root, files=files, read=read)
+    return Source(
+        kind="imagefolder",
+        name=root.resolve().name,
+        root=root,
+        files=tuple(root / path for path, _, _ in images),
+        short_sides=lambda: short_sides(evenly(named)),
+        read=read,
+    )
+
+
+def holds_classes(root: Path) -> bool:
+    """Whether `folder_source` would find an image there."""
+    return any(True for split in _split_folders(root) for _ in _images(split))
+
+
+def _listed(root: Path) -> list[_Listed]:
+    """All images, in the order of their paths below the root."""
+    found: list[_Listed] = []
+    for split in _split_folders(root):
+        name = "" if split == root else split.name
+        found += [(f"{name}/{path}" if name else path, name, c) for path, c in _images(split)]
+    return sorted(found)
 
 
 def _split_folders(root: Path) -> list[Path]:
@@ -71,34 +91,48 @@ def _split_folders(root: Path) -> list[Path]:
     A folder named `train` that holds images but no folders is a class of that name.
     """
     named = [root / name for name in SPLITS if (root / name).is_dir()]
-    return [folder for folder in named if any(_images(folder))] or [root]
+    return [folder for folder in named if any(True for _ in _images(folder))] or [root]
 
 
-def _images(split: Path) -> Iterator[tuple[Path, str]]:
-    for folder in _visible(split):
+def _images(split: Path) -> Iterator[tuple[str, str]]:
+    """Path below the split, and class, of every image."""
+    for folder in _visible(str(split)):
         if folder.is_dir():
-            yield from ((path, folder.name) for path in _below(folder))
+            for path in _below(folder.path, above=(os.path.realpath(split),)):
+                if path.lower().endswith(SUFFIXES):
+                    yield f"{folder.name}/{path}", folder.name
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for path in _visible(folder):
-        if path.is_dir():
-            yield from _below(path)
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
+def _below(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:
+    """Every file, at any depth; a link back to one of the folders `above` is left alone."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for entry in _visible(folder):
+        if entry.is_dir():
+            below = _below(entry.path, above=(*above, real))
+            yield from (f"{entry.name}/{path}" for path in below)
+        else:
+            yield entry.name
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.name.startswith("."))
+def _visible(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _default_size(images: list[NamedImage]) -> int:
-    """The median shorter side, to the nearest multiple of 8, from 8 to LARGEST_DEFAULT."""
-    sides = [side for side in short_sides(images) if side]
-    if not sides:
-        raise DataError(
-            f"none of the {len(images)} images can be read, "
-            f"e.g. {', '.join(name for name, _ in itertools.islice(images, 3))}"
-        )
-    nearest = int(np.median(sides) / 8 + 0.5) * 8
-    return min(max(nearest, 8), LARGEST_DEFAULT)
+def _others(root: Path) -> str:
+    """What there is instead of images, for a message."""
+    kinds = Counter(Path(path).suffix.lower() for path in _below(str(root), above=()))
+    kinds.pop("", None)
+    commonest = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:3]
+    found = ", ".join(f"{count} {kind}" for kind, count in commonest)
+    return f"; found {found}" if found else ""
+
+
+def _deeper(root: Path, name: str) -> str:
+    """A hint where the classes stand one folder lower."""
+    folder = root / name
+    if not folder.is_dir() or len({found for _, found in _images(folder)}) < 2:
+        return ""
+    return f"; the classes seem to stand in {folder}: give that"

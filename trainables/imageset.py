@@ -5,17 +5,23 @@ Axes: N images, S pixels a side, 3 channels (RGB), K classes.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from trainables.errors import DataError
+from trainables.pixels import Decoded
 
 CHUNK_BYTES = 1 << 24
 """Pixels hashed at a time, so that a memory-mapped set need not fit into memory."""
+SAMPLE = 1000
+"""Images that are looked at for a data set's size."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,6 +45,8 @@ class ImageSet:
     """What must not be divided, e.g. a patient; an empty text is an image on its own."""
     fingerprint: str = ""
     """Identifies the content; computed if it is not given."""
+    skipped: tuple[str, ...] = ()
+    """Files (or rows) that cannot be read and were left out; no part of the content."""
 
     def __post_init__(self) -> None:
         """Check every field against the others."""
@@ -66,13 +74,12 @@ class ImageSet:
 class Contents:
     """A data set about to be decoded: all but its pixels, and an iterator over those."""
 
-    image_size: int
     labels: Int64[np.ndarray, " N"]
     class_names: tuple[str, ...]
     is_test: Bool[np.ndarray, " N"] | None = None
     groups: tuple[str, ...] | None = None
-    batches: Iterator[UInt8[np.ndarray, "batch S S 3"]]
-    """All images, in the order of the labels; may raise DataError at its end."""
+    batches: Iterator[Decoded]
+    """All images, in the order of the labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,8 +93,10 @@ class Source:
     root: Path
     files: tuple[Path, ...]
     """Every file that the contents depend on, below `root`."""
-    read: Callable[[int | None], Contents]
-    """Takes the wanted image size; None leaves the choice to the source."""
+    short_sides: Callable[[], list[int]]
+    """The shorter sides of a sample of its images, in pixels; may raise DataError."""
+    read: Callable[[int], Contents]
+    """Takes the wanted image size."""
 
 
 def fingerprint_of(images: ImageSet) -> str:
@@ -109,6 +118,20 @@ def fingerprint_of(images: ImageSet) -> str:
     for start in range(0, len(images), rows):
         digest.update(np.ascontiguousarray(images.images[start : start + rows]).data)
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def evenly(items: Sequence[Item], count: int = SAMPLE) -> list[Item]:
+    """At most `count` of the items, evenly spaced, the first among them."""
+    return (
+        [items[i * len(items) // count] for i in range(count)] if len(items) > count else [*items]
+    )
+
+
+def pixel_digests(images: UInt8[np.ndarray, "N S S 3"]) -> np.ndarray:
+    """16 bytes for each image, dtype V16 [N], equal for images whose pixels are all equal."""
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+    # Not dtype S16, which would drop a final zero byte.
+    return np.array(digests, "V16")
 
 
 def _check_images(images: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Parquet files in the Hugging Face layout: `train*.parquet`, `test*.parquet`."""
 
+import itertools
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainables.errors import DataError
-from trainables.imageset import Contents, Source
+from trainables.imageset import Contents, Source, evenly
 from trainables.pixels import NamedImage, decode_batches, short_sides
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 GROUP_COLUMN = "group"
+POOL = ("train", "val")
+"""How the names of files begin that are divided among train, val and holdout."""
 BATCH = 1024
+SAMPLED_GROUPS, SAMPLED_ROWS = 16, 64
+"""Row groups, and the first rows in each, that are looked at for the size of the images."""
 
 
 def parquet_source(root: Path) -> Source:
@@ -29,26 +33,40 @@ def parquet_source(root: Path) -> Source:
     `bytes` and `path`. The first of `label`, `labels`, `fine_label` has the classes:
     whole numbers, or texts. Names of classes are those of the schema's `huggingface`
     metadata, else the values themselves, in order. A column `group`, if there is one,
-    says which images must not be divided among the splits. Without `image_size`, all
-    images get the commonest shorter side as theirs.
+    says which images must not be divided among the splits.
+
+    `train*` and `val*` (`valid`, `validation`) are one pool, which `make_splits` divides;
+    `test*` is the data set's own test split, and without it a fifth of the pool becomes it.
 
     Raises:
-        DataError: no training file, or (when read) a broken file, a missing column,
-            labels that are empty or out of range, or an image that cannot be decoded.
+        DataError: no training file, or (when read) a broken file, a missing column, or
+            labels that are empty or out of range.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the Parquet files")
-    folders = [folder for folder in (root, root / "data") if any(folder.glob("train*.parquet"))]
-    if not folders:
+    folder = _folder(root)
+    if folder is None:
         raise DataError(f"no train*.parquet in {root} or in its folder data")
-    train, test = (sorted(folders[0].glob(f"{part}*.parquet")) for part in ("train", "test"))
+    pool = [path for part in POOL for path in sorted(folder.glob(f"{part}*.parquet"))]
+    test = sorted(folder.glob("test*.parquet"))
     return Source(
         kind="parquet",
         name=root.resolve().name,
         root=root,
-        files=(*train, *test),
-        read=lambda image_size: _read(root, train, test, image_size),
+        files=(*pool, *test),
+        short_sides=lambda: _sampled_sides(root, (*pool, *test)),
+        read=lambda image_size: _read(root, pool, test, image_size),
     )
+
+
+def holds_parquet(root: Path) -> bool:
+    """Whether `parquet_source` would find a training file there."""
+    return _folder(root) is not None
+
+
+def _folder(root: Path) -> Path | None:
+    found = (folder for folder in (root, root / "data") if any(folder.glob("train*.parquet")))
+    return next(found, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,24 +79,20 @@ class _Columns:
     class_names: tuple[str, ...] | None
 
 
-def _read(
-    root: Path, train: Sequence[Path], test: Sequence[Path], image_size: int | None
-) -> Contents:
-    files = (*train, *test)
+def _read(root: Path, pool: Sequence[Path], test: Sequence[Path], image_size: int) -> Contents:
+    files = (*pool, *test)
     with _clear_errors(root):
         columns = _columns(files[0])
         labels = _values(files, columns.label)
         groups = _groups(files, columns.group)
         test_rows = sum(pq.read_metadata(path).num_rows for path in test)
     class_names, indices = _classes(labels, columns, root)
-    size = image_size or _commonest_side(root, files, columns.image)
     return Contents(
-        image_size=size,
         labels=indices,
         class_names=class_names,
         is_test=np.arange(len(labels)) >= len(labels) - test_rows if test_rows else None,
         groups=groups,
-        batches=decode_batches(_batches(root, files, columns.image), size),
+        batches=decode_batches(_batches(root, files, columns.image), image_size),
     )
 
 
@@ -146,7 +160,7 @@ def _classes(
     """Class names, and each value's index among them as int64 [N]."""
     distinct = set(values)
     if not distinct:
-        raise DataError(f"the Parquet files in {root} have no rows")
+        raise DataError(_no_rows(root))
     kinds = {type(value) for value in distinct}
     if kinds not in ({int}, {str}):
         found = ", ".join(sorted(kind.__name__ for kind in kinds))
@@ -177,17 +191,36 @@ def _batches(root: Path, files: Sequence[Path], column: str) -> Iterator[list[Na
         name = path.relative_to(root)
         with _clear_errors(root), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=BATCH, columns=[column]):
-                images = batch.column(0)
-                if pa.types.is_struct(images.type):
-                    images = images.field("bytes")
-                encoded = images.to_pylist()
-                yield [(f"{name} row {row + i}", data or b"") for i, data in enumerate(encoded)]
+                encoded = _encoded(batch)
+                yield [(f"{name} row {row + i}", data) for i, data in enumerate(encoded)]
                 row += len(encoded)
 
 
-def _commonest_side(root: Path, files: Sequence[Path], column: str) -> int:
-    counts = Counter(side for batch in _batches(root, files, column) for side in short_sides(batch))
-    del counts[0]
-    if not counts:
-        raise DataError(f"none of the images in {root} can be read")
-    return max(counts, key=lambda side: (counts[side], -side))
+def _encoded(batch: pa.RecordBatch) -> list[bytes]:
+    """The images of a batch of one column; what is null is empty."""
+    images = batch.column(0)
+    if pa.types.is_struct(images.type):
+        images = images.field("bytes")
+    return [data or b"" for data in images.to_pylist()]
+
+
+def _sampled_sides(root: Path, files: Sequence[Path]) -> list[int]:
+    """The shorter sides in the first rows of some row groups, evenly spaced over all."""
+    sides: list[int] = []
+    with _clear_errors(root):
+        column = _columns(files[0]).image
+        groups = [(path, i) for path in files for i in range(pq.read_metadata(path).num_row_groups)]
+        for path, group in evenly(groups, SAMPLED_GROUPS):
+            with pq.ParquetFile(path) as file:
+                batches = file.iter_batches(
+                    batch_size=SAMPLED_ROWS, row_groups=[group], columns=[column]
+                )
+                for batch in itertools.islice(batches, 1):
+                    sides += short_sides(("", data) for data in _encoded(batch))
+    if not sides:
+        raise DataError(_no_rows(root))
+    return sides
+
+
+def _no_rows(root: Path) -> str:
+    return f"the Parquet files in {root} have no rows"

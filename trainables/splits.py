@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from trainables.errors import DataError, SpecError
-from trainables.imageset import ImageSet
+from trainables.imageset import ImageSet, pixel_digests
 from trainables.parsing import to_mapping
 from trainables.seeds import derive_seed
 
 LEAST_OF_A_CLASS = 5
 """Fewest examples of each class in each split."""
+NAMED_CLASSES = 5
+"""Most classes that an error names."""
 FLOOR_SHARE = 0.20
 """Most that a floor may take of the images outside test, for val and for holdout each."""
 
@@ -112,17 +114,16 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
 
 def _identities(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """16 bytes an image: the digest of its pixels, and of what must not be divided."""
-    content = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.images]
-    unit = content
-    if images.groups is not None:
-        unit = [
-            hashlib.blake2b(group.encode(), digest_size=16, person=b"group").digest()
-            if group
-            else pixels
-            for group, pixels in zip(images.groups, content, strict=True)
-        ]
-    # Not dtype S16, which would drop a final zero byte.
-    return np.array(content, "V16"), np.array(unit, "V16")
+    content = pixel_digests(images.images)
+    if images.groups is None:
+        return content, content
+    unit = [
+        hashlib.blake2b(group.encode(), digest_size=16, person=b"group").digest()
+        if group
+        else pixels.tobytes()
+        for group, pixels in zip(images.groups, content, strict=True)
+    ]
+    return content, np.array(unit, "V16")
 
 
 def _uniform(unit: np.ndarray, stream: str, seed: int) -> Float64[np.ndarray, " N"]:
@@ -204,15 +205,30 @@ def _by_counts(
 
 
 def _check_classes(images: ImageSet, split: np.ndarray) -> None:
-    for name in SPLITS:
-        counts = np.bincount(images.labels[split == name], minlength=len(images.class_names))
-        rarest = int(np.argmin(counts))
-        if counts[rarest] < LEAST_OF_A_CLASS:
-            raise DataError(
-                f"class {images.class_names[rarest]!r} has {counts[rarest]} examples in {name}, "
-                f"at least {LEAST_OF_A_CLASS} are needed; add images of it, leave the class "
-                f"out, or make {name} larger in splits"
-            )
+    classes = len(images.class_names)
+    counts = np.array(
+        [np.bincount(images.labels[split == name], minlength=classes) for name in SPLITS]
+    )
+    least = counts.min(axis=0)
+    rare = np.flatnonzero(least < LEAST_OF_A_CLASS)
+    if not len(rare):
+        return
+    rarest_first = rare[np.argsort(least[rare], kind="stable")]
+    told = [
+        f"{images.class_names[k]!r} ({least[k]} in {SPLITS[counts[:, k].argmin()]}, "
+        f"{counts[:, k].sum()} in all)"
+        for k in rarest_first[:NAMED_CLASSES]
+    ]
+    more = f" and {len(rare) - len(told)} more" if len(rare) > len(told) else ""
+    short = ", ".join(name for name, row in zip(SPLITS, counts, strict=True)
+                      if row.min() < LEAST_OF_A_CLASS)  # fmt: skip
+    names = ", ".join(images.class_names[k] for k in rarest_first[:NAMED_CLASSES])
+    raise DataError(
+        f"{len(rare)} of {classes} classes have fewer than {LEAST_OF_A_CLASS} examples in "
+        f"some split: {', '.join(told)}{more}; add images of them, merge classes, make "
+        f"{short} larger in splits, or go on without them: "
+        f"dataset: {{leave_out: [{names}{', …' if more else ''}]}}"
+    )
 
 
 def _split_id(images: ImageSet, spec: SplitSpec) -> str:
