@@ -21,6 +21,7 @@ from ensemble.student import NamedTeacher, StudentResult, distil, read_reports
 from trainables.errors import QuorumError, RunError
 from trainables.imageset import ImageSet
 from trainables.losses import Distillation
+from trainables.plugins import use_folder
 from trainables.recipe import Numerics, Recipe
 from trainables.replica import Replica
 from trainables.splits import Splits
@@ -77,6 +78,7 @@ def distil_distributed(
             "arguments": ray.put(arguments),
             "images": ray.put(images if load_images is None else load_images),
             "load": load_images is not None,
+            "modules": str(Path.cwd()),
         }
         shutil.rmtree(work / "ray", ignore_errors=True)  # of a driver that was killed
         fit = _Fit(_trainer(config, workers, numerics, scratch=work / "ray"))
@@ -130,6 +132,7 @@ def _trainer(
 
 def _work(config: dict[str, Any]) -> QuorumError | None:
     """What every worker runs. An error of ours is returned: starting again would not mend it."""
+    use_folder(config["modules"])  # where a net of the user's own comes from
     context = ray.train.get_context()
     replica = Replica(rank=context.get_world_rank(), world=context.get_world_size())
     images = ray.get(config["images"])

@@ -1,5 +1,7 @@
 """Augmentation: every transform against a loop over images, and the draws' distributions."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -15,16 +17,20 @@ from trainables.augment import (
     draw_boxes,
     draw_corners,
     draw_flips,
+    draw_rectangles,
     draw_shifts,
     mix,
     shift_and_flip,
 )
+from trainables.augment_policies import apply_policy
 from trainables.errors import SpecError
 from trainables.recipe import Recipe
 from trainables.seeds import torch_generator
 
 MEAN = torch.tensor([0.1, 0.5, 0.9])
 FULL = Recipe(flip=True, translate=3, cutout=4, mixup_alpha=0.4, cutmix_alpha=1.0)
+POLICIES = ("colour", "affine", "trivialaugment", "trivialaugment_wide", "randaugment")
+GOLDEN = "c33c2d8896d7162a"
 FALSE_ALARM = 1e-3
 """Chance that one of the tests of distributions fails for a correct program, were its seed
 drawn anew; with the fixed seeds they do not flicker."""
@@ -213,3 +219,65 @@ def test_identical_images_are_augmented_differently() -> None:
         images, torch.zeros(16).long(), recipe, mean=MEAN, generator=torch_generator(0, "a")
     )
     assert len({image.numpy().tobytes() for image in batch.images}) > 10
+
+
+def test_the_standard_policy_draws_what_it_drew_before_there_were_others() -> None:
+    """The digest was made by these lines at commit 1bf5e60, which had no policies."""
+    recipe = Recipe(flip=True, translate=3, cutout=4, cutmix_alpha=1.0, mix_probability=0.5)
+    batch = augment(
+        some_images(), torch.arange(16), recipe, mean=MEAN, generator=torch_generator(5, "golden")
+    )
+    digest = hashlib.sha256(batch.images.numpy().tobytes())
+    digest.update(batch.labels_b.numpy().tobytes())
+    assert digest.hexdigest()[:16] == GOLDEN
+
+
+def test_none_switches_everything_off_and_draws_nothing() -> None:
+    images, labels = some_images(), torch.arange(16)
+    recipe = FULL.with_values(augment="none", erase_probability=1.0)
+    generator = torch_generator(0, "a")
+    batch = augment(images, labels, recipe, mean=MEAN, generator=generator)
+    assert torch.equal(batch.images, images)
+    assert torch.equal(batch.labels_b, labels)
+    assert bool((batch.share == 1).all())
+    assert torch.equal(generator.get_state(), torch_generator(0, "a").get_state())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_comes_before_what_standard_does(policy: str) -> None:
+    images, labels = some_images(size=16), torch.arange(16)
+    images = images.contiguous(memory_format=torch.channels_last)
+    recipe = FULL.with_values(augment=policy)
+    generator = torch_generator(7, "a")
+    batch = augment(images, labels, recipe, mean=MEAN, generator=generator)
+    again = torch_generator(7, "a")
+    treated = apply_policy(images, recipe, again)
+    standard = recipe.with_values(augment="standard")
+    expected = augment(treated, labels, standard, mean=MEAN, generator=again)
+    assert torch.equal(batch.images, expected.images)
+    assert batch.images.stride() == images.stride()
+    assert not torch.equal(treated, images)
+
+
+@given(size=st.integers(2, 12), seed=st.integers(0, 99))
+def test_rectangles_lie_inside_and_have_the_stated_areas(size: int, seed: int) -> None:
+    images = some_images(200, size=size)
+    low, high = draw_rectangles(images, 0.5, torch_generator(seed, "erase"))
+    assert bool(((low >= 0) & (low <= high) & (high <= size)).all())
+    area = (high - low).prod(dim=1) / size**2
+    # Each side is rounded by half a pixel at most.
+    assert float(area.max()) <= 1 / 3 + 1 / size + 1 / (4 * size**2)
+    assert stats.binomtest(int((area > 0).sum()), 200, 0.5).pvalue > FALSE_ALARM or size < 8
+
+
+def test_erased_images_have_one_rectangle_in_the_colour_given() -> None:
+    images = some_images(100, size=16)
+    recipe = Recipe(flip=False, translate=0, erase_probability=0.6)
+    batch = augment(images, torch.arange(100), recipe, mean=MEAN, generator=torch_generator(0, "e"))
+    changed = (batch.images != images).any(dim=1)
+    assert 40 < int(changed.flatten(1).any(dim=1).sum()) < 80
+    for image, mask in zip(batch.images, changed, strict=True):
+        rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+        if len(rows):
+            assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+            assert bool((image[:, mask] == MEAN[:, None]).all())

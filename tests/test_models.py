@@ -32,7 +32,7 @@ def batch(size: int = 12, count: int = 4) -> torch.Tensor:
 
 @given(
     size=st.sampled_from([8, 9, 12, 16, 33]),
-    block=st.sampled_from(["airbench", "plain"]),
+    block=st.sampled_from(["airbench", "plain", "early"]),
     attention=st.sampled_from(["none", "se", "eca", "cbam"]),
     activation=st.sampled_from(["gelu", "relu", "silu", "mish", "hardswish"]),
     depth=st.integers(1, 4),
@@ -145,7 +145,7 @@ def test_convolutions_start_as_the_identity() -> None:
         np.testing.assert_allclose(conv(x)[:, :kept].detach(), x[:, :kept], atol=1e-6)
 
 
-@pytest.mark.parametrize("block", ["airbench", "plain"])
+@pytest.mark.parametrize("block", ["airbench", "plain", "early"])
 def test_block_equals_its_written_out_form(block: str) -> None:
     recipe = Recipe.from_mapping({"block": block, "depth": 4, "activation": "silu"})
     net = ConvBlock(recipe, 3, 6, pool=True).eval()

@@ -47,7 +47,7 @@ def test_every_rung_ends_an_unbroken_training(rungs: list[int], fraction: float)
             aside = list(trained)
         trained.append((plan.epoch, plan.phase))
         if plan.rung is not None:
-            start = plan.rung - cooldown_epochs(plan.rung, recipe)
+            start = plan.rung - cooldown_epochs(plan.rung, recipe.cooldown_fraction)
             epochs = range(1, plan.rung + 1)
             assert trained == [(e, "trunk" if e <= start else "cooldown") for e in epochs]
             assert plan.epoch == plan.rung == plan.branch
@@ -58,7 +58,7 @@ def test_every_rung_ends_an_unbroken_training(rungs: list[int], fraction: float)
 @given(rung=st.integers(1, 500), percent=st.integers(0, 100))
 def test_cooldown_is_the_share_rounded_up(rung: int, percent: int) -> None:
     recipe = Recipe(epochs=rung, cooldown_fraction=percent / 100)
-    assert cooldown_epochs(rung, recipe) == max(1, -(-rung * percent // 100))
+    assert cooldown_epochs(rung, recipe.cooldown_fraction) == max(1, -(-rung * percent // 100))
 
 
 @pytest.mark.parametrize("rungs", [(), (0, 3), (3, 3), (9, 3)])
@@ -136,3 +136,26 @@ def test_first_step_of_adamw_is_the_rate_and_the_decoupled_decay() -> None:
     model.weight.grad = torch.tensor([[3.0]])
     optimizer.step()
     assert model.weight.item() == pytest.approx(2.0 * (1 - 0.01 * 0.5) - 0.01, abs=1e-6)
+
+
+def test_first_step_of_muon_has_adamws_size_and_orthogonal_rows() -> None:
+    model = nn.Linear(8, 4, bias=False)
+    before = model.weight.detach().clone()
+    recipe = Recipe(optimizer="muon", muon_lr=0.01, weight_decay=0.0, momentum=0.9)
+    optimizer = make_optimizer(model, recipe)
+    model.weight.grad = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    step = (before - model.weight.detach()) / 0.01
+    # An orthogonal [4, 8] matrix has root mean square 1/√8; 0.2·√8 brings it to AdamW's 0.2.
+    values = torch.linalg.svdvals(step)
+    assert values.tolist() == pytest.approx([0.2 * 8**0.5] * 4, rel=0.35)
+
+
+def test_muon_leaves_vectors_to_adam() -> None:
+    model = nn.BatchNorm1d(2)
+    optimizer = make_optimizer(model, Recipe(optimizer="muon", muon_lr=0.01))
+    model.weight.grad, model.bias.grad = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 0.5])
+    optimizer.step()
+    # Adam's first step is the rate against the gradient's sign; with Nesterov's form 1.9 of it.
+    assert model.weight.tolist() == pytest.approx([0.981, 1.019], abs=1e-4)
+    assert model.bias.tolist() == pytest.approx([-0.019, -0.019], abs=1e-4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.checkpoint import load_checkpoint
+from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset
 from trainables.errors import DivergedError, RunError, SpecError
 from trainables.losses import Distillation
@@ -98,10 +98,11 @@ def without_clock(report: EpochReport) -> tuple[Any, ...]:
     [
         {},
         {"optimizer": "adamw"},
+        {"optimizer": "muon"},
         {"ema_decay": 0.0, "momentum": 0.0, "block": "plain", "batch_size": 100},
         pytest.param({"model": "timm:test_resnet", "optimizer": "adamw"}, marks=pytest.mark.slow),
     ],
-    ids=["sgd", "adamw", "no-average", "timm"],
+    ids=["sgd", "adamw", "muon", "no-average", "timm"],
 )
 def test_resumed_at_any_step_equals_uninterrupted(changes: dict[str, Any], tmp_path: Path) -> None:
     recipe = Recipe(**{**EVERYTHING, **changes})
@@ -213,7 +214,9 @@ def test_a_score_that_is_not_finite_says_where(monkeypatch: pytest.MonkeyPatch) 
 def test_a_checkpoint_of_another_training_is_refused(
     recipe_changes: dict[str, Any], changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    start().save(tmp_path / "c")
+    training = start()
+    next(training.reports())
+    training.save(tmp_path / "c")
     if "splits" in changes:
         parts = {name: getattr(SPLITS, name) for name in ("train", "val", "holdout", "test")}
         changes = {"splits": Splits(**parts, split_id=changes["splits"])}
@@ -222,6 +225,42 @@ def test_a_checkpoint_of_another_training_is_refused(
     other = start(Recipe(**{**EVERYTHING, **recipe_changes}), **changes)
     with pytest.raises(RunError, match=message):
         other.load(tmp_path / "c")
+
+
+def test_a_checkpoint_from_before_a_recipes_field_was_there_is_gone_on_with(tmp_path: Path) -> None:
+    training = start()
+    next(training.reports())
+    training.save(tmp_path / "now")
+    tensors, state = load_checkpoint(tmp_path / "now")
+    del state["training"]["recipe"]["augment"]
+    save_checkpoint(tmp_path / "then", tensors, state)
+    continued = start()
+    continued.load(tmp_path / "then")
+    assert continued.step == 1
+
+
+def test_before_its_cooldown_a_training_may_be_given_another_length(tmp_path: Path) -> None:
+    long = start(Recipe(**{**EVERYTHING, "epochs": 7}), rungs=(7,))
+    reports = long.reports()
+    for _ in range(2):
+        next(reports)
+    long.save(tmp_path / "c")
+    short = Recipe(**{**EVERYTHING, "epochs": 4})
+    continued = start(short, rungs=(4,))
+    continued.load(tmp_path / "c")
+    whole = start(short, rungs=(4,))
+    for training in (continued, whole):
+        list(training.reports())
+    folders = [tmp_path / name for name in ("continued", "whole")]
+    ends = [final_tensors(t, f) for t, f in zip((continued, whole), folders, strict=True)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
+
+    next(reports)
+    for _ in range(2):
+        next(reports)
+    long.save(tmp_path / "late")
+    with pytest.raises(RunError, match="recipe epochs is 7 there and 4 here"):
+        start(short, rungs=(4,)).load(tmp_path / "late")
 
 
 def test_a_torn_checkpoint_is_refused_and_changes_nothing(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_large_images_are_mapped_from_the_nodes_cache_once(
 ) -> None:
     calls = []
 
-    def load_dataset(spec: Any, *, cache: Path | None) -> Any:
+    def load_dataset(spec: Any, *, cache: Path | None, fingerprint: str) -> Any:
         calls.append((spec.name, spec.path, cache, Path.cwd()))
         return config()["images"]
 

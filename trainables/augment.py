@@ -5,14 +5,18 @@ memory format is kept. All draws come from the generator that is passed in (on t
 device), so the same state gives the same batch.
 
 No transform loops over images: flips and translations are one gather, squares and boxes
-are comparisons of coordinates.
+are comparisons of coordinates. The policies stand in augment_policies.py, what they do to
+images in augment_ops.py.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from trainables.augment_ops import like
+from trainables.augment_policies import apply_policy
 from trainables.errors import SpecError
 from trainables.recipe import Recipe
 
@@ -34,13 +38,16 @@ class Batch:
 def augment(
     images: Tensor, labels: Tensor, recipe: Recipe, *, mean: Tensor, generator: Generator
 ) -> Batch:
-    """Flip, translate, cut out and mix, as the recipe says.
+    """Apply the policy, flip, translate, cut out, erase and mix, as the recipe says.
 
-    `labels` is int64 [B]; `mean` [3] is the colour of cut-out squares.
+    `labels` is int64 [B]; `mean` [3] is the colour of what is cut out or erased.
 
     Raises:
         SpecError: the cut-out square is as large as the image.
     """
+    if recipe.augment == "none":
+        return _unmixed(images, labels)
+    images = apply_policy(images, recipe, generator)
     if recipe.flip or recipe.translate:
         images = shift_and_flip(
             images,
@@ -49,6 +56,9 @@ def augment(
         )
     if recipe.cutout:
         images = cutout(images, draw_corners(images, recipe.cutout, generator), recipe.cutout, mean)
+    if recipe.erase_probability:
+        low, high = draw_rectangles(images, recipe.erase_probability, generator)
+        images = paint(images, low, high, mean)
     return mix(images, labels, recipe, generator=generator)
 
 
@@ -92,13 +102,18 @@ def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor) -> Tensor:
     columns = torch.where(flips[:, None], width - 1 - columns, columns)
     which = torch.arange(batch, device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
-    return _like(moved.permute(0, 3, 1, 2), images)
+    return like(moved.permute(0, 3, 1, 2), images)
 
 
 def cutout(images: Tensor, corners: Tensor, side: int, mean: Tensor) -> Tensor:
     """Paint squares of `side` pixels at `corners` in the colour `mean` [3] (DeVries, 2017)."""
-    square = _box(corners, corners + side, images.shape[-2:])
-    return torch.where(square[:, None], mean.to(images)[:, None, None], images)
+    return paint(images, corners, corners + side, mean)
+
+
+def paint(images: Tensor, low: Tensor, high: Tensor, colour: Tensor) -> Tensor:
+    """Paint boxes in one colour [3]; `low` and `high` are as `draw_boxes` gives them."""
+    box = _box(low, high, images.shape[-2:])
+    return torch.where(box[:, None], colour.to(images)[:, None, None], images)
 
 
 def mix(images: Tensor, labels: Tensor, recipe: Recipe, *, generator: Generator) -> Batch:
@@ -108,9 +123,9 @@ def mix(images: Tensor, labels: Tensor, recipe: Recipe, *, generator: Generator)
     both kinds are on, each mixed image is one or the other with probability ½. The share
     of a CutMix image is the area that is really left, after clipping at the border.
     """
-    share = torch.ones(len(images), device=images.device)
     if not (recipe.mixup_alpha or recipe.cutmix_alpha) or not recipe.mix_probability:
-        return Batch(images=images, labels_a=labels, labels_b=labels, share=share)
+        return _unmixed(images, labels)
+    share = torch.ones(len(images), device=images.device)
     partner = torch.randperm(len(images), generator=generator, device=images.device)
     draws = torch.rand(2, len(images), generator=generator, device=images.device)
     mixed = draws[0] < recipe.mix_probability
@@ -152,6 +167,30 @@ def draw_boxes(images: Tensor, alpha: float, generator: Generator) -> tuple[Tens
     return low.clamp(0, size), (low + length).clamp(0, size)
 
 
+def draw_rectangles(
+    images: Tensor, probability: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """First and one past the last (row, column) of random erasing (Zhong et al., 2020).
+
+    int64 [B, 2] each, and empty where an image is spared. Area 2% to 33% of the image's,
+    height to width 0.3 to 3.3; a side that would be longer than the image's is cut to it
+    (the original draws again).
+    """
+    size = images.shape[-1]
+    draws = torch.rand(5, len(images), generator=generator, device=images.device)
+    area = torch.lerp(torch.tensor(0.02).to(draws), torch.tensor(1 / 3).to(draws), draws[0])
+    stretch = torch.exp((draws[1] - 0.5) * math.log(3.3))  # the root of the aspect
+    sides = size * area.sqrt() * torch.stack([stretch, 1 / stretch])
+    length = sides.round().clamp(max=size) * (draws[2] < probability)
+    low = (draws[3:] * (size - length + 1)).floor()
+    return low.T.long(), (low + length).T.long()
+
+
+def _unmixed(images: Tensor, labels: Tensor) -> Batch:
+    share = torch.ones(len(images), device=images.device)
+    return Batch(images=images, labels_a=labels, labels_b=labels, share=share)
+
+
 def _reflect(index: Tensor, size: int) -> Tensor:
     # A triangle wave of period 2(size − 1): any shift lands inside, however large.
     turn = max(size - 1, 1)
@@ -165,10 +204,3 @@ def _box(low: Tensor, high: Tensor, shape: torch.Size) -> Tensor:
     in_rows = (low[:, :1] <= rows) & (rows < high[:, :1])
     in_columns = (low[:, 1:] <= columns) & (columns < high[:, 1:])
     return in_rows[:, :, None] & in_columns[:, None, :]
-
-
-def _like(images: Tensor, pattern: Tensor) -> Tensor:
-    """`images` in the memory format of `pattern`."""
-    if pattern.is_contiguous():
-        return images.contiguous()
-    return images.contiguous(memory_format=torch.channels_last)

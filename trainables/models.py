@@ -1,4 +1,4 @@
-"""The convolutional family, and anything timm has, behind one interface.
+"""The convolutional family, anything timm has and the user's own, behind one interface.
 
 Axes: B images, S×S pixels, K classes. Every net takes float [B, 3, S, S] in [0, 1],
 normalizes with the training images' own mean and standard deviation, and gives logits
@@ -19,6 +19,7 @@ import torch
 from timm.layers import create_attn  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
+from trainables.custom import custom_model
 from trainables.errors import SpecError
 from trainables.recipe import Recipe
 from trainables.seeds import global_torch_stream
@@ -77,7 +78,7 @@ def build_model(
     uint8 [N, S, S, 3], evenly spaced.
 
     Raises:
-        SpecError: timm has no such model, or it cannot take images of this size.
+        SpecError: there is no such model, or it cannot take images of this size.
     """
     with global_torch_stream(seed, "init"):
         model = empty_model(recipe, classes=classes, image_size=image_size)
@@ -96,13 +97,15 @@ def empty_model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
     """The same net without data, to load weights into; draws from torch's global stream."""
     if recipe.model == "convnet":
         net: nn.Module = ConvNet(recipe, classes=classes, image_size=image_size)
-    else:
+    elif recipe.model.startswith("timm:"):
         net = _timm_model(recipe, classes=classes, image_size=image_size)
+    else:
+        net = custom_model(recipe, classes=classes, image_size=image_size)
     return Classifier(net, classes=classes, image_size=image_size)
 
 
 class ConvNet(nn.Module):
-    """Whitening → three blocks of `width` × (1, 2, 4) channels → mean → linear."""
+    """Whitening → three blocks of `width` × (1, middle, 4) channels → mean → linear."""
 
     def __init__(self, recipe: Recipe, *, classes: int, image_size: int) -> None:
         """Refuses images smaller than 8 pixels."""
@@ -121,7 +124,7 @@ class ConvNet(nn.Module):
             self.whitening_activation = _ACTIVATIONS[recipe.activation]()
             channels, size = 2 * _PATCH, size - 1
         blocks = []
-        for factor in (1, 2, 4):
+        for factor in (1, recipe.middle, 4):
             width = recipe.width * factor
             blocks.append(ConvBlock(recipe, channels, width, pool=size >= 2))
             channels, size = width, max(size // 2, 1)
@@ -146,15 +149,18 @@ class ConvBlock(nn.Module):
 
     `airbench`: conv → pool → BN → act, then conv → BN → act. `plain`: conv → BN → act
     throughout, pool at the end, so that every BN folds into the convolution before it.
+    `early`: conv → BN → act → pool, then as `plain`: all but the first see a quarter of the
+    pixels.
     """
 
     def __init__(self, recipe: Recipe, channels: int, width: int, *, pool: bool) -> None:
         """`pool` is off where a single pixel is left."""
         super().__init__()
         pooling = nn.MaxPool2d(2) if pool else nn.Identity()
-        early = recipe.block == "airbench"
-        self.early_pool = pooling if early else nn.Identity()
-        self.late_pool = nn.Identity() if early else pooling
+        nothing = nn.Identity()
+        self.early_pool = pooling if recipe.block == "airbench" else nothing
+        self.middle_pool = pooling if recipe.block == "early" else nothing
+        self.late_pool = pooling if recipe.block == "plain" else nothing
         self.convs = nn.ModuleList(
             _dirac_conv(channels if i == 0 else width, width) for i in range(recipe.depth)
         )
@@ -171,7 +177,7 @@ class ConvBlock(nn.Module):
             y = norm(self.early_pool(y) if i == 0 else y)
             # As in airbench96: over two convolutions, added before the activation.
             y = self.activation(y + shortcut if i >= 2 else y)
-            shortcut, x = x, y
+            shortcut, x = x, self.middle_pool(y) if i == 0 else y
         result: Tensor = self.attention(self.late_pool(x))
         return result
 

@@ -14,7 +14,7 @@ on puts the trunk back as it was where the branch began.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
@@ -22,6 +22,9 @@ from torch.optim import Optimizer
 
 from trainables.errors import SpecError
 from trainables.recipe import Recipe
+
+MUON_STEPS = 4
+"""Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
     plans: list[EpochPlan] = []
     trunk = 0
     for rung in rungs:
-        start = rung - cooldown_epochs(rung, recipe)
+        start = rung - cooldown_epochs(rung, recipe.cooldown_fraction)
         for epoch in range(trunk + 1, rung + 1):
             plans.append(
                 EpochPlan(
@@ -73,10 +76,10 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
     return tuple(plans)
 
 
-def cooldown_epochs(rung: int, recipe: Recipe) -> int:
-    """Epochs of the cooldown that leads to `rung`: its share, rounded up, at least one."""
+def cooldown_epochs(rung: int, fraction: float) -> int:
+    """Epochs of the cooldown that leads to `rung`: that share, rounded up, at least one."""
     # 0.07 × 100 is 7.000000000000001 in binary; that is seven epochs, not eight.
-    return max(1, math.ceil(recipe.cooldown_fraction * rung - 1e-9))
+    return max(1, math.ceil(fraction * rung - 1e-9))
 
 
 def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
@@ -90,30 +93,36 @@ def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
     if recipe.warmup_epochs > 0:
         factor = min(factor, passed / recipe.warmup_epochs)
     if plan.branch is not None:
-        factor = min(factor, (plan.branch - passed) / cooldown_epochs(plan.branch, recipe))
+        factor = min(
+            factor, (plan.branch - passed) / cooldown_epochs(plan.branch, recipe.cooldown_fraction)
+        )
     return peak_learning_rate(recipe) * factor
 
 
 def peak_learning_rate(recipe: Recipe) -> float:
-    """The rate of the trunk: per batch for SGD (linear in batch size), as given for AdamW."""
+    """The rate of the trunk: for SGD linear in the batch size, for the others as given."""
     if recipe.optimizer == "sgd":
         return recipe.lr_per_1024 * recipe.batch_size / 1024
-    return recipe.adamw_lr
+    return recipe.adamw_lr if recipe.optimizer == "adamw" else recipe.muon_lr
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """SGD with Nesterov momentum, or AdamW, over the parameters that require gradients.
+    """SGD with Nesterov momentum, AdamW or Muon, over the parameters that require gradients.
 
-    Biases and one-dimensional parameters (batch normalization) are not decayed.
+    Biases and one-dimensional parameters (batch normalization) are not decayed; Muon leaves
+    them to NAdam. Muon (Jordan, 2024) is timm's, with convolutions as matrices [out, in·k²]
+    and steps scaled to AdamW's root mean square (arXiv 2502.16982).
     """
     name: str = recipe.optimizer
     if name == "sgd" and recipe.momentum == 0:
         name = "momentum"  # timm's name for SGD without Nesterov's form, which needs momentum
+    more: dict[str, Any] = {"nesterov": True, "ns_steps": MUON_STEPS} if name == "muon" else {}
     optimizer: Optimizer = create_optimizer_v2(
         model,
         opt=name,
         lr=peak_learning_rate(recipe),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        **more,
     )
     return optimizer

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from trainables.errors import SpecError
 from trainables.parsing import from_mapping, to_mapping
+from trainables.plugins import is_import_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,14 +15,18 @@ class Recipe:
     """Everything that decides a training, except its data, its seed and its numerics."""
 
     model: str = "convnet"
-    """`convnet`, our family, or `timm:NAME` for any classifier timm can build."""
+    """`convnet`, our family; `timm:NAME` for any classifier timm can build; or the import path
+    `module:attribute` of your own, see trainables/custom.py."""
     width: int = 32
-    """Channels of the first block; the three blocks have width × (1, 2, 4)."""
+    """Channels of the first block; the three blocks have width × (1, middle, 4)."""
+    middle: int = 2
+    """Channels of the second block, as a multiple of the first's; airbench94 has 4."""
     depth: int = 2
     """3×3 convolutions per block; the third and later ones are residual."""
-    block: Literal["airbench", "plain"] = "airbench"
-    """`airbench`: conv, pool, BN, activation. `plain`: conv, BN, activation, pool, which
-    folds and quantizes well."""
+    block: Literal["airbench", "plain", "early"] = "airbench"
+    """Where a block pools. `airbench`: after its first convolution, before BN. `plain`: at its
+    end, so that BN folds into the convolutions, which quantizes well. `early`: after the first
+    activation, which folds too and costs half as much."""
     activation: Literal["gelu", "relu", "silu", "mish", "hardswish"] = "gelu"
     attention: Literal["none", "se", "eca", "cbam"] = "none"
     """Attention at the end of each block."""
@@ -34,32 +39,56 @@ class Recipe:
     """Length of the whole schedule, in passes over the training images."""
     batch_size: int = 512
     """Images a step."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """`sgd` has Nesterov momentum."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """`sgd` has Nesterov momentum; `muon` too, its steps are orthogonalized."""
     lr_per_1024: float = 1.2
     """SGD's peak learning rate at 1,024 images a step (mean loss); linear in batch_size."""
     adamw_lr: float = 2e-3
     """AdamW's peak learning rate, whatever the batch size."""
+    muon_lr: float = 1e-2
+    """Muon's peak learning rate, whatever the batch size, on the scale of AdamW's: a step has
+    the same root mean square."""
     momentum: float = 0.85
-    """SGD's momentum."""
+    """SGD's and Muon's momentum."""
     weight_decay: float = 1e-3
-    """L2 penalty (SGD) or decoupled decay (AdamW) on convolution and linear weights."""
+    """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
     warmup_epochs: float = 1.0
     """Epochs of linear warm-up at the start of the trunk."""
     cooldown_fraction: float = 0.34
     """Share of a rung's epochs over which the rate falls linearly to zero."""
     label_smoothing: float = 0.0
     """Probability mass spread evenly over all classes."""
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    """Weight of a label's loss by its class: `balanced` is inverse to the class's number of
+    training images, `sqrt` to the root of it. The mean over training images is 1."""
     ema_decay: float = 0.98
     """Decay per step of the moving average of the weights, which is what is scored; 0
     scores the weights themselves."""
 
+    augment: Literal[
+        "none",
+        "standard",
+        "colour",
+        "affine",
+        "trivialaugment",
+        "trivialaugment_wide",
+        "randaugment",
+    ] = "standard"
+    """`none` switches off everything below. `standard` is what stands below and no more; the
+    others add a policy, drawn per image, before it: see trainables/augment_policies.py."""
+    augment_magnitude: float = 9.0
+    """Strength of `colour`, `affine` and `randaugment`, from 0 (nothing) to 30; the
+    TrivialAugments draw their own."""
+    augment_ops: int = 2
+    """Operations that `randaugment` does to each image."""
     flip: bool = True
     """Mirror half of the images, left to right."""
     translate: int = 2
     """Largest shift in each direction, in pixels; borders are reflected."""
     cutout: int = 0
     """Side of the grey square, in pixels."""
+    erase_probability: float = 0.0
+    """Share of images in which a rectangle of 2% to 33% of the area is painted over."""
     mixup_alpha: float = 0.0
     """Beta parameter of MixUp; 0 switches it off."""
     cutmix_alpha: float = 0.0
@@ -73,8 +102,12 @@ class Recipe:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SpecError(f"{name} must lie in [{low}, {high}], got {value!r}")
-        if self.model != "convnet" and not re.match("timm:.", self.model):
-            raise SpecError(f"model must be 'convnet' or 'timm:NAME', got {self.model!r}")
+        known = self.model == "convnet" or re.match("timm:.", self.model)
+        if not (known or is_import_path(self.model)):
+            raise SpecError(
+                "model must be 'convnet', 'timm:NAME' or an import path 'module:attribute', "
+                f"got {self.model!r}"
+            )
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, where: str = "recipe") -> "Recipe":
@@ -93,20 +126,25 @@ class Recipe:
 
 _RANGES: dict[str, tuple[float, float]] = {
     "width": (1, 4096),
+    "middle": (1, 16),
     "depth": (1, 8),
     "dropout": (0.0, 0.95),
     "epochs": (1, 100_000),
     "batch_size": (1, 1_000_000),
     "lr_per_1024": (0.0, 1000.0),
     "adamw_lr": (0.0, 10.0),
+    "muon_lr": (0.0, 10.0),
     "momentum": (0.0, 0.999),
     "weight_decay": (0.0, 10.0),
     "warmup_epochs": (0.0, 100_000.0),
     "cooldown_fraction": (0.0, 1.0),
     "label_smoothing": (0.0, 0.9),
     "ema_decay": (0.0, 0.99999),
+    "augment_magnitude": (0.0, 30.0),
+    "augment_ops": (1, 8),
     "translate": (0, 4096),
     "cutout": (0, 4096),
+    "erase_probability": (0.0, 1.0),
     "mixup_alpha": (0.0, 100.0),
     "cutmix_alpha": (0.0, 100.0),
     "mix_probability": (0.0, 1.0),

@@ -107,6 +107,11 @@ class RunFolder:
         return self.root / "labels.npz"
 
     @property
+    def skipped(self) -> Path:
+        """The images that cannot be read and were left out, one a line; absent if all can."""
+        return self.root / "skipped.txt"
+
+    @property
     def optuna(self) -> Path:
         """Optuna's own journal, a projection."""
         return self.root / "optuna.journal"

@@ -19,7 +19,8 @@ def take_snapshot(model: nn.Module, average: nn.Module, optimizer: Optimizer) ->
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             if value is not None:  # SGD's momentum buffer before the first step
-                tensors[f"optimizer.{index}.{key}"] = value
+                # Muon notes by a bool which rule it applies to a parameter.
+                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
     return {name: value.clone() for name, value in tensors.items()}
 
 
@@ -30,7 +31,7 @@ def put_snapshot(
     model.load_state_dict(part_of(tensors, "model."))
     average.load_state_dict(part_of(tensors, "average."))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor | bool]] = {}
     for name, value in part_of(tensors, "optimizer.").items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = _copy_like(value, parameters[int(index)])
@@ -43,12 +44,14 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _copy_like(value: Tensor, parameter: Tensor) -> Tensor:
+def _copy_like(value: Tensor, parameter: Tensor) -> Tensor | bool:
     """A copy; where it belongs to each weight, in the weights' memory format.
 
     Kernels round differently along rows of another order, and a resumed training must end
     bitwise where an uninterrupted one ends.
     """
+    if value.dtype == torch.bool and not value.ndim:
+        return bool(value)
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter).copy_(value)

@@ -29,10 +29,22 @@ from trainables.augment import Batch, augment, check_cutout
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.datasets import ImageSet
 from trainables.errors import DivergedError, RunError, SpecError
-from trainables.losses import Distillation, cross_entropy, distillation_loss, soft_targets
+from trainables.losses import (
+    Distillation,
+    cross_entropy,
+    distillation_loss,
+    label_weights,
+    soft_targets,
+)
 from trainables.metrics import accuracy, apply_temperature, fit_temperature, nll
 from trainables.models import STATISTICS_IMAGES, Classifier, build_model
-from trainables.optim import EpochPlan, learning_rate, make_optimizer, plan_epochs
+from trainables.optim import (
+    EpochPlan,
+    cooldown_epochs,
+    learning_rate,
+    make_optimizer,
+    plan_epochs,
+)
 from trainables.parsing import to_mapping
 from trainables.prediction import (
     PixelSource,
@@ -65,7 +77,8 @@ __all__ = [
 Teacher = Callable[[Tensor], Tensor]
 """Augmented images, float [B, 3, S, S] in [0, 1], to log-probabilities [B, K]."""
 
-_RECALIBRATION_IMAGES = 2048
+RECALIBRATION_IMAGES = 2048
+"""Most training images from which batch normalization's statistics are measured again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +139,8 @@ class Training:
         """All epochs of the schedule, the trained ones included."""
         self._recipe, self._seed, self._numerics = recipe, seed, numerics
         self._batch = min(recipe.batch_size, len(splits.train))
-        self._batches = len(splits.train) // self._batch
+        self.batches = len(splits.train) // self._batch
+        """Optimizer steps of an epoch."""
         if self._batch < 2 * (replica.world if replica else 1):
             raise SpecError(
                 f"batch_size must be at least 2 a process to normalize, got {self._batch}"
@@ -141,8 +155,11 @@ class Training:
         self._train = PixelSource(images.images, splits.train, numerics)
         self._val = PixelSource(images.images, splits.val, numerics)
         self._train_labels = torch.from_numpy(images.labels[splits.train]).to(numerics.device)
+        self._label_weights = label_weights(
+            self._train_labels, classes=self._classes, kind=recipe.class_weights
+        )
         self._val_labels = images.labels[splits.val]
-        self._recalibration = evenly_spaced(len(splits.train), _RECALIBRATION_IMAGES)
+        self._recalibration = evenly_spaced(len(splits.train), RECALIBRATION_IMAGES)
         self._model = build_model(
             recipe,
             classes=self._classes,
@@ -199,10 +216,23 @@ class Training:
                 train_loss=train_loss,
                 lr=self._optimizer.param_groups[0]["lr"],
                 seconds=time.perf_counter() - started,
-                images_per_second=self._batches * self._batch / (trained - started),
+                images_per_second=self.batches * self._batch / (trained - started),
                 peak_memory_bytes=_peak_memory_bytes(self._numerics.device),
                 **scores,
             )
+
+    def rehearse(self, steps: int) -> None:
+        """Take that many steps of the first epoch, to see how long they last.
+
+        The training is spoilt by it, and draws dropout from torch's global stream.
+        """
+        self._model.train()
+        generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
+        positions = torch.arange(self._batch)
+        for _ in range(steps):
+            loss = self._train_step(positions, generator)
+            self._ema.update(self._model, step=1)
+            loss.item()  # waits for the device
 
     def scored_model(self) -> Classifier:
         """The net that the last report scored, in eval mode; it changes as training goes on."""
@@ -223,12 +253,21 @@ class Training:
     def load(self, folder: str | Path) -> None:
         """Continue from a checkpoint of the same recipe, rungs, seed and split.
 
+        Before the first cooldown, schedules of all lengths are the same: there, epochs and
+        rungs may be others.
+
         Raises:
             RunError: the checkpoint is damaged, or of another training.
         """
         tensors, state = load_checkpoint(folder)
-        for key, mine in self._identity.items():
-            theirs = state["training"].get(key)
+        saved = state["training"]
+        # A field that the recipe has got since had its default's effect before.
+        saved["recipe"] = {**Recipe().to_mapping(), **saved.get("recipe", {})}
+        here = self._identity
+        if state["step"] <= min(_trunk_epochs(saved), _trunk_epochs(here)):
+            saved, here = _without_length(saved), _without_length(here)
+        for key, mine in here.items():
+            theirs = saved.get(key)
             if theirs != mine:
                 raise RunError(f"{folder} is of another training: {_difference(key, theirs, mine)}")
         put_snapshot(part_of(tensors, "now."), *self._state)
@@ -246,18 +285,18 @@ class Training:
         self._model.train()
         ranks = () if self._replica is None else (self._replica.rank,)
         with global_torch_stream(self._seed, "dropout", plan.step, *ranks, device=device):
-            for i in range(self._batches):
-                rate = learning_rate(plan, (i + 0.5) / self._batches, self._recipe)
+            for i in range(self.batches):
+                rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
                 for group in self._optimizer.param_groups:
                     group["lr"] = rate
                 total += self._train_step(order[i * self._batch : (i + 1) * self._batch], generator)
                 # Reading a loss waits for the device; on CUDA once an epoch is often enough.
-                if device == "cpu" or i == self._batches - 1:
+                if device == "cpu" or i == self.batches - 1:
                     _require_finite(float(total), "training loss", plan)
                 if self._recipe.ema_decay > 0:
-                    done = (plan.epoch - 1) * self._batches + i + 1
+                    done = (plan.epoch - 1) * self.batches + i + 1
                     self._ema.update(self._model, step=done)
-        return float(total) / self._batches
+        return float(total) / self.batches
 
     def _train_step(self, positions: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self._recipe
@@ -288,6 +327,7 @@ class Training:
             batch.share,
             classes=self._classes,
             smoothing=self._recipe.label_smoothing,
+            weights=self._label_weights,
         )
         if self._teacher is None or self._distillation is None:
             return cross_entropy(logits, targets)
@@ -326,6 +366,17 @@ def _identity(
         "split_id": split_id,
         "distillation": to_mapping(distillation),
     }
+
+
+def _trunk_epochs(identity: dict[str, Any]) -> int:
+    """Epochs before the first cooldown."""
+    first, fraction = identity["rungs"][0], identity["recipe"]["cooldown_fraction"]
+    return int(first) - cooldown_epochs(first, fraction)
+
+
+def _without_length(identity: dict[str, Any]) -> dict[str, Any]:
+    recipe = {key: value for key, value in identity["recipe"].items() if key != "epochs"}
+    return {**identity, "recipe": recipe, "rungs": []}
 
 
 def _difference(key: str, theirs: Any, mine: Any) -> str:

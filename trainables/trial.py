@@ -28,6 +28,7 @@ from ray import tune
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset
 from trainables.errors import DataError, DivergedError, RunError
 from trainables.parsing import from_mapping, to_mapping
+from trainables.plugins import use_folder
 from trainables.records import (
     TrialStart,
     dump_json,
@@ -57,8 +58,9 @@ class QuorumTrial(tune.Trainable):
     `config` holds `start` (a TrialStart as a mapping), `images` and `splits` (references
     into Ray's object store; None for images that every node maps from its own cache),
     `dataset` (a DatasetSpec as a mapping), `cache` (folder of decoded images, or None),
-    `folder` (which relative data paths refer to), `resume_from` (checkpoints, the best
-    first), `trainer` and `resources`.
+    `folder` (which relative data paths refer to, and where a net or a data set of the
+    user's own is imported from), `resume_from` (checkpoints, the best first), `trainer`
+    and `resources`.
     """
 
     _training: Any
@@ -136,6 +138,7 @@ class QuorumTrial(tune.Trainable):
 
     def _begin(self, checkpoints: Sequence[str]) -> None:
         """Build the training and go on from the first checkpoint that loads, if one does."""
+        use_folder(self._config["folder"])
         images, splits = _data(self._config, self._start)
         module, _, name = self._config["trainer"].partition(":")
         self._module = importlib.import_module(module)
@@ -178,7 +181,8 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
         images: ImageSet = ray.get(config["images"])
     else:
         spec = from_mapping(DatasetSpec, config["dataset"], where="dataset")
-        images = _images(spec, config["cache"], config["folder"])
+        fingerprint = start.data["fingerprint"]
+        images = _images(spec, config["cache"], config["folder"], fingerprint)
     for what, here, wanted in (
         ("fingerprint", images.fingerprint, start.data["fingerprint"]),
         ("split_id", splits.split_id, start.split_id),
@@ -192,8 +196,9 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
 
 
 @lru_cache(maxsize=1)
-def _images(spec: DatasetSpec, cache: str | None, folder: str) -> ImageSet:
+def _images(spec: DatasetSpec, cache: str | None, folder: str, fingerprint: str) -> ImageSet:
     with ExitStack() as stack:
         if Path(folder).is_dir():
             stack.enter_context(chdir(folder))
-        return load_dataset(spec, cache=None if cache is None else Path(cache))
+        place = None if cache is None else Path(cache)
+        return load_dataset(spec, cache=place, fingerprint=fingerprint)

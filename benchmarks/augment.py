@@ -1,0 +1,121 @@
+"""Measure what augmentation costs, beside a training step and beside torchvision's transforms.
+
+Command:  python benchmarks/augment.py         (half a minute on one core)
+
+512 images of 32 px, float32, channels_last, one thread. Ours works on the batch with a draw
+per image; torchvision draws once per call, so it is called image by image, on uint8, as its
+users do. Times are CPU seconds, the median over rounds in which all take turns: those of a
+busy machine are inflated less than wall-clock times, and the ratios hardly.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from trainables.augment import augment
+from trainables.losses import cross_entropy, soft_targets
+from trainables.models import build_model
+from trainables.optim import make_optimizer
+from trainables.recipe import Recipe
+from trainables.records import machine_description
+from trainables.seeds import numpy_generator, torch_generator
+
+BATCH, SIZE, CLASSES = 512, 32, 10
+ROUNDS = 7
+WIDTH = 32
+"""Of the net whose training step is the measure."""
+
+CROP = [v2.RandomHorizontalFlip(), v2.RandomCrop(SIZE, padding=2, padding_mode="reflect")]
+
+THEIRS = {
+    "standard": v2.Compose(CROP),
+    "colour": v2.Compose([v2.ColorJitter(0.27, 0.27, 0.27, 0.05), *CROP]),
+    "affine": v2.Compose([v2.RandomAffine(9, scale=(0.88, 1.13), shear=5), *CROP]),
+    "trivialaugment": None,  # torchvision has the wide ranges only
+    "trivialaugment_wide": v2.Compose([v2.TrivialAugmentWide(), *CROP]),
+    "randaugment": v2.Compose([v2.RandAugment(), *CROP]),
+}
+
+
+def main() -> None:
+    """Print one row a policy."""
+    torch.set_num_threads(1)
+    rng = numpy_generator(0, "benchmark")
+    pixels = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
+    whole = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    images, labels = whole.float().div_(255), torch.arange(BATCH) % CLASSES
+    single = list(whole.contiguous())
+    tasks: dict[str, Callable[[], object]] = {"step": step(pixels, images, labels)}
+    for name, transform in THEIRS.items():
+        tasks[f"ours {name}"] = ours(name, images, labels)
+        if transform is not None:
+            tasks[f"theirs {name}"] = partial(one_by_one, transform, single)
+    seconds = in_turns(tasks)
+    machine = machine_description()
+    print(f"{machine['processor']}, one core, torch {torch.__version__}")
+    print(
+        f"training step, width {WIDTH}, float32: {per_thousand(seconds['step'])} per 1,000 images"
+    )
+    titles = ("policy", "ours", "of step", "× standard", "torchvision", "faster")
+    print("{:20} {:>9} {:>8} {:>10} {:>12} {:>7}".format(*titles))
+    for name in THEIRS:
+        mine, other = seconds[f"ours {name}"], seconds.get(f"theirs {name}")
+        print(
+            f"{name:20} {per_thousand(mine):>9} {mine / seconds['step']:>8.1%} "
+            f"{mine / seconds['ours standard']:>10.2f} "
+            + (f"{per_thousand(other):>12} {other / mine:>6.1f}×" if other else f"{'–':>12}")
+        )
+
+
+def one_by_one(transform: Callable[[Tensor], Tensor], images: list[Tensor]) -> list[Tensor]:
+    """As a data loader's workers do."""
+    return [transform(image) for image in images]
+
+
+def step(pixels: np.ndarray, images: Tensor, labels: Tensor) -> Callable[[], object]:
+    """Forward, backward and optimizer step, without augmentation."""
+    recipe = Recipe(width=WIDTH)
+    model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=pixels, seed=0)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(model, recipe)
+    targets = soft_targets(labels, labels, torch.ones(BATCH), classes=CLASSES, smoothing=0.0)
+
+    def take() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        cross_entropy(model(images), targets).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return take
+
+
+def ours(name: str, images: Tensor, labels: Tensor) -> Callable[[], object]:
+    """The policy of that name, on the whole batch."""
+    recipe = Recipe.from_mapping({"augment": name})
+    generator = torch_generator(0, "benchmark")
+    return lambda: augment(images, labels, recipe, mean=torch.zeros(3), generator=generator)
+
+
+def in_turns(tasks: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median CPU seconds of each task; a first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(1 + ROUNDS):
+        for name, task in tasks.items():
+            began = time.process_time()
+            task()
+            seconds[name].append(time.process_time() - began)
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def per_thousand(seconds: float) -> str:
+    """A batch's time as milliseconds per 1,000 images."""
+    return f"{seconds / BATCH * 1e6:.1f} ms"
+
+
+if __name__ == "__main__":
+    main()

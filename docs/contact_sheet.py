@@ -1,0 +1,83 @@
+"""Draw docs/augment.png: what every augmentation policy makes of two photographs.
+
+Command:  python docs/contact_sheet.py         (a second)
+
+The photographs are scikit-learn's sample images: china.jpg by danielbuechele and flower.jpg
+by vultilion, both CC BY 2.0.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_sample_image
+
+from analysis.contact import GAP, contact_sheet
+from trainables.recipe import Recipe
+from trainables.seeds import torch_generator
+
+SIZE, DRAWS = 64, 5
+"""Pixels of a picture's side, views of each."""
+
+LABEL, HEADER, SPACE = 136, 18, 8
+"""Pixels of the labels' column, of the header, and between the two photographs."""
+
+SEED = 1
+
+CROPS = {"china.jpg": (150, 60, 360), "flower.jpg": (130, 20, 400)}
+"""Left, upper edge and side of the square that is shown, in pixels."""
+
+ROWS: dict[str, dict[str, Any]] = {
+    "standard": {"translate": 4},
+    "cutout: 24,\nerase_probability: 0.5": {"cutout": 24, "erase_probability": 0.5},
+    "colour": {"augment": "colour"},
+    "colour,\nmagnitude 30": {"augment": "colour", "augment_magnitude": 30.0},
+    "affine": {"augment": "affine"},
+    "affine,\nmagnitude 30": {"augment": "affine", "augment_magnitude": 30.0},
+    "randaugment": {"augment": "randaugment"},
+    "trivialaugment": {"augment": "trivialaugment"},
+    "trivialaugment_wide": {"augment": "trivialaugment_wide"},
+}
+
+
+def main() -> None:
+    """Write the picture."""
+    images = [photograph(name) for name in CROPS]
+    rows = [Image.fromarray(row(images, Recipe.from_mapping(values))) for values in ROWS.values()]
+    pitch = SIZE + GAP
+    picture = Image.new("RGB", (LABEL + rows[0].width, HEADER + len(rows) * pitch - GAP), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=12)
+    write = functools.partial(draw.text, fill="black", font=font, anchor="lm")
+    for left in (LABEL, LABEL + (1 + DRAWS) * pitch - GAP + SPACE):
+        write((left, HEADER // 2), "original")
+        write((left + pitch, HEADER // 2), "as training sees it")
+    for i, (name, block) in enumerate(zip(ROWS, rows, strict=True)):
+        picture.paste(block, (LABEL, HEADER + i * pitch))
+        write((0, HEADER + i * pitch + SIZE // 2), name)
+    # 256 colours keep the file small.
+    few = picture.quantize(256, dither=Image.Dither.NONE)
+    few.save(Path(__file__).with_name("augment.png"), optimize=True)
+
+
+def row(images: list[npt.NDArray[np.uint8]], recipe: Recipe) -> npt.NDArray[np.uint8]:
+    """The views of the first photograph, then those of the second."""
+    parts = [
+        contact_sheet(image[None], recipe, torch_generator(SEED, "sheet", i), draws=DRAWS)
+        for i, image in enumerate(images)
+    ]
+    return np.concatenate([parts[0], np.full((SIZE, SPACE, 3), 255, np.uint8), parts[1]], axis=1)
+
+
+def photograph(name: str) -> npt.NDArray[np.uint8]:
+    """A square of a sample image, at SIZE pixels."""
+    left, upper, side = CROPS[name]
+    image = Image.fromarray(load_sample_image(name))
+    box = (left, upper, left + side, upper + side)
+    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=box))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The examples of docs/python.md run as they stand; the sweep of a net runs in test_custom.py."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import pipeline
+import pipeline_stages
+from tests.docs import python_blocks
+from tests.tiny import TINY
+
+
+@pytest.mark.slow
+def test_the_examples_run_as_they_stand(
+    finished_run: pipeline.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Registry and report have tests of their own; all else of the finished run is found there.
+    monkeypatch.setattr(pipeline_stages, "register", lambda run: None)
+    monkeypatch.setattr(pipeline, "_report", lambda run: None)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(TINY))
+    shutil.copytree(finished_run.folder.root, tmp_path / "runs" / "mine")
+    blocks = python_blocks("python.md")
+    names: dict[str, Any] = {}
+    for name, code in blocks.items():
+        if not name.endswith(".py"):
+            exec(compile(code, f"docs/python.md, block {name}", "exec"), names)
+    assert names["outcome"].ledger == finished_run.ledger
+    assert names["log_probs"].shape == (8, 10)
+    assert 1 <= len(names["selection"]["members"]) <= 3
+    assert (tmp_path / "picked" / "selection.json").is_file()
+    assert names["holdout"].shape == (400, 10)
+    assert np.isfinite(names["holdout"]).all()
+    assert set(blocks) == {"0", "1", "2", "3", "mynet.py", "own.py"}
