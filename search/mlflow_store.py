@@ -5,17 +5,24 @@ sweep from all others, and the runs below the sweep's carry `quorum.trial`; so w
 again finds what is there.
 """
 
-import json
+import logging
 import os
 import re
+import tempfile
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from search.attachments import write_attachments
+from search.notes import serve_command, sweep_note
 from search.projection import DIGEST, SWEEP, Projection, RunChange
+from search.views import experiment_tags, is_newer
 from trainables.errors import RunError
-from trainables.records import RunFolder
+from trainables.records import RunFolder, read_json
+
+logger = logging.getLogger(__name__)
 
 MOST_PARAMS, MOST_METRICS = 100, 800
 """In a call; MLflow takes 100 parameters, 100 tags, and 1,000 of everything."""
@@ -40,10 +47,14 @@ class Store:
             raise RunError(f"{folder.journal} holds no run yet: its first event is missing")
         self._mlflow = load_mlflow()
         self._client = self._mlflow.MlflowClient(tracking_uri=uri)
+        self._uri = uri
+        self._folder = folder
+        self._projection = projection
         self._identity = projection.identity
         self._run_name = projection.state.run
+        self._attaching = True
         self._dataset = _dataset(projection)
-        self.experiment_id = self._find_experiment(projection, uri, folder)
+        self.experiment_id = self._find_experiment()
         self._runs = self._find_runs()
 
     def run_id(self, key: str) -> str | None:
@@ -60,6 +71,13 @@ class Store:
             return "same"
         if stored is None:
             stored = self._runs[change.key] = self._create(change)
+        if digest:
+            if change.key == SWEEP:
+                change.tags |= self._outcome()
+            if not self._attach(stored, change):
+                # Without its digest, a later sync tries again.
+                del change.tags[DIGEST]
+                digest = None
         self._log(stored, change)
         if change.end_ms is not None:
             self._client.set_terminated(stored.run_id, change.status, change.end_ms)
@@ -89,6 +107,36 @@ class Store:
             params, metrics = params[MOST_PARAMS:], metrics[MOST_METRICS:]
             tags = [] if last else tags
         stored.params.update(change.params)
+
+    def _attach(self, stored: _Stored, change: RunChange) -> bool:
+        """Copy a run's files; a store that does not take them still gets the rest."""
+        if not self._attaching:
+            return False
+        try:
+            with tempfile.TemporaryDirectory() as place:
+                write_attachments(self._folder, change, Path(place))
+                if any(Path(place).iterdir()):
+                    self._client.log_artifacts(stored.run_id, place)
+        except Exception as error:
+            self._attaching = False
+            logger.warning(
+                "MLflow at %s takes no files (%s); they stay in %s, and `quorum sync` tries again",
+                without_password(self._uri), in_short(error), self._folder.root,
+            )  # fmt: skip
+        return self._attaching
+
+    def _outcome(self) -> dict[str, str]:
+        """The description of a run that has its ledger."""
+        try:
+            ledger = read_json(self._folder.ledger / "ledger.json")
+        except RunError:
+            return {}
+        root, registered = self._folder.root, self._projection.state.registered
+        commands = [f"quorum predict {root}/student IMAGE.png", f"quorum report {root}"]
+        if registered is not None:
+            commands.append(serve_command(str(registered["name"]), without_password(self._uri)))
+        spec = self._projection.state.spec
+        return {"mlflow.note.content": sweep_note(spec, ledger=ledger, commands=commands)}
 
     def _create(self, change: RunChange) -> _Stored:
         tags = {"quorum.id": self._identity, "quorum.run": self._run_name}
@@ -123,21 +171,24 @@ class Store:
             if not token:
                 return found
 
-    def _find_experiment(self, projection: Projection, uri: str, folder: RunFolder) -> str:
-        name = projection.experiment
+    def _find_experiment(self) -> str:
+        """The experiment's id; a new one and one of an older sweep get what the UI shows first."""
+        name, state = self._projection.experiment, self._projection.state
+        tags = experiment_tags(state.spec, state.started)
         known = self._client.get_experiment_by_name(name)
         if known is None:
             # A server decides for itself; a file beside the runs has its artifacts there too.
-            place = (folder.root.resolve().parent / "mlartifacts" / name).as_uri()
-            local = place if uri.startswith("sqlite:") else None
+            place = (self._folder.root.resolve().parent / "mlartifacts" / name).as_uri()
+            local = place if self._uri.startswith("sqlite:") else None
             try:
-                made = self._client.create_experiment(name, local, _experiment_tags(projection))
+                return str(self._client.create_experiment(name, local, tags))
             except self._mlflow.exceptions.MlflowException:
                 known = self._client.get_experiment_by_name(name)  # another run was quicker
                 if known is None:
                     raise
-            else:
-                return str(made)
+        if is_newer(tags, known.tags):
+            for key, value in tags.items():
+                self._client.set_experiment_tag(known.experiment_id, key, value)
         return str(known.experiment_id)
 
 
@@ -180,30 +231,6 @@ def _dataset(projection: Projection) -> dict[str, str] | None:
         return None
     return {"name": str(name), "digest": str(fingerprint)[:36], "source_type": "local",
             "source": str(name)}  # fmt: skip
-
-
-def _experiment_tags(projection: Projection) -> dict[str, str]:
-    """What the UI is to show at first: training runs, and a view with the searched values.
-
-    Views are a feature of MLflow's UI without an API of its own; a UI that does not know
-    this form leaves it out of its list.
-    """
-    searched = [f"params.`{name}`" for name in projection.state.spec.get("space") or {}]
-    scores = [f"metrics.`{name}`" for name in ("val_nll", "val_accuracy", "rung")]
-    state = {
-        "searchFilter": "tags.`quorum.kind` = 'search'",
-        "orderByKey": scores[0],
-        "orderByAsc": True,
-        "selectedColumns": [*scores, *searched, "tags.`quorum.status`"],
-    }
-    made = round(1000 * (projection.state.started or 0.0))
-    view = {"name": "Trials, best first", "createdAt": made, "updatedAt": made,
-            "state": json.dumps(state)}  # fmt: skip
-    return {
-        "mlflow.experimentKind": "custom_model_development",
-        "mlflow.sharedViewState.quorum-trials": json.dumps(view),
-        "mlflow.note.content": str(projection.state.spec.get("description") or ""),
-    }
 
 
 # The mirror tries again by itself, and tells what failed in one line of its own.

@@ -3,15 +3,20 @@
 The sweep is a run, and each trial, seed, ensemble and student is a run below it. The same
 events give the same runs, so the view can be brought up to date after an outage, or built
 anew, by folding the journal again; a repeated event changes nothing.
+
+A pruned trial did what was asked of it, so MLflow shows it as FINISHED and the tag
+`quorum.status` tells it from one that completed; FAILED is what broke by itself, KILLED what
+was broken off with the sweep. MLflow draws one red cross for the latter two.
 """
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from search.mlflow_values import Point, about, flat, milliseconds, points
+from search.notes import trial_note
 from search.progress import RunState
 from search.states import Event
 
@@ -21,15 +26,13 @@ SWEEP = ""
 """The key of the sweep's own run; other runs have their name for a key."""
 DIGEST = "quorum.digest"
 """The tag that says of a run that is over: everything arrived."""
-
-
-class Point(NamedTuple):
-    """One value of a metric."""
-
-    name: str
-    value: float
-    timestamp_ms: int
-    step: int
+FORM = 2
+"""Of what is written for the same events; a higher one brings views of old runs up to date."""
+CURVE = (
+    "step", "epoch", "phase", "rung", "train_loss", "val_nll", "val_accuracy", "temperature", "lr",
+    "seconds", "images_per_second", "peak_memory_bytes",
+)  # fmt: skip
+"""The columns of a trial's curve: fields of its epoch events."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +48,10 @@ class RunChange:
     status: RunStatus = "RUNNING"
     end_ms: int | None = None
     """Set when it is over."""
+    recipe: Mapping[str, Any] | None = None
+    """Of a trial that is over: all that it trained with, the values at their defaults too."""
+    curve: tuple[str, ...] = ()
+    """Of a trial that is over: a line of comma-separated values for each epoch, as in `CURVE`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +62,9 @@ class _Run:
     status: RunStatus = "RUNNING"
     final: tuple[RunStatus, float] | None = None
     """How and when it ended, once its own events say so."""
-    digest: Any = field(default_factory=hashlib.sha256)
+    recipe: Mapping[str, Any] | None = None
+    curve: list[str] = field(default_factory=list)
+    digest: Any = field(default_factory=lambda: hashlib.sha256(bytes([FORM])))
     """Of all that its events said."""
 
 
@@ -113,7 +122,7 @@ class Projection:
         self.identity = hashlib.sha256(text.encode()).hexdigest()[:16]
         spec = event.get("spec") or {}
         name = str(event.get("run") or spec.get("name") or "run")
-        self._say(SWEEP, time, name=name, params=_flat(spec), tags=_about(event, spec))
+        self._say(SWEEP, time, name=name, params=flat(spec), tags=about(event, spec))
 
     def _run_resumed(self, event: Event, time: float) -> None:
         if time in self.state.resumes:
@@ -129,11 +138,25 @@ class Projection:
         known = self.state.trials.get(name)
         if known is not None and attempt <= known.attempt and time <= known.seen:
             return
-        params = {**event.get("recipe", {}), "seed": event.get("seed")}
+        recipe = event.get("recipe", {})
+        params = {**self._in_force(recipe), "seed": event.get("seed")}
         params["number"] = event.get("number")
         tags = {"quorum.kind": str(event.get("kind", "search"))}
         tags["quorum.attempts"] = str(attempt)
-        self._say(name, time, params=_flat(params), tags=tags)
+        self._say(name, time, params=flat(params), tags=tags)
+        self._runs[name].recipe = recipe
+
+    def _in_force(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe without searched values that a condition of the space switched off."""
+        space = self.state.spec.get("space") or {}
+        return {
+            key: value
+            for key, value in recipe.items()
+            if all(
+                recipe.get(other) in (wanted if isinstance(wanted, list | tuple) else (wanted,))
+                for other, wanted in ((space.get(key) or {}).get("when") or {}).items()
+            )
+        }
 
     def _trial_retried(self, event: Event, time: float) -> None:
         name, attempt = str(event["trial"]), int(event.get("attempt", 2))
@@ -149,14 +172,18 @@ class Projection:
         known = self.state.trials.get(name)
         if known is not None and step in known.steps:
             return
-        values = {key: value for key, value in event.items() if key not in _NOT_METRICS}
+        values = {
+            _METRICS.get(key, key): value for key, value in event.items() if key not in _NOT_METRICS
+        }
         rung = event.get("rung")
         if rung is not None:
             width = len(str(max((99, *self.state.rungs))))
             for metric in ("val_nll", "val_accuracy"):
-                values[f"rung_{rung:0{width}d}_{metric}"] = event.get(metric)
+                values[f"{metric}_at_{rung:0{width}d}"] = event.get(metric)
             values["rung"] = rung
-        self._say(name, time, points=_points(values, time, step))
+        self._say(name, time, points=points(values, time, step))
+        told = (event.get(column) for column in CURVE)
+        self._runs[name].curve.append(",".join("" if v is None else str(v) for v in told))
 
     def _trial_ended(self, event: Event, time: float) -> None:
         name, status = str(event["trial"]), str(event.get("status"))
@@ -167,8 +194,9 @@ class Projection:
         reason = str(event.get("reason") or "")
         if reason:
             tags["quorum.reason"] = reason
-            tags["mlflow.note.content"] = _note(status, reason, event.get("traceback"))
-        self._say(name, time, tags=tags)
+            tags["mlflow.note.content"] = trial_note(status, reason, event.get("traceback"))
+        seconds = points({"train_seconds": event.get("seconds")}, time, event.get("steps") or 0)
+        self._say(name, time, tags=tags, points=seconds)
         self._end(name, _STATUS.get(status, "FAILED"), time)
         if str(event.get("kind", "search")) == "search":
             self._tally(status, time)
@@ -183,7 +211,7 @@ class Projection:
         if event.get("status") != "finished" or stage is None or stage.status == "finished":
             return
         seconds = stage.seconds(time)
-        self._say(SWEEP, time, points=_points({f"seconds_{event['stage']}": seconds}, time))
+        self._say(SWEEP, time, points=points({f"seconds_{event['stage']}": seconds}, time))
 
     def _result(self, event: Event, time: float) -> None:
         kind, metrics = str(event["kind"]), event.get("metrics") or {}
@@ -193,14 +221,14 @@ class Projection:
         times.append(time)
         if kind == "ledger":
             named = {f"ledger_{name}": value for name, value in metrics.items()}
-            self._say(SWEEP, time, points=_points(named, time, len(times) - 1))
+            self._say(SWEEP, time, points=points(named, time, len(times) - 1))
             return
         key = self.latest(kind)
         stage = self.state.stages["select" if kind == "ensemble" else "distill"]
         begun = stage.started if stage.open and stage.started is not None else time
-        self._say(key, begun, params=_flat(event.get("params") or {}),
+        self._say(key, begun, params=flat(event.get("params") or {}),
                   tags={"quorum.kind": kind},
-                  points=_points(metrics, time))  # fmt: skip
+                  points=points(metrics, time))  # fmt: skip
         self._end(key, "FINISHED", time)
 
     def _registered(self, event: Event, time: float) -> None:
@@ -216,7 +244,7 @@ class Projection:
         best = self.state.best
         if best is not None and best.score is not None:
             values["best_val_nll"], values["best_val_accuracy"] = best.score
-        self._say(SWEEP, time, points=_points(values, time, sum(self._ended.values())))
+        self._say(SWEEP, time, points=points(values, time, sum(self._ended.values())))
 
     def _say(
         self, key: str, time: float, *, name: str | None = None,
@@ -245,14 +273,15 @@ class Projection:
         run = self._runs[key]
         run.status = status
         change = self._change(key, run)
-        change.status, change.end_ms = status, _ms(time)
+        change.status, change.end_ms = status, milliseconds(time)
+        change.recipe, change.curve = run.recipe, tuple(run.curve)
         final = run.digest.copy()
         final.update(f"{status} {change.end_ms}".encode())
         change.tags[DIGEST] = final.hexdigest()[:16]
 
     def _change(self, key: str, run: _Run) -> RunChange:
         if key not in self._changes:
-            self._changes[key] = RunChange(key=key, name=run.name, start_ms=_ms(run.start))
+            self._changes[key] = RunChange(key=key, name=run.name, start_ms=milliseconds(run.start))
         return self._changes[key]
 
     def _halt(self) -> None:
@@ -261,75 +290,16 @@ class Projection:
                 self._close(key, "KILLED", run.last)
 
 
-def _about(event: Event, spec: Mapping[str, Any]) -> dict[str, str]:
-    """The tags and the description of the sweep's run."""
-    machine, sizes = event.get("machine") or {}, event.get("sizes") or {}
-    told = {
-        "quorum.kind": "sweep",
-        "quorum.split_id": event.get("split_id"),
-        "quorum.fingerprint": event.get("fingerprint"),
-        "quorum.code_version": event.get("code_version"),
-        "quorum.sizes": ", ".join(f"{name} {size}" for name, size in sizes.items()),
-        "quorum.machine": ", ".join(f"{machine[key]} {unit}".strip() for key, unit in
-                                    _MACHINE.items() if machine.get(key) is not None),
-        "quorum.command": event.get("command") or f"quorum run {spec.get('name', '')}".strip(),
-    }  # fmt: skip
-    rungs = " → ".join(str(rung) for rung in spec.get("rungs", ()))
-    told["mlflow.note.content"] = "\n\n".join(
-        part for part in (
-            str(spec.get("description") or ""),
-            f"{spec.get('trials', '?')} trials, scored by `val_nll` after {rungs} epochs; about "
-            f"one in {spec.get('reduction_factor', '?')} goes on after each rung." if rungs else "",
-        ) if part
-    )  # fmt: skip
-    return {key: str(value) for key, value in told.items() if value}
-
-
-def _note(status: str, reason: str, traceback: object) -> str:
-    """The description of a trial that ended early."""
-    text = f"**{status}:** {reason}"
-    if not traceback:
-        return text
-    # MLflow keeps 8,000 characters of a tag; the end of a traceback says most.
-    return f"{text}\n\n```\n{str(traceback)[-6000:]}\n```"
-
-
-def _points(values: Mapping[str, Any], time: float, step: int = 0) -> list[Point]:
-    """The values that a chart can show: finite numbers."""
-    return [
-        Point(name, float(value), _ms(time), step)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    ]
-
-
-def _flat(mapping: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters: one level of names joined by a dot, the rest as text; nothing for null."""
-    flat: dict[str, str] = {}
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{k}": _text(item) for k, item in value.items() if item is not None}
-        elif name != "description" and value is not None:
-            flat[str(name)] = _text(value)
-    return flat
-
-
-def _text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    return str(value)
-
-
-def _ms(time: float) -> int:
-    return round(time * 1000)
-
-
-_MACHINE = {"processor": "", "cores": "cores", "gpu": "", "memory_gib": "GiB"}
 _NOT_METRICS = {"time", "step", "epoch", "trial", "rung"}
+_METRICS = {
+    "temperature": "val_temperature",
+    # MLflow shows what is called system/… on a page of its own, over time.
+    "seconds": "system/epoch_seconds",
+    "images_per_second": "system/images_per_second",
+    "peak_memory_bytes": "system/peak_memory_bytes",
+}
 _STATUS: dict[str, RunStatus] = {
-    "completed": "FINISHED", "pruned": "KILLED", "failed": "FAILED"
+    "completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"
 }  # fmt: skip
 
 _HANDLERS = {

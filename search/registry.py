@@ -23,6 +23,7 @@ import numpy as np
 
 from search.journal import read_events
 from search.mlflow_store import Store, in_short, load_mlflow, without_password
+from search.notes import model_note
 from search.projection import SWEEP, Projection
 from search.tracking import tracking_uri
 from trainables.errors import RunError
@@ -134,6 +135,7 @@ class _Registry:
         self._store = Store(uri, folder, projection)
         self._projection = projection
         self._name = name
+        self._uri = without_password(uri)
 
     def register(
         self, release: Release, beats_champion: bool | Callable[[Path], bool]
@@ -242,8 +244,18 @@ class _Registry:
             self._client.log_outputs(run_id, models=[output])
         return self._client.create_model_version(
             self._name, source=f"models:/{logged.model_id}", run_id=run_id, tags=tags,
-            description=_description(release, tags), model_id=logged.model_id,
+            description=self._description(release, tags), model_id=logged.model_id,
         )  # fmt: skip
+
+    def _description(self, release: Release, tags: Mapping[str, str]) -> str:
+        figures = ", ".join(
+            f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in release.row.items()
+            if key in _TOLD and value is not None
+        )
+        text = f"`{release.stage}` of {tags.get('quorum.run')}, {len(release.class_names)} classes"
+        about = f"{text}: {figures}." if figures else f"{text}."
+        return model_note(self._name, self._uri, release.image_size, release.class_names, about)
 
 
 def _package(mlflow: Any, release: Release, place: Path, logged: Any, run_id: str | None) -> None:
@@ -278,16 +290,6 @@ def _package(mlflow: Any, release: Release, place: Path, logged: Any, run_id: st
         "dependencies: [-r requirements.txt]\n"
     )
     model.save(str(place / "MLmodel"))
-
-
-def _description(release: Release, tags: Mapping[str, str]) -> str:
-    figures = ", ".join(
-        f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in release.row.items()
-        if key in _TOLD and value is not None
-    )
-    text = f"{release.stage} of {tags.get('quorum.run')}, {len(release.class_names)} classes"
-    return f"{text}: {figures}." if figures else f"{text}."
 
 
 _PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime")

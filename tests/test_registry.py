@@ -1,8 +1,16 @@
+import json
 import os
 import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
 import onnx
@@ -10,6 +18,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from ensemble.onnx_model import OnnxClassifier
 from search.journal import Journal
 from search.mlflow_store import load_mlflow
 from search.projection import Projection
@@ -160,6 +169,62 @@ def test_what_is_registered_answers_as_the_file_does(folder: RunFolder) -> None:
     files = {path.name for path in Path(unquote(urlsplit(place).path)).iterdir()}
     files.discard("registered_model_meta")  # which MLflow leaves when it loads a model
     assert files == {"MLmodel", "model.onnx", "python_env.yaml", "requirements.txt"}
+
+
+@pytest.mark.slow
+def test_the_champion_is_served_to_raw_pixels(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `mlflow models serve` runs: MLflow's own app on the model that the registry names."""
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which `init` leaves behind
+    made = release(folder, 0)
+    register_student(folder, made, beats_champion=never)
+    mlflow = load_mlflow()
+    import uvicorn
+    from mlflow.pyfunc.scoring_server import init
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder.root.parent / 'mlflow.db'}")
+    try:
+        app = init(mlflow.pyfunc.load_model("models:/quorum-digits@champion"))
+    finally:
+        mlflow.set_tracking_uri(None)
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    with served(uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))) as url:
+        answer = ask(url, {"inputs": images.tolist()})
+        log_probs = np.array(answer["predictions"]["log_probs"], dtype=np.float32)
+        with pytest.raises(HTTPError, match="400"):
+            ask(url, {"inputs": images[:, :-1].tolist()})
+    np.testing.assert_allclose(log_probs, OnnxClassifier(made.model).log_probs(images), rtol=1e-6)
+    np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, rtol=1e-5)
+
+    version = client(folder).get_model_version("quorum-digits", "1")
+    assert "models:/quorum-digits@champion" in version.description
+    assert "--host 127.0.0.1" in version.description
+
+
+@contextmanager
+def served(server: Any) -> Iterator[str]:
+    """The address of an app that answers on a free port of this machine, until the block ends."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            for _ in range(500):
+                if server.started:
+                    break
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def ask(url: str, question: Any) -> Any:
+    data = json.dumps(question).encode()
+    request = Request(url, data=data, headers={"Content-Type": "application/json"})
+    with urlopen(request, timeout=10) as reply:
+        return json.load(reply)
 
 
 @pytest.mark.slow

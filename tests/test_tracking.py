@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 import socket
 import sqlite3
@@ -19,13 +20,15 @@ from hypothesis import strategies as st
 import search.tracking
 from search.journal import Journal, read_events
 from search.mlflow_store import Store, without_password
-from search.projection import DIGEST, SWEEP, Point, Projection, RunChange
+from search.mlflow_values import Point
+from search.projection import DIGEST, SWEEP, Projection, RunChange
 from search.tracking import MlflowMirror, sync, tracking_uri
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
 from trainables.errors import RunError
 from trainables.records import RunFolder
 
 SMALL = {**SPEC, "trials": 6}
+LEDGER = Path(__file__).parent.parent / "results/digits-demo/ledger.json"
 
 
 def whole_run() -> list[Event]:
@@ -58,13 +61,27 @@ def test_every_report_becomes_a_point_and_every_end_a_status() -> None:
         assert points == [
             Point("val_nll", e["val_nll"], round(1000 * e["time"]), e["step"]) for e in reports
         ]
-        rungs = {f"rung_{e['rung']:02d}_val_nll": e["val_nll"] for e in reports if e["rung"]}
+        rungs = {f"val_nll_at_{e['rung']:02d}": e["val_nll"] for e in reports if e["rung"]}
         told = {point.name: point.value for point in runs[trial].points}
-        assert {name: told[name] for name in told if name.endswith("_val_nll")} == rungs
+        assert {name: told[name] for name in told if name.startswith("val_nll_at")} == rungs
+        assert told["system/epoch_seconds"] == reports[-1]["seconds"]
     ends = {e["trial"]: e["status"] for e in EVENTS if e["event"] == "trial_ended"}
-    names = {"completed": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+    names = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
     assert {key: runs[key].status for key in ends} == {k: names[v] for k, v in ends.items()}
     assert {key: runs[key].tags["quorum.status"] for key in ends} == ends
+
+
+def test_what_a_condition_switched_off_is_no_parameter() -> None:
+    runs = projected(EVENTS)
+    for event in EVENTS:
+        if event["event"] == "trial_started":
+            drawn, run = event["recipe"], runs[event["trial"]]
+            rates = {"sgd": "lr_per_1024", "adamw": "adamw_lr"}
+            own = rates[drawn["optimizer"]]
+            assert float(run.params[own]) == pytest.approx(drawn[own], rel=1e-5)
+            assert len(run.params[own]) < 12
+            assert not {*rates.values()} - {own} & set(run.params)
+            assert run.recipe == drawn
 
 
 def test_the_sweep_tells_its_specification_its_best_and_the_ledger() -> None:
@@ -177,6 +194,7 @@ class World(dict[str, dict[str, Any]]):
             run["params"] = {**change.params, **run["params"]}
             run["tags"].update(change.tags)
             run["points"].update(change.points)
+            run |= {"curve": change.curve} if change.curve else {}
             run |= {"status": change.status, "end": change.end_ms, "name": change.name}
 
 
@@ -395,8 +413,8 @@ def rows(database: Path) -> dict[str, int]:
         }
 
 
-def stored(database: Path) -> World:
-    """The store's runs, in the terms of the fake one."""
+def stored(database: Path, *, ids: bool = False) -> World:
+    """The store's runs, in the terms of the fake one; with their ids, if asked."""
     world = World()
     with sqlite3.connect(database) as connection:
         runs = connection.execute("select run_uuid, name, status, end_time from runs").fetchall()
@@ -413,6 +431,7 @@ def stored(database: Path) -> World:
                 "name": name, "status": status, "end": end, "params": dict(params),
                 "points": {Point(*row) for row in points}, "tags": tags,
             }  # fmt: skip
+            world[tags.get("quorum.trial", SWEEP)] |= {"id": run_id} if ids else {}
     return world
 
 
@@ -421,7 +440,10 @@ def ours(world: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     given = {"quorum.id", "quorum.run", "quorum.trial", "mlflow.runName", "mlflow.parentRunId",
              "mlflow.source.name", "mlflow.source.type"}  # fmt: skip
     return {
-        key: {**run, "tags": {k: v for k, v in run["tags"].items() if k not in given}}
+        key: {
+            **{k: v for k, v in run.items() if k != "curve"},
+            "tags": {k: v for k, v in run["tags"].items() if k not in given},
+        }
         for key, run in world.items()
     }
 
@@ -453,7 +475,17 @@ def test_a_sync_builds_the_view_anew_and_mends_a_torn_one(
     folder: RunFolder, database: Path
 ) -> None:
     journalled(folder, EVENTS)
+    folder.ledger.mkdir()
+    shutil.copy(LEDGER, folder.ledger)
     summary = sync(folder)
+    ids = {key: run["id"] for key, run in stored(database, ids=True).items()}
+    artifacts = folder.root.parent / "mlartifacts" / "quorum-digits"
+    files = {path.name for path in (artifacts / ids["t0000"] / "artifacts").iterdir()}
+    assert files == {"curve.csv", "recipe.yaml"}
+    assert (artifacts / ids[SWEEP] / "artifacts/ledger.json").read_bytes() == LEDGER.read_bytes()
+    note = stored(database)[SWEEP]["tags"]["mlflow.note.content"]
+    assert note.startswith("**`student_int8` ships**")
+    assert "mlflow models serve -m models:/quorum-digits@champion" in note
     assert (summary.created, summary.updated) == (summary.runs, 0)
     whole, counts = stored(database), rows(database)
     with sqlite3.connect(database) as connection:
@@ -462,6 +494,38 @@ def test_a_sync_builds_the_view_anew_and_mends_a_torn_one(
     assert sync(folder).updated == summary.runs
     assert ours(stored(database)) == ours(whole)
     assert rows(database) == counts
+
+
+@pytest.mark.slow
+def test_a_store_that_takes_no_files_has_the_rest(
+    folder: RunFolder, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journalled(folder, EVENTS)
+    (folder.root.parent / "mlartifacts").write_text("in the way")
+    assert sync(folder).created == len(expected_world())
+    assert [r.getMessage() for r in caplog.records if "takes no files" in r.getMessage()] == [
+        next(r.getMessage() for r in caplog.records if r.name == "search.mlflow_store")
+    ]
+    assert {run["status"] for run in stored(database).values()} == {"FINISHED", "FAILED"}
+    (folder.root.parent / "mlartifacts").unlink()
+    trials = {event["trial"] for event in EVENTS if event["event"] == "trial_started"}
+    assert sync(folder).updated == len(trials)
+    assert ours(stored(database)) == ours(expected_world())
+    assert sync(folder).updated == 0
+
+
+def test_mlflow_is_kept_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process and in those that it starts."""
+    from mlflow.telemetry.utils import is_telemetry_disabled
+
+    from search.mlflow_store import load_mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    load_mlflow()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert is_telemetry_disabled()
 
 
 @pytest.mark.slow

@@ -1,0 +1,91 @@
+"""What MLflow's page of a sweep shows at first: columns, their order, charts.
+
+Saved views are a feature of MLflow's UI without an API of its own: JSON in a tag of the
+experiment. A UI that does not know a key leaves it out, one that does not know the form
+leaves the view out of its list, and a test compares the keys with the installed UI.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+VIEW = "mlflow.sharedViewState.quorum-trials"
+"""The tag; what follows the last dot is the view's key in a link."""
+TITLE = "Trials, best first"
+SCORES = ("val_accuracy", "val_nll", "train_seconds")
+WIDTHS = {"attributes.`Run Name`": 120, "runDateAndNestInfo": 120, "duration": 80,
+          "tags.`quorum.status`": 110, "metrics.`rung`": 70}  # fmt: skip
+"""Of the first columns, in pixels, in their order."""
+
+
+def experiment_tags(spec: Mapping[str, Any], started: float | None) -> dict[str, str]:
+    """The tags of the experiment of a sweep that `started` then, in unix seconds."""
+    made = round(1000 * (started or 0.0))
+    view = {"name": TITLE, "createdAt": made, "updatedAt": made,
+            "state": json.dumps(_state(spec.get("space") or {}))}  # fmt: skip
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        VIEW: json.dumps(view),
+        "mlflow.note.content": str(spec.get("description") or ""),
+    }
+
+
+def is_newer(tags: Mapping[str, str], than: Mapping[str, str]) -> bool:
+    """Whether these tags are of a later sweep than those that the experiment has."""
+    try:
+        before = json.loads(than[VIEW])["updatedAt"]
+    except (KeyError, ValueError, TypeError):
+        return True
+    return bool(json.loads(tags[VIEW])["updatedAt"] > before)
+
+
+def _state(space: Mapping[str, Any]) -> dict[str, Any]:
+    """The search's trials by score: how they ended and what they reached, then what was drawn."""
+    scores = [f"metrics.`{name}`" for name in SCORES]
+    drawn = [f"params.`{name}`" for name in space]
+    order = [*WIDTHS, *scores, *drawn]
+    charts, sections = _charts(space)
+    return {
+        "searchFilter": "tags.`quorum.kind` = 'search'",
+        "orderByKey": "metrics.`val_nll`",
+        "orderByAsc": True,
+        "selectedColumns": [name for name in order if "`" in name],
+        "columnOrder": order,
+        "columnWidths": WIDTHS,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "isAccordionReordered": True,
+        "compareRunCharts": charts,
+        "compareRunSections": sections,
+    }
+
+
+def _charts(space: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The search as a whole, then the curves, then what MLflow adds by itself, folded."""
+    # A value under a condition is missing in some trials, which the chart would leave out.
+    always = [name for name, entry in space.items() if not (entry or {}).get("when")]
+    charts: list[dict[str, Any]] = [
+        {"section": "search", "type": "PARALLEL", "selectedParams": always,
+         "selectedMetrics": ["val_nll"], "showAllRuns": True},
+        {"section": "curves", "type": "SCATTER", "runsCountToCompare": 100,
+         "xaxis": {"key": "train_seconds", "type": "METRIC"},
+         "yaxis": {"key": "val_accuracy", "type": "METRIC"}},
+    ]  # fmt: skip
+    charts += [
+        {"section": "curves", "type": "LINE", "displayName": name, "metricKey": name,
+         "selectedMetricKeys": [name], "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
+        for name in ("val_nll", "val_accuracy", "train_loss")
+    ]  # fmt: skip
+    for number, chart in enumerate(charts):
+        chart |= {"uuid": f"quorum-{number}", "metricSectionId": f"quorum-{chart.pop('section')}",
+                  "deleted": False, "isGenerated": False}  # fmt: skip
+    sections = [
+        {"uuid": f"quorum-{key}", "name": name, "display": columns is not None,
+         "columns": columns or 3, "cardHeight": 420 if columns == 1 else 360,
+         "isReordered": True, "deleted": False, "isGenerated": False}
+        for key, name, columns in (
+            ("search", "Searched values and the score they led to", 1),
+            ("curves", "Cost and curves", 2),
+            ("more", "Model metrics", None), ("system", "System metrics", None),
+        )
+    ]  # fmt: skip
+    return charts, sections
