@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.data_facts import DataFacts
 from analysis.formats import count
+from analysis.importance import Importances
 from analysis.trials import TrialFacts, best_trial, trials_of
 from ensemble.card import Card, read_card
 from search.journal import read_events
@@ -45,6 +47,8 @@ class RunFacts:
     """Why the search and the seeds ended, by kind."""
     stage_seconds: Mapping[str, float]
     """Wall seconds of each finished stage."""
+    plans: tuple[Event, ...] = ()
+    """The forecasts, in order of time: the first is of the whole run, later ones are revised."""
     selection: Mapping[str, Any] | None
     ledger: Mapping[str, Any] | None
     card: Card | None
@@ -58,8 +62,16 @@ class RunFacts:
     """float32 [N, K] by stage, each after its temperature."""
     holdout_labels: Array | None = None
     """int [N]."""
+    val_labels: Array | None = None
+    """int [N]."""
     member_log_probs: Mapping[str, Array] = field(default_factory=dict)
     """float32 [N, K] on holdout by member, before any temperature."""
+    holdout_hits: Mapping[str, int] = field(default_factory=dict)
+    """How many images of holdout a trial names right, for trials of a whole schedule."""
+    data: DataFacts = field(default_factory=DataFacts)
+    """What is known of the images themselves."""
+    importances: Importances | None = None
+    """Which searched values moved the score; None of too few trials."""
 
     @property
     def search_trials(self) -> tuple[TrialFacts, ...]:
@@ -70,6 +82,12 @@ class RunFacts:
     def seed_trials(self) -> tuple[TrialFacts, ...]:
         """Further seeds of the best configuration."""
         return tuple(trial for trial in self.trials if trial.kind == "seed")
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The weight of each member of the ensemble, by name, heaviest first."""
+        members = (self.selection or {}).get("members", [])
+        return {str(member["name"]): float(member["weight"]) for member in members}
 
     @property
     def best(self) -> TrialFacts | None:
@@ -104,6 +122,8 @@ def load_facts(folder: RunFolder) -> RunFacts:
     )
     card, plain = _card(folder.student), _card(folder.student / "plain")
     labels, log_probs = _test_predictions(folder.ledger / "test_logprobs.npz")
+    early = _read_npz(folder.labels)
+    trials = trials_of(events, lambda trial: _params(folder, trial))
     return RunFacts(
         name=folder.name,
         spec=spec,
@@ -111,13 +131,14 @@ def load_facts(folder: RunFolder) -> RunFacts:
         started_at=times[0] if times else 0.0,
         wall_seconds=times[-1] - times[0] if times else 0.0,
         resumed=sum(event["event"] == "run_resumed" for event in events),
-        trials=trials_of(events, lambda trial: _params(folder, trial)),
+        trials=trials,
         stops={
             str(event.get("kind", "search")): str(event["reason"])
             for event in events
             if event["event"] == "sweep_ended"
         },
         stage_seconds=_stage_seconds(events),
+        plans=tuple(event for event in events if event["event"] == "plan"),
         selection=selection,
         ledger=ledger,
         card=card,
@@ -125,8 +146,10 @@ def load_facts(folder: RunFolder) -> RunFacts:
         class_names=_class_names(card, started, ledger, log_probs),
         test_labels=labels,
         test_log_probs=log_probs,
-        holdout_labels=_holdout_labels(folder.labels),
+        holdout_labels=early.get("holdout"),
+        val_labels=early.get("val"),
         member_log_probs=_member_predictions(folder, selection),
+        holdout_hits=_holdout_hits(folder, trials, early.get("holdout")),
     )
 
 
@@ -178,10 +201,6 @@ def _test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
     return labels, arrays
 
 
-def _holdout_labels(path: Path) -> Array | None:
-    return _read_npz(path).get("holdout")
-
-
 def _read_npz(path: Path) -> dict[str, Array]:
     if not path.is_file():
         return {}
@@ -198,6 +217,21 @@ def _member_predictions(folder: RunFolder, selection: Mapping[str, Any] | None) 
     names = [str(member["name"]) for member in (selection or {}).get("members", [])]
     paths = {name: folder.trial(name) / "holdout.npy" for name in names}
     return {name: read_array(path) for name, path in paths.items() if path.is_file()}
+
+
+def _holdout_hits(
+    folder: RunFolder, trials: Sequence[TrialFacts], labels: Array | None
+) -> dict[str, int]:
+    """Right answers on holdout of each trial that finished; files that are gone are left out."""
+    if labels is None:
+        return {}
+    names = [trial.trial for trial in trials if trial.whole_schedule]
+    found = {name: folder.trial(name) / "holdout.npy" for name in names}
+    return {
+        name: int((read_array(path).argmax(axis=1) == labels).sum())
+        for name, path in found.items()
+        if path.is_file()
+    }
 
 
 def _class_names(

@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.class_figures import confusion, per_class, reliability
+from analysis.curve_figures import training_curves, trial_costs
 from analysis.facts import RunFacts
 from analysis.fonts import Lettering, lettering
+from analysis.picture_figures import class_sizes, contact_sheet, explained
 from analysis.result_figures import cost_figure, disagreement, ledger_figure
-from analysis.space_figures import hyperparameters
+from analysis.space_figures import hyperparameters, importance_figure
+from analysis.student_figures import ClassDifference, class_differences, student_classes
 from analysis.style import DPI, drawing
 from analysis.sweep_figures import learning_curves, sweep_overview
 from trainables.metrics import apply_temperature
@@ -60,6 +63,24 @@ def main_stages(facts: RunFacts) -> list[str]:
     student = next((s for s in ("student_int8", "student_fp32") if s in facts.test_log_probs), None)
     wanted = ["ensemble" if "ensemble" in facts.test_log_probs else "best_single", student]
     return [stage for stage in wanted if stage and stage in facts.test_log_probs]
+
+
+def student_stage(facts: RunFacts) -> str | None:
+    """The student whose predictions are compared with the ensemble's, where both are there."""
+    found = [stage for stage in main_stages(facts) if stage.startswith("student")]
+    return found[0] if found and "ensemble" in facts.test_log_probs else None
+
+
+def student_differences(facts: RunFacts) -> list[ClassDifference]:
+    """The student's accuracy on every class of test, less the ensemble's."""
+    stage = student_stage(facts)
+    assert stage is not None
+    return class_differences(
+        facts.test_log_probs[stage],
+        facts.test_log_probs["ensemble"],
+        _labels(facts),
+        seed=facts.spec.seed,
+    )
 
 
 def before_temperature(log_probs: Floats, temperature: float | None) -> Floats | None:
@@ -118,14 +139,47 @@ def _reliability(facts: RunFacts, _: Lettering) -> Figure:
 
 
 def _disagreement(facts: RunFacts, _: Lettering) -> Figure:
-    members = (facts.selection or {}).get("members", [])
-    weights = {str(member["name"]): float(member["weight"]) for member in members}
-    return disagreement(facts.member_log_probs, weights, facts.holdout_labels)
+    return disagreement(facts.member_log_probs, facts.weights, facts.holdout_labels)
+
+
+def _training_curves(facts: RunFacts, _: Lettering) -> Figure:
+    assert facts.best is not None
+    val = None if facts.val_labels is None else len(facts.val_labels)
+    return training_curves(facts.best, facts.seed_trials, facts.spec.rungs, val=val)
+
+
+def _trial_costs(facts: RunFacts, _: Lettering) -> Figure:
+    assert facts.holdout_labels is not None
+    held_out = ((facts.selection or {}).get("metrics") or {}).get("holdout") or {}
+    return trial_costs(
+        facts.trials,
+        facts.holdout_hits,
+        len(facts.holdout_labels),
+        members=facts.weights,
+        ensemble=held_out.get("accuracy"),
+    )
+
+
+def _explained(facts: RunFacts, letters: Lettering) -> Figure:
+    assert facts.data.chosen is not None
+    return explained(facts.data.chosen, facts.data.maps, letters.names)
+
+
+def _student_classes(facts: RunFacts, letters: Lettering) -> Figure:
+    stage = student_stage(facts)
+    assert stage is not None
+    return student_classes(student_differences(facts), stage, letters.names)
+
+
+def _importance(facts: RunFacts, _: Lettering) -> Figure:
+    assert facts.importances is not None
+    return importance_figure(facts.importances)
 
 
 PLANS: Mapping[str, _Plan] = {
     "ledger": _Plan(ready=_has_rows, draw=lambda facts, _: ledger_figure(facts.ledger or {})),
     "cost": _Plan(ready=_has_rows, draw=lambda facts, _: cost_figure(facts.ledger or {})),
+    "training_curves": _Plan(ready=lambda facts: facts.best is not None, draw=_training_curves),
     "learning_curves": _Plan(
         ready=_has_scores, draw=lambda facts, _: learning_curves(facts.trials, facts.spec.rungs)
     ),
@@ -136,6 +190,8 @@ PLANS: Mapping[str, _Plan] = {
         ready=lambda facts: _has_scores(facts) and bool(facts.space.parameters),
         draw=lambda facts, _: hyperparameters(facts.trials, facts.space, facts.spec.rungs),
     ),
+    "importance": _Plan(ready=lambda facts: facts.importances is not None, draw=_importance),
+    "trial_costs": _Plan(ready=lambda facts: bool(facts.holdout_hits), draw=_trial_costs),
     "disagreement": _Plan(ready=lambda facts: len(facts.member_log_probs) > 1, draw=_disagreement),
     "per_class": _Plan(
         ready=_has_predictions,
@@ -145,6 +201,19 @@ PLANS: Mapping[str, _Plan] = {
         ready=_has_predictions,
         draw=lambda facts, letters: confusion(_shown(facts), _labels(facts), letters.names),
     ),
+    "student_classes": _Plan(
+        ready=lambda facts: _has_predictions(facts) and student_stage(facts) is not None,
+        draw=_student_classes,
+    ),
     "reliability": _Plan(ready=_has_predictions, draw=_reliability),
+    "explained": _Plan(ready=lambda facts: bool(facts.data.maps.members), draw=_explained),
+    "class_sizes": _Plan(
+        ready=lambda facts: bool(facts.data.counts),
+        draw=lambda facts, letters: class_sizes(facts.data, letters.names),
+    ),
+    "contact_sheet": _Plan(
+        ready=lambda facts: facts.data.sheet is not None,
+        draw=lambda facts, letters: contact_sheet(facts.data, letters.names),
+    ),
 }
 """The figures by file name, in the order of the report."""

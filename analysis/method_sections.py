@@ -1,8 +1,17 @@
 """The report's last sections: what each number is, how to make it again, on what it ran."""
 
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 from analysis.blocks import Block, code, pairs, section, text
 from analysis.facts import RunFacts
 from analysis.formats import duration, plural, value_text
+from analysis.importance import DRAWS as DRAWS_OF_TRIALS
+from analysis.importance import TREES
+from search.spec import shipped_names
 from trainables.intervals import DRAWS, FEW
 from trainables.metrics import ECE_BINS
 
@@ -70,6 +79,26 @@ METHODS: tuple[tuple[str, str], ...] = (
         "that any weights could still gain in NLL, because the problem is convex.",
     ),
     (
+        "importance",
+        f"How much worse a forest of {TREES} trees predicts a trial's rank, as a share of the "
+        "ranks' variance, when the value is shuffled among trials (Breiman's permutation "
+        "importance). Trials are ranked by NLL on val at the lowest rung, because only there all "
+        f"had the same budget. {DRAWS_OF_TRIALS} bootstrap samples of the trials; each forest is "
+        "judged on trials that its sample left out; the interval is the middle 95% of the "
+        "results. With few trials it is wide, and it is shown so.",
+    ),
+    (
+        "per class",
+        "Accuracies have Wilson's 95% intervals, each for itself. Student less ensemble: paired, "
+        "at the level 1 − 0.05/K, so that all K hold together with 95% confidence.",
+    ),
+    (
+        "Grad-CAM",
+        "Of the last layer that still has places to show: its maps, weighted by their mean "
+        "gradient for the class that the ensemble names, negative parts cut off, scaled to 0 … 1 "
+        "(Selvaraju et al., 2017). Of the ensemble: the mean over members by weight.",
+    ),
+    (
         "latency",
         "Median of repeated calls with one image on the machine named below; images/s is the "
         "same in batches.",
@@ -90,8 +119,9 @@ def reproduction_section(facts: RunFacts) -> Block:
     return section(
         "How to make it again",
         _commands(
-            (f"quorum run {run}/sweep.yaml --name again", "the whole chain"),
-            (f"quorum report {run}", "this report"),
+            *_asked(facts),
+            (f"quorum run {run}/sweep.yaml --name again{_data(facts)}", "the same schedules"),
+            (f"quorum report {run}{'' if facts.spec.pictures else ' --no-images'}", "this report"),
             (f"quorum predict {run} IMAGE", "ask the student"),
         ),
         text(
@@ -105,12 +135,47 @@ def reproduction_section(facts: RunFacts) -> Block:
                     (UNITS.get(key, key.replace("_", " ")), value_text(v))
                     for key, v in machine.items()
                 ),
-                ("wall time", duration(facts.wall_seconds) if facts.wall_seconds else ""),
+                ("wall time", _wall_time(facts)),
                 ("stages", stages),
-                ("resumed", plural(facts.resumed, "time") if facts.resumed else ""),
             )
         ),
     )
+
+
+def _asked(facts: RunFacts) -> Iterator[tuple[str, str]]:
+    """The command as it was given, where the journal tells."""
+    asked: Mapping[str, Any] = facts.started.get("asked") or {}
+    name = str(asked.get("name") or facts.spec.name)
+    budget = _budget(facts)
+    if name in shipped_names() and (budget or asked):
+        yield f"quorum run {name}{_data(facts)}{budget}", "the whole chain, as it was asked for"
+
+
+def _data(facts: RunFacts) -> str:
+    """` --data FOLDER`: of a path on this machine only the last part."""
+    path = facts.spec.dataset.path
+    if path is None:
+        return ""
+    folder = Path(path)
+    known = f"path/to/{folder.name}" if folder.is_absolute() else path
+    return f" --data {shlex.quote(known)}"
+
+
+def _budget(facts: RunFacts) -> str:
+    """` --time-budget 60m`, from the run's start to its deadline, in whole minutes."""
+    deadline = next((plan.get("deadline") for plan in facts.plans), None)
+    if deadline is None or not facts.started_at:
+        return ""
+    # The clock starts with the command, the journal some seconds later.
+    minutes = max(1, math.ceil((float(deadline) - facts.started_at) / 60))
+    return f" --time-budget {minutes}m"
+
+
+def _wall_time(facts: RunFacts) -> str:
+    if not facts.wall_seconds:
+        return ""
+    again = f", resumed {plural(facts.resumed, 'time')}" if facts.resumed else ""
+    return f"{duration(facts.wall_seconds)}{again}"
 
 
 def _commands(*lines: tuple[str, str]) -> Block:

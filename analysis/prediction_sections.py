@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.blocks import Block, Cell, figure, section, table, text
-from analysis.class_figures import NUMBERED
+from analysis.class_figures import BINS, NUMBERED
 from analysis.facts import RunFacts
 from analysis.figures import main_stages, temperature_of
 from analysis.fonts import Lettering
@@ -42,8 +42,9 @@ def calibration_section(facts: RunFacts, drawn: Drawn) -> Block | None:
             caption="A temperature above 1 had to soften too bold answers, one below 1 to sharpen "
             "too timid ones.",
         ),
-        figure("reliability", "Confidence against accuracy in ten bins of equal width, with 95% "
-               "intervals (Wilson); below, how many images fall in each.", drawn=drawn),
+        figure("reliability", "Confidence against accuracy on test before and after the "
+               f"temperature, in {BINS} bins of equal width with Wilson's 95% intervals; below, "
+               f"how many of {_images(facts)} fall in each.", drawn=drawn),
     )  # fmt: skip
 
 
@@ -60,13 +61,19 @@ def classes_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block 
     return section(
         "Classes",
         text(*(_worst(facts, letters, stage) for stage in main_stages(facts)), renamed),
-        figure("per_class", "Accuracy of each class with its 95% interval (Wilson).", drawn=drawn),
+        figure("per_class", "Accuracy of each class on test, worst first, with Wilson's 95% "
+               f"interval for each by itself; n = {_images(facts)} in all, of a class in brackets. "
+               "Of many classes the worst are named, and the curve shows all.", drawn=drawn),
         figure(
             "confusion",
-            _confusion_caption(letters),
+            f"{_confusion_caption(letters)} Counts of {_images(facts)}, without intervals.",
             drawn=drawn,
         ),
-    )
+    )  # fmt: skip
+
+
+def _images(facts: RunFacts) -> str:
+    return plural(0 if facts.test_labels is None else len(facts.test_labels), "image")
 
 
 def _confusion_caption(letters: Lettering) -> str:

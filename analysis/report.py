@@ -4,6 +4,7 @@ The same folder gives the same bytes: the PDF bears the time at which the run st
 """
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,33 +12,73 @@ from typing import Any
 import typst
 
 from analysis.blocks import Block
+from analysis.data_facts import choose, describe_data, find_images
+from analysis.data_sections import data_section, explained_section
+from analysis.ensemble_sections import ensemble_section
 from analysis.facts import RunFacts, load_facts
 from analysis.figures import save_figures
 from analysis.fonts import Lettering, lettering
+from analysis.importance import importances
+from analysis.ledger_sections import ledger_section
 from analysis.method_sections import methods_section, reproduction_section
-from analysis.model_sections import ensemble_section, student_section
+from analysis.plan_sections import forecast_section
 from analysis.prediction_sections import calibration_section, classes_section
-from analysis.sections import data_section, ledger_section, search_section
+from analysis.search_sections import search_section
+from analysis.student_sections import student_section
 from analysis.summary import key_figures, summary
+from trainables.imageset import ImageSet
 from trainables.records import RunFolder, write_bytes_atomically
+from trainables.seeds import numpy_generator
 
 TEMPLATE = Path(__file__).with_name("report.typ")
 
 
-def build_report(folder: RunFolder) -> Path:
+def build_report(
+    folder: RunFolder, images: ImageSet | None = None, *, pictures: bool | None = None
+) -> Path:
     """Draw the figures of a run and set its report; returns the path of report.pdf.
 
     A run that has not come to its end gives a shorter report, which says what is missing.
+    `images` saves reading the data set again from the place that the run's specification
+    names; where it is gone or another one, the report says so and goes on without.
+    `pictures` overrides the specification's: whether images of the data set may be shown.
 
     Raises:
         RunError: no run is there, or a file of it is damaged.
     """
     facts = load_facts(folder)
+    if pictures is not None:
+        facts = replace(facts, spec=facts.spec.with_values(pictures=pictures))
     letters = lettering(facts.class_names)
+    facts = with_images(facts, folder, images)
+    rng = numpy_generator(facts.spec.seed, "report", "importance")
+    facts = replace(facts, importances=importances(facts.trials, facts.space, rng=rng))
     drawn = [path.stem for path in save_figures(facts, folder.figures)]
     document = report_content(facts, letters, drawn)
     write_bytes_atomically(folder.report, _typeset(document, folder.root, facts, letters))
     return folder.report
+
+
+def with_images(facts: RunFacts, folder: RunFolder, images: ImageSet | None) -> RunFacts:
+    """The facts of a run with those of its images, as far as they are at hand."""
+    found, missing = find_images(images, facts.spec, facts.started)
+    known = {"val": facts.val_labels, "holdout": facts.holdout_labels, "test": facts.test_labels}
+    labels = {name: values for name, values in known.items() if values is not None}
+    data = describe_data(found, missing, labels, len(facts.class_names), sheet=facts.spec.pictures)
+    pool = facts.test_log_probs.get("ensemble")
+    if not facts.spec.pictures:
+        return replace(facts, data=replace(data, not_explained="pictures are kept out of it"))
+    if found is None or pool is None or facts.test_labels is None or not facts.weights:
+        return replace(facts, data=data)
+    chosen = choose(found, pool, facts.test_labels)
+    if chosen is None:
+        reason = "the kept predictions are not of these images"
+        return replace(facts, data=replace(data, not_explained=reason))
+    # torch and pytorch-grad-cam take seconds to import, and only pictures need them.
+    from analysis.explain import explain
+
+    maps = explain(folder, facts.weights, chosen)
+    return replace(facts, data=replace(data, chosen=chosen, maps=maps))
 
 
 def report_content(facts: RunFacts, letters: Lettering, drawn: list[str]) -> dict[str, Any]:
@@ -46,10 +87,12 @@ def report_content(facts: RunFacts, letters: Lettering, drawn: list[str]) -> dic
         ledger_section(facts, drawn),
         search_section(facts, drawn),
         ensemble_section(facts, drawn),
-        student_section(facts),
+        student_section(facts, letters, drawn),
         calibration_section(facts, drawn),
         classes_section(facts, letters, drawn),
-        data_section(facts, letters),
+        explained_section(facts, drawn),
+        data_section(facts, letters, drawn),
+        forecast_section(facts),
         methods_section(),
         reproduction_section(facts),
     ]

@@ -10,11 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from analysis.formats import duration, file_size, percent, signed
-from analysis.style import BLACK, BLUE, GREY, grid, new_figure, percent_ticks, stage_style
+from analysis.formats import file_size, percent, short_duration, signed
+from analysis.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    grid,
+    new_figure,
+    percent_ticks,
+    round_ticks,
+    stage_style,
+)
 from analysis.wording import (
     LOWER_IS_BETTER,
     NOT_DISTINGUISHABLE,
@@ -33,9 +42,11 @@ Ints = NDArray[np.integer[Any]]
 COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "bytes": ("size of the weights", lambda value: _round(file_size(value))),
     "latency_ms_batch1": ("latency of one image, ms", lambda value: f"{value:g}"),
-    "train_seconds": ("time to train", lambda value: _round(duration(value))),
+    "train_seconds": ("time to train", lambda value: _round(short_duration(value))),
 }
 """What an answer costs: the row's key, the axis label, the format of its ticks."""
+MOST_NUMBERED = 10
+"""Most members whose shares are written into the heat maps."""
 
 
 def ledger_figure(ledger: Ledger) -> Figure:
@@ -73,27 +84,40 @@ def cost_figure(ledger: Ledger) -> Figure:
 def disagreement(
     log_probs: Mapping[str, Floats], weights: Mapping[str, float], labels: Ints | None
 ) -> Figure:
-    """Left: how often two members answer differently. Right: weight and accuracy of each."""
+    """How often two members answer differently, are both wrong, and what each is worth."""
     names = list(log_probs)
     answers = np.stack([log_probs[name].argmax(axis=1) for name in names])
-    shares = diversity.disagreement(answers)
-    figure = new_figure(max(2.2, 0.9 + 0.32 * len(names)))
-    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
-    top = max(float(shares.max()), 1e-9)
-    left.imshow(shares, cmap="Blues", vmin=0, vmax=top * 1.3)
-    for (i, j), share in np.ndenumerate(shares):
-        if i != j:
-            color = "white" if share > 0.9 * top else "black"
-            left.text(j, i, percent(share, 1, sign=False), ha="center", va="center",
-                      fontsize=6.5, color=color)  # fmt: skip
-    ticks = range(len(names))
-    left.set_xticks(ticks, names, rotation=45 if len(names) > 6 else 0)
-    left.set_yticks(ticks, names)
-    left.tick_params(length=0)
-    left.spines[:].set_visible(False)
-    left.set_title("Different answers on holdout, % of images")
-    _weight_bars(right, names, weights, answers, labels)
+    labels = labels if labels is not None and len(labels) == answers.shape[1] else None
+    figure = new_figure(max(2.0, 0.75 + 0.26 * len(names)))
+    panels = 2 if labels is None else 3
+    axes = figure.subplots(1, panels, width_ratios=[1.0, 1.0, 1.0][-panels:])
+    differing = diversity.disagreement(answers)
+    _member_matrix(axes[0], differing, names, "Answer differently, %", diagonal=False)
+    if labels is not None:
+        both = diversity.double_fault(answers, labels)
+        _member_matrix(axes[1], both, names, "Both wrong, %", diagonal=True)
+        axes[1].set_yticks([])
+    _weight_bars(axes[-1], names, weights, answers, labels)
     return figure
+
+
+def _member_matrix(
+    axes: Axes, shares: Floats, names: Sequence[str], title: str, *, diagonal: bool
+) -> None:
+    """A heat map [M, M] of shares with their numbers, where there is room for those."""
+    top = max(float(shares.max()), 1e-9)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=top * 1.3)
+    for (i, j), share in np.ndenumerate(shares):
+        if (diagonal or i != j) and len(names) <= MOST_NUMBERED:
+            color = "white" if share > 0.9 * top else "black"
+            axes.text(j, i, percent(float(share), 1, sign=False), ha="center", va="center",
+                      fontsize=6.2 if len(names) <= 6 else 5.0, color=color)  # fmt: skip
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=90 if len(names) > 4 else 0, fontsize=6.2)
+    axes.set_yticks(ticks, names, fontsize=6.2)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
 
 
 def _metrics(ledger: Ledger) -> list[str]:
@@ -138,7 +162,7 @@ def _forest(axes: Axes, differences: Sequence[Row], metric: str, *, named: bool)
         else "points (right of 0: better)"
     )
     # A label at the very edge would stand out of the figure.
-    axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
+    axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     grid(axes, "x")
 
@@ -156,19 +180,16 @@ def _cost_panel(axes: Axes, found: Sequence[Row], key: str) -> None:
     axes.set_xscale("log")
     values = [float(row[key]) for row in shown]
     axes.set_xlim(min(values) / 1.7, max(values) * 1.7)
-    wide = max(values) / min(values) > 30
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=8))
+    axes.xaxis.set_major_locator(FixedLocator(round_ticks(min(values), max(values))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(text)
     axes.grid(True)
 
 
 def _round(text: str) -> str:
-    """`50.0 kB` → `50 kB`, `5 min 00 s` → `5 min`."""
-    return (
-        text.replace(".00 ", " ").replace(".0 ", " ").removesuffix(" 00 s").removesuffix(" 00 min")
-    )
+    """`50.0 kB` → `50 kB`, `5m00s` → `5m`."""
+    return text.replace(".00 ", " ").replace(".0", "").removesuffix("00s").removesuffix("00m")
 
 
 def _positive(value: Any) -> bool:
@@ -191,11 +212,11 @@ def _weight_bars(
     axes.barh(rows, values, color=BLUE, height=0.6)
     for row, value in enumerate(values):
         text = percent(value, 0)
-        if labels is not None and len(labels) == answers.shape[1]:
-            text += f"   ({percent(float((answers[row] == labels).mean()), 1)} right)"
+        if labels is not None:
+            text += f"   ({percent(float((answers[row] == labels).mean()), 1)})"
         axes.text(value, row, f" {text}", va="center", fontsize=6.5)
-    axes.set_yticks(rows, names)
+    axes.set_yticks(rows, names, fontsize=6.2)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max([*values, 1e-9]) * 1.75)
-    percent_ticks(axes.xaxis)
-    axes.set_title("Weight, and accuracy alone on holdout")
+    percent_ticks(axes.xaxis, bins=3)
+    axes.set_title("Weight (accuracy alone)")

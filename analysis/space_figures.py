@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analysis.formats import shorten, value_text
-from analysis.style import BLACK, BLUE, GREY, log_nll_axis, new_figure
+from analysis.importance import Importances
+from analysis.style import BLACK, BLUE, GREY, grid, log_nll_axis, new_figure
 from analysis.trials import TrialFacts, best_trial
 from search.space import Parameter, Space
 
@@ -121,3 +122,23 @@ def _few_choices(parameter: Parameter) -> list[str]:
         whole = range(int(parameter.low), int(parameter.high) + 1, int(parameter.step or 1))
         return [value_text(value) for value in whole] if len(whole) <= 6 else []
     return []
+
+
+def importance_figure(found: Importances) -> Figure:
+    """Importance of every searched value with its 95% interval; hollow where 0 is inside."""
+    figure = new_figure(0.6 + 0.155 * max(len(found.values), 3))
+    axes = figure.subplots()
+    for y, item in enumerate(found.values):
+        color = BLUE if item.distinguishable else GREY
+        axes.plot([item.low, item.high], [y, y], color=color, lw=1.2)
+        axes.plot(item.value, y, "o", ms=4.5, color=color,
+                  mfc=color if item.distinguishable else "white")  # fmt: skip
+    axes.axvline(0, color=BLACK, lw=0.8)
+    axes.set_yticks(
+        range(len(found.values)), [item.name for item in found.values], family="DejaVu Sans Mono"
+    )
+    axes.set_ylim(len(found.values) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(7, prune="both"))
+    axes.set_xlabel("share of the ranks' variance that is lost when the value is shuffled")
+    grid(axes, "x")
+    return figure

@@ -1,5 +1,7 @@
 """What to ship and how sure it is: the report's first paragraph, from ledger and gates."""
 
+from collections.abc import Sequence
+
 from analysis.facts import RunFacts
 from analysis.formats import (
     DASH,
@@ -12,17 +14,19 @@ from analysis.formats import (
     percent_range,
     plural,
 )
+from analysis.plan_sections import seeds_note
 from analysis.wording import (
     NOT_DISTINGUISHABLE,
     Ledger,
     Row,
     accuracy_text,
-    comparison,
+    comparisons,
     decimals,
-    difference_of,
+    differences_of,
     gate_label,
     gates_verdict,
     label,
+    metric_label,
     row_of,
     shipped_stage,
     sizes,
@@ -37,12 +41,12 @@ def summary(facts: RunFacts) -> list[str]:
         return [_unfinished(facts)]
     stage = shipped_stage(facts.ledger)
     if stage is None:
-        return [_without_student(facts.ledger), _about_ensemble(facts.ledger)]
+        return [_without_student(facts.ledger), _about_ensemble(facts)]
     return [
         text
         for text in (
             f"{_ship(facts, stage)} {_about_gates(facts.ledger)}",
-            f"{_about_student(facts, stage)} {_about_ensemble(facts.ledger)}",
+            f"{_about_student(facts, stage)} {_about_ensemble(facts)}",
             _about_test(facts.ledger),
         )
         if text.strip()
@@ -124,43 +128,59 @@ def _about_student(facts: RunFacts, stage: str) -> str:
     sentences = []
     teacher = _against_teacher(facts, stage)
     if teacher:
-        sentences.append(f"It is {comparison(teacher, 'its teacher, the ensemble,', digits)}.")
-    plain = difference_of(ledger, "student_fp32", "student_plain")
+        sentences.append(f"It is {comparisons(teacher, 'its teacher, the ensemble,', digits)}.")
+    plain = differences_of(ledger, "student_fp32", "student_plain")
     if plain:
-        bought = {
-            "better": "Distillation paid",
-            "worse": "Distillation harmed",
-            NOT_DISTINGUISHABLE: "Distillation bought nothing that this test could show",
-        }[verdict(plain)]
         other = "the same net trained as long without a teacher"
-        sentences.append(f"{bought}: the fp32 student is {comparison(plain, other, digits)}.")
+        sentences.append(
+            f"{_bought(plain)}: the fp32 student is {comparisons(plain, other, digits)}."
+        )
     return " ".join(sentences)
 
 
-def _against_teacher(facts: RunFacts, stage: str) -> Row | None:
+def _bought(differences: Sequence[Row]) -> str:
+    """What distillation did, metric by metric: `Distillation paid in NLL, and …`."""
+    words = {
+        "better": "paid",
+        "worse": "harmed",
+        NOT_DISTINGUISHABLE: "bought nothing that this test could show",
+    }
+    parts = []
+    for found, text in words.items():
+        metrics = [metric_label(d["metric"]) for d in differences if verdict(d) == found]
+        if metrics:
+            parts.append(f"{text} in {' and '.join(metrics)}")
+    return f"Distillation {', and '.join(parts)}"
+
+
+def _against_teacher(facts: RunFacts, stage: str) -> list[Row]:
     """The ledger compares the int8 student; for fp32 the kept predictions are compared."""
-    written = difference_of(facts.ledger or {}, stage, "ensemble")
+    written = differences_of(facts.ledger or {}, stage, "ensemble")
     if written or facts.test_labels is None or not {stage, "ensemble"} <= set(facts.test_log_probs):
         return written
-    found: Row = compare(
-        stage, "ensemble", "accuracy", facts.test_log_probs, facts.test_labels,
-        seed=facts.spec.seed,
-    )  # fmt: skip
-    return found
+    return [
+        compare(
+            stage, "ensemble", metric, facts.test_log_probs, facts.test_labels,
+            seed=facts.spec.seed,
+        )
+        for metric in ("accuracy", "nll")
+    ]  # fmt: skip
 
 
-def _about_ensemble(ledger: Ledger) -> str:
+def _about_ensemble(facts: RunFacts) -> str:
+    ledger = facts.ledger or {}
     digits = decimals(ledger)
+    rival = "the rival at equal cost" if not seeds_note(facts) else "of less compute, see below"
     others = {
         "best_single": "the best single trial",
-        "seeds_ensemble": "as many seeds of the best configuration (the rival at equal cost)",
+        "seeds_ensemble": f"the seeds of the best configuration ({rival})",
     }
     found = [
-        comparison(item, other, digits)
+        comparisons(items, other, digits)
         for stage, other in others.items()
-        if (item := difference_of(ledger, "ensemble", stage)) is not None
+        if (items := differences_of(ledger, "ensemble", stage))
     ]
-    return f"The ensemble is {'; it is '.join(found)}." if found else ""
+    return f"The ensemble is {'. It is '.join(found)}." if found else ""
 
 
 def _about_test(ledger: Ledger) -> str:

@@ -59,7 +59,7 @@ def learning_curves(trials: Sequence[TrialFacts], rungs: Sequence[int]) -> Figur
 def sweep_overview(trials: Sequence[TrialFacts], rungs: Sequence[int]) -> Figure:
     """Above: each trial's scores at its rungs. Below: how many epochs it was given."""
     search = [trial for trial in trials if trial.kind == "search"]
-    figure = new_figure(3.5)
+    figure = new_figure(3.1)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1.0])
     best = best_trial(search)
     for trial in search:

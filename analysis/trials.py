@@ -20,6 +20,8 @@ class EpochFacts:
     """`trunk` or `cooldown`."""
     rung: int | None
     """The budget in epochs that this epoch ends, if any."""
+    train_loss: float | None
+    """What the training minimized: on augmented images, with smoothed or mixed labels."""
     val_nll: float | None
     val_accuracy: float | None
     seconds: float
@@ -129,6 +131,7 @@ def _epoch(event: Event) -> EpochFacts:
         epoch=int(event.get("epoch", event["step"])),
         phase=str(event.get("phase", "trunk")),
         rung=event.get("rung"),
+        train_loss=_finite(event.get("train_loss")),
         val_nll=_finite(event.get("val_nll")),
         val_accuracy=_finite(event.get("val_accuracy")),
         seconds=float(event.get("seconds") or 0.0),

@@ -4,7 +4,7 @@
 on one side of zero.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.formats import DASH, fixed, percent, signed, signed_range
@@ -118,6 +118,24 @@ def comparison(difference: Row, other: str, digits: int = 1) -> str:
     if found == NOT_DISTINGUISHABLE:
         return f"{found} from {other} in {metric} ({value}, 95% interval {interval})"
     return f"{found} in {metric} than {other} ({value}, 95% interval {interval})"
+
+
+def comparisons(found: Sequence[Row], other: str, digits: int = 1) -> str:
+    """`comparison` of the same two in several metrics: each has its own verdict."""
+    if not found:
+        return ""
+    parts = [comparison(found[0], other, digits)]
+    for item in found[1:]:
+        value, interval = difference_value(item, digits)
+        metric = metric_label(item["metric"])
+        parts.append(f"{verdict(item)} in {metric} ({value}, 95% interval {interval})")
+    return ", and ".join(parts)
+
+
+def differences_of(ledger: Ledger, a: str, b: str) -> list[Row]:
+    """The differences a − b that the ledger has, in accuracy and NLL."""
+    found = (difference_of(ledger, a, b, metric) for metric in ("accuracy", "nll"))
+    return [item for item in found if item is not None]
 
 
 def difference_method(difference: Row) -> str:

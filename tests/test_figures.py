@@ -19,19 +19,45 @@ from PIL import Image
 
 from analysis import figures, fonts
 from analysis.class_figures import confusion, confusion_matrix, per_class
+from analysis.curve_figures import last_path
+from analysis.data_facts import Chosen, DataFacts, Maps
 from analysis.facts import RunFacts, load_facts
 from analysis.fonts import lettering
+from analysis.importance import importances
+from analysis.picture_figures import class_sizes
 from analysis.result_figures import disagreement
-from analysis.style import drawing
+from analysis.student_figures import class_differences, student_classes
+from analysis.style import drawing, round_ticks
 from analysis.sweep_figures import branches
 from analysis.trials import EpochFacts, best_trial, trials_of
 from tests.synthetic import SMALL, log_softmax, write_run
 from trainables.metrics import apply_temperature
+from trainables.splits import SPLITS
 
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
-    return load_facts(write_run(tmp_path_factory.mktemp("runs") / "drawn", shape=SMALL))
+    folder = write_run(tmp_path_factory.mktemp("runs") / "drawn", shape=SMALL)
+    found = load_facts(folder)
+    rng = np.random.default_rng(0)
+    trials = importances(found.trials, found.space, rng=rng, draws=5)
+    return replace(found, importances=trials, data=pictured(rng, classes=4))
+
+
+def pictured(rng: np.random.Generator, *, classes: int) -> DataFacts:
+    """Made-up images of a run, and maps of them."""
+    pixels = rng.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    heat = {name: rng.random((6, 16, 16)).astype(np.float32) for name in ("t0003", "s01")}
+    labels = np.arange(6) % classes
+    return DataFacts(
+        missing="",
+        counts={name: rng.integers(5, 50, classes) for name in SPLITS},
+        sheet=pixels[:classes],
+        sheet_classes=tuple(range(classes)),
+        chosen=Chosen(pixels=pixels, labels=labels, answers=np.roll(labels, 1),
+                      confidences=np.full(6, 0.9)),
+        maps=Maps(members=heat, ensemble=heat["s01"]),
+    )  # fmt: skip
 
 
 def faults(figure: Figure) -> list[str]:
@@ -78,7 +104,13 @@ def test_any_number_of_classes_is_drawn_whole(classes: int) -> None:
     shown = {"ensemble": log_softmax(logits), "student_int8": log_softmax(0.8 * logits)}
     names = lettering([f"a rather long name of class number {i}" for i in range(classes)]).names
     with drawing():
-        for figure in (per_class(shown, labels, names), confusion(shown, labels, names)):
+        differences = class_differences(shown["student_int8"], shown["ensemble"], labels, seed=0)
+        for figure in (
+            per_class(shown, labels, names),
+            confusion(shown, labels, names),
+            student_classes(differences, "student_int8", names),
+            class_sizes(pictured(rng, classes=classes), names),
+        ):
             assert faults(figure) == []
             assert figure.get_figheight() < 9
 
@@ -104,7 +136,9 @@ def test_a_figure_without_data_is_removed(facts: RunFacts, tmp_path: Path) -> No
     folder.mkdir()
     (folder / "ledger.png").write_text("of another state of the run")
     saved = [path.stem for path in figures.save_figures(early, folder)]
-    assert saved == ["learning_curves", "sweep", "hyperparameters"]
+    kept = ["training_curves", "learning_curves", "sweep", "hyperparameters", "importance",
+            "trial_costs", "explained", "class_sizes", "contact_sheet"]  # fmt: skip
+    assert saved == kept
     assert sorted(path.stem for path in folder.iterdir()) == sorted(saved)
 
 
@@ -158,7 +192,7 @@ def test_every_stage_knows_its_temperature(facts: RunFacts) -> None:
 
 
 def _epoch(step: int, epoch: int, phase: str) -> EpochFacts:
-    return EpochFacts(step=step, epoch=epoch, phase=phase, rung=None, val_nll=1.0,
+    return EpochFacts(step=step, epoch=epoch, phase=phase, rung=None, train_loss=1.2, val_nll=1.0,
                       val_accuracy=0.5, seconds=1.0)  # fmt: skip
 
 
@@ -170,6 +204,7 @@ def test_a_cooldown_branch_starts_at_the_trunk() -> None:
     ]  # fmt: skip
     steps = [[epoch.step for epoch in line] for line in branches(epochs)]
     assert steps == [[1, 4, 5], [1, 2, 3], [5, 6]]
+    assert [epoch.step for epoch in last_path(epochs)] == [1, 4, 5, 6]
 
 
 def test_a_repeated_report_counts_once() -> None:
@@ -191,6 +226,28 @@ def test_disagreement_of_identical_members_is_drawn() -> None:
     with drawing():
         figure = disagreement({"a": log_probs, "b": log_probs}, {"a": 1.0}, None)
         assert faults(figure) == []
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1.0, 1e5))
+def test_ticks_of_a_log_axis_are_few_and_round(low: float, ratio: float) -> None:
+    ticks = round_ticks(low, low * ratio)
+    assert 1 <= len(ticks) <= 4
+    assert ticks == sorted(ticks)
+    if ratio > 5:
+        assert all(low / 1.31 <= tick <= low * ratio * 1.31 for tick in ticks)
+
+
+def test_class_differences_hold_together() -> None:
+    """Equal predictions: no class apart. One class always lost: that one, and by all of it."""
+    labels = np.repeat(np.arange(3), 40)
+    right = log_softmax(8.0 * np.eye(3)[labels])
+    lost = right.copy()
+    lost[labels == 1] = log_softmax(8.0 * np.eye(3)[np.full(40, 2)])
+    assert not any(d.distinguishable for d in class_differences(right, right, labels, seed=0))
+    found = class_differences(lost, right, labels, seed=0)
+    assert [d.label for d in found if d.distinguishable] == [1]
+    assert found[1].value == -1.0
+    assert found[1].images == 40
 
 
 def test_lettering_keeps_plain_names_and_numbers_the_unshowable() -> None:

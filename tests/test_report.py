@@ -13,10 +13,12 @@ import typst
 
 from analysis.facts import RunFacts, load_facts
 from analysis.fonts import lettering
-from analysis.report import TEMPLATE, build_report, report_content
+from analysis.plan_sections import forecast_section, seeds_note
+from analysis.report import TEMPLATE, build_report, report_content, with_images
 from analysis.summary import key_figures, summary
+from pipeline import Outcome
 from search.spec import load_spec
-from tests.synthetic import SMALL, write_run
+from tests.synthetic import SMALL, Shape, write_run
 from trainables.errors import RunError
 from trainables.records import RunFolder
 
@@ -157,9 +159,94 @@ def test_the_summary_claims_no_gain_that_is_not_there(facts: RunFacts) -> None:
         for a, b in (("ensemble", "best_single"), ("student_fp32", "student_plain"))
     ]  # fmt: skip
     text = " ".join(summary(_with_ledger(facts, ledger)))
-    assert "Distillation bought nothing that this test could show" in text
+    assert "Distillation bought nothing that this test could show in accuracy" in text
     assert "The ensemble is not distinguishable from the best single trial" in text
     assert "better" not in text
+
+
+def test_every_metric_has_its_own_verdict(facts: RunFacts) -> None:
+    ledger = dict(facts.ledger or {})
+    ledger["differences"] = [
+        {"a": "student_fp32", "b": "student_plain", "metric": metric, "value": value,
+         "interval": interval, "method": "paired-bootstrap"}
+        for metric, value, interval in (
+            ("accuracy", 0.0, [-0.01, 0.01]), ("nll", -0.1, [-0.2, -0.05])
+        )
+    ]  # fmt: skip
+    text = " ".join(summary(_with_ledger(facts, ledger)))
+    assert "Distillation paid in NLL, and bought nothing that this test could show in acc" in text
+    assert "better in NLL (−0.1000, 95% interval −0.2000 to −0.0500)" in text
+
+
+def test_forecast_is_held_against_what_happened(facts: RunFacts) -> None:
+    assert forecast_section(facts) is None, "old journals have none"
+    seconds = {"sweep": 2 * facts.stage_seconds["sweep"], "select": 1.3, "report": 9.0}
+    plan = {"at": "sweep", "rungs": [3, 9, 27], "trials": None, "seeds": 5, "student_epochs": 60,
+            "workers": 2, "epoch_seconds": 0.11, "seconds": seconds,
+            "deadline": facts.started_at + 600}  # fmt: skip
+    revised = {**plan, "at": "seeds", "rungs": [3, 9, 20], "seeds": 3}
+    changed = replace(facts, plans=(plan, revised))
+    block = forecast_section(changed)
+    assert block is not None
+    (table,) = [part for part in block["blocks"] if part["kind"] == "table"]
+    assert [row[0] for row in table["rows"]] == ["sweep", "select", "together"]
+    assert [row[3] for row in table["rows"][:2]] == ["0.50", "1.00"]
+    assert "before the deadline" in words(block)
+    assert "schedules of 20 instead of 27 epochs" in seeds_note(changed)
+    assert "schedules of 20" in words(content(changed))
+    assert "--time-budget 10m" in words(content(changed))
+
+
+def test_paths_of_the_machine_stay_out_of_the_commands(facts: RunFacts) -> None:
+    dataset = replace(facts.spec.dataset, name="parquet", path="/home/someone/my data/cifar10-jpeg")
+    text = words(content(replace(facts, spec=facts.spec.with_values(dataset=dataset))))
+    assert "--data path/to/cifar10-jpeg" in text
+    assert "someone" not in text
+
+
+def test_other_images_are_refused_and_said(facts: RunFacts, whole: RunFolder) -> None:
+    changed = with_images(facts, whole, None)
+    assert "the images of digits have the fingerprint" in changed.data.missing
+    assert set(changed.data.counts) == {"val", "holdout", "test"}
+    assert "The images were not at hand for this report" in words(content(changed))
+
+
+@pytest.mark.slow
+def test_images_give_the_data_card_and_explanations(finished_run: Outcome, tmp_path: Path) -> None:
+    shutil.copytree(finished_run.folder.root, tmp_path / "run", symlinks=True)
+    folder = RunFolder(tmp_path / "run")
+    build_report(folder)
+    drawn = {path.stem for path in folder.figures.iterdir()}
+    assert {"contact_sheet", "class_sizes", "training_curves", "student_classes"} <= drawn
+    facts = with_images(load_facts(folder), folder, None)
+    assert facts.data.missing == ""
+    assert facts.data.duplicates is not None
+    assert {name: int(v.sum()) for name, v in facts.data.counts.items()} == dict(facts.sizes)
+    chosen, maps = facts.data.chosen, facts.data.maps
+    assert chosen is not None
+    assert maps.ensemble is not None, maps.skipped
+    assert maps.ensemble.shape == chosen.pixels.shape[:3]
+    assert "explained" in drawn
+    hidden = replace(facts, spec=facts.spec.with_values(pictures=False))
+    data = with_images(hidden, folder, None).data
+    assert (data.sheet, data.chosen, len(data.maps.members)) == (None, None, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(classes=2, val=40, holdout=60, test=40, trials=1, seeds=False),
+        Shape(classes=200, val=400, holdout=800, test=800, trials=12),
+    ],
+)
+def test_tiny_and_wide_runs_are_reported(tmp_path: Path, shape: Shape) -> None:
+    folder = write_run(tmp_path / "odd", shape=shape)
+    assert build_report(folder).read_bytes().startswith(b"%PDF-")
+    facts = load_facts(folder)
+    if shape.trials == 1:
+        assert "Which values mattered is not estimated" in words(content(facts))
+        assert not (folder.figures / "importance.png").exists()
 
 
 def test_fp32_is_compared_with_its_teacher_too(facts: RunFacts) -> None:

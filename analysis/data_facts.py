@@ -1,0 +1,192 @@
+"""What a run's report tells of the images themselves, as far as they are at hand.
+
+Axes: N images, S pixels a side, K classes, C chosen images. A report can be made where the
+data are gone: then the labels in the run's folder are all that is known, and why is said.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from search.spec import SweepSpec
+from trainables.datasets import load_dataset
+from trainables.duplicates import Duplicates, find_duplicates
+from trainables.errors import QuorumError
+from trainables.imageset import ImageSet
+from trainables.splits import SPLITS, Splits, make_splits
+
+Array = np.ndarray[Any, Any]
+
+SHEET = 40
+"""Most images on the contact sheet, one a class."""
+HITS = 4
+"""Right answers that are explained, and as many wrong ones."""
+CELLS = 4
+"""Fewest cells a side of a feature map that can still show a place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maps:
+    """Where nets looked: Grad-CAM of the chosen images, each map from 0 to 1."""
+
+    members: Mapping[str, Array] = field(default_factory=dict)
+    """float32 [C, S, S] by member, heaviest first; those that could be explained."""
+    ensemble: Array | None = None
+    """float32 [C, S, S]: the members' weighted mean."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Why a member has no maps, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The images of test whose answers are explained: hits first, then misses."""
+
+    pixels: Array
+    """uint8 [C, S, S, 3]."""
+    labels: Array
+    """int [C]."""
+    answers: Array
+    """int [C]: the class that the ensemble names."""
+    confidences: Array
+    """float [C]: the probability that it gives to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """The data set of a run."""
+
+    missing: str = "they were not asked for"
+    """Why the images are not at hand; empty where they are."""
+    counts: Mapping[str, Array] = field(default_factory=dict)
+    """Images of each class, int [K], by split; without the images only where labels are kept."""
+    image_size: int | None = None
+    """Pixels a side."""
+    own_test: bool | None = None
+    """The data set came with a test split."""
+    grouped: bool = False
+    """Images of a group were kept together."""
+    left_out: int = 0
+    """Images in no split, since a copy of them, or their group, stands in another one."""
+    skipped: tuple[str, ...] = ()
+    """Files that could not be read."""
+    duplicates: Duplicates | None = None
+    sheet: Array | None = None
+    """uint8 [n, S, S, 3]: the first training image of each of the first classes."""
+    sheet_classes: tuple[int, ...] = ()
+    chosen: Chosen | None = None
+    maps: Maps = field(default_factory=Maps)
+    not_explained: str = ""
+    """Why there are no maps at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pictured:
+    """The images of a run, proven to be those it was made with."""
+
+    images: ImageSet
+    splits: Splits
+
+
+def find_images(
+    images: ImageSet | None, spec: SweepSpec, started: Mapping[str, Any]
+) -> tuple[Pictured | None, str]:
+    """The images of a run and their splits, or why there are none.
+
+    `images` saves loading them again from the place that the run's `spec` names.
+    """
+    fingerprint = started.get("fingerprint")
+    if not fingerprint:
+        return None, "the run has not begun"
+    try:
+        found = images if images is not None else load_dataset(spec.dataset)
+        if found.fingerprint != fingerprint:
+            return None, (
+                f"the images of {found.name} have the fingerprint {found.fingerprint}, the run was "
+                f"made with {fingerprint}"
+            )
+        return Pictured(images=found, splits=make_splits(found, spec.splits)), ""
+    except QuorumError as error:
+        return None, " ".join(str(error).split())
+
+
+def describe_data(
+    found: Pictured | None, missing: str, labels: Mapping[str, Array], classes: int, *, sheet: bool
+) -> DataFacts:
+    """Counts, sizes and copies; `labels` by split serve where the images are gone."""
+    if found is None:
+        counts = {name: _counts(values, classes) for name, values in labels.items()}
+        return DataFacts(missing=missing, counts=counts)
+    images, splits = found.images, found.splits
+    shown = _first_of_each(images.labels, splits.train, classes)[:SHEET] if sheet else []
+    return DataFacts(
+        missing="",
+        counts={name: _counts(images.labels[getattr(splits, name)], classes) for name in SPLITS},
+        image_size=images.image_size,
+        own_test=images.is_test is not None,
+        grouped=images.groups is not None,
+        left_out=splits.leaked,
+        skipped=tuple(images.skipped),
+        duplicates=find_duplicates(images),
+        sheet=np.asarray(images.images[np.array(shown)]) if shown else None,
+        sheet_classes=tuple(int(images.labels[index]) for index in shown),
+    )
+
+
+def choose(found: Pictured, log_probs: Array, labels: Array, *, each: int = HITS) -> Chosen | None:
+    """The most confident hits and the most confident misses on test.
+
+    Of one class at most ⌈each/K⌉ hits and as many misses, so that not all are of the class
+    that is surest; ties go to the earlier image. None where the predictions are not of
+    these images.
+    """
+    test = found.splits.test
+    if len(labels) != len(test) or not np.array_equal(found.images.labels[test], labels):
+        return None
+    answers = log_probs.argmax(axis=1)
+    sure = np.exp(log_probs.max(axis=1))
+    right = answers == labels
+    share = -(-each // log_probs.shape[1])
+    picked = [
+        *_surest(np.flatnonzero(right), sure, labels, each, share),
+        *_surest(np.flatnonzero(~right), sure, labels, each, share),
+    ]
+    where = np.array(picked, np.int64)
+    return Chosen(
+        pixels=np.asarray(found.images.images[test[where]]),
+        labels=labels[where],
+        answers=answers[where],
+        confidences=sure[where],
+    )
+
+
+def _surest(among: Array, sure: Array, labels: Array, each: int, share: int) -> list[int]:
+    taken: list[int] = []
+    seen: dict[int, int] = {}
+    for index in among[np.argsort(-sure[among], kind="stable")]:
+        label = int(labels[index])
+        if seen.get(label, 0) < share:
+            seen[label] = seen.get(label, 0) + 1
+            taken.append(int(index))
+        if len(taken) == each:
+            break
+    return taken
+
+
+def _first_of_each(labels: Array, train: Array, classes: int) -> list[int]:
+    """The first training image of each class that has one."""
+    present, first = np.unique(labels[train], return_index=True)
+    found = dict(zip(present.tolist(), train[first].tolist(), strict=True))
+    return [found[label] for label in range(classes) if label in found]
+
+
+def _counts(labels: Array, classes: int) -> Array:
+    return np.bincount(np.asarray(labels, np.int64), minlength=classes)
+
+
+def class_counts(facts: DataFacts, splits: Sequence[str] = SPLITS) -> Array | None:
+    """Images of each class in all `splits` together, int [K]; None where one is not known."""
+    if not set(splits) <= set(facts.counts):
+        return None
+    return np.asarray(np.sum([facts.counts[name] for name in splits], axis=0))

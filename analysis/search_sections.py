@@ -1,0 +1,197 @@
+"""The report's sections on the search: what was tried, what mattered, what it cost."""
+
+from collections.abc import Collection
+
+from analysis.blocks import Block, bullets, figure, section, table, text
+from analysis.facts import RunFacts
+from analysis.formats import (
+    DASH,
+    count,
+    duration,
+    fixed,
+    percent,
+    plural,
+    value_text,
+)
+from analysis.importance import DRAWS, FEWEST
+from analysis.sweep_figures import ending
+from analysis.trials import TrialFacts
+from search.space import Parameter
+
+Drawn = Collection[str]
+
+MOST_FAILURES = 6
+"""How many failed trials are listed."""
+
+
+def search_section(facts: RunFacts, drawn: Drawn) -> Block:
+    """What was tried, stopped, finished and lost."""
+    trials = facts.search_trials
+    if not trials:
+        return section("The search", text("No trial has been started yet."))
+    ends = [ending(trial) for trial in trials]
+    finished, failed = ends.count("finished"), ends.count("failed")
+    seconds = sum(trial.seconds for trial in trials)
+    epochs = sum(len(trial.epochs) for trial in trials)
+    retried = sum(trial.retries > 0 for trial in trials)
+    return section(
+        "The search",
+        text(
+            f"{plural(len(trials), 'trial')}{_planned(facts)}; {count(finished)} finished the "
+            f"whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}, and only these may join "
+            f"the ensemble; {count(ends.count('pruned'))} were stopped at a rung; "
+            f"{count(failed)} failed.",
+            f"{plural(ends.count('unfinished'), 'trial has', 'trials have')} no end in the journal."
+            if "unfinished" in ends
+            else "",
+            f"{plural(retried, 'trial')} had to be started again after a fault." if retried else "",
+            f"Together they trained for {count(epochs)} epochs, in {duration(seconds)}.",
+            _stop_reason(facts),
+        ),
+        _rungs_table(facts),
+        _failures(trials),
+        figure("sweep", f"Every trial (n = {len(trials)}). Above: its NLL on val at each rung that "
+               "it reached; a trial stopped at a rung has no mark beyond it. Below: the epochs "
+               "that it was given. No intervals: one training each.", drawn=drawn),
+        figure("learning_curves", "NLL on val after every epoch of every trial. At each rung the "
+               "rate falls to zero in a branch of its own (dashed), at whose end the trial is "
+               "scored; a trial that goes on continues from where the branch began.", drawn=drawn),
+        figure("training_curves", _training_caption(facts), drawn=drawn),
+        _best_table(facts),
+        text(_importance_text(facts)),
+        figure("importance", _importance_caption(facts), drawn=drawn),
+        figure("trial_costs", _cost_caption(facts), drawn=drawn),
+        figure("hyperparameters", "Searched values against the score, trial by trial. The first "
+               "rung compares all trials at the same budget; the last shows only those that the "
+               "scheduler kept. No intervals: one training each.", drawn=drawn),
+    )  # fmt: skip
+
+
+def _planned(facts: RunFacts) -> str:
+    """How many were meant to be; nothing where the time decides."""
+    if facts.plans and facts.plans[0].get("trials") is None:
+        return ", as many as the time allowed"
+    return f" of {count(facts.spec.trials)} planned"
+
+
+def _training_caption(facts: RunFacts) -> str:
+    images = "" if facts.val_labels is None else f" (n = {plural(len(facts.val_labels), 'image')})"
+    seeds = len(facts.seed_trials)
+    others = f"; pale: {plural(seeds, 'other seed')} of it, which show the luck" if seeds else ""
+    return (
+        "How the best trial learned: its way to the last rung. The training loss is that of "
+        "augmented images with smoothed or mixed labels, so its distance from the NLL on val is "
+        "not overfitting alone. The bar at the end is Wilson's 95% interval on "
+        f"val{images}{others}."
+    )
+
+
+def _importance_text(facts: RunFacts) -> str:
+    found = facts.importances
+    if found is None:
+        return (
+            f"Which values mattered is not estimated: that takes {FEWEST} scored trials at least, "
+            "and values that differ among them."
+            if facts.space.parameters
+            else ""
+        )
+    sure = [item.name for item in found.values if item.distinguishable]
+    share, low, high = found.explained
+    verdict = (
+        f"Distinguishable from no effect: {', '.join(sure)}."
+        if sure
+        else "None of the searched values is distinguishable from no effect."
+    )
+    return (
+        f"Which values mattered: over {plural(found.trials, 'trial')}, a forest that has seen the "
+        f"searched values explains {percent(share, 0)} of the variance of the trials' ranks "
+        f"(95% interval {percent(low, 0)} to {percent(high, 0)}, on trials it has not seen; below "
+        f"zero it guesses worse than the mean does). {verdict}"
+    )
+
+
+def _importance_caption(facts: RunFacts) -> str:
+    found = facts.importances
+    if found is None:
+        return ""
+    return (
+        "Importance of the searched values, with their uncertainty: how much worse a random "
+        "forest predicts a trial's rank when the value is shuffled. Trials are compared at rung "
+        f"{found.rung}, the only budget that all share (n = {found.trials}), so what pays in long "
+        f"training alone does not show. Bars: 95% of {DRAWS} bootstrap samples of the trials, each "
+        "judged on the trials left out. Hollow: not distinguishable from 0."
+    )
+
+
+def _cost_caption(facts: RunFacts) -> str:
+    images = 0 if facts.holdout_labels is None else len(facts.holdout_labels)
+    return (
+        "What trials cost: accuracy on holdout of every trial that finished the schedule, with "
+        f"Wilson's 95% intervals (n = {plural(images, 'image')}). Members were chosen on these "
+        "images, so their own marks flatter them; the ensemble's is cross-fitted."
+    )
+
+
+def _stop_reason(facts: RunFacts) -> str:
+    reasons = {
+        "time_budget": "The time budget ended the search.",
+        "interrupted": "The search was interrupted.",
+    }
+    resumed = f"The run was resumed {plural(facts.resumed, 'time')}." if facts.resumed else ""
+    return f"{reasons.get(facts.stops.get('search', ''), '')} {resumed}".strip()
+
+
+def _rungs_table(facts: RunFacts) -> Block | None:
+    lines = []
+    for rung in facts.spec.rungs:
+        here = [trial for trial in facts.search_trials if rung in trial.scores]
+        last = [trial for trial in here if trial.rung == rung]
+        stopped = sum(ending(trial) == "pruned" for trial in last)
+        best = min((trial.scores[rung] for trial in here), default=None)
+        lines.append(
+            [
+                str(rung),
+                count(len(here)),
+                count(stopped),
+                count(len(here) - len(last)),
+                fixed(best, 4),
+            ]
+        )
+    return table(
+        ("rung (epochs)", "scored", "stopped there", "went on", "best NLL on val"), lines, "rrrrr",
+        caption=f"About one in {facts.spec.reduction_factor} trials goes on from a rung.",
+    )  # fmt: skip
+
+
+def _failures(trials: Collection[TrialFacts]) -> Block | None:
+    failed = [trial for trial in trials if trial.status == "failed"]
+    if not failed:
+        return None
+    items = [f"{trial.trial} failed: {trial.reason or 'no reason given'}" for trial in failed]
+    more = len(items) - MOST_FAILURES
+    return bullets(items[:MOST_FAILURES] + ([f"and {count(more)} more"] if more > 0 else []))
+
+
+def _best_table(facts: RunFacts) -> Block | None:
+    best = facts.best
+    if best is None:
+        return None
+    active = facts.space.active(best.recipe)
+    lines = [
+        [parameter.name, value_text(active[parameter.name]), _domain(parameter)]
+        for parameter in facts.space.parameters
+        if parameter.name in active
+    ]
+    rung = best.rung or 0
+    return table(
+        ("searched value", "best", "searched over"), lines, "lrl",
+        caption=f"The best configuration: trial {best.trial}, NLL {fixed(best.scores[rung], 4)} on "
+        f"val after {plural(rung, 'epoch')}.",
+    )  # fmt: skip
+
+
+def _domain(parameter: Parameter) -> str:
+    if parameter.type == "categorical":
+        return ", ".join(value_text(choice) for choice in parameter.choices) or DASH
+    ends = f"{value_text(parameter.low)} … {value_text(parameter.high)}"
+    return f"{ends}, by its logarithm" if parameter.log else ends
