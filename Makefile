@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.quorum-setup
-CODE   := quorum.py pipeline.py trainables search ensemble analysis benchmarks tests
+CODE   := quorum.py pipeline.py pipeline_stages.py trainables search ensemble analysis benchmarks tests
 
 .PHONY: help setup demo test fast check format lint types bench lock clean
 

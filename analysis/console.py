@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console, RenderableType
@@ -11,8 +12,11 @@ from rich.live import Live
 from rich.text import Text
 
 from analysis.screen import plain_line, render, trial_line
+from search.journal import read_events
 from search.progress import RunState
 from search.spec import SweepSpec
+from search.states import STAGES
+from trainables.errors import RunError
 
 __all__ = ["LiveDisplay", "plain_line", "render"]
 
@@ -36,17 +40,19 @@ class LiveDisplay:
         spec: SweepSpec | None = None,
         interactive: bool | None = None,
         *,
+        journal: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Draw on `stream`; `interactive` None asks the stream whether it is a terminal.
 
-        `spec` fills the screen until the journal's first event has told as much.
+        `spec` fills the screen until the first event has told as much. `journal` is that of
+        a run that is gone on with: what it tells of earlier processes is shown too.
         """
         self._stream = stream
         self._console = _PlainlyFailingConsole(file=stream, highlight=False)
         self._clock = clock
-        self._state = RunState()
-        if spec is not None:
+        self._state = _so_far(journal)
+        if spec is not None and not self._state.spec:
             self._state.spec = spec.to_mapping()
         self._lock = threading.Lock()
         self._live: Live | None = None
@@ -102,7 +108,7 @@ class LiveDisplay:
 
     def _apply(self, event: Mapping[str, Any]) -> None:
         with self._lock:
-            self._state.apply(event)
+            self._state.apply({"time": self._clock(), **event})
             if self._interactive or self._stopped.is_set():
                 return
             prefix = self._news(event)
@@ -116,8 +122,10 @@ class LiveDisplay:
                 return trial_line(self._state, self._state.trials[str(event.get("trial", ""))])
             case "trial_retried":
                 return f"{event.get('trial')} is taken up again: {event.get('reason')}"
-            case "stage" if event.get("status") != "progress":
+            case "stage" if event.get("status") != "progress" and event.get("stage") in STAGES:
                 return f"{event.get('stage')} {event.get('status')}"
+            case "registered":
+                return f"{event.get('name')} version {event.get('version')} is {event.get('alias')}"
         return ""
 
     def _screen(self) -> RenderableType:
@@ -151,6 +159,14 @@ class LiveDisplay:
         if not self._broken:
             self._broken = True
             logger.warning("the display failed and is off; the work goes on", exc_info=True)
+
+
+def _so_far(journal: Path | None) -> RunState:
+    """The state that a journal tells; of a run without one, nothing is known."""
+    try:
+        return RunState.from_events(read_events(journal)) if journal else RunState()
+    except RunError:
+        return RunState()
 
 
 class _PlainlyFailingConsole(Console):

@@ -4,6 +4,7 @@ The colours are Okabe and Ito's, told apart by colour-blind readers; every colou
 a marker or a line style of its own, so that a grey print can be read too.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,6 +126,18 @@ def log_nll_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_locator(LogLocator(subs=(1.0,), numticks=12))
     grid(axes)
+
+
+def round_ticks(low: float, high: float, *, most: int = 4) -> list[float]:
+    """At most `most` round values of a log axis from `low` to `high`; 1, 2 and 5 of a decade."""
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [d * 10.0**e for e in exponents for d in digits]
+        # A tick just outside keeps its place: the axis has room at both ends.
+        found = [value for value in found if low / 1.3 <= value <= high * 1.3]
+        if len(found) <= most:
+            return found or [low]
+    return found[:: math.ceil(len(found) / most)]
 
 
 def empty(axes: Axes, text: str) -> None:

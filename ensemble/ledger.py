@@ -25,6 +25,7 @@ from trainables.metrics import (
     correct,
     ece,
     ece_null,
+    macro_f1,
     nll,
 )
 from trainables.seeds import numpy_generator
@@ -264,6 +265,7 @@ def _row(
         "accuracy": accuracy(log_probs, labels),
         "accuracy_interval": [interval.low, interval.high],
         "balanced_accuracy": balanced_accuracy(log_probs, labels),
+        "macro_f1": macro_f1(log_probs, labels),
         "nll": nll(log_probs, labels),
         "brier": brier(log_probs, labels),
         "ece": ece(log_probs, labels),

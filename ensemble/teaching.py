@@ -5,24 +5,29 @@ what the teacher is worth is the difference between the two.
 """
 
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 from ensemble.card import Teacher
 from ensemble.evaluation import mixtures
 from ensemble.release import Lesson, export_student
 from ensemble.student import PooledTeacher, StudentResult, distil
+from ensemble.timetable import EpochSeconds, Timetable
 from trainables.imageset import ImageSet
 from trainables.losses import Distillation
 from trainables.recipe import Numerics, Recipe
-from trainables.records import RunFolder, read_json, write_json_once
+from trainables.records import RunFolder, read_json
+from trainables.rehearsal import rehearse
 from trainables.splits import Splits
 from trainables.training import EpochReport, load_trained
 
-SAFETY = 0.85
-"""Share of the time left that training may plan for; export and quantization have the rest."""
+REHEARSAL_SECONDS = 3.0
+"""Of one way to train, before a schedule is laid."""
+
+SHARE = 0.45
+"""Of the stage's progress, for each of the two trainings."""
 
 
 def make_students(
@@ -40,9 +45,9 @@ def make_students(
 ) -> None:
     """Train, export and quantize the student and its twin into `folder`.student.
 
-    Both trainings are saved every epoch and go on where they stood. With a `deadline`
-    (unix seconds) both get the same, shorter schedule that fits. `train` is `distil`, or
-    something with its arguments that trains elsewhere.
+    Both trainings are saved every epoch and go on where they stood. With a `deadline` for
+    both (unix seconds) they get the schedule that fits: see ensemble/timetable.py. `train`
+    is `distil`, or something with its arguments that trains elsewhere.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
@@ -56,13 +61,38 @@ def make_students(
         selection["temperature"],
         numerics,
     )
-    teach = partial(train, images=images, splits=splits, seed=seed, numerics=numerics)
-    teach_with_teacher = partial(teach, teacher=teacher, distillation=distillation)
     work = folder.student / "work"
-    recipe = _planned(recipe, work, deadline, (teach, teach_with_teacher))
-    lesson = Lesson(
-        recipe=recipe,
+    work.mkdir(parents=True, exist_ok=True)
+    data: dict[str, Any] = {"images": images, "splits": splits, "numerics": numerics}
+    lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
+    timed = partial(rehearse, recipe, seconds=REHEARSAL_SECONDS, **data)
+    timetable = Timetable(
+        recipe,
+        work / "plan.json",
+        deadline=deadline,
+        rehearsed=lambda: EpochSeconds(
+            taught=timed(**lesson).train_seconds, plain=timed().train_seconds
+        ),
+    )
+    student = timetable.teach(
+        lambda shortened, on_report: train(
+            shortened, folder=work / "taught", on_report=on_report, seed=seed, **lesson, **data
+        ),
+        _reporter(timetable, 0.0, "student", progress),
+    )
+    plain = train(
+        timetable.recipe,
+        folder=work / "plain",
+        on_report=_reporter(timetable, SHARE, "student without a teacher", progress),
         seed=seed,
+        **data,
+    )
+    progress(2 * SHARE, "export and quantization")
+    export = partial(export_student, images=images, splits=splits)
+    alone = Lesson(recipe=timetable.recipe, seed=seed)
+    export(plain, alone, folder.student / "plain", int8=False)
+    taught = replace(
+        alone,
         distillation=distillation,
         teacher=tuple(
             Teacher(name=name, weight=weight)
@@ -70,55 +100,18 @@ def make_students(
         ),
         teacher_temperature=selection["temperature"],
     )
-    plain = teach(
-        recipe,
-        folder=work / "plain",
-        on_report=_reporter(recipe, 0.0, "student without a teacher", progress),
-    )
-    student = teach_with_teacher(
-        recipe,
-        folder=work / "taught",
-        on_report=_reporter(recipe, 0.4, "student", progress),
-    )
-    progress(0.9, "export and quantization")
-    export = partial(export_student, images=images, splits=splits)
-    export(plain, Lesson(recipe=recipe, seed=seed), folder.student / "plain", int8=False)
-    export(student, lesson, folder.student, int8=True)
+    export(student, taught, folder.student, int8=True)
     shutil.rmtree(work)
 
 
-def shortened(recipe: Recipe, seconds_left: float, seconds_an_epoch: float) -> Recipe:
-    """The recipe with as many epochs as fit into the time left, at least one."""
-    fitting = int(SAFETY * seconds_left / seconds_an_epoch)
-    return recipe.with_values(epochs=max(1, min(recipe.epochs, fitting)))
-
-
-def _planned(
-    recipe: Recipe, work: Path, deadline: float | None, ways: Sequence[Callable[..., StudentResult]]
-) -> Recipe:
-    """The recipe with the epochs that were planned before a kill, or that fit before `deadline`."""
-    plan = work / "plan.json"
-    if plan.exists():
-        return recipe.with_values(epochs=int(read_json(plan)["epochs"]))
-    if deadline is not None:
-        # The second of two epochs is timed: the first warms caches up.
-        short = recipe.with_values(epochs=2)
-        seconds = sum(way(short).reports[-1].seconds for way in ways)
-        recipe = shortened(recipe, deadline - time.time(), seconds)
-    write_json_once(plan, {"epochs": recipe.epochs})
-    return recipe
-
-
 def _reporter(
-    recipe: Recipe, start: float, who: str, progress: Callable[[float, str], None]
+    timetable: Timetable, start: float, who: str, progress: Callable[[float, str], None]
 ) -> Callable[[EpochReport], None]:
-    share = 0.4 if start == 0.0 else 0.5
-
     def on_report(report: EpochReport) -> None:
-        done = start + share * report.step / recipe.epochs
+        epochs = timetable.recipe.epochs
         progress(
-            done,
-            f"{who}, epoch {report.step}/{recipe.epochs}, val accuracy {report.val_accuracy:.1%}",
+            start + SHARE * report.step / epochs,
+            f"{who}, epoch {report.step}/{epochs}, val accuracy {report.val_accuracy:.1%}",
         )
 
     return on_report

@@ -1,7 +1,6 @@
 # mypy: disable-error-code="override"
 """Tune's callbacks, which it calls by keyword, handed to the recorder."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +48,10 @@ class Hooks(Callback):
 
 
 class Deadline(Stopper):
-    """Stops everything at the deadline, or once the bookkeeping has failed."""
+    """Stops everything when the time is over, or once the bookkeeping has failed."""
 
-    def __init__(self, deadline: float | None, recorder: Recorder) -> None:
-        """`deadline` is in unix seconds; None never comes."""
-        self._deadline = deadline
+    def __init__(self, recorder: Recorder) -> None:
+        """The recorder knows the time and its own errors."""
         self._recorder = recorder
 
     def __call__(self, *_: Any) -> bool:
@@ -66,8 +64,7 @@ class Deadline(Stopper):
 
     def stop_all(self) -> bool:
         """Whether the time is over."""
-        over = self._deadline is not None and time.time() >= self._deadline
-        return over or self._recorder.error is not None
+        return self._recorder.time_left.over or self._recorder.error is not None
 
 
 def trial_name(trial: Trial) -> str:

@@ -1,6 +1,5 @@
 """From a suggestion to a trial's configuration: journalled, recorded, ready for a worker."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +29,6 @@ class Launcher:
     numerics: Numerics
     rungs: tuple[int, ...]
     recorder: Recorder
-    deadline: float | None
-    """In unix seconds."""
     shared: Mapping[str, Any]
     """Of every configuration: `images` and `splits` (references into Ray's object store),
     `cache`, `trainer` and `resources`."""
@@ -47,11 +44,8 @@ class Launcher:
         return self.recorder.safely(lambda: self._launch(suggestion), None)
 
     def late(self, recipe: Recipe | None = None) -> bool:
-        """Whether a trial that starts now would be scored only after the deadline."""
-        if self.deadline is None:
-            return False
-        pace = self.recorder.history.pace(None if recipe is None else recipe.to_mapping())
-        return time.time() + (pace or 0.0) * self.rungs[0] > self.deadline
+        """Whether a trial that starts now would not be through its schedule in time."""
+        return not self.recorder.time_left.starts(self.rungs, self.recorder.history, recipe)
 
     def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
         start = self.recorder.started(suggestion, self._start(suggestion))

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from search.states import (
+    PREPARATION,
     STAGES,
+    Clock,
     Event,
     Kind,
     RungCount,
@@ -21,6 +23,7 @@ from search.states import (
     StageStatus,
     TrialState,
     TrialStatus,
+    finite,
 )
 
 
@@ -34,7 +37,7 @@ class RunState:
         self.about: Mapping[str, Any] = {}
         """split_id, fingerprint, sizes, machine and code_version of run_started."""
         self.trials: dict[str, TrialState] = {}
-        self.stages = {name: StageState() for name in STAGES}
+        self.stages = {name: StageState() for name in (*PREPARATION, *STAGES)}
         self.ends: dict[str, Event] = {}
         """The last sweep_ended of each kind."""
         self.results: dict[str, Event] = {}
@@ -52,10 +55,15 @@ class RunState:
         """Seconds observed between reports, and of how many steps."""
         self.planned_trials: int | None = None
         """What the stage says it will train, where that differs from the specification."""
+        self.plan: Event | None = None
+        """The last forecast: seconds by stage, and the deadline."""
+        self.peak_memory_bytes = 0
+        """The most that a worker had."""
+        self.abandoned = False
+        """No process works on the run any more, whatever its journal leaves open."""
         self._counts: dict[int, list[int]] = {}
         self._halted = -math.inf
-        self._earlier_seconds = 0.0
-        self._session_started: float | None = None
+        self._clock = Clock()
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "RunState":
@@ -68,10 +76,16 @@ class RunState:
     def apply(self, event: Event) -> None:
         """Fold one event in; kinds that this version does not know change nothing."""
         time = float(event.get("time", self.last_time))
+        self.abandoned = False
         handler = _HANDLERS.get(str(event.get("event")))
         if handler is not None:
             handler(self, event, time)
         self.last_time = max(self.last_time, time)
+
+    def abandon(self) -> None:
+        """Nobody holds the run's journal: what it leaves open was broken off."""
+        self.abandoned = True
+        self.running = set()
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -82,19 +96,19 @@ class RunState:
         """How many trials of this kind there are to be; 0 where that is not known."""
         if kind == "seed":
             return int(self.spec.get("members", 0))
+        if self.planned_trials is None and self.plan is not None and self.plan["trials"] is None:
+            return 0  # as many as there is time for
         return self.planned_trials or int(self.spec.get("trials", 0))
 
     @property
     def stage(self) -> str | None:
         """The stage under way: of the open ones, the last in the chain."""
-        return next((name for name in reversed(STAGES) if self.stages[name].open), None)
+        return next((name for name in reversed(self.stages) if self.stages[name].open), None)
 
     @property
     def active(self) -> bool:
         """The journal does not say that the work is over (a killed run never says so)."""
-        if self.interrupted:
-            return False
-        return self.stage is not None or bool(self.running) or not self.ended("search")
+        return not self.interrupted and self._unfinished
 
     def ended(self, kind: Kind) -> bool:
         """The trials of this kind are through, and no resume has taken them up again."""
@@ -107,13 +121,30 @@ class RunState:
 
     @property
     def interrupted(self) -> bool:
-        """The trials were broken off, and nothing has taken them up again."""
+        """The work was broken off, and nothing has taken it up again."""
+        if self.abandoned:
+            return self._unfinished
+        if any(self.stages[name].open for name in PREPARATION):
+            return False
         last = max(self.ends.values(), key=lambda end: float(end["time"]), default=None)
         return (
             last is not None
             and last.get("reason") == "interrupted"
             and last["time"] >= max(self.resumes, default=-math.inf)
         )
+
+    @property
+    def _unfinished(self) -> bool:
+        return self.stage is not None or bool(self.running) or not self.ended("search")
+
+    @property
+    def deadline(self) -> float | None:
+        """When the run has to be over, in unix seconds; None without a time budget."""
+        return finite(self.plan.get("deadline")) if self.plan is not None else None
+
+    def at(self, now: float) -> float:
+        """`now` while somebody works on the run, else when it was last heard of."""
+        return now if self.active else self.last_time
 
     def status(self, trial: TrialState) -> TrialStatus:
         """Where a trial stands; `pending` is one that was interrupted and waits."""
@@ -131,7 +162,7 @@ class RunState:
     def ranked(self, *, kind: Kind = "search") -> list[TrialState]:
         """Scored trials, best first: those at a higher rung stand before the others."""
         scored = [trial for trial in self.trials.values() if trial.kind == kind and trial.scores]
-        return sorted(scored, key=_rank)
+        return sorted(scored, key=lambda trial: trial.rank)
 
     def rung_counts(self) -> dict[int, RungCount]:
         """By rung, from the lowest: trials of the search that arrived, went on, were stopped."""
@@ -140,10 +171,7 @@ class RunState:
 
     def elapsed(self, now: float) -> float:
         """Wall seconds spent on the run, pauses between resumes left out."""
-        if self._session_started is None:
-            return 0.0
-        end = now if self.active else self.last_time
-        return self._earlier_seconds + max(0.0, end - self._session_started)
+        return self._clock.seconds(self.at(now))
 
     def seconds_per_step(self, kind: Kind = "search") -> float | None:
         """Mean wall seconds of a trial's step, overheads included; None unobserved."""
@@ -159,22 +187,30 @@ class RunState:
         self.spec = event.get("spec") or {}
         self.about = {key: event.get(key) for key in _ABOUT}
         self.started = time
-        if self._session_started is None:
-            self._session_started = time
+        if self._clock.began is None:
+            self._clock.begin(time, time)
 
     def _run_resumed(self, event: Event, time: float) -> None:
         if time in self.resumes:
             return
         self.resumes.add(time)
         self.run = self.run or str(event.get("run", ""))
-        if self._session_started is not None and time >= self.last_time:
-            self._earlier_seconds += self.last_time - self._session_started
+        self._begin(time)
+        self.plan = None
+        self._halt(time)
+
+    def _begin(self, time: float) -> None:
+        """A process takes the run up; stages that an earlier one left open go on."""
+        if time >= self.last_time:
             for stage in self.stages.values():
                 if stage.open and stage.started is not None:
                     stage.earlier_seconds += max(0.0, self.last_time - stage.started)
                     stage.started = time
-        self._session_started = max(time, self._session_started or time)
-        self._halt(time)
+        self._clock.begin(time, self.last_time)
+
+    def _planned(self, event: Event, time: float) -> None:
+        if self.plan is None or time >= self.plan["time"]:
+            self.plan = {"trials": None, **event, "time": time}
 
     def _sweep_ended(self, event: Event, time: float) -> None:
         kind = str(event.get("kind", "search"))
@@ -222,12 +258,15 @@ class RunState:
         if step in trial.steps:
             return
         trial.steps.add(step)
-        score = Score(_number(event.get("val_nll")), _number(event.get("val_accuracy")))
-        self._observe(trial, time, _number(event.get("seconds")))
+        score = Score(finite(event.get("val_nll")), finite(event.get("val_accuracy")))
+        self._observe(trial, time, finite(event.get("seconds")))
         if step > trial.step:
             trial.step, trial.last = step, score
             trial.epoch = int(event.get("epoch", step))
             trial.phase = str(event.get("phase", ""))
+            trial.images_per_second = finite(event.get("images_per_second"))
+        memory = int(finite(event.get("peak_memory_bytes")) or 0)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
         trial.best_val_nll = _better(trial.best_val_nll, score.val_nll, min)
         trial.best_val_accuracy = _better(trial.best_val_accuracy, score.val_accuracy, max)
         if event.get("rung") is not None:
@@ -250,7 +289,7 @@ class RunState:
         if rung not in trial.decisions:
             self._count(trial, rung, 0)
         trial.scores[rung] = score
-        if trial.kind == "search" and (self.best is None or _rank(trial) < _rank(self.best)):
+        if trial.kind == "search" and (self.best is None or trial.rank < self.best.rank):
             self.best = trial
 
     def _decision(self, event: Event, time: float) -> None:
@@ -271,7 +310,7 @@ class RunState:
         trial = self._trial(event, time)
         trial.outcome = event.get("status", "completed")
         trial.reason = str(event.get("reason") or "")
-        trial.seconds = _number(event.get("seconds"))
+        trial.seconds = finite(event.get("seconds"))
         trial.whole_schedule = bool(event.get("whole_schedule", False))
         self.running.discard(trial.name)
 
@@ -282,6 +321,8 @@ class RunState:
         if stage is None or moment < stage.seen:
             return
         if status == "started" and not stage.open:
+            if event.get("stage") == PREPARATION[0]:
+                self._begin(time)  # of a process that has not opened the journal yet
             stage.started = time
         stage.started = time if stage.started is None else stage.started
         if status in ("finished", "skipped"):
@@ -289,7 +330,7 @@ class RunState:
         if event.get("stage") == "sweep" and event.get("trials") is not None:
             self.planned_trials = int(event["trials"])
         stage.status, stage.seen = status, moment
-        stage.fraction = _number(event.get("fraction"))
+        stage.fraction = finite(event.get("fraction"))
         stage.detail = str(event.get("detail") or "")
 
     def _result(self, event: Event, time: float) -> None:
@@ -300,22 +341,6 @@ class RunState:
     def _registration(self, event: Event, time: float) -> None:
         if self.registered is None or time >= self.registered["time"]:
             self.registered = {**event, "time": time}
-
-
-def _rank(trial: TrialState) -> tuple[float, float, str]:
-    """Sorts the best first: the highest rung, then the lowest val_nll there."""
-    score = trial.score
-    if score is None:
-        return (math.inf, math.inf, trial.name)
-    nll = math.inf if score.val_nll is None else score.val_nll
-    return (-max(trial.scores), nll, trial.name)
-
-
-def _number(value: object) -> float | None:
-    """A finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _better(
@@ -337,6 +362,7 @@ _HANDLERS = {
     "epoch": RunState._epoch,
     "decision": RunState._decision,
     "sweep_ended": RunState._sweep_ended,
+    "plan": RunState._planned,
     "stage": RunState._stage,
     "result": RunState._result,
     "registered": RunState._registration,

@@ -1,8 +1,9 @@
 """Why something failed, in one line."""
 
+import errno
 import re
 
-from trainables.errors import RunError
+from trainables.errors import QuorumError, RunError
 from trainables.records import RunFolder
 
 MOST = 300
@@ -27,6 +28,17 @@ def unwritable(folder: RunFolder, error: OSError) -> RunError:
     return RunError(
         f"{folder.root}: {error}; what it holds is whole: mend it, then go on with --resume"
     )
+
+
+def users_mistake(error: BaseException) -> str | None:
+    """One line for an error that the user can mend; None for a defect of ours."""
+    if isinstance(error, QuorumError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk of {error.filename or 'the run'}; free some and --resume"
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename}"
+    return None
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -17,6 +17,7 @@ from search.journal import Event, Journal
 from search.reasons import one_line, reason_of, unwritable
 from search.sampler import Suggestion
 from search.scheduler import Asha
+from search.timing import TimeLeft
 from trainables.errors import RunError
 from trainables.records import (
     RunFolder,
@@ -55,15 +56,17 @@ class Recorder:
         kind: Kind,
         rungs: Sequence[int],
         asha: Asha | None = None,
+        time_left: TimeLeft = TimeLeft(),  # noqa: B008 (frozen)
         observers: Sequence[Observer] = (),
     ) -> None:
-        """`asha` decides at rungs; without it every trial runs its whole schedule."""
+        """`asha` decides at rungs, if there is time; without it every trial runs to its end."""
         self.journal = journal
         self.folder = folder
         self.storage = storage
         self.kind = kind
         self.rungs = tuple(rungs)
         self.history = History(journal.events)
+        self.time_left = time_left
         self.error: Exception | None = None
         """The first thing that went wrong in the bookkeeping itself."""
         self._asha = asha.replay(journal.events) if asha is not None else None
@@ -175,7 +178,8 @@ class Recorder:
         if rung is None or self._asha is None:
             return True
         fresh = self._asha.decided(trial, rung) is None
-        decision = self._asha.record(trial, rung, result["val_nll"])
+        in_time = self.time_left.goes_on(self.rungs, self.history.trials[trial], rung)
+        decision = self._asha.record(trial, rung, result["val_nll"], in_time=in_time)
         if fresh:
             self.emit(
                 {
@@ -252,8 +256,9 @@ class Recorder:
         decision = self._asha.decided(trial.trial, rung) if self._asha is not None else None
         if decision is None or decision.action == "continue":
             return None
-        value = trial.scores[rung]["val_nll"]
-        cutoff = decision.cutoff
+        value, cutoff = trial.scores[rung]["val_nll"], decision.cutoff
+        if cutoff is None:
+            return "pruned", f"no time was left to go on from rung {rung}"
         return "pruned", f"val_nll {value:.4f} missed the cutoff {cutoff:.4f} of rung {rung}"
 
     def _end(

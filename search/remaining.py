@@ -1,4 +1,9 @@
-"""When the trials of a run will be over, from the pace observed and the steps outstanding.
+"""When the stages of a run will be over.
+
+Stages that have not begun take what the run's plan says, if it has one. A stage under way
+that tells how much of it is done takes as much longer as the rest of it is to that; before
+its first tenth the plan is believed too, the more the earlier. Trials are forecast from the
+pace observed and the steps outstanding:
 
 A trial's step is one trained epoch. With q_j the chance that a trial scored at rung j goes
 on, and Δ_j the steps from rung j−1 to rung j, a new trial trains Σ_j q_1…q_{j−1} Δ_j steps
@@ -16,11 +21,86 @@ import math
 from collections.abc import Sequence
 
 from search.progress import RunState
-from search.states import Kind, TrialState
+from search.states import PREPARATION, STAGES, Kind, TrialState, finite
 from trainables.recipe import Recipe
 
 MIN_STEPS_EACH = 2
 """Steps to be observed per concurrent trial before anything is forecast."""
+TRUSTED_FRACTION = 0.1
+"""Share of a stage from which on its own pace alone says when it ends."""
+
+
+def stages_left(state: RunState, now: float) -> dict[str, float]:
+    """Seconds that each stage still takes, for those of which anything is known.
+
+    A stage that is over takes none. No deadline is overrun: stages shorten instead.
+    """
+    found = {}
+    for name in (*PREPARATION, *STAGES):
+        stage = state.stages[name]
+        if stage.status in ("finished", "skipped"):
+            found[name] = 0.0
+            continue
+        left = _own_forecast(state, name, now) if stage.open else _planned(state, name)
+        if left is not None:
+            found[name] = left
+    return found
+
+
+def run_left(state: RunState, now: float) -> float | None:
+    """Seconds until the whole run is through; None while a stage of it is not forecast."""
+    left = stages_left(state, now)
+    if not all(name in left for name in STAGES):
+        return None
+    total = sum(left.values())
+    return total if state.deadline is None else max(0.0, min(total, state.deadline - now))
+
+
+def done_share(state: RunState, name: str) -> float | None:
+    """How much of a stage is done, in [0, 1]; None where it cannot be told."""
+    if name == "sweep":
+        ended = len(state.of_status("completed", "pruned", "failed", kind="search"))
+        return min(1.0, ended / state.planned()) if state.planned() else None
+    if name == "seeds":
+        fresh = TrialState(name="", kind="seed")
+        whole = state.planned("seed") * sum(_all_steps(state, fresh)[-1:])
+        seeds = [trial for trial in state.trials.values() if trial.kind == "seed"]
+        return min(1.0, sum(trial.step for trial in seeds) / whole) if whole else None
+    return state.stages[name].fraction
+
+
+def _own_forecast(state: RunState, name: str, now: float) -> float | None:
+    """Of a stage under way."""
+    stage = state.stages[name]
+    spent = stage.seconds(now) or 0.0
+    planned = _planned(state, name)
+    rest = None if planned is None or planned <= spent else planned - spent
+    if name in ("sweep", "seeds"):
+        end = _end_by_deadline(state, name)
+        if end is not None and not state.planned("search" if name == "sweep" else "seed"):
+            return max(0.0, end - now)
+        left = seconds_left(state, now)
+        left = rest if left is None or not left else left
+        return left if left is None or end is None else max(0.0, min(left, end - now))
+    fraction = stage.fraction or 0.0
+    if fraction <= 0.0:
+        return rest
+    left = spent / fraction - spent
+    trust = min(1.0, fraction / TRUSTED_FRACTION)
+    return left if rest is None else trust * left + (1 - trust) * rest
+
+
+def _planned(state: RunState, name: str) -> float | None:
+    """What the plan gives a stage."""
+    return None if state.plan is None else finite((state.plan.get("seconds") or {}).get(name))
+
+
+def _end_by_deadline(state: RunState, name: str) -> float | None:
+    """When a stage has to end for the later ones to have their time, in unix seconds."""
+    if state.deadline is None:
+        return None
+    later = STAGES[STAGES.index(name) + 1 :]
+    return state.deadline - sum(_planned(state, stage) or 0.0 for stage in later)
 
 
 def seconds_left(state: RunState, now: float) -> float | None:

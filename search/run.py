@@ -7,7 +7,7 @@ live display, the MLflow mirror), who cannot stop it.
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from search.journal import Journal
-from search.spec import SweepSpec, spec_of_run
+from search.journal import Journal, read_events
+from search.plan import STAGES, Plan
+from search.planning import make_plan
+from search.session import usable_cores
+from search.spec import SweepSpec, spec_from_mapping, spec_of_run
 from search.tracking import MlflowMirror
-from trainables.datasets import ImageSet, load_dataset
+from trainables.datasets import ImageSet, load_dataset, resolve_dataset
 from trainables.errors import RunError
+from trainables.privacy import report_nothing
 from trainables.recipe import Numerics
 from trainables.records import (
     SCHEMA,
@@ -46,20 +50,29 @@ class Run:
         spec: SweepSpec,
         *,
         resume: bool = False,
+        stages: Collection[str] = STAGES,
         time_budget: float | None = None,
+        began: float | None = None,
         device: str | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         """Nothing is read, written or locked before the block is entered.
 
-        `time_budget` is in seconds from now. `device` is `cpu`, `cuda`, or None for a GPU
-        where there is one.
+        `stages` are those that are to run. `time_budget` is in seconds from `began` (unix
+        seconds; now by default). `device` is `cpu`, `cuda`, or None for a GPU where there
+        is one.
         """
         self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
         self.spec = spec
-        self.began = time.time()
+        """As given; once entered, with the schedules that were planned."""
+        self.plan: Plan | None = None
+        """None where nothing is left to be trained."""
+        self.began = began or time.time()
+        self.deadline = None if time_budget is None else self.began + time_budget
+        """In unix seconds."""
+        self._asked = spec
+        self._stages = stages
         self._resume = resume
-        self._budget = time_budget
         self._device = device
         self._observers = list(observers)
         self._stack = ExitStack()
@@ -69,11 +82,14 @@ class Run:
 
         Raises:
             DataError: the data cannot be used; no folder is made then.
+            SpecError: the time budget is too short for anything.
             RunError: the folder holds another run, or one that is at work.
         """
-        if self.folder.sweep.exists():
+        report_nothing()
+        resumed = self.folder.sweep.exists()
+        if resumed:
             self._check_resumable()
-        split_id = self.splits.split_id
+        split_id = self._prepare(resumed)
         with ExitStack() as stack:
             self.folder.root.mkdir(parents=True, exist_ok=True)
             self.journal = stack.enter_context(Journal(self.folder.journal))
@@ -100,7 +116,7 @@ class Run:
     @cached_property
     def images(self) -> ImageSet:
         """The data set."""
-        return load_dataset(self.spec.dataset)
+        return load_dataset(self.spec.dataset, progress=self._decoding)
 
     @cached_property
     def splits(self) -> Splits:
@@ -130,9 +146,14 @@ class Run:
             threads=threads,
         )
 
-    def deadline(self, share: float) -> float | None:
-        """When a stage that may use up to this share of the budget must end, in unix seconds."""
-        return None if self._budget is None else self.began + share * self._budget
+    def end_of(self, stage: str) -> float | None:
+        """When a stage must be over for the later ones to have their time, in unix seconds."""
+        return None if self.plan is None else self.plan.end_of(stage)
+
+    def revise(self, plan: Plan, *, at: str) -> None:
+        """From the stage `at` on, another plan holds."""
+        self.plan = plan
+        self.emit(plan.event(at))
 
     def emit(self, event: Event) -> None:
         """Journal an event, then tell everybody."""
@@ -183,14 +204,63 @@ class Run:
             }
         )
 
+    def _prepare(self, resumed: bool) -> str:
+        """Read the data, measure the machine, plan; the split's name. Only observers are told."""
+        with self._preparing("data"):
+            if not resumed:
+                dataset = resolve_dataset(self.spec.dataset)
+                self.spec = self.spec.with_values(dataset=dataset)
+            split_id = self.splits.split_id
+        if self.folder.selection.exists() or "sweep" not in self._stages:
+            return split_id
+        if resumed and self.deadline is None:
+            return split_id
+        with self._preparing("probe"):
+            self.plan = make_plan(
+                self.spec,
+                images=self.images,
+                splits=self.splits,
+                numerics=self.numerics,
+                cores=usable_cores(),
+                clock=time.time,
+                deadline=self.deadline,
+                stages=self._stages,
+                fixed=resumed,
+            )
+        if self.deadline is not None and not resumed:
+            self.spec = self.plan.applied(self.spec)
+        return split_id
+
+    @contextmanager
+    def _preparing(self, stage: str) -> Iterator[None]:
+        """A stage before the journal is there: a run that fails here leaves no folder."""
+        now = {"event": "stage", "stage": stage, "detail": ""}
+        self.tell({**now, "status": "started", "fraction": 0.0, "time": time.time()})
+        yield
+        self.tell({**now, "status": "finished", "fraction": 1.0, "time": time.time()})
+
+    def _decoding(self, fraction: float, detail: str) -> None:
+        now = {"event": "stage", "stage": "data", "status": "progress", "time": time.time()}
+        self.tell({**now, "fraction": fraction, "detail": detail})
+
     def _check_resumable(self) -> None:
         if not self._resume:
             raise RunError(f"{self.folder.root} holds a run; resume it, or choose another folder")
-        if spec_of_run(self.folder) != self.spec:
+        # Pictures may be hidden, or shown, at any time: they touch no trial.
+        pictures = self.spec.pictures
+        first = spec_of_run(self.folder).with_values(pictures=pictures)
+        if self.spec not in (first, *(s.with_values(pictures=pictures) for s in self._asked_of())):
             raise RunError(
                 f"{self.folder.root} was started with another specification; "
                 "resume it with its own sweep.yaml, or choose another folder"
             )
+        self.spec = first
+
+    def _asked_of(self) -> Iterator[SweepSpec]:
+        """What the run was asked for, before its schedules were planned."""
+        for event in read_events(self.folder.journal):
+            if event["event"] == "run_started" and "asked" in event:
+                yield spec_from_mapping(event["asked"])
 
     def _check_split(self, split_id: str) -> None:
         for event in self.journal.events:
@@ -207,22 +277,33 @@ class Run:
         labels = self.images.labels
         np.savez(buffer, val=labels[self.splits.val], holdout=labels[self.splits.holdout])
         write_bytes_atomically(self.folder.labels, buffer.getvalue())
+        if self.images.skipped:
+            names = "".join(f"{name}\n" for name in self.images.skipped)
+            write_bytes_atomically(self.folder.skipped, names.encode(errors="surrogateescape"))
 
     def _announce(self) -> None:
         about = {"run": self.folder.name, "machine": machine_description()}
         about["code_version"] = code_version()
         if any(event["event"] == "run_started" for event in self.journal.events):
             self.emit({"event": "run_resumed", **about})
-            return
+        else:
+            self._announce_start(about)
+        if self.plan is not None:
+            self.emit(self.plan.event("sweep"))
+
+    def _announce_start(self, about: Event) -> None:
         self.emit(
             {
                 "event": "run_started",
                 "schema": SCHEMA,
                 "spec": self.spec.to_mapping(),
+                "asked": self._asked.to_mapping(),
                 "split_id": self.splits.split_id,
                 "fingerprint": self.images.fingerprint,
                 "sizes": self.splits.sizes,
                 "class_names": list(self.images.class_names),
+                "image_size": self.images.image_size,
+                "skipped": len(self.images.skipped),
                 **about,
             }
         )

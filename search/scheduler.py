@@ -34,7 +34,8 @@ class Decision:
 
     action: Literal["continue", "stop"]
     cutoff: float | None
-    """The highest score that goes on; None where no score is compared."""
+    """The highest score that goes on; None where no score is compared, or none could go on
+    for want of time."""
 
 
 class Asha:
@@ -62,20 +63,23 @@ class Asha:
         """The decision on a trial at a rung, if it was made."""
         return self._decisions.get((trial, rung))
 
-    def record(self, trial: str, rung: int, value: float | None) -> Decision:
+    def record(
+        self, trial: str, rung: int, value: float | None, *, in_time: bool = True
+    ) -> Decision:
         """Decide on a trial that scored `value` at `rung`.
 
+        A trial that could not reach the next rung `in_time` is stopped; its score counts.
         A second report of the same trial and rung is given the first decision again,
         whatever its value.
         """
         key = (trial, rung)
         if key not in self._decisions:
-            self._decisions[key] = self._decide(rung, value)
+            self._decisions[key] = self._decide(rung, value, in_time)
         return self._decisions[key]
 
-    def _decide(self, rung: int, value: float | None) -> Decision:
+    def _decide(self, rung: int, value: float | None, in_time: bool) -> Decision:
         scores = self._arrive(rung, value)
-        if rung == self._last or value is None or not math.isfinite(value):
+        if rung == self._last or not in_time or value is None or not math.isfinite(value):
             return Decision(action="stop", cutoff=None)
         cutoff = scores[max(1, len(scores) // self._factor) - 1]
         return Decision(action="continue" if value <= cutoff else "stop", cutoff=cutoff)

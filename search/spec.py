@@ -30,6 +30,10 @@ class StudentSpec:
     tau: float = 4.0
     """Temperature of the teacher's loss."""
 
+    def with_recipe(self, **values: Any) -> "StudentSpec":
+        """A copy with some recipe values replaced."""
+        return replace(self, recipe={**self.recipe, **values})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSpec:
@@ -72,6 +76,8 @@ class SweepSpec:
     """Most members of the ensemble; also how many seeds of the best are trained."""
     student: StudentSpec = field(default_factory=StudentSpec)
     gates: GateSpec = field(default_factory=GateSpec)
+    pictures: bool = True
+    """Show images of the data set in reports and artifacts."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming the value and the mend."""

@@ -13,6 +13,8 @@ Kind = Literal["search", "seed"]
 TrialStatus = Literal["pending", "running", "completed", "pruned", "failed"]
 StageStatus = Literal["pending", "started", "progress", "finished", "skipped"]
 
+PREPARATION = ("data", "probe")
+"""What comes before the chain, in a run that has it: reading images, measuring the machine."""
 STAGES = ("sweep", "seeds", "select", "distill", "ledger", "report")
 """The chain, in order."""
 
@@ -67,6 +69,8 @@ class TrialState:
     outcome: Literal["completed", "pruned", "failed"] | None = None
     reason: str = ""
     seconds: float | None = None
+    images_per_second: float | None = None
+    """As reported at the last step."""
     whole_schedule: bool = False
     seen: float = -math.inf
     """Time of its last event."""
@@ -82,6 +86,14 @@ class TrialState:
     def score(self) -> Score | None:
         """Its score at that rung."""
         return self.scores[max(self.scores)] if self.scores else None
+
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        """Sorts the best first: the highest rung, then the lowest val_nll there."""
+        if self.score is None:
+            return (math.inf, math.inf, self.name)
+        nll = math.inf if self.score.val_nll is None else self.score.val_nll
+        return (-max(self.scores), nll, self.name)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,3 +123,30 @@ class StageState:
             return None
         end = now if self.open or self.ended is None else self.ended
         return self.earlier_seconds + max(0.0, end - self.started)
+
+
+@dataclass(slots=True, kw_only=True)
+class Clock:
+    """Wall time spent on a run by one process after the other, the pauses left out."""
+
+    began: float | None = None
+    """When the last process began."""
+    earlier_seconds: float = 0.0
+    """Of those before it."""
+
+    def begin(self, time: float, last: float) -> None:
+        """A process begins at `time`; the one before it was last heard of at `last`."""
+        if self.began is not None and time >= last:
+            self.earlier_seconds += last - self.began
+        self.began = max(time, self.began or time)
+
+    def seconds(self, now: float) -> float:
+        """Spent so far."""
+        return 0.0 if self.began is None else self.earlier_seconds + max(0.0, now - self.began)
+
+
+def finite(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

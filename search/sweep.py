@@ -26,6 +26,7 @@ from search.scheduler import Asha, TuneAsha
 from search.session import trial_shares
 from search.space import Space
 from search.spec import SweepSpec
+from search.timing import TimeLeft
 from trainables.datasets import ImageSet
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
@@ -65,6 +66,7 @@ def run_sweep(
     numerics: Numerics,
     trials: int | None = None,
     deadline: float | None = None,
+    latest: float | None = None,
     on_event: EventSink = ignore,
     storage: str | None = None,
     cache: Path | None = None,
@@ -73,9 +75,10 @@ def run_sweep(
     """Run the sweep inside a `ray_session`, or go on with it: the journal says which.
 
     `trials` (default spec.trials) counts the whole run, finished ones included. No trial
-    is started that could not reach the first rung before `deadline` (unix seconds); those
-    that run then are stopped and can be gone on with. `on_event` is given every event
-    after it is journalled. Checkpoints go to checkpoints/ in the run's folder, or below
+    is started that could not finish its schedule before `deadline` (unix seconds), and none
+    goes on at a rung that would not reach the next one before `latest` (by default the
+    deadline); what runs then is stopped and can be gone on with. `on_event` is given every
+    event after it is journalled. Checkpoints go to checkpoints/ in the run's folder, or below
     `storage`, a folder or URI that all nodes of a cluster share.
 
     Raises:
@@ -90,12 +93,12 @@ def run_sweep(
             kind="search",
             rungs=spec.rungs,
             asha=Asha(spec.rungs, spec.reduction_factor),
+            time_left=TimeLeft(deadline=deadline, latest=latest or deadline),
             observers=[on_event],
         ),
         spec,
         (images, splits),
         numerics,
-        deadline=deadline,
         shared={"cache": _text(cache), "trainer": trainer},
     )
     base = spec.base_recipe()
@@ -131,7 +134,7 @@ def run_seeds(
     cache: Path | None = None,
     trainer: str = TRAINER,
 ) -> SweepOutcome:
-    """Train `recipe` from `count` seeds (s00, s01 …), each for the top rung's budget.
+    """Train `recipe` from `count` seeds (s00, s01 …), each for its whole schedule.
 
     None is stopped early, and none is started that could not finish before `deadline`.
     For the rest see `run_sweep`.
@@ -142,13 +145,13 @@ def run_seeds(
             folder,
             _storage(storage, folder, journal),
             kind="seed",
-            rungs=spec.rungs[-1:],
+            rungs=(recipe.epochs,),
+            time_left=TimeLeft(deadline=deadline, latest=deadline),
             observers=[on_event],
         ),
         spec,
         (images, splits),
         numerics,
-        deadline=deadline,
         shared={"cache": _text(cache), "trainer": trainer},
     )
     source = FixedTrials(
@@ -165,7 +168,6 @@ def _launcher(
     data: tuple[ImageSet, Splits],
     numerics: Numerics,
     *,
-    deadline: float | None,
     shared: dict[str, Any],
 ) -> Launcher:
     """Bring the run's folder in order and the data to where workers find them."""
@@ -179,7 +181,6 @@ def _launcher(
         numerics=numerics,
         rungs=recorder.rungs,
         recorder=recorder,
-        deadline=deadline,
         shared={
             **shared,
             "images": ray.put(images) if images.images.nbytes <= SENT_BYTES else None,
@@ -241,7 +242,7 @@ def _tune(launcher: Launcher, source: FixedTrials) -> None:
         reuse_actors=True,
         trial_name_creator=trial_name,
         trial_dirname_creator=trial_name,
-        stop=Deadline(launcher.deadline, recorder),
+        stop=Deadline(recorder),
         max_failures=RETRIES,
         raise_on_failed_trial=False,
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

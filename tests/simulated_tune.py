@@ -70,6 +70,7 @@ def config_of(
         "start": to_mapping(start),
         "images": IMAGES,
         "splits": splits,
+        "folder": ".",
         "resume_from": list(resume_from),
         "trainer": TRAINER,
         "resources": {"CPU": 1},
@@ -119,7 +120,6 @@ class Sweep:
             numerics=Numerics(),
             rungs=spec.rungs,
             recorder=self.recorder,
-            deadline=None,
             shared={
                 "images": IMAGES,
                 "splits": SPLITS,

@@ -2,8 +2,10 @@ import io
 import logging
 import os
 import pty
+import re
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from rich.console import Console
 
 import analysis.console
 from analysis.console import LiveDisplay, plain_line, render
-from analysis.screen import about, clock, hyperparameters
+from analysis.marks import about, clock, hyperparameters
+from search.journal import Journal
 from search.progress import RunState
 from search.spec import load_spec
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
@@ -48,10 +51,12 @@ def test_half_way_through_a_sweep() -> None:
     assert best is not None
     assert best.score is not None
     assert lines[0].startswith("quorum digits-1 · 0:")
-    assert "search done in about" in lines[0]
-    assert lines[1].startswith("● sweep 0:")
-    assert lines[1].endswith("· seeds  · select  · distill  · ledger  · report")
-    assert "1 failed" in lines[2]
+    assert " ".join(lines[1].split()) == ("● sweep · seeds · select · distill · ledger · report")
+    assert lines[2].startswith("  0:5")
+    assert "1 failed · done in about" in lines[3]
+    assert re.fullmatch(
+        r"2 at work · [\d,]+ images/s · at most 300 MB of memory a worker", lines[4]
+    )
     table = [line.split() for line in lines if line.startswith(("★", "●  t"))]
     assert table[0][:5] == [
         "★", best.name, str(best.rung), f"{best.score.val_nll:.3f}",
@@ -87,7 +92,7 @@ def test_before_anything_and_after_an_interruption() -> None:
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, len(EVENTS)), st.integers(40, 160), st.integers(10, 60), st.booleans(),
+    st.integers(0, len(EVENTS)), st.integers(40, 220), st.integers(10, 60), st.booleans(),
     st.floats(-10, 1e6),
 )  # fmt: skip
 def test_any_state_fits_any_terminal(
@@ -163,7 +168,7 @@ def test_without_a_terminal_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -
         while len(stream.getvalue().splitlines()) < before + 2 and time.monotonic() < deadline:
             time.sleep(0.02)
     assert len(stream.getvalue().splitlines()) >= before + 2
-    assert stream.getvalue().splitlines()[-1].startswith("digits-1 sweep | ")
+    assert stream.getvalue().splitlines()[-1].startswith("digits-1 sweep 5% | 1/20 trials | ")
 
 
 def test_on_a_terminal_the_last_state_stays_and_the_cursor_returns() -> None:
@@ -210,3 +215,75 @@ def test_a_broken_terminal_never_stops_the_work(
             display.apply(event)
         display.apply({"event": "epoch", "step": "not a number"})
     assert caplog.text.count("the display failed and is off") == 1
+
+
+def prepared(*, deadline: float | None = None) -> list[Event]:
+    """The run of EVENTS with its preparation, and with a plan of 4 minutes and 21 seconds."""
+    begin = EVENTS[0]["time"]
+    stage = {"event": "stage", "stage": "data", "detail": ""}
+    plan = {"event": "plan", "at": "sweep", "trials": 20, "time": begin, "deadline": deadline,
+            "seconds": {"sweep": 130.0, "seeds": 25.0, "select": 2.0, "distill": 70.0,
+                        "ledger": 9.0, "report": 25.0}}  # fmt: skip
+    return [
+        {**stage, "status": "started", "fraction": 0.0, "time": begin - 20},
+        {**stage, "status": "progress", "fraction": 0.4, "detail": "1,200 of 3,000 images",
+         "time": begin - 12},
+        {**stage, "status": "finished", "fraction": 1.0, "time": begin},
+        EVENTS[0], plan, *EVENTS[1:],
+    ]  # fmt: skip
+
+
+def test_the_preparation_says_how_far_it_is() -> None:
+    state = RunState.from_events(prepared()[:2])
+    lines = drawn(state, state.last_time, width=100).splitlines()
+    assert lines[0] == "quorum starting · 0:08"
+    assert lines[1].startswith("● data           · sweep  · seeds")
+    assert lines[2] == "  0:08 of ~0:20"
+    assert lines[3].endswith(" 40%  1,200 of 3,000 images · done in about 10 s")
+    assert plain_line(state, state.last_time) == (
+        "run data 40% | 1,200 of 3,000 images | 0:08 elapsed | data done in about 10 s"
+    )
+
+
+def test_a_plan_gives_every_stage_its_time_and_the_run_its_deadline() -> None:
+    begin = EVENTS[0]["time"]
+    state = RunState.from_events(prepared(deadline=begin + 400)[:5])
+    lines = drawn(state, begin, width=80).splitlines()
+    assert lines[0] == "quorum digits-1 · 0:20 · all done in about 4 min · deadline in 7 min"
+    assert lines[2].split() == ["0:20", "~2:10", "~0:25", "~0:02", "~1:10", "~0:09", "~0:25"]
+    # No forecast goes beyond the deadline: stages shorten instead.
+    assert "all done in about 60 s · deadline in 60 s" in drawn(state, begin + 340)
+    assert "5 s past the deadline" in drawn(state, begin + 405)
+
+
+def test_what_a_stage_says_of_itself_is_shown() -> None:
+    index = next(i for i, event in enumerate(EVENTS) if event.get("stage") == "distill")
+    state = RunState.from_events(EVENTS[: index + 2])
+    assert "25%  part 1 of 4 · done in about 5 s" in drawn(state, state.last_time)
+    assert " distill 25% | part 1 of 4 | " in plain_line(state, state.last_time)
+
+
+def test_a_killed_run_is_not_at_work_and_its_clock_stands_still() -> None:
+    state = half_way()
+    then = drawn(state, state.last_time).splitlines()
+    state.abandon()
+    lines = drawn(state, state.last_time + 5000).splitlines()
+    assert lines[0] == f"{then[0]} · not at work"
+    assert lines[1].startswith("○ sweep")
+    assert not any(line.startswith("●  t") for line in lines)
+    assert "done in about" not in "".join(lines)
+
+
+def test_a_run_that_is_gone_on_with_shows_what_was_before(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        for event in EVENTS[:150]:
+            journal.append(event)
+    stream = io.StringIO()
+    display = LiveDisplay(stream, interactive=False, journal=tmp_path / "journal.jsonl")
+    later = EVENTS[149]["time"] + 1000
+    display.apply({"event": "run_resumed", "time": later, "run": "digits-1"})
+    display.apply({"event": "stage", "stage": "sweep", "status": "started", "time": later})
+    assert f"{len(half_way().of_status('completed', 'pruned', 'failed'))}/20" in stream.getvalue()
+    absent = LiveDisplay(stream, interactive=False, journal=tmp_path / "absent")
+    absent.apply({"event": "stage", "stage": "sweep", "status": "started"})
+    assert "sweep started | run sweep" in stream.getvalue()

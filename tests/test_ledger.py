@@ -95,6 +95,12 @@ class TestRows:
             assert row["accuracy"] == pytest.approx(right / n)
             per_class = [np.mean(named[found.labels == k] == k) for k in range(3)]
             assert row["balanced_accuracy"] == pytest.approx(np.mean(per_class))
+            f1 = [
+                2 * np.sum((named == k) & (found.labels == k))
+                / (np.sum(named == k) + np.sum(found.labels == k))
+                for k in range(3)
+            ]  # fmt: skip
+            assert row["macro_f1"] == pytest.approx(np.mean(f1))
             true = probs[np.arange(n), found.labels]
             assert row["nll"] == pytest.approx(-np.log(true).mean())
             onehot = np.eye(3)[found.labels]

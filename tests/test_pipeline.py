@@ -10,6 +10,7 @@ import pytest
 import pipeline
 import search.run
 from search.journal import read_events
+from search.seeding import best_recipe
 from tests.tiny import tiny_spec
 from trainables.datasets import DatasetSpec, ImageSet
 from trainables.errors import RunError
@@ -25,10 +26,10 @@ def some_images(shift: int = 0) -> ImageSet:
 
 
 def test_a_run_of_another_split_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec, **_: some_images())
     with search.run.Run(tmp_path / "run", tiny_spec()):
         pass
-    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images(shift=1))
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec, **_: some_images(shift=1))
     with (
         pytest.raises(RunError, match=r"is of split \w+, the data now give \w+"),
         search.run.Run(tmp_path / "run", tiny_spec(), resume=True),
@@ -39,7 +40,7 @@ def test_a_run_of_another_split_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_a_run_with_another_specification_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec, **_: some_images())
     with search.run.Run(tmp_path / "run", tiny_spec()):
         pass
     other = tiny_spec().with_values(seed=1)
@@ -52,7 +53,7 @@ def test_a_run_with_another_specification_is_refused(
 
 
 def test_a_run_at_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec, **_: some_images())
     second = search.run.Run(tmp_path / "run", tiny_spec(), resume=True)
     with (
         search.run.Run(tmp_path / "run", tiny_spec()),
@@ -72,7 +73,7 @@ def test_data_that_cannot_be_used_leave_no_folder(tmp_path: Path) -> None:
 def test_an_observer_that_fails_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search.run, "load_dataset", lambda spec: some_images())
+    monkeypatch.setattr(search.run, "load_dataset", lambda spec, **_: some_images())
 
     def broken(event: object) -> None:
         raise OSError("the screen is gone")
@@ -84,7 +85,7 @@ def test_an_observer_that_fails_stops_nothing(
 
 def test_without_a_scored_trial_there_is_no_best(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no trial was scored"):
-        pipeline.best_recipe(RunFolder(tmp_path))
+        best_recipe(RunFolder(tmp_path))
 
 
 @pytest.mark.slow

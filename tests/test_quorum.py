@@ -14,7 +14,9 @@ import quorum
 from search.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["demo", "run", "sweep", "status", "select", "distill", "report", "sync", "predict"]
+COMMANDS = [
+    "demo", "run", "sweep", "status", "select", "distill", "report", "clean", "sync", "predict",
+]  # fmt: skip
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -2,7 +2,6 @@
 
 import errno
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from search.history import History
 from search.journal import read_events
 from search.reasons import one_line, reason_of
 from search.session import trial_shares, usable_cores
+from search.timing import TimeLeft
 from tests.faults.test_resume import outcome
 from tests.simulated_tune import Sweep, without_ray
 from trainables import records
@@ -174,18 +174,31 @@ def test_the_pace_is_that_of_the_recipe_where_it_has_been_trained() -> None:
 
 
 @pytest.mark.usefixtures("without_ray")
-def test_a_trial_is_late_if_its_first_score_would_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
-    launcher = replace(sweep.launcher, deadline=time.time() + 100, rungs=(9, 27))
+    assert not sweep.launcher.late()
+    sweep.recorder.time_left = TimeLeft(deadline=100.0, latest=100.0, clock=lambda: 0.0)
+    launcher = replace(sweep.launcher, rungs=(3, 9))
     assert not launcher.late()
     sweep.recorder.history.apply(start("t0", Recipe()))
-    sweep.recorder.history.apply(epoch("t0", 10.0))
+    sweep.recorder.history.apply(epoch("t0", 9.0))  # 10 steps: 9 and a cooldown's second one
     assert not launcher.late()
-    sweep.recorder.history.apply({**epoch("t0", 14.0), "step": 2})
+    sweep.recorder.history.apply({**epoch("t0", 13.0), "step": 2})
     assert launcher.late()
-    assert not sweep.launcher.late()
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_trial_without_time_for_its_next_rung_is_ended_at_this_one(tmp_path: Path) -> None:
+    sweep = Sweep(RunFolder(tmp_path))
+    sweep.recorder.time_left = TimeLeft(latest=-1.0, clock=lambda: 0.0)
+    sweep.run()
+    rung = sweep.spec.rungs[0]
+    decisions = [event for event in sweep.seen if event["event"] == "decision"]
+    assert {(event["rung"], event["decision"]) for event in decisions} == {(rung, "stop")}
+    ends = [event for event in sweep.seen if event["event"] == "trial_ended"]
+    assert {event["reason"] for event in ends} == {f"no time was left to go on from rung {rung}"}
+    assert {event["status"] for event in ends} == {"pruned"}
+    assert len(ends) == sweep.spec.trials
 
 
 def test_cores_and_gpus_are_shared_among_trials(

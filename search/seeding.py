@@ -1,0 +1,57 @@
+"""Seeds of the best configuration: which it is, and how many of them there is time for."""
+
+import dataclasses
+import time
+
+from search.history import History
+from search.plan import START_SECONDS
+from search.run import Run
+from search.session import trial_shares
+from search.timing import seeds_that_fit
+from trainables.errors import RunError
+from trainables.recipe import Recipe
+from trainables.records import RunFolder, read_start
+
+
+def planned_seeds(this: Run, best: Recipe) -> tuple[Recipe, int]:
+    """The recipe that seeds are trained with, and how many of them there is time for."""
+    history = History(this.journal.events)
+    begun = history.of("seed")
+    if begun:
+        # Seeds of one ensemble are trained alike, also after a resume with more time.
+        return Recipe.from_mapping(begun[0].recipe, where=begun[0].trial), this.spec.members
+    end = this.end_of("seeds")
+    pace = history.pace(best.to_mapping())
+    if this.plan is None or end is None or not pace:
+        return best, this.spec.members
+    workers = trial_shares(this.spec.concurrent, this.numerics)[0]
+    count, epochs = seeds_that_fit(
+        count=this.spec.members,
+        epochs=best.epochs,
+        workers=workers,
+        epoch_seconds=pace,
+        seconds=end - time.time() - START_SECONDS / 2,
+    )
+    seconds = {**this.plan.seconds, "seeds": -(-count // workers) * epochs * pace}
+    revised = dataclasses.replace(this.plan, seeds=count, rungs=(epochs,), seconds=seconds)
+    this.revise(revised, at="seeds")
+    return best.with_values(epochs=epochs), count
+
+
+def best_recipe(folder: RunFolder) -> Recipe:
+    """The searched configuration with the lowest val NLL at the highest rung reached.
+
+    Raises:
+        RunError: no trial was scored at any rung.
+    """
+    scored = [
+        (-record.rung, record.metrics["val_nll"], record.trial)
+        for record in folder.records()
+        if record.kind == "search" and record.rung is not None and record.status != "failed"
+    ]
+    if not scored:
+        raise RunError(
+            f"{folder.root}: no trial was scored; see `quorum status` for the reasons, "
+            "or give the sweep more time"
+        )
+    return read_start(folder.trial(min(scored)[2]) / "start.json").recipe

@@ -1,0 +1,125 @@
+"""What a time budget buys."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.plan import (
+    DISTILL_SHARES,
+    LONGEST,
+    SEEDS_SHARE,
+    STAGES,
+    Pace,
+    Plan,
+    mean_steps,
+    shortened_rungs,
+)
+from search.plan import plan_run as plan
+from search.spec import SweepSpec, load_spec
+from tests.tiny import tiny_spec
+from trainables.errors import SpecError
+from trainables.optim import plan_epochs
+from trainables.recipe import Recipe
+
+PACE = Pace(
+    workers=2, epoch_seconds=26.0, student_seconds=13.0, teacher_seconds=4.0, test_share=0.35
+)
+SPEC = SweepSpec(name="x", members=4)
+
+
+def planned(minutes: float, *, spec: SweepSpec = SPEC, pace: Pace = PACE, **more: object) -> Plan:
+    return plan(spec, pace, now=1000.0, deadline=1000.0 + 60 * minutes, **more)  # type: ignore[arg-type]
+
+
+def test_stages_fill_the_budget_and_end_one_after_the_other() -> None:
+    budget = planned(60)
+    assert sum(budget.seconds.values()) == pytest.approx(3600)
+    ends = [budget.end_of(stage) for stage in STAGES]
+    assert ends == sorted(ends, key=float)  # type: ignore[arg-type]
+    assert ends[-1] == 1000 + 3600
+    assert min(budget.seconds.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "rungs"), [(10, (1, 2)), (60, (2, 5, 16)), (120, (3, 8, 23)), (360, (4, 13, 40))]
+)
+def test_longer_budgets_have_longer_schedules(minutes: float, rungs: tuple[int, ...]) -> None:
+    assert planned(minutes).rungs == rungs
+
+
+def test_schedules_stay_within_reason() -> None:
+    assert planned(60 * 24 * 365).rungs[-1] == LONGEST * SPEC.rungs[-1]
+    fast = planned(600, spec=load_spec("digits"), pace=Pace(
+        workers=8, epoch_seconds=0.1, student_seconds=0.1, teacher_seconds=0.01, test_share=2.0,
+    ))  # fmt: skip
+    assert fast.rungs[-1] == LONGEST * 27
+    assert fast.trials is None
+
+
+@given(minutes=st.floats(9, 5000), epoch=st.floats(0.05, 60), workers=st.integers(1, 16))
+def test_seeds_and_students_keep_their_shares(minutes: float, epoch: float, workers: int) -> None:
+    pace = Pace(
+        workers=workers, epoch_seconds=epoch, student_seconds=epoch / 2,
+        teacher_seconds=epoch / 10, test_share=0.3,
+    )  # fmt: skip
+    found = planned(minutes, pace=pace)
+    over = plan(SPEC, pace, now=0, deadline=None).seconds["report"]
+    assert sum(found.seconds.values()) == pytest.approx(60 * minutes)
+    assert found.seconds["seeds"] <= SEEDS_SHARE * 60 * minutes + 10.1
+    assert found.seconds["distill"] <= DISTILL_SHARES[1] * 60 * minutes + 12.1
+    assert found.seconds["sweep"] >= 0.3 * (60 * minutes - 5 * over)
+    assert found.rungs[-1] ** 2 <= max(1, 60 * minutes * workers / epoch)
+    plan_epochs(found.rungs, Recipe(epochs=found.rungs[-1]))
+
+
+def test_a_budget_too_short_for_anything_says_how_much_is_needed() -> None:
+    with pytest.raises(SpecError, match=r"60 s, is too short: .* 120 s here, .*; give 3.5m or"):
+        planned(1)
+    planned(3.5)
+
+
+def test_a_search_alone_has_all_the_time() -> None:
+    only = planned(60, stages=("sweep",))
+    assert only.seconds["sweep"] == pytest.approx(3600)
+    assert sum(only.seconds.values()) == pytest.approx(3600)
+
+
+def test_a_resumed_run_keeps_its_rungs() -> None:
+    assert planned(60, fixed=True).rungs == SPEC.rungs
+
+
+def test_without_a_deadline_the_specification_holds() -> None:
+    spec = tiny_spec()
+    found = plan(spec, PACE, now=0, deadline=None)
+    assert (found.rungs, found.trials, found.student_epochs) == ((1, 2), 4, 3)
+    assert found.end_of("sweep") is None
+    assert found.seconds["distill"] == pytest.approx(12 + 3 * (2 * 13 + 2 * 4))
+
+
+def test_the_plan_becomes_the_specification() -> None:
+    found = planned(60)
+    spec = found.applied(SPEC)
+    assert spec.rungs == found.rungs
+    assert spec.base_recipe().epochs == found.rungs[-1]
+    assert spec.student_recipe().epochs == found.student_epochs
+
+
+@given(top=st.integers(1, 500), rungs=st.sampled_from([(27,), (9, 27), (3, 9, 27), (1, 4)]))
+def test_rungs_keep_their_ratios(top: int, rungs: tuple[int, ...]) -> None:
+    found = shortened_rungs(SPEC.with_values(rungs=rungs), top)
+    assert found[-1] == top
+    assert list(found) == sorted(set(found))
+    assert len(found) <= len(rungs)
+    if top >= 2 * rungs[-1]:
+        assert [f / top for f in found] == pytest.approx([r / rungs[-1] for r in rungs], rel=0.1)
+
+
+def test_mean_steps_are_what_asha_trains() -> None:
+    recipe = Recipe(epochs=27)
+    steps = [plan.step for plan in plan_epochs((3, 9, 27), recipe) if plan.rung]
+    expected = steps[0] + (steps[1] - steps[0]) / 3 + (steps[2] - steps[1]) / 9
+    found = mean_steps((3, 9, 27), factor=3, cooldown=recipe.cooldown_fraction)
+    assert found == pytest.approx(expected)
+    assert math.isclose(mean_steps((7,), factor=3, cooldown=0.5), 7)
