@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.plan import EXPORT_SECONDS
 from search.run import Run
 from search.spec import spec_of_run
 from trainables.errors import RunError
@@ -166,7 +165,7 @@ def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
             splits=this.splits,
             seed=derive_seed(this.spec.seed, "student", earlier),
             numerics=this.probe(threads=max(1, usable_cores() // workers)),
-            deadline=None if end is None else end - EXPORT_SECONDS,
+            deadline=None if end is None or this.plan is None else end - this.plan.export_seconds,
             progress=progress,
             train=train,
         )

@@ -29,9 +29,9 @@ from onnxruntime.quantization.quantize import save_tensors_data
 
 from ensemble.card import Parity, Quantization
 from ensemble.export import count_nodes, set_temperature, strip
-from ensemble.onnx_model import Images, OnnxClassifier
+from ensemble.onnx_model import Images, predict
 from trainables.errors import DataError, RunError
-from trainables.metrics import fit_temperature, nll
+from trainables.metrics import apply_temperature, fit_temperature, nll
 from trainables.records import machine_description, write_bytes_atomically
 
 METHODS = ("MinMax", "Entropy", "Percentile")
@@ -51,10 +51,7 @@ _CALIBRATOR_OPTIONS: dict[str, dict[str, Any]] = {
 
 def refit_temperature(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> float:
     """Fit the file's temperature anew on `images` and `labels`, write it in, and return it."""
-    set_temperature(path, 1.0)
-    temperature = fit_temperature(OnnxClassifier(path).log_probs(images), labels)
-    set_temperature(path, temperature)
-    return temperature
+    return _refit(path, images, labels)[0]
 
 
 def quantize_int8(
@@ -91,7 +88,7 @@ def quantize_int8(
         for method in methods:
             candidate = Path(folder) / f"{method}.onnx"
             _quantize(prepared, candidate, calibration, method, reduce_range)
-            scores[method] = _best_nll(candidate, holdout, labels)
+            scores[method] = _refit(candidate, holdout, labels)[1]
         best = min(scores, key=scores.__getitem__)
         chosen = Path(folder) / f"{best}.onnx"
         nodes = count_qdq(chosen)
@@ -116,7 +113,7 @@ def count_qdq(path: Path) -> int:
 
 def parity(fp32: Path, int8: Path, images: Images) -> Parity:
     """How far two exported files differ on the same images."""
-    a, b = OnnxClassifier(fp32).log_probs(images), OnnxClassifier(int8).log_probs(images)
+    a, b = predict(fp32, images), predict(int8, images)
     return Parity(
         max_abs=float(np.abs(a - b).max()),
         mean_abs=float(np.abs(a - b).mean()),
@@ -178,10 +175,13 @@ def _calibrate(prepared: Path, ranges: Path, images: Images, method: str) -> Non
     save_tensors_data(calibrator.compute_data(), ranges)
 
 
-def _best_nll(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> float:
-    """NLL at the temperature that makes it least; that temperature is left in the file."""
-    refit_temperature(path, images, labels)
-    return float(nll(OnnxClassifier(path).log_probs(images), labels))
+def _refit(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """The temperature that makes the NLL least, which is left in the file, and that NLL."""
+    set_temperature(path, 1.0)
+    log_probs = predict(path, images)
+    temperature = fit_temperature(log_probs, labels)
+    set_temperature(path, temperature)
+    return temperature, float(nll(apply_temperature(log_probs, temperature), labels))
 
 
 @contextlib.contextmanager

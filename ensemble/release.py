@@ -16,7 +16,13 @@ from ensemble.card import Artifact, Card, Teacher, read_card, write_card
 from ensemble.evaluation import LogProbs
 from ensemble.export import export_onnx
 from ensemble.ledger import GateMargins, Predictions, StageFacts, gates, released
-from ensemble.onnx_model import Images, OnnxClassifier, latency, paired_latency
+from ensemble.onnx_model import (
+    Images,
+    OnnxClassifier,
+    latency,
+    paired_latency,
+    predict,
+)
 from ensemble.quantize import parity, quantize_int8, refit_temperature
 from ensemble.student import StudentResult
 from trainables.imageset import ImageSet
@@ -30,6 +36,9 @@ CALIBRATION_IMAGES = 512
 """Training images whose activations set the int8 ranges."""
 
 TIMED_IMAGES = 256
+
+PARITY_IMAGES = 1000
+"""Most images over which the two files are compared; what the loss costs is gated on all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +117,7 @@ def student_log_probs(
 ) -> dict[str, LogProbs]:
     """Log-probabilities [N, K] of every student in the folder, by the ledger's stage."""
     chosen = images[indices]
-    return {stage: OnnxClassifier(path).log_probs(chosen) for stage, path in _files(folder).items()}
+    return {stage: predict(path, chosen) for stage, path in _files(folder).items()}
 
 
 def student_facts(folder: Path) -> dict[str, StageFacts]:
@@ -142,7 +151,7 @@ def _with_int8(card: Card, folder: Path, *, images: ImageSet, splits: Splits) ->
         card,
         int8=_artifact(int8, refit_temperature(int8, holdout, labels), holdout),
         quantization=quantization,
-        parity=parity(fp32, int8, holdout),
+        parity=parity(fp32, int8, holdout[:PARITY_IMAGES]),
         speedup=paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), holdout[:1]),
     )
 

@@ -36,14 +36,21 @@ LONGEST = 8
 START_SECONDS = 20.0
 """Ray and its workers, on two cores, with nothing in the page cache."""
 
-EXPORT_SECONDS = 12.0
-"""Export, quantization and timing of the students."""
+EXPORT_SECONDS = 15.0
+"""Export, calibration and timing of the students; predictions come on top."""
 
-REPORT_SECONDS = 25.0
+REPORT_SECONDS = 15.0
 """Figures, the PDF and the entry in the registry."""
 
-LEDGER_SECONDS = 6.0
+LEDGER_SECONDS = 8.0
 """Timing every member, bootstrap intervals, gates; predictions come on top."""
+
+PASSES = (8, 3)
+"""How often students predict holdout for their temperatures, the choice of a quantizer and
+the gates, and how often holdout and test for the ledger."""
+
+BACKWARD = 3
+"""A training step costs about this many predictions."""
 
 STAGES = ("sweep", "seeds", "select", "distill", "ledger", "report")
 
@@ -60,8 +67,10 @@ class Pace:
     """One epoch of the student, without a teacher, on the whole machine."""
     teacher_seconds: float
     """One member's answers to a whole epoch, on the whole machine."""
+    holdout_share: float
+    """Images of holdout per training image."""
     test_share: float
-    """Images of holdout and test per training image."""
+    """Images of test per training image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +88,8 @@ class Plan:
     """As in `Pace`."""
     seconds: Mapping[str, float]
     """Forecast of every stage."""
+    export_seconds: float
+    """Of the distillation, after both trainings."""
     deadline: float | None
     """Of the whole run, in unix seconds."""
 
@@ -149,6 +160,7 @@ def plan_run(
         workers=pace.workers,
         epoch_seconds=pace.epoch_seconds,
         seconds={stage: over[stage] + training.get(stage, 0.0) for stage in STAGES},
+        export_seconds=over["distill"],
         deadline=deadline,
     )
 
@@ -207,6 +219,7 @@ def _unbounded(
         workers=pace.workers,
         epoch_seconds=pace.epoch_seconds,
         seconds={s: over[s] + training.get(s, 0.0) * (s in stages) for s in STAGES},
+        export_seconds=over["distill"],
         deadline=None,
     )
 
@@ -233,13 +246,16 @@ def _student_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
 
 def _overheads(spec: SweepSpec, pace: Pace) -> dict[str, float]:
     """What each stage takes besides training."""
+    student = pace.student_seconds / BACKWARD
     # Members, the best single and seeds: about twice as many nets as there are members.
-    predictions = 2 * spec.members * pace.teacher_seconds * pace.test_share
+    members = 2 * spec.members * pace.teacher_seconds
     return {
         "sweep": START_SECONDS,
         "seeds": START_SECONDS / 2,
         "select": 2.0,
-        "distill": EXPORT_SECONDS,
-        "ledger": LEDGER_SECONDS + predictions,
+        "distill": EXPORT_SECONDS + PASSES[0] * student * pace.holdout_share,
+        "ledger": LEDGER_SECONDS
+        + PASSES[1] * student * (pace.holdout_share + pace.test_share)
+        + members * pace.test_share,
         "report": REPORT_SECONDS,
     }

@@ -80,7 +80,8 @@ def measure_pace(
         epoch_seconds=trial.train_seconds,
         student_seconds=student.train_seconds,
         teacher_seconds=trial.forward_seconds / workers,
-        test_share=(len(splits.test) + len(splits.holdout)) / len(splits.train),
+        holdout_share=len(splits.holdout) / len(splits.train),
+        test_share=len(splits.test) / len(splits.train),
     )
 
 

@@ -62,7 +62,9 @@ class Run:
         seconds; now by default). `device` is `cpu`, `cuda`, or None for a GPU where there
         is one.
         """
-        self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+        root = folder.root if isinstance(folder, RunFolder) else Path(folder)
+        # Absolute: Ray is started from within the folder, while other threads write to it.
+        self.folder = RunFolder(root.absolute())
         self.spec = spec
         """As given; once entered, with the schedules that were planned."""
         self.plan: Plan | None = None

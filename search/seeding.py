@@ -12,6 +12,9 @@ from trainables.errors import RunError
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
 
+TOLERANCE = 1.1
+"""Seeds that take this much longer than planned are not shortened: no forecast is exacter."""
+
 
 def planned_seeds(this: Run, best: Recipe) -> tuple[Recipe, int]:
     """The recipe that seeds are trained with, and how many of them there is time for."""
@@ -30,7 +33,7 @@ def planned_seeds(this: Run, best: Recipe) -> tuple[Recipe, int]:
         epochs=best.epochs,
         workers=workers,
         epoch_seconds=pace,
-        seconds=end - time.time() - START_SECONDS / 2,
+        seconds=TOLERANCE * (end - time.time() - START_SECONDS / 2),
     )
     seconds = {**this.plan.seconds, "seeds": -(-count // workers) * epochs * pace}
     revised = dataclasses.replace(this.plan, seeds=count, rungs=(epochs,), seconds=seconds)

@@ -24,7 +24,12 @@ from trainables.optim import plan_epochs
 from trainables.recipe import Recipe
 
 PACE = Pace(
-    workers=2, epoch_seconds=26.0, student_seconds=13.0, teacher_seconds=4.0, test_share=0.35
+    workers=2,
+    epoch_seconds=26.0,
+    student_seconds=13.0,
+    teacher_seconds=4.0,
+    holdout_share=0.1,
+    test_share=0.25,
 )
 SPEC = SweepSpec(name="x", members=4)
 
@@ -52,7 +57,8 @@ def test_longer_budgets_have_longer_schedules(minutes: float, rungs: tuple[int, 
 def test_schedules_stay_within_reason() -> None:
     assert planned(60 * 24 * 365).rungs[-1] == LONGEST * SPEC.rungs[-1]
     fast = planned(600, spec=load_spec("digits"), pace=Pace(
-        workers=8, epoch_seconds=0.1, student_seconds=0.1, teacher_seconds=0.01, test_share=2.0,
+        workers=8, epoch_seconds=0.1, student_seconds=0.1, teacher_seconds=0.01, holdout_share=1.0,
+        test_share=1.0,
     ))  # fmt: skip
     assert fast.rungs[-1] == LONGEST * 27
     assert fast.trials is None
@@ -62,7 +68,7 @@ def test_schedules_stay_within_reason() -> None:
 def test_seeds_and_students_keep_their_shares(minutes: float, epoch: float, workers: int) -> None:
     pace = Pace(
         workers=workers, epoch_seconds=epoch, student_seconds=epoch / 2,
-        teacher_seconds=epoch / 10, test_share=0.3,
+        teacher_seconds=epoch / 10, holdout_share=0.1, test_share=0.2,
     )  # fmt: skip
     found = planned(minutes, pace=pace)
     over = plan(SPEC, pace, now=0, deadline=None).seconds["report"]
@@ -95,7 +101,7 @@ def test_without_a_deadline_the_specification_holds() -> None:
     found = plan(spec, PACE, now=0, deadline=None)
     assert (found.rungs, found.trials, found.student_epochs) == ((1, 2), 4, 3)
     assert found.end_of("sweep") is None
-    assert found.seconds["distill"] == pytest.approx(12 + 3 * (2 * 13 + 2 * 4))
+    assert found.seconds["distill"] == pytest.approx(found.export_seconds + 3 * (2 * 13 + 2 * 4))
 
 
 def test_the_plan_becomes_the_specification() -> None:
