@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from search.spec import SweepSpec
     from trainables.records import RunFolder
 
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+"""What torch calls a profile's device."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 (a user's mistake) or 130 (Ctrl-C)."""
@@ -189,10 +192,17 @@ def predict(options: argparse.Namespace) -> int:
 
 def _preview(spec: "SweepSpec", options: argparse.Namespace) -> int:
     from analysis.views import preview_view
+    from search.plan import STAGES
     from search.preview import preview
     from search.spec import parse_duration
 
-    found = preview(spec, time_budget=parse_duration(options.time_budget))
+    device = DEVICES.get(getattr(options, "profile", None) or "")
+    found = preview(
+        spec,
+        time_budget=parse_duration(options.time_budget),
+        device=device,
+        stages=("sweep",) if options.command is sweep else STAGES,
+    )
     _console().print(preview_view(found))
     return 0
 
@@ -208,7 +218,6 @@ def _whole_chain(spec: "SweepSpec", options: argparse.Namespace, *, default_name
         resume=given.get("resume", False),
         go_on=options.command is demo,
     )
-    devices = {"cpu": "cpu", "gpu": "cuda"}
     with _display(spec, folder) as display:
         outcome = pipeline.run(
             spec,
@@ -218,7 +227,7 @@ def _whole_chain(spec: "SweepSpec", options: argparse.Namespace, *, default_name
             time_budget=parse_duration(given.get("time_budget")),
             began=options.began,
             address=given.get("address"),
-            device=devices.get(given.get("profile") or ""),
+            device=DEVICES.get(given.get("profile") or ""),
             observers=[display.apply],
         )
     _print_outcome(outcome)

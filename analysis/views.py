@@ -84,11 +84,8 @@ def preview_view(preview: Preview) -> RenderableType:
         ("seeds", str(spec.members)),
         ("student", f"{preview.student_epochs} epochs, with and without a teacher"),
     ]  # fmt: skip
-    if preview.seconds is not None:
-        stages = [
-            f"{name} {about(seconds)}" for name, seconds in preview.seconds.items() if seconds
-        ]
-        facts.append(("forecast", f"{about(sum(preview.seconds.values()))}: {', '.join(stages)}"))
+    stages = [f"{name} {about(seconds)}" for name, seconds in preview.seconds.items() if seconds]
+    facts.append(("forecast", f"{about(sum(preview.seconds.values()))}: {', '.join(stages)}"))
     table = _table("class", *preview.sizes)
     for name, counts in preview.classes.items():
         table.add_row(name, *(f"{count:,}" for count in counts))

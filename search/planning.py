@@ -19,6 +19,25 @@ BUDGET_SHARE = 0.01
 """Of the time that is left, for one rehearsal."""
 
 
+def probed(spec: SweepSpec, images: ImageSet, *, device: str | None, threads: int) -> Numerics:
+    """Which dtype and layout serve this machine best for the sweep's base recipe.
+
+    `device` is `cpu`, `cuda`, or None for a GPU where there is one.
+    """
+    # torch takes seconds to import, and a run that only selects needs none of it.
+    import torch
+
+    from trainables.probe import probe
+
+    return probe(
+        spec.base_recipe(),
+        classes=len(images.class_names),
+        image_size=images.image_size,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        threads=threads,
+    )
+
+
 def make_plan(
     spec: SweepSpec,
     *,
@@ -58,8 +77,7 @@ def measure_pace(
     seconds: float,
 ) -> Pace:
     """What an epoch of a trial, of the student and of a teacher's answers costs here."""
-    # torch takes seconds to import, and a run that only selects needs none of it.
-    from trainables.rehearsal import rehearse
+    from trainables.rehearsal import rehearse  # which imports torch
 
     workers = concurrent_trials(spec, numerics, cores)
     recipe = spec.base_recipe()

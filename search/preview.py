@@ -1,12 +1,16 @@
 """What a run would do: its data read and split, its trials and their schedules. Nothing trains."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from search.plan import STAGES
+from search.planning import make_plan, probed
+from search.session import usable_cores
 from search.spec import SweepSpec
-from trainables.datasets import load_dataset
+from trainables.datasets import load_dataset, resolve_dataset
 from trainables.splits import make_splits
 
 SPLITS = ("train", "val", "holdout", "test")
@@ -30,25 +34,43 @@ class Preview:
     rungs: tuple[int, ...]
     """In epochs."""
     student_epochs: int
-    seconds: Mapping[str, float] | None = None
-    """Forecast of every stage, where one was made."""
+    seconds: Mapping[str, float]
+    """Forecast of every stage."""
 
 
-def preview(spec: SweepSpec, *, time_budget: float | None = None) -> Preview:
-    """Check a specification against its data. Writes nothing but the decoded images' cache.
+def preview(
+    spec: SweepSpec,
+    *,
+    time_budget: float | None = None,
+    device: str | None = None,
+    stages: Collection[str] = STAGES,
+) -> Preview:
+    """Check a specification against its data, rehearse it for some seconds, and forecast it.
 
-    With a `time_budget` (seconds), the schedules are fitted into it when the run begins.
+    Writes nothing but the decoded images' cache. `time_budget` (seconds), `device` and
+    `stages` are those of `search.run.Run`.
 
     Raises:
-        SpecError: a space or recipe that cannot be.
+        SpecError: a space or recipe that cannot be, or a budget that is too short.
         DataError: data that cannot be used.
     """
+    spec = spec.with_values(dataset=resolve_dataset(spec.dataset))
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)
     counts = {
         split: np.bincount(images.labels[getattr(splits, split)], minlength=len(images.class_names))
         for split in SPLITS
     }
+    plan = make_plan(
+        spec,
+        images=images,
+        splits=splits,
+        numerics=probed(spec, images, device=device, threads=1),
+        cores=usable_cores(),
+        clock=time.time,
+        deadline=None if time_budget is None else time.time() + time_budget,
+        stages=stages,
+    )
     return Preview(
         spec=spec,
         name=images.name,
@@ -58,7 +80,8 @@ def preview(spec: SweepSpec, *, time_budget: float | None = None) -> Preview:
             name: tuple(int(counts[split][index]) for split in SPLITS)
             for index, name in enumerate(images.class_names)
         },
-        trials=None if time_budget is not None else spec.trials,
-        rungs=spec.rungs,
-        student_epochs=spec.student_recipe().epochs,
+        trials=plan.trials,
+        rungs=plan.rungs,
+        student_epochs=plan.student_epochs,
+        seconds={stage: plan.seconds[stage] for stage in STAGES if stage in stages},
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from search.journal import Journal, read_events
 from search.plan import STAGES, Plan
-from search.planning import make_plan
+from search.planning import make_plan, probed
 from search.session import usable_cores
 from search.spec import SweepSpec, spec_from_mapping, spec_of_run
 from search.tracking import MlflowMirror
@@ -134,19 +134,7 @@ class Run:
 
     def probe(self, *, threads: int) -> Numerics:
         """Measure which dtype and layout serve this machine best."""
-        # torch takes seconds to import, and a run that only selects needs none of it.
-        import torch
-
-        from trainables.probe import probe
-
-        device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return probe(
-            self.spec.base_recipe(),
-            classes=len(self.images.class_names),
-            image_size=self.images.image_size,
-            device=device,
-            threads=threads,
-        )
+        return probed(self.spec, self.images, device=self._device, threads=threads)
 
     def end_of(self, stage: str) -> float | None:
         """When a stage must be over for the later ones to have their time, in unix seconds."""

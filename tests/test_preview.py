@@ -16,7 +16,10 @@ def test_the_counts_are_those_of_the_splits() -> None:
         found.sizes.values()
     )
     assert (len(found.classes), found.image_size, found.trials) == (10, 16, 24)
-    assert preview(load_spec("digits"), time_budget=600).trials is None
+    assert min(found.seconds.values()) > 0
+    budget = preview(load_spec("digits"), time_budget=600, stages=("sweep",))
+    assert (budget.trials, list(budget.seconds)) == (None, ["sweep"])
+    assert budget.seconds["sweep"] == pytest.approx(600, abs=5)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,4 +27,5 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert quorum.main(["run", "digits", "--dry-run", "--runs", str(runs)]) == 0
     told = capsys.readouterr().out
     assert "train 400 · val 400 · holdout 400 · test 597" in told
+    assert "forecast" in told
     assert not runs.exists()
