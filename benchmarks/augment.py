@@ -82,7 +82,7 @@ def step(pixels: np.ndarray, images: Tensor, labels: Tensor) -> Callable[[], obj
     """Forward, backward and optimizer step, without augmentation."""
     recipe = Recipe(width=WIDTH)
     model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=pixels, seed=0)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
     targets = soft_targets(labels, labels, torch.ones(BATCH), classes=CLASSES, smoothing=0.0)
 

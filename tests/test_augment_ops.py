@@ -77,12 +77,12 @@ def test_what_works_on_grey_levels_is_pillows_to_the_last_bit(seed: int) -> None
     images = some_images(seed=seed)
     bits = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
     thresholds = torch.tensor([0.0, 1, 40, 99, 128, 200, 255, 256])
-    levels = [int(threshold) for threshold in thresholds]
+    cuts = [int(threshold) for threshold in thresholds]
     cases = (
         (posterize(images, bits), lambda image, i: ImageOps.posterize(image, int(bits[i]))),
         (
             solarize(images, thresholds),
-            lambda image, i: ImageOps.solarize(image, levels[i]),
+            lambda image, i: ImageOps.solarize(image, cuts[i]),
         ),
         (in_both_layouts(equalize, images), lambda image, _: ImageOps.equalize(image)),
     )

@@ -19,7 +19,7 @@ def test_the_counts_are_those_of_the_splits() -> None:
     assert min(found.seconds.values()) > 0
     budget = preview(load_spec("digits"), time_budget=600, stages=("sweep",))
     assert (budget.trials, list(budget.seconds)) == (None, ["sweep"])
-    assert budget.seconds["sweep"] == pytest.approx(600, abs=5)
+    assert 500 < budget.seconds["sweep"] <= 600  # the rehearsal has taken some
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,8 @@ from torch import Tensor
 from trainables.augment import Batch, augment, check_cutout
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.datasets import ImageSet
-from trainables.errors import DivergedError, RunError, SpecError
+from trainables.errors import DivergedError, SpecError
+from trainables.identity import identity_of, require_same
 from trainables.losses import (
     Distillation,
     cross_entropy,
@@ -38,14 +39,7 @@ from trainables.losses import (
 )
 from trainables.metrics import accuracy, apply_temperature, fit_temperature, nll
 from trainables.models import STATISTICS_IMAGES, Classifier, build_model
-from trainables.optim import (
-    EpochPlan,
-    cooldown_epochs,
-    learning_rate,
-    make_optimizer,
-    plan_epochs,
-)
-from trainables.parsing import to_mapping
+from trainables.optim import EpochPlan, learning_rate, make_optimizer, plan_epochs
 from trainables.prediction import (
     PixelSource,
     apply_numerics,
@@ -149,7 +143,9 @@ class Training:
         if (teacher is None) != (distillation is None):
             raise SpecError("teacher and distillation come together or not at all")
         self._teacher, self._distillation, self._replica = teacher, distillation, replica
-        self._identity = _identity(recipe, rungs, seed, splits.split_id, distillation)
+        self._identity = identity_of(
+            recipe, rungs=rungs, seed=seed, split_id=splits.split_id, distillation=distillation
+        )
         self._images = images.images
         self._classes = len(images.class_names)
         self._train = PixelSource(images.images, splits.train, numerics)
@@ -253,23 +249,13 @@ class Training:
     def load(self, folder: str | Path) -> None:
         """Continue from a checkpoint of the same recipe, rungs, seed and split.
 
-        Before the first cooldown, schedules of all lengths are the same: there, epochs and
-        rungs may be others.
+        Before the first cooldown, epochs and rungs may be others: see trainables/identity.py.
 
         Raises:
             RunError: the checkpoint is damaged, or of another training.
         """
         tensors, state = load_checkpoint(folder)
-        saved = state["training"]
-        # A field that the recipe has got since had its default's effect before.
-        saved["recipe"] = {**Recipe().to_mapping(), **saved.get("recipe", {})}
-        here = self._identity
-        if state["step"] <= min(_trunk_epochs(saved), _trunk_epochs(here)):
-            saved, here = _without_length(saved), _without_length(here)
-        for key, mine in here.items():
-            theirs = saved.get(key)
-            if theirs != mine:
-                raise RunError(f"{folder} is of another training: {_difference(key, theirs, mine)}")
+        require_same(state["training"], self._identity, step=state["step"], where=folder)
         put_snapshot(part_of(tensors, "now."), *self._state)
         self._trunk = part_of(tensors, "trunk.") if state["trunk"] else None
         self.step = state["step"]
@@ -349,41 +335,6 @@ class Training:
             "val_accuracy": accuracy(logp, self._val_labels),
             "temperature": temperature,
         }
-
-
-def _identity(
-    recipe: Recipe,
-    rungs: Sequence[int],
-    seed: int,
-    split_id: str,
-    distillation: Distillation | None,
-) -> dict[str, Any]:
-    """What a checkpoint must share with the training that continues it, as plain JSON."""
-    return {
-        "recipe": recipe.to_mapping(),
-        "rungs": list(rungs),
-        "seed": seed,
-        "split_id": split_id,
-        "distillation": to_mapping(distillation),
-    }
-
-
-def _trunk_epochs(identity: dict[str, Any]) -> int:
-    """Epochs before the first cooldown."""
-    first, fraction = identity["rungs"][0], identity["recipe"]["cooldown_fraction"]
-    return int(first) - cooldown_epochs(first, fraction)
-
-
-def _without_length(identity: dict[str, Any]) -> dict[str, Any]:
-    recipe = {key: value for key, value in identity["recipe"].items() if key != "epochs"}
-    return {**identity, "recipe": recipe, "rungs": []}
-
-
-def _difference(key: str, theirs: Any, mine: Any) -> str:
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        name = next(name for name in mine if theirs.get(name) != mine[name])
-        key, theirs, mine = f"{key} {name}", theirs.get(name), mine[name]
-    return f"{key} is {theirs!r} there and {mine!r} here"
 
 
 def _require_finite(value: float, what: str, plan: EpochPlan) -> None:
