@@ -40,7 +40,7 @@ def data_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block:
         ),
         pairs(
             (
-                ("data set", facts.spec.dataset.name),
+                ("data set", _name(facts)),
                 ("images", f"{size}×{size} pixels, RGB" if size else ""),
                 ("classes", f"{count(len(letters.names))}: {names}" if names else ""),
                 ("per class", _balance(data)),
@@ -64,6 +64,13 @@ def data_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block:
         figure("class_sizes", _sizes_caption(data, letters), drawn=drawn),
         figure("contact_sheet", _sheet_caption(data, letters), drawn=drawn),
     )
+
+
+def _name(facts: RunFacts) -> str:
+    """Its own name, and the layout it was read from where that is another word."""
+    kind = facts.spec.dataset.name
+    name = str((facts.ledger or {}).get("dataset", {}).get("name") or kind)
+    return name if name == kind else f"{name} ({kind})"
 
 
 def explained_section(facts: RunFacts, drawn: Drawn) -> Block | None:

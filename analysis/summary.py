@@ -128,7 +128,7 @@ def _about_student(facts: RunFacts, stage: str) -> str:
     sentences = []
     teacher = _against_teacher(facts, stage)
     if teacher:
-        sentences.append(f"It is {comparisons(teacher, 'its teacher, the ensemble,', digits)}.")
+        sentences.append(f"It is {comparisons(teacher, 'its teacher, the ensemble', digits)}.")
     plain = differences_of(ledger, "student_fp32", "student_plain")
     if plain:
         other = "the same net trained as long without a teacher"
