@@ -148,7 +148,7 @@ def _asked(facts: RunFacts) -> Iterator[tuple[str, str]]:
     name = str(asked.get("name") or facts.spec.name)
     budget = _budget(facts)
     if name in shipped_names() and (budget or asked):
-        yield f"quorum run {name}{_data(facts)}{budget}", "the whole chain, as it was asked for"
+        yield f"quorum run {name}{_data(facts)}{budget}", "as it was asked for"
 
 
 def _data(facts: RunFacts) -> str:

@@ -65,7 +65,7 @@ class Launcher:
             kind=suggestion.kind,
             recipe=suggestion.recipe,
             seed=suggestion.seed,
-            rungs=self.rungs,
+            rungs=self.rungs if suggestion.kind == "search" else (suggestion.recipe.epochs,),
             data={
                 **to_mapping(self.spec.dataset),
                 "splits": to_mapping(self.spec.splits),

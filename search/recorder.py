@@ -59,7 +59,10 @@ class Recorder:
         time_left: TimeLeft = TimeLeft(),  # noqa: B008 (frozen)
         observers: Sequence[Observer] = (),
     ) -> None:
-        """`asha` decides at rungs, if there is time; without it every trial runs to its end."""
+        """`asha` decides at rungs, if there is time; without it every trial runs to its end.
+
+        Seeds may run beside the trials of a search: they are scored at their end alone.
+        """
         self.journal = journal
         self.folder = folder
         self.storage = storage
@@ -105,8 +108,7 @@ class Recorder:
                     f"{start.trial} was started with split {start.split_id}, the data now give "
                     f"{now.split_id}: the images have changed; start a new run"
                 )
-        recipe = start.recipe.to_mapping()
-        self._start(suggestion.trial, suggestion.number, recipe, start.seed, suggestion.attempt)
+        self._start(suggestion, start.recipe.to_mapping(), start.seed, suggestion.attempt)
         # The event comes first: a start.json without one is from a suggestion that was lost.
         path.unlink(missing_ok=True)
         write_start(folder, start)
@@ -148,7 +150,9 @@ class Recorder:
         self.storage.prune(keep)
 
     def _settle(self) -> None:
-        for trial in self.history.unfinished(self.kind):
+        # Seeds that ran beside a search are settled by whichever comes first.
+        kinds: tuple[Kind, ...] = ("search", "seed") if self.kind == "search" else ("seed",)
+        for trial in (trial for kind in kinds for trial in self.history.unfinished(kind)):
             folder = self.folder.trial(trial.trial)
             if (folder / "record.json").exists():
                 self._announce(read_record(folder / "record.json"), traceback=None)
@@ -175,7 +179,7 @@ class Recorder:
     def _decide(self, trial: str, result: Mapping[str, Any]) -> bool:
         self._epoch(trial, result)
         rung = result.get("rung")
-        if rung is None or self._asha is None:
+        if rung is None or self._asha is None or self.history.trials[trial].kind == "seed":
             return True
         fresh = self._asha.decided(trial, rung) is None
         in_time = self.time_left.goes_on(self.rungs, self.history.trials[trial], rung)
@@ -203,17 +207,21 @@ class Recorder:
         attempt = trial.attempts + 1
         log.warning("%s failed and is tried again: %s", name, reason)
         self.emit({"event": "trial_retried", "trial": name, "attempt": attempt, "reason": reason})
-        self._start(trial.trial, trial.number, trial.recipe, trial.seed, attempt)
+        self._start(trial, trial.recipe, trial.seed, attempt)
 
     def _start(
-        self, trial: str, number: int, recipe: Mapping[str, Any], seed: int, attempt: int
+        self,
+        trial: Suggestion | TrialHistory,
+        recipe: Mapping[str, Any],
+        seed: int,
+        attempt: int,
     ) -> None:
         self.emit(
             {
                 "event": "trial_started",
-                "trial": trial,
-                "number": number,
-                "kind": self.kind,
+                "trial": trial.trial,
+                "number": trial.number,
+                "kind": trial.kind,
                 "recipe": recipe,
                 "seed": seed,
                 "attempt": attempt,
@@ -251,7 +259,7 @@ class Recorder:
             return None
         if "val_nll" not in trial.scores[rung]:
             return "failed", f"val_nll is not finite at rung {rung}"
-        if rung == self.rungs[-1]:
+        if rung == (self.rungs[-1] if trial.kind == self.kind else trial.recipe["epochs"]):
             return "completed", ""
         decision = self._asha.decided(trial.trial, rung) if self._asha is not None else None
         if decision is None or decision.action == "continue":
@@ -274,7 +282,7 @@ class Recorder:
         folder = self.folder.trial(name)
         record = TrialRecord(
             trial=name,
-            kind=self.kind,
+            kind=trial.kind,
             status=status,
             reason=reason,
             split_id=read_start(folder / "start.json").split_id,

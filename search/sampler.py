@@ -95,7 +95,7 @@ class FixedTrials(Searcher):
         self.launched = 0
         """Trials handed out."""
         self._waiting = list(suggestions)
-        self._launch = launch
+        self.launch = launch
         self._late = late
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002 (Tune's hook)
@@ -105,7 +105,7 @@ class FixedTrials(Searcher):
             return Searcher.FINISHED
         self.launched += 1
         # Not None, after which Tune would wait and ask again.
-        return self._launch(suggestion) or Searcher.FINISHED
+        return self.launch(suggestion) or Searcher.FINISHED
 
     @property
     def more(self) -> bool:

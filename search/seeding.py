@@ -4,7 +4,7 @@ import dataclasses
 import time
 
 from search.history import History
-from search.plan import START_SECONDS
+from search.relay import Seeds
 from search.run import Run
 from search.session import trial_shares
 from search.timing import seeds_that_fit
@@ -16,13 +16,30 @@ TOLERANCE = 1.1
 """Seeds that take this much longer than planned are not shortened: no forecast is exacter."""
 
 
-def planned_seeds(this: Run, best: Recipe) -> tuple[Recipe, int]:
-    """The recipe that seeds are trained with, and how many of them there is time for."""
+def planned_seeds(this: Run, *, deadline: float | None) -> Seeds:
+    """The seeds that there is time for, of the best configuration so far.
+
+    Seeds of one ensemble are trained alike: those that were begun before decide the recipe,
+    also after a resume with more time. `deadline` (unix seconds) is when they are cut off.
+
+    Raises:
+        RunError: no trial was scored at any rung.
+    """
+    recipe, count = _planned(this)
+    return Seeds(recipe=recipe, count=count, deadline=deadline)
+
+
+def has_finished(folder: RunFolder) -> bool:
+    """Whether a trial of the search has finished its whole schedule."""
+    return any(r.kind == "search" and r.whole_schedule for r in folder.records())
+
+
+def _planned(this: Run) -> tuple[Recipe, int]:
     history = History(this.journal.events)
     begun = history.of("seed")
     if begun:
-        # Seeds of one ensemble are trained alike, also after a resume with more time.
         return Recipe.from_mapping(begun[0].recipe, where=begun[0].trial), this.spec.members
+    best = best_recipe(this.folder)
     end = this.end_of("seeds")
     pace = history.pace(best.to_mapping())
     if this.plan is None or end is None or not pace:
@@ -33,7 +50,7 @@ def planned_seeds(this: Run, best: Recipe) -> tuple[Recipe, int]:
         epochs=best.epochs,
         workers=workers,
         epoch_seconds=pace,
-        seconds=TOLERANCE * (end - time.time() - START_SECONDS / 2),
+        seconds=TOLERANCE * (end - time.time()),
     )
     seconds = {**this.plan.seconds, "seeds": -(-count // workers) * epochs * pace}
     revised = dataclasses.replace(this.plan, seeds=count, rungs=(epochs,), seconds=seconds)

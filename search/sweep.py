@@ -6,8 +6,8 @@ adding trials are the same thing.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +21,16 @@ from search.journal import Journal
 from search.launching import SENT_BYTES, Launcher
 from search.reasons import unwritable
 from search.recorder import Recorder
-from search.sampler import FixedTrials, OptunaSampler, Suggestion
+from search.relay import Relay, Seeds
+from search.sampler import FixedTrials, OptunaSampler
 from search.scheduler import Asha, TuneAsha
 from search.session import trial_shares
 from search.space import Space
 from search.spec import SweepSpec
 from search.timing import TimeLeft
 from trainables.datasets import ImageSet
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Numerics
 from trainables.records import RunFolder
-from trainables.seeds import derive_seed
 from trainables.splits import Splits
 from trainables.trial import TRAINER, QuorumTrial
 
@@ -67,6 +67,7 @@ def run_sweep(
     trials: int | None = None,
     deadline: float | None = None,
     latest: float | None = None,
+    following: Callable[[], Seeds | None] | None = None,
     on_event: EventSink = ignore,
     storage: str | None = None,
     cache: Path | None = None,
@@ -77,9 +78,11 @@ def run_sweep(
     `trials` (default spec.trials) counts the whole run, finished ones included. No trial
     is started that could not finish its schedule before `deadline` (unix seconds), and none
     goes on at a rung that would not reach the next one before `latest` (by default the
-    deadline); what runs then is stopped and can be gone on with. `on_event` is given every
-    event after it is journalled. Checkpoints go to checkpoints/ in the run's folder, or below
-    `storage`, a folder or URI that all nodes of a cluster share.
+    deadline); what runs then is stopped and can be gone on with. When no trial is started
+    any more, `following` may name seeds for the workers that are free: these end by their
+    own deadline. `on_event` is given every event after it is journalled. Checkpoints go to
+    checkpoints/ in the run's folder, or below `storage`, a folder or URI that all nodes of a
+    cluster share.
 
     Raises:
         RunError: the run is of another split, or its folder cannot be written.
@@ -93,7 +96,9 @@ def run_sweep(
             kind="search",
             rungs=spec.rungs,
             asha=Asha(spec.rungs, spec.reduction_factor),
-            time_left=TimeLeft(deadline=deadline, latest=latest or deadline),
+            time_left=TimeLeft(
+                deadline=deadline, latest=latest or deadline, cut=latest or deadline
+            ),
             observers=[on_event],
         ),
         spec,
@@ -115,7 +120,9 @@ def run_sweep(
         late=launcher.late,
     )
     launcher.recorder.observe(source.observe)
-    return _run(launcher, source)
+    if following is None:
+        return _run(launcher, source)
+    return _run(launcher, Relay(source, lambda: _seeds_following(launcher, following)))
 
 
 def run_seeds(
@@ -123,22 +130,17 @@ def run_seeds(
     folder: RunFolder,
     journal: Journal,
     *,
-    recipe: Recipe,
-    count: int,
+    seeds: Seeds,
     images: ImageSet,
     splits: Splits,
     numerics: Numerics,
-    deadline: float | None = None,
     on_event: EventSink = ignore,
     storage: str | None = None,
     cache: Path | None = None,
     trainer: str = TRAINER,
 ) -> SweepOutcome:
-    """Train `recipe` from `count` seeds (s00, s01 …), each for its whole schedule.
-
-    None is stopped early, and none is started that could not finish before `deadline`.
-    For the rest see `run_sweep`.
-    """
+    """Train seeds, each for its whole schedule; none is stopped early. Else as `run_sweep`."""
+    recipe, deadline = seeds.recipe, seeds.deadline
     launcher = _launcher(
         Recorder(
             journal,
@@ -146,7 +148,7 @@ def run_seeds(
             _storage(storage, folder, journal),
             kind="seed",
             rungs=(recipe.epochs,),
-            time_left=TimeLeft(deadline=deadline, latest=deadline),
+            time_left=TimeLeft(deadline=deadline, latest=deadline, cut=deadline),
             observers=[on_event],
         ),
         spec,
@@ -155,11 +157,29 @@ def run_seeds(
         shared={"cache": _text(cache), "trainer": trainer},
     )
     source = FixedTrials(
-        _seeds(launcher.recorder, recipe, count, root=spec.seed),
+        seeds.suggestions(launcher.recorder.history, root=spec.seed),
         launch=launcher.launch,
         late=lambda: launcher.late(recipe),
     )
     return _run(launcher, source)
+
+
+def _seeds_following(
+    launcher: Launcher, following: Callable[[], Seeds | None]
+) -> FixedTrials | None:
+    """The seeds that `following` names; from now on their deadline is what counts."""
+    recorder = launcher.recorder
+    seeds = recorder.safely(following, None)
+    if seeds is None:
+        return None
+    left = recorder.time_left
+    recorder.time_left = replace(left, cut=seeds.deadline)
+    ends = replace(left, deadline=seeds.deadline)
+    return FixedTrials(
+        seeds.suggestions(recorder.history, root=launcher.spec.seed),
+        launch=launcher.launch,
+        late=lambda: not ends.starts((seeds.recipe.epochs,), recorder.history, seeds.recipe),
+    )
 
 
 def _launcher(
@@ -188,23 +208,6 @@ def _launcher(
             "resources": trial_shares(spec.concurrent, numerics)[1],
         },
     )
-
-
-def _seeds(recorder: Recorder, recipe: Recipe, count: int, *, root: int) -> Sequence[Suggestion]:
-    """The seeds to be gone on with, then those that were never started."""
-    known = {trial.trial for trial in recorder.history.of("seed")}
-    fresh = (
-        Suggestion(
-            trial=f"s{number:02d}",
-            number=number,
-            kind="seed",
-            recipe=recipe,
-            seed=derive_seed(root, "seed", number),
-        )
-        for number in range(count)
-    )
-    again = [Suggestion.again(trial) for trial in recorder.history.unfinished("seed")]
-    return [*again, *(seed for seed in fresh if seed.trial not in known)]
 
 
 def _run(launcher: Launcher, source: FixedTrials) -> SweepOutcome:

@@ -30,6 +30,7 @@ OWNERS = {
         "search.session",
         "search.handover",
         "search.hooks",
+        "search.relay",
         "ensemble.distributed",
     },
     "optuna": {"search.sampler"},

@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from search.journal import Journal, read_events
+from search.relay import Seeds
 from search.session import ray_session
 from search.sweep import run_seeds
 from tests.drive_sweep import spec_of, sweep
@@ -53,8 +54,7 @@ def seeds_of(folder: RunFolder, *, count: int, **options: Any) -> Any:
             spec,
             folder,
             journal,
-            recipe=Recipe(epochs=9),
-            count=count,
+            seeds=Seeds(recipe=Recipe(epochs=9), count=count, deadline=None),
             images=IMAGES,
             splits=make_splits(IMAGES, spec.splits),
             numerics=Numerics(),
@@ -232,6 +232,26 @@ def test_at_the_deadline_trials_stop_and_can_be_gone_on_with(ray: None, tmp_path
     assert (finished.reason, finished.unfinished) == ("finished", 0)
     epochs = [(event["trial"], event["step"]) for event in events_of(folder, "epoch")]
     assert len(set(epochs)) == len(epochs)
+
+
+def test_seeds_begin_where_the_search_has_no_time_for_another_trial(
+    ray: None, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "followed")
+    spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
+    seeds = Seeds(
+        recipe=Recipe(**{**spec.recipe, "epochs": 9}), count=3, deadline=time.time() + 100
+    )
+    outcome = sweep(
+        folder.root, spec, deadline=time.time() + 8, latest=time.time() + 100,
+        following=lambda: seeds,
+    )  # fmt: skip
+    assert (outcome.kind, outcome.reason, outcome.unfinished) == ("search", "time_budget", 0)
+    records = {record.trial: record for record in folder.records() if record.kind == "seed"}
+    assert sorted(records) == ["s00", "s01", "s02"]
+    assert {record.status for record in records.values()} == {"completed"}
+    again = seeds_of(folder, count=3)
+    assert (again.reason, again.completed) == ("finished", 3)
 
 
 def test_an_observer_that_fails_stops_nothing(ray: None, tmp_path: Path) -> None:
