@@ -12,6 +12,7 @@ import pipeline
 import pipeline_stages
 from tests.docs import python_blocks
 from tests.tiny import TINY
+from trainables.datasets import DatasetSpec, load_dataset
 
 
 @pytest.mark.slow
@@ -35,4 +36,12 @@ def test_the_examples_run_as_they_stand(
     assert (tmp_path / "picked" / "selection.json").is_file()
     assert names["holdout"].shape == (400, 10)
     assert np.isfinite(names["holdout"]).all()
-    assert set(blocks) == {"0", "1", "2", "3", "mynet.py", "own.py"}
+    assert set(blocks) == {"0", "1", "2", "3", "mynet.py", "own.py", "mydata.py"}
+
+
+def test_the_data_set_of_ones_own_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mydata.py").write_text(python_blocks("python.md")["mydata.py"])
+    monkeypatch.syspath_prepend(tmp_path)
+    images = load_dataset(DatasetSpec(name="mydata:load"), cache=tmp_path / "cache")
+    assert images.images.shape == (400, 16, 16, 3)
+    assert images.class_names == ("dark", "bright above")

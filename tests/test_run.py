@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from search import planning
 from search.journal import read_events
@@ -60,3 +61,19 @@ def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path, hasty: None
     with pytest.raises(SpecError, match=r"the time left, .* s, is too short"):
         Run(tmp_path / "run", tiny_spec(), time_budget=10).__enter__()
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_may_be_hidden_when_a_run_is_resumed(tmp_path: Path, hasty: None) -> None:
+    folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
+    with Run(folder, asked):
+        pass
+    with Run(folder, asked.with_values(pictures=False), resume=True) as run:
+        assert not run.spec.pictures
+    assert spec_of_run(folder).pictures
+
+
+def test_a_sweep_yaml_from_before_pictures_shows_them(tmp_path: Path) -> None:
+    old = tiny_spec().to_mapping()
+    del old["pictures"]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(old))
+    assert load_spec(tmp_path / "sweep.yaml") == tiny_spec()
