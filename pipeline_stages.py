@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,6 @@ from trainables.seeds import derive_seed
 
 if TYPE_CHECKING:
     from ensemble.ledger import GateMargins
-    from search.relay import Seeds
 
 log = logging.getLogger(__name__)
 
@@ -42,48 +41,31 @@ GRACE = 0.3
 def sweep_and_seeds(
     this: Run, *, trials: int | None, address: str | None, seeds: bool = True
 ) -> None:
-    """The sweep and, unless only that is wanted, seeds of its best configuration.
-
-    On a deadline, seeds begin when the search has no time for another trial, of the best
-    that has finished by then: no worker waits for the last trials of the search.
-    """
+    """The sweep and, unless only that is wanted, seeds of its best configuration."""
     if this.folder.selection.exists():
         this.skip("sweep")
         this.skip("seeds")
         return
-    from search.seeding import has_finished, planned_seeds
+    from search.seeding import planned_seeds
     from search.session import ray_session
     from search.sweep import run_seeds, run_sweep
 
-    with ray_session(address=address, folder=this.folder.root), ExitStack() as stage:
-
-        def begin_seeds() -> "Seeds":
-            stage.close()
-            stage.enter_context(this.stage("seeds"))
-            return planned_seeds(this, deadline=_latest(this, "seeds", "distill"))
-
+    with ray_session(address=address, folder=this.folder.root):
         trials = _most_trials(this, trials)
-        stage.enter_context(this.stage("sweep", trials=trials))
-        begun: list[Seeds] = []
-
-        def following() -> "Seeds | None":
-            if has_finished(this.folder):
-                begun.append(begin_seeds())
-            return begun[0] if begun else None
-
-        run_sweep(
-            this.spec,
-            this.folder,
-            this.journal,
-            trials=trials or UNBOUNDED,
-            deadline=this.end_of("sweep"),
-            latest=_latest(this, "sweep", "seeds"),
-            following=following if seeds and this.deadline is not None else None,
-            **_common(this),
-        )
+        with this.stage("sweep", trials=trials):
+            run_sweep(
+                this.spec,
+                this.folder,
+                this.journal,
+                trials=trials or UNBOUNDED,
+                deadline=this.end_of("sweep"),
+                latest=_latest(this, "sweep", "seeds"),
+                **_common(this),
+            )
         if seeds:
-            wanted = begun[0] if begun else begin_seeds()
-            run_seeds(this.spec, this.folder, this.journal, seeds=wanted, **_common(this))
+            with this.stage("seeds"):
+                wanted = planned_seeds(this, deadline=_latest(this, "seeds", "distill"))
+                run_seeds(this.spec, this.folder, this.journal, seeds=wanted, **_common(this))
 
 
 def _common(this: Run) -> dict[str, Any]:

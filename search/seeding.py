@@ -29,11 +29,6 @@ def planned_seeds(this: Run, *, deadline: float | None) -> Seeds:
     return Seeds(recipe=recipe, count=count, deadline=deadline)
 
 
-def has_finished(folder: RunFolder) -> bool:
-    """Whether a trial of the search has finished its whole schedule."""
-    return any(r.kind == "search" and r.whole_schedule for r in folder.records())
-
-
 def _planned(this: Run) -> tuple[Recipe, int]:
     history = History(this.journal.events)
     begun = history.of("seed")
