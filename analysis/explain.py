@@ -49,6 +49,8 @@ def explain(folder: RunFolder, weights: Mapping[str, float], chosen: Chosen) -> 
 def grad_cam(model: Classifier, pixels: Array, classes: Array) -> Array:
     """Maps float32 [C, S, S] from 0 to 1 of images uint8 [C, S, S, 3], for `classes` int [C].
 
+    They explain one look at each image, as it stands: the net's `tta` is switched off.
+
     Raises:
         ValueError: the net has no layer with a map of places, or none that has a gradient.
     """
@@ -56,6 +58,7 @@ def grad_cam(model: Classifier, pixels: Array, classes: Array) -> Array:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    model.tta = "none"
     layer, reshape = target_layer(model.eval(), images[:1])
     # No `with`: its exit prints an IndexError and goes on.
     camera = GradCAM(model=model, target_layers=[layer], reshape_transform=reshape)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ensemble.card import Teacher
@@ -17,6 +18,7 @@ from ensemble.student import PooledTeacher, StudentResult, distil
 from ensemble.timetable import EpochSeconds, Timetable
 from trainables.imageset import ImageSet
 from trainables.losses import Distillation
+from trainables.models import Classifier
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder, read_json
 from trainables.rehearsal import rehearse
@@ -56,7 +58,7 @@ def make_students(
     selection = read_json(folder.selection)
     mixture = mixtures(selection)["ensemble"]
     teacher = PooledTeacher(
-        [load_trained(folder.trial(name)) for name in mixture.names],
+        [_at_one_look(folder.trial(name)) for name in mixture.names],
         mixture.weights,
         selection["temperature"],
         numerics,
@@ -102,6 +104,16 @@ def make_students(
     )
     export(student, taught, folder.student, int8=True)
     shutil.rmtree(work)
+
+
+def _at_one_look(trial: Path) -> Classifier:
+    """A member without its `tta`: its answers to each view would cost twice as much or more.
+
+    The student sees both mirror images anyway, and learns what they have in common.
+    """
+    model = load_trained(trial)
+    model.tta = "none"
+    return model
 
 
 def _reporter(

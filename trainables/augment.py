@@ -36,11 +36,18 @@ class Batch:
 
 
 def augment(
-    images: Tensor, labels: Tensor, recipe: Recipe, *, mean: Tensor, generator: Generator
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    mean: Tensor,
+    generator: Generator,
+    flips: Tensor | None = None,
 ) -> Batch:
     """Apply the policy, flip, translate, cut out, erase and mix, as the recipe says.
 
-    `labels` is int64 [B]; `mean` [3] is the colour of what is cut out or erased.
+    `labels` is int64 [B]; `mean` [3] is the colour of what is cut out or erased. `flips`,
+    bool [B], says which images are mirrored; by default half of them are, if any.
 
     Raises:
         SpecError: the cut-out square is as large as the image.
@@ -49,11 +56,10 @@ def augment(
         return _unmixed(images, labels)
     images = apply_policy(images, recipe, generator)
     if recipe.flip or recipe.translate:
-        images = shift_and_flip(
-            images,
-            shifts=draw_shifts(images, recipe.translate, generator),
-            flips=draw_flips(images, recipe.flip, generator),
-        )
+        shifts = draw_shifts(images, recipe.translate, generator)
+        if flips is None:
+            flips = draw_flips(images, recipe.flip, generator)
+        images = shift_and_flip(images, shifts=shifts, flips=flips)
     if recipe.cutout:
         images = cutout(images, draw_corners(images, recipe.cutout, generator), recipe.cutout, mean)
     if recipe.erase_probability:

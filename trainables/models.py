@@ -44,23 +44,38 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Classifier(nn.Module):
-    """A net with its normalization: float images in [0, 1] to logits."""
+    """A net with its normalization and its views: float images in [0, 1] to logits."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, *, classes: int, image_size: int) -> None:
-        """`net` takes normalized images [B, 3, image_size, image_size]."""
+    def __init__(self, net: nn.Module, *, classes: int, image_size: int, tta: str = "none") -> None:
+        """`net` takes normalized images [B, 3, image_size, image_size]; `tta` as in Recipe."""
         super().__init__()
         self.classes = classes
         self.image_size = image_size
+        self.tta = tta
+        """Views whose logits are averaged in eval mode; set it to "none" for one look."""
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, K] of float images [B, 3, S, S] in [0, 1]."""
-        logits: Tensor = self.net((images - self.mean[:, None, None]) / self.std[:, None, None])
+        x = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        if self.training or self.tta == "none":
+            logits: Tensor = self.net(x)
+            return logits
+        logits = self._both_sides(x)
+        if self.tta == "mirror_translate":
+            # As in airbench: half of the weight is the picture's as it stands.
+            padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+            moved = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
+            logits = logits / 2 + sum(self._both_sides(view) for view in moved) / 4
+        return logits
+
+    def _both_sides(self, x: Tensor) -> Tensor:
+        logits: Tensor = (self.net(x) + self.net(x.flip(3))) / 2
         return logits
 
 
@@ -101,7 +116,7 @@ def empty_model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
         net = _timm_model(recipe, classes=classes, image_size=image_size)
     else:
         net = custom_model(recipe, classes=classes, image_size=image_size)
-    return Classifier(net, classes=classes, image_size=image_size)
+    return Classifier(net, classes=classes, image_size=image_size, tta=recipe.tta)
 
 
 class ConvNet(nn.Module):
@@ -210,6 +225,9 @@ def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     if torch.is_autocast_enabled(device):  # otherwise the context would be exported to ONNX
         with torch.autocast(device, enabled=False):
             x = layer(x.float())
+        # What follows would be cast by the next convolution anyway; cast here, the activation
+        # costs half: 1.04x to 1.14x the images/s of width 32 (GELU, two trials of one thread).
+        x = x.to(torch.get_autocast_dtype(device))
     else:
         x = layer(x)
     return x

@@ -83,6 +83,9 @@ class Recipe:
     """Operations that `randaugment` does to each image."""
     flip: bool = True
     """Mirror half of the images, left to right."""
+    alternating_flip: bool = False
+    """Draw once which images are mirrored, then turn each over in every epoch, as airbench does:
+    two epochs in a row show every image and its mirror image."""
     translate: int = 2
     """Largest shift in each direction, in pixels; borders are reflected."""
     cutout: int = 0
@@ -95,6 +98,10 @@ class Recipe:
     """Beta parameter of CutMix; 0 switches it off."""
     mix_probability: float = 0.5
     """Share of images that are mixed when MixUp or CutMix is on."""
+
+    tta: Literal["none", "mirror", "mirror_translate"] = "none"
+    """Views whose logits are averaged when predicting: the image; and its mirror image, at twice
+    the cost; and both of these moved by a pixel up left and down right, at six times."""
 
     def __post_init__(self) -> None:
         """Refuse values no training can use, naming field, value and range."""

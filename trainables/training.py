@@ -154,6 +154,7 @@ class Training:
         self._label_weights = label_weights(
             self._train_labels, classes=self._classes, kind=recipe.class_weights
         )
+        self._flips = _first_flips(recipe, len(splits.train), seed)
         self._val_labels = images.labels[splits.val]
         self._recalibration = evenly_spaced(len(splits.train), RECALIBRATION_IMAGES)
         self._model = build_model(
@@ -275,7 +276,8 @@ class Training:
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
                 for group in self._optimizer.param_groups:
                     group["lr"] = rate
-                total += self._train_step(order[i * self._batch : (i + 1) * self._batch], generator)
+                positions = order[i * self._batch : (i + 1) * self._batch]
+                total += self._train_step(positions, generator, epoch=plan.epoch)
                 # Reading a loss waits for the device; on CUDA once an epoch is often enough.
                 if device == "cpu" or i == self.batches - 1:
                     _require_finite(float(total), "training loss", plan)
@@ -284,14 +286,19 @@ class Training:
                     self._ema.update(self._model, step=done)
         return float(total) / self.batches
 
-    def _train_step(self, positions: Tensor, generator: torch.Generator) -> Tensor:
-        recipe = self._recipe
+    def _train_step(
+        self, positions: Tensor, generator: torch.Generator, *, epoch: int = 1
+    ) -> Tensor:
+        recipe, flips = self._recipe, None
+        if self._flips is not None:
+            flips = (self._flips[positions] ^ (epoch % 2 == 0)).to(self._numerics.device)
         batch = augment(
             self._train.batch(positions),
             self._train_labels[positions.to(self._train_labels.device)],
             recipe,
             mean=self._model.mean,
             generator=generator,
+            flips=flips,
         )
         if self._replica is not None:
             batch = self._replica.part(batch)
@@ -335,6 +342,13 @@ class Training:
             "val_accuracy": accuracy(logp, self._val_labels),
             "temperature": temperature,
         }
+
+
+def _first_flips(recipe: Recipe, count: int, seed: int) -> Tensor | None:
+    """Which training images are mirrored in odd epochs, bool [N], if flips alternate."""
+    if not (recipe.flip and recipe.alternating_flip):
+        return None
+    return torch.rand(count, generator=torch_generator(seed, "flips")) < 0.5
 
 
 def _require_finite(value: float, what: str, plan: EpochPlan) -> None:
