@@ -10,19 +10,27 @@ Every stage leaves its result in the run's folder and is skipped when the result
 so a run that was killed goes on where it stood.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pipeline_stages as stages
 from pipeline_stages import select_run
-from search.run import Observer, Run
+from search.journal import Observer
+from search.run import Run
 from search.spec import SweepSpec, spec_of_run
+from trainables.datasets import load_dataset
+from trainables.files import dump_json, read_json, write_bytes_atomically
 from trainables.imageset import ImageSet
-from trainables.records import RunFolder, dump_json, read_json, write_bytes_atomically
+from trainables.records import RunFolder
+from trainables.splits import make_splits
 
-__all__ = ["Outcome", "distill", "report", "run", "select_pool", "select_run", "sweep"]
+if TYPE_CHECKING:
+    from trainables.replay import Replay
+    from trainables.training import EpochReport
+
+__all__ = ["Outcome", "distill", "replay", "report", "run", "select_pool", "select_run", "sweep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,7 @@ def run(
         resume=resume,
         time_budget=time_budget,
         began=began,
+        address=address,
         device=device,
         observers=observers,
     ) as this:
@@ -99,6 +108,7 @@ def sweep(
         stages=("sweep",),
         time_budget=time_budget,
         began=began,
+        address=address,
         device=device,
         observers=observers,
     ) as this:
@@ -122,6 +132,26 @@ def distill(
         stages.register(this)
         _report(this)
         return Outcome(folder=this.folder, tracking_uri=this.tracking_uri)
+
+
+def replay(
+    folder: RunFolder | str | Path,
+    trial: str,
+    *,
+    on_report: "Callable[[EpochReport], None]" = lambda _: None,
+) -> "Replay":
+    """Train a trial again from its record and compare; nothing of the run is touched.
+
+    Raises:
+        QuorumError: there is no such trial, or its data or weights are gone.
+    """
+    from trainables.replay import replay as train_again
+
+    this_folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+    spec = spec_of_run(this_folder.require())
+    images = load_dataset(spec.dataset)
+    splits = make_splits(images, spec.splits)
+    return train_again(this_folder, trial, images=images, splits=splits, on_report=on_report)
 
 
 def select_pool(pool: Path, *, members: int | None = None, out: Path) -> dict[str, Any]:

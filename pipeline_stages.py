@@ -17,17 +17,12 @@ from typing import TYPE_CHECKING, Any
 from search.run import Run
 from search.spec import spec_of_run
 from trainables.errors import RunError
-from trainables.records import (
-    RunFolder,
-    dump_json,
-    read_json,
-    write_bytes_atomically,
-    write_json_once,
-)
+from trainables.files import dump_json, read_json, write_bytes_atomically, write_json_once
+from trainables.records import RunFolder
 from trainables.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from ensemble.ledger import GateMargins
+    from ensemble.gates import GateMargins
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +230,7 @@ def ledger(this: Run, *, again: bool = False) -> None:
 
 
 def _margins(this: Run) -> "GateMargins":
-    from ensemble.ledger import GateMargins
+    from ensemble.gates import GateMargins
 
     return GateMargins(**dataclasses.asdict(this.spec.gates))
 

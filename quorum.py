@@ -27,7 +27,7 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 (a user's mistake) or 130 (Ctrl-C)."""
     began = time.time()
-    commands = (demo, run, sweep, status, select, distill, report, clean, sync, predict)
+    commands = (*(demo, run, sweep, status, select, distill, report, replay, clean, sync, predict),)
     options = build_parser(commands).parse_args(arguments, argparse.Namespace(began=began))
     command: Callable[[argparse.Namespace], int] = options.command
     report_nothing()
@@ -87,7 +87,9 @@ def sweep(options: argparse.Namespace) -> int:
             observers=[display.apply],
         )
     _print_status(folder)
-    _console().print(f"next: quorum run {options.sweep} --resume --name {folder.name}")
+    _console().print(
+        f"next: quorum run {options.sweep} --resume --name {folder.name}", soft_wrap=True
+    )
     return 0
 
 
@@ -118,7 +120,7 @@ def select(options: argparse.Namespace) -> int:
         path = (target or folder.root) / "selection.json"
     console = _console()
     console.print(selection_table(selection))
-    console.print(f"[dim]written to[/dim] {path}")
+    console.print(f"[dim]written to[/dim] {path}", soft_wrap=True)
     return 0
 
 
@@ -140,8 +142,25 @@ def report(options: argparse.Namespace) -> int:
 
     pictures = False if options.no_images else None
     path = pipeline.report(_runs(options).existing(options.run), pictures=pictures)
-    _console().print(f"[dim]report[/dim]  {path}")
+    _console().print(f"[dim]report[/dim]  {path}", soft_wrap=True)
     return 0
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Train a trial again from its record and compare; exit code 1 if its weights differ."""
+    import pipeline
+    from analysis.views import replay_view
+
+    console = _console()
+    found = pipeline.replay(
+        _runs(options).existing(options.run),
+        options.trial,
+        on_report=lambda report: console.print(
+            f"[dim]epoch {report.epoch}, val NLL {report.val_nll:.4f}, {report.seconds:.1f} s[/dim]"
+        ),
+    )
+    console.print(replay_view(found))
+    return 0 if found.identical else 1
 
 
 def clean(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ Argument = tuple[str, dict[str, Any]]
 SWEEP: Argument = ("sweep", {"metavar": "SWEEP", "help": "a shipped sweep's name, or a YAML file"})
 RUN: Argument = ("run", {"metavar": "RUN", "help": "a run's name, or its folder"})
 ANY_RUN: Argument = ("run", {**RUN[1], "nargs": "?", "help": "a run's name, or its folder"})
+TRIAL: Argument = ("trial", {"metavar": "TRIAL", "help": "a trial's name, such as t0003 or s01"})
 POOL: Argument = ("pool", {"metavar": "RUN|POOL.npz", "help": "a run, or a file of predictions"})
 MODEL: Argument = ("model", {"metavar": "MODEL", "help": "an .onnx file, or a run with a student"})
 IMAGES: Argument = ("images", {"metavar": "IMAGE", "nargs": "+", "help": "any image file"})
@@ -69,6 +70,7 @@ COMMANDS: Mapping[str, tuple[str, tuple[Argument, ...]]] = {
     "status": ("quorum status demo", (ANY_RUN,)),
     "select": ("quorum select pool.npz --members 5 --out picked/", (POOL, MEMBERS, OUT)),
     "distill": ("quorum distill demo --workers 2", (RUN, WORKERS)),
+    "replay": ("quorum replay demo t0003", (RUN, TRIAL)),
     "report": ("quorum report demo", (RUN, NO_IMAGES)),
     "clean": ("quorum clean demo --dry-run", (RUN, DRY, ALL, CACHE)),
     "sync": ("quorum sync demo", (RUN,)),

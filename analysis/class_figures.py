@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.formats import count, shorten
+from analysis.formats import count, shorten, shorten_all
 from analysis.style import BLUE, FAINT, GREY, grid, new_figure, percent_ticks, stage_style
 from trainables.intervals import proportion_interval
 
@@ -194,7 +194,7 @@ def _matrix_labels(
 ) -> None:
     classes = len(class_names)
     size = 7.0 if classes <= 12 else 5.5
-    names = [shorten(name, 12) for name in class_names]
+    names = shorten_all(class_names, 12)
     # 2.3 inches for all columns, 0.6 of the type's size for a letter.
     upright = max(map(len, names)) * size * 0.6 / 72 > 2.3 / classes
     axes.set_xticks(range(classes), names, rotation=90 if upright else 0, fontsize=size)
@@ -227,8 +227,9 @@ def _confused_pairs(
         places = np.arange(len(pairs)) + (k - (len(matrices) - 1) / 2) * height
         text = f"{style.label}: {_wrong_text(matrix)}"
         axes.barh(places, [matrix[pair] for pair in pairs], height, color=style.color, label=text)
-    names = [f"{shorten(class_names[i], 26)} → {shorten(class_names[j], 26)}" for i, j in pairs]
-    axes.set_yticks(range(len(pairs)), names, fontsize=6.5)
+    names = shorten_all(class_names, 26)
+    ticks = [f"{names[truth]} → {names[answer]}" for truth, answer in pairs]
+    axes.set_yticks(range(len(pairs)), ticks, fontsize=6.5)
     axes.set_ylim(len(pairs) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images of test: truth → answer")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.formats import compact, short_duration
+from analysis.formats import compact, round_text, short_duration
 from analysis.style import (
     BLUE,
     GREEN,
@@ -20,6 +20,7 @@ from analysis.style import (
     new_figure,
     percent_ticks,
     round_ticks,
+    round_times,
     stage_style,
 )
 from analysis.sweep_figures import branches
@@ -88,7 +89,7 @@ def trial_costs(
     axes = figure.subplots(1, 2, sharey=True)
     _costs(axes[0], shown, hits, images, members, ensemble, key="seconds")
     _costs(axes[1], shown, hits, images, members, ensemble, key="params")
-    axes[0].set(xlabel="seconds of training", ylabel="accuracy on holdout, 95% interval")
+    axes[0].set(xlabel="time of training", ylabel="accuracy on holdout, 95% interval")
     axes[1].set_xlabel("parameters")
     percent_ticks(axes[0].yaxis)
     figure.legend(handles=_cost_legend(ensemble is not None), loc="outside lower center", ncols=4)
@@ -137,8 +138,9 @@ def _log_axis(axes: Axes, key: str) -> None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.25, high * 1.25)
-    axes.xaxis.set_major_locator(FixedLocator(round_ticks(low, high)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
+    ticks = round_times if key == "seconds" else round_ticks
+    axes.xaxis.set_major_locator(FixedLocator(ticks(low, high)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: round_text(written(value))))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(True)
 

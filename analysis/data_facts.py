@@ -15,6 +15,7 @@ from trainables.datasets import load_dataset
 from trainables.duplicates import Duplicates, find_duplicates
 from trainables.errors import QuorumError
 from trainables.imageset import ImageSet
+from trainables.originals import Originals
 from trainables.splits import SPLITS, Splits, make_splits
 
 Array = np.ndarray[Any, Any]
@@ -63,6 +64,8 @@ class DataFacts:
     """Images of each class, int [K], by split; without the images only where labels are kept."""
     image_size: int | None = None
     """Pixels a side."""
+    originals: Originals | None = None
+    """What the images were before they got this size."""
     own_test: bool | None = None
     """The data set came with a test split."""
     grouped: bool = False
@@ -124,6 +127,7 @@ def describe_data(
         missing="",
         counts={name: _counts(images.labels[getattr(splits, name)], classes) for name in SPLITS},
         image_size=images.image_size,
+        originals=images.originals,
         own_test=images.is_test is not None,
         grouped=images.groups is not None,
         left_out=splits.leaked,

@@ -12,6 +12,7 @@ from analysis.data_facts import CELLS, DataFacts, class_counts
 from analysis.facts import RunFacts
 from analysis.fonts import Lettering
 from analysis.formats import count, fixed, plural, shorten
+from analysis.wording import originals_text
 
 Drawn = Collection[str]
 
@@ -41,7 +42,8 @@ def data_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block:
         pairs(
             (
                 ("data set", _name(facts)),
-                ("images", f"{size}×{size} pixels, RGB" if size else ""),
+                ("originals", originals_text(data.originals) if data.originals else ""),
+                ("images", f"{size}×{size} pixels, RGB, as the nets get them" if size else ""),
                 ("classes", f"{count(len(letters.names))}: {names}" if names else ""),
                 ("per class", _balance(data)),
                 ("test split", _test_split(data)),

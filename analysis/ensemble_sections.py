@@ -22,6 +22,7 @@ from analysis.formats import (
 )
 from analysis.wording import (
     difference_value,
+    digits_of,
     label,
     metric_label,
     verdict,
@@ -63,7 +64,7 @@ def ensemble_section(facts: RunFacts, drawn: Drawn) -> Block:
             else "",
         ),
         _held_out(selection),
-        _comparisons(selection),
+        _comparisons(facts, selection),
         text(_diversity(facts, selection), _compute(selection)),
         figure("disagreement", _diversity_caption(facts), drawn=drawn),
     )
@@ -120,14 +121,18 @@ def _held_out(selection: Selection) -> Block | None:
     )  # fmt: skip
 
 
-def _comparisons(selection: Selection) -> Block | None:
+def _comparisons(facts: RunFacts, selection: Selection) -> Block | None:
+    digits = digits_of(facts.sizes.get("holdout", 0))
     lines: list[list[Cell]] = [
         [f"{label(item['a'])} − {label(item['b'])}", metric_label(item["metric"]),
-         *difference_value(item), toned(verdict(item))]
+         *difference_value(item, digits), toned(verdict(item))]
         for item in selection.get("comparisons") or []
     ]  # fmt: skip
     return table(
-        ("a − b, on holdout", "metric", "difference", "95% interval", "a is"), lines, "llrrl"
+        ("a − b", "metric", "difference", "95% interval", "a is"),
+        lines,
+        "llrrl",
+        caption="Paired differences on holdout, cross-fitted.",
     )
 
 
@@ -165,9 +170,9 @@ def _diversity_caption(facts: RunFacts) -> str:
         "How the members differ on holdout, as shares of its images"
         + (f" (n = {count(images)})" if images else "")
         + ": how often two answer differently, how often both are wrong (on the diagonal: how "
-        "often one is), and each one's weight with its accuracy alone. Shares of n images have "
-        f"a 95% interval of ±{percent(_half_width(images))} at most near 5%. That members differ "
-        "is no gain in itself: the gain is the NLL that pooling saves, in the text."
+        "often one is), and each one's weight with its accuracy alone. A share of 5% has a 95% "
+        f"interval of ±{fixed(100 * _half_width(images), 1)} points. That members differ is no "
+        "gain in itself: the gain is the NLL that pooling saves, in the text."
         if images
         else "How often two members answer differently, and each one's weight."
     )

@@ -22,7 +22,8 @@ from search.journal import read_events
 from search.space import Space
 from search.spec import SweepSpec, spec_of_run
 from trainables.errors import RunError
-from trainables.records import RunFolder, read_array, read_json, read_record
+from trainables.files import read_array, read_json
+from trainables.records import RunFolder, read_record
 
 Array = np.ndarray[Any, Any]
 Event = Mapping[str, Any]

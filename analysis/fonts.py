@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import font_manager
 
-from analysis.formats import shorten
+from analysis.formats import shorten_all
 
 BASE = "DejaVu Sans"
 FOLDER = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -37,7 +37,7 @@ def lettering(names: Sequence[str], *, width: int = 28) -> Lettering:
 
     Axes: K classes. The same names and the same installed fonts give the same answer.
     """
-    lines = [shorten(_printable(name), width) for name in names]
+    lines = shorten_all([_printable(name) for name in names], width)
     base = _characters(FOLDER / "DejaVuSans.ttf")
     missing = {ord(letter) for line in lines for letter in line} - base
     if not missing:

@@ -5,6 +5,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 DASH = "–"
@@ -113,6 +114,11 @@ def short_duration(seconds: Number) -> str:
     return duration(seconds).replace(" ", "").replace("min", "m")
 
 
+def round_text(text: str) -> str:
+    """A round value without the digits that say so: `50.0 kB` → `50 kB`, `5m00s` → `5m`."""
+    return re.sub(r"\.0+(?!\d)|(?<=[hm])00[ms]$", "", text)
+
+
 def shorten(text: str, width: int) -> str:
     """`text` on one line, in at most `width` characters, cut in its middle.
 
@@ -123,6 +129,16 @@ def shorten(text: str, width: int) -> str:
         return line
     head = (2 * width - 1) // 3
     return f"{line[:head].rstrip()}…{line[len(line) - (width - 1 - head) :].lstrip()}"
+
+
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
+    """Each name in at most `width` characters; those that would look alike end in their number."""
+    lines = [shorten(name, width) for name in names]
+    alike = {line for line, times in Counter(lines).items() if line and times > 1}
+    return [
+        _numbered(name, number, width) if line in alike else line
+        for number, (name, line) in enumerate(zip(names, lines, strict=True))
+    ]
 
 
 def minus(text: str) -> str:
@@ -141,6 +157,11 @@ def value_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(value_text(item) for item in value) or DASH
     return str(value)
+
+
+def _numbered(name: str, number: int, width: int) -> str:
+    end = f" #{number}"
+    return shorten(name, width - len(end)) + end
 
 
 def _missing(value: Number) -> bool:

@@ -3,20 +3,12 @@
 What a run has not reached is left out, with a sentence that says so.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from analysis.blocks import Block, Cell, figure, section, table, text, toned
+from analysis.cells import ledger_cells
 from analysis.facts import RunFacts
-from analysis.formats import (
-    compact,
-    duration,
-    file_size,
-    fixed,
-    percent,
-    percent_range,
-    plural,
-    significant,
-)
+from analysis.formats import plural
 from analysis.plan_sections import seeds_note
 from analysis.wording import (
     decimals,
@@ -45,24 +37,7 @@ def ledger_section(facts: RunFacts, drawn: Drawn) -> Block:
         "stage", "accuracy", "95% interval", "bal. acc.", "NLL", "Brier", "ECE (null)",
         "params", "size", "ms", "images/s", "train", "agree",
     )  # fmt: skip
-    lines = [
-        [
-            label(row["stage"]),
-            percent(row["accuracy"], digits, sign=False),
-            percent_range(row.get("accuracy_interval"), digits),
-            percent(row.get("balanced_accuracy"), digits, sign=False),
-            fixed(row.get("nll"), 3),
-            fixed(row.get("brier"), 3),
-            f"{fixed(row.get('ece'), 3)} ({fixed(row.get('ece_null'), 3)})",
-            compact(row.get("params")),
-            file_size(row.get("bytes")),
-            significant(row.get("latency_ms_batch1")),
-            compact(row.get("images_per_second")),
-            duration(row.get("train_seconds")),
-            percent(row.get("agreement_with_ensemble"), 1, sign=False),
-        ]
-        for row in rows(ledger)
-    ]
+    lines = [_line(ledger_cells(row, digits)) for row in rows(ledger)]
     reads = int(ledger.get("test_reads") or 1)
     return section(
         "The ledger",
@@ -82,14 +57,22 @@ def ledger_section(facts: RunFacts, drawn: Drawn) -> Block:
         ),
         _gates(facts),
         figure("ledger", "Left: accuracy of every stage on test, with Wilson's 95% interval. "
-               "Middle and right: paired differences a − b with 95% intervals (methods in the "
-               f"table below). Hollow: zero lies in the interval. n = {_images(facts, 'test')}.",
-               drawn=drawn),
+               "Middle and right: paired differences a − b with 95% intervals. Hollow: zero lies "
+               f"in the interval. n = {_images(facts, 'test')}.", drawn=drawn),
         _differences(facts),
         figure("cost", "What accuracy costs: every stage on test against the size of its weights, "
-               "the time of one answer and the time of training. Bars: Wilson's 95% intervals, "
+               "the time of one answer and the time of training. Stages of about the same cost "
+               "stand side by side. Bars: Wilson's 95% intervals, "
                f"n = {_images(facts, 'test')}. Upper left is better.", drawn=drawn),
     )  # fmt: skip
+
+
+def _line(cells: Mapping[str, str]) -> list[str]:
+    return [
+        *(cells[name] for name in ("stage", "accuracy", "interval", "balanced", "nll", "brier")),
+        f"{cells['ece']} ({cells['ece_null']})",
+        *(cells[name] for name in ("params", "size", "ms", "rate", "train", "agree")),
+    ]
 
 
 def _differences(facts: RunFacts) -> Block | None:

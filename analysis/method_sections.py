@@ -17,6 +17,13 @@ from trainables.metrics import ECE_BINS
 
 UNITS = {"memory_gib": "memory, GiB", "cpu_flags": "CPU flags", "python": "Python"}
 
+VIEWS: Mapping[str, str] = {
+    "mirror": "the image and its mirror image",
+    "mirror_translate": "the image, its mirror image, and both moved by a pixel up left and down "
+    "right",
+}
+"""What a recipe's `tta` averages."""
+
 METHODS: tuple[tuple[str, str], ...] = (
     (
         "stages",
@@ -106,9 +113,10 @@ METHODS: tuple[tuple[str, str], ...] = (
 )
 
 
-def methods_section() -> Block:
+def methods_section(facts: RunFacts) -> Block:
     """What each number is, and how its interval was made."""
-    return section("What the numbers are", pairs(METHODS))
+    first, *others = METHODS
+    return section("What the numbers are", pairs((first, ("views", _views(facts)), *others)))
 
 
 def reproduction_section(facts: RunFacts) -> Block:
@@ -139,6 +147,21 @@ def reproduction_section(facts: RunFacts) -> Block:
                 ("stages", stages),
             )
         ),
+    )
+
+
+def _views(facts: RunFacts) -> str:
+    """A sentence where trials look at an image more than once; nothing where none does."""
+    found = {str(trial.recipe.get("tta") or "none") for trial in facts.trials}
+    told = [words for name, words in VIEWS.items() if name in found]
+    if not told:
+        return ""
+    who = "Some trials" if "none" in found else "All trials"
+    once = facts.card is not None and facts.card.recipe.get("tta", "none") == "none"
+    return (
+        f"{who} average the logits of several views when they predict ({' or '.join(told)}), and "
+        "their latencies and images/s are those of all views together"
+        f"{'; the student looks once' if once else ''}."
     )
 
 
@@ -179,5 +202,4 @@ def _wall_time(facts: RunFacts) -> str:
 
 
 def _commands(*lines: tuple[str, str]) -> Block:
-    width = max(len(command) for command, _ in lines)
-    return code(*(f"{command:<{width}}  # {purpose}" for command, purpose in lines))
+    return code(*(part for command, purpose in lines for part in (f"# {purpose}", command)))

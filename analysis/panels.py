@@ -3,6 +3,10 @@
 Each takes a `RunState`, the width in characters, and the marks to use.
 """
 
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
 from rich.table import Table
 from rich.text import Text
 
@@ -10,6 +14,11 @@ from analysis.formats import fixed, percent, value_text
 from analysis.marks import Glyphs, hyperparameters, one_line
 from search.progress import RunState
 from search.states import Score, TrialState
+
+RESULT_CELLS = 14
+"""Width of a result's name, in characters."""
+MOST_LINES = 3
+"""Of one failure."""
 
 
 def rungs_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
@@ -84,33 +93,35 @@ def results_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
     if not state.results:
         return None
     table = _table(width)
-    table.add_column("result", width=14, style="bold", header_style="dim")
+    table.add_column("result", width=RESULT_CELLS, style="bold", header_style="dim")
     table.add_column("", ratio=1, no_wrap=True, overflow=glyphs.overflow)
-    for kind, event in state.results.items():
-        metrics = event.get("metrics") or {}
-        told = [f"{name.replace('_', ' ')} {_metric(name, v)}" for name, v in metrics.items()]
-        table.add_row(kind, glyphs.text(f" {glyphs.dot} ".join(told)))
+    told = {kind: _metrics(event, glyphs) for kind, event in state.results.items()}
     entry = state.registered
     if entry is not None:
         text = f"{entry.get('name')} version {entry.get('version')}, {entry.get('alias')}: "
-        table.add_row("registered", glyphs.text(one_line(text + str(entry.get("reason", "")))))
+        told["registered"] = one_line(text + str(entry.get("reason", "")))
+    for kind, text in told.items():
+        # Wrapped here, so that the rows of the table are the lines of the screen.
+        lines = textwrap.wrap(glyphs.text(text), width - RESULT_CELLS - 2) or [""]
+        for place, line in enumerate(lines):
+            table.add_row("" if place else kind, Text(line))
     return table
+
+
+def _metrics(event: Mapping[str, Any], glyphs: Glyphs) -> str:
+    metrics = event.get("metrics") or {}
+    told = [f"{name.replace('_', ' ')} {_metric(name, value)}" for name, value in metrics.items()]
+    return f" {glyphs.dot} ".join(told)
 
 
 def _metric(name: str, value: float) -> str:
     return percent(value) if name.endswith("accuracy") else value_text(value)
 
 
-def failures_panel(state: RunState, glyphs: Glyphs, *, most: int = 3) -> list[Text]:
-    """The `most` trials that failed last, each with its reason in a line; and how many more."""
+def failures_panel(state: RunState, width: int, glyphs: Glyphs, *, most: int = 3) -> list[Text]:
+    """The `most` trials that failed last, with their reasons; and how many more."""
     failed = state.of_status("failed")
-    lines = [
-        Text.assemble(
-            (f"{glyphs.failed} {trial.name} ", "red"), glyphs.text(one_line(trial.reason)),
-            no_wrap=True, overflow=glyphs.overflow,
-        )
-        for trial in failed[-most:]
-    ]  # fmt: skip
+    lines = [line for trial in failed[-most:] for line in _failure(trial, width, glyphs)]
     retried = sum(len(trial.retries) for trial in state.trials.values())
     notes = []
     if len(failed) > most:
@@ -118,6 +129,18 @@ def failures_panel(state: RunState, glyphs: Glyphs, *, most: int = 3) -> list[Te
     if retried:
         notes.append(f"{retried} taken up again after a lost worker")
     return lines + [Text(f"  {note}", style="dim") for note in notes]
+
+
+def _failure(trial: TrialState, width: int, glyphs: Glyphs) -> list[Text]:
+    """One failure, in as many lines as it takes, but no more than MOST_LINES."""
+    name = f"{glyphs.failed} {trial.name} "
+    lines = textwrap.wrap(
+        name + glyphs.text(one_line(trial.reason)), width, subsequent_indent="  ",
+        max_lines=MOST_LINES, placeholder=glyphs.text(" …"),
+    )  # fmt: skip
+    texts = [Text(line, no_wrap=True, overflow=glyphs.overflow) for line in lines]
+    texts[0].stylize("red", 0, len(name))
+    return texts
 
 
 def _table(width: int | None = None) -> Table:

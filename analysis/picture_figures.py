@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.data_facts import Chosen, DataFacts, Maps
-from analysis.formats import count, percent, shorten
+from analysis.formats import count, percent, shorten, shorten_all
 from analysis.style import BLACK, BLUE, ORANGE, PALE, SKY, grid, new_figure
 from trainables.splits import SPLITS
 
@@ -76,9 +76,10 @@ def contact_sheet(data: DataFacts, class_names: Sequence[str]) -> Figure:
     axes = figure.subplots(lines, COLUMNS, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
+    names = shorten_all(class_names, 13)
     for place, pixels, label in zip(axes.flat, data.sheet, data.sheet_classes, strict=False):
         place.imshow(pixels, interpolation="nearest")
-        place.set_title(shorten(class_names[label], 13), fontsize=5.5, weight="normal",
+        place.set_title(names[label], fontsize=5.5, weight="normal",
                         loc="center", pad=2)  # fmt: skip
     return figure
 
@@ -92,12 +93,13 @@ def explained(chosen: Chosen, maps: Maps, class_names: Sequence[str]) -> Figure:
     columns = len(chosen.labels)
     figure = new_figure(0.35 + 0.78 * len(rows), square=True)
     axes = figure.subplots(len(rows), columns, squeeze=False)
+    names = shorten_all(class_names, 12)
     for line, (title, heat) in enumerate(rows):
         for column, place in enumerate(axes[line]):
             _bare(place)
             if heat is None:
                 place.imshow(chosen.pixels[column], interpolation="nearest")
-                _answer(place, chosen, column, class_names)
+                _answer(place, chosen, column, names)
             else:
                 _overlay(place, chosen.pixels[column], heat[column])
         axes[line][0].set_ylabel(title, fontsize=6.5)
@@ -113,13 +115,13 @@ def _bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _answer(axes: Axes, chosen: Chosen, column: int, class_names: Sequence[str]) -> None:
+def _answer(axes: Axes, chosen: Chosen, column: int, names: Sequence[str]) -> None:
     truth, answer = int(chosen.labels[column]), int(chosen.answers[column])
     sure = _sure(float(chosen.confidences[column]))
     if truth == answer:
-        text = f"✓ {shorten(class_names[truth], 12)}\n{sure}"
+        text = f"✓ {names[truth]}\n{sure}"
     else:
-        text = f"✗ {shorten(class_names[answer], 12)}\n{sure}\nis {shorten(class_names[truth], 12)}"
+        text = f"✗ {names[answer]}\n{sure}\nis {names[truth]}"
     axes.set_title(text, fontsize=5.6, weight="normal", loc="center", pad=2,
                    color=BLACK if truth == answer else "#8A3000")  # fmt: skip
 

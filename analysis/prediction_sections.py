@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from analysis.blocks import Block, Cell, figure, section, table, text
-from analysis.class_figures import BINS, NUMBERED
+from analysis.class_figures import BINS, NAMED, NUMBERED
 from analysis.facts import RunFacts
 from analysis.figures import main_stages, temperature_of
 from analysis.fonts import Lettering
-from analysis.formats import DASH, fixed, plural
+from analysis.formats import DASH, count, fixed, plural
 from analysis.wording import accuracy_text, decimals, label, rows
 from trainables.intervals import proportion_interval
 
@@ -62,8 +62,8 @@ def classes_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block 
         "Classes",
         text(*(_worst(facts, letters, stage) for stage in main_stages(facts)), renamed),
         figure("per_class", "Accuracy of each class on test, worst first, with Wilson's 95% "
-               f"interval for each by itself; n = {_images(facts)} in all, of a class in brackets. "
-               "Of many classes the worst are named, and the curve shows all.", drawn=drawn),
+               f"interval for each by itself; n = {_images(facts)} in all, of a class in "
+               f"brackets.{_of_many(letters)}", drawn=drawn),
         figure(
             "confusion",
             f"{_confusion_caption(letters)} Counts of {_images(facts)}, without intervals.",
@@ -74,6 +74,12 @@ def classes_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block 
 
 def _images(facts: RunFacts) -> str:
     return plural(0 if facts.test_labels is None else len(facts.test_labels), "image")
+
+
+def _of_many(letters: Lettering) -> str:
+    if len(letters.names) <= NAMED:
+        return ""
+    return f" The worst of {count(len(letters.names))} classes are named, the curve shows all."
 
 
 def _confusion_caption(letters: Lettering) -> str:

@@ -26,8 +26,9 @@ from analysis.prediction_sections import calibration_section, classes_section
 from analysis.search_sections import search_section
 from analysis.student_sections import student_section
 from analysis.summary import key_figures, summary
+from trainables.files import write_bytes_atomically
 from trainables.imageset import ImageSet
-from trainables.records import RunFolder, write_bytes_atomically
+from trainables.records import RunFolder
 from trainables.seeds import numpy_generator
 
 TEMPLATE = Path(__file__).with_name("report.typ")
@@ -93,7 +94,7 @@ def report_content(facts: RunFacts, letters: Lettering, drawn: list[str]) -> dic
         explained_section(facts, drawn),
         data_section(facts, letters, drawn),
         forecast_section(facts),
-        methods_section(),
+        methods_section(facts),
         reproduction_section(facts),
     ]
     return {

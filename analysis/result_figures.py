@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from analysis.formats import file_size, percent, short_duration, signed
+from analysis.formats import file_size, percent, round_text, short_duration, signed
 from analysis.style import (
     BLACK,
     BLUE,
@@ -22,6 +22,7 @@ from analysis.style import (
     new_figure,
     percent_ticks,
     round_ticks,
+    round_times,
     stage_style,
 )
 from analysis.wording import (
@@ -40,11 +41,13 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
-    "bytes": ("size of the weights", lambda value: _round(file_size(value))),
+    "bytes": ("size of the weights", lambda value: round_text(file_size(value))),
     "latency_ms_batch1": ("latency of one image, ms", lambda value: f"{value:g}"),
-    "train_seconds": ("time to train", lambda value: _round(short_duration(value))),
+    "train_seconds": ("time to train", lambda value: round_text(short_duration(value))),
 }
 """What an answer costs: the row's key, the axis label, the format of its ticks."""
+MARK = 0.05
+"""Width of a mark, as a share of the axis."""
 MOST_NUMBERED = 10
 """Most members whose shares are written into the heat maps."""
 
@@ -170,26 +173,42 @@ def _forest(axes: Axes, differences: Sequence[Row], metric: str, *, named: bool)
 def _cost_panel(axes: Axes, found: Sequence[Row], key: str) -> None:
     text, formatted = COSTS[key]
     shown = [row for row in found if _positive(row.get(key))]
-    for row in shown:
+    values = [float(row[key]) for row in shown]
+    limits = min(values) / 1.7, max(values) * 1.7
+    for row, place in zip(shown, side_by_side(values, limits), strict=True):
         style = stage_style(row["stage"])
         low, high = row.get("accuracy_interval") or (row["accuracy"], row["accuracy"])
-        axes.plot([row[key]] * 2, [low, high], color=style.color, lw=0.8)
+        axes.plot([place] * 2, [low, high], color=style.color, lw=0.8)
         axes.plot(
-            row[key], row["accuracy"], style.marker, color=style.color, ms=6.5, mec="white", mew=0.5
+            place, row["accuracy"], style.marker, color=style.color, ms=5.5, mec="white", mew=0.5
         )
     axes.set_xscale("log")
-    values = [float(row[key]) for row in shown]
-    axes.set_xlim(min(values) / 1.7, max(values) * 1.7)
-    axes.xaxis.set_major_locator(FixedLocator(round_ticks(min(values), max(values))))
+    axes.set_xlim(limits)
+    ticks = round_times if key == "train_seconds" else round_ticks
+    axes.xaxis.set_major_locator(FixedLocator(ticks(min(values), max(values))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(text)
     axes.grid(True)
 
 
-def _round(text: str) -> str:
-    """`50.0 kB` → `50 kB`, `5m00s` → `5m`."""
-    return text.replace(".00 ", " ").replace(".0", "").removesuffix("00s").removesuffix("00m")
+def side_by_side(values: Sequence[float], limits: tuple[float, float]) -> list[float]:
+    """Places on a log axis from low to high for marks that would else cover one another.
+
+    Values closer than MARK of the axis become a group, which is spread about its middle at
+    that distance; all others stay where they are.
+    """
+    step = MARK * np.log(limits[1] / limits[0])
+    order = np.argsort(values, kind="stable")
+    logs = np.log(np.asarray(values, float))[order]
+    starts = np.flatnonzero(np.diff(logs, prepend=-np.inf) >= step)
+    places = np.empty(len(logs))
+    for group in np.split(np.arange(len(logs)), starts[1:]):
+        middle = logs[group].mean()
+        places[group] = middle + step * (np.arange(len(group)) - (len(group) - 1) / 2)
+    found = np.empty(len(logs))
+    found[order] = np.exp(places)
+    return [float(place) for place in found]
 
 
 def _positive(value: Any) -> bool:

@@ -36,7 +36,7 @@ def render(
         *_machine(state, glyphs),
     ]
     blocks = [rungs_panel(state, width, glyphs), results_panel(state, width, glyphs)]
-    below = failures_panel(state, glyphs)
+    below = failures_panel(state, width, glyphs)
     used = len(head) + sum(len(block.rows) + 2 for block in blocks if block) + len(below) + 3
     trials = trials_panel(state, width, glyphs, rows=max(4, height - used - 2))
     parts: list[RenderableType] = [*head]

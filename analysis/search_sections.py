@@ -61,10 +61,21 @@ def search_section(facts: RunFacts, drawn: Drawn) -> Block:
         text(_importance_text(facts)),
         figure("importance", _importance_caption(facts), drawn=drawn),
         figure("trial_costs", _cost_caption(facts), drawn=drawn),
-        figure("hyperparameters", "Searched values against the score, trial by trial. The first "
-               "rung compares all trials at the same budget; the last shows only those that the "
-               "scheduler kept. No intervals: one training each.", drawn=drawn),
+        figure("hyperparameters", _values_caption(facts), drawn=drawn),
     )  # fmt: skip
+
+
+def _values_caption(facts: RunFacts) -> str:
+    rungs = (
+        "The first rung compares all trials at the same budget; the last shows only those that "
+        "the scheduler kept. "
+        if len(facts.spec.rungs) > 1
+        else ""
+    )
+    return (
+        f"Searched values against the score, trial by trial. {rungs}No intervals: one training "
+        "each."
+    )
 
 
 def _planned(facts: RunFacts) -> str:
@@ -159,7 +170,9 @@ def _rungs_table(facts: RunFacts) -> Block | None:
         )
     return table(
         ("rung (epochs)", "scored", "stopped there", "went on", "best NLL on val"), lines, "rrrrr",
-        caption=f"About one in {facts.spec.reduction_factor} trials goes on from a rung.",
+        caption=f"About one in {facts.spec.reduction_factor} trials goes on from a rung."
+        if len(facts.spec.rungs) > 1
+        else "One rung: every trial has the whole schedule.",
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def _panel(
 ) -> None:
     """The trials in which this value had an effect; the ring is the best of the whole search."""
     position = _positions(axes, parameter, trials)
-    for rung, style in ((rungs[0], _FIRST), (rungs[-1], _FINAL)):
+    for rung, style in _series(rungs):
         scored = [t for t in trials if rung in t.scores and t.trial in position]
         axes.plot(
             [position[trial.trial] for trial in scored],
@@ -66,11 +66,19 @@ _FINAL: Mapping[str, Any] = {"marker": "o", "mfc": BLUE, "mec": "white", "mew": 
 
 
 def _panel_legend(rungs: Sequence[int]) -> list[Line2D]:
+    who = ("every trial", "survivors")
     return [
-        Line2D([], [], ls="", label=f"score at rung {rungs[0]} (every trial)", **_FIRST),
-        Line2D([], [], ls="", label=f"score at rung {rungs[-1]} (survivors)", **_FINAL),
+        *(
+            Line2D([], [], ls="", label=f"score at rung {rung} ({which})", **style)
+            for (rung, style), which in zip(_series(rungs), who, strict=False)
+        ),
         Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=BLACK, label="best"),
     ]
+
+
+def _series(rungs: Sequence[int]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The first rung and the last, each with its style; one rung is both."""
+    return [(rungs[0], _FIRST), (rungs[-1], _FINAL)] if len(rungs) > 1 else [(rungs[0], _FINAL)]
 
 
 def _positions(axes: Axes, parameter: Parameter, trials: Sequence[TrialFacts]) -> dict[str, float]:

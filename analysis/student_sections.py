@@ -27,7 +27,7 @@ from analysis.formats import (
     value_text,
 )
 from analysis.student_figures import NAMED
-from analysis.wording import comparison, decimals, difference_of, label
+from analysis.wording import GATES, comparison, decimals, difference_of, gate_label, label
 from ensemble.card import Artifact, Card
 from ensemble.comparison import compare
 from trainables.intervals import proportion_interval
@@ -113,8 +113,15 @@ def _quantization(card: Card) -> Block | None:
             f"and at least {fixed(card.speedup.bound, 2)} times with "
             f"{percent(card.speedup.level, 0)} confidence."
         )
-    because = f" ({card.released_because})" if card.released_because else ""
+    because = f" ({_in_words(card.released_because)})" if card.released_because else ""
     return text(*sentences, f"Released: {card.released}{because}.")
+
+
+def _in_words(because: str) -> str:
+    """`accuracy_loss undecided` → `loss of accuracy against the ensemble undecided`."""
+    for name in GATES:
+        because = because.replace(name, gate_label({"name": name}).rpartition(",")[0])
+    return because
 
 
 def _against_ensemble(facts: RunFacts, letters: Lettering) -> Block | None:
@@ -138,7 +145,8 @@ def _against_ensemble(facts: RunFacts, letters: Lettering) -> Block | None:
         for item in sorted(sure, key=lambda item: (item.value, item.label))[:5]
     )
     sentences.append(
-        f"Of {plural(len(classes), 'class', 'classes')} {count(len(sure))} can be told apart: "
+        f"In {count(len(sure))} of {plural(len(classes), 'class', 'classes')} the two can be told "
+        "apart: "
         f"{named}{' …' if len(sure) > 5 else ''}."
         if sure
         else f"In none of the {plural(len(classes), 'class', 'classes')} can the two be told apart."

@@ -140,6 +140,17 @@ def round_ticks(low: float, high: float, *, most: int = 4) -> list[float]:
     return found[:: math.ceil(len(found) / most)]
 
 
+def round_times(low: float, high: float, *, most: int = 4) -> list[float]:
+    """As `round_ticks`, of seconds: round seconds, minutes or hours."""
+    found = [value for value in _TIMES if low / 1.3 <= value <= high * 1.3]
+    return found[:: math.ceil(len(found) / most)] if found else round_ticks(low, high, most=most)
+
+
+_TIMES = [
+    number * unit for unit in (1.0, 60.0) for number in (1, 2, 5, 10, 20, 30)
+] + [3600.0 * number for number in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)]  # fmt: skip
+
+
 def empty(axes: Axes, text: str) -> None:
     """Say in the panel why it is empty."""
     axes.set_axis_off()

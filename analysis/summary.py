@@ -36,20 +36,17 @@ from ensemble.comparison import compare
 
 
 def summary(facts: RunFacts) -> list[str]:
-    """Paragraphs for a reader with one minute."""
+    """For a reader with one minute: what to ship, then a line for each reason."""
     if facts.ledger is None:
         return [_unfinished(facts)]
     stage = shipped_stage(facts.ledger)
     if stage is None:
-        return [_without_student(facts.ledger), _about_ensemble(facts)]
+        return [_without_student(facts.ledger), *_about_ensemble(facts)]
     return [
-        text
-        for text in (
-            f"{_ship(facts, stage)} {_about_gates(facts.ledger)}",
-            f"{_about_student(facts, stage)} {_about_ensemble(facts)}",
-            _about_test(facts.ledger),
-        )
-        if text.strip()
+        f"{_ship(facts, stage)} {_about_gates(facts.ledger)}",
+        *_about_student(facts, stage),
+        *_about_ensemble(facts),
+        *_about_test(facts.ledger),
     ]
 
 
@@ -122,20 +119,21 @@ def _about_gates(ledger: Ledger) -> str:
     )
 
 
-def _about_student(facts: RunFacts, stage: str) -> str:
+def _about_student(facts: RunFacts, stage: str) -> list[str]:
     ledger = facts.ledger or {}
     digits = decimals(ledger)
     sentences = []
     teacher = _against_teacher(facts, stage)
     if teacher:
-        sentences.append(f"It is {comparisons(teacher, 'its teacher, the ensemble', digits)}.")
+        against = comparisons(teacher, "the ensemble that taught it", digits)
+        sentences.append(f"The {label(stage)} is {against}.")
     plain = differences_of(ledger, "student_fp32", "student_plain")
     if plain:
         other = "the same net trained as long without a teacher"
         sentences.append(
             f"{_bought(plain)}: the fp32 student is {comparisons(plain, other, digits)}."
         )
-    return " ".join(sentences)
+    return sentences
 
 
 def _bought(differences: Sequence[Row]) -> str:
@@ -167,7 +165,7 @@ def _against_teacher(facts: RunFacts, stage: str) -> list[Row]:
     ]  # fmt: skip
 
 
-def _about_ensemble(facts: RunFacts) -> str:
+def _about_ensemble(facts: RunFacts) -> list[str]:
     ledger = facts.ledger or {}
     digits = decimals(ledger)
     rival = "the rival at equal cost" if not seeds_note(facts) else "of less compute, see below"
@@ -175,22 +173,21 @@ def _about_ensemble(facts: RunFacts) -> str:
         "best_single": "the best single trial",
         "seeds_ensemble": f"the seeds of the best configuration ({rival})",
     }
-    found = [
-        comparisons(items, other, digits)
+    return [
+        f"The ensemble is {comparisons(items, other, digits)}."
         for stage, other in others.items()
         if (items := differences_of(ledger, "ensemble", stage))
     ]
-    return f"The ensemble is {'. It is '.join(found)}." if found else ""
 
 
-def _about_test(ledger: Ledger) -> str:
+def _about_test(ledger: Ledger) -> list[str]:
     reads = int(ledger.get("test_reads") or 1)
     if reads == 1:
-        return ""
-    return (
+        return []
+    return [
         f"Test has been read {reads} times in this run. Only the first reading was of an untouched "
         "test set: a choice made after it may have been steered by what it showed."
-    )
+    ]
 
 
 def _without_student(ledger: Ledger) -> str:

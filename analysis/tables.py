@@ -11,18 +11,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from analysis.cells import ledger_cells
 from analysis.formats import (
     DASH,
-    compact,
     count,
     duration,
-    file_size,
     fixed,
     percent,
-    percent_range,
     plural,
     short_duration,
-    significant,
     value_text,
 )
 from analysis.trials import TrialFacts, best_trial
@@ -64,23 +61,15 @@ def ledger_table(ledger: Ledger) -> Table:
     ):  # fmt: skip
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows(ledger):
+        cells = ledger_cells(row, digits)
         table.add_row(
-            Text(label(row["stage"]).replace(" ", "\n", 1)),
-            _stacked(
-                percent(row["accuracy"], digits, sign=False),
-                percent_range(row.get("accuracy_interval"), digits),
-            ),
-            percent(row.get("balanced_accuracy"), digits, sign=False),
-            fixed(row.get("nll"), 3),
-            fixed(row.get("brier"), 3),
-            _stacked(fixed(row.get("ece"), 3), fixed(row.get("ece_null"), 3)),
-            _stacked(compact(row.get("params")), file_size(row.get("bytes")).replace(" ", "")),
-            _stacked(
-                significant(row.get("latency_ms_batch1")), compact(row.get("images_per_second"))
-            ),
-            short_duration(row.get("train_seconds")),
-            percent(row.get("agreement_with_ensemble"), 1, sign=False),
-        )
+            Text(cells["stage"].replace(" ", "\n", 1)),
+            _stacked(cells["accuracy"], cells["interval"]), cells["balanced"],
+            cells["nll"], cells["brier"], _stacked(cells["ece"], cells["ece_null"]),
+            _stacked(cells["params"], cells["size"].replace(" ", "")),
+            _stacked(cells["ms"], cells["rate"]),
+            short_duration(row.get("train_seconds")), cells["agree"],
+        )  # fmt: skip
     table.caption = (
         "accuracies and agreement with the ensemble in %; null: what a perfectly calibrated "
         "model would show; ms: latency of one image, img/s: throughput of batches"
@@ -181,19 +170,14 @@ def ledger_markdown(ledger: Ledger) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows(ledger):
-        cells = [
-            label(row["stage"]).replace("|", "\\|"),
+        cells = ledger_cells(row, digits, decimals=4)
+        line = [
+            cells["stage"].replace("|", "\\|"),
             accuracy_text(row, digits).replace("95% interval ", ""),
-            fixed(row.get("nll"), 4),
-            fixed(row.get("brier"), 4),
-            f"{fixed(row.get('ece'), 3)} ({fixed(row.get('ece_null'), 3)})",
-            compact(row.get("params")),
-            file_size(row.get("bytes")),
-            significant(row.get("latency_ms_batch1")),
-            compact(row.get("images_per_second")),
-            duration(row.get("train_seconds")),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+            cells["nll"], cells["brier"], f"{cells['ece']} ({cells['ece_null']})",
+            *(cells[name] for name in ("params", "size", "ms", "rate", "train")),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines) + "\n"
 
 

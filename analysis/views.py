@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,7 +13,7 @@ from analysis.formats import file_size, fixed, percent, plural
 from analysis.marks import about
 from analysis.screen import render
 from analysis.tables import differences_table, gates_table, ledger_table
-from analysis.wording import Ledger
+from analysis.wording import Ledger, originals_text
 from search.housekeeping import Removable, removable, usage
 from search.journal import at_work, read_events
 from search.preview import Preview
@@ -20,6 +21,12 @@ from search.progress import RunState
 from search.states import STAGES
 from trainables.errors import RunError
 from trainables.records import RunFolder
+
+if TYPE_CHECKING:
+    from trainables.replay import Replay
+
+MOST_CLASSES = 30
+"""Classes that a dry run lists."""
 
 
 def status_view(
@@ -75,21 +82,33 @@ def preview_view(preview: Preview) -> RenderableType:
     trials = "as many as there is time for" if preview.trials is None else str(preview.trials)
     facts = [
         ("data", f"{preview.name}, {plural(sum(preview.sizes.values()), 'image')} of "
-                 f"{plural(len(preview.classes), 'class', 'classes')}, {preview.image_size} × "
+                 f"{plural(len(preview.classes), 'class', 'classes')}, {preview.image_size}×"
                  f"{preview.image_size} pixels"),
+        ("original", originals_text(preview.originals)),
         ("splits", " · ".join(f"{name} {size:,}" for name, size in preview.sizes.items())),
         ("trials", trials),
-        ("rungs", " → ".join(str(rung) for rung in preview.rungs) + " epochs"),
+        ("rungs", " → ".join(map(str, preview.rungs)) + " epoch" + "s" * (preview.rungs != (1,))),
         ("searched", ", ".join(spec.space) or "nothing"),
         ("seeds", str(spec.members)),
         ("student", f"{preview.student_epochs} epochs, with and without a teacher"),
     ]  # fmt: skip
     stages = [f"{name} {about(seconds)}" for name, seconds in preview.seconds.items() if seconds]
     facts.append(("forecast", f"{about(sum(preview.seconds.values()))}: {', '.join(stages)}"))
-    table = _table("class", *preview.sizes)
-    for name, counts in preview.classes.items():
-        table.add_row(name, *(f"{count:,}" for count in counts))
-    return Group(*(_line(*fact) for fact in facts), Text(""), table)
+    return Group(_facts(facts), Text(""), *_class_tables(preview))
+
+
+def replay_view(replay: "Replay") -> RenderableType:
+    """What came of training a trial again."""
+    same = "the same, bitwise"
+    weights = same if replay.identical else f"differ by up to {replay.largest_difference:.2g}"
+    facts = [
+        ("trial", f"{replay.trial}, {plural(replay.rung, 'epoch')}, {about(replay.seconds)}"),
+        ("weights", weights),
+        ("val NLL", f"{replay.recorded_nll:.4f} then, {replay.replayed_nll:.4f} now"),
+        ("holdout", f"log-probabilities differ by up to {replay.log_prob_difference:.2g} nats"),
+        *((name, f"{then} then, {now} now") for name, (then, now) in replay.changes.items()),
+    ]
+    return _facts(facts)
 
 
 def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> RenderableType:
@@ -143,11 +162,39 @@ def _best(state: RunState) -> str:
     return "" if score is None else f"NLL {fixed(score.val_nll)}, {percent(score.val_accuracy)}"
 
 
-def _table(*headers: str) -> Table:
+def _class_tables(preview: Preview) -> list[RenderableType]:
+    """Images of each class, by split; of many classes only the smallest and what the rest has."""
+    classes = sorted(preview.classes.items(), key=lambda item: sum(item[1]))
+    many = len(classes) > MOST_CLASSES
+    table = _table("the smallest classes" if many else "class", *preview.sizes, numbers=True)
+    for name, counts in classes[:MOST_CLASSES] if many else preview.classes.items():
+        table.add_row(Text(name), *(f"{count:,}" for count in counts))
+    if not many:
+        return [table]
+    low, high = (sum(classes[index][1]) for index in (MOST_CLASSES, -1))
+    images = plural(high, "image") if low == high else f"{low:,} to {plural(high, 'image')}"
+    further = plural(len(classes) - MOST_CLASSES, "further class", "further classes")
+    return [table, Text(f"and {further} of {images} each", style="dim")]
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> Table:
+    """Name and value, a line each; long values go on below."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(style="bold", no_wrap=True, min_width=8)
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        grid.add_row(name, Text(value))
+    return grid
+
+
+def _table(*headers: str, numbers: bool = False) -> Table:
+    """Long texts go on below; `numbers` are all columns but the first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index, header in enumerate(headers):
-        last = header in ("size", "") and index
-        table.add_column(header, justify="right" if last else "left")
+        if index and (numbers or header in ("size", "")):
+            table.add_column(header, justify="right", no_wrap=True)
+        else:
+            table.add_column(header, overflow="fold")
     return table
 
 

@@ -7,7 +7,8 @@ on one side of zero.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.formats import DASH, fixed, percent, signed, signed_range
+from analysis.formats import DASH, count, fixed, percent, signed, signed_range
+from trainables.originals import Originals
 
 Ledger = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -45,6 +46,18 @@ METHODS: Mapping[str, str] = {
     "mcnemar-exact": "exact McNemar, Tango's interval",
 }
 
+MODES: Mapping[str, str] = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with transparency",
+    "I": "16-bit grey",
+    "I;16": "16-bit grey",
+    "P": "palette",
+    "PA": "palette with transparency",
+    "RGBA": "RGB with transparency",
+}
+"""Pillow's colour modes that do not name themselves."""
+
 
 def label(stage: str) -> str:
     """A stage's name in words: `student_int8` → `student int8`."""
@@ -57,8 +70,13 @@ def metric_label(metric: str) -> str:
 
 
 def decimals(ledger: Ledger) -> int:
-    """Digits of a percentage that test can bear: one image is 1/N."""
-    return 2 if int(sizes(ledger).get("test", 0)) >= 2000 else 1
+    """Digits of a percentage that test can bear."""
+    return digits_of(sizes(ledger).get("test", 0))
+
+
+def digits_of(images: int) -> int:
+    """Digits of a percentage of so many images: one image is 1/N."""
+    return 2 if images >= 2000 else 1
 
 
 def sizes(ledger: Ledger) -> Mapping[str, int]:
@@ -183,3 +201,20 @@ def gate_label(gate: Row) -> str:
     """What a gate asks, in words."""
     name = str(gate["name"])
     return GATES.get(name, name.replace("_", " "))
+
+
+def originals_text(originals: Originals) -> str:
+    """`32×32 pixels, RGB`, or `from 96×64 to 640×480 pixels, …; 90 RGB, 10 grey`."""
+    low, middle, high = (
+        f"{width}×{height}"
+        for width, height in (originals.smallest, originals.median, originals.largest)
+    )
+    modes = [
+        (MODES.get(mode, mode), f"{count(number)} " if len(originals.modes) > 1 else "")
+        for mode, number in originals.modes.items()
+    ]
+    colours = ", ".join(f"{number}{mode}" for mode, number in modes)
+    if originals.sizes == 1:
+        return f"{middle} pixels{'; ' if len(modes) > 1 else ', '}{colours}"
+    sizes = f"median {middle}, {count(originals.sizes)} different sizes"
+    return f"from {low} to {high} pixels, {sizes}; {colours}"

@@ -22,8 +22,8 @@ from trainables.augment import augment
 from trainables.losses import cross_entropy, soft_targets
 from trainables.models import build_model
 from trainables.optim import make_optimizer
+from trainables.provenance import machine_description
 from trainables.recipe import Recipe
-from trainables.records import machine_description
 from trainables.seeds import numpy_generator, torch_generator
 
 BATCH, SIZE, CLASSES = 512, 32, 10
@@ -44,7 +44,7 @@ THEIRS = {
 
 
 def main() -> None:
-    """Print one row a policy."""
+    """Print a Markdown table with one row a policy."""
     torch.set_num_threads(1)
     rng = numpy_generator(0, "benchmark")
     pixels = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
@@ -58,19 +58,28 @@ def main() -> None:
             tasks[f"theirs {name}"] = partial(one_by_one, transform, single)
     seconds = in_turns(tasks)
     machine = machine_description()
-    print(f"{machine['processor']}, one core, torch {torch.__version__}")
     print(
-        f"training step, width {WIDTH}, float32: {per_thousand(seconds['step'])} per 1,000 images"
+        f"{machine['processor']}, one core, torch {torch.__version__}; CPU ms per 1,000 images of "
+        f"{SIZE} px. A training step of the net of width {WIDTH}, float32: "
+        f"{per_thousand(seconds['step'])}.\n"
     )
-    titles = ("policy", "ours", "of step", "× standard", "torchvision", "faster")
-    print("{:20} {:>9} {:>8} {:>10} {:>12} {:>7}".format(*titles))
+    print_row("`augment`", "ours", "of a step", "× `standard`", "torchvision", "faster")
+    print_row(":" + "-" * 21, *["-" * 11 + ":"] * 5)
     for name in THEIRS:
         mine, other = seconds[f"ours {name}"], seconds.get(f"theirs {name}")
-        print(
-            f"{name:20} {per_thousand(mine):>9} {mine / seconds['step']:>8.1%} "
-            f"{mine / seconds['ours standard']:>10.2f} "
-            + (f"{per_thousand(other):>12} {other / mine:>6.1f}×" if other else f"{'–':>12}")
+        print_row(
+            f"`{name}`",
+            per_thousand(mine),
+            f"{mine / seconds['step']:.1%}",
+            f"{mine / seconds['ours standard']:.2f}",
+            per_thousand(other) if other else "–",
+            f"{other / mine:.1f}×" if other else "–",
         )
+
+
+def print_row(first: str, *others: str) -> None:
+    """A row of the table, which can be read as it is and set by a Markdown reader."""
+    print(f"| {first:22} | " + " | ".join(f"{cell:>12}" for cell in others) + " |")
 
 
 def one_by_one(transform: Callable[[Tensor], Tensor], images: list[Tensor]) -> list[Tensor]:
@@ -114,7 +123,7 @@ def in_turns(tasks: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def per_thousand(seconds: float) -> str:
     """A batch's time as milliseconds per 1,000 images."""
-    return f"{seconds / BATCH * 1e6:.1f} ms"
+    return f"{seconds / BATCH * 1e6:.1f}"
 
 
 if __name__ == "__main__":

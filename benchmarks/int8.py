@@ -15,8 +15,8 @@ from ensemble.export import export_onnx
 from ensemble.onnx_model import OnnxClassifier, paired_latency
 from ensemble.quantize import quantize_int8
 from trainables.models import build_model
+from trainables.provenance import machine_description
 from trainables.recipe import Recipe
-from trainables.records import machine_description
 from trainables.seeds import numpy_generator
 
 SHAPES = ((16, 16), (16, 24), (16, 32), (32, 32), (32, 64))

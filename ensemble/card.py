@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables.errors import RunError, SpecError
-from trainables.parsing import from_mapping, to_mapping
-from trainables.records import dump_json, read_json, write_bytes_atomically
+from trainables.errors import SpecError
+from trainables.files import dump_json, read_versioned, write_bytes_atomically
+from trainables.parsing import to_mapping
 
 SCHEMA = 1
 
@@ -171,11 +171,4 @@ def read_card(folder: Path) -> Card:
     Raises:
         RunError: there is none, or it is damaged or of another schema.
     """
-    path = folder / "card.json"
-    mapping = read_json(path)
-    if mapping.get("schema") != SCHEMA:
-        raise RunError(f"{path}: schema {mapping.get('schema')!r}, this version reads {SCHEMA}")
-    try:
-        return from_mapping(Card, mapping, where=str(path))
-    except SpecError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+    return read_versioned(Card, folder / "card.json", schema=SCHEMA)

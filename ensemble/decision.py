@@ -23,12 +23,11 @@ from ensemble.diversity import (
 from ensemble.fitting import (
     FOLDS,
     Ensemble,
-    Mixture,
-    View,
     fit_baselines,
     fit_ensemble,
     stratified_folds,
 )
+from ensemble.mixture import Mixture, View
 from ensemble.pool import Pool, refit_votes
 from ensemble.weights import gap
 from trainables.errors import PoolError

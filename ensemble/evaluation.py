@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.export import export_onnx
-from ensemble.ledger import StageFacts
 from ensemble.onnx_model import OnnxClassifier, latency
+from ensemble.rows import StageFacts
 from ensemble.voting import weighted_vote
+from trainables.files import read_array
 from trainables.metrics import apply_temperature, fit_temperature
 from trainables.recipe import Numerics
-from trainables.records import RunFolder, read_array, read_record, read_start
+from trainables.records import RunFolder, read_record, read_start
 from trainables.training import load_trained, predict_log_probs
 
 LogProbs = npt.NDArray[np.float32]
@@ -29,7 +30,7 @@ ARCHITECTURE = ("model", "width", "depth", "block", "activation", "attention", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mixture:
+class PooledRow:
     """One row of the ledger that is made of members: who, with what weight."""
 
     names: tuple[str, ...]
@@ -41,7 +42,7 @@ class Mixture:
         return weighted_vote(stack, np.asarray(self.weights))
 
 
-def mixtures(selection: Mapping[str, Any]) -> dict[str, Mixture]:
+def pooled_rows(selection: Mapping[str, Any]) -> dict[str, PooledRow]:
     """The ledger's rows that selection.json describes, in the ledger's order."""
     single = {"members": [{"name": selection["best_single"]["name"], "weight": 1.0}]}
     rows = {
@@ -51,7 +52,7 @@ def mixtures(selection: Mapping[str, Any]) -> dict[str, Mixture]:
         "ensemble": selection,
     }
     return {
-        stage: Mixture(
+        stage: PooledRow(
             names=tuple(member["name"] for member in row["members"]),
             weights=tuple(member["weight"] for member in row["members"]),
         )
@@ -60,7 +61,7 @@ def mixtures(selection: Mapping[str, Any]) -> dict[str, Mixture]:
     }
 
 
-def names_of(rows: Iterable[Mixture]) -> tuple[str, ...]:
+def names_of(rows: Iterable[PooledRow]) -> tuple[str, ...]:
     """Every member of any of the rows, once."""
     return tuple(sorted({name for row in rows for name in row.names}))
 
@@ -93,9 +94,9 @@ def calibrated(log_probs: LogProbs, holdout: LogProbs, labels: npt.NDArray[np.in
     return apply_temperature(log_probs, fit_temperature(holdout, labels))
 
 
-def mixture_facts(mixture: Mixture, facts: Mapping[str, StageFacts]) -> StageFacts:
+def pooled_facts(row: PooledRow, facts: Mapping[str, StageFacts]) -> StageFacts:
     """All members run one after the other: sizes and times add up."""
-    members = [facts[name] for name in mixture.names]
+    members = [facts[name] for name in row.names]
     return StageFacts(
         params=sum(member.params or 0 for member in members),
         bytes=sum(member.bytes or 0 for member in members),

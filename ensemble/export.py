@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from ensemble.onnx_model import OnnxClassifier
 from trainables.errors import RunError
+from trainables.files import write_bytes_atomically
 from trainables.prediction import place_model
 from trainables.recipe import Numerics
-from trainables.records import write_bytes_atomically
 
 
 def export_onnx(

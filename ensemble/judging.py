@@ -3,7 +3,6 @@
 Axes: N examples, K classes. Temperatures are always fitted on holdout.
 """
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,27 @@ import numpy.typing as npt
 
 from ensemble.card import read_card
 from ensemble.evaluation import (
-    Mixture,
+    PooledRow,
+    calibrated,
     holdout_log_probs,
     member_facts,
-    mixture_facts,
-    mixtures,
     names_of,
+    pooled_facts,
+    pooled_rows,
     predict_members,
 )
-from ensemble.ledger import GateMargins, Predictions, StageFacts, build_ledger, to_csv
+from ensemble.gates import GateMargins
+from ensemble.ledger import build_ledger, to_csv
 from ensemble.onnx_model import OnnxClassifier
 from ensemble.release import student_facts, student_log_probs
+from ensemble.rows import Predictions, StageFacts
+from trainables.files import dump_json, read_json, write_arrays, write_bytes_atomically
 from trainables.imageset import ImageSet
 from trainables.intervals import paired_difference
-from trainables.metrics import apply_temperature, fit_temperature, nll_per_example
+from trainables.metrics import nll_per_example
+from trainables.provenance import machine_description
 from trainables.recipe import Numerics
-from trainables.records import (
-    RunFolder,
-    dump_json,
-    machine_description,
-    read_json,
-    write_bytes_atomically,
-)
+from trainables.records import RunFolder
 from trainables.seeds import numpy_generator
 from trainables.splits import Splits
 
@@ -46,10 +44,8 @@ def holdout_predictions(folder: RunFolder, images: ImageSet, splits: Splits) -> 
     rows = _rows(folder)
     labels = images.labels[splits.holdout]
     members = holdout_log_probs(folder, names_of(rows.values()))
-    stages = {}
-    for stage, row in rows.items():
-        pooled = row.pool(members)
-        stages[stage] = apply_temperature(pooled, fit_temperature(pooled, labels))
+    pooled = {stage: row.pool(members) for stage, row in rows.items()}
+    stages = {stage: calibrated(pool, pool, labels) for stage, pool in pooled.items()}
     students = student_log_probs(folder.student, images.images, splits.holdout)
     return Predictions(labels=labels, stages=stages | students)
 
@@ -79,10 +75,10 @@ def test_predictions(
         numerics,
         on_member=lambda done: progress(0.6 * done / len(names), f"member {done}/{len(names)}"),
     )
-    stages = {}
-    for stage, row in rows.items():
-        temperature = fit_temperature(row.pool(on_holdout), holdout_labels)
-        stages[stage] = apply_temperature(row.pool(on_test), temperature)
+    stages = {
+        stage: calibrated(row.pool(on_test), row.pool(on_holdout), holdout_labels)
+        for stage, row in rows.items()
+    }
     students = student_log_probs(folder.student, images.images, splits.test)
     return Predictions(labels=images.labels[splits.test], stages=stages | students)
 
@@ -92,7 +88,7 @@ def stage_facts(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str
     rows = _rows(folder)
     some = images.images[splits.holdout[:TIMED_IMAGES]]
     members = member_facts(folder, names_of(rows.values()), some, classes=len(images.class_names))
-    facts = {stage: mixture_facts(row, members) for stage, row in rows.items()}
+    facts = {stage: pooled_facts(row, members) for stage, row in rows.items()}
     return facts | student_facts(folder.student)
 
 
@@ -146,9 +142,7 @@ def write_ledger(
         speedup=read_card(folder.student).speedup,
         seed=seed,
     )
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **_as_arrays(test))
-    write_bytes_atomically(folder.ledger / "test_logprobs.npz", buffer.getvalue())
+    write_arrays(folder.ledger / "test_logprobs.npz", _as_arrays(test))
     write_bytes_atomically(folder.ledger / "ledger.csv", to_csv(ledger["rows"]).encode())
     write_bytes_atomically(folder.ledger / "ledger.json", dump_json(ledger).encode())
     for name in ("ledger.json", "ledger.csv"):
@@ -168,5 +162,5 @@ def _as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
     return {"labels": np.asarray(predictions.labels, dtype=np.int64), **arrays}
 
 
-def _rows(folder: RunFolder) -> dict[str, Mixture]:
-    return mixtures(read_json(folder.selection))
+def _rows(folder: RunFolder) -> dict[str, PooledRow]:
+    return pooled_rows(read_json(folder.selection))

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from trainables.errors import PoolError, RunError
+from trainables.files import file_sha256, read_array
 from trainables.metrics import FLOOR, log_probs_from_probs
-from trainables.records import RunFolder, TrialRecord, file_sha256, read_array
+from trainables.records import RunFolder, TrialRecord
 
 _Arrays = dict[str, np.ndarray[Any, Any]]
 

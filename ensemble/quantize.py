@@ -31,8 +31,9 @@ from ensemble.card import Parity, Quantization
 from ensemble.export import count_nodes, set_temperature, strip
 from ensemble.onnx_model import Images, predict
 from trainables.errors import DataError, RunError
+from trainables.files import write_bytes_atomically
 from trainables.metrics import apply_temperature, fit_temperature, nll
-from trainables.records import machine_description, write_bytes_atomically
+from trainables.provenance import machine_description
 
 METHODS = ("MinMax", "Entropy", "Percentile")
 """How onnxruntime can turn the activations of calibration images into ranges."""

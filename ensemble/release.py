@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ensemble.card import Artifact, Card, Teacher, read_card, write_card
 from ensemble.evaluation import LogProbs
 from ensemble.export import export_onnx
-from ensemble.ledger import GateMargins, Predictions, StageFacts, gates, released
+from ensemble.gates import GateMargins, gates, released
 from ensemble.onnx_model import (
     Images,
     OnnxClassifier,
@@ -24,12 +24,14 @@ from ensemble.onnx_model import (
     predict,
 )
 from ensemble.quantize import parity, quantize_int8, refit_temperature
+from ensemble.rows import Predictions, StageFacts
 from ensemble.student import StudentResult
+from trainables.files import file_sha256
 from trainables.imageset import ImageSet
 from trainables.losses import Distillation
 from trainables.prediction import evenly_spaced
+from trainables.provenance import code_version, machine_description
 from trainables.recipe import Recipe
-from trainables.records import code_version, file_sha256, machine_description
 from trainables.splits import Splits
 
 CALIBRATION_IMAGES = 512

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from trainables.checkpoint import tensors_to_bytes
 from trainables.datasets import ImageSet
 from trainables.errors import PoolError, RunError
+from trainables.files import dump_json, read_json, write_bytes_atomically
 from trainables.losses import Distillation
 from trainables.models import Classifier
 from trainables.parsing import from_mapping, to_mapping
 from trainables.prediction import autocast, place_model
 from trainables.recipe import Numerics, Recipe
-from trainables.records import dump_json, read_json, write_bytes_atomically
 from trainables.replica import Replica
 from trainables.splits import Splits
 from trainables.training import EpochReport, Training

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.card import Teacher
-from ensemble.evaluation import mixtures
+from ensemble.evaluation import pooled_rows
 from ensemble.release import Lesson, export_student
 from ensemble.student import PooledTeacher, StudentResult, distil
 from ensemble.timetable import EpochSeconds, Timetable
+from trainables.files import read_json
 from trainables.imageset import ImageSet
 from trainables.losses import Distillation
 from trainables.models import Classifier
 from trainables.recipe import Numerics, Recipe
-from trainables.records import RunFolder, read_json
+from trainables.records import RunFolder
 from trainables.rehearsal import rehearse
 from trainables.splits import Splits
 from trainables.training import EpochReport, load_trained
@@ -56,7 +57,7 @@ def make_students(
         DivergedError: a loss that is not finite.
     """
     selection = read_json(folder.selection)
-    mixture = mixtures(selection)["ensemble"]
+    mixture = pooled_rows(selection)["ensemble"]
     teacher = PooledTeacher(
         [_at_one_look(folder.trial(name)) for name in mixture.names],
         mixture.weights,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.student import StudentResult
+from trainables.files import dump_json, read_json, write_bytes_atomically
 from trainables.optim import cooldown_epochs
 from trainables.recipe import Recipe
-from trainables.records import dump_json, read_json, write_bytes_atomically
 from trainables.training import EpochReport
 
 SAFETY = 0.92

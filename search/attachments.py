@@ -10,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from search.projection import CURVE, SWEEP, RunChange
+from search.changes import SWEEP, RunChange
+from search.states import EPOCH_FIELDS
 from trainables.records import RunFolder
 
 MOST_BYTES = 16 * 2**20
@@ -23,7 +24,7 @@ def write_attachments(folder: RunFolder, change: RunChange, place: Path) -> None
         recipe = yaml.safe_dump({"recipe": dict(change.recipe)}, allow_unicode=True)
         (place / "recipe.yaml").write_text(recipe)
     if change.curve:
-        (place / "curve.csv").write_text("\n".join([",".join(CURVE), *change.curve]) + "\n")
+        (place / "curve.csv").write_text("\n".join([",".join(EPOCH_FIELDS), *change.curve]) + "\n")
     for source, name in _copies(folder, change).items():
         if source.is_file() and source.stat().st_size <= MOST_BYTES:
             target = place / name

@@ -15,7 +15,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray.tune import Checkpoint
 
 from trainables.errors import RunError
-from trainables.records import read_json, write_bytes_atomically
+from trainables.files import read_json, write_bytes_atomically
 from trainables.trial import ABOUT, HANDED_OVER
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
-Kind = Literal["search", "seed"]
+from search.states import Kind
+from trainables.records import Status
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class TrialHistory:
     """By rung."""
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
     """Step and path, oldest first."""
-    status: Literal["completed", "pruned", "failed"] | None = None
+    status: Status | None = None
     """How it ended; None while it has not."""
 
     @property

@@ -140,7 +140,7 @@ def _students_work(folder: RunFolder) -> list[Path]:
 
 
 def _temporary(folder: RunFolder) -> list[Path]:
-    """Left by `trainables.records.write_bytes_atomically`."""
+    """Left by `trainables.files.write_bytes_atomically`."""
     return [
         path
         for place in (folder.root, folder.student, folder.ledger, *_inside(folder.root / "trials"))

@@ -23,6 +23,8 @@ from typing import Any
 from trainables.errors import RunError
 
 Event = dict[str, Any]
+Observer = Callable[[Event], None]
+"""Who is told of an event once it is journalled."""
 
 
 class Journal:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from search.recorder import Recorder
-from search.sampler import Suggestion
 from search.spec import SweepSpec
+from search.suggestions import Suggestion
 from trainables.datasets import ImageSet
 from trainables.parsing import to_mapping
+from trainables.provenance import code_version, machine_description
 from trainables.recipe import Numerics, Recipe
-from trainables.records import TrialStart, code_version, machine_description
+from trainables.records import TrialStart
 from trainables.splits import Splits
 
 SENT_BYTES = 32_000_000

@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from search.attachments import write_attachments
+from search.changes import DIGEST, SWEEP, RunChange
 from search.notes import serve_command, sweep_note
-from search.projection import DIGEST, SWEEP, Projection, RunChange
+from search.projection import Projection
 from search.views import experiment_tags, is_newer
 from trainables.errors import RunError
-from trainables.records import RunFolder, read_json
+from trainables.files import read_json
+from trainables.records import RunFolder
 
 logger = logging.getLogger(__name__)
 

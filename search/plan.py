@@ -66,7 +66,9 @@ class Pace:
     student_seconds: float
     """One epoch of the student, without a teacher, on the whole machine."""
     teacher_seconds: float
-    """One member's answers to a whole epoch, on the whole machine."""
+    """One member's answers to a whole epoch at one look each, on the whole machine."""
+    predict_seconds: float
+    """The same with all views that its `tta` averages."""
     holdout_share: float
     """Images of holdout per training image."""
     test_share: float
@@ -152,6 +154,8 @@ def plan_run(
         distill = min(max(_student_seconds(spec, pace, epochs), low), high)
         epochs = max(1, int(distill / _student_seconds(spec, pace, 1)))
     training = {"sweep": time - seeds - distill, "seeds": seeds, "distill": distill}
+    if not fixed:
+        rungs = with_enough_finished(spec, pace, rungs, seconds=training["sweep"])
     return Plan(
         rungs=rungs,
         trials=None,
@@ -176,6 +180,25 @@ def shortened_rungs(spec: SweepSpec, top: int) -> tuple[int, ...]:
     if len(lower) > 1 and lower[0] == 1:
         lower = lower[1:]
     return (*lower, top)
+
+
+def with_enough_finished(
+    spec: SweepSpec, pace: Pace, rungs: tuple[int, ...], *, seconds: float
+) -> tuple[int, ...]:
+    """`rungs` without the lowest ones while they would leave too few trials to the end.
+
+    An ensemble is chosen from trials that finished. Every rung stops all but one in
+    `reduction_factor`, so of the few trials that a short budget has room for in `seconds`,
+    three rungs may leave one: less to choose from than the ensemble has members.
+    """
+    factor, cooldown = spec.reduction_factor, spec.base_recipe().cooldown_fraction
+    while len(rungs) > 1:
+        steps = mean_steps(rungs, factor=factor, cooldown=cooldown)
+        trials = seconds * pace.workers / (pace.epoch_seconds * steps)
+        if trials >= spec.members * factor ** (len(rungs) - 1):
+            break
+        rungs = rungs[1:]
+    return rungs
 
 
 def mean_steps(rungs: tuple[int, ...], *, factor: int, cooldown: float) -> float:
@@ -248,7 +271,7 @@ def _overheads(spec: SweepSpec, pace: Pace) -> dict[str, float]:
     """What each stage takes besides training."""
     student = pace.student_seconds / BACKWARD
     # Members, the best single and seeds: about twice as many nets as there are members.
-    members = 2 * spec.members * pace.teacher_seconds
+    members = 2 * spec.members * pace.predict_seconds
     return {
         "sweep": START_SECONDS,
         "seeds": START_SECONDS / 2,

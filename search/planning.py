@@ -5,9 +5,16 @@ from dataclasses import replace
 
 from search.plan import STAGES, Pace, Plan, plan_run
 from search.spec import SweepSpec
+from trainables.errors import SpecError
 from trainables.imageset import ImageSet
 from trainables.recipe import Numerics
 from trainables.splits import Splits
+
+FEWEST_EPOCHS = 6
+"""Of the longest schedule: with less, smaller images serve better."""
+
+SMALL_SIDE = 32
+"""Pixels a side below which images are not reduced to save time."""
 
 USUAL_SECONDS = 1.0
 """Of one rehearsal, where there is no deadline."""
@@ -38,6 +45,28 @@ def probed(spec: SweepSpec, images: ImageSet, *, device: str | None, threads: in
     )
 
 
+def plan_or_side(make: Callable[[], Plan], side: int, *, given: bool) -> Plan | int:
+    """What `make` plans, or the smaller side in pixels with which to plan again.
+
+    An epoch costs as the square of the side, and the longest schedule that a budget allows
+    goes with the root of that. Many looks at small images teach more than a few at large
+    ones, down to SMALL_SIDE; a side that was `given` is kept.
+
+    Raises:
+        SpecError: as `make_plan`, where no smaller side is left to try.
+    """
+    try:
+        plan = make()
+    except SpecError:
+        if given or side <= SMALL_SIDE:
+            raise
+        return SMALL_SIDE
+    longest = plan.rungs[-1]
+    if given or plan.deadline is None or longest >= FEWEST_EPOCHS or side <= SMALL_SIDE:
+        return plan
+    return max(SMALL_SIDE, int(side * longest / FEWEST_EPOCHS) // 8 * 8)
+
+
 def make_plan(
     spec: SweepSpec,
     *,
@@ -45,6 +74,8 @@ def make_plan(
     splits: Splits,
     numerics: Numerics,
     cores: int,
+    workers: int,
+    together: int,
     clock: Callable[[], float],
     deadline: float | None = None,
     stages: Collection[str] = STAGES,
@@ -52,7 +83,8 @@ def make_plan(
 ) -> Plan:
     """Rehearse the base recipe and the student for a few seconds, then plan.
 
-    `numerics` are the trials'; `cores` is how many there are in all. `clock` gives unix
+    `numerics` are the trials'; `cores` is how many this machine has; `workers` is how many
+    trials run at a time, `together` how many of them on one machine. `clock` gives unix
     seconds, as does `deadline`. `stages` are those that will run; `fixed` keeps the rungs.
 
     Raises:
@@ -62,7 +94,14 @@ def make_plan(
     if deadline is not None:
         seconds = min(MOST_SECONDS, max(0.5, BUDGET_SHARE * (deadline - clock())))
     pace = measure_pace(
-        spec, images=images, splits=splits, numerics=numerics, cores=cores, seconds=seconds
+        spec,
+        images=images,
+        splits=splits,
+        numerics=numerics,
+        cores=cores,
+        workers=workers,
+        together=together,
+        seconds=seconds,
     )
     return plan_run(spec, pace, now=clock(), deadline=deadline, stages=stages, fixed=fixed)
 
@@ -74,19 +113,20 @@ def measure_pace(
     splits: Splits,
     numerics: Numerics,
     cores: int,
+    workers: int,
+    together: int,
     seconds: float,
 ) -> Pace:
     """What an epoch of a trial, of the student and of a teacher's answers costs here."""
     from trainables.rehearsal import rehearse  # which imports torch
 
-    workers = concurrent_trials(spec, numerics, cores)
     recipe = spec.base_recipe()
     trial = rehearse(
         recipe,
         images=images,
         splits=splits,
         numerics=numerics,
-        workers=workers,
+        workers=together,
         seconds=seconds,
     )
     whole = replace(numerics, threads=max(numerics.threads, cores))
@@ -97,18 +137,8 @@ def measure_pace(
         workers=workers,
         epoch_seconds=trial.train_seconds,
         student_seconds=student.train_seconds,
-        teacher_seconds=trial.forward_seconds / workers,
+        teacher_seconds=trial.forward_seconds / together,
+        predict_seconds=trial.predict_seconds / together,
         holdout_share=len(splits.holdout) / len(splits.train),
         test_share=len(splits.test) / len(splits.train),
     )
-
-
-def concurrent_trials(spec: SweepSpec, numerics: Numerics, cores: int) -> int:
-    """Trials at a time on this machine: as specified, one a GPU, or as many as cores allow."""
-    if spec.concurrent:
-        return spec.concurrent
-    if numerics.device.startswith("cuda"):
-        import torch
-
-        return max(1, torch.cuda.device_count())
-    return max(1, cores // numerics.threads)

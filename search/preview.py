@@ -3,14 +3,16 @@
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from search.plan import STAGES
-from search.planning import make_plan, probed
-from search.session import usable_cores
+from search.plan import STAGES, Plan
+from search.planning import make_plan, plan_or_side, probed
+from search.session import trials_at_a_time, usable_cores
 from search.spec import SweepSpec
-from trainables.datasets import load_dataset, resolve_dataset
+from trainables.datasets import ImageSet, load_dataset, resolve_dataset
+from trainables.originals import Originals
 from trainables.splits import make_splits
 
 SPLITS = ("train", "val", "holdout", "test")
@@ -25,6 +27,8 @@ class Preview:
     """Of the data set."""
     image_size: int
     """Side in pixels."""
+    originals: Originals
+    """What the images were before they got this size."""
     sizes: Mapping[str, int]
     """Images by split."""
     classes: Mapping[str, tuple[int, ...]]
@@ -54,27 +58,26 @@ def preview(
         SpecError: a space or recipe that cannot be, or a budget that is too short.
         DataError: data that cannot be used.
     """
-    spec = spec.with_values(dataset=resolve_dataset(spec.dataset))
+    given = spec.dataset.image_size is not None
+    asked, spec = spec, spec.with_values(dataset=resolve_dataset(spec.dataset))
     images = load_dataset(spec.dataset)
+    deadline = None if time_budget is None else time.time() + time_budget
+    planned = partial(_planned, device=device, deadline=deadline, stages=stages)
+    plan = plan_or_side(partial(planned, spec, images), images.image_size, given=given)
+    if isinstance(plan, int):
+        spec = spec.with_values(dataset=resolve_dataset(asked.dataset, affordable=plan))
+        images = load_dataset(spec.dataset)
+        plan = planned(spec, images)
     splits = make_splits(images, spec.splits)
     counts = {
         split: np.bincount(images.labels[getattr(splits, split)], minlength=len(images.class_names))
         for split in SPLITS
     }
-    plan = make_plan(
-        spec,
-        images=images,
-        splits=splits,
-        numerics=probed(spec, images, device=device, threads=1),
-        cores=usable_cores(),
-        clock=time.time,
-        deadline=None if time_budget is None else time.time() + time_budget,
-        stages=stages,
-    )
     return Preview(
         spec=spec,
         name=images.name,
         image_size=images.image_size,
+        originals=images.originals,
         sizes={split: int(count.sum()) for split, count in counts.items()},
         classes={
             name: tuple(int(counts[split][index]) for split in SPLITS)
@@ -84,4 +87,28 @@ def preview(
         rungs=plan.rungs,
         student_epochs=plan.student_epochs,
         seconds={stage: plan.seconds[stage] for stage in STAGES if stage in stages},
+    )
+
+
+def _planned(
+    spec: SweepSpec,
+    images: ImageSet,
+    *,
+    device: str | None,
+    deadline: float | None,
+    stages: Collection[str],
+) -> Plan:
+    numerics = probed(spec, images, device=device, threads=1)
+    workers = trials_at_a_time(spec.concurrent, numerics)
+    return make_plan(
+        spec,
+        images=images,
+        splits=make_splits(images, spec.splits),
+        numerics=numerics,
+        cores=usable_cores(),
+        workers=workers,
+        together=workers,
+        clock=time.time,
+        deadline=deadline,
+        stages=stages,
     )

@@ -3,24 +3,23 @@
 `RunState` folds one event at a time, at constant cost, and never reads a clock. A repeated
 event changes nothing; of two reports of one step, the first counts. Events out of order end
 in the same trials, scores, rungs and results; what is measured between events, the pace and
-the wall times, follows the order of arrival. Nothing here imports a heavy library, so
-`quorum status` is quick.
+the wall times, follows the order of arrival. What concerns one trial or one stage alone is
+folded in `search.states`. No heavy library is imported, so `quorum status` is quick.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search.states import (
     PREPARATION,
     STAGES,
     Clock,
+    Cohort,
     Event,
     Kind,
     RungCount,
-    Score,
     StageState,
-    StageStatus,
     TrialState,
     TrialStatus,
     finite,
@@ -49,10 +48,7 @@ class RunState:
         self.last_time = -math.inf
         self.running: set[str] = set()
         self.peak_running = 0
-        self.best: TrialState | None = None
-        """Of the search: lowest val_nll at the highest rung that any trial has reached."""
-        self.paces: dict[Kind, tuple[float, int]] = {"search": (0.0, 0), "seed": (0.0, 0)}
-        """Seconds observed between reports, and of how many steps."""
+        self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
         self.planned_trials: int | None = None
         """What the stage says it will train, where that differs from the specification."""
         self.plan: Event | None = None
@@ -61,7 +57,6 @@ class RunState:
         """The most that a worker had."""
         self.abandoned = False
         """No process works on the run any more, whatever its journal leaves open."""
-        self._counts: dict[int, list[int]] = {}
         self._halted = -math.inf
         self._clock = Clock()
 
@@ -115,9 +110,7 @@ class RunState:
         end = self.ends.get(kind)
         if end is None or end.get("reason") == "interrupted":
             return False
-        return end.get("reason") == "finished" or end["time"] >= max(
-            self.resumes, default=-math.inf
-        )
+        return end.get("reason") == "finished" or end["time"] >= self._last_resume
 
     @property
     def interrupted(self) -> bool:
@@ -127,11 +120,13 @@ class RunState:
         if any(self.stages[name].open for name in PREPARATION):
             return False
         last = max(self.ends.values(), key=lambda end: float(end["time"]), default=None)
-        return (
-            last is not None
-            and last.get("reason") == "interrupted"
-            and last["time"] >= max(self.resumes, default=-math.inf)
-        )
+        if last is None or last.get("reason") != "interrupted":
+            return False
+        return bool(last["time"] >= self._last_resume)
+
+    @property
+    def _last_resume(self) -> float:
+        return max(self.resumes, default=-math.inf)
 
     @property
     def _unfinished(self) -> bool:
@@ -164,10 +159,14 @@ class RunState:
         scored = [trial for trial in self.trials.values() if trial.kind == kind and trial.scores]
         return sorted(scored, key=lambda trial: trial.rank)
 
+    @property
+    def best(self) -> TrialState | None:
+        """Of the search: lowest val_nll at the highest rung that any trial has reached."""
+        return self.cohorts["search"].best
+
     def rung_counts(self) -> dict[int, RungCount]:
         """By rung, from the lowest: trials of the search that arrived, went on, were stopped."""
-        known = sorted({*self.rungs, *self._counts})
-        return {rung: RungCount(*self._counts.get(rung, (0, 0, 0))) for rung in known}
+        return self.cohorts["search"].rung_counts(self.rungs)
 
     def elapsed(self, now: float) -> float:
         """Wall seconds spent on the run, pauses between resumes left out."""
@@ -175,8 +174,7 @@ class RunState:
 
     def seconds_per_step(self, kind: Kind = "search") -> float | None:
         """Mean wall seconds of a trial's step, overheads included; None unobserved."""
-        seconds, steps = self.paces[kind]
-        return seconds / steps if steps else None
+        return self.cohorts[kind].seconds_per_step
 
     # The handlers. Each tolerates missing fields, repeats and any order.
 
@@ -203,9 +201,7 @@ class RunState:
         """A process takes the run up; stages that an earlier one left open go on."""
         if time >= self.last_time:
             for stage in self.stages.values():
-                if stage.open and stage.started is not None:
-                    stage.earlier_seconds += max(0.0, self.last_time - stage.started)
-                    stage.started = time
+                stage.go_on(time, self.last_time)
         self._clock.begin(time, self.last_time)
 
     def _planned(self, event: Event, time: float) -> None:
@@ -236,102 +232,45 @@ class RunState:
         return trial
 
     def _trial_started(self, event: Event, time: float) -> None:
-        trial = self._trial(event, time)
-        attempt = int(event.get("attempt", 1))
-        if attempt >= trial.attempt:
-            trial.last_step = None
-            trial.attempt = attempt
-            trial.number = event.get("number", trial.number)
-            trial.recipe = event.get("recipe", trial.recipe)
-            trial.seed = event.get("seed", trial.seed)
+        self._trial(event, time).start(event)
 
     def _trial_retried(self, event: Event, time: float) -> None:
-        trial = self._trial(event, time)
-        attempt = int(event.get("attempt", 2))
-        trial.retries[attempt] = str(event.get("reason", ""))
-        trial.last_step = None
-        trial.attempt = max(trial.attempt, attempt)
+        self._trial(event, time).retry(event)
 
     def _epoch(self, event: Event, time: float) -> None:
         trial = self._trial(event, time)
-        step = int(event.get("step", 0))
-        if step in trial.steps:
+        if int(event.get("step", 0)) in trial.steps:
             return
-        trial.steps.add(step)
-        score = Score(finite(event.get("val_nll")), finite(event.get("val_accuracy")))
-        self._observe(trial, time, finite(event.get("seconds")))
-        if step > trial.step:
-            trial.step, trial.last = step, score
-            trial.epoch = int(event.get("epoch", step))
-            trial.phase = str(event.get("phase", ""))
-            trial.images_per_second = finite(event.get("images_per_second"))
+        seconds = trial.lap(time, finite(event.get("seconds")), since=self._halted)
+        if seconds is not None:
+            self.cohorts[trial.kind].time(seconds)
         memory = int(finite(event.get("peak_memory_bytes")) or 0)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
-        trial.best_val_nll = _better(trial.best_val_nll, score.val_nll, min)
-        trial.best_val_accuracy = _better(trial.best_val_accuracy, score.val_accuracy, max)
+        score = trial.report(event)
         if event.get("rung") is not None:
-            self._scored(trial, int(event["rung"]), score)
-
-    def _observe(self, trial: TrialState, time: float, seconds: float | None) -> None:
-        """Add a step to the pace: the time since the trial's last one, overheads included.
-
-        The first step of an attempt counts with its own seconds: before it a worker may have
-        started, which takes long and comes once.
-        """
-        last, trial.last_step = trial.last_step, time
-        if last is not None and last >= self._halted:
-            seconds = max(0.0, time - last)
-        if seconds is not None:
-            spent, steps = self.paces[trial.kind]
-            self.paces[trial.kind] = (spent + seconds, steps + 1)
-
-    def _scored(self, trial: TrialState, rung: int, score: Score) -> None:
-        if rung not in trial.decisions:
-            self._count(trial, rung, 0)
-        trial.scores[rung] = score
-        if trial.kind == "search" and (self.best is None or trial.rank < self.best.rank):
-            self.best = trial
+            self.cohorts[trial.kind].score(trial, int(event["rung"]), score)
 
     def _decision(self, event: Event, time: float) -> None:
         trial = self._trial(event, time)
-        rung = int(event["rung"])
-        if rung in trial.decisions:
-            return
-        if rung not in trial.scores:
-            self._count(trial, rung, 0)
-        trial.decisions[rung] = str(event.get("decision"))
-        self._count(trial, rung, 1 if trial.decisions[rung] == "continue" else 2)
-
-    def _count(self, trial: TrialState, rung: int, column: int) -> None:
-        if trial.kind == "search":
-            self._counts.setdefault(rung, [0, 0, 0])[column] += 1
+        self.cohorts[trial.kind].decide(trial, int(event["rung"]), str(event.get("decision")))
 
     def _trial_ended(self, event: Event, time: float) -> None:
         trial = self._trial(event, time)
-        trial.outcome = event.get("status", "completed")
-        trial.reason = str(event.get("reason") or "")
-        trial.seconds = finite(event.get("seconds"))
-        trial.whole_schedule = bool(event.get("whole_schedule", False))
+        trial.end(event)
         self.running.discard(trial.name)
 
     def _stage(self, event: Event, time: float) -> None:
-        stage = self.stages.get(str(event.get("stage")))
-        status: StageStatus = event.get("status", "progress")
-        moment = (time, status in ("finished", "skipped"))
-        if stage is None or moment < stage.seen:
+        name = str(event.get("stage"))
+        stage = self.stages.get(name)
+        if stage is None:
             return
-        if status == "started" and not stage.open:
-            if event.get("stage") == PREPARATION[0]:
-                self._begin(time)  # of a process that has not opened the journal yet
-            stage.started = time
-        stage.started = time if stage.started is None else stage.started
-        if status in ("finished", "skipped"):
-            stage.ended = time
-        if event.get("stage") == "sweep" and event.get("trials") is not None:
+        begins = event.get("status") == "started" and not stage.open
+        if not stage.apply(event, time):
+            return
+        if begins and name == PREPARATION[0]:
+            self._begin(time)  # of a process that has not opened the journal yet
+        if name == "sweep" and event.get("trials") is not None:
             self.planned_trials = int(event["trials"])
-        stage.status, stage.seen = status, moment
-        stage.fraction = finite(event.get("fraction"))
-        stage.detail = str(event.get("detail") or "")
 
     def _result(self, event: Event, time: float) -> None:
         kind = str(event.get("kind"))
@@ -341,14 +280,6 @@ class RunState:
     def _registration(self, event: Event, time: float) -> None:
         if self.registered is None or time >= self.registered["time"]:
             self.registered = {**event, "time": time}
-
-
-def _better(
-    old: float | None, new: float | None, choose: Callable[[float, float], float]
-) -> float | None:
-    if old is None or new is None:
-        return old if new is None else new
-    return choose(old, new)
 
 
 _ABOUT = ("split_id", "fingerprint", "sizes", "machine", "code_version")

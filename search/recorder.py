@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from search.handover import Storage
-from search.history import History, Kind, TrialHistory
-from search.journal import Event, Journal
+from search.history import History, TrialHistory
+from search.journal import Journal, Observer
 from search.reasons import one_line, reason_of, unwritable
-from search.sampler import Suggestion
 from search.scheduler import Asha
+from search.states import EPOCH_FIELDS, Kind
+from search.suggestions import Suggestion
 from search.timing import TimeLeft
+from search.verdicts import verdict_on
 from trainables.errors import RunError
 from trainables.records import (
     RunFolder,
@@ -32,14 +34,8 @@ from trainables.records import (
 
 log = logging.getLogger(__name__)
 
-Observer = Callable[[Event], None]
 R = TypeVar("R")
 
-EPOCH_KEYS = (
-    "step", "epoch", "phase", "rung", "train_loss", "val_nll", "val_accuracy", "temperature",
-    "lr", "seconds", "images_per_second", "peak_memory_bytes",
-)  # fmt: skip
-"""What of a worker's result is journalled."""
 KEPT_CHECKPOINTS = 2
 """Of a running trial: the last, and the one before in case the last is damaged."""
 
@@ -59,10 +55,7 @@ class Recorder:
         time_left: TimeLeft = TimeLeft(),  # noqa: B008 (frozen)
         observers: Sequence[Observer] = (),
     ) -> None:
-        """`asha` decides at rungs, if there is time; without it every trial runs to its end.
-
-        Seeds may run beside the trials of a search: they are scored at their end alone.
-        """
+        """`asha` decides at rungs, if there is time; without it every trial runs to its end."""
         self.journal = journal
         self.folder = folder
         self.storage = storage
@@ -75,6 +68,7 @@ class Recorder:
         self._asha = asha.replay(journal.events) if asha is not None else None
         self._observers = list(observers)
         self._broken: set[int] = set()
+        """Observers, by index, of whose failure the journal tells."""
 
     def observe(self, observer: Observer) -> None:
         """Hand every further event to `observer` too."""
@@ -149,18 +143,6 @@ class Recorder:
         keep = {_folder(p) for trial in every if not trial.status for _, p in trial.checkpoints}
         self.storage.prune(keep)
 
-    def _settle(self) -> None:
-        # Seeds that ran beside a search are settled by whichever comes first.
-        kinds: tuple[Kind, ...] = ("search", "seed") if self.kind == "search" else ("seed",)
-        for trial in (trial for kind in kinds for trial in self.history.unfinished(kind)):
-            folder = self.folder.trial(trial.trial)
-            if (folder / "record.json").exists():
-                self._announce(read_record(folder / "record.json"), traceback=None)
-            elif self._verdict(trial) is not None and not self._finish(trial):
-                # Scored again from an earlier checkpoint: it must not train on past its end.
-                scored = trial.rung_steps[trial.rung or 0]
-                trial.checkpoints = [c for c in trial.checkpoints if c[0] < scored]
-
     def safely(self, action: Callable[[], R], default: R) -> R:
         """Keep an exception as the sweep's error instead of raising it into Tune.
 
@@ -176,10 +158,20 @@ class Recorder:
             self.error = error
         return default
 
+    def _settle(self) -> None:
+        for trial in self.history.unfinished(self.kind):
+            folder = self.folder.trial(trial.trial)
+            if (folder / "record.json").exists():
+                self._announce(read_record(folder / "record.json"), traceback=None)
+            elif self._verdict(trial) is not None and not self._finish(trial):
+                # Scored again from an earlier checkpoint: it must not train on past its end.
+                scored = trial.rung_steps[trial.rung or 0]
+                trial.checkpoints = [c for c in trial.checkpoints if c[0] < scored]
+
     def _decide(self, trial: str, result: Mapping[str, Any]) -> bool:
         self._epoch(trial, result)
         rung = result.get("rung")
-        if rung is None or self._asha is None or self.history.trials[trial].kind == "seed":
+        if rung is None or self._asha is None:
             return True
         fresh = self._asha.decided(trial, rung) is None
         in_time = self.time_left.goes_on(self.rungs, self.history.trials[trial], rung)
@@ -236,7 +228,7 @@ class Recorder:
 
     def _epoch(self, trial: str, result: Mapping[str, Any]) -> None:
         if "step" in result and result["step"] not in self.history.trials[trial].steps:
-            payload = {key: result[key] for key in EPOCH_KEYS}
+            payload = {key: result[key] for key in EPOCH_FIELDS}
             self.emit({"event": "epoch", "trial": trial, **payload})
 
     def _finish(self, trial: TrialHistory) -> bool:
@@ -254,20 +246,7 @@ class Recorder:
         return False
 
     def _verdict(self, trial: TrialHistory) -> tuple[Status, str] | None:
-        rung = trial.rung
-        if rung is None:
-            return None
-        if "val_nll" not in trial.scores[rung]:
-            return "failed", f"val_nll is not finite at rung {rung}"
-        if rung == (self.rungs[-1] if trial.kind == self.kind else trial.recipe["epochs"]):
-            return "completed", ""
-        decision = self._asha.decided(trial.trial, rung) if self._asha is not None else None
-        if decision is None or decision.action == "continue":
-            return None
-        value, cutoff = trial.scores[rung]["val_nll"], decision.cutoff
-        if cutoff is None:
-            return "pruned", f"no time was left to go on from rung {rung}"
-        return "pruned", f"val_nll {value:.4f} missed the cutoff {cutoff:.4f} of rung {rung}"
+        return verdict_on(trial, last_rung=self.rungs[-1], asha=self._asha)
 
     def _end(
         self,

@@ -21,13 +21,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from search.changes import SWEEP
 from search.journal import read_events
 from search.mlflow_store import Store, in_short, load_mlflow, without_password
 from search.notes import model_note
-from search.projection import SWEEP, Projection
+from search.projection import Projection
 from search.tracking import tracking_uri
 from trainables.errors import RunError
-from trainables.records import RunFolder, file_sha256
+from trainables.files import file_sha256
+from trainables.records import RunFolder
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"

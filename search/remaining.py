@@ -114,7 +114,7 @@ def seconds_left(state: RunState, now: float) -> float | None:
     if not state.rungs:
         return None
     pace = state.seconds_per_step(kind)
-    if pace is None or state.paces[kind][1] < MIN_STEPS_EACH * state.peak_running:
+    if pace is None or state.cohorts[kind].timed_steps < MIN_STEPS_EACH * state.peak_running:
         return None
     trials = state.of_status("running", "pending", kind=kind)
     own = [_steps_left(state, trial, now=now, pace=pace) for trial in trials]

@@ -4,7 +4,6 @@ All that happens in a run is an event: journalled first, then handed to the obse
 live display, the MLflow mirror), who cannot stop it.
 """
 
-import io
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -14,31 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from search.journal import Journal, read_events
+from search.journal import Event, Journal, Observer, read_events
 from search.plan import STAGES, Plan
-from search.planning import make_plan, probed
-from search.session import usable_cores
+from search.planning import make_plan, plan_or_side, probed
+from search.session import trials_at_a_time, usable_cores
 from search.spec import SweepSpec, spec_from_mapping, spec_of_run
 from search.tracking import MlflowMirror
-from trainables.datasets import ImageSet, load_dataset, resolve_dataset
+from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resolve_dataset
 from trainables.errors import RunError
+from trainables.files import write_arrays, write_bytes_atomically
 from trainables.privacy import report_nothing
+from trainables.provenance import code_version, machine_description
 from trainables.recipe import Numerics
-from trainables.records import (
-    SCHEMA,
-    RunFolder,
-    code_version,
-    machine_description,
-    write_bytes_atomically,
-)
+from trainables.records import SCHEMA, RunFolder
 from trainables.splits import Splits, make_splits
 
 log = logging.getLogger(__name__)
-
-Event = dict[str, Any]
-Observer = Callable[[Event], None]
 
 
 class Run:
@@ -53,14 +43,15 @@ class Run:
         stages: Collection[str] = STAGES,
         time_budget: float | None = None,
         began: float | None = None,
+        address: str | None = None,
         device: str | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         """Nothing is read, written or locked before the block is entered.
 
         `stages` are those that are to run. `time_budget` is in seconds from `began` (unix
-        seconds; now by default). `device` is `cpu`, `cuda`, or None for a GPU where there
-        is one.
+        seconds; now by default). `address` is of the Ray cluster that will train. `device`
+        is `cpu`, `cuda`, or None for a GPU where there is one.
         """
         root = folder.root if isinstance(folder, RunFolder) else Path(folder)
         # Absolute: Ray is started from within the folder, while other threads write to it.
@@ -75,7 +66,7 @@ class Run:
         self._asked = spec
         self._stages = stages
         self._resume = resume
-        self._device = device
+        self._address, self._device = address, device
         self._observers = list(observers)
         self._stack = ExitStack()
 
@@ -196,30 +187,57 @@ class Run:
 
     def _prepare(self, resumed: bool) -> str:
         """Read the data, measure the machine, plan; the split's name. Only observers are told."""
-        with self._preparing("data"):
-            if not resumed:
-                dataset = resolve_dataset(self.spec.dataset)
-                self.spec = self.spec.with_values(dataset=dataset)
-            split_id = self.splits.split_id
+        split_id = self._read(None if resumed else resolve_dataset(self.spec.dataset))
         if self.folder.selection.exists() or "sweep" not in self._stages:
             return split_id
         if resumed and self.deadline is None:
             return split_id
+        asked = self._asked.dataset
+        found = plan_or_side(
+            self._planned,
+            self.images.image_size,
+            given=resumed or asked.image_size is not None,
+        )
+        if isinstance(found, int):
+            split_id = self._read(resolve_dataset(asked, affordable=found))
+            found = self._planned()
+        self.plan = found
+        if self.deadline is not None and not resumed:
+            self.spec = self.plan.applied(self.spec)
+        return split_id
+
+    def _read(self, dataset: DatasetSpec | None) -> str:
+        """The images of `dataset` from now on, if one is given; the name of their split."""
+        with self._preparing("data"):
+            if dataset is not None:
+                self.spec = self.spec.with_values(dataset=dataset)
+                for name in ("images", "splits", "numerics"):
+                    self.__dict__.pop(name, None)
+            return self.splits.split_id
+
+    def _planned(self) -> Plan:
         with self._preparing("probe"):
-            self.plan = make_plan(
+            return make_plan(
                 self.spec,
                 images=self.images,
                 splits=self.splits,
                 numerics=self.numerics,
                 cores=usable_cores(),
+                **self._workers(),
                 clock=time.time,
                 deadline=self.deadline,
                 stages=self._stages,
-                fixed=resumed,
+                fixed=self.folder.sweep.exists(),
             )
-        if self.deadline is not None and not resumed:
-            self.spec = self.plan.applied(self.spec)
-        return split_id
+
+    def _workers(self) -> dict[str, int]:
+        """How many trials at a time, and how many of them on one machine."""
+        concurrent, numerics = self.spec.concurrent, self.numerics
+        workers = trials_at_a_time(concurrent, numerics, address=self._address)
+        if self._address is None:
+            return {"workers": workers, "together": workers}
+        # A cluster's machines are taken to be like this one.
+        return {"workers": workers, "together": min(workers, trials_at_a_time(None, numerics))}
 
     @contextmanager
     def _preparing(self, stage: str) -> Iterator[None]:
@@ -263,10 +281,9 @@ class Run:
     def _write_labels(self) -> None:
         if self.folder.labels.exists():
             return
-        buffer = io.BytesIO()
-        labels = self.images.labels
-        np.savez(buffer, val=labels[self.splits.val], holdout=labels[self.splits.holdout])
-        write_bytes_atomically(self.folder.labels, buffer.getvalue())
+        labels, splits = self.images.labels, self.splits
+        arrays = {"val": labels[splits.val], "holdout": labels[splits.holdout]}
+        write_arrays(self.folder.labels, arrays)
         if self.images.skipped:
             names = "".join(f"{name}\n" for name in self.images.skipped)
             write_bytes_atomically(self.folder.skipped, names.encode(errors="surrogateescape"))

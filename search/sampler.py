@@ -1,9 +1,7 @@
-"""Where trials come from: Optuna by ask and tell, or a given list.
+"""Where a sweep's trials come from: Optuna, by ask and tell.
 
-Both are Tune searchers that hand out first what an earlier process left unfinished. Tune
-tells a searcher nothing about the result that stops a trial and swallows its errors, so
-neither is fed by Tune: `OptunaSampler.observe` takes the journal's events instead, the
-same ones live and on resume.
+First what an earlier process left unfinished is handed out. Tune feeds no searcher of ours
+(see `search.suggestions`): `OptunaSampler.observe` takes the journal's events.
 
 What Optuna is told: the score at every rung as an intermediate value (step = the rung's
 budget); a trial through its whole schedule is COMPLETE with the top rung's val_nll, a
@@ -16,11 +14,9 @@ it costs nothing. Each suggestion is drawn by a sampler seeded with (root, numbe
 depends on the study and the number alone, not on how often the process was restarted.
 """
 
-import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +29,12 @@ from optuna.distributions import (
 )
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.search import Searcher
 
-from search.history import History, Kind, TrialHistory
+from search.history import History, TrialHistory
 from search.space import Parameter, Space
+from search.suggestions import FixedTrials, Suggestion
 from trainables.recipe import Recipe
 from trainables.seeds import derive_seed
-
-log = logging.getLogger(__name__)
 
 STATES = {
     "completed": TrialState.COMPLETE,
@@ -48,84 +42,6 @@ STATES = {
     "failed": TrialState.FAIL,
     None: TrialState.RUNNING,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suggestion:
-    """A trial to run, or to go on with."""
-
-    trial: str
-    number: int
-    kind: Kind
-    recipe: Recipe
-    seed: int
-    attempt: int = 1
-    checkpoints: tuple[str, ...] = ()
-    """Where to go on, the best first; a fresh start if none of them loads."""
-
-    @classmethod
-    def again(cls, trial: TrialHistory) -> "Suggestion":
-        """The same trial once more, from its last checkpoint."""
-        return cls(
-            trial=trial.trial,
-            number=trial.number,
-            kind=trial.kind,
-            recipe=Recipe.from_mapping(trial.recipe, where=trial.trial),
-            seed=trial.seed,
-            attempt=trial.attempts + 1,
-            checkpoints=tuple(path for _, path in reversed(trial.checkpoints)),
-        )
-
-
-class FixedTrials(Searcher):
-    """Hands out a list of trials, in order."""
-
-    def __init__(
-        self,
-        suggestions: Iterable[Suggestion],
-        *,
-        launch: Callable[[Suggestion], dict[str, Any] | None],
-        late: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """`launch` makes a trial's configuration, or None where nothing more can start.
-
-        When `late`, nothing more is started.
-        """
-        super().__init__()
-        self.launched = 0
-        """Trials handed out."""
-        self._waiting = list(suggestions)
-        self.launch = launch
-        self._late = late
-
-    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002 (Tune's hook)
-        """Tune's hook: the next trial's configuration, or FINISHED."""
-        suggestion = None if self._late() else self.next()
-        if suggestion is None:
-            return Searcher.FINISHED
-        self.launched += 1
-        # Not None, after which Tune would wait and ask again.
-        return self.launch(suggestion) or Searcher.FINISHED
-
-    @property
-    def more(self) -> bool:
-        """Whether there is a trial left to hand out."""
-        return bool(self._waiting)
-
-    def next(self) -> Suggestion | None:
-        """The next trial; None when there is none left."""
-        return self._waiting.pop(0) if self._waiting else None
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Tune's hook, not needed: see `OptunaSampler.observe`."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Tune's hook, not needed: resume is built from the journal."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Tune's hook, not needed: resume is built from the journal."""
 
 
 class OptunaSampler(FixedTrials):

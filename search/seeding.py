@@ -3,8 +3,8 @@
 import dataclasses
 import time
 
+from search.baseline import Seeds
 from search.history import History
-from search.relay import Seeds
 from search.run import Run
 from search.session import trial_shares
 from search.timing import seeds_that_fit

@@ -105,6 +105,28 @@ def usable_cores() -> int:
         return cores
 
 
+def trials_at_a_time(
+    concurrent: int | None, numerics: Numerics, *, address: str | None = None
+) -> int:
+    """How many trials a sweep will run at a time, here or on the cluster at `address`.
+
+    As `trial_shares` has it, but without starting a Ray of one's own.
+
+    Raises:
+        RunError: there is no cluster at `address`.
+    """
+    if concurrent:
+        return concurrent
+    if address is not None or ray.is_initialized():
+        with ray_session(address=address):
+            return trial_shares(None, numerics)[0]
+    if numerics.device.startswith("cuda"):
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    return max(1, usable_cores() // numerics.threads)
+
+
 def trial_shares(concurrent: int | None, numerics: Numerics) -> tuple[int, dict[str, float]]:
     """How many trials at a time on this Ray, and what each occupies of cores and GPUs.
 
@@ -157,17 +179,20 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Let Ray listen on 127.0.0.1 where we ask for it.
+    """Let Ray listen on 127.0.0.1 where we ask for it, and look for no other machine.
 
     ray.init replaces a loopback address with the machine's own, so that other machines
-    can reach it, which here they must not.
+    can reach it, which here they must not. Without a dashboard it still starts a server,
+    for the module that reports usage: where reporting is off, that asks the metadata services
+    of three clouds all the same. Nothing else needs it, and ray.init need not wait for it.
     """
-    resolve = services.resolve_ip_for_localhost
+    resolve, serve = services.resolve_ip_for_localhost, services.start_api_server
     services.resolve_ip_for_localhost = lambda host: host
+    services.start_api_server = lambda *_, **__: ("", None)  # no address, no process
     try:
         yield
     finally:
-        services.resolve_ip_for_localhost = resolve
+        services.resolve_ip_for_localhost, services.start_api_server = resolve, serve
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """What is known of a run's trials, rungs and stages: the parts of `search.progress.RunState`.
 
-Times are unix seconds.
+Each folds what an event says of it alone; `RunState` knows what concerns several. Times are
+unix seconds.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,12 @@ PREPARATION = ("data", "probe")
 """What comes before the chain, in a run that has it: reading images, measuring the machine."""
 STAGES = ("sweep", "seeds", "select", "distill", "ledger", "report")
 """The chain, in order."""
+
+EPOCH_FIELDS = (
+    "step", "epoch", "phase", "rung", "train_loss", "val_nll", "val_accuracy", "temperature", "lr",
+    "seconds", "images_per_second", "peak_memory_bytes",
+)  # fmt: skip
+"""What an epoch event tells of a trial, and the columns of its curve."""
 
 
 class Score(NamedTuple):
@@ -42,10 +49,8 @@ class TrialState:
     """One trial, as far as the journal tells."""
 
     name: str
-    number: int | None = None
     kind: Kind = "search"
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    seed: int | None = None
     attempt: int = 0
     steps: set[int] = field(default_factory=set)
     """Those reported."""
@@ -53,13 +58,8 @@ class TrialState:
     """Epochs trained, cooldown branches included."""
     epoch: int = 0
     """Epoch of the schedule at that step."""
-    phase: str = ""
     last: Score = NO_SCORE
     """As reported at the last step."""
-    best_val_nll: float | None = None
-    """Lowest of all steps."""
-    best_val_accuracy: float | None = None
-    """Highest of all steps."""
     scores: dict[int, Score] = field(default_factory=dict)
     """By rung."""
     decisions: dict[int, str] = field(default_factory=dict)
@@ -68,10 +68,8 @@ class TrialState:
     """Reason of each further attempt, by its number."""
     outcome: Literal["completed", "pruned", "failed"] | None = None
     reason: str = ""
-    seconds: float | None = None
     images_per_second: float | None = None
     """As reported at the last step."""
-    whole_schedule: bool = False
     seen: float = -math.inf
     """Time of its last event."""
     last_step: float | None = None
@@ -94,6 +92,94 @@ class TrialState:
             return (math.inf, math.inf, self.name)
         nll = math.inf if self.score.val_nll is None else self.score.val_nll
         return (-max(self.scores), nll, self.name)
+
+    def start(self, event: Event) -> None:
+        """An attempt begins; news of one that a later attempt has overtaken changes nothing."""
+        attempt = int(event.get("attempt", 1))
+        if attempt >= self.attempt:
+            self.last_step = None
+            self.attempt = attempt
+            self.recipe = event.get("recipe", self.recipe)
+
+    def retry(self, event: Event) -> None:
+        """It failed, and there is to be a further attempt."""
+        attempt = int(event.get("attempt", 2))
+        self.retries[attempt] = str(event.get("reason", ""))
+        self.last_step = None
+        self.attempt = max(self.attempt, attempt)
+
+    def report(self, event: Event) -> Score:
+        """A step is through; returns what it reached."""
+        step = int(event.get("step", 0))
+        score = Score(finite(event.get("val_nll")), finite(event.get("val_accuracy")))
+        self.steps.add(step)
+        if step > self.step:
+            self.step, self.last = step, score
+            self.epoch = int(event.get("epoch", step))
+            self.images_per_second = finite(event.get("images_per_second"))
+        return score
+
+    def lap(self, time: float, told: float | None, *, since: float) -> float | None:
+        """Seconds of the step that ends now: those since its last one, overheads included.
+
+        The first step of an attempt, or after a halt at `since`, counts with the seconds that
+        it told: before it a worker may have started, which takes long and comes once.
+        """
+        last, self.last_step = self.last_step, time
+        return told if last is None or last < since else max(0.0, time - last)
+
+    def end(self, event: Event) -> None:
+        """It is over."""
+        self.outcome = event.get("status", "completed")
+        self.reason = str(event.get("reason") or "")
+
+
+@dataclass(slots=True, kw_only=True)
+class Cohort:
+    """The trials of one kind, taken together."""
+
+    best: TrialState | None = None
+    """Lowest val_nll at the highest rung that any of them has reached."""
+    seconds: float = 0.0
+    """Of the steps that were timed, together."""
+    timed_steps: int = 0
+    _counts: dict[int, list[int]] = field(default_factory=dict)
+    """By rung: how many arrived, went on, were stopped."""
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Mean wall seconds of a trial's step, overheads included; None unobserved."""
+        return self.seconds / self.timed_steps if self.timed_steps else None
+
+    def time(self, seconds: float) -> None:
+        """One of them took so long for a step."""
+        self.seconds += seconds
+        self.timed_steps += 1
+
+    def score(self, trial: TrialState, rung: int, score: Score) -> None:
+        """One of them arrived at a rung."""
+        if rung not in trial.decisions:
+            self._count(rung, 0)
+        trial.scores[rung] = score
+        if self.best is None or trial.rank < self.best.rank:
+            self.best = trial
+
+    def decide(self, trial: TrialState, rung: int, decision: str) -> None:
+        """One of them goes on or stops at a rung; its score there may be still to come."""
+        if rung in trial.decisions:
+            return
+        if rung not in trial.scores:
+            self._count(rung, 0)
+        trial.decisions[rung] = decision
+        self._count(rung, 1 if decision == "continue" else 2)
+
+    def rung_counts(self, rungs: Iterable[int]) -> dict[int, RungCount]:
+        """Of `rungs`, and of any other that a trial arrived at, from the lowest."""
+        known = sorted({*rungs, *self._counts})
+        return {rung: RungCount(*self._counts.get(rung, (0, 0, 0))) for rung in known}
+
+    def _count(self, rung: int, column: int) -> None:
+        self._counts.setdefault(rung, [0, 0, 0])[column] += 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,6 +209,27 @@ class StageState:
             return None
         end = now if self.open or self.ended is None else self.ended
         return self.earlier_seconds + max(0.0, end - self.started)
+
+    def go_on(self, time: float, last: float) -> None:
+        """Another process takes it up, if the one last heard of at `last` left it open."""
+        if self.open and self.started is not None:
+            self.earlier_seconds += max(0.0, last - self.started)
+            self.started = time
+
+    def apply(self, event: Event, time: float) -> bool:
+        """Fold an event of this stage in; whether it was news."""
+        status: StageStatus = event.get("status", "progress")
+        over = status in ("finished", "skipped")
+        if (time, over) < self.seen:
+            return False
+        if self.started is None or (status == "started" and not self.open):
+            self.started = time
+        if over:
+            self.ended = time
+        self.status, self.seen = status, (time, over)
+        self.fraction = finite(event.get("fraction"))
+        self.detail = str(event.get("detail") or "")
+        return True
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,35 +6,33 @@ adding trials are the same thing.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
 from ray import tune
 
+from search.baseline import Seeds
 from search.handover import Storage
-from search.history import Kind
 from search.hooks import RETRIES, Deadline, Hooks, trial_name
-from search.journal import Journal
+from search.journal import Journal, Observer
 from search.launching import SENT_BYTES, Launcher
 from search.reasons import unwritable
 from search.recorder import Recorder
-from search.relay import Relay, Seeds
-from search.sampler import FixedTrials, OptunaSampler
+from search.sampler import OptunaSampler
 from search.scheduler import Asha, TuneAsha
 from search.session import trial_shares
 from search.space import Space
 from search.spec import SweepSpec
+from search.states import Kind
+from search.suggestions import FixedTrials
 from search.timing import TimeLeft
 from trainables.datasets import ImageSet
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
 from trainables.splits import Splits
 from trainables.trial import TRAINER, QuorumTrial
-
-EventSink = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +65,7 @@ def run_sweep(
     trials: int | None = None,
     deadline: float | None = None,
     latest: float | None = None,
-    following: Callable[[], Seeds | None] | None = None,
-    on_event: EventSink = ignore,
+    on_event: Observer = ignore,
     storage: str | None = None,
     cache: Path | None = None,
     trainer: str = TRAINER,
@@ -78,11 +75,9 @@ def run_sweep(
     `trials` (default spec.trials) counts the whole run, finished ones included. No trial
     is started that could not finish its schedule before `deadline` (unix seconds), and none
     goes on at a rung that would not reach the next one before `latest` (by default the
-    deadline); what runs then is stopped and can be gone on with. When no trial is started
-    any more, `following` may name seeds for the workers that are free: these end by their
-    own deadline. `on_event` is given every event after it is journalled. Checkpoints go to
-    checkpoints/ in the run's folder, or below `storage`, a folder or URI that all nodes of a
-    cluster share.
+    deadline); what runs then is stopped and can be gone on with. `on_event` is given every
+    event after it is journalled. Checkpoints go to checkpoints/ in the run's folder, or
+    below `storage`, a folder or URI that all nodes of a cluster share.
 
     Raises:
         RunError: the run is of another split, or its folder cannot be written.
@@ -96,9 +91,7 @@ def run_sweep(
             kind="search",
             rungs=spec.rungs,
             asha=Asha(spec.rungs, spec.reduction_factor),
-            time_left=TimeLeft(
-                deadline=deadline, latest=latest or deadline, cut=latest or deadline
-            ),
+            time_left=TimeLeft(deadline=deadline, latest=latest or deadline),
             observers=[on_event],
         ),
         spec,
@@ -120,9 +113,7 @@ def run_sweep(
         late=launcher.late,
     )
     launcher.recorder.observe(source.observe)
-    if following is None:
-        return _run(launcher, source)
-    return _run(launcher, Relay(source, lambda: _seeds_following(launcher, following)))
+    return _run(launcher, source)
 
 
 def run_seeds(
@@ -134,7 +125,7 @@ def run_seeds(
     images: ImageSet,
     splits: Splits,
     numerics: Numerics,
-    on_event: EventSink = ignore,
+    on_event: Observer = ignore,
     storage: str | None = None,
     cache: Path | None = None,
     trainer: str = TRAINER,
@@ -148,7 +139,7 @@ def run_seeds(
             _storage(storage, folder, journal),
             kind="seed",
             rungs=(recipe.epochs,),
-            time_left=TimeLeft(deadline=deadline, latest=deadline, cut=deadline),
+            time_left=TimeLeft(deadline=deadline, latest=deadline),
             observers=[on_event],
         ),
         spec,
@@ -162,24 +153,6 @@ def run_seeds(
         late=lambda: launcher.late(recipe),
     )
     return _run(launcher, source)
-
-
-def _seeds_following(
-    launcher: Launcher, following: Callable[[], Seeds | None]
-) -> FixedTrials | None:
-    """The seeds that `following` names; from now on their deadline is what counts."""
-    recorder = launcher.recorder
-    seeds = recorder.safely(following, None)
-    if seeds is None:
-        return None
-    left = recorder.time_left
-    recorder.time_left = replace(left, cut=seeds.deadline)
-    ends = replace(left, deadline=seeds.deadline)
-    return FixedTrials(
-        seeds.suggestions(recorder.history, root=launcher.spec.seed),
-        launch=launcher.launch,
-        late=lambda: not ends.starts((seeds.recipe.epochs,), recorder.history, seeds.recipe),
-    )
 
 
 def _launcher(

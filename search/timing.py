@@ -21,15 +21,13 @@ class TimeLeft:
     deadline: float | None = None
     """No trial is started that would end after it."""
     latest: float | None = None
-    """No rung is begun that would end after it."""
-    cut: float | None = None
-    """What runs then is stopped."""
+    """No rung is begun that would end after it, and what runs then is stopped."""
     clock: Callable[[], float] = time.time
 
     @property
     def over(self) -> bool:
         """Nothing may run any more."""
-        return self.cut is not None and self.clock() >= self.cut
+        return self.latest is not None and self.clock() >= self.latest
 
     def starts(self, rungs: tuple[int, ...], history: History, recipe: Recipe | None) -> bool:
         """Whether a trial that starts now would be through its schedule in time.

@@ -8,9 +8,18 @@ ROOT = Path(__file__).parent.parent
 
 def python_blocks(page: str) -> dict[str, str]:
     """The Python blocks of docs/`page`: by the file that their first line names, else by number."""
-    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.M | re.S)
     blocks = {}
-    for number, code in enumerate(found):
+    for number, code in enumerate(_blocks(page, "python")):
         name = re.match(r"# (\w+\.py)\n", code)
         blocks[name[1] if name else str(number)] = code
     return blocks
+
+
+def yaml_blocks(page: str) -> list[str]:
+    """The YAML blocks of docs/`page`."""
+    return _blocks(page, "yaml")
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)

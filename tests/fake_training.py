@@ -22,8 +22,8 @@ import numpy as np
 
 from trainables.datasets import ImageSet
 from trainables.errors import DivergedError, RunError
+from trainables.files import dump_json, read_json, write_bytes_atomically
 from trainables.recipe import Numerics, Recipe
-from trainables.records import dump_json, read_json, write_bytes_atomically
 from trainables.seeds import numpy_generator
 from trainables.splits import Splits
 

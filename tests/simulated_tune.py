@@ -20,10 +20,11 @@ from search.hooks import Hooks
 from search.journal import Journal
 from search.launching import Launcher
 from search.recorder import Recorder
-from search.sampler import OptunaSampler, Suggestion
+from search.sampler import OptunaSampler
 from search.scheduler import Asha
 from search.space import Space
 from search.spec import SweepSpec, spec_from_mapping
+from search.suggestions import Suggestion
 from trainables.imageset import ImageSet
 from trainables.parsing import to_mapping
 from trainables.recipe import Numerics

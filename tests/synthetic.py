@@ -6,7 +6,7 @@ they err together, as trained nets do.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,16 @@ from ensemble.card import (
     write_card,
 )
 from ensemble.decision import decide
-from ensemble.ledger import GateMargins, Predictions, StageFacts, build_ledger
+from ensemble.gates import GateMargins
+from ensemble.ledger import build_ledger
 from ensemble.pool import pool_from_run
+from ensemble.rows import Predictions, StageFacts
 from search.space import Space
-from search.spec import SweepSpec, load_spec
+from search.spec import GateSpec, SweepSpec, load_spec
+from trainables.files import dump_json, write_array
 from trainables.metrics import apply_temperature, fit_temperature
 from trainables.recipe import Numerics, Recipe
-from trainables.records import (
-    RunFolder,
-    TrialRecord,
-    TrialStart,
-    dump_json,
-    write_array,
-    write_record,
-    write_start,
-)
+from trainables.records import RunFolder, TrialRecord, TrialStart, write_record, write_start
 
 Array = np.ndarray[Any, Any]
 
@@ -344,7 +339,7 @@ def _write_ledger(folder: RunFolder, world: World) -> None:
         test=Predictions(labels=labels, stages=stages),
         holdout=Predictions(labels=world.labels["holdout"], stages=_on_holdout(world, stages)),
         facts={stage: _facts(stage) for stage in stages},
-        margins=GateMargins(max_accuracy_loss=0.03),
+        margins=GateMargins(**(asdict(GateSpec()) | {"max_accuracy_loss": 0.03})),
         test_reads=shape.test_reads,
         compute={"search_seconds": 41.2, "seeds_seconds": 21.9, "distill_seconds": 21.0},
         machine=MACHINE,

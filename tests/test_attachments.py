@@ -5,7 +5,8 @@ from pathlib import Path
 import yaml
 
 from search.attachments import MOST_BYTES, write_attachments
-from search.projection import CURVE, SWEEP, RunChange
+from search.changes import SWEEP, RunChange
+from search.states import EPOCH_FIELDS
 from tests.test_tracking import EVENTS, projected
 from trainables.recipe import Recipe
 from trainables.records import RunFolder
@@ -50,7 +51,7 @@ def test_a_trials_recipe_and_curve_are_its_events(tmp_path: Path) -> None:
     with files["curve.csv"].open() as file:
         rows = list(csv.DictReader(file))
     epochs = [e for e in EVENTS if e["event"] == "epoch" and e["trial"] == COMPLETED]
-    assert tuple(rows[0]) == CURVE
+    assert tuple(rows[0]) == EPOCH_FIELDS
     assert [float(row["val_nll"]) for row in rows] == [e["val_nll"] for e in epochs]
     assert [row["rung"] for row in rows] == [str(e["rung"] or "") for e in epochs]
 

@@ -83,6 +83,18 @@ def test_flip_twice_and_no_shift_are_the_identity() -> None:
     assert torch.equal(shift_and_flip(images, shifts=still, flips=~all_flipped), images)
 
 
+def test_flips_that_are_given_are_the_ones_made() -> None:
+    images, labels = some_images(), torch.arange(16)
+    flips = torch.arange(16) % 3 == 0
+    recipe = Recipe(flip=True, translate=0)
+    batch = augment(
+        images, labels, recipe, mean=MEAN, generator=torch_generator(0, "draws"), flips=flips
+    )
+    assert torch.equal(
+        batch.images, torch.where(flips[:, None, None, None], images.flip(3), images)
+    )
+
+
 @given(size=st.integers(3, 10), seed=st.integers(0, 99), data=st.data())
 def test_cutout_equals_a_loop_over_images(size: int, seed: int, data: st.DataObject) -> None:
     side = data.draw(st.integers(1, size - 1))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from search.sampler import Suggestion
+from search.suggestions import Suggestion
 from tests.docs import python_blocks
 from tests.simulated_tune import config_of, start_of, without_ray
 from trainables.errors import RunError, SpecError

@@ -309,7 +309,21 @@ def test_what_is_skipped_is_named_on_every_load(folder: Folder, cache: Path) -> 
         assert found.groups == tuple("pp" + "qq" + "pp" + "qq")
         assert found.is_test is not None
         assert found.is_test.tolist() == [False] * 4 + [True] * 4
+        assert found.originals.modes == {"RGB": 8}  # nobody has said more: as they are
     assert broken.decoded == 2
+
+
+def test_what_the_images_were_is_kept(folder: Folder, cache: Path) -> None:
+    class Resized(Folder):
+        def batches(self, size: int) -> Iterator[Decoded]:
+            for i, batch in enumerate(super().batches(size)):
+                yield batch._replace(originals=[(10 + i, 20, "L"), (50, 40, "RGB"), (1, 1, "P")])
+
+    how = Decoding(image_size=6, leave_out=("z",))  # every third image
+    for _ in range(2):
+        found = cached_images(Resized(folder.root).source(), how, cache=cache).originals
+        assert (found.smallest, found.median, found.largest) == ((10, 20), (13, 20), (50, 40))
+        assert (found.sizes, found.modes) == (5, {"L": 4, "RGB": 4})
 
 
 def test_progress_ends_at_one(folder: Folder, cache: Path) -> None:

@@ -180,6 +180,7 @@ def test_digits_are_sixteen_pixels_of_rgb(cache: Path) -> None:
     assert (digits.images == digits.images[..., :1]).all()
     assert (digits.images.min(), digits.images.max()) == (0, 255)
     assert digits.fingerprint == "sha256:a4ed668719e5c0e1"
+    assert (digits.originals.largest, digits.originals.modes) == ((8, 8), {"L": 1797})
 
 
 def test_digits_are_resized_bilinearly() -> None:
@@ -253,6 +254,7 @@ def test_cifar10_can_be_resized(
 ) -> None:
     found = load("cifar10", tmp_path / "data", cache, image_size=16)
     assert np.array_equal(found.images[3], resize_image(Image.fromarray(pixels(3, 32)), 16))
+    assert (found.originals.median, found.originals.modes) == ((32, 32), {"RGB": 30})
 
 
 def test_cifar10_goes_where_it_is_told(
@@ -536,6 +538,7 @@ def test_the_size_of_most_images_wins(tmp_path: Path, cache: Path) -> None:
     write_parquet(tmp_path / "train.parquet", seeds, [0, 1, 0, 1, 0], sizes=sizes)
     found = load("parquet", tmp_path, cache)
     assert found.image_size == 12
+    assert (found.originals.smallest, found.originals.largest) == ((6, 6), (20, 20))
     assert np.array_equal(found.images[1], pixels(1, 12))
     assert load("parquet", tmp_path, cache, image_size=10).image_size == 10
 
@@ -659,6 +662,10 @@ def test_a_folder_of_every_mode_and_size(tmp_path: Path, cache: Path) -> None:
     assert found.labels.tolist() == [name.startswith("b") for name in files]
     for name, image in zip(files, found.images, strict=True):
         assert np.array_equal(image, read_image(root / name, 24))  # as `quorum predict` has it
+    originals = found.originals  # without the one that is cut short
+    assert [originals.smallest, originals.median, originals.largest] == [(30, 20), *[(96, 64)] * 2]
+    once = dict.fromkeys(("1", "CMYK", "I;16", "L", "LA"), 1)
+    assert originals.modes == {"P": 2, "RGB": 2, **once}
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path, cache: Path) -> None:

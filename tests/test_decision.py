@@ -18,7 +18,7 @@ from ensemble.decision import decide
 from ensemble.pool import Pool, Skipped, load_pool
 from tests.pools import synthetic_pool
 from trainables.errors import PoolError
-from trainables.records import dump_json
+from trainables.files import dump_json
 
 GOLDEN = Path(__file__).parent / "golden" / "selection.json"
 METRICS = {"accuracy", "nll", "brier", "ece"}

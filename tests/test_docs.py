@@ -10,9 +10,10 @@ import yaml
 
 import pipeline
 import pipeline_stages
-from tests.docs import python_blocks
+from tests.docs import python_blocks, yaml_blocks
 from tests.tiny import TINY
 from trainables.datasets import DatasetSpec, load_dataset
+from trainables.recipe import Recipe
 
 
 @pytest.mark.slow
@@ -45,3 +46,9 @@ def test_the_data_set_of_ones_own_loads(tmp_path: Path, monkeypatch: pytest.Monk
     images = load_dataset(DatasetSpec(name="mydata:load"), cache=tmp_path / "cache")
     assert images.images.shape == (400, 16, 16, 3)
     assert images.class_names == ("dark", "bright above")
+
+
+def test_the_recipes_shown_are_recipes() -> None:
+    recipes = [Recipe.from_mapping(yaml.safe_load(b)["recipe"]) for b in yaml_blocks("recipe.md")]
+    assert [len(recipe.stages) for recipe in recipes] == [2, 0]
+    assert len(recipes[1].superclasses) == 2

@@ -67,6 +67,14 @@ def test_the_map_is_bright_where_the_evidence_lies() -> None:
     assert (maps.min(), maps.max()) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
+def test_a_net_that_averages_views_is_explained_at_one_look() -> None:
+    pixels, classes = np.stack([spot(2, 2), spot(10, 10)]), np.array([0, 1])
+    several = classifier(Corner())
+    several.tta = "mirror_translate"
+    found = grad_cam(several, pixels, classes)
+    np.testing.assert_array_equal(found, grad_cam(classifier(Corner()), pixels, classes))
+
+
 @pytest.mark.parametrize("size", [8, 16, 32])
 def test_our_nets_have_a_layer_with_places(size: int) -> None:
     net = empty_model(Recipe(width=4), classes=3, image_size=size).eval()

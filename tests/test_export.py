@@ -64,9 +64,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "recipe",
     [
         PLAIN.with_values(depth=3, whitening=True, dropout=0.5),
-        Recipe(width=4, activation="silu", attention="se"),
+        Recipe(width=4, activation="silu", attention="se", tta="mirror_translate"),
     ],
-    ids=["residual, whitened", "airbench with attention"],
+    ids=["residual, whitened", "airbench with attention, six views"],
 )
 def test_the_file_answers_as_the_net(tmp_path: Path, recipe: Recipe) -> None:
     model = small_net(recipe)

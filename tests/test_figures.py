@@ -25,9 +25,9 @@ from analysis.facts import RunFacts, load_facts
 from analysis.fonts import lettering
 from analysis.importance import importances
 from analysis.picture_figures import class_sizes
-from analysis.result_figures import disagreement
+from analysis.result_figures import MARK, disagreement, side_by_side
 from analysis.student_figures import class_differences, student_classes
-from analysis.style import drawing, round_ticks
+from analysis.style import drawing, round_ticks, round_times
 from analysis.sweep_figures import branches
 from analysis.trials import EpochFacts, best_trial, trials_of
 from tests.synthetic import SMALL, log_softmax, write_run
@@ -235,6 +235,31 @@ def test_ticks_of_a_log_axis_are_few_and_round(low: float, ratio: float) -> None
     assert ticks == sorted(ticks)
     if ratio > 5:
         assert all(low / 1.31 <= tick <= low * ratio * 1.31 for tick in ticks)
+
+
+@given(st.floats(1e-2, 1e5), st.floats(1.0, 1e4))
+def test_ticks_of_times_are_few_and_round(low: float, ratio: float) -> None:
+    ticks = round_times(low, low * ratio)
+    assert 1 <= len(ticks) <= 4
+    assert ticks == sorted(ticks)
+    if low > 1:
+        assert all(
+            tick % (3600 if tick >= 3600 else 60 if tick >= 60 else 1) == 0 for tick in ticks
+        ) or ticks == round_ticks(low, low * ratio)
+
+
+@given(st.lists(st.sampled_from([1.0, 1.01, 1.02, 3.0, 3.05, 20.0]), min_size=1, max_size=7))
+def test_marks_of_one_cost_stand_side_by_side(values: list[float]) -> None:
+    limits = (1 / 1.7, 20 * 1.7)
+    step = MARK * np.log(limits[1] / limits[0])
+    places = side_by_side(values, limits)
+    for value, place in zip(values, places, strict=True):
+        near = [other for other in values if abs(np.log(other / value)) < 0.1]
+        assert abs(np.log(place / value)) <= 0.1 + step * (len(near) - 1) / 2
+        if len(near) == 1:
+            assert place == pytest.approx(value)
+    gaps = np.diff(np.sort(np.log(places)))
+    assert len(gaps) == 0 or gaps.min() > 0.99 * step
 
 
 def test_class_differences_hold_together() -> None:

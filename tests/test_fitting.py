@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.fitting import Mixture, View, fit_baselines, fit_ensemble, stratified_folds
+from ensemble.fitting import fit_baselines, fit_ensemble, stratified_folds
+from ensemble.mixture import Mixture, View
 from ensemble.pool import refit_votes
 from tests.pools import synthetic_pool
 from trainables.metrics import apply_temperature, fit_temperature, nll, nll_per_example

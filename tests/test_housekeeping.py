@@ -1,9 +1,13 @@
 """What of a run can go from the disk, and that nothing else goes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import quorum
+from pipeline import Outcome
 from search.housekeeping import clean, removable, usage
 from search.journal import Journal, at_work
 from trainables.errors import RunError
@@ -127,3 +131,30 @@ def test_decoded_images_go_with_the_cache_only(
     clean(folder, cache=True)
     assert not own.exists()
     assert other.exists()
+
+
+@pytest.mark.slow
+def test_a_clean_run_answers_as_before(
+    finished_run: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """distill and report are tried on clean runs in test_pipeline.py and test_report.py."""
+    folder = RunFolder(shutil.copytree(finished_run.folder.root, tmp_path / "runs" / "mine"))
+    Image.new("L", (20, 20), 200).save(tmp_path / "a.png")
+
+    def told(*arguments: str) -> str:
+        assert quorum.main([*arguments, "--runs", str(tmp_path / "runs")]) == 0
+        return capsys.readouterr().out
+
+    asked = [["status", "mine"], ["select", "mine"],
+             ["predict", "mine", str(tmp_path / "a.png")]]  # fmt: skip
+    before = [told(*command) for command in asked]
+    frozen = folder.selection.read_bytes()
+    assert "quorum report sets it again" in told("clean", "mine", "--all")
+    assert not folder.report.exists()
+    after = [told(*command) for command in asked]
+    assert after[1:] == before[1:]
+    assert "frees" in before[0]
+    assert "frees" not in after[0]
+    assert before[0].partition("disk")[0] == after[0].partition("disk")[0]
+    assert folder.selection.read_bytes() == frozen
+    assert "nothing" in told("clean", "mine", "--all", "--dry-run")

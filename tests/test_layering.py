@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,18 +26,18 @@ OWNERS = {
     "ray": {
         "trainables.trial",
         "search.sweep",
-        "search.sampler",
+        "search.suggestions",
         "search.scheduler",
         "search.session",
         "search.handover",
         "search.hooks",
-        "search.relay",
         "ensemble.distributed",
     },
     "optuna": {"search.sampler"},
-    "mlflow": {"search.mlflow_store", "search.projection", "search.tracking", "search.registry"},
+    "mlflow": {"search.mlflow_store"},
     "timm": {
         "trainables.models",
+        "trainables.convnet",
         "trainables.optim",
         "trainables.training",
         "trainables.snapshot",
@@ -47,12 +48,15 @@ OWNERS = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> list[tuple[str, ast.Module]]:
     paths = [ROOT / f"{name}.py" for name in ("quorum", "pipeline", "pipeline_stages")]
     paths += [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    for path in paths:
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        yield name.removesuffix(".__init__"), ast.parse(path.read_text())
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return [
+        (name.removesuffix(".__init__"), ast.parse(path.read_text()))
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

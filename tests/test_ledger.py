@@ -1,4 +1,4 @@
-"""The ledger's table and the gates' rule.
+"""The ledger's table.
 
 The golden file is written by `python -m tests.test_ledger`, once per schema version.
 """
@@ -12,32 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ensemble.card import Speedup
-from ensemble.ledger import (
-    PAIRS,
-    STAGES,
-    Gate,
-    GateMargins,
-    Predictions,
-    StageFacts,
-    build_ledger,
-    differences,
-    gates,
-    ledger_rows,
-    released,
-    to_csv,
-)
+from ensemble.gates import GateMargins, gates
+from ensemble.ledger import PAIRS, build_ledger, differences, ledger_rows, to_csv
+from ensemble.rows import STAGES, Predictions, StageFacts
 from search.spec import GateSpec
 from tests.pools import synthetic_log_probs
 from tests.test_decision import assert_close
 from trainables.errors import PoolError
-from trainables.records import dump_json
+from trainables.files import dump_json
 
 Array = np.ndarray[Any, Any]
 
+MARGINS = GateMargins(**dataclasses.asdict(GateSpec()))
 GOLDEN = Path(__file__).parent / "golden" / "ledger.json"
 SKILLS = {
     "student_int8": 1.9, "ensemble": 2.4, "seeds_ensemble": 2.2, "best_single": 1.7,
@@ -70,7 +58,7 @@ def golden_ledger() -> dict[str, Any]:
         test=predictions(0),
         holdout=predictions(1),
         facts=facts(),
-        margins=GateMargins(),
+        margins=MARGINS,
         test_reads=1,
         compute={"search_seconds": 3.0},
         machine={"cores": 2},
@@ -172,7 +160,7 @@ class TestRows:
         with pytest.raises(PoolError, match=message):
             differences(broken)
         with pytest.raises(PoolError, match=message):
-            gates(broken, {}, GateMargins())
+            gates(broken, {}, MARGINS)
 
 
 class TestDifferences:
@@ -201,128 +189,6 @@ class TestDifferences:
             assert entry["value"] == 0.0
             assert entry["verdict"] == "not distinguishable"
             dump_json(entry)
-
-
-class TestGates:
-    @staticmethod
-    def holdout(disagreements: int, examples: int = 1000) -> Predictions:
-        """The ensemble and fp32 are all right; int8 errs on the first `disagreements`."""
-        labels = np.zeros(examples, dtype=np.int64)
-        right = np.log(np.tile([0.9, 0.1], (examples, 1))).astype(np.float32)
-        int8 = right.copy()
-        int8[:disagreements] = int8[:disagreements, ::-1]
-        stages = {"ensemble": right, "student_fp32": right, "student_int8": int8}
-        return Predictions(labels=labels, stages=stages)
-
-    @pytest.mark.parametrize(
-        ("errors", "verdict"), [(0, "pass"), (10, "pass"), (18, "undecided"), (60, "fail")]
-    )
-    def test_accuracy_loss(self, errors: int, verdict: str) -> None:
-        gate = gates(self.holdout(errors), facts(), GateMargins(max_accuracy_loss=0.02))[0]
-        assert (gate.name, gate.verdict) == ("accuracy_loss", verdict)
-        assert gate.value == pytest.approx(errors / 1000)
-        assert gate.bound is not None
-        assert gate.optimistic is not None
-        assert gate.optimistic <= errors / 1000 < gate.bound
-
-    def test_nll_gain(self) -> None:
-        # Each error costs log 9; a margin of 0.1 nats allows 4.6% of them.
-        for errors, verdict in ((30, "pass"), (44, "undecided"), (80, "fail")):
-            gate = gates(self.holdout(errors), facts(), GateMargins(max_nll_gain=0.1))[1]
-            assert (gate.name, gate.verdict) == ("nll_gain", verdict)
-            assert gate.value == pytest.approx(errors / 1000 * np.log(9.0), rel=1e-5)
-
-    @pytest.mark.parametrize(
-        ("fp32", "int8", "limit", "verdict"),
-        [
-            (1.2, 1.0, 1.0, "pass"),
-            (1.03, 1.0, 1.0, "undecided"),
-            (0.97, 1.0, 1.0, "undecided"),
-            (0.9, 1.0, 1.0, "fail"),
-            (3.0, 1.0, 3.5, "fail"),
-        ],
-    )
-    def test_speedup_from_two_latencies(
-        self, fp32: float, int8: float, limit: float, verdict: str
-    ) -> None:
-        costs = {
-            "student_fp32": StageFacts(latency_ms_batch1=fp32),
-            "student_int8": StageFacts(latency_ms_batch1=int8),
-        }
-        gate = gates(self.holdout(0), costs, GateMargins(min_speedup=limit))[2]
-        assert (gate.name, gate.verdict) == ("speedup", verdict)
-        assert gate.value == pytest.approx(fp32 / int8)
-        assert gate.bound == pytest.approx(0.95 * fp32 / int8)
-
-    @pytest.mark.parametrize(
-        ("value", "bound", "verdict"),
-        [
-            (1.5, 1.3, "pass"),
-            (1.2, 0.95, "undecided"),
-            (0.9, 0.7, "undecided"),
-            (0.9, 0.85, "fail"),
-        ],
-    )
-    def test_speedup_from_paired_timings(self, value: float, bound: float, verdict: str) -> None:
-        measured = Speedup(value=value, bound=bound, level=0.95, repeats=50)
-        gate = gates(self.holdout(0), facts(), GateMargins(), speedup=measured)[2]
-        assert (gate.value, gate.bound, gate.verdict) == (value, bound, verdict)
-
-    def test_shrink_is_exact(self) -> None:
-        for limit, verdict in ((4000 / 1500, "pass"), (2.7, "fail")):
-            gate = gates(self.holdout(0), facts(), GateMargins(min_shrink=limit))[3]
-            assert (gate.name, gate.verdict) == ("shrink", verdict)
-            assert gate.value == gate.bound == gate.optimistic == 4000 / 1500
-
-    def test_missing_figures_are_undecided_and_hold_the_release(self) -> None:
-        decided = gates(self.holdout(0), {}, GateMargins())
-        assert [gate.verdict for gate in decided] == ["pass", "pass", "undecided", "undecided"]
-        assert decided[2].value is None
-        assert released(decided) == "fp32"
-        alone = Predictions(
-            labels=np.zeros(50, int),
-            stages={"student_int8": self.holdout(0, 50).stages["student_int8"]},
-        )
-        assert [gate.verdict for gate in gates(alone, facts(), GateMargins())][:2] == [
-            "undecided", "undecided",
-        ]  # fmt: skip
-
-    def test_release(self) -> None:
-        passing = gates(self.holdout(0), facts(), GateMargins())
-        assert {gate.verdict for gate in passing} == {"pass"}
-        assert released(passing) == "int8"
-        undecided = dataclasses.replace(passing[0], verdict="undecided")
-        assert released([*passing[1:], undecided]) == "fp32"
-        assert released([*passing[1:], dataclasses.replace(passing[0], verdict="fail")]) == "fp32"
-        assert released([]) == "fp32"
-
-    def test_without_an_int8_student_there_are_no_gates(self) -> None:
-        stages = {"ensemble": self.holdout(0).stages["ensemble"]}
-        assert (
-            gates(Predictions(labels=np.zeros(1000, int), stages=stages), {}, GateMargins()) == []
-        )
-
-    @given(errors=st.integers(0, 80), limit=st.floats(0.0, 0.2), more=st.floats(0.0, 0.2))
-    def test_a_wider_margin_is_never_worse(self, errors: int, limit: float, more: float) -> None:
-        def decide(margin: float) -> Gate:
-            return gates(self.holdout(errors), facts(), GateMargins(max_accuracy_loss=margin))[0]
-
-        order = ("fail", "undecided", "pass")
-        assert order.index(decide(limit + more).verdict) >= order.index(decide(limit).verdict)
-
-    def test_a_student_at_the_limit_passes_at_most_once_in_twenty(self) -> None:
-        # The true loss equals the limit. At a true level of 5%, more than 28 of 300 pass once
-        # in 1,600 repetitions of this test; here 17 do.
-        rng = np.random.default_rng(0)
-        passed = 0
-        for _ in range(300):
-            errors = int(rng.binomial(1000, 0.05))
-            margins = GateMargins(max_accuracy_loss=0.05)
-            passed += gates(self.holdout(errors), facts(), margins)[0].verdict == "pass"
-        assert passed <= 28
-
-    def test_margins_mirror_the_specification(self) -> None:
-        assert dataclasses.asdict(GateMargins()) == dataclasses.asdict(GateSpec())
 
 
 def test_csv_reads_back() -> None:

@@ -1,5 +1,7 @@
 """Nets: shapes everywhere, whitening against a loop, initialization in closed form."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from trainables.augment import shift_and_flip
+from trainables.convnet import ConvBlock, ConvNet, whitening_filters
 from trainables.errors import SpecError
-from trainables.models import Classifier, ConvBlock, ConvNet, build_model, whitening_filters
+from trainables.models import Classifier, build_model, empty_model
 from trainables.recipe import Recipe
 from trainables.seeds import numpy_generator, torch_generator
 
@@ -181,11 +185,58 @@ def test_whitening_is_frozen_and_stays_in_float32() -> None:
     assert not model.net.whitening.weight.requires_grad
     assert model.net.whitening.bias is not None
     assert model.net.whitening.bias.requires_grad
-    seen = []
-    model.net.whitening.register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    whitened: list[torch.Tensor] = []
+    handed_on: list[torch.Tensor] = []
+    model.net.whitening.register_forward_hook(lambda *args: whitened.append(args[2]))
+    model.net.whitening_activation.register_forward_hook(lambda *args: handed_on.append(args[1][0]))
+    model(batch())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(batch()).dtype == torch.bfloat16
-    assert seen == [torch.float32]
+    assert torch.equal(whitened[1], whitened[0]), "computed as without autocast"
+    assert [x.dtype for x in handed_on] == [torch.float32, torch.bfloat16]
+    assert torch.equal(handed_on[1], whitened[0].bfloat16())
+
+
+VIEWS = {
+    "none": [(1.0, 0, False)],
+    "mirror": [(0.5, 0, False), (0.5, 0, True)],
+    "mirror_translate": [
+        (0.25, 0, False), (0.25, 0, True),
+        (0.125, 1, False), (0.125, 1, True), (0.125, -1, False), (0.125, -1, True),
+    ],
+}  # fmt: skip
+"""For each `tta`: weight, shift down and right in pixels, whether mirrored."""
+
+
+@pytest.mark.parametrize("tta", sorted(VIEWS))
+def test_predictions_average_the_views_and_training_takes_one_look(tta: str) -> None:
+    model = build(Recipe.from_mapping({"width": 4, "tta": tta})).eval()
+    images = batch()
+    looks: list[int] = []
+    averaged = model(images)
+    model.tta = "none"
+    expected = torch.zeros(4, 5)
+    for weight, by, mirrored in VIEWS[tta]:
+        moved = shift_and_flip(
+            images, shifts=torch.full((4, 2), by), flips=torch.zeros(4, dtype=torch.bool)
+        )
+        expected += weight * model(moved.flip(3) if mirrored else moved)
+    torch.testing.assert_close(averaged, expected)
+    assert torch.allclose(averaged, model(images)) == (tta == "none")
+    model.tta = tta
+    model.net.register_forward_hook(lambda *_: looks.append(1))
+    model(images)
+    assert len(looks) == len(VIEWS[tta])
+    model.train()(images)
+    assert len(looks) == len(VIEWS[tta]) + 1
+
+
+def test_a_mirrored_net_answers_an_image_and_its_mirror_image_alike() -> None:
+    images = batch()
+    model = build(Recipe(width=4, tta="mirror")).eval()
+    assert torch.equal(model(images), model(images.flip(3)))
+    model.tta = "none"
+    assert not torch.allclose(model(images), model(images.flip(3)))
 
 
 def test_timm_nets_take_the_same_interface() -> None:
@@ -205,3 +256,48 @@ def test_timm_nets_take_the_same_interface() -> None:
 def test_impossible_nets_are_refused(model: str, size: int, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         build(Recipe(model=model), size=size)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "params"),
+    [
+        # Published: 2.7M and 36.5M (Zagoruyko & Komodakis, 2016), 11.17M (kuangliu/pytorch-cifar).
+        ({"model": "wrn-16-4"}, 10, 2_748_890),
+        ({"model": "wrn-28-10"}, 10, 36_479_194),
+        ({"model": "timm:resnet18", "stem": "small"}, 10, 11_173_962),
+    ],
+)
+def test_sizes_are_the_published_ones(values: dict[str, str], classes: int, params: int) -> None:
+    with torch.device("meta"):
+        model = empty_model(Recipe.from_mapping(values), classes=classes, image_size=32)
+    assert sum(parameter.numel() for parameter in model.parameters()) == params
+
+
+def test_a_wide_residual_net_trains_and_keeps_a_quarter_of_the_side() -> None:
+    model = build(Recipe(model="wrn-10-1", dropout=0.1))
+    net: Any = model.net
+    assert net.forward_features(batch()).shape == (4, 64, 3, 3)
+    model(batch()).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "wrn-15-2"}, "depth of 10, 16, 22, 28, .* got 'wrn-15-2'"),
+        ({"model": "timm:test_vit", "stem": "small"}, "'test_vit' begins otherwise"),
+    ],
+)
+def test_a_net_that_cannot_be_is_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        build(Recipe.from_mapping(values), size=16)
+
+
+@pytest.mark.parametrize("name", ["convnet", "wrn-10-1", "timm:test_resnet"])
+def test_features_and_head_make_up_the_net(name: str) -> None:
+    """The protocol of timm's nets holds for ours, so that heads can be trained alone."""
+    net: Any = build(Recipe(model=name), size=16).net.eval()
+    images = batch(16)
+    features = net.forward_head(net.forward_features(images), pre_logits=True)
+    assert features.ndim == 2
+    torch.testing.assert_close(net.get_classifier()(features), net(images))

@@ -16,6 +16,7 @@ from trainables.optim import (
     make_optimizer,
     peak_learning_rate,
     plan_epochs,
+    set_progress,
 )
 from trainables.recipe import Recipe
 
@@ -159,3 +160,35 @@ def test_muon_leaves_vectors_to_adam() -> None:
     # Adam's first step is the rate against the gradient's sign; with Nesterov's form 1.9 of it.
     assert model.weight.tolist() == pytest.approx([0.981, 1.019], abs=1e-4)
     assert model.bias.tolist() == pytest.approx([-0.019, -0.019], abs=1e-4)
+
+
+def test_biases_of_norms_may_have_a_rate_of_their_own() -> None:
+    recipe = Recipe(width=4, attention="se", bias_lr_scale=64.0)
+    model = empty_model(recipe, classes=3, image_size=8)
+    optimizer = make_optimizer(model, recipe)
+    set_progress(optimizer, rate=0.5, steps=0)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        if name != "net.whitening.weight":
+            apart = ".norms." in name and name.endswith("bias")
+            assert rates[id(parameter)] == (32.0 if apart else 0.5), name
+            assert not (apart and decays[id(parameter)])
+    assert len(rates) == sum(p.requires_grad for p in model.parameters())
+
+
+def test_lookahead_goes_half_way_back() -> None:
+    """SGD on a constant gradient of 1, rate 1: fast and slow weights in closed form."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    recipe = Recipe(momentum=0.0, weight_decay=0.0, lookahead=3)
+    optimizer = make_optimizer(model, recipe)
+    seen = []
+    for step in range(7):
+        set_progress(optimizer, rate=1.0, steps=step)
+        optimizer.zero_grad()
+        model.weight.sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        seen.append(model.weight.item())
+    # timm's slow weights are first taken at the first synchronisation, which moves nothing.
+    assert seen == [-1, -2, -3, -4, -5, -4.5, -5.5]

@@ -64,6 +64,7 @@ def test_other_sizes_are_resized_by_the_one_rule(
     found = own_images("mydata:load", None, image_size)
     assert found.image_size == expected
     assert np.array_equal(found.images[2], resize_image(Image.fromarray(answer[0][0][2]), expected))
+    assert (found.originals.smallest, found.originals.modes) == ((31, 24), {"RGB": 6})
 
 
 IMAGES, LABELS, NAMES = arrays()

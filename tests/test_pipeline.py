@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 import pipeline
+import pipeline_stages
 import search.run
+from search.housekeeping import clean
 from search.journal import read_events
 from search.seeding import best_recipe
 from tests.tiny import tiny_spec
 from trainables.datasets import DatasetSpec, ImageSet
 from trainables.errors import RunError
 from trainables.records import RunFolder
+
+pytestmark = pytest.mark.usefixtures("hasty", "unmirrored")
 
 
 def some_images(shift: int = 0) -> ImageSet:
@@ -104,10 +108,15 @@ def test_a_frozen_selection_is_not_replaced(finished_run: pipeline.Outcome, tmp_
 
 @pytest.mark.slow
 def test_another_student_reads_test_again_and_says_so(
-    finished_run: pipeline.Outcome, tmp_path: Path
+    finished_run: pipeline.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And needs nothing of what `quorum clean` removes."""
+    # Registry and report have tests of their own.
+    monkeypatch.setattr(pipeline_stages, "register", lambda run: None)
+    monkeypatch.setattr(pipeline, "_report", lambda run: None)
     folder = RunFolder(tmp_path / "tiny")
     shutil.copytree(finished_run.folder.root, folder.root)
+    clean(folder, everything=True)
     outcome = pipeline.distill(folder)
     assert outcome.ledger["test_reads"] == 2
     assert (folder.root / "student.1" / "card.json").is_file()

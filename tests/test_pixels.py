@@ -187,6 +187,17 @@ def test_unreadable_images_are_black_and_named() -> None:
     (found,) = decode_batches([batch], 5)
     assert found.broken == {1: "row 1", 3: "row 3"}
     assert found.images[:, 0, 0, 0].tolist() == [9, 0, 9, 0, 9]
+    assert list(found.originals) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
+
+
+def test_the_original_is_what_stands_in_the_file() -> None:
+    """Before EXIF's turn, and before a JPEG is decoded at a quarter of its size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = Image.new("L", (640, 480))
+    batch = [("a", encode(grey, "JPEG", exif=exif)), ("b", encode(grey.convert("LA")))]
+    (found,) = decode_batches([batch], 8)
+    assert list(found.originals) == [(640, 480, "L"), (640, 480, "LA")]
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -15,8 +15,10 @@ from search.plan import (
     Plan,
     mean_steps,
     shortened_rungs,
+    with_enough_finished,
 )
 from search.plan import plan_run as plan
+from search.planning import plan_or_side
 from search.spec import SweepSpec, load_spec
 from tests.tiny import tiny_spec
 from trainables.errors import SpecError
@@ -28,6 +30,7 @@ PACE = Pace(
     epoch_seconds=26.0,
     student_seconds=13.0,
     teacher_seconds=4.0,
+    predict_seconds=4.0,
     holdout_share=0.1,
     test_share=0.25,
 )
@@ -48,17 +51,38 @@ def test_stages_fill_the_budget_and_end_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("minutes", "rungs"), [(10, (1, 2)), (60, (2, 5, 16)), (120, (3, 8, 23)), (360, (4, 13, 40))]
+    ("minutes", "rungs"), [(10, (1, 2)), (60, (5, 16)), (120, (3, 8, 23)), (360, (4, 13, 40))]
 )
 def test_longer_budgets_have_longer_schedules(minutes: float, rungs: tuple[int, ...]) -> None:
     assert planned(minutes).rungs == rungs
 
 
+@given(
+    seconds=st.floats(1, 1e6), members=st.integers(1, 8), factor=st.integers(2, 4),
+    rungs=st.sampled_from([(9,), (3, 9), (1, 3, 9), (2, 6, 18, 54)]),
+)  # fmt: skip
+def test_rungs_leave_an_ensemble_enough_to_choose_from(
+    seconds: float, members: int, factor: int, rungs: tuple[int, ...]
+) -> None:
+    spec = SPEC.with_values(members=members, reduction_factor=factor)
+
+    def finishing(kept: tuple[int, ...]) -> float:
+        steps = mean_steps(kept, factor=factor, cooldown=spec.base_recipe().cooldown_fraction)
+        trials = seconds * PACE.workers / (PACE.epoch_seconds * steps)
+        return float(trials / factor ** (len(kept) - 1))
+
+    found = with_enough_finished(spec, PACE, rungs, seconds=seconds)
+    assert found == rungs[-len(found) :]
+    assert len(found) == 1 or finishing(found) >= members
+    dropped = [rungs[i:] for i in range(len(rungs) - len(found))]
+    assert all(finishing(kept) < members for kept in dropped)
+
+
 def test_schedules_stay_within_reason() -> None:
     assert planned(60 * 24 * 365).rungs[-1] == LONGEST * SPEC.rungs[-1]
     fast = planned(600, spec=load_spec("digits"), pace=Pace(
-        workers=8, epoch_seconds=0.1, student_seconds=0.1, teacher_seconds=0.01, holdout_share=1.0,
-        test_share=1.0,
+        workers=8, epoch_seconds=0.1, student_seconds=0.1, teacher_seconds=0.01,
+        predict_seconds=0.01, holdout_share=1.0, test_share=1.0,
     ))  # fmt: skip
     assert fast.rungs[-1] == LONGEST * 27
     assert fast.trials is None
@@ -68,7 +92,7 @@ def test_schedules_stay_within_reason() -> None:
 def test_seeds_and_students_keep_their_shares(minutes: float, epoch: float, workers: int) -> None:
     pace = Pace(
         workers=workers, epoch_seconds=epoch, student_seconds=epoch / 2,
-        teacher_seconds=epoch / 10, holdout_share=0.1, test_share=0.2,
+        teacher_seconds=epoch / 10, predict_seconds=epoch / 10, holdout_share=0.1, test_share=0.2,
     )  # fmt: skip
     found = planned(minutes, pace=pace)
     over = plan(SPEC, pace, now=0, deadline=None).seconds["report"]
@@ -94,6 +118,32 @@ def test_a_search_alone_has_all_the_time() -> None:
 
 def test_a_resumed_run_keeps_its_rungs() -> None:
     assert planned(60, fixed=True).rungs == SPEC.rungs
+
+
+@pytest.mark.parametrize(
+    ("minutes", "side", "given", "expected"),
+    [
+        (60, 64, False, None),  # 16 epochs
+        (10, 64, False, 32),  # two epochs: a third of the side would do
+        (20, 64, False, 48),
+        (10, 64, True, None),
+        (10, 32, False, None),
+        (1, 64, False, 32),  # too short for anything at 64
+    ],
+)
+def test_images_are_made_smaller_rather_than_shown_a_few_times(
+    minutes: float, side: int, given: bool, expected: int | None
+) -> None:
+    found = plan_or_side(lambda: planned(minutes), side, given=given)
+    assert (found if isinstance(found, int) else None) == expected
+    assert plan_or_side(lambda: plan(SPEC, PACE, now=0, deadline=None), 64, given=False)
+
+
+def test_a_budget_too_short_for_small_images_is_an_error() -> None:
+    with pytest.raises(SpecError, match="is too short"):
+        plan_or_side(lambda: planned(1), 32, given=False)
+    with pytest.raises(SpecError, match="is too short"):
+        plan_or_side(lambda: planned(1), 64, given=True)
 
 
 def test_without_a_deadline_the_specification_holds() -> None:

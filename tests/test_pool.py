@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ensemble.pool import Pool, Skipped, load_pool, pool_from_run, refit_votes
 from trainables.errors import PoolError, RunError
+from trainables.files import write_array
 from trainables.metrics import accuracy, nll
-from trainables.records import RunFolder, TrialRecord, write_array, write_record
+from trainables.records import RunFolder, TrialRecord, write_record
 
 Array = np.ndarray[Any, Any]
 

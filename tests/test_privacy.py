@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sockets import commands, guarded, refused
 from trainables.privacy import OFF, report_nothing
 
 ROOT = Path(__file__).parent.parent
@@ -29,3 +30,27 @@ def test_the_hub_understands() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize(
+    ("call", "allowed"),
+    [
+        ("create_connection(('192.0.2.1', 9), 1)", False),
+        ("getaddrinfo('telemetry.example', 443)", False),
+        ("create_connection(('127.0.0.1', 9), 1)", True),
+        ("getaddrinfo('localhost', 443)", True),
+    ],
+)
+def test_the_guard_of_sockets_sees_who_leaves_this_machine(
+    call: str, allowed: bool, tmp_path: Path
+) -> None:
+    """It watches the whole chain in faults/test_chain.py."""
+    code = f"import socket; socket.{call}"
+    environment = guarded(tmp_path / "notes")
+    assert not environment.keys() & OFF.keys()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert ("PermissionError" in done.stderr) != allowed
+    assert len(refused(tmp_path / "notes")) == (not allowed)
+    assert [code in command for command in commands(tmp_path / "notes")] == [True]

@@ -31,7 +31,7 @@ def measurement(
 
 def run(recipe: Recipe = TINY, **changes: Any) -> tuple[Measurement, ...]:
     options: dict[str, Any] = {
-        "classes": 3, "image_size": 8, "device": "cpu", "threads": 1, "budget_seconds": 2.0,
+        "classes": 3, "image_size": 8, "device": "cpu", "threads": 1, "budget_seconds": 30.0,
         **changes,
     }  # fmt: skip
     return measure(recipe, **options)

@@ -25,8 +25,8 @@ def snapshot(state: RunState) -> dict[str, Any]:
     return {
         "run": state.run,
         "trials": {
-            name: (state.status(t), t.kind, t.step, t.epoch, t.last, t.best_val_nll,
-                   t.best_val_accuracy, t.scores, t.decisions, t.retries, t.reason, t.attempt)
+            name: (state.status(t), t.kind, t.step, t.epoch, t.last, t.scores, t.decisions,
+                   t.retries, t.reason, t.attempt)
             for name, t in state.trials.items()
         },
         "counts": state.rung_counts(),
@@ -101,7 +101,7 @@ def test_of_two_reports_of_a_step_the_first_counts() -> None:
         [started("t0000", 1), epoch("t0000", 2, 1, 0.9, rung=3), epoch("t0000", 3, 1, 0.1, rung=3)]
     )
     trial = state.trials["t0000"]
-    assert (trial.last.val_nll, trial.scores[3].val_nll, trial.best_val_nll) == (0.9, 0.9, 0.9)
+    assert (trial.last.val_nll, trial.scores[3].val_nll) == (0.9, 0.9)
     assert state.rung_counts()[3].arrived == 1
 
 

@@ -58,8 +58,14 @@ def test_ends_are_allowed_and_what_lies_beyond_is_named(name: str) -> None:
         ({"widht": 3}, "^here: unknown key 'widht'; did you mean 'width'"),
         ({"width": 0}, r"^here: width must lie in \[1, 4096\], got 0"),
         ({"optimizer": "adam"}, "^here: optimizer: 'adam' is not a choice; did you mean 'adamw'"),
-        ({"model": "resnet50"}, "^here: model must be 'convnet', 'timm:NAME' or .* got 'resnet50'"),
-        ({"model": "timm:"}, "^here: model must be 'convnet', 'timm:NAME' or .* got 'timm:'"),
+        (
+            {"model": "resnet50"},
+            "^here: model must be 'convnet', 'wrn-DEPTH-K', 'timm:NAME' or .* got 'resnet50'",
+        ),
+        (
+            {"model": "timm:"},
+            "^here: model must be 'convnet', 'wrn-DEPTH-K', 'timm:NAME' or .* got 'timm:'",
+        ),
         ({"model": "my net:build"}, "^here: model must be .* got 'my net:build'"),
         ({"augment": "randaug"}, "^here: augment: .* did you mean 'randaugment'"),
         ({"epochs": 2.5}, "^here: epochs: expected a whole number, got 2.5"),

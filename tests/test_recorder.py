@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ from search.handover import Storage
 from search.history import History
 from search.journal import read_events
 from search.reasons import one_line, reason_of
-from search.session import trial_shares, usable_cores
+from search.session import trial_shares, trials_at_a_time, usable_cores
 from search.timing import TimeLeft
 from tests.faults.test_resume import outcome
 from tests.simulated_tune import Sweep, without_ray
-from trainables import records
+from trainables import files
 from trainables.errors import RunError
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
@@ -35,7 +37,7 @@ def test_a_full_disk_is_one_error_and_a_resumed_sweep_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole")
-    real, count, last = records.write_bytes_atomically, 0, 0
+    real, count, last = files.write_bytes_atomically, 0, 0
 
     def full(path: Path, data: bytes) -> None:
         nonlocal count
@@ -46,7 +48,7 @@ def test_a_full_disk_is_one_error_and_a_resumed_sweep_loses_nothing(
         real(path, data)
 
     for last in range(1, 30, 4):
-        for module in ("trainables.records", "search.handover"):
+        for module in ("trainables.files", "search.handover"):
             monkeypatch.setattr(f"{module}.write_bytes_atomically", full)
         root, count = tmp_path / str(last), 0
         sweep = Sweep(RunFolder(root))
@@ -214,6 +216,24 @@ def test_cores_and_gpus_are_shared_among_trials(
     assert trial_shares(6, gpu) == (6, {"CPU": 2.0, "GPU": 0.333})
     there |= {"CPU": 1.0, "GPU": 0.0}
     assert trial_shares(None, cpu) == (1, {"CPU": 1.0})
+
+
+def test_a_plan_counts_the_clusters_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = []
+
+    @contextmanager
+    def joining(*, address: str | None) -> Iterator[None]:
+        joined.append(address)
+        yield
+
+    monkeypatch.setattr(session, "ray_session", joining)
+    monkeypatch.setattr(session, "usable_cores", lambda: 8)
+    monkeypatch.setattr("search.session.ray.cluster_resources", lambda: {"CPU": 64.0})
+    assert trials_at_a_time(None, Numerics(threads=3)) == 2
+    assert trials_at_a_time(5, Numerics(threads=3), address="auto") == 5
+    assert not joined
+    assert trials_at_a_time(None, Numerics(threads=3), address="auto") == 21
+    assert joined == ["auto"]
 
 
 def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

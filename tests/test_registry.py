@@ -26,7 +26,8 @@ from search.registry import Release, default_name, register_student
 from search.tracking import sync
 from tests.synthetic_sweep import SPEC, synthetic_chain, synthetic_sweep
 from trainables.errors import RunError
-from trainables.records import RunFolder, file_sha256
+from trainables.files import file_sha256
+from trainables.records import RunFolder
 
 SIZE, NAMES = 8, ("zero", "one", "two")
 
@@ -62,7 +63,7 @@ def release(folder: RunFolder, seed: int, **values: Any) -> Release:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A folder of runs with one run in its journal and in MLflow."""
     runs = tmp_path_factory.mktemp("registry") / "runs"
     folder = RunFolder(runs / "digits-1")
@@ -70,6 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Journal(folder.journal) as journal:
         for event in [*events, *synthetic_chain(start=events[-1]["time"])]:
             journal.append(event)
+    shutil.copy(empty_store, runs / "mlflow.db")
     sync(folder, f"sqlite:///{runs / 'mlflow.db'}")
     return runs
 

@@ -1,5 +1,6 @@
 """The report: whatever the run's state, whatever the names, and always the same bytes."""
 
+import io
 import json
 import shutil
 import warnings
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typst
+from PIL import Image
 
 from analysis.facts import RunFacts, load_facts
 from analysis.fonts import lettering
@@ -17,9 +19,11 @@ from analysis.plan_sections import forecast_section, seeds_note
 from analysis.report import TEMPLATE, build_report, report_content, with_images
 from analysis.summary import key_figures, summary
 from pipeline import Outcome
+from search.housekeeping import clean
 from search.spec import load_spec
 from tests.synthetic import SMALL, Shape, write_run
 from trainables.errors import RunError
+from trainables.originals import Originals
 from trainables.records import RunFolder
 
 HOSTILE = (
@@ -213,9 +217,11 @@ def test_other_images_are_refused_and_said(facts: RunFacts, whole: RunFolder) ->
 
 @pytest.mark.slow
 def test_images_give_the_data_card_and_explanations(finished_run: Outcome, tmp_path: Path) -> None:
+    """Also where `quorum clean` has removed what it may."""
     shutil.copytree(finished_run.folder.root, tmp_path / "run", symlinks=True)
     folder = RunFolder(tmp_path / "run")
-    build_report(folder)
+    clean(folder, everything=True)
+    assert build_report(folder).is_file()
     drawn = {path.stem for path in folder.figures.iterdir()}
     assert {"contact_sheet", "class_sizes", "training_curves", "student_classes"} <= drawn
     facts = with_images(load_facts(folder), folder, None)
@@ -247,6 +253,78 @@ def test_tiny_and_wide_runs_are_reported(tmp_path: Path, shape: Shape) -> None:
     if shape.trials == 1:
         assert "Which values mattered is not estimated" in words(content(facts))
         assert not (folder.figures / "importance.png").exists()
+
+
+# ------------------------------------------------------------------ how pages are filled
+
+
+@pytest.mark.parametrize(
+    ("kinds", "pages", "filled"),
+    [
+        (["8.5", "8.5"], 1, 0.8),  # both fit
+        (["10", "10"], 1, 0.95),  # the second is set a little smaller
+        (["13", "13"], 2, 0.6),  # which would be too small
+        (["13", "13", "text"], 2, 0.75),  # so the text comes first
+        (["13", "table", "13", "3"], 2, 0.85),  # or a figure that fits
+        (["40"], 2, 0.05),  # taller than a page: as small as it must be, on its own
+    ],
+)
+def test_figures_leave_no_gaps(kinds: list[str], pages: int, filled: float, tmp_path: Path) -> None:
+    """Figures by their height in cm; `filled` is how far down the first page is used, at least."""
+    found = _used(_document(kinds, tmp_path), tmp_path)
+    assert len(found) == pages
+    assert filled <= found[0] < filled + 0.2
+
+
+def _document(kinds: list[str], root: Path) -> dict[str, Any]:
+    blocks: list[dict[str, Any]] = []
+    for kind in kinds:
+        if kind == "text":
+            blocks.append({"kind": "text", "text": "word " * 150})
+        elif kind == "table":
+            blocks.append({"kind": "table", "header": ["a", "b"], "rows": [["1", "2"]] * 4,
+                           "align": ["l", "r"], "caption": "a table"})  # fmt: skip
+        else:
+            Image.new("L", (168, round(10 * float(kind))), 128).save(root / f"{kind}.png")
+            blocks.append({"kind": "figure", "path": f"/{kind}.png", "caption": "a figure"})
+    return {"title": "t", "description": "", "date": "", "fonts": [], "summary": ["Ship it."],
+            "figures": [], "sections": [{"title": "A section", "blocks": blocks}]}  # fmt: skip
+
+
+def _used(document: dict[str, Any], root: Path) -> list[float]:
+    """How far down every page there is ink, as a share of the height of its text."""
+    compiler = typst.Compiler(
+        input=TEMPLATE.read_bytes(),
+        root=str(root),
+        font_paths=typst.Fonts(include_system_fonts=False),
+        sys_inputs={"data": json.dumps(document)},
+    )
+    drawn = compiler.compile(format="png", ppi=30)
+    shares = []
+    for png in drawn if isinstance(drawn, list) else [drawn]:
+        assert png is not None
+        page = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+        top, bottom = (round(cm / 29.7 * len(page)) for cm in (2.0, 27.6))
+        inked = np.flatnonzero((page[top:bottom] < 200).any(axis=1))
+        shares.append((inked.max() + 1) / (bottom - top) if len(inked) else 0.0)
+    return shares
+
+
+def test_views_that_are_averaged_are_told(facts: RunFacts) -> None:
+    assert "average the logits" not in words(content(facts))
+    trials = tuple(replace(t, recipe={**t.recipe, "tta": "mirror"}) for t in facts.trials)
+    told = words(content(replace(facts, trials=trials)))
+    assert (
+        "All trials average the logits of several views when they predict (the image and its "
+        "mirror image), and their latencies and images/s are those of all views together; the "
+        "student looks once." in told
+    )
+
+
+def test_the_data_card_tells_what_the_images_were(facts: RunFacts) -> None:
+    originals = Originals.of({(640, 480, "RGB"): 3, (96, 64, "L"): 1})
+    told = words(content(replace(facts, data=replace(facts.data, originals=originals))))
+    assert "from 96×64 to 640×480 pixels, median 640×480, 2 different sizes; 3 RGB, 1 grey" in told
 
 
 def test_fp32_is_compared_with_its_teacher_too(facts: RunFacts) -> None:

@@ -1,25 +1,28 @@
 """A run that is open for work: what was asked for, what was planned, what is resumed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from search import planning
 from search.journal import read_events
+from search.plan import Pace
+from search.preview import preview
 from search.run import Run
 from search.spec import load_spec, spec_of_run
 from tests.tiny import tiny_spec
+from trainables.datasets import DatasetSpec
 from trainables.errors import RunError, SpecError
 from trainables.records import RunFolder
+from trainables.seeds import numpy_generator
+from trainables.splits import SplitSpec
 
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rehearsals of a step or two."""
-    monkeypatch.setattr(planning, "MOST_SECONDS", 0.01)
-    monkeypatch.setattr(planning, "USUAL_SECONDS", 0.01)
+pytestmark = pytest.mark.usefixtures("unmirrored")
 
 
 def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path, hasty: None) -> None:
@@ -61,6 +64,46 @@ def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path, hasty: None
     with pytest.raises(SpecError, match=r"the time left, .* s, is too short"):
         Run(tmp_path / "run", tiny_spec(), time_budget=10).__enter__()
     assert not (tmp_path / "run").exists()
+
+
+def test_images_are_made_smaller_where_there_is_little_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 48 pixels there is time for few epochs; a size that is asked for is kept."""
+    folder_of_noise(tmp_path / "data", side=48)
+    monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        planning, "measure_pace", lambda spec, images, **_: pace_at(images.image_size)
+    )
+    asked = tiny_spec().with_values(
+        dataset=DatasetSpec(name="images", path=str(tmp_path / "data")), splits=SplitSpec()
+    )
+    with Run(tmp_path / "run", asked, time_budget=1200) as run:
+        assert run.images.image_size == run.spec.dataset.image_size == 32
+        split_id = run.splits.split_id
+    assert preview(asked, time_budget=1200).image_size == 32
+    with Run(tmp_path / "run", asked, resume=True, time_budget=1200) as run:
+        assert run.splits.split_id == split_id
+    given = asked.with_values(dataset=replace(asked.dataset, image_size=48))
+    with Run(tmp_path / "given", given, time_budget=1200) as run:
+        assert run.images.image_size == 48
+
+
+def pace_at(side: int) -> Pace:
+    epoch = 80 * (side / 48) ** 2
+    return Pace(
+        workers=2, epoch_seconds=epoch, student_seconds=epoch / 2, teacher_seconds=epoch / 9,
+        predict_seconds=epoch / 9, holdout_share=0.1, test_share=0.1,
+    )  # fmt: skip
+
+
+def folder_of_noise(root: Path, *, side: int) -> None:
+    rng = numpy_generator(0, "folder")
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for index in range(90):
+            pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.bmp")
 
 
 def test_pictures_may_be_hidden_when_a_run_is_resumed(tmp_path: Path, hasty: None) -> None:

@@ -15,8 +15,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.history import History
-from search.sampler import FixedTrials, OptunaSampler, Suggestion
+from search.sampler import OptunaSampler
 from search.space import Space
+from search.suggestions import FixedTrials, Suggestion
 from trainables.recipe import Recipe
 from trainables.seeds import derive_seed
 

@@ -165,7 +165,7 @@ def test_membership() -> None:
         ("block: {type: categorical, low: 1, high: 2}", "has `choices` and no range"),
         ("block: {type: categorical, choices: [plane]}", "did you mean 'plain'"),
         ("block: {type: categorical, choices: [plain, plain]}", "choices must differ"),
-        ("model: {type: categorical, choices: [resnet50]}", "model must be 'convnet', 'timm:"),
+        ("model: {type: categorical, choices: [resnet50]}", "model must be 'convnet', 'wrn-D"),
         ("width: {type: int, low: 1, high: 8, when: {optimiser: sgd}}", "did you mean 'optimizer'"),
         ("width: {type: int, low: 1, high: 8, when: {optimizer: sdg}}", "did you mean 'sgd'"),
         ("width: {type: int, low: 1, high: 8, when: {width: 2}}", "must stand before 'width'"),

@@ -2,8 +2,9 @@
 
 import itertools
 import json
-import time
+import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import optuna
 import pytest
 
+from search.baseline import Seeds
 from search.journal import Journal, read_events
-from search.relay import Seeds
 from search.session import ray_session
 from search.sweep import run_seeds
+from search.timing import TimeLeft
 from tests.drive_sweep import spec_of, sweep
 from tests.fake_training import DIES_ONCE, DIVERGES, NOT_A_NUMBER, RAISES, RAISES_ONCE
 from tests.simulated_tune import IMAGES, TRAINER
@@ -171,7 +173,12 @@ def test_a_finished_sweep_starts_nothing_and_a_longer_one_goes_on(swept: Any) ->
     assert {event["trial"] for event in new if "trial" in event} == {"t0020", "t0021"}
 
 
-def test_no_fault_of_a_trial_stops_the_sweep(ray: None, tmp_path: Path) -> None:
+def broken(event: dict[str, Any]) -> None:
+    """An observer."""
+    raise OSError(f"no server for {event['event']}")
+
+
+def test_no_fault_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path: Path) -> None:
     faults = [DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER, 16]
     spec = spec_of(
         trials=8,
@@ -182,7 +189,9 @@ def test_no_fault_of_a_trial_stops_the_sweep(ray: None, tmp_path: Path) -> None:
         space={"width": {"type": "categorical", "choices": faults}},
     )
     folder = RunFolder(tmp_path / "faulty")
-    outcome = sweep(folder.root, spec)
+    outcome = sweep(folder.root, spec, on_event=broken)
+    noted = [e for e in read_events(folder.journal) if e["event"] == "observer_failed"]
+    assert [event["reason"] for event in noted] == ["OSError: no server for trial_started"]
     records = {r.trial: r for r in folder.records()}
     widths = {s.trial: s.recipe.width for s in folder.starts()}
     assert set(widths.values()) == set(faults)
@@ -213,56 +222,52 @@ def test_no_fault_of_a_trial_stops_the_sweep(ray: None, tmp_path: Path) -> None:
     assert {widths[name] for name in retries} == {RAISES_ONCE, RAISES, DIES_ONCE}
 
 
-def test_at_the_deadline_trials_stop_and_can_be_gone_on_with(ray: None, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "late")
-    spec = spec_of(trials=1000, concurrent=2, milliseconds=300)
-    outcome = sweep(folder.root, spec, deadline=time.time() + 12)
+class Clock:
+    """Stands at 0 until two trials have reported, then at 2."""
+
+    def __init__(self) -> None:
+        self.trials: set[str] = set()
+
+    def observe(self, event: dict[str, Any]) -> None:
+        if event["event"] == "epoch":
+            self.trials.add(event["trial"])
+
+    def __call__(self) -> float:
+        return 0.0 if len(self.trials) < 2 else 2.0
+
+
+def test_at_the_deadline_trials_stop_and_can_be_gone_on_with(
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From checkpoints that lie elsewhere, as on a cluster."""
+    folder, elsewhere = RunFolder(tmp_path / "late"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "of another run").touch()
+    with Journal(folder.journal) as journal:
+        journal.append({"event": "run_started"})
+    spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
+    run = partial(sweep, folder.root, spec, storage=f"file://{elsewhere}")
+    clock = Clock()
+    monkeypatch.setattr("search.sweep.TimeLeft", partial(TimeLeft, clock=clock))
+    outcome = run(deadline=1.0, on_event=clock.observe)
     assert outcome.reason == "time_budget"
-    assert outcome.seconds < 30
     assert read_events(folder.journal)[-1]["reason"] == "time_budget"
     assert [record.trial for record in folder.records()] == sorted(
         event["trial"] for event in events_of(folder, "trial_ended")
     )
     started = {event["trial"] for event in events_of(folder, "trial_started")}
-    assert outcome.unfinished == len(started) - len(list(folder.records()))
-    late = sweep(folder.root, spec, deadline=time.time() - 1)
+    assert outcome.unfinished == len(started) - len(list(folder.records())) > 0
+    late = run(deadline=1.0)
     assert (late.reason, late.unfinished) == ("time_budget", outcome.unfinished)
     assert {event["trial"] for event in events_of(folder, "trial_started")} == started
-    finished = sweep(folder.root, spec, trials=len(started))
-    assert (finished.reason, finished.unfinished) == ("finished", 0)
+    finished = run(trials=len(started))
+    assert (finished.reason, finished.failed, finished.unfinished) == ("finished", 0, 0)
     epochs = [(event["trial"], event["step"]) for event in events_of(folder, "epoch")]
     assert len(set(epochs)) == len(epochs)
-
-
-def test_seeds_begin_where_the_search_has_no_time_for_another_trial(
-    ray: None, tmp_path: Path
-) -> None:
-    folder = RunFolder(tmp_path / "followed")
-    spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
-    seeds = Seeds(
-        recipe=Recipe(**{**spec.recipe, "epochs": 9}), count=3, deadline=time.time() + 100
-    )
-    outcome = sweep(
-        folder.root, spec, deadline=time.time() + 8, latest=time.time() + 100,
-        following=lambda: seeds,
-    )  # fmt: skip
-    assert (outcome.kind, outcome.reason, outcome.unfinished) == ("search", "time_budget", 0)
-    records = {record.trial: record for record in folder.records() if record.kind == "seed"}
-    assert sorted(records) == ["s00", "s01", "s02"]
-    assert {record.status for record in records.values()} == {"completed"}
-    again = seeds_of(folder, count=3)
-    assert (again.reason, again.completed) == ("finished", 3)
-
-
-def test_an_observer_that_fails_stops_nothing(ray: None, tmp_path: Path) -> None:
-    def broken(event: dict[str, Any]) -> None:
-        raise OSError(f"no server for {event['event']}")
-
-    folder = RunFolder(tmp_path / "observed")
-    outcome = sweep(folder.root, spec_of(trials=2), on_event=broken)
-    assert (outcome.reason, outcome.completed + outcome.pruned) == ("finished", 2)
-    noted = [e for e in read_events(folder.journal) if e["event"] == "observer_failed"]
-    assert [event["reason"] for event in noted] == ["OSError: no server for trial_started"]
+    assert len(list(folder.root.glob("trials/*/val.npy"))) == len(started)
+    assert not folder.checkpoints.exists()
+    assert (elsewhere / "of another run").exists()
+    assert [path for path in elsewhere.rglob("*") if path.name.startswith("checkpoint_")] == []
 
 
 def test_a_journal_that_cannot_be_written_ends_the_sweep_with_one_error(
@@ -284,34 +289,16 @@ def test_a_journal_that_cannot_be_written_ends_the_sweep_with_one_error(
     assert len(events_of(folder, "trial_ended")) == 3
 
 
-def test_checkpoints_may_lie_anywhere(ray: None, tmp_path: Path) -> None:
-    folder, elsewhere = RunFolder(tmp_path / "run"), tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "of another run").touch()
-    with Journal(folder.journal) as journal:
-        journal.append({"event": "run_started"})
-    storage = f"file://{elsewhere}"
-    late = sweep(folder.root, spec_of(trials=2, milliseconds=700), storage=storage,
-                 deadline=time.time() + 8)  # fmt: skip
-    assert late.reason == "time_budget"
-    outcome = sweep(folder.root, spec_of(trials=2), storage=storage)
-    assert (outcome.reason, outcome.failed, outcome.unfinished) == ("finished", 0, 0)
-    assert len(list(folder.root.glob("trials/*/val.npy"))) == 2
-    assert not folder.checkpoints.exists()
-    assert (elsewhere / "of another run").exists()
-    assert [path for path in elsewhere.rglob("*") if path.name.startswith("checkpoint_")] == []
-
-
-def test_a_run_of_another_split_is_refused(ray: None, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "split")
-    sweep(folder.root, spec_of(trials=1))
+def test_a_run_of_another_split_is_refused(swept: Any, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(swept[0].root, tmp_path / "split"))
     start = folder.trial("t0000") / "start.json"
     (folder.trial("t0000") / "record.json").unlink()
-    lines = [line for line in folder.journal.read_text().splitlines() if "ended" not in line]
-    folder.journal.write_text("\n".join(lines) + "\n")
+    lines = folder.journal.read_text().splitlines()
+    kept = [line for line in lines if not ("trial_ended" in line and "t0000" in line)]
+    folder.journal.write_text("\n".join(kept) + "\n")
     start.write_text(json.dumps({**json.loads(start.read_text()), "split_id": "another"}))
     with pytest.raises(RunError, match="t0000 was started with split another, the data now give"):
-        sweep(folder.root, spec_of(trials=1))
+        sweep(folder.root, spec_of(trials=20, concurrent=2))
 
 
 def test_records_can_be_read_back(swept: Any) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from analysis import formats, tables, wording
 from analysis.facts import RunFacts, load_facts
 from tests.synthetic import SMALL, write_run
+from trainables.originals import Originals
 
 finite = st.floats(-1e12, 1e12)
 
@@ -61,6 +62,15 @@ def shown(table: Table, width: int) -> list[str]:
         (formats.plural(1200, "image"), "1,200 images"),
         (formats.value_text([1, 2.5, None]), "1, 2.5, –"),
         (formats.value_text(False), "no"),
+        (formats.round_text("50.0 kB"), "50 kB"),
+        (formats.round_text("5.05 MB"), "5.05 MB"),
+        (formats.round_text("5m00s"), "5m"),
+        (formats.round_text("100s"), "100s"),
+        (wording.originals_text(Originals.of({(32, 32, "RGB"): 9})), "32×32 pixels, RGB"),
+        (
+            wording.originals_text(Originals.of({(8, 9, "L"): 2, (8, 9, "XY"): 1000})),
+            "8×9 pixels; 1,000 XY, 2 grey",
+        ),
         (formats.minus("gains -0.01 on 2026-11-22, top-5"), "gains −0.01 on 2026-11-22, top-5"),
     ],
 )
@@ -83,6 +93,15 @@ def test_shorten_keeps_both_ends_within_the_width(text: str, width: int) -> None
     assert len(short) <= width
     assert short == formats.shorten(short, width)
     assert short == line or (short[0] == line[0] and short[-1] == line[-1] and "…" in short)
+
+
+@given(st.integers(2, 300), st.integers(12, 28))
+def test_long_names_that_differ_in_their_middle_stay_apart(count: int, width: int) -> None:
+    names = [f"a rather long name, number {i:03d} of many classes" for i in range(count)]
+    found = formats.shorten_all([*names, "cat", "", ""], width)
+    assert len(set(found[:-2])) == count + 1
+    assert max(map(len, found)) <= width
+    assert found[-3:] == ["cat", "", ""]
 
 
 @given(finite, finite, st.sampled_from(["accuracy", "balanced_accuracy", "nll", "brier"]))

@@ -52,7 +52,7 @@ def test_a_trial_goes_on_if_its_next_rung_ends_in_time() -> None:
         left = TimeLeft(latest=needed + spare, clock=lambda: 0.0)
         assert left.goes_on(RUNGS, trial(2.0), 3) is goes_on
     assert TimeLeft(latest=-1.0, clock=lambda: 0.0).goes_on(RUNGS, trial(2.0), 27)
-    assert TimeLeft(cut=0.0, clock=lambda: 0.0).over
+    assert TimeLeft(latest=0.0, clock=lambda: 0.0).over
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import search.tracking
+from search.changes import DIGEST, SWEEP, RunChange
 from search.journal import Journal, read_events
 from search.mlflow_store import Store, without_password
 from search.mlflow_values import Point
-from search.projection import DIGEST, SWEEP, Projection, RunChange
+from search.projection import Projection
 from search.tracking import MlflowMirror, sync, tracking_uri
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
 from trainables.errors import RunError
@@ -304,7 +305,7 @@ def test_a_dead_store_costs_the_sweep_nothing(
 
 
 def test_a_slow_store_never_blocks(folder: RunFolder, store: type[FakeStore]) -> None:
-    store.delay = 0.1
+    store.delay = 0.03
     mirror = MlflowMirror(folder, flush_seconds=0.001)
     journalled(folder, EVENTS)
     begun = time.monotonic()
@@ -389,19 +390,9 @@ def test_importing_the_mirror_does_not_import_mlflow() -> None:
 # MLflow itself.
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated store; making one takes MLflow three seconds."""
-    from search.mlflow_store import load_mlflow
-
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    load_mlflow().MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def database(folder: RunFolder, empty_database: Path) -> Path:
-    return Path(shutil.copy(empty_database, folder.root.parent / "mlflow.db"))
+def database(folder: RunFolder, empty_store: Path) -> Path:
+    return Path(shutil.copy(empty_store, folder.root.parent / "mlflow.db"))
 
 
 def rows(database: Path) -> dict[str, int]:

@@ -27,6 +27,7 @@ from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart, write_start
 from trainables.seeds import numpy_generator
 from trainables.splits import Splits, SplitSpec, make_splits
+from trainables.stages import Stage
 from trainables.training import EpochReport, Training, load_trained, predict_log_probs, save_weights
 
 SIZE, CLASSES = 8, 3
@@ -35,6 +36,13 @@ EVERYTHING: dict[str, Any] = {
     "width": 3, "depth": 3, "attention": "se", "dropout": 0.3, "epochs": 4, "batch_size": 16,
     "flip": True, "translate": 1, "cutout": 2, "mixup_alpha": 0.4, "cutmix_alpha": 1.0,
     "label_smoothing": 0.1, "cooldown_fraction": 0.5,
+}  # fmt: skip
+STAGES = (
+    Stage(epochs=1, train="head", values={"augment": "none"}),
+    Stage(lr_scale=0.1, layer_decay=0.7, values={"mixup_alpha": 0.0}),
+)
+AUXILIARY: dict[str, Any] = {
+    "rotation_weight": 0.5, "superclass_weight": 0.5, "superclasses": (("a",),),
 }  # fmt: skip
 DISTILLATION = Distillation(alpha=0.7, tau=3.0)
 
@@ -97,12 +105,13 @@ def without_clock(report: EpochReport) -> tuple[Any, ...]:
     "changes",
     [
         {},
-        {"optimizer": "adamw"},
-        {"optimizer": "muon"},
+        {"optimizer": "adamw", "lookahead": 3, "bias_lr_scale": 4.0},
+        {"optimizer": "muon", "alternating_flip": True, "tta": "mirror"},
         {"ema_decay": 0.0, "momentum": 0.0, "block": "plain", "batch_size": 100},
+        {"stages": STAGES, "optimizer": "adamw", **AUXILIARY},
         pytest.param({"model": "timm:test_resnet", "optimizer": "adamw"}, marks=pytest.mark.slow),
     ],
-    ids=["sgd", "adamw", "muon", "no-average", "timm"],
+    ids=["sgd", "adamw", "muon", "no-average", "stages", "timm"],
 )
 def test_resumed_at_any_step_equals_uninterrupted(changes: dict[str, Any], tmp_path: Path) -> None:
     recipe = Recipe(**{**EVERYTHING, **changes})
@@ -136,7 +145,7 @@ def test_resume_keeps_the_optimizers_memory_format(tmp_path: Path) -> None:
     strides = [
         {
             (index, key): row_order(value)
-            for index, state in t._optimizer.state_dict()["state"].items()
+            for index, state in t._learner.optimizer.state_dict()["state"].items()
             for key, value in state.items()
         }
         for t in (training, resumed)
@@ -175,6 +184,36 @@ def test_the_trunk_goes_on_as_if_there_had_been_no_branch() -> None:
     kept = {name: value.clone() for name, value in trunk.items()}
     assert next(reports).epoch == 2
     assert all(torch.equal(kept[name], trunk[name]) for name in kept)
+
+
+def mirrored(training: Training) -> Iterator[tuple[int, Tensor]]:
+    """The schedule's epoch and which training images it showed mirrored, of every epoch."""
+    originals = torch.from_numpy(IMAGES.images[SPLITS.train]).permute(0, 3, 1, 2) / 255
+    seen: list[Tensor] = []
+    training._model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for report in training.reports():
+        shown = torch.cat(seen)
+        as_is, turned = (
+            (shown[:, None] == images).all(dim=(2, 3, 4)).any(dim=0)
+            for images in (originals, originals.flip(3))
+        )
+        assert torch.equal(as_is, ~turned), "every image once"
+        yield report.epoch, turned
+        seen.clear()
+
+
+def test_flips_alternate_from_epoch_to_epoch_whatever_was_branched_off() -> None:
+    recipe = Recipe(width=3, epochs=4, batch_size=22, translate=0, alternating_flip=True)
+    drawn = []
+    for seed in (5, 5, 6):
+        epochs = list(mirrored(start(recipe, seed=seed)))
+        assert len(epochs) == 6
+        first = [turned ^ (epoch % 2 == 0) for epoch, turned in epochs]
+        assert all(torch.equal(turned, first[0]) for turned in first)
+        drawn.append(first[0])
+    assert 0 < drawn[0].sum() < 44
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_training_leaves_the_global_generator_alone() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.sampler import Suggestion
+from search.suggestions import Suggestion
 from tests.fake_training import DIVERGES, RAISES
 from tests.simulated_tune import SPLITS, config_of, start_of, without_ray
 from trainables import trial as module
 from trainables.errors import DataError, RunError
+from trainables.files import file_sha256, read_json
 from trainables.recipe import Recipe
-from trainables.records import file_sha256, read_json
 from trainables.splits import SplitSpec, make_splits
 from trainables.trial import ABOUT, HANDED_OVER, QuorumTrial
 

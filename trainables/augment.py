@@ -33,6 +33,9 @@ class Batch:
     """int64 [B]"""
     share: Tensor
     """float32 [B] in [0, 1]; 1 where an image is not mixed."""
+    turns: Tensor | None = None
+    """int64 [B]; quarter turns by which an image is to be shown once more, −1 for none. None
+    where nothing is asked about turns."""
 
 
 def augment(
@@ -66,6 +69,17 @@ def augment(
         low, high = draw_rectangles(images, recipe.erase_probability, generator)
         images = paint(images, low, high, mean)
     return mix(images, labels, recipe, generator=generator)
+
+
+def views_of(recipe: Recipe) -> int:
+    """How many views of an image there are: 1, or 2 with its mirror image; 0 for countless."""
+    if recipe.augment == "none":
+        return 1
+    mixed = recipe.mix_probability and (recipe.mixup_alpha or recipe.cutmix_alpha)
+    drawn = recipe.translate or recipe.cutout or recipe.erase_probability or mixed
+    if recipe.augment != "standard" or drawn:
+        return 0
+    return 2 if recipe.flip else 1
 
 
 def check_cutout(side: int, image_size: int) -> None:

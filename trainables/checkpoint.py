@@ -20,7 +20,7 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from trainables.errors import RunError
-from trainables.records import dump_json, read_json
+from trainables.files import dump_json, read_json, sync_folder
 
 SCHEMA = 1
 TENSORS = "tensors.safetensors"
@@ -50,11 +50,11 @@ def save_checkpoint(
         temporary.chmod(0o755)
         _write(temporary / TENSORS, data)
         _write(temporary / STATE, dump_json(header).encode())
-        _sync(temporary)
+        sync_folder(temporary)
         _replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _sync(folder.parent)
+    sync_folder(folder.parent)
 
 
 def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -111,14 +111,6 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replace_folder(source: Path, target: Path) -> None:

@@ -25,10 +25,11 @@ import numpy as np
 
 from trainables.decoding import Decoding, Progress, decode
 from trainables.errors import DataError, RunError
+from trainables.files import dump_json, read_array, read_json, write_array, write_bytes_atomically
 from trainables.imageset import ImageSet, Source
-from trainables.records import dump_json, read_array, read_json, write_array, write_bytes_atomically
+from trainables.originals import Originals
 
-SCHEMA = 2
+SCHEMA = 3
 """Part of every key: to be raised when decoding or the layout of an entry changes."""
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError)
@@ -203,6 +204,7 @@ def _describe(folder: Path, images: ImageSet) -> None:
         "has_test": images.is_test is not None,
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
+        "originals": images.originals.to_mapping(),
     }
     write_bytes_atomically(folder / "about.json", dump_json(about).encode())
 
@@ -220,6 +222,7 @@ def _load(entry: Path) -> ImageSet:
             groups=None if about["groups"] is None else tuple(about["groups"]),
             fingerprint=about["fingerprint"],
             skipped=tuple(about["skipped"]),
+            resized_from=Originals.from_mapping(about["originals"]),
         )
     except (*_DAMAGED, RunError) as error:
         raise DataError(f"the decoded images in {entry} are damaged; delete it ({error})") from None

@@ -19,6 +19,7 @@ from trainables.decoding import Decoding, Progress
 from trainables.errors import DataError, SpecError
 from trainables.imagefolder import folder_source, holds_classes
 from trainables.imageset import Contents, ImageSet, Source
+from trainables.originals import Originals
 from trainables.own_data import own_images
 from trainables.parquet import holds_parquet, parquet_source
 from trainables.parsing import check_key
@@ -184,6 +185,7 @@ def _digits(size: int) -> ImageSet:
         images=np.repeat(images[..., None], 3, axis=3),
         labels=digits.target.astype(np.int64),
         class_names=tuple(str(name) for name in digits.target_names),
+        resized_from=Originals.of({(8, 8, "L"): len(grey)}),
     )
 
 
@@ -240,11 +242,12 @@ def _cifar10(root: Path, size: int) -> Contents:
         labels=np.array([*train.targets, *test.targets], np.int64),
         class_names=tuple(train.classes),
         is_test=np.arange(len(images)) >= len(train.data),
-        batches=(Decoded(images=_resized(chunk, size), broken={}) for chunk in chunks),
+        batches=(_resized(chunk, size) for chunk in chunks),
     )
 
 
-def _resized(images: np.ndarray, size: int) -> np.ndarray:
-    if size == CIFAR10_SIZE:
-        return images
-    return np.stack([resize_image(Image.fromarray(image), size) for image in images])
+def _resized(images: np.ndarray, size: int) -> Decoded:
+    original = (CIFAR10_SIZE, CIFAR10_SIZE, "RGB")
+    if size != CIFAR10_SIZE:
+        images = np.stack([resize_image(Image.fromarray(image), size) for image in images])
+    return Decoded(images=images, broken={}, originals=[original] * len(images))

@@ -3,6 +3,8 @@
 Axes: N images, S pixels a side.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from trainables.errors import DataError
 from trainables.imageset import Contents, ImageSet, Source
+from trainables.originals import Original, Originals
 
 Progress = Callable[[float, str], None]
 """Takes the share that is done, in [0, 1], and what is being done."""
@@ -48,6 +51,7 @@ def decode(
     total, size = len(chosen), how.image_size
     images = allocate((int(chosen.sum()), size, size, 3))
     broken: dict[int, str] = {}
+    originals: Counter[Original] = Counter()
     seen = filled = 0
     for batch in contents.batches:
         good = chosen[seen : seen + len(batch.images)].copy()
@@ -58,6 +62,8 @@ def decode(
         if not broken or how.skip_unreadable:
             images[filled : filled + good.sum()] = batch.images[good]
             filled += int(good.sum())
+            kept = itertools.compress(batch.originals, good)
+            originals.update(original for original in kept if original is not None)
         seen += len(batch.images)
         if progress is not None:
             progress(seen / total, f"{seen:,} of {total:,} images decoded")
@@ -66,7 +72,7 @@ def decode(
     if broken and (not how.skip_unreadable or not filled):
         raise DataError(_unreadable(list(broken.values()), total))
     chosen[list(broken)] = False
-    return _image_set(source.name, images[:filled], contents, chosen, how, broken)
+    return _image_set(source.name, images[:filled], contents, chosen, how, broken, originals)
 
 
 def _chosen(contents: Contents, leave_out: tuple[str, ...]) -> np.ndarray:
@@ -122,6 +128,7 @@ def _image_set(
     chosen: np.ndarray,
     how: Decoding,
     broken: Mapping[int, str],
+    originals: Mapping[Original, int],
 ) -> ImageSet:
     """The images that were decoded, with the classes that are left, numbered anew."""
     classes = [i for i, name in enumerate(contents.class_names) if name not in how.leave_out]
@@ -134,4 +141,5 @@ def _image_set(
         is_test=None if contents.is_test is None else contents.is_test[chosen],
         groups=None if groups is None else tuple(groups[i] for i in np.flatnonzero(chosen)),
         skipped=tuple(broken.values()),
+        resized_from=Originals.of(originals) if originals else None,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from trainables.errors import DataError
+from trainables.originals import Originals
 from trainables.pixels import Decoded
 
 CHUNK_BYTES = 1 << 24
@@ -47,6 +48,8 @@ class ImageSet:
     """Identifies the content; computed if it is not given."""
     skipped: tuple[str, ...] = ()
     """Files (or rows) that cannot be read and were left out; no part of the content."""
+    resized_from: Originals | None = None
+    """What the images were before they became S × S, no part of the content; None: the same."""
 
     def __post_init__(self) -> None:
         """Check every field against the others."""
@@ -68,6 +71,11 @@ class ImageSet:
     def image_size(self) -> int:
         """Pixels a side, S."""
         return int(self.images.shape[1])
+
+    @property
+    def originals(self) -> Originals:
+        """What the images were before they became S × S."""
+        return self.resized_from or as_they_are(self.images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,6 +126,12 @@ def fingerprint_of(images: ImageSet) -> str:
     for start in range(0, len(images), rows):
         digest.update(np.ascontiguousarray(images.images[start : start + rows]).data)
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def as_they_are(images: UInt8[np.ndarray, "N H W 3"]) -> Originals:
+    """Of RGB images of one size that nobody has resized."""
+    count, height, width = images.shape[:3]
+    return Originals.of({(width, height, "RGB"): count})
 
 
 def evenly(items: Sequence[Item], count: int = SAMPLE) -> list[Item]:

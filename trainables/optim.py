@@ -14,14 +14,22 @@ on puts the trunk back as it was where the branch began.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.optim import (  # type: ignore[attr-defined]
+    Lookahead,
+    create_optimizer_v2,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from trainables.errors import SpecError
 from trainables.recipe import Recipe
+from trainables.stages import stage_at, starts
 
 MUON_STEPS = 4
 """Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
@@ -44,6 +52,8 @@ class EpochPlan:
     """The trunk is put back before this epoch."""
     keep: bool
     """The trunk is put aside before this epoch, because a later one restores it."""
+    stage: int = 0
+    """Index of the recipe's stage."""
 
 
 def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
@@ -70,6 +80,7 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
                     branch=None if epoch <= start else rung,
                     restore=bool(plans) and epoch == trunk + 1,
                     keep=epoch == start + 1 and rung != rungs[-1],
+                    stage=stage_at(recipe.stages, epoch),
                 )
             )
         trunk = start
@@ -85,18 +96,21 @@ def cooldown_epochs(rung: int, fraction: float) -> int:
 def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
     """The rate when `progress` ∈ [0, 1] of the epoch `plan` has passed.
 
-    The peak times the least of: 1, the warm-up's line, the line to zero at the branch's
-    end. A branch that begins within the warm-up is therefore a triangle.
+    The stage's peak times the least of: 1, the line of the warm-up with which each stage
+    begins, the line to zero at the branch's end. A branch that begins within a warm-up is
+    therefore a triangle.
     """
     passed = plan.epoch - 1 + progress
+    here = recipe.in_stage(plan.stage)
     factor = 1.0
-    if recipe.warmup_epochs > 0:
-        factor = min(factor, passed / recipe.warmup_epochs)
+    if here.warmup_epochs > 0:
+        factor = min(factor, (passed - starts(recipe.stages)[plan.stage]) / here.warmup_epochs)
     if plan.branch is not None:
         factor = min(
             factor, (plan.branch - passed) / cooldown_epochs(plan.branch, recipe.cooldown_fraction)
         )
-    return peak_learning_rate(recipe) * factor
+    scale = recipe.stages[plan.stage].lr_scale if recipe.stages else 1.0
+    return peak_learning_rate(recipe) * scale * factor
 
 
 def peak_learning_rate(recipe: Recipe) -> float:
@@ -106,12 +120,13 @@ def peak_learning_rate(recipe: Recipe) -> float:
     return recipe.adamw_lr if recipe.optimizer == "adamw" else recipe.muon_lr
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe, *, layer_decay: float = 1.0) -> Optimizer:
     """SGD with Nesterov momentum, AdamW or Muon, over the parameters that require gradients.
 
     Biases and one-dimensional parameters (batch normalization) are not decayed; Muon leaves
     them to NAdam. Muon (Jordan, 2024) is timm's, with convolutions as matrices [out, in·k²]
-    and steps scaled to AdamW's root mean square (arXiv 2502.16982).
+    and steps scaled to AdamW's root mean square (arXiv 2502.16982). Each layer has
+    `layer_decay` times the rate of the next one. Rates are set by `set_progress`.
     """
     name: str = recipe.optimizer
     if name == "sgd" and recipe.momentum == 0:
@@ -123,6 +138,44 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         lr=peak_learning_rate(recipe),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        param_group_fn=partial(_groups, recipe=recipe, layer_decay=layer_decay),
         **more,
     )
+    if recipe.lookahead:
+        optimizer = Lookahead(optimizer, k=recipe.lookahead)  # type: ignore[no-untyped-call]
     return optimizer
+
+
+def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
+    """Before a step: the learning rate, and how many steps of the schedule came before.
+
+    A branch counts from where it left the trunk, so that Lookahead looks back at the same
+    steps however often a training was put down.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+        if "lookahead_step" in group:
+            group["lookahead_step"] = steps
+
+
+def _groups(model: nn.Module, *, recipe: Recipe, layer_decay: float) -> list[dict[str, Any]]:
+    """The groups of timm, with and without decay; biases of norms apart where theirs differs."""
+    if layer_decay < 1:
+        # By the net's own layers: timm's nets, and ours, say which parameters are one layer.
+        net = getattr(model, "net", model)
+        groups: list[dict[str, Any]] = param_groups_layer_decay(
+            net, weight_decay=recipe.weight_decay, layer_decay=layer_decay
+        )
+    else:
+        groups = param_groups_weight_decay(model, recipe.weight_decay)
+    if recipe.bias_lr_scale == 1:
+        return groups
+    norms = (m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine)
+    biases = {id(norm.bias) for norm in norms}
+    apart = []
+    for group in groups:
+        chosen = [p for p in group["params"] if id(p) in biases]
+        group["params"] = [p for p in group["params"] if id(p) not in biases]
+        scale = group.get("lr_scale", 1.0) * recipe.bias_lr_scale
+        apart.append({**group, "params": chosen, "lr_scale": scale})
+    return [group for group in (*groups, *apart) if group["params"]]

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from trainables.errors import DataError, QuorumError
-from trainables.imageset import ImageSet
+from trainables.imageset import ImageSet, as_they_are
 from trainables.pixels import choose_image_size, resize_image
 from trainables.plugins import blame, load_object
 
@@ -73,6 +73,7 @@ def _image_set(name: str, returned: Any, image_size: int | None) -> ImageSet:
         class_names=_texts(class_names),
         is_test=None if is_test is None else np.asarray(is_test),
         groups=None if groups is None else _texts(groups),
+        resized_from=as_they_are(images),
     )
 
 

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from trainables.errors import DataError
+from trainables.originals import Original
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """The decoders that may run. Some of Pillow's others start programs (EPS runs Ghostscript)."""
@@ -37,6 +38,9 @@ class Decoded(NamedTuple):
     """Black where an image cannot be read."""
     broken: dict[int, str]
     """The positions in the batch of those that cannot be read, and what they are called."""
+    originals: Sequence[Original | None] = ()
+    """What each was before it became S × S: None of those that cannot be read; empty where
+    nobody knows."""
 
 
 _UNREADABLE = (
@@ -76,13 +80,7 @@ def read_image(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 
     Raises:
         DataError: it is missing, damaged, empty or not one of FORMATS.
     """
-    try:
-        with _opened(source) as image:
-            image.draft(None, (2 * size, 2 * size))  # does nothing for other formats
-            return resize_image(image, size)
-    except _UNREADABLE as error:
-        name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
-        raise DataError(f"{name} cannot be read as an image: {error}") from None
+    return _read(source, size)[0]
 
 
 def short_sides(images: Iterable[NamedImage]) -> list[int]:
@@ -120,8 +118,9 @@ def decode_batches(batches: Iterable[Sequence[NamedImage]], size: int) -> Iterat
             decoded = list(threads.map(lambda item: _read_or_none(item[1], size), batch))
             black = np.zeros((size, size, 3), np.uint8)
             yield Decoded(
-                images=np.stack([black if pixels is None else pixels for pixels in decoded]),
-                broken={i: batch[i][0] for i, pixels in enumerate(decoded) if pixels is None},
+                images=np.stack([black if found is None else found[0] for found in decoded]),
+                broken={i: batch[i][0] for i, found in enumerate(decoded) if found is None},
+                originals=[None if found is None else found[1] for found in decoded],
             )
 
 
@@ -129,9 +128,23 @@ def _opened(source: Path | bytes) -> Image.Image:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
-def _read_or_none(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 3"] | None:
+def _read(source: Path | bytes, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], Original]:
+    """`read_image`, and what the image is in its file, which its header tells for nothing."""
     try:
-        return read_image(source, size)
+        with _opened(source) as image:
+            original = (*image.size, image.mode)
+            image.draft(None, (2 * size, 2 * size))  # does nothing for other formats
+            return resize_image(image, size), original
+    except _UNREADABLE as error:
+        name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+        raise DataError(f"{name} cannot be read as an image: {error}") from None
+
+
+def _read_or_none(
+    source: Path | bytes, size: int
+) -> tuple[UInt8[np.ndarray, "size size 3"], Original] | None:
+    try:
+        return _read(source, size)
     except DataError:
         return None
 

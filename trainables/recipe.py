@@ -8,6 +8,7 @@ from typing import Any, Literal
 from trainables.errors import SpecError
 from trainables.parsing import from_mapping, to_mapping
 from trainables.plugins import is_import_path
+from trainables.stages import Stage, check_stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +16,11 @@ class Recipe:
     """Everything that decides a training, except its data, its seed and its numerics."""
 
     model: str = "convnet"
-    """`convnet`, our family; `timm:NAME` for any classifier timm can build; or the import path
-    `module:attribute` of your own, see trainables/custom.py."""
+    """`convnet`, our family; `wrn-DEPTH-K`, a wide residual net; `timm:NAME` for any classifier
+    timm can build; or the import path `module:attribute` of your own, see trainables/custom.py."""
+    stem: Literal["own", "small"] = "own"
+    """`small` starts a ResNet of timm with a 3×3 convolution and no pooling, for images of about
+    32 px; `own` leaves it as it is."""
     width: int = 32
     """Channels of the first block; the three blocks have width × (1, middle, 4)."""
     middle: int = 2
@@ -30,8 +34,14 @@ class Recipe:
     activation: Literal["gelu", "relu", "silu", "mish", "hardswish"] = "gelu"
     attention: Literal["none", "se", "eca", "cbam"] = "none"
     """Attention at the end of each block."""
+    init: Literal["dirac", "default"] = "dirac"
+    """`dirac`: convolutions of the convnet start by copying their inputs; `default`: as torch
+    has it."""
     whitening: bool = True
     """Start with a frozen 2×2 convolution that whitens patches of the training images."""
+    pretrained: str = ""
+    """Where the net's first weights come from, all but its last layer's: `hub` for those that
+    timm knows, or a .safetensors file of a trial or of timm's; empty for none."""
     dropout: float = 0.0
     """Probability of zeroing a feature before the classifier."""
 
@@ -50,6 +60,11 @@ class Recipe:
     the same root mean square."""
     momentum: float = 0.85
     """SGD's and Muon's momentum."""
+    bias_lr_scale: float = 1.0
+    """Rate of batch normalization's biases, as a multiple of the others'; airbench has 64."""
+    lookahead: int = 0
+    """Every so many steps the weights go half of the way back to where they were then
+    (Lookahead, arXiv 1907.08610); 0 switches it off."""
     weight_decay: float = 1e-3
     """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
     warmup_epochs: float = 1.0
@@ -99,6 +114,18 @@ class Recipe:
     mix_probability: float = 0.5
     """Share of images that are mixed when MixUp or CutMix is on."""
 
+    rotation_weight: float = 0.0
+    """Weight of an auxiliary task's loss: by how many quarter turns an image was turned. See
+    trainables/auxiliary.py."""
+    superclass_weight: float = 0.0
+    """Weight of an auxiliary task's loss: to which group of classes an image belongs."""
+    superclasses: tuple[tuple[str, ...], ...] = ()
+    """Groups of class names, as in [[bird, cat], [ship, truck]]; classes that none names are one
+    more group."""
+
+    stages: tuple[Stage, ...] = ()
+    """Parts of the training with values of their own; see trainables/stages.py."""
+
     tta: Literal["none", "mirror", "mirror_translate"] = "none"
     """Views whose logits are averaged when predicting: the image; and its mirror image, at twice
     the cost; and both of these moved by a pixel up left and down right, at six times."""
@@ -109,11 +136,14 @@ class Recipe:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SpecError(f"{name} must lie in [{low}, {high}], got {value!r}")
-        known = self.model == "convnet" or re.match("timm:.", self.model)
+        check_stages(self.stages)
+        for stage in self.stages:
+            Recipe.from_mapping(stage.values, where="stages: values")
+        known = self.model == "convnet" or re.match(r"timm:.|wrn-\d+-\d+$", self.model)
         if not (known or is_import_path(self.model)):
             raise SpecError(
-                "model must be 'convnet', 'timm:NAME' or an import path 'module:attribute', "
-                f"got {self.model!r}"
+                "model must be 'convnet', 'wrn-DEPTH-K', 'timm:NAME' or an import path "
+                f"'module:attribute', got {self.model!r}"
             )
 
     @classmethod
@@ -125,6 +155,12 @@ class Recipe:
         """Plain values, ready for JSON."""
         mapping: dict[str, Any] = to_mapping(self)
         return mapping
+
+    def in_stage(self, index: int) -> "Recipe":
+        """What holds in a stage: a recipe without stages."""
+        if not self.stages:
+            return self
+        return replace(self, **self.stages[index].values, stages=())
 
     def with_values(self, **values: Any) -> "Recipe":
         """A copy with some fields replaced."""
@@ -142,6 +178,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "adamw_lr": (0.0, 10.0),
     "muon_lr": (0.0, 10.0),
     "momentum": (0.0, 0.999),
+    "bias_lr_scale": (0.0, 10_000.0),
+    "lookahead": (0, 1_000_000),
     "weight_decay": (0.0, 10.0),
     "warmup_epochs": (0.0, 100_000.0),
     "cooldown_fraction": (0.0, 1.0),
@@ -149,6 +187,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "ema_decay": (0.0, 0.99999),
     "augment_magnitude": (0.0, 30.0),
     "augment_ops": (1, 8),
+    "rotation_weight": (0.0, 100.0),
+    "superclass_weight": (0.0, 100.0),
     "translate": (0, 4096),
     "cutout": (0, 4096),
     "erase_probability": (0.0, 1.0),

@@ -5,28 +5,19 @@ log-probabilities `val.npy` and `holdout.npy` (float32 [N, K]), `weights.safeten
 and at the very end `record.json`. A trial without `record.json` is not finished.
 """
 
-import hashlib
-import io
-import json
-import os
-import platform
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import numpy as np
-
-from trainables.errors import RunError, SpecError
-from trainables.parsing import from_mapping, to_mapping
+from trainables.errors import RunError
+from trainables.files import file_sha256, read_versioned, write_json_once
+from trainables.parsing import to_mapping
 from trainables.recipe import Numerics, Recipe
 
 SCHEMA = 1
 
 Status = Literal["completed", "pruned", "failed"]
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +167,7 @@ def write_start(folder: Path, start: TrialStart) -> None:
 
 def read_start(path: Path) -> TrialStart:
     """Read a start.json, of any schema version so far."""
-    return _read(TrialStart, path)
+    return read_versioned(TrialStart, path, schema=SCHEMA)
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
@@ -191,147 +182,4 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 def read_record(path: Path) -> TrialRecord:
     """Read a record.json, of any schema version so far."""
-    return _read(TrialRecord, path)
-
-
-def _read(cls: type[Record], path: Path) -> Record:
-    mapping = read_json(path)
-    if mapping.get("schema") != SCHEMA:
-        raise RunError(f"{path}: schema {mapping.get('schema')!r}, this version reads {SCHEMA}")
-    try:
-        return from_mapping(cls, mapping, where=str(path))
-    except SpecError as error:
-        raise RunError(f"{error}; the file is damaged, or of another version") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, or one clear error."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path} is damaged: expected an object, got {type(value).__name__}")
-    return value
-
-
-def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file that nobody has written before (or exactly so before).
-
-    Raises:
-        RunError: the file exists with other content.
-    """
-    data = dump_json(value).encode()
-    if path.exists():
-        if path.read_bytes() == data:
-            return
-        raise RunError(f"{path} is already written, with other content; records are write-once")
-    write_bytes_atomically(path, data)
-
-
-def dump_json(value: Mapping[str, Any]) -> str:
-    """Indented JSON with a final newline; NaN and infinity are refused, not written."""
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write through a temporary file, fsync and rename: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
-    """Write a .npy file whole or not at all; arrays of objects are refused."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_bytes_atomically(path, buffer.getvalue())
-
-
-def read_array(path: Path) -> np.ndarray[Any, Any]:
-    """Read a .npy file; pickled objects are refused."""
-    try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-        raise RunError(f"{path} cannot be read as an array: {error}") from None
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def machine_description() -> dict[str, Any]:
-    """What the figures of a record depend on: processor, cores, memory, versions."""
-    import psutil
-
-    return {
-        "processor": _processor(),
-        "cores": len(psutil.Process().cpu_affinity() or []) or os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "cpu_flags": sorted(_cpu_flags() & _TELLING_FLAGS),
-    }
-
-
-_TELLING_FLAGS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8"}
-
-
-def _processor() -> str:
-    for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
-
-
-def _cpu_flags() -> set[str]:
-    for line in _cpuinfo():
-        if line.startswith("flags"):
-            return set(line.split(":", 1)[1].split())
-    return set()
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-
-
-def code_version() -> str:
-    """The distribution's version, and a digest of the code that trains."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("quorum-ensembles")
-    except PackageNotFoundError:
-        number = "0"
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return f"{number}+{digest.hexdigest()[:12]}"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return read_versioned(TrialRecord, path, schema=SCHEMA)

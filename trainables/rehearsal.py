@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from trainables.imageset import ImageSet
+from trainables.models import Classifier
 from trainables.prediction import PixelSource, log_probs_of
 from trainables.recipe import Numerics, Recipe
 from trainables.seeds import global_torch_stream
@@ -36,7 +37,9 @@ class Rehearsal:
     train_seconds: float
     """Of training: augmentation, both passes, optimizer, moving average; scoring on val."""
     forward_seconds: float
-    """Of predicting every training image once."""
+    """Of one look at every training image, as a teacher takes it."""
+    predict_seconds: float
+    """Of predicting every training image, with all views that `tta` averages."""
 
 
 def rehearse(
@@ -81,6 +84,7 @@ def rehearse(
     return Rehearsal(
         train_seconds=statistics.mean(one.train_seconds for one in found),
         forward_seconds=statistics.mean(one.forward_seconds for one in found),
+        predict_seconds=statistics.mean(one.predict_seconds for one in found),
     )
 
 
@@ -93,12 +97,19 @@ def _timed(
         began = time.perf_counter()
         training.rehearse(1)
         steps.append(time.perf_counter() - began)
-    some = splits.train[:_FORWARD_BATCH]
-    began = time.perf_counter()
-    log_probs_of(training.scored_model(), PixelSource(images.images, some, numerics), numerics)
-    each = (time.perf_counter() - began) / len(some)
+    some = PixelSource(images.images, splits.train[:_FORWARD_BATCH], numerics)
+    model = training.scored_model()
+    predict = _seconds_each(model, some, numerics)
+    model.tta = "none"
     scored = len(splits.val) + min(RECALIBRATION_IMAGES, len(splits.train))
     return Rehearsal(
-        train_seconds=statistics.median(steps) * training.batches + each * scored,
-        forward_seconds=each * len(splits.train),
+        train_seconds=statistics.median(steps) * training.batches + predict * scored,
+        forward_seconds=_seconds_each(model, some, numerics) * len(splits.train),
+        predict_seconds=predict * len(splits.train),
     )
+
+
+def _seconds_each(model: Classifier, source: PixelSource, numerics: Numerics) -> float:
+    began = time.perf_counter()
+    log_probs_of(model, source, numerics)
+    return (time.perf_counter() - began) / len(source)

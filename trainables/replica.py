@@ -9,6 +9,7 @@ same images by every replica.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -29,7 +30,10 @@ class Replica:
         """The replica's consecutive share of a batch; shares differ by one image at most."""
         size = len(batch.images)
         start, end = self.rank * size // self.world, (self.rank + 1) * size // self.world
-        return Batch(**{item.name: getattr(batch, item.name)[start:end] for item in fields(Batch)})
+        parts: dict[str, Any] = {item.name: getattr(batch, item.name) for item in fields(Batch)}
+        for name, value in parts.items():
+            parts[name] = None if value is None else value[start:end]
+        return Batch(**parts)
 
     def average(self, loss: Tensor, model: nn.Module, share: float) -> Tensor:
         """Make every gradient the whole batch's; return the whole batch's loss.

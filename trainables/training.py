@@ -12,38 +12,31 @@ uninterrupted one ends.
 """
 
 import math
-import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from trainables.augment import Batch, augment, check_cutout
+from trainables.augment import check_cutout
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.datasets import ImageSet
 from trainables.errors import DivergedError, SpecError
 from trainables.identity import identity_of, require_same
-from trainables.losses import (
-    Distillation,
-    cross_entropy,
-    distillation_loss,
-    label_weights,
-    soft_targets,
-)
+from trainables.learner import Learner
+from trainables.losses import Distillation
 from trainables.metrics import accuracy, apply_temperature, fit_temperature, nll
 from trainables.models import STATISTICS_IMAGES, Classifier, build_model
-from trainables.optim import EpochPlan, learning_rate, make_optimizer, plan_epochs
+from trainables.objective import Objective, Teacher
+from trainables.optim import EpochPlan, learning_rate, plan_epochs, set_progress
 from trainables.prediction import (
     PixelSource,
     apply_numerics,
-    autocast,
     evenly_spaced,
     load_trained,
     log_probs_of,
@@ -54,9 +47,11 @@ from trainables.prediction import (
 )
 from trainables.recipe import Numerics, Recipe
 from trainables.replica import Replica
+from trainables.reports import EpochReport, peak_memory_bytes
 from trainables.seeds import global_torch_stream, torch_generator
 from trainables.snapshot import part_of, put_snapshot, take_snapshot
 from trainables.splits import Splits
+from trainables.stages import stage_at
 
 __all__ = [
     "EpochReport",
@@ -68,38 +63,8 @@ __all__ = [
     "save_weights",
 ]
 
-Teacher = Callable[[Tensor], Tensor]
-"""Augmented images, float [B, 3, S, S] in [0, 1], to log-probabilities [B, K]."""
-
 RECALIBRATION_IMAGES = 2048
 """Most training images from which batch normalization's statistics are measured again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochReport:
-    """What one epoch came to: the payload of the journal's `epoch` event."""
-
-    step: int
-    """Epochs trained so far, cooldown branches included."""
-    epoch: int
-    """Epoch of the schedule that ended, from 1; equal to the rung at its end."""
-    phase: Literal["trunk", "cooldown"]
-    rung: int | None
-    """The rung that this epoch ends."""
-    train_loss: float
-    """Mean of the loss that was minimized, in nats."""
-    val_nll: float
-    """After one temperature fitted on val, in nats."""
-    val_accuracy: float
-    temperature: float
-    lr: float
-    """Learning rate of the last optimizer step."""
-    seconds: float
-    """Wall time of the epoch, scoring included."""
-    images_per_second: float
-    """Training images per second of training, scoring left out."""
-    peak_memory_bytes: int
-    """Of the process since its start (CPU), or of torch's allocator in this training (CUDA)."""
 
 
 class Training:
@@ -139,27 +104,30 @@ class Training:
             raise SpecError(
                 f"batch_size must be at least 2 a process to normalize, got {self._batch}"
             )
-        check_cutout(recipe.cutout, images.image_size)
-        if (teacher is None) != (distillation is None):
-            raise SpecError("teacher and distillation come together or not at all")
-        self._teacher, self._distillation, self._replica = teacher, distillation, replica
+        for index in range(max(1, len(recipe.stages))):
+            check_cutout(recipe.in_stage(index).cutout, images.image_size)
+        self._replica = replica
         self._identity = identity_of(
             recipe, rungs=rungs, seed=seed, split_id=splits.split_id, distillation=distillation
         )
         self._images = images.images
-        self._classes = len(images.class_names)
         self._train = PixelSource(images.images, splits.train, numerics)
         self._val = PixelSource(images.images, splits.val, numerics)
         self._train_labels = torch.from_numpy(images.labels[splits.train]).to(numerics.device)
-        self._label_weights = label_weights(
-            self._train_labels, classes=self._classes, kind=recipe.class_weights
+        self._objective = Objective(
+            recipe,
+            self._train_labels,
+            images.class_names,
+            teacher=teacher,
+            distillation=distillation,
         )
-        self._flips = _first_flips(recipe, len(splits.train), seed)
+        self._flips = torch.rand(len(splits.train), generator=torch_generator(seed, "flips")) < 0.5
+        """Which training images are mirrored in odd epochs where flips alternate."""
         self._val_labels = images.labels[splits.val]
         self._recalibration = evenly_spaced(len(splits.train), RECALIBRATION_IMAGES)
         self._model = build_model(
             recipe,
-            classes=self._classes,
+            classes=len(images.class_names),
             image_size=self._train.image_size,
             train_images=images.images[
                 splits.train[evenly_spaced(len(splits.train), STATISTICS_IMAGES).numpy()]
@@ -167,11 +135,10 @@ class Training:
             seed=seed,
         )
         place_model(self._model, numerics)
-        self._optimizer = make_optimizer(self._model, recipe)
+        self._learner = Learner(self._model, recipe, self._train, numerics, reuse=teacher is None)
         # The decay warms up as 1 − (1 + steps)^(−2/3), so that a rung of a few dozen steps
         # does not score its random start.
         self._ema = ModelEmaV3(self._model, decay=recipe.ema_decay, use_warmup=True)
-        self._state = (self._model, self._ema.module, self._optimizer)
         self._trunk: dict[str, Tensor] | None = None
 
     @property
@@ -195,12 +162,8 @@ class Training:
         while not self.finished:
             plan = self.plans[self.step]
             started = time.perf_counter()
-            if plan.restore:
-                assert self._trunk is not None
-                put_snapshot(self._trunk, *self._state)
-                self._trunk = self._trunk if plan.keep else None
-            elif plan.keep:
-                self._trunk = take_snapshot(*self._state)
+            self._branch(plan)
+            self._learner.enter(plan.stage)
             train_loss = self._train_epoch(plan)
             trained = time.perf_counter()
             self.step = plan.step
@@ -211,19 +174,21 @@ class Training:
                 phase=plan.phase,
                 rung=plan.rung,
                 train_loss=train_loss,
-                lr=self._optimizer.param_groups[0]["lr"],
+                lr=learning_rate(plan, 1 - 0.5 / self.batches, self._recipe),
                 seconds=time.perf_counter() - started,
                 images_per_second=self.batches * self._batch / (trained - started),
-                peak_memory_bytes=_peak_memory_bytes(self._numerics.device),
+                peak_memory_bytes=peak_memory_bytes(self._numerics.device),
                 **scores,
             )
 
     def rehearse(self, steps: int) -> None:
         """Take that many steps of the first epoch, to see how long they last.
 
-        The training is spoilt by it, and draws dropout from torch's global stream.
+        The training is spoilt by it, and draws dropout from torch's global stream. Of several
+        stages it is the last that is rehearsed: in it, most is trained.
         """
-        self._model.train()
+        self._learner.enter(self.plans[-1].stage)
+        self._learner.train()
         generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
         positions = torch.arange(self._batch)
         for _ in range(steps):
@@ -242,7 +207,7 @@ class Training:
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint; see trainables/checkpoint.py."""
-        tensors = {f"now.{name}": value for name, value in take_snapshot(*self._state).items()}
+        tensors = {f"now.{name}": value for name, value in take_snapshot(*self._state()).items()}
         tensors |= {f"trunk.{name}": value for name, value in (self._trunk or {}).items()}
         state = {"training": self._identity, "step": self.step, "trunk": self._trunk is not None}
         save_checkpoint(folder, tensors, state)
@@ -257,9 +222,25 @@ class Training:
         """
         tensors, state = load_checkpoint(folder)
         require_same(state["training"], self._identity, step=state["step"], where=folder)
-        put_snapshot(part_of(tensors, "now."), *self._state)
-        self._trunk = part_of(tensors, "trunk.") if state["trunk"] else None
         self.step = state["step"]
+        self._learner.enter(self.plans[self.step - 1].stage if self.step else 0)
+        put_snapshot(part_of(tensors, "now."), *self._state())
+        self._trunk = part_of(tensors, "trunk.") if state["trunk"] else None
+
+    def _state(self) -> tuple[Classifier, nn.Module, Optimizer]:
+        """All that changes: the net, its moving average, the optimizer of the stage."""
+        return self._model, self._ema.module, self._learner.optimizer
+
+    def _branch(self, plan: EpochPlan) -> None:
+        """Put the trunk back, or aside, where a cooldown ended or begins."""
+        if plan.restore:
+            assert self._trunk is not None
+            # The optimizer put aside was that of the epoch before the branch.
+            self._learner.enter(stage_at(self._recipe.stages, plan.epoch - 1))
+            put_snapshot(self._trunk, *self._state())
+            self._trunk = self._trunk if plan.keep else None
+        elif plan.keep:
+            self._trunk = take_snapshot(*self._state())
 
     def _train_epoch(self, plan: EpochPlan) -> float:
         """One pass over train; the mean loss. Every draw comes from a stream of plan.step."""
@@ -269,71 +250,53 @@ class Training:
         )
         generator = torch_generator(self._seed, "augment", plan.step, device=device)
         total = torch.zeros((), device=device)
-        self._model.train()
+        self._learner.train()
         ranks = () if self._replica is None else (self._replica.rank,)
         with global_torch_stream(self._seed, "dropout", plan.step, *ranks, device=device):
             for i in range(self.batches):
+                done = (plan.epoch - 1) * self.batches + i
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
-                for group in self._optimizer.param_groups:
-                    group["lr"] = rate
+                set_progress(self._learner.optimizer, rate=rate, steps=done)
                 positions = order[i * self._batch : (i + 1) * self._batch]
                 total += self._train_step(positions, generator, epoch=plan.epoch)
                 # Reading a loss waits for the device; on CUDA once an epoch is often enough.
                 if device == "cpu" or i == self.batches - 1:
                     _require_finite(float(total), "training loss", plan)
                 if self._recipe.ema_decay > 0:
-                    done = (plan.epoch - 1) * self.batches + i + 1
-                    self._ema.update(self._model, step=done)
+                    self._ema.update(self._model, step=done + 1)
         return float(total) / self.batches
 
     def _train_step(
         self, positions: Tensor, generator: torch.Generator, *, epoch: int = 1
     ) -> Tensor:
-        recipe, flips = self._recipe, None
-        if self._flips is not None:
+        flips, recipe = None, self._learner.recipe
+        if recipe.flip and recipe.alternating_flip:
             flips = (self._flips[positions] ^ (epoch % 2 == 0)).to(self._numerics.device)
-        batch = augment(
-            self._train.batch(positions),
-            self._train_labels[positions.to(self._train_labels.device)],
-            recipe,
-            mean=self._model.mean,
-            generator=generator,
-            flips=flips,
-        )
+        labels = self._train_labels[positions.to(self._train_labels.device)]
+        batch = self._learner.batch(positions, labels, generator, flips=flips)
         if self._replica is not None:
             batch = self._replica.part(batch)
-        with autocast(self._numerics):
-            logits = self._model(batch.images)
-        loss = self._loss(logits, batch)
-        self._optimizer.zero_grad(set_to_none=True)
+        logits, answers = self._learner.outputs(batch)
+        loss = self._objective.loss(
+            logits, answers, batch, smoothing=self._learner.recipe.label_smoothing
+        )
+        optimizer = self._learner.optimizer
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._replica is not None:
             share = len(batch.images) / len(positions)
             loss = self._replica.average(loss, self._model, share)
-        self._optimizer.step()
+        optimizer.step()
         return loss.detach()
-
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        targets = soft_targets(
-            batch.labels_a,
-            batch.labels_b,
-            batch.share,
-            classes=self._classes,
-            smoothing=self._recipe.label_smoothing,
-            weights=self._label_weights,
-        )
-        if self._teacher is None or self._distillation is None:
-            return cross_entropy(logits, targets)
-        with torch.no_grad():
-            taught = self._teacher(batch.images).to(logits.device)
-        return distillation_loss(logits, targets, taught, self._distillation)
 
     def _score(self, plan: EpochPlan) -> dict[str, float]:
         """Recalibrate the averaged net and score it on val."""
         if self._recipe.ema_decay == 0:
             self._ema.set(self._model)  # type: ignore[no-untyped-call]
-        model = self.scored_model()
-        recalibrate(model, self._train, self._recalibration, self._numerics)
+        model = self.scored_model().eval()
+        # Where only the head learns, the statistics belong to the features that it learns on.
+        if not self._learner.head_only:
+            recalibrate(model, self._train, self._recalibration, self._numerics)
         logp = log_probs_of(model, self._val, self._numerics)
         _require_finite(float(logp.min()), "score on val", plan)
         temperature = fit_temperature(logp, self._val_labels)
@@ -344,22 +307,9 @@ class Training:
         }
 
 
-def _first_flips(recipe: Recipe, count: int, seed: int) -> Tensor | None:
-    """Which training images are mirrored in odd epochs, bool [N], if flips alternate."""
-    if not (recipe.flip and recipe.alternating_flip):
-        return None
-    return torch.rand(count, generator=torch_generator(seed, "flips")) < 0.5
-
-
 def _require_finite(value: float, what: str, plan: EpochPlan) -> None:
     if not math.isfinite(value):
         raise DivergedError(
             f"the {what} became {value} in epoch {plan.epoch} (step {plan.step}); "
             f"lower the learning rate or lengthen the warm-up"
         )
-
-
-def _peak_memory_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux

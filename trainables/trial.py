@@ -27,16 +27,10 @@ from ray import tune
 
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset
 from trainables.errors import DataError, DivergedError, RunError
+from trainables.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
 from trainables.parsing import from_mapping, to_mapping
 from trainables.plugins import use_folder
-from trainables.records import (
-    TrialStart,
-    dump_json,
-    file_sha256,
-    read_json,
-    write_array,
-    write_bytes_atomically,
-)
+from trainables.records import TrialStart
 from trainables.splits import Splits
 
 log = logging.getLogger(__name__)

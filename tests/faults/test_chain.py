@@ -1,4 +1,4 @@
-"""The whole chain, stopped by Ctrl-C and by kill -9, goes on where it stood."""
+"""The whole chain, stopped by Ctrl-C and by kill -9, goes on where it stood, and stays at home."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from search.journal import read_events
+from tests.sockets import commands, guarded, refused
 from tests.tiny import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Events = list[dict[str, object]]
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, notes: Path) -> subprocess.Popen[str]:
     """The command line in a process group of its own, as a terminal would start it."""
     return subprocess.Popen(
         [sys.executable, "-m", "quorum", *map(str, arguments)],
@@ -28,7 +29,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env={**os.environ, "COLUMNS": "100"},
+        env={**guarded(notes), "COLUMNS": "100"},
     )
 
 
@@ -52,14 +53,16 @@ def reached(stage: str, status: str) -> Callable[[Events], bool]:
 
 
 def test_a_chain_that_is_stopped_twice_ends_whole(tmp_path: Path) -> None:
+    """And no process of it, on the way or at the end, reaches for another machine."""
     sweep = tmp_path / "tiny.yaml"
-    spec = {**TINY, "student": {"recipe": {"block": "plain", "activation": "relu", "epochs": 60}}}
-    sweep.write_text(yaml.safe_dump(spec))
-    run = tmp_path / "runs" / "tiny"
+    student = {"recipe": {"block": "plain", "activation": "relu", "epochs": 12}}
+    # One trial at a time: to start a worker takes longer than all that it does.
+    sweep.write_text(yaml.safe_dump({**TINY, "concurrent": 1, "student": student}))
+    run, notes = tmp_path / "runs" / "tiny", tmp_path / "sockets"
     journal = run / "journal.jsonl"
     where = ("--runs", tmp_path / "runs", "--name", "tiny")
 
-    process = start("run", sweep, *where)
+    process = start("run", sweep, *where, notes=notes)
     wait_for(journal, lambda events: any(e["event"] == "epoch" for e in events), process)
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=120)[1]
@@ -67,13 +70,13 @@ def test_a_chain_that_is_stopped_twice_ends_whole(tmp_path: Path) -> None:
     assert "--resume" in error.splitlines()[-1]
     before = list(read_events(journal))
 
-    process = start("run", sweep, *where, "--resume")
+    process = start("run", sweep, *where, "--resume", notes=notes)
     wait_for(journal, reached("distill", "progress"), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     frozen = (run / "selection.json").read_bytes()
 
-    process = start("run", sweep, *where, "--resume")
+    process = start("run", sweep, *where, "--resume", notes=notes)
     error = process.communicate(timeout=600)[1]
     assert process.returncode == 0, error
     after = list(read_events(journal))
@@ -84,3 +87,7 @@ def test_a_chain_that_is_stopped_twice_ends_whole(tmp_path: Path) -> None:
     ends = [event["trial"] for event in after if event["event"] == "trial_ended"]
     assert len(ends) == len(set(ends)) == 6
     assert sum(event["event"] == "run_resumed" for event in after) == 2
+    assert refused(notes) == []
+    found = commands(notes)
+    assert sum("-m quorum run" in command for command in found) == 3
+    assert sum("default_worker.py" in command for command in found) >= 2, "Ray's workers too"

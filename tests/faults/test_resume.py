@@ -16,7 +16,8 @@ import pytest
 from search.journal import read_events
 from tests.drive_sweep import spec_of
 from tests.simulated_tune import SPEC, Sweep, without_ray
-from trainables.records import RunFolder, file_sha256
+from trainables.files import file_sha256
+from trainables.records import RunFolder
 
 __all__ = ["without_ray"]
 
@@ -146,44 +147,37 @@ def wait_for_events(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("without_ray")
-def test_a_driver_killed_twice_ends_where_the_simulation_ends(tmp_path: Path) -> None:
-    """Real processes: kill -9 of the whole group, and again in the resumed one."""
-    root = tmp_path / "killed"
-    for count in (9, 31):
-        with driver(root, 60, cwd=tmp_path) as process:
-            children = wait_for_events(process, root, count)
-            os.killpg(process.pid, signal.SIGKILL)
-        workers = [child for child in children if b"QuorumTrial" in _command(child)]
-        _, alive = psutil.wait_procs(workers, timeout=30)
-        assert alive == []
-    with driver(root, 60, cwd=tmp_path) as process:
-        assert process.wait(timeout=400) == 0
-    Sweep(RunFolder(tmp_path / "whole"), spec_of(milliseconds=60)).run()
-    assert outcome(root) == outcome(tmp_path / "whole")
-    attempts = [e["attempt"] for e in read_events(root / "journal.jsonl") if "attempt" in e]
-    assert max(attempts) in (2, 3)
+def test_a_driver_killed_and_then_interrupted_ends_where_the_simulation_ends(
+    tmp_path: Path,
+) -> None:
+    """Real processes: kill -9 of the whole group, then Ctrl-C, then to the end.
 
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.usefixtures("without_ray")
-def test_ctrl_c_saves_the_state_and_leaves_no_process(tmp_path: Path) -> None:
-    """Started where somebody else's `search` and `trainables` stand, as it happens."""
+    Started where somebody else's `search` and `trainables` stand, as it happens.
+    """
     for package in ("analysis", "search", "trainables", "ensemble"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')")
-    root = tmp_path / "run"
-    with driver(root, 100, cwd=tmp_path) as process:
-        children = wait_for_events(process, root, 12)
+    root = tmp_path / "killed"
+    with driver(root, 60, cwd=tmp_path) as process:
+        children = wait_for_events(process, root, 9)
+        os.killpg(process.pid, signal.SIGKILL)
+    workers = [child for child in children if b"QuorumTrial" in _command(child)]
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+    with driver(root, 60, cwd=tmp_path) as process:
+        children = wait_for_events(process, root, 31)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == -signal.SIGINT
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
     last = read_events(root / "journal.jsonl")[-1]
     assert (last["event"], last["reason"]) == ("sweep_ended", "interrupted")
-    Sweep(RunFolder(root), spec_of(milliseconds=100)).run()
-    Sweep(RunFolder(tmp_path / "whole"), spec_of(milliseconds=100)).run()
+    with driver(root, 60, cwd=tmp_path) as process:
+        assert process.wait(timeout=400) == 0
+    Sweep(RunFolder(tmp_path / "whole"), spec_of(milliseconds=60)).run()
     assert outcome(root) == outcome(tmp_path / "whole")
+    attempts = [e["attempt"] for e in read_events(root / "journal.jsonl") if "attempt" in e]
+    assert max(attempts) in (2, 3)
 
 
 def _command(process: psutil.Process) -> bytes:

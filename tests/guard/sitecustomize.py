@@ -1,0 +1,47 @@
+"""With this folder on PYTHONPATH, Python talks to this machine alone, and says if it tried others.
+
+Every Python process, and every one that it starts, puts a file with its command line into the
+folder $QUORUM_SOCKET_NOTES; what would reach another host, or look one up, is refused and noted
+in `refused` there. See tests/sockets.py. Ray's servers, which are not Python, are seen to by
+tests/test_session.py.
+"""
+
+import os
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+NAMES = {"", "localhost", os.uname().nodename}
+
+
+def _is_here(host: Any) -> bool:
+    text = host.decode() if isinstance(host, bytes) else str(host or "")
+    if text in NAMES:
+        return True
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """Judge what the interpreter tells of its sockets before it acts."""
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else ""  # else a path in the file system
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    if not _is_here(host):
+        with (NOTES / "refused").open("a") as file:
+            file.write(f"{event} {host!r} by {' '.join(sys.orig_argv)}\n")
+        raise PermissionError(f"{event}: {host!r} is not this machine")
+
+
+if "QUORUM_SOCKET_NOTES" in os.environ:
+    NOTES = Path(os.environ["QUORUM_SOCKET_NOTES"])
+    (NOTES / str(os.getpid())).write_text(" ".join(sys.orig_argv))
+    sys.addaudithook(_watch)

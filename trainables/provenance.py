@@ -1,0 +1,59 @@
+"""Where a figure comes from: the machine, and the code that trained."""
+
+import hashlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def machine_description() -> dict[str, Any]:
+    """What the figures of a record depend on: processor, cores, memory, versions."""
+    return {
+        "processor": _processor(),
+        "cores": len(psutil.Process().cpu_affinity() or []) or os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "cpu_flags": sorted(_cpu_flags() & _TELLING_FLAGS),
+    }
+
+
+def code_version() -> str:
+    """The distribution's version, and a digest of the code that trains."""
+    try:
+        number = version("quorum-ensembles")
+    except PackageNotFoundError:
+        number = "0"
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return f"{number}+{digest.hexdigest()[:12]}"
+
+
+_TELLING_FLAGS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def _processor() -> str:
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _cpu_flags() -> set[str]:
+    for line in _cpuinfo():
+        if line.startswith("flags"):
+            return set(line.split(":", 1)[1].split())
+    return set()
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
