@@ -2,8 +2,8 @@
 
 With t seconds for an epoch with a teacher, r·t for one without, and k epochs done, E epochs
 for both end after (E − k)·t + E·r·t. Before its cooldown a training does not depend on how
-long it will be; so where a machine turns out slower than it was when the schedule was
-laid, the student's is still shortened, and the twin gets the same epochs.
+long it will be; so where a machine turns out slower or faster than it was when the schedule
+was laid, the student's is still shortened or lengthened, and the twin gets the same epochs.
 """
 
 import statistics
@@ -24,6 +24,9 @@ SAFETY = 0.92
 LONGER = 2
 """With time to spare, up to this many times the epochs that were planned: teaching pays for
 long (Beyer et al., 2022)."""
+
+WORTHWHILE = 1.25
+"""A schedule under way is lengthened only to this many times its epochs or more."""
 
 RECENT = 3
 """Epochs whose median is the pace."""
@@ -55,6 +58,7 @@ class Timetable:
         """
         self._path, self._deadline, self._clock = path, deadline, clock
         self._recent: list[float] = []
+        self._most = LONGER * recipe.epochs
         if path.exists():
             plan = read_json(path)
             self._twin = float(plan["twin"])
@@ -67,7 +71,7 @@ class Timetable:
             each = rehearsed()
             self._twin = each.plain / each.taught
             fitting = int(SAFETY * (deadline - clock()) / (each.taught + each.plain))
-            epochs = max(1, min(LONGER * epochs, fitting))
+            epochs = max(1, min(self._most, fitting))
         self.recipe = recipe
         self._set(epochs)
 
@@ -76,7 +80,7 @@ class Timetable:
         train: Callable[[Recipe, Callable[[EpochReport], None]], StudentResult],
         on_report: Callable[[EpochReport], None],
     ) -> StudentResult:
-        """Run `train(recipe, on_report)`, again and with fewer epochs where it gets too late."""
+        """Run `train(recipe, on_report)`, again with other epochs where these do not fit."""
 
         def watched(report: EpochReport) -> None:
             on_report(report)
@@ -86,8 +90,8 @@ class Timetable:
         while True:
             try:
                 return train(self.recipe, watched)
-            except _TooLateError as late:
-                self._set(late.epochs)
+            except _AnotherLengthError as other:
+                self._set(other.epochs)
 
     def _watch(self, done: int) -> None:
         if self._deadline is None or done == self.recipe.epochs:
@@ -95,10 +99,13 @@ class Timetable:
         pace = statistics.median(self._recent[-RECENT:])
         left, epochs = self._deadline - self._clock(), self.recipe.epochs
         if ((epochs - done) + epochs * self._twin) * pace <= left:
+            fitting = min(self._most, int((SAFETY * left / pace + done) / (1 + self._twin)))
+            if fitting >= WORTHWHILE * epochs and done <= _trunk(epochs, self.recipe):
+                raise _AnotherLengthError(fitting)
             return
         fitting = max(_shortest(done, self.recipe), int((left / pace + done) / (1 + self._twin)))
         if fitting < epochs:
-            raise _TooLateError(fitting)
+            raise _AnotherLengthError(fitting)
 
     def _set(self, epochs: int) -> None:
         self.recipe = self.recipe.with_values(epochs=epochs)
@@ -106,8 +113,8 @@ class Timetable:
         write_bytes_atomically(self._path, dump_json(plan).encode())
 
 
-class _TooLateError(Exception):
-    """The schedule under way would end too late; one of `epochs` would not."""
+class _AnotherLengthError(Exception):
+    """A schedule of `epochs` fits the deadline better than the one under way."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
@@ -117,6 +124,11 @@ class _TooLateError(Exception):
 def _shortest(done: int, recipe: Recipe) -> int:
     """The shortest schedule whose cooldown has not begun after `done` epochs."""
     epochs = done + 1
-    while epochs - cooldown_epochs(epochs, recipe.cooldown_fraction) < done:
+    while _trunk(epochs, recipe) < done:
         epochs += 1
     return epochs
+
+
+def _trunk(epochs: int, recipe: Recipe) -> int:
+    """Epochs of a schedule before its cooldown."""
+    return epochs - cooldown_epochs(epochs, recipe.cooldown_fraction)

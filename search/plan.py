@@ -152,6 +152,8 @@ def plan_run(
     if "distill" in stages:
         low, high = (share * time for share in DISTILL_SHARES)
         distill = min(max(_student_seconds(spec, pace, epochs), low), high)
+        if "sweep" not in stages:  # what was left of a run that was stopped after it
+            distill = time
         epochs = max(1, int(distill / _student_seconds(spec, pace, 1)))
     training = {"sweep": time - seeds - distill, "seeds": seeds, "distill": distill}
     if not fixed:

@@ -188,9 +188,9 @@ class Run:
     def _prepare(self, resumed: bool) -> str:
         """Read the data, measure the machine, plan; the split's name. Only observers are told."""
         split_id = self._read(None if resumed else resolve_dataset(self.spec.dataset))
-        if self.folder.selection.exists() or "sweep" not in self._stages:
-            return split_id
-        if resumed and self.deadline is None:
+        if self.folder.selection.exists():
+            self._stages = [s for s in self._stages if s not in ("sweep", "seeds", "select")]
+        if self.deadline is None and (resumed or "sweep" not in self._stages):
             return split_id
         asked = self._asked.dataset
         found = plan_or_side(
@@ -296,7 +296,8 @@ class Run:
         else:
             self._announce_start(about)
         if self.plan is not None:
-            self.emit(self.plan.event("sweep"))
+            first = next(stage for stage in STAGES if stage in self._stages)
+            self.emit(self.plan.event(first))
 
     def _announce_start(self, about: Event) -> None:
         self.emit(

@@ -116,6 +116,14 @@ def test_a_search_alone_has_all_the_time() -> None:
     assert sum(only.seconds.values()) == pytest.approx(3600)
 
 
+def test_what_is_left_after_a_selection_is_the_students() -> None:
+    left = planned(30, stages=("distill", "ledger", "report"), fixed=True)
+    assert left.seconds["sweep"] == left.seconds["seeds"] == left.seconds["select"] == 0
+    assert sum(left.seconds.values()) == pytest.approx(1800)
+    assert left.end_of("report") == 1000 + 1800
+    assert left.rungs == SPEC.rungs
+
+
 def test_a_resumed_run_keeps_its_rungs() -> None:
     assert planned(60, fixed=True).rungs == SPEC.rungs
 

@@ -46,6 +46,11 @@ def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path, has
             assert run.plan.rungs == planned.rungs
     with Run(folder, asked, resume=True) as run:
         assert (run.plan, run.deadline, run.end_of("sweep")) == (None, None, None)
+    folder.selection.touch()
+    with Run(folder, asked, resume=True, time_budget=900) as run:
+        assert run.plan is not None
+        assert (run.plan.seconds["sweep"], run.end_of("report")) == (0, run.deadline)
+    assert read_events(folder.journal)[-1]["at"] == "distill"
     with pytest.raises(RunError, match="another specification"):
         Run(folder, asked.with_values(members=3), resume=True).__enter__()
 

@@ -1,0 +1,262 @@
+"""Measure training beside the loop that users usually write, with the same nets.
+
+Command:  python benchmarks/training.py                      (two minutes on 2 cores)
+          python benchmarks/training.py --data FOLDER --epochs 4 --seeds 3     (accuracies too)
+
+The usual loop: a torchvision Dataset of PIL images, RandomCrop, RandomHorizontalFlip, ToTensor
+and Normalize in a DataLoader with a worker a core, an eager float32 net, the loss read after
+every step. Ours: the same net, batch, optimizer and augmentation, in float32 and in bfloat16.
+All take turns; images per second are medians over turns of a few steps, wall-clock, the data
+loader's start left out. With `--data`, pairs of trainings of equal epochs and rates show
+whether they end at the same accuracy on val.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from search.session import usable_cores
+from trainables.augment import augment
+from trainables.datasets import DatasetSpec, load_dataset
+from trainables.imageset import ImageSet
+from trainables.models import Classifier, build_model
+from trainables.optim import learning_rate, make_optimizer, plan_epochs, set_progress
+from trainables.provenance import machine_description
+from trainables.recipe import Numerics, Recipe
+from trainables.rehearsal import rehearse
+from trainables.seeds import numpy_generator, torch_generator
+from trainables.splits import Splits, SplitSpec, make_splits
+from trainables.training import RECALIBRATION_IMAGES, Training
+
+BATCH, SIZE, CLASSES, IMAGES = 512, 32, 10, 8192
+ROUNDS, LEAD, STEPS = 5, 6, 8
+"""Of every turn the first steps are not timed: the loader has made their batches before."""
+
+NETS = {"32/64/128": Recipe(), "64/256/256": Recipe(width=64, middle=4)}
+USUAL = "usual loop"
+
+
+def main() -> None:
+    """Print a Markdown table of speeds and, with data, one of accuracies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", help="folder of a data set, for accuracies")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    machine = machine_description()
+    print(f"{machine['processor']}, {machine['cores']} cores, torch {torch.__version__}\n")
+    print("| net | usual loop | ours, float32 | ours, bfloat16 | over the usual | over float32 |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for name, recipe in NETS.items():
+        speeds = speeds_of(recipe)
+        usual, single, half = (speeds[key] for key in (USUAL, "float32", "bfloat16"))
+        print(
+            f"| {name} | {usual:,.0f} | {single:,.0f} | {half:,.0f} | {half / usual:.1f}× | "
+            f"{half / single:.1f}× |"
+        )
+    print(f"\nimages per second, batch {BATCH}, {SIZE} px\n")
+    for name, recipe in NETS.items():
+        augmenting, scoring = shares_of(recipe)
+        print(
+            f"{name}: augmentation {augmenting:.0%} of an epoch of CIFAR-10, scoring {scoring:.0%}"
+        )
+    if options.data:
+        print_accuracies(options.data, epochs=options.epochs, seeds=options.seeds)
+
+
+def speeds_of(recipe: Recipe) -> dict[str, float]:
+    """Images per second of the usual loop and of ours in both dtypes, taking turns."""
+    images, splits = noise(), everything()
+    tasks: dict[str, Callable[[int], None]] = {USUAL: usual_steps(recipe, images)}
+    for dtype in ("float32", "bfloat16"):
+        training = Training(
+            recipe,
+            rungs=(recipe.epochs,),
+            seed=0,
+            numerics=numerics(dtype),
+            images=images,
+            splits=splits,
+        )
+        tasks[dtype] = training.rehearse
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(1 + ROUNDS):  # the first warms up
+        for name, task in tasks.items():
+            torch.set_num_threads(usable_cores())
+            task(LEAD)
+            began = time.perf_counter()
+            task(STEPS)
+            seconds[name].append(time.perf_counter() - began)
+    return {name: STEPS * BATCH / statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def shares_of(recipe: Recipe) -> tuple[float, float]:
+    """What augmentation and scoring take of an epoch of CIFAR-10: 42,500 images to train on."""
+    images, splits = noise(), everything()
+    found = rehearse(recipe, images=images, splits=splits, numerics=numerics("bfloat16"))
+    ours = found.train_seconds / len(splits.train)
+    scored = len(splits.val) + min(RECALIBRATION_IMAGES, len(splits.train))
+    forward = found.forward_seconds / len(splits.train)
+    step = ours - forward * scored / len(splits.train)
+    pixels = torch.from_numpy(images.images[:BATCH]).permute(0, 3, 1, 2).float().div_(255)
+    labels, generator = torch.zeros(BATCH, dtype=torch.int64), torch_generator(0, "augment")
+    times = []
+    for _ in range(1 + ROUNDS):
+        began = time.perf_counter()
+        augment(pixels, labels, recipe, mean=torch.zeros(3), generator=generator)
+        times.append(time.perf_counter() - began)
+    epoch = 42_500 * step + (2_500 + RECALIBRATION_IMAGES) * forward
+    augmenting = 42_500 * statistics.median(times[1:]) / BATCH
+    return augmenting / epoch, (2_500 + RECALIBRATION_IMAGES) * forward / epoch
+
+
+@dataclass
+class PilImages(Dataset[tuple[Tensor, int]]):
+    """What `torchvision.datasets.CIFAR10` does for each image."""
+
+    images: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any]
+    transform: Callable[[Image.Image], Tensor]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """An image, transformed, and its label."""
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def usual_loader(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], seed: int) -> Any:
+    """Shuffled batches, augmented image by image in worker processes."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(SIZE, padding=2, padding_mode="reflect"),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+        ]
+    )
+    return DataLoader(
+        PilImages(images, labels, transform),
+        batch_size=BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=usable_cores(),
+        persistent_workers=True,
+        generator=torch_generator(seed, "loader"),
+    )
+
+
+def usual_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
+    """A task of some training steps; batches go on over epochs."""
+    model, optimizer = usual_net(recipe, images.images, seed=0)
+    loader = usual_loader(images.images, images.labels, seed=0)
+    batches: Iterator[Any] = itertools.chain.from_iterable(itertools.repeat(loader))
+
+    def take(steps: int) -> None:
+        for pixels, labels in itertools.islice(batches, steps):
+            usual_step(model, optimizer, pixels, labels)
+
+    return take
+
+
+def usual_net(
+    recipe: Recipe, images: np.ndarray[Any, Any], *, seed: int
+) -> tuple[Classifier, torch.optim.Optimizer]:
+    """The net, which normalizes by itself, and its optimizer."""
+    model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=images, seed=seed)
+    return model.train(), make_optimizer(model, recipe)
+
+
+def usual_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, pixels: Tensor, labels: Tensor
+) -> float:
+    """Forward, backward, step, and the loss for a progress bar."""
+    optimizer.zero_grad()
+    loss = functional.cross_entropy(model(pixels), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.item()
+
+
+def print_accuracies(data: str, *, epochs: int, seeds: int) -> None:
+    """Accuracy on val after equal epochs, by seed, and the paired difference."""
+    images = load_dataset(DatasetSpec(name="images", path=data))
+    splits = make_splits(images, SplitSpec())
+    recipe = Recipe(epochs=epochs)
+    print(f"\n32/64/128 after {epochs} epochs, accuracy on val ({len(splits.val):,} images):")
+    differences = []
+    for seed in range(seeds):
+        usual = usual_accuracy(recipe, images, splits, seed=seed)
+        training = Training(
+            recipe,
+            rungs=(epochs,),
+            seed=seed,
+            numerics=numerics("bfloat16"),
+            images=images,
+            splits=splits,
+        )
+        ours = [report.val_accuracy for report in training.reports()][-1]
+        differences.append(ours - usual)
+        print(f"seed {seed}: usual {usual:.2%}, ours {ours:.2%}", flush=True)
+    if seeds > 1:
+        mean, error = float(np.mean(differences)), float(stats.sem(differences))
+        half = error * float(stats.t.ppf(0.975, seeds - 1))
+        print(
+            f"ours − usual: {100 * mean:+.2f} points (95% interval ±{100 * half:.2f}, n = {seeds})"
+        )
+
+
+def usual_accuracy(recipe: Recipe, images: ImageSet, splits: Splits, *, seed: int) -> float:
+    """Accuracy on val of the usual loop with our rates; the last weights, no average."""
+    torch.set_num_threads(usable_cores())
+    train = images.images[splits.train]
+    model, optimizer = usual_net(recipe, train, seed=seed)
+    loader = usual_loader(train, images.labels[splits.train], seed)
+    for plan in plan_epochs((recipe.epochs,), recipe):
+        for index, (pixels, labels) in enumerate(loader):
+            rate = learning_rate(plan, (index + 0.5) / len(loader), recipe)
+            set_progress(optimizer, rate=rate, steps=index)
+            usual_step(model, optimizer, pixels, labels)
+    val = torch.from_numpy(images.images[splits.val]).permute(0, 3, 1, 2).float().div_(255)
+    with torch.inference_mode():
+        answers = torch.cat([model.eval()(part).argmax(1) for part in torch.split(val, BATCH)])
+    return float((answers.numpy() == images.labels[splits.val]).mean())
+
+
+def numerics(dtype: str) -> Numerics:
+    """Ours, on all cores."""
+    return Numerics(dtype=dtype, threads=usable_cores())  # type: ignore[arg-type]
+
+
+def noise() -> ImageSet:
+    """Random images, of which every pixel must be moved as any other."""
+    rng = numpy_generator(0, "benchmark")
+    return ImageSet(
+        name="noise",
+        images=rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8),
+        labels=np.arange(IMAGES) % CLASSES,
+        class_names=tuple(str(i) for i in range(CLASSES)),
+    )
+
+
+def everything() -> Splits:
+    """All images to train on; the first 512 stand for val."""
+    rows = np.arange(IMAGES)
+    return Splits(train=rows, val=rows[:512], holdout=rows[:0], test=rows[:0], split_id="all")
+
+
+if __name__ == "__main__":
+    main()
