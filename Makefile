@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.quorum-setup
+# Two processes, each with whole files, in order: those that take longest come first.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 CODE   := quorum.py pipeline.py pipeline_stages.py trainables search ensemble analysis benchmarks tests
 
 .PHONY: help setup demo test fast check format lint types bench lock clean
@@ -33,10 +35,10 @@ demo: $(STAMP)
 	$(BIN)/quorum demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -20,10 +20,15 @@ class Hooks(Callback):
     def __init__(self, recorder: Recorder) -> None:
         """The recorder never raises, which would end the whole sweep."""
         self._recorder = recorder
+        self._waiting: set[str] = set()
+        """Trials that failed and have not been taken up again."""
 
     def on_trial_start(self, *, trial: Trial, **_: Any) -> None:
         """A worker takes the trial up. Tune counts failures of this process only."""
-        trial.max_failures = RETRIES - self._recorder.history.trials[trial_name(trial)].retries
+        name = trial_name(trial)
+        self._waiting.discard(name)
+        left = RETRIES - self._recorder.history.trials[name].retries
+        trial.max_failures = trial.num_failures + max(0, left)
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
         """An epoch, or the failure of a training that diverged."""
@@ -35,8 +40,18 @@ class Hooks(Callback):
         self._recorder.saved(trial_name(trial), trial.last_result["step"], path)
 
     def on_trial_recover(self, *, trial: Trial, **_: Any) -> None:
-        """A trial failed and is queued again."""
-        self._recorder.retried(trial_name(trial), _error_of(trial))
+        """A trial failed and is queued again.
+
+        A node that is lost between two trials of a worker fails the next one twice, by its
+        start and by its actor: one more failure before it is taken up again is the echo of
+        the first, and must not end it.
+        """
+        name = trial_name(trial)
+        if name in self._waiting:
+            return
+        self._waiting.add(name)
+        self._recorder.retried(name, _error_of(trial))
+        trial.max_failures = trial.num_failures + 1
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
         """A trial failed for good."""

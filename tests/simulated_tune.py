@@ -155,7 +155,9 @@ class Sweep:
         self.journal.close()
 
     def _run_trial(self, config: dict[str, Any], hooks: Hooks) -> None:
-        trial: Any = SimpleNamespace(config=config, last_result={}, error_file="", max_failures=0)
+        trial: Any = SimpleNamespace(
+            config=config, last_result={}, error_file="", max_failures=0, num_failures=0
+        )
         name = config["start"]["trial"]
         hooks.on_trial_start(trial=trial)
         trainable = QuorumTrial(config)

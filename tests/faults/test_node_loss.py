@@ -42,8 +42,6 @@ def test_trials_of_a_lost_node_go_on_elsewhere(
     thread.start()
     try:
         with ray_session(address=cluster.address, folder=tmp_path):
-            # No rung is near when the node goes: a worker that is lost between two trials, or
-            # while it saves, fails twice at once, which Tune takes for two attempts.
             spec = spec_of(trials=4, concurrent=2, milliseconds=400, rungs=[6, 9])
             outcome = sweep(tmp_path, spec)
         assert not ray.is_initialized()
