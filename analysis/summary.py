@@ -173,11 +173,19 @@ def _about_ensemble(facts: RunFacts) -> list[str]:
         "best_single": "the best single trial",
         "seeds_ensemble": f"the seeds of the best configuration ({rival})",
     }
-    return [
+    same = []
+    if (facts.selection or {}).get("source") == "seeds":
+        del others["seeds_ensemble"]  # it would be compared with itself
+        same.append(
+            "The ensemble is the seeds of the best configuration: searched members in their "
+            "place gained nothing that holdout could tell."
+        )
+    compared = [
         f"The ensemble is {comparisons(items, other, digits)}."
         for stage, other in others.items()
         if (items := differences_of(ledger, "ensemble", stage))
     ]
+    return [*compared, *same]
 
 
 def _about_test(ledger: Ledger) -> list[str]:

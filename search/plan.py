@@ -69,6 +69,8 @@ class Pace:
     """One member's answers to a whole epoch at one look each, on the whole machine."""
     predict_seconds: float
     """The same with all views that its `tta` averages."""
+    handover_seconds: float
+    """A trial's predictions and its checkpoint where a rung is scored, in one of the workers."""
     holdout_share: float
     """Images of holdout per training image."""
     test_share: float
@@ -148,7 +150,7 @@ def plan_run(
     rungs = spec.rungs if fixed else shortened_rungs(spec, _top_rung(spec, pace, time))
     epochs = _student_epochs(spec, rungs[-1])
     if "seeds" in stages:
-        seeds = min(_rounds(spec, pace) * rungs[-1] * pace.epoch_seconds, SEEDS_SHARE * time)
+        seeds = min(_seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * time)
     if "distill" in stages:
         low, high = (share * time for share in DISTILL_SHARES)
         distill = min(max(_student_seconds(spec, pace, epochs), low), high)
@@ -233,7 +235,7 @@ def _unbounded(
     training = {
         # The last trial of all runs alone.
         "sweep": pace.epoch_seconds * (spec.trials * steps / pace.workers + spec.rungs[-1] / 2),
-        "seeds": pace.epoch_seconds * _rounds(spec, pace) * spec.rungs[-1],
+        "seeds": _seeds_seconds(spec, pace, spec.rungs[-1]),
         "distill": _student_seconds(spec, pace, epochs),
     }
     return Plan(
@@ -253,6 +255,10 @@ def _top_rung(spec: SweepSpec, pace: Pace, time: float) -> int:
     balanced = math.sqrt(max(0.0, time) * pace.workers / pace.epoch_seconds)
     affordable = SEEDS_SHARE * time / (_rounds(spec, pace) * pace.epoch_seconds)
     return max(1, min(int(min(balanced, affordable)), LONGEST * spec.rungs[-1]))
+
+
+def _seeds_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
+    return _rounds(spec, pace) * (epochs * pace.epoch_seconds + pace.handover_seconds)
 
 
 def _rounds(spec: SweepSpec, pace: Pace) -> int:

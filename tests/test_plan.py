@@ -31,6 +31,7 @@ PACE = Pace(
     student_seconds=13.0,
     teacher_seconds=4.0,
     predict_seconds=4.0,
+    handover_seconds=1.0,
     holdout_share=0.1,
     test_share=0.25,
 )
@@ -82,7 +83,7 @@ def test_schedules_stay_within_reason() -> None:
     assert planned(60 * 24 * 365).rungs[-1] == LONGEST * SPEC.rungs[-1]
     fast = planned(600, spec=load_spec("digits"), pace=Pace(
         workers=8, epoch_seconds=0.1, student_seconds=0.1, teacher_seconds=0.01,
-        predict_seconds=0.01, holdout_share=1.0, test_share=1.0,
+        predict_seconds=0.01, handover_seconds=0.1, holdout_share=1.0, test_share=1.0,
     ))  # fmt: skip
     assert fast.rungs[-1] == LONGEST * 27
     assert fast.trials is None
@@ -92,7 +93,8 @@ def test_schedules_stay_within_reason() -> None:
 def test_seeds_and_students_keep_their_shares(minutes: float, epoch: float, workers: int) -> None:
     pace = Pace(
         workers=workers, epoch_seconds=epoch, student_seconds=epoch / 2,
-        teacher_seconds=epoch / 10, predict_seconds=epoch / 10, holdout_share=0.1, test_share=0.2,
+        teacher_seconds=epoch / 10, predict_seconds=epoch / 10,
+        handover_seconds=epoch / 20, holdout_share=0.1, test_share=0.2,
     )  # fmt: skip
     found = planned(minutes, pace=pace)
     over = plan(SPEC, pace, now=0, deadline=None).seconds["report"]

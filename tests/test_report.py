@@ -155,6 +155,14 @@ def test_ships_int8_only_if_every_gate_passes(facts: RunFacts) -> None:
         assert f"The {stage} names the right class" in summary(changed)[0]
 
 
+def test_an_ensemble_of_seeds_is_not_compared_with_itself(facts: RunFacts) -> None:
+    chosen = replace(facts, selection={**(facts.selection or {}), "source": "seeds"})
+    searched = replace(facts, selection={**(facts.selection or {}), "source": "search"})
+    assert "The ensemble is the seeds of the best configuration" in summary(chosen)[-1]
+    assert "the rival at equal cost" not in " ".join(summary(chosen))
+    assert "seeds of the best configuration (" in " ".join(summary(searched))
+
+
 def test_the_summary_claims_no_gain_that_is_not_there(facts: RunFacts) -> None:
     ledger = dict(facts.ledger or {})
     ledger["differences"] = [

@@ -98,7 +98,7 @@ def pace_at(side: int) -> Pace:
     epoch = 80 * (side / 48) ** 2
     return Pace(
         workers=2, epoch_seconds=epoch, student_seconds=epoch / 2, teacher_seconds=epoch / 9,
-        predict_seconds=epoch / 9, holdout_share=0.1, test_share=0.1,
+        predict_seconds=epoch / 9, handover_seconds=epoch / 20, holdout_share=0.1, test_share=0.1,
     )  # fmt: skip
 
 
