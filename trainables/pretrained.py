@@ -93,6 +93,6 @@ def _check(
                 f"pretrained: {path} has {name!r} of shape {list(weights[name].shape)}, the net "
                 f"wants {list(value.shape)}; give the recipe the shape of the net it came from"
             )
-    for name in weights:
+    for name in sorted(weights):
         if name not in wanted and name not in skipped:
             raise SpecError(f"pretrained: {path} has {name!r}, which the net has not")
