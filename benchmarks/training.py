@@ -1,6 +1,6 @@
 """Measure training beside the loop that users usually write, with the same nets.
 
-Command:  python benchmarks/training.py                      (two minutes on 2 cores)
+Command:  python benchmarks/training.py                      (five minutes on 2 cores)
           python benchmarks/training.py --data FOLDER --epochs 4 --seeds 3     (accuracies too)
 
 The usual loop: a torchvision Dataset of PIL images, RandomCrop, RandomHorizontalFlip, ToTensor
