@@ -145,7 +145,7 @@ def plan_run(
     if deadline is None:
         return _unbounded(spec, pace, over, stages)
     time = deadline - now - sum(over.values())
-    _require_time(spec, pace, time, sum(over.values()))
+    _require_time(spec, pace, time, sum(over.values()), stages)
     seeds = distill = 0.0
     rungs = spec.rungs if fixed else shortened_rungs(spec, _top_rung(spec, pace, time))
     epochs = _student_epochs(spec, rungs[-1])
@@ -214,8 +214,15 @@ def mean_steps(rungs: tuple[int, ...], *, factor: int, cooldown: float) -> float
     return total
 
 
-def _require_time(spec: SweepSpec, pace: Pace, time: float, over: float) -> None:
-    least = pace.epoch_seconds * (1 + _rounds(spec, pace)) + _student_seconds(spec, pace, 1)
+def _require_time(
+    spec: SweepSpec, pace: Pace, time: float, over: float, stages: Collection[str]
+) -> None:
+    each = {
+        "sweep": pace.epoch_seconds,
+        "seeds": pace.epoch_seconds * _rounds(spec, pace),
+        "distill": _student_seconds(spec, pace, 1),
+    }
+    least = sum(seconds for stage, seconds in each.items() if stage in stages)
     if time < least:
         raise SpecError(
             f"the time left, {time + over:.0f} s, is too short: one epoch of everything takes "

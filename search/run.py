@@ -13,19 +13,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from search.journal import Event, Journal, Observer, read_events
+from search.journal import Event, Journal, Observer
+from search.opening import (
+    require_same_split,
+    spec_to_resume,
+    stages_left,
+    started_event,
+    write_labels,
+)
 from search.plan import STAGES, Plan
 from search.planning import make_plan, plan_or_side, probed
 from search.session import trials_at_a_time, usable_cores
-from search.spec import SweepSpec, spec_from_mapping, spec_of_run
+from search.spec import SweepSpec
 from search.tracking import MlflowMirror
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resolve_dataset
 from trainables.errors import RunError
-from trainables.files import write_arrays, write_bytes_atomically
+from trainables.files import write_bytes_atomically
 from trainables.privacy import report_nothing
 from trainables.provenance import code_version, machine_description
 from trainables.recipe import Numerics
-from trainables.records import SCHEMA, RunFolder
+from trainables.records import RunFolder
 from trainables.splits import Splits, make_splits
 
 log = logging.getLogger(__name__)
@@ -81,15 +88,19 @@ class Run:
         report_nothing()
         resumed = self.folder.sweep.exists()
         if resumed:
-            self._check_resumable()
+            if not self._resume:
+                raise RunError(
+                    f"{self.folder.root} holds a run; resume it, or choose another folder"
+                )
+            self.spec = spec_to_resume(self.folder, self.spec)
         split_id = self._prepare(resumed)
         with ExitStack() as stack:
             self.folder.root.mkdir(parents=True, exist_ok=True)
             self.journal = stack.enter_context(Journal(self.folder.journal))
-            self._check_split(split_id)
+            require_same_split(self.folder, self.journal.events, split_id)
             if not self.folder.sweep.exists():
                 write_bytes_atomically(self.folder.sweep, self.spec.to_yaml().encode())
-            self._write_labels()
+            write_labels(self.folder, self.images, self.splits)
             mirror = stack.enter_context(MlflowMirror(self.folder))
             self.tracking_uri = mirror.uri
             self._observers.append(mirror.handle)
@@ -188,9 +199,8 @@ class Run:
     def _prepare(self, resumed: bool) -> str:
         """Read the data, measure the machine, plan; the split's name. Only observers are told."""
         split_id = self._read(None if resumed else resolve_dataset(self.spec.dataset))
-        if self.folder.selection.exists():
-            self._stages = [s for s in self._stages if s not in ("sweep", "seeds", "select")]
-        if self.deadline is None and (resumed or "sweep" not in self._stages):
+        self._stages = stages_left(self.folder, self._stages)
+        if not self._stages or (self.deadline is None and (resumed or "sweep" not in self._stages)):
             return split_id
         asked = self._asked.dataset
         found = plan_or_side(
@@ -251,67 +261,14 @@ class Run:
         now = {"event": "stage", "stage": "data", "status": "progress", "time": time.time()}
         self.tell({**now, "fraction": fraction, "detail": detail})
 
-    def _check_resumable(self) -> None:
-        if not self._resume:
-            raise RunError(f"{self.folder.root} holds a run; resume it, or choose another folder")
-        # Pictures may be hidden, or shown, at any time: they touch no trial.
-        pictures = self.spec.pictures
-        first = spec_of_run(self.folder).with_values(pictures=pictures)
-        if self.spec not in (first, *(s.with_values(pictures=pictures) for s in self._asked_of())):
-            raise RunError(
-                f"{self.folder.root} was started with another specification; "
-                "resume it with its own sweep.yaml, or choose another folder"
-            )
-        self.spec = first
-
-    def _asked_of(self) -> Iterator[SweepSpec]:
-        """What the run was asked for, before its schedules were planned."""
-        for event in read_events(self.folder.journal):
-            if event["event"] == "run_started" and "asked" in event:
-                yield spec_from_mapping(event["asked"])
-
-    def _check_split(self, split_id: str) -> None:
-        for event in self.journal.events:
-            if event["event"] == "run_started" and event["split_id"] != split_id:
-                raise RunError(
-                    f"{self.folder.root} is of split {event['split_id']}, the data now give "
-                    f"{split_id}: the images have changed; start a new run"
-                )
-
-    def _write_labels(self) -> None:
-        if self.folder.labels.exists():
-            return
-        labels, splits = self.images.labels, self.splits
-        arrays = {"val": labels[splits.val], "holdout": labels[splits.holdout]}
-        write_arrays(self.folder.labels, arrays)
-        if self.images.skipped:
-            names = "".join(f"{name}\n" for name in self.images.skipped)
-            write_bytes_atomically(self.folder.skipped, names.encode(errors="surrogateescape"))
-
     def _announce(self) -> None:
         about = {"run": self.folder.name, "machine": machine_description()}
         about["code_version"] = code_version()
         if any(event["event"] == "run_started" for event in self.journal.events):
             self.emit({"event": "run_resumed", **about})
         else:
-            self._announce_start(about)
+            asked = {"asked": self._asked.to_mapping(), **about}
+            self.emit(started_event(self.spec, self.images, self.splits, **asked))
         if self.plan is not None:
             first = next(stage for stage in STAGES if stage in self._stages)
             self.emit(self.plan.event(first))
-
-    def _announce_start(self, about: Event) -> None:
-        self.emit(
-            {
-                "event": "run_started",
-                "schema": SCHEMA,
-                "spec": self.spec.to_mapping(),
-                "asked": self._asked.to_mapping(),
-                "split_id": self.splits.split_id,
-                "fingerprint": self.images.fingerprint,
-                "sizes": self.splits.sizes,
-                "class_names": list(self.images.class_names),
-                "image_size": self.images.image_size,
-                "skipped": len(self.images.skipped),
-                **about,
-            }
-        )

@@ -126,6 +126,13 @@ def test_what_is_left_after_a_selection_is_the_students() -> None:
     assert left.rungs == SPEC.rungs
 
 
+def test_only_what_is_left_needs_time() -> None:
+    short = planned(1.5, stages=("ledger", "report"), fixed=True)
+    assert short.end_of("report") == 1000 + 90
+    with pytest.raises(SpecError, match="one epoch of everything takes 42 s here"):
+        planned(1, stages=("distill", "ledger", "report"), fixed=True)
+
+
 def test_a_resumed_run_keeps_its_rungs() -> None:
     assert planned(60, fixed=True).rungs == SPEC.rungs
 

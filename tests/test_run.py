@@ -51,6 +51,13 @@ def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path, has
         assert run.plan is not None
         assert (run.plan.seconds["sweep"], run.end_of("report")) == (0, run.deadline)
     assert read_events(folder.journal)[-1]["at"] == "distill"
+    with Run(folder, asked, resume=True, time_budget=900, stages=("sweep",)) as run:
+        assert run.plan is None  # nothing is left of it
+    folder.student.mkdir()
+    (folder.student / "card.json").touch()
+    with Run(folder, asked, resume=True, time_budget=60):
+        pass
+    assert read_events(folder.journal)[-1]["at"] == "ledger"
     with pytest.raises(RunError, match="another specification"):
         Run(folder, asked.with_values(members=3), resume=True).__enter__()
 

@@ -2,7 +2,6 @@
 
 Axes: B images, S×S pixels, K classes. A frozen convolution that whitens 2×2 patches, three
 blocks of 3×3 convolutions that start as the identity, a global mean and one linear layer.
-`forward_features`, `forward_head` and `get_classifier` are as timm's nets have them.
 """
 
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from timm.layers import create_attn  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from trainables.errors import SpecError
+from trainables.headed import HeadedNet
 from trainables.recipe import Recipe
 
 SMALLEST_IMAGE = 8
@@ -30,7 +30,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class ConvNet(nn.Module):
+class ConvNet(HeadedNet):
     """Whitening → three blocks of `width` × (1, middle, 4) channels → mean → linear."""
 
     def __init__(self, recipe: Recipe, *, classes: int, image_size: int) -> None:
@@ -58,10 +58,6 @@ class ConvNet(nn.Module):
         self.dropout = nn.Dropout(recipe.dropout)
         self.head = nn.Linear(channels, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K] of normalized images [B, 3, S, S]."""
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map, [B, C, s, s], of normalized images [B, 3, S, S]."""
         if self.whitening is not None:
@@ -76,10 +72,6 @@ class ConvNet(nn.Module):
         # from 15,000 (n = 1).
         x = self.dropout(x.mean(dim=(2, 3)))
         return x if pre_logits else self.head(x)
-
-    def get_classifier(self) -> nn.Module:
-        """The linear layer."""
-        return self.head
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002 (timm's hook)
         """Which parameters are one layer to timm's layer decay."""

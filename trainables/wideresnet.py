@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.errors import SpecError
+from trainables.headed import HeadedNet
 from trainables.recipe import Recipe
 
 _GROUPS = ((16, 1), (32, 2), (64, 2))
 """Channels as a multiple of the widening factor, and the stride of the first block."""
 
 
-class WideResNet(nn.Module):
+class WideResNet(HeadedNet):
     """The net of `model: wrn-D-W`; its parts are called as those of timm's nets."""
 
     def __init__(self, recipe: Recipe, *, classes: int) -> None:
@@ -41,10 +42,6 @@ class WideResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K] of normalized images [B, 3, S, S]."""
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map, [B, 64·W, S/4, S/4], of normalized images [B, 3, S, S]."""
         features: Tensor = self.body(x)
@@ -54,10 +51,6 @@ class WideResNet(nn.Module):
         """Logits [B, K] of a map; with `pre_logits` the features [B, 64·W] before."""
         x = x.mean(dim=(2, 3))
         return x if pre_logits else self.head(x)
-
-    def get_classifier(self) -> nn.Module:
-        """The linear layer."""
-        return self.head
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002 (timm's hook)
         """Which parameters are one layer to timm's layer decay."""
