@@ -121,7 +121,7 @@ class Plan:
     def applied(self, spec: SweepSpec) -> SweepSpec:
         """The specification with the plan's schedules."""
         student = spec.student.with_recipe(epochs=self.student_epochs)
-        return spec.with_values(rungs=self.rungs, student=student)
+        return spec.with_values(rungs=self.rungs, members=self.seeds, student=student)
 
 
 def plan_run(
@@ -132,11 +132,13 @@ def plan_run(
     deadline: float | None,
     stages: Collection[str] = STAGES,
     fixed: bool = False,
+    fewest: int = 1,
 ) -> Plan:
     """Schedules that end by `deadline`, or the specification's own and how long they take.
 
     `now` and `deadline` are unix seconds. `stages` are those that will run: the others
-    take no time. `fixed` keeps the rungs that trials of the run were started with.
+    take no time. `fixed` keeps the rungs that trials of the run were started with. Where
+    schedules would have less than `fewest` epochs, the ensemble has fewer members instead.
 
     Raises:
         SpecError: there is not even time for one epoch of everything.
@@ -146,6 +148,8 @@ def plan_run(
         return _unbounded(spec, pace, over, stages)
     time = deadline - now - sum(over.values())
     _require_time(spec, pace, time, sum(over.values()), stages)
+    if not fixed:
+        spec = with_fewer_members(spec, pace, time, fewest=fewest)
     seeds = distill = 0.0
     rungs = spec.rungs if fixed else shortened_rungs(spec, _top_rung(spec, pace, time))
     epochs = _student_epochs(spec, rungs[-1])
@@ -203,6 +207,18 @@ def with_enough_finished(
             break
         rungs = rungs[1:]
     return rungs
+
+
+def with_fewer_members(spec: SweepSpec, pace: Pace, time: float, *, fewest: int) -> SweepSpec:
+    """`spec` with as many members as leave schedules of `fewest` epochs in `time` seconds.
+
+    Seeds, of which there are as many as members, bound the schedules of all: five nets that
+    saw every image once are worth less than two that saw it three times. There are two at
+    least, and no fewer than train side by side, which would save nothing.
+    """
+    while spec.members > max(2, pace.workers) and _top_rung(spec, pace, time) < fewest:
+        spec = spec.with_values(members=spec.members - 1)
+    return spec
 
 
 def mean_steps(rungs: tuple[int, ...], *, factor: int, cooldown: float) -> float:

@@ -58,6 +58,15 @@ def test_longer_budgets_have_longer_schedules(minutes: float, rungs: tuple[int, 
     assert planned(minutes).rungs == rungs
 
 
+def test_short_budgets_have_fewer_members_rather_than_schedules_of_an_epoch() -> None:
+    hasty, patient = planned(10), planned(10, fewest=6)
+    assert (hasty.rungs, hasty.seeds) == ((1, 2), 4)
+    assert (patient.rungs, patient.seeds) == ((1, 4), 2)
+    assert patient.applied(SPEC).members == 2
+    assert planned(60, fewest=6) == planned(60)
+    assert planned(10, fewest=6, fixed=True).seeds == 4
+
+
 @given(
     seconds=st.floats(1, 1e6), members=st.integers(1, 8), factor=st.integers(2, 4),
     rungs=st.sampled_from([(9,), (3, 9), (1, 3, 9), (2, 6, 18, 54)]),
