@@ -8,11 +8,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -103,6 +105,13 @@ def new_figure(height: float, *, square: bool = False) -> Figure:
         w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.04, compress=square
     )
     return Figure(figsize=(WIDTH, height), layout=layout)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure that was drawn in our style as PNG; the same figure gives the same bytes."""
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def grid(axes: Axes, axis: Literal["both", "x", "y"] = "y") -> None:

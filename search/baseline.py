@@ -1,11 +1,33 @@
-"""The seeds of the equal-compute baseline: one configuration, trained again and again."""
+"""Trials that are fixed beforehand: the seeds of the equal-compute baseline, for one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from search.history import History
+from search.states import Kind
 from search.suggestions import Suggestion
 from trainables.recipe import Recipe
 from trainables.seeds import derive_seed
+
+
+class Fixed(Protocol):
+    """Trials to be trained one after the other, each for its whole schedule."""
+
+    @property
+    def kind(self) -> Kind:
+        """What they count as."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Whose epochs all of them have, and whose pace says whether there is time for one."""
+
+    @property
+    def deadline(self) -> float | None:
+        """In unix seconds: none is started that could not finish before it."""
+
+    def suggestions(self, history: History, *, root: int) -> list[Suggestion]:
+        """Those that are left, in order; `root` is that of the run's seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,18 +40,27 @@ class Seeds:
     deadline: float | None
     """In unix seconds: none is started that could not finish before it."""
 
+    @property
+    def kind(self) -> Kind:
+        """What they count as."""
+        return "seed"
+
     def suggestions(self, history: History, *, root: int) -> list[Suggestion]:
         """The seeds to be gone on with, then those that were never started."""
-        known = {trial.trial for trial in history.of("seed")}
         fresh = (
             Suggestion(
                 trial=f"s{number:02d}",
                 number=number,
-                kind="seed",
+                kind=self.kind,
                 recipe=self.recipe,
                 seed=derive_seed(root, "seed", number),
             )
             for number in range(self.count)
         )
-        again = [Suggestion.again(trial) for trial in history.unfinished("seed")]
-        return [*again, *(seed for seed in fresh if seed.trial not in known)]
+        return left_of(fresh, history, kind=self.kind)
+
+
+def left_of(wanted: Iterable[Suggestion], history: History, *, kind: Kind) -> list[Suggestion]:
+    """Of the trials of one kind, those to be gone on with, then those that were never started."""
+    again = [Suggestion.again(trial) for trial in history.unfinished(kind)]
+    return [*again, *(one for one in wanted if one.trial not in history.trials)]

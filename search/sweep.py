@@ -1,4 +1,4 @@
-"""Run the trials of a sweep, or the seeds of the best, durably.
+"""Run the trials of a sweep, or trials that are fixed beforehand, durably.
 
 Tune runs the trials; the journal says what there is to run. Every call starts Tune afresh
 from the journal and loads nothing of Tune's own, so starting, going on after a kill and
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import ray
 from ray import tune
 
-from search.baseline import Seeds
+from search.baseline import Fixed
 from search.handover import Storage
 from search.hooks import RETRIES, Deadline, Hooks, trial_name
 from search.journal import Journal, Observer
@@ -37,7 +37,7 @@ from trainables.trial import TRAINER, QuorumTrial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOutcome:
-    """How a sweep, or the seeds, came to an end. Counts include earlier sessions."""
+    """How trials of one kind came to an end. Counts include earlier sessions."""
 
     kind: Kind
     reason: Literal["finished", "time_budget"]
@@ -116,12 +116,12 @@ def run_sweep(
     return _run(launcher, source)
 
 
-def run_seeds(
+def run_fixed(
     spec: SweepSpec,
     folder: RunFolder,
     journal: Journal,
     *,
-    seeds: Seeds,
+    fixed: Fixed,
     images: ImageSet,
     splits: Splits,
     numerics: Numerics,
@@ -130,14 +130,14 @@ def run_seeds(
     cache: Path | None = None,
     trainer: str = TRAINER,
 ) -> SweepOutcome:
-    """Train seeds, each for its whole schedule; none is stopped early. Else as `run_sweep`."""
-    recipe, deadline = seeds.recipe, seeds.deadline
+    """Train each of `fixed` for its whole schedule; none is stopped early. Else as `run_sweep`."""
+    recipe, deadline = fixed.recipe, fixed.deadline
     launcher = _launcher(
         Recorder(
             journal,
             folder,
             _storage(storage, folder, journal),
-            kind="seed",
+            kind=fixed.kind,
             rungs=(recipe.epochs,),
             time_left=TimeLeft(deadline=deadline, latest=deadline),
             observers=[on_event],
@@ -148,7 +148,7 @@ def run_seeds(
         shared={"cache": _text(cache), "trainer": trainer},
     )
     source = FixedTrials(
-        seeds.suggestions(launcher.recorder.history, root=spec.seed),
+        fixed.suggestions(launcher.recorder.history, root=spec.seed),
         launch=launcher.launch,
         late=lambda: launcher.late(recipe),
     )

@@ -15,7 +15,7 @@ import pytest
 from search.baseline import Seeds
 from search.journal import Journal, read_events
 from search.session import ray_session
-from search.sweep import run_seeds
+from search.sweep import run_fixed
 from search.timing import TimeLeft
 from tests.drive_sweep import spec_of, sweep
 from tests.fake_training import DIES_ONCE, DIVERGES, NOT_A_NUMBER, RAISES, RAISES_ONCE
@@ -52,11 +52,11 @@ def swept(ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolde
 def seeds_of(folder: RunFolder, *, count: int, **options: Any) -> Any:
     spec = spec_of(trials=20, concurrent=2)
     with Journal(folder.journal) as journal:
-        return run_seeds(
+        return run_fixed(
             spec,
             folder,
             journal,
-            seeds=Seeds(recipe=Recipe(epochs=9), count=count, deadline=None),
+            fixed=Seeds(recipe=Recipe(epochs=9), count=count, deadline=None),
             images=IMAGES,
             splits=make_splits(IMAGES, spec.splits),
             numerics=Numerics(),
