@@ -1,6 +1,6 @@
 """What a run's report tells of the images themselves, as far as they are at hand.
 
-Axes: N images, S pixels a side, K classes, C chosen images. A report can be made where the
+Axes: N images, S pixels a side, K classes. A report can be made where the
 data are gone: then the labels in the run's folder are all that is known, and why is said.
 """
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from analysis.attention import AttentionFacts
+from analysis.examples import Chosen, Maps
 from search.spec import SweepSpec
 from trainables.datasets import load_dataset
 from trainables.duplicates import Duplicates, find_duplicates
@@ -22,36 +24,8 @@ Array = np.ndarray[Any, Any]
 
 SHEET = 40
 """Most images on the contact sheet, one a class."""
-HITS = 4
-"""Right answers that are explained, and as many wrong ones."""
 CELLS = 4
 """Fewest cells a side of a feature map that can still show a place."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maps:
-    """Where nets looked: Grad-CAM of the chosen images, each map from 0 to 1."""
-
-    members: Mapping[str, Array] = field(default_factory=dict)
-    """float32 [C, S, S] by member, heaviest first; those that could be explained."""
-    ensemble: Array | None = None
-    """float32 [C, S, S]: the members' weighted mean."""
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    """Why a member has no maps, by name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """The images of test whose answers are explained: hits first, then misses."""
-
-    pixels: Array
-    """uint8 [C, S, S, 3]."""
-    labels: Array
-    """int [C]."""
-    answers: Array
-    """int [C]: the class that the ensemble names."""
-    confidences: Array
-    """float [C]: the probability that it gives to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +53,16 @@ class DataFacts:
     """uint8 [n, S, S, 3]: the first training image of each of the first classes."""
     sheet_classes: tuple[int, ...] = ()
     chosen: Chosen | None = None
+    """A hit and a miss of each class on test, whose answers are explained."""
+    confused: Chosen | None = None
+    """Examples of the most confused pairs, pair by pair."""
     maps: Maps = field(default_factory=Maps)
     not_explained: str = ""
     """Why there are no maps at all."""
+    attention: AttentionFacts | None = None
+    """What attention does in a net of the run, where one has it."""
+    not_measured: str = ""
+    """Why that is not known of a net that has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -136,46 +117,6 @@ def describe_data(
         sheet=np.asarray(images.images[np.array(shown)]) if shown else None,
         sheet_classes=tuple(int(images.labels[index]) for index in shown),
     )
-
-
-def choose(found: Pictured, log_probs: Array, labels: Array, *, each: int = HITS) -> Chosen | None:
-    """The most confident hits and the most confident misses on test.
-
-    Of one class at most ⌈each/K⌉ hits and as many misses, so that not all are of the class
-    that is surest; ties go to the earlier image. None where the predictions are not of
-    these images.
-    """
-    test = found.splits.test
-    if len(labels) != len(test) or not np.array_equal(found.images.labels[test], labels):
-        return None
-    answers = log_probs.argmax(axis=1)
-    sure = np.exp(log_probs.max(axis=1))
-    right = answers == labels
-    share = -(-each // log_probs.shape[1])
-    picked = [
-        *_surest(np.flatnonzero(right), sure, labels, each, share),
-        *_surest(np.flatnonzero(~right), sure, labels, each, share),
-    ]
-    where = np.array(picked, np.int64)
-    return Chosen(
-        pixels=np.asarray(found.images.images[test[where]]),
-        labels=labels[where],
-        answers=answers[where],
-        confidences=sure[where],
-    )
-
-
-def _surest(among: Array, sure: Array, labels: Array, each: int, share: int) -> list[int]:
-    taken: list[int] = []
-    seen: dict[int, int] = {}
-    for index in among[np.argsort(-sure[among], kind="stable")]:
-        label = int(labels[index])
-        if seen.get(label, 0) < share:
-            seen[label] = seen.get(label, 0) + 1
-            taken.append(int(index))
-        if len(taken) == each:
-            break
-    return taken
 
 
 def _first_of_each(labels: Array, train: Array, classes: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The report's sections on the images: the data card, and where the nets look.
+"""The report's section on the images: the data card.
 
 Axes: N images, K classes.
 """
@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 
 from analysis.blocks import Block, figure, pairs, section, table, text
-from analysis.data_facts import CELLS, DataFacts, class_counts
+from analysis.data_facts import DataFacts, class_counts
 from analysis.facts import RunFacts
 from analysis.fonts import Lettering
 from analysis.formats import count, fixed, plural, shorten
@@ -73,43 +73,6 @@ def _name(facts: RunFacts) -> str:
     kind = facts.spec.dataset.name
     name = str((facts.ledger or {}).get("dataset", {}).get("name") or kind)
     return name if name == kind else f"{name} ({kind})"
-
-
-def explained_section(facts: RunFacts, drawn: Drawn) -> Block | None:
-    """Grad-CAM of the surest hits and misses, or why there is none."""
-    data = facts.data
-    if "ensemble" not in facts.test_log_probs:
-        return None
-    if data.chosen is None or not data.maps.members:
-        reason = data.not_explained or data.missing
-        failed = [f"{name}: {why}" for name, why in data.maps.skipped.items()]
-        why = "; ".join([*([reason] if reason else []), *failed])
-        return section("Where the nets look", text(f"Not shown: {why}."))
-    hits = int((data.chosen.labels == data.chosen.answers).sum())
-    skipped = "; ".join(f"{name} ({shorten(why, 80)})" for name, why in data.maps.skipped.items())
-    return section(
-        "Where the nets look",
-        text(
-            "An explanation of answers, not a measure of quality: a map says where the evidence "
-            "lies that a net used, not that it is good evidence. Nothing here is estimated, so "
-            "nothing has an interval.",
-            f"Left out of the ensemble's map: {skipped}." if skipped else "",
-        ),
-        figure("explained", _explained_caption(facts, hits), drawn=drawn),
-    )
-
-
-def _explained_caption(facts: RunFacts, hits: int) -> str:
-    chosen = facts.data.chosen
-    misses = 0 if chosen is None else len(chosen.labels) - hits
-    return (
-        f"Grad-CAM for the {hits} most confident hits (✓) and the {misses} most confident misses "
-        "(✗) of the ensemble on test, chosen by this rule alone, of one class no more than its "
-        "share. Above each image: the answer, its probability, and the truth of a miss. Bright: "
-        "what speaks for the answer; the line bounds the upper half. Maps are of the last layer "
-        f"with at least {CELLS} × {CELLS} cells; each is scaled by itself. The ensemble's is the "
-        "weighted mean of its members' maps."
-    )
 
 
 def _balance(data: DataFacts) -> str:

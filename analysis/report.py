@@ -12,15 +12,16 @@ from typing import Any
 import typst
 
 from analysis.blocks import Block
-from analysis.data_facts import choose, describe_data, find_images
-from analysis.data_sections import data_section, explained_section
+from analysis.data_sections import data_section
 from analysis.ensemble_sections import ensemble_section
+from analysis.explain_sections import attention_section, confused_section, explained_section
 from analysis.facts import RunFacts, load_facts
 from analysis.figures import save_figures
 from analysis.fonts import Lettering, lettering
 from analysis.importance import importances
 from analysis.ledger_sections import ledger_section
 from analysis.method_sections import methods_section, reproduction_section
+from analysis.pictures import with_images
 from analysis.plan_sections import forecast_section
 from analysis.prediction_sections import calibration_section, classes_section
 from analysis.search_sections import search_section
@@ -60,28 +61,6 @@ def build_report(
     return folder.report
 
 
-def with_images(facts: RunFacts, folder: RunFolder, images: ImageSet | None) -> RunFacts:
-    """The facts of a run with those of its images, as far as they are at hand."""
-    found, missing = find_images(images, facts.spec, facts.started)
-    known = {"val": facts.val_labels, "holdout": facts.holdout_labels, "test": facts.test_labels}
-    labels = {name: values for name, values in known.items() if values is not None}
-    data = describe_data(found, missing, labels, len(facts.class_names), sheet=facts.spec.pictures)
-    pool = facts.test_log_probs.get("ensemble")
-    if not facts.spec.pictures:
-        return replace(facts, data=replace(data, not_explained="pictures are kept out of it"))
-    if found is None or pool is None or facts.test_labels is None or not facts.weights:
-        return replace(facts, data=data)
-    chosen = choose(found, pool, facts.test_labels)
-    if chosen is None:
-        reason = "the kept predictions are not of these images"
-        return replace(facts, data=replace(data, not_explained=reason))
-    # torch and pytorch-grad-cam take seconds to import, and only pictures need them.
-    from analysis.explain import explain
-
-    maps = explain(folder, facts.weights, chosen)
-    return replace(facts, data=replace(data, chosen=chosen, maps=maps))
-
-
 def report_content(facts: RunFacts, letters: Lettering, drawn: list[str]) -> dict[str, Any]:
     """All that the report says, as plain values: what `report.typ` sets in type."""
     sections: list[Block | None] = [
@@ -91,7 +70,9 @@ def report_content(facts: RunFacts, letters: Lettering, drawn: list[str]) -> dic
         student_section(facts, letters, drawn),
         calibration_section(facts, drawn),
         classes_section(facts, letters, drawn),
-        explained_section(facts, drawn),
+        confused_section(facts, letters, drawn),
+        explained_section(facts, letters, drawn),
+        attention_section(facts, drawn),
         data_section(facts, letters, drawn),
         forecast_section(facts),
         methods_section(facts),

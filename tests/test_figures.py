@@ -18,19 +18,26 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis import figures, fonts
+from analysis.attention import AttentionFacts, describe_gate
+from analysis.attention_figures import channel_gates, spatial_gates
 from analysis.class_figures import confusion, confusion_matrix, per_class
+from analysis.confusions import most_confused
 from analysis.curve_figures import last_path
-from analysis.data_facts import Chosen, DataFacts, Maps
+from analysis.data_facts import DataFacts
+from analysis.examples import MOST_CLASSES, Chosen, Maps
 from analysis.facts import RunFacts, load_facts
 from analysis.fonts import lettering
 from analysis.importance import importances
 from analysis.picture_figures import class_sizes
+from analysis.pictures import confused_pairs
 from analysis.result_figures import MARK, disagreement, side_by_side
+from analysis.sheet_figures import confused, explained
 from analysis.student_figures import class_differences, student_classes
 from analysis.style import drawing, round_ticks, round_times
 from analysis.sweep_figures import branches
 from analysis.trials import EpochFacts, best_trial, trials_of
 from tests.synthetic import SMALL, log_softmax, write_run
+from trainables.intervals import paired_difference
 from trainables.metrics import apply_temperature
 from trainables.splits import SPLITS
 
@@ -41,22 +48,58 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
     found = load_facts(folder)
     rng = np.random.default_rng(0)
     trials = importances(found.trials, found.space, rng=rng, draws=5)
-    return replace(found, importances=trials, data=pictured(rng, classes=4))
+    pairs = confused_pairs(found)
+    data = pictured(rng, classes=4)
+    shown = Chosen(
+        pixels=data.sheet[[0] * len(pairs)] if data.sheet is not None else np.zeros(0),
+        labels=np.array([pair.truth for pair in pairs]),
+        answers=np.array([pair.answer for pair in pairs]),
+        confidences=np.full(len(pairs), 0.8),
+    )
+    return replace(found, importances=trials, data=replace(data, confused=shown))
 
 
 def pictured(rng: np.random.Generator, *, classes: int) -> DataFacts:
-    """Made-up images of a run, and maps of them."""
-    pixels = rng.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
-    heat = {name: rng.random((6, 16, 16)).astype(np.float32) for name in ("t0003", "s01")}
-    labels = np.arange(6) % classes
+    """Made-up images of a run, maps of them, and gates."""
+    rows = min(classes, MOST_CLASSES)
+    labels = np.repeat(np.arange(rows), 2)[1:]
+    answers = (labels + np.arange(1, 2 * rows) % 2) % classes
+    pixels = rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
+    # Smooth, as maps are: round noise, contours take seconds.
+    slopes = rng.random((2, len(labels), 16, 1)) * np.linspace(0, 1, 16)
+    heat = dict(zip(("Grad-CAM", "saliency"), np.sort(slopes, axis=2), strict=True))
     return DataFacts(
         missing="",
         counts={name: rng.integers(5, 50, classes) for name in SPLITS},
         sheet=pixels[:classes],
-        sheet_classes=tuple(range(classes)),
-        chosen=Chosen(pixels=pixels, labels=labels, answers=np.roll(labels, 1),
-                      confidences=np.full(6, 0.9)),
-        maps=Maps(members=heat, ensemble=heat["s01"]),
+        sheet_classes=tuple(range(rows)),
+        chosen=Chosen(pixels=pixels, labels=labels, answers=answers,
+                      confidences=np.full(len(labels), 0.9)),
+        maps=Maps(trial="t0003", single=heat, ensemble=heat),
+        attention=gated(rng, classes=classes, pixels=pixels),
+    )  # fmt: skip
+
+
+def gated(rng: np.random.Generator, *, classes: int, pixels: np.ndarray) -> AttentionFacts:
+    """Three blocks of CBAM."""
+    labels = np.arange(4 * classes) % classes
+    channels = [
+        describe_gate(f"block {i}, channels", rng.random((len(labels), 8 * i)), labels,
+                      classes=classes, side=None)
+        for i in (1, 2, 3)
+    ]  # fmt: skip
+    places = [
+        replace(
+            describe_gate(f"block {i}, places", rng.random((len(labels), 4)), labels,
+                          classes=classes, side=2),
+            shown=rng.random((len(pixels), 2, 2)),
+        )
+        for i in (1, 2, 3)
+    ]  # fmt: skip
+    scores = rng.integers(0, 2, (2, 90)).astype(float)
+    return AttentionFacts(
+        trial="t0003", kind="cbam", images=len(labels), gates=(*channels, *places), holdout=90,
+        changed=9, loss=paired_difference(*scores, rng=rng), pixels=pixels,
     )  # fmt: skip
 
 
@@ -115,6 +158,32 @@ def test_any_number_of_classes_is_drawn_whole(classes: int) -> None:
             assert figure.get_figheight() < 9
 
 
+@pytest.mark.parametrize("classes", [2, 200])
+def test_explanations_of_any_number_of_classes_are_drawn_whole(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    data = pictured(rng, classes=classes)
+    chosen, attention = data.chosen, data.attention
+    assert chosen is not None
+    assert attention is not None
+    pairs = most_confused(2 + 50 * np.eye(classes, dtype=int))
+    names = lettering([f"a rather long name of class number {i}" for i in range(classes)]).names
+    alone = {"saliency": chosen.pixels[..., 0]}
+    with drawing():
+        for figure in (
+            explained(chosen, data.maps, names),
+            explained(chosen, replace(data.maps, ensemble={}, single=alone), names),
+            confused(chosen, pairs, names),
+            channel_gates(attention, names),
+            spatial_gates(attention),
+        ):
+            assert faults(figure) == []
+            assert figure.get_figheight() < 9
+            renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+            cells = [axes.get_window_extent(renderer) for axes in figure.axes]
+            boxes = [text.get_window_extent(renderer) for text in figure.texts if text.get_text()]
+            assert not any(box.overlaps(cell) for box in boxes for cell in cells)
+
+
 def test_figures_are_saved_at_print_quality(facts: RunFacts, tmp_path: Path) -> None:
     (tmp_path / "per_class.png").write_text("stale")
     before = dict(matplotlib.rcParams)
@@ -137,7 +206,8 @@ def test_a_figure_without_data_is_removed(facts: RunFacts, tmp_path: Path) -> No
     (folder / "ledger.png").write_text("of another state of the run")
     saved = [path.stem for path in figures.save_figures(early, folder)]
     kept = ["training_curves", "learning_curves", "sweep", "hyperparameters", "importance",
-            "trial_costs", "explained", "class_sizes", "contact_sheet"]  # fmt: skip
+            "trial_costs", "explained", "attention", "attention_places",
+            "class_sizes", "contact_sheet"]  # fmt: skip
     assert saved == kept
     assert sorted(path.stem for path in folder.iterdir()) == sorted(saved)
 

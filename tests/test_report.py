@@ -13,16 +13,26 @@ import pytest
 import typst
 from PIL import Image
 
+from analysis.attention import AttentionFacts, describe_gate
+from analysis.class_figures import confusion_matrix
 from analysis.facts import RunFacts, load_facts
 from analysis.fonts import lettering
+from analysis.pictures import (
+    best_single,
+    confused_pairs,
+    explained_stage,
+    net_with_attention,
+    with_images,
+)
 from analysis.plan_sections import forecast_section, seeds_note
-from analysis.report import TEMPLATE, build_report, report_content, with_images
+from analysis.report import TEMPLATE, build_report, report_content
 from analysis.summary import key_figures, summary
 from pipeline import Outcome
 from search.housekeeping import clean
 from search.spec import load_spec
 from tests.synthetic import SMALL, Shape, write_run
 from trainables.errors import RunError
+from trainables.intervals import paired_difference
 from trainables.originals import Originals
 from trainables.records import RunFolder
 
@@ -238,12 +248,70 @@ def test_images_give_the_data_card_and_explanations(finished_run: Outcome, tmp_p
     assert {name: int(v.sum()) for name, v in facts.data.counts.items()} == dict(facts.sizes)
     chosen, maps = facts.data.chosen, facts.data.maps
     assert chosen is not None
-    assert maps.ensemble is not None, maps.skipped
-    assert maps.ensemble.shape == chosen.pixels.shape[:3]
-    assert "explained" in drawn
+    assert len(chosen.classes) == 10
+    assert {"confused", "explained"} <= drawn
+    assert [values.shape for _, _, values in maps.columns()] == [chosen.pixels.shape[:3]] * 4
+    assert maps.skipped == {}
     hidden = replace(facts, spec=facts.spec.with_values(pictures=False))
-    data = with_images(hidden, folder, None).data
-    assert (data.sheet, data.chosen, len(data.maps.members)) == (None, None, 0)
+    found = with_images(hidden, folder, None)
+    data = found.data
+    assert (data.sheet, data.chosen, data.confused, data.maps.columns()) == (None, None, None, [])
+    assert "pictures are kept out of it" in words(content(found))
+    assert "most confused pairs" in words(content(found)), "a table shows no picture"
+    kept = {"best_single": facts.test_log_probs["best_single"]}
+    alone = with_images(replace(facts, test_log_probs=kept), folder, None)
+    assert [whose for _, whose, _ in alone.data.maps.columns()] == ["best single"] * 2
+    told = words(report_content(alone, lettering(alone.class_names), ["explained"]))
+    assert "highest confidence of the best single on test" in told
+    assert "ensemble is wrong on" not in told
+
+
+def test_confused_pairs_are_told_with_their_intervals(facts: RunFacts) -> None:
+    (pair, *others) = confused_pairs(facts)
+    matrix = confusion_matrix(facts.test_log_probs["ensemble"], facts.test_labels, 4)  # type: ignore[arg-type]
+    assert pair.errors == (matrix - np.diag(np.diag(matrix))).max() >= 2
+    text = words(content(facts))
+    wrong = int(matrix.sum() - matrix.trace())
+    assert f"The ensemble is wrong on {wrong} of 120 images of test" in text
+    assert f"{pair.truth} → {pair.answer} {pair.errors} {pair.images}" in text
+    assert f"{100 * pair.interval.low:.1f}–{100 * pair.interval.high:.1f}%" in text
+    assert len(others) <= 5
+    labels = facts.test_labels
+    assert labels is not None
+    log_probs = np.log(np.full((120, 4), 0.1) + 0.6 * np.eye(4)[labels])
+    log_probs[0] = np.roll(log_probs[0], 1)
+    once = replace(facts, test_log_probs={"best_single": log_probs})
+    assert "takes no class for the same other class twice" in words(content(once))
+
+
+def test_the_net_that_is_explained_is_named_by_the_selection(facts: RunFacts) -> None:
+    selection = facts.selection or {}
+    assert explained_stage(facts) == "ensemble"
+    assert best_single(facts) == selection["best_single"]["name"]
+    single = replace(facts, test_log_probs={"best_single": facts.test_log_probs["best_single"]})
+    assert explained_stage(single) == "best_single"
+    assert explained_stage(replace(facts, test_log_probs={})) is None
+    named = replace(facts, selection={"members": selection["members"]})
+    assert best_single(named) == selection["members"][0]["name"]
+    assert best_single(replace(facts, selection=None)) is None
+
+
+def test_what_attention_changes_is_told_of_a_net_that_has_it(facts: RunFacts) -> None:
+    gate = describe_gate("block 1", np.full((6, 4), 0.5), np.arange(6) % 3, classes=3, side=None)
+    scores = np.arange(40) % 8 > 0
+    found = AttentionFacts(
+        trial="t0002", kind="se", images=6, gates=(gate,), holdout=40, changed=5,
+        loss=paired_difference(np.zeros(40), scores.astype(float), rng=np.random.default_rng(0)),
+    )  # fmt: skip
+    text = words(content(replace(facts, data=replace(facts.data, attention=found))))
+    assert "The net of t0002 has SE attention" in text
+    assert "5 answers change (12.5%" in text
+    assert "accuracy by −87.5 points" in text
+    assert "block 1 4 channels 0.500" in text
+    plain = tuple(replace(t, recipe={**t.recipe, "attention": "none"}) for t in facts.trials)
+    without = replace(facts, trials=plain)
+    assert net_with_attention(without) is None
+    assert "What attention changes" not in words(content(without))
 
 
 @pytest.mark.slow
