@@ -1,0 +1,221 @@
+"""What a sweep refuses before it trains, and what becomes of a run whose data change under it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+import pipeline
+import quorum
+from analysis.views import preview_view
+from search.journal import read_events
+from search.plan import STAGES
+from search.planning import require_suitable
+from search.preview import preview
+from search.run import Run
+from search.seeding import best_recipe
+from search.spec import spec_from_mapping
+from tests.test_quorum import fails
+from tests.test_training import SPLITS, start
+from tests.tiny import TINY
+from trainables.errors import RunError, SpecError
+from trainables.imageset import ImageSet
+from trainables.models import empty_model
+from trainables.prediction import save_weights
+from trainables.recipe import Recipe
+from trainables.records import RunFolder, TrialRecord, write_record
+from trainables.seeds import numpy_generator
+
+pytestmark = pytest.mark.usefixtures("unmirrored")
+
+SIDE = 16
+IMAGES = ImageSet(
+    name="noise",
+    images=numpy_generator(0, "bad input").integers(0, 256, (9, SIDE, SIDE, 3), dtype=np.uint8),
+    labels=np.arange(9) % 3,
+    class_names=("cat", "dog", "café"),
+)
+
+
+def check(*, student: dict[str, Any] | None = None, **recipe: Any) -> None:
+    """As a run does before it trains; a value that is a mapping is searched."""
+    space = {name: value for name, value in recipe.items() if isinstance(value, dict)}
+    fixed = {name: value for name, value in recipe.items() if name not in space}
+    spec = spec_from_mapping(
+        {"name": "x", "recipe": fixed, "space": space, "student": {"recipe": student or {}}}
+    )
+    require_suitable(spec, IMAGES, stages=STAGES)
+
+
+def choices(*values: object) -> dict[str, object]:
+    return {"type": "categorical", "choices": list(values)}
+
+
+def test_recipes_that_suit_the_images_pass() -> None:
+    check()
+    check(cutout={"type": "int", "low": 0, "high": SIDE - 1}, width=choices(1, 64))
+    check(model=choices("convnet", "wrn-10-1", "timm:test_resnet"), depth=8, translate=SIDE - 1)
+    check(superclass_weight=0.1, superclasses=[["cat", "cafe\u0301"]])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"cutout": {"type": "int", "low": 0, "high": 16}},
+         "^space: cutout 16: cutout must be less than the image's side of 16 px, got 16$"),
+        ({"translate": 20}, "^translate must be less than the image's side of 16 px, got 20$"),
+        ({"stages": [{"epochs": 2, "values": {"cutout": 17}}, {}]}, "^cutout must be .* got 17$"),
+        ({"student": {"cutout": 99}}, "^student: recipe: cutout must be .* got 99$"),
+        ({"model": choices("convnet", "timm:vit_tiny_patch16_224")},
+         "^space: model 'timm:vit_tiny_patch16_224': model 'vit_.*' cannot take 16 px images: .*; "
+         "set dataset.image_size to 224, or choose another net$"),
+        ({"model": choices("convnet", "wrn-17-2")}, "^space: model 'wrn-17-2': model 'wrn-DEPTH"),
+        ({"optimizer": choices("sgd", "adamw"),
+          "cutout": {"type": "int", "low": 2, "high": 30, "when": {"optimizer": "adamw"}}},
+         "^space: optimizer 'adamw', cutout 30: cutout must be less"),
+        ({"superclass_weight": 0.1, "superclasses": [["cat"], ["dgo"]]},
+         "superclasses: 'dgo' is no class of the data; the nearest is 'dog'"),
+        ({"superclass_weight": {"type": "float", "low": 0.0, "high": 1.0}},
+         "^space: superclass_weight 1.0: superclass_weight needs `superclasses`"),
+        ({"pretrained": "none.safetensors"}, "^pretrained: none.safetensors cannot be read: No su"),
+        ({"pretrained": "hub", "model": "wrn-10-1"}, "pretrained: hub is for models of timm"),
+    ],
+)  # fmt: skip
+def test_recipes_that_do_not_suit_the_images(recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        check(**recipe)
+
+
+def test_weights_are_compared_with_every_net_of_the_space(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(empty_model(Recipe(width=8), classes=7, image_size=32), path)
+    check(pretrained=str(path), width=8, activation=choices("relu", "gelu"))
+    with pytest.raises(SpecError, match=r"^space: middle 4: pretrained: .* the net wants \[32, 8"):
+        check(pretrained=str(path), width=8, middle=choices(2, 4))
+
+
+def test_the_command_refuses_in_one_line_and_leaves_no_folder(
+    tmp_path: Path, hasty: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {**TINY["space"], "cutout": {"type": "int", "low": 0, "high": 40}}  # type: ignore[dict-item]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TINY, "space": space}))
+    line = fails(capsys, "sweep", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
+    assert line.startswith("quorum: space: cutout 40: cutout must be less than the image's side")
+    assert not (tmp_path / "runs").exists()
+
+
+ODD = (
+    "العربية",
+    "עברית",
+    "漢字",
+    "👩\u200d👧",
+    "a,b;c",
+    "Cat",
+    "cat",
+    "[bold] $x^$ {0}",
+    "w" * 200,
+)
+
+
+def pictures(root: Path, names: tuple[str, ...], *, each: int) -> None:
+    rng = numpy_generator(0, "pictures")
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for number in range(each):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.bmp")
+
+
+def test_class_names_of_every_script_go_through_a_run(
+    tmp_path: Path, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
+    pictures(tmp_path / "set", (*ODD, "line\nbreak\x1b[31m"), each=120)
+    dataset = {"name": "images", "path": str(tmp_path / "set")}
+    spec = spec_from_mapping({**TINY, "dataset": dataset, "splits": {}})
+    with Run(tmp_path / "run", spec):
+        pass
+    began = read_events(tmp_path / "run" / "journal.jsonl")[0]
+    assert sorted(began["class_names"]) == sorted((*ODD, "line break [31m"))
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(preview_view(preview(spec)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name[:60] in shown for name in ODD)
+    assert "\x1b" not in shown
+
+
+def test_a_run_is_not_gone_on_with_on_other_images_or_weights(
+    tmp_path: Path, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
+    root, weights = tmp_path / "set", tmp_path / "weights.safetensors"
+    pictures(root, ("a", "b"), each=90)
+    net = empty_model(Recipe(width=8), classes=2, image_size=8)
+    save_weights(net, weights)
+    recipe = {"batch_size": 64, "width": 8, "pretrained": str(weights)}
+    changes = {"dataset": {"name": "images", "path": str(root)}, "splits": {}, "space": {}}
+    spec = spec_from_mapping({**TINY, **changes, "recipe": recipe})
+
+    def resumed() -> None:
+        with Run(tmp_path / "run", spec, resume=True):
+            pass
+
+    with Run(tmp_path / "run", spec) as run:
+        folder = run.folder
+    resumed()
+    changed = root / "a" / "3.bmp"
+    before = changed.read_bytes()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(changed)
+    with pytest.raises(RunError, match="the images have changed since; bring back those that it"):
+        resumed()
+    with pytest.raises(RunError, match="the images have changed since"):
+        pipeline.distill(folder)
+    changed.write_bytes(before)
+    resumed()
+    save_weights(empty_model(Recipe(width=8), classes=3, image_size=8), weights)
+    with pytest.raises(RunError, match=r"the weights in .* have changed since .* was started; bri"):
+        resumed()
+    weights.unlink()
+    with pytest.raises(RunError, match=r"the weights in .* are gone since"):
+        resumed()
+    folder.selection.touch()  # only the student is left, which has none of them
+    resumed()
+
+
+def test_a_sweep_of_which_all_trials_failed_says_why(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(RunError, match="no trial was scored; give the sweep more time"):
+        best_recipe(folder)
+    for number, reason in enumerate(("cutout too large", "cutout too large", "diverged")):
+        name = f"t{number:04d}"
+        folder.trial(name).mkdir(parents=True)
+        record = TrialRecord(
+            trial=name, kind="search", status="failed", reason=reason, split_id="0", steps=0,
+            rung=None, whole_schedule=False, seconds=0.0, peak_memory_bytes=0, params=0,
+        )  # fmt: skip
+        write_record(folder.trial(name), record)
+    with pytest.raises(RunError, match="of 3 that failed, 2 did by this: cutout too large"):
+        best_recipe(folder)
+
+
+def test_a_batch_larger_than_the_set_is_the_set() -> None:
+    """The rate of SGD, linear in the batch, is that of the batch there is."""
+    whole, beyond = (
+        next(start(Recipe(width=3, epochs=4, batch_size=size), rungs=(4,)).reports())
+        for size in (len(SPLITS.train), 100_000)
+    )
+    assert (beyond.lr, beyond.train_loss) == (whole.lr, whole.train_loss)
+
+
+def test_a_bad_setting_reaches_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "rungs: [2, 4]\nrecipe: {stages: [{epochs: 6, train: head}, {}]}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert quorum.main(["run", str(tmp_path / "mine.yaml"), "--dry-run"]) == 2
+    assert "take 6 epochs and the whole schedule has 4" in capsys.readouterr().err
