@@ -1,5 +1,6 @@
 """Stages: where they begin, what they may change, and that a head learns alone."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.test_training import CLASSES, IMAGES, SIZE, SPLITS, start
-from trainables.errors import RunError, SpecError
+from trainables.errors import SpecError
 from trainables.learner import Learner
 from trainables.models import build_model, empty_model
 from trainables.optim import learning_rate, make_optimizer, plan_epochs
@@ -164,9 +165,21 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         built(wider)
     with pytest.raises(SpecError, match=r"none\.safetensors cannot be read: No such file"):
         built(wider.with_values(pretrained=str(tmp_path / "none.safetensors")))
-    path.write_bytes(b"\x80\x04pickle")
-    with pytest.raises(RunError, match="is not a whole safetensors file"):
-        built(wider)
+    for content, message in (
+        (b"\x80\x04pickle", "is a pickle, which is never opened, since it can run anything; save"),
+        (b"PK\x03\x04archive", "is a pickle, which is never opened"),
+        (b"version https://git-lfs", "is not a whole safetensors file: .*; fetch it again"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(SpecError, match=message):
+            built(wider)
+    with pytest.raises(SpecError, match=r"is a folder; give the \.safetensors file in it"):
+        built(wider.with_values(pretrained=str(tmp_path)))
+    poisoned = built(Recipe(width=3))
+    torch.nn.init.constant_(poisoned.net.blocks[0].convs[0].weight, float("nan"))
+    save_weights(poisoned, path)
+    with pytest.raises(SpecError, match=r"has 'net.blocks.0.convs.0.weight' with values that are"):
+        built(Recipe(width=3, pretrained=str(path)))
 
 
 def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,3 +192,11 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.Monkey
         built(Recipe(model="timm:resnet50", pretrained="hub"))
     with pytest.raises(SpecError, match="pretrained: hub is for models of timm, got model 'conv"):
         built(Recipe(pretrained="hub"))
+
+
+def test_the_bias_of_the_whitening_learns_in_the_first_epochs_only() -> None:
+    training = start(Recipe(width=4, batch_size=16, whitening_epochs=1, epochs=3), rungs=(3,))
+    bias = dict(training._model.named_parameters())["net.whitening.bias"]
+    seen = [bias.detach().clone()]
+    seen += [bias.detach().clone() for _ in training.reports()]
+    assert [not torch.equal(a, b) for a, b in pairwise(seen)] == [True, False, False]

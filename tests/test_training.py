@@ -35,7 +35,7 @@ RUNGS = (1, 2, 4)
 EVERYTHING: dict[str, Any] = {
     "width": 3, "depth": 3, "attention": "se", "dropout": 0.3, "epochs": 4, "batch_size": 16,
     "flip": True, "translate": 1, "cutout": 2, "mixup_alpha": 0.4, "cutmix_alpha": 1.0,
-    "label_smoothing": 0.1, "cooldown_fraction": 0.5,
+    "label_smoothing": 0.1, "cooldown_fraction": 0.5, "whitening_epochs": 2,
 }  # fmt: skip
 STAGES = (
     Stage(epochs=1, train="head", values={"augment": "none"}),

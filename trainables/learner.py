@@ -73,6 +73,12 @@ class Learner:
             parameter.requires_grad_(id(parameter) in kept)
         self.optimizer = make_optimizer(self.model, self.recipe, layer_decay=stage.layer_decay)
 
+    def begin(self, epoch: int) -> None:
+        """What learns in this epoch of the schedule: the whitening's bias in the first ones."""
+        whitening = getattr(self.model.net, "whitening", None)
+        if isinstance(whitening, nn.Conv2d) and whitening.bias is not None and not self.head_only:
+            whitening.bias.requires_grad_(epoch <= self._whole.whitening_epochs)
+
     @property
     def head_only(self) -> bool:
         """Whether what lies before the head stays as it is."""

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainables.checkpoint import bytes_to_tensors, tensors_to_bytes
 from trainables.errors import RunError
 from trainables.files import file_sha256, write_bytes_atomically
+from trainables.memory import keep_freed_memory
 from trainables.models import Classifier, empty_model
 from trainables.recipe import Numerics
 from trainables.records import read_record, read_start
@@ -87,7 +88,9 @@ class PixelSource:
 
 
 def apply_numerics(numerics: Numerics) -> None:
-    """Set torch's thread count, which holds for the whole process."""
+    """Set torch's thread count and, on the CPU, how memory is kept: for the whole process."""
+    if numerics.device == "cpu":
+        keep_freed_memory()
     if torch.get_num_threads() != numerics.threads:
         torch.set_num_threads(numerics.threads)
 

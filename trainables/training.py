@@ -23,7 +23,7 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainables.augment import check_cutout
+from trainables.augment import check_augmentation
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.datasets import ImageSet
 from trainables.errors import DivergedError, SpecError
@@ -96,7 +96,7 @@ class Training:
         """Epochs trained so far, cooldown branches included."""
         self.plans = plan_epochs(rungs, recipe)
         """All epochs of the schedule, the trained ones included."""
-        self._recipe, self._seed, self._numerics = recipe, seed, numerics
+        self._seed, self._numerics = seed, numerics
         self._batch = min(recipe.batch_size, len(splits.train))
         self.batches = len(splits.train) // self._batch
         """Optimizer steps of an epoch."""
@@ -105,11 +105,13 @@ class Training:
                 f"batch_size must be at least 2 a process to normalize, got {self._batch}"
             )
         for index in range(max(1, len(recipe.stages))):
-            check_cutout(recipe.in_stage(index).cutout, images.image_size)
+            check_augmentation(recipe.in_stage(index), images.image_size)
         self._replica = replica
         self._identity = identity_of(
             recipe, rungs=rungs, seed=seed, split_id=splits.split_id, distillation=distillation
         )
+        # Of a set smaller than a batch, all is one batch, and SGD's rate is that batch's.
+        self._recipe = recipe = recipe.with_values(batch_size=self._batch)
         self._images = images.images
         self._train = PixelSource(images.images, splits.train, numerics)
         self._val = PixelSource(images.images, splits.val, numerics)
@@ -181,14 +183,14 @@ class Training:
                 **scores,
             )
 
-    def rehearse(self, steps: int) -> None:
-        """Take that many steps of the first epoch, to see how long they last.
+    def rehearse(self, steps: int, *, stage: int = 0) -> None:
+        """Take that many steps as in the stage of this index, to see how long they last.
 
-        The training is spoilt by it, and draws dropout from torch's global stream. Of several
-        stages it is the last that is rehearsed: in it, most is trained.
+        The training is spoilt by it, and draws dropout from torch's global stream.
         """
-        self._learner.enter(self.plans[-1].stage)
+        self._learner.enter(stage)
         self._learner.train()
+        self._learner.begin(self._recipe.epochs)  # which most epochs are like
         generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
         positions = torch.arange(self._batch)
         for _ in range(steps):
@@ -251,6 +253,7 @@ class Training:
         generator = torch_generator(self._seed, "augment", plan.step, device=device)
         total = torch.zeros((), device=device)
         self._learner.train()
+        self._learner.begin(plan.epoch)
         ranks = () if self._replica is None else (self._replica.rank,)
         with global_torch_stream(self._seed, "dropout", plan.step, *ranks, device=device):
             for i in range(self.batches):
