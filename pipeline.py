@@ -12,6 +12,7 @@ so a run that was killed goes on where it stood.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,21 @@ from trainables.records import RunFolder
 from trainables.splits import make_splits
 
 if TYPE_CHECKING:
+    from search.ablation import Ablation
     from trainables.replay import Replay
     from trainables.training import EpochReport
 
-__all__ = ["Outcome", "distill", "replay", "report", "run", "select_pool", "select_run", "sweep"]
+__all__ = [
+    "Outcome",
+    "ablate",
+    "distill",
+    "replay",
+    "report",
+    "run",
+    "select_pool",
+    "select_run",
+    "sweep",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +146,64 @@ def distill(
         return Outcome(folder=this.folder, tracking_uri=this.tracking_uri)
 
 
+def ablate(
+    spec: SweepSpec,
+    folder: RunFolder | str | Path,
+    *,
+    of: RunFolder | None = None,
+    factors: Sequence[str] | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    resume: bool = False,
+    time_budget: float | None = None,
+    began: float | None = None,
+    address: str | None = None,
+    device: str | None = None,
+    observers: Sequence[Observer] = (),
+) -> dict[str, Any]:
+    """Train a recipe without each of its factors in turn; what each is worth on holdout.
+
+    The recipe is the one that all trials of `spec` start from, or the best of the run `of`.
+    Every variant is trained from the same `seeds` (5), for `epochs` (the recipe's own), or
+    fewer where `time_budget` says so; none is stopped early. `factors` (all of the recipe's)
+    are names of search/factors.py. Returns the mapping of ablation.json, which is left in
+    `folder` with ablation.csv and figures/ablation.png. With `resume`, what was begun in
+    `folder` goes on, and only `seeds` may be more. Else as `run`.
+
+    Raises:
+        QuorumError: anything that the caller can mend; what was finished stays.
+    """
+    from analysis.ablation import ablation_event, write_ablation
+    from analysis.ablation_figure import save_ablation_figure
+    from search.ablation import factors_path
+    from search.variants import ABLATION_STAGES, asked_for, begun_in, plan_variants
+
+    home = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+    if resume and factors_path(home).exists():
+        ablation, asked = begun_in(home, seeds=seeds)
+    else:
+        ablation, asked = asked_for(spec, of=of, factors=factors, seeds=seeds, epochs=epochs)
+    with Run(
+        home,
+        asked,
+        resume=resume,
+        stages=ABLATION_STAGES,
+        time_budget=time_budget,
+        began=began,
+        address=address,
+        device=device,
+        observers=observers,
+        planner=partial(plan_variants, ablation=ablation, trials=ablation.left(home)),
+    ) as this:
+        ablation.write(this.folder)
+        _train_variants(this, ablation, address=address)
+        with this.stage("report"):
+            result = write_ablation(this.folder, ablation, this.spec.base_recipe())
+            save_ablation_figure(result, this.folder.figures / "ablation.png")
+            this.emit(ablation_event(result))
+        return result
+
+
 def replay(
     folder: RunFolder | str | Path,
     trial: str,
@@ -175,6 +245,31 @@ def report(
     from analysis.report import build_report
 
     return build_report(folder.require(), images, pictures=pictures)
+
+
+def _train_variants(this: Run, ablation: "Ablation", *, address: str | None) -> None:
+    if not ablation.left(this.folder):
+        this.skip("sweep")
+        return
+    from search.session import ray_session
+    from search.sweep import run_fixed
+    from search.variants import Variants
+
+    end = this.end_of("sweep")
+    with (
+        ray_session(address=address, folder=this.folder.root),
+        this.stage("sweep", trials=ablation.trials),
+    ):
+        run_fixed(
+            this.spec,
+            this.folder,
+            this.journal,
+            fixed=Variants(ablation=ablation, recipe=this.spec.base_recipe(), deadline=end),
+            images=this.images,
+            splits=this.splits,
+            numerics=this.numerics,
+            on_event=this.tell,
+        )
 
 
 def _report(this: Run) -> None:

@@ -43,7 +43,7 @@ def sweep_and_seeds(
         return
     from search.seeding import planned_seeds
     from search.session import ray_session
-    from search.sweep import run_seeds, run_sweep
+    from search.sweep import run_fixed, run_sweep
 
     with ray_session(address=address, folder=this.folder.root):
         trials = _most_trials(this, trials)
@@ -57,10 +57,10 @@ def sweep_and_seeds(
                 latest=_latest(this, "sweep", "seeds"),
                 **_common(this),
             )
-        if seeds:
+        if seeds and _wanted(this, "seeds"):
             with this.stage("seeds"):
                 wanted = planned_seeds(this, deadline=_latest(this, "seeds", "distill"))
-                run_seeds(this.spec, this.folder, this.journal, seeds=wanted, **_common(this))
+                run_fixed(this.spec, this.folder, this.journal, fixed=wanted, **_common(this))
 
 
 def _common(this: Run) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def select_run(
     from ensemble.pool import pool_from_run
 
     spec = spec_of_run(folder)
-    selection = decide(pool_from_run(folder), members=members or spec.members, seed=spec.seed)
+    selection = decide(pool_from_run(folder), members=members or spec.most_members, seed=spec.seed)
     if out is None:
         _freeze(folder, selection)
     else:
@@ -131,6 +131,8 @@ def select(this: Run) -> None:
 
 def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
     """Train the student and its twin without a teacher; decide on holdout which file ships."""
+    if not again and not _wanted(this, "distill"):
+        return
     folder = this.folder.student
     if (folder / "card.json").exists() and not again:
         this.skip("distill")
@@ -237,6 +239,8 @@ def _margins(this: Run) -> "GateMargins":
 
 def register(this: Run) -> None:
     """Put the student that ships into MLflow's registry; a registry that fails stops nothing."""
+    if not (this.folder.student / "card.json").exists():
+        return
     from ensemble import judging
     from ensemble.card import read_card
     from search.registry import Release, register_student
@@ -271,6 +275,14 @@ def register(this: Run) -> None:
             "reason": registration.reason,
         }
     )
+
+
+def _wanted(this: Run, stage: str) -> bool:
+    """Whether the run has this stage; if not, that is announced."""
+    wanted = stage in this.spec.stages
+    if not wanted:
+        this.skip(stage, f"the run delivers: {this.spec.deliver}")
+    return wanted
 
 
 def _compute(this: Run) -> dict[str, Any]:

@@ -6,28 +6,32 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.arguments import build_parser
+from analysis.commands import (
+    DEVICES,
+    console_here,
+    display_of,
+    print_preview,
+    runs_of,
+    spec_of,
+)
 from trainables.privacy import report_nothing
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from analysis.console import LiveDisplay
     from pipeline import Outcome
-    from search.runs import Runs
     from search.spec import SweepSpec
     from trainables.records import RunFolder
-
-DEVICES = {"cpu": "cpu", "gpu": "cuda"}
-"""What torch calls a profile's device."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 (a user's mistake) or 130 (Ctrl-C)."""
     began = time.time()
-    commands = (*(demo, run, sweep, status, select, distill, report, replay, clean, sync, predict),)
+    commands = (
+        *(demo, run, sweep, status, select, distill, report, replay, ablate, ladder, clean),
+        *(sync, predict),
+    )
     options = build_parser(commands).parse_args(arguments, argparse.Namespace(began=began))
     command: Callable[[argparse.Namespace], int] = options.command
     report_nothing()
@@ -60,8 +64,8 @@ def demo(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Sweep → seeds → select → distill → ledger → report."""
     if options.dry_run:
-        return _preview(_spec(options), options)
-    return _whole_chain(_spec(options), options, default_name=Path(options.sweep).stem)
+        return print_preview(spec_of(options), options)
+    return _whole_chain(spec_of(options), options, default_name=Path(options.sweep).stem)
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -69,13 +73,13 @@ def sweep(options: argparse.Namespace) -> int:
     import pipeline
     from search.spec import parse_duration
 
-    spec = _spec(options)
+    spec = spec_of(options)
     if options.dry_run:
-        return _preview(spec, options)
-    folder = _runs(options).new(
+        return print_preview(spec, options)
+    folder = runs_of(options).new(
         options.name, default=Path(options.sweep).stem, resume=options.resume
     )
-    with _display(spec, folder) as display:
+    with display_of(spec, folder) as display:
         pipeline.sweep(
             spec,
             folder,
@@ -84,10 +88,11 @@ def sweep(options: argparse.Namespace) -> int:
             time_budget=parse_duration(options.time_budget),
             began=options.began,
             address=options.address,
+            device=DEVICES.get(options.profile or ""),
             observers=[display.apply],
         )
     _print_status(folder)
-    _console().print(
+    console_here().print(
         f"next: quorum run {options.sweep} --resume --name {folder.name}", soft_wrap=True
     )
     return 0
@@ -96,11 +101,11 @@ def sweep(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Print where a run stands and what it takes on the disk, or list all runs."""
     if options.run is not None:
-        _print_status(_runs(options).existing(options.run))
+        _print_status(runs_of(options).existing(options.run))
         return 0
     from analysis.views import runs_view
 
-    _console().print(runs_view(_runs(options), time.time()))
+    console_here().print(runs_view(runs_of(options), time.time()))
     return 0
 
 
@@ -114,11 +119,11 @@ def select(options: argparse.Namespace) -> int:
         selection = pipeline.select_pool(Path(options.pool), members=options.members, out=out)
         path = out / "selection.json"
     else:
-        folder = _runs(options).existing(options.pool)
+        folder = runs_of(options).existing(options.pool)
         target = Path(options.out) if options.out else None
         selection = pipeline.select_run(folder, members=options.members, out=target)
         path = (target or folder.root) / "selection.json"
-    console = _console()
+    console = console_here()
     console.print(selection_table(selection))
     console.print(f"[dim]written to[/dim] {path}", soft_wrap=True)
     return 0
@@ -129,8 +134,8 @@ def distill(options: argparse.Namespace) -> int:
     import pipeline
     from search.spec import spec_of_run
 
-    folder = _runs(options).existing(options.run)
-    with _display(spec_of_run(folder), folder) as display:
+    folder = runs_of(options).existing(options.run)
+    with display_of(spec_of_run(folder), folder) as display:
         outcome = pipeline.distill(folder, workers=options.workers, observers=[display.apply])
     _print_outcome(outcome)
     return 0
@@ -141,8 +146,8 @@ def report(options: argparse.Namespace) -> int:
     import pipeline
 
     pictures = False if options.no_images else None
-    path = pipeline.report(_runs(options).existing(options.run), pictures=pictures)
-    _console().print(f"[dim]report[/dim]  {path}", soft_wrap=True)
+    path = pipeline.report(runs_of(options).existing(options.run), pictures=pictures)
+    console_here().print(f"[dim]report[/dim]  {path}", soft_wrap=True)
     return 0
 
 
@@ -151,9 +156,9 @@ def replay(options: argparse.Namespace) -> int:
     import pipeline
     from analysis.views import replay_view
 
-    console = _console()
+    console = console_here()
     found = pipeline.replay(
-        _runs(options).existing(options.run),
+        runs_of(options).existing(options.run),
         options.trial,
         on_report=lambda report: console.print(
             f"[dim]epoch {report.epoch}, val NLL {report.val_nll:.4f}, {report.seconds:.1f} s[/dim]"
@@ -161,6 +166,69 @@ def replay(options: argparse.Namespace) -> int:
     )
     console.print(replay_view(found))
     return 0 if found.identical else 1
+
+
+def ablate(options: argparse.Namespace) -> int:
+    """Train a recipe without each of its factors in turn, and say what each is worth.
+
+    Every variant is trained from the same seeds and scored on holdout. The run's folder,
+    by default SWEEP-ablation, gets ablation.json, ablation.csv and figures/ablation.png.
+    """
+    import pipeline
+    from analysis.ablation_views import ablation_table, ablation_view, result_lines
+    from search.spec import parse_duration
+    from search.variants import preview_variants
+    from trainables.errors import SpecError
+
+    of = runs_of(options).existing(options.of) if options.of else None
+    if of is None and options.sweep is None:
+        raise SpecError("give a SWEEP, or a run with --of")
+    default = f"{Path(options.sweep).stem if of is None or options.sweep else of.name}-ablation"
+    options.sweep = options.sweep or str(of and of.sweep)
+    options.name = options.name or (default if options.resume else None)
+    wanted: dict[str, Any] = {
+        "of": of,
+        "factors": options.factors and options.factors.replace(" ", "").split(","),
+        **{name: getattr(options, name) for name in ("seeds", "epochs")},
+        "time_budget": parse_duration(options.time_budget),
+        "device": DEVICES.get(options.profile or ""),
+    }
+    spec = spec_of(options)
+    if options.dry_run:
+        console_here().print(ablation_view(*preview_variants(spec, **wanted)))
+        return 0
+    folder = runs_of(options).new(options.name, default=default, resume=options.resume)
+    with display_of(spec, folder) as display:
+        result = pipeline.ablate(
+            spec,
+            folder,
+            **wanted,
+            resume=options.resume,
+            began=options.began,
+            address=options.address,
+            observers=[display.apply],
+        )
+    console_here().print(ablation_table(result), *result_lines(folder), sep="\n", crop=False)
+    return 0
+
+
+def ladder(options: argparse.Namespace) -> int:
+    """Print the levels of the reference problem, each against its threshold; trains nothing.
+
+    The sweeps level1 to level5 train them: `quorum run level1`, and so on.
+    """
+    import json
+
+    from analysis.ladder import ladder as rungs_of
+    from analysis.ladder_table import ladder_table
+
+    rungs = rungs_of(runs_of(options), data=options.data)
+    if options.json:
+        for rung in rungs:
+            print(json.dumps(rung.to_mapping()))
+    else:
+        console_here().print(ladder_table(rungs), crop=False)
+    return 0
 
 
 def clean(options: argparse.Namespace) -> int:
@@ -175,10 +243,10 @@ def clean(options: argparse.Namespace) -> int:
     from search.housekeeping import clean as clean_run
     from search.housekeeping import removable
 
-    folder = _runs(options).existing(options.run)
+    folder = runs_of(options).existing(options.run)
     act = removable if options.dry_run else clean_run
     things = act(folder, everything=options.all, cache=options.cache)
-    _console().print(clean_view(things, dry=options.dry_run))
+    console_here().print(clean_view(things, dry=options.dry_run))
     return 0
 
 
@@ -186,8 +254,8 @@ def sync(options: argparse.Namespace) -> int:
     """Rebuild the MLflow view from the journal."""
     from search.tracking import sync as sync_run
 
-    summary = sync_run(_runs(options).existing(options.run))
-    _console().print(str(summary))
+    summary = sync_run(runs_of(options).existing(options.run))
+    console_here().print(str(summary))
     return 0
 
 
@@ -197,7 +265,7 @@ def predict(options: argparse.Namespace) -> int:
 
     from ensemble.onnx_model import classify
 
-    for found in classify(_runs(options).model(options.model), options.images):
+    for found in classify(runs_of(options).model(options.model), options.images):
         ranked = sorted(
             zip(found.class_names, found.probabilities, strict=True), key=lambda pair: -pair[1]
         )
@@ -209,35 +277,18 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def _preview(spec: "SweepSpec", options: argparse.Namespace) -> int:
-    from analysis.views import preview_view
-    from search.plan import STAGES
-    from search.preview import preview
-    from search.spec import parse_duration
-
-    device = DEVICES.get(getattr(options, "profile", None) or "")
-    found = preview(
-        spec,
-        time_budget=parse_duration(options.time_budget),
-        device=device,
-        stages=("sweep",) if options.command is sweep else STAGES,
-    )
-    _console().print(preview_view(found))
-    return 0
-
-
 def _whole_chain(spec: "SweepSpec", options: argparse.Namespace, *, default_name: str) -> int:
     import pipeline
     from search.spec import parse_duration
 
     given = vars(options)
-    folder = _runs(options).new(
+    folder = runs_of(options).new(
         options.name,
         default=default_name,
         resume=given.get("resume", False),
         go_on=options.command is demo,
     )
-    with _display(spec, folder) as display:
+    with display_of(spec, folder) as display:
         outcome = pipeline.run(
             spec,
             folder,
@@ -253,49 +304,10 @@ def _whole_chain(spec: "SweepSpec", options: argparse.Namespace, *, default_name
     return 0
 
 
-def _spec(options: argparse.Namespace) -> "SweepSpec":
-    import dataclasses
-
-    from search.spec import load_spec, spec_of_run
-
-    hidden = {"pictures": False} if options.no_images else {}
-    if options.resume:
-        name = options.name or Path(options.sweep).stem
-        folder = _runs(options).new(name, default=name, resume=True)
-        return spec_of_run(folder).with_values(**hidden)
-    spec = load_spec(options.sweep).with_values(**hidden)
-    if options.data is not None:
-        dataset = dataclasses.replace(spec.dataset, path=options.data)
-        spec = spec.with_values(dataset=dataset)
-    if options.skip_unreadable:
-        spec = spec.with_values(dataset=dataclasses.replace(spec.dataset, skip_unreadable=True))
-    if options.trials is not None:
-        spec = spec.with_values(trials=options.trials)
-    return spec
-
-
-def _runs(options: argparse.Namespace) -> "Runs":
-    from search.runs import Runs
-
-    return Runs(options.runs)
-
-
-def _display(spec: "SweepSpec", folder: "RunFolder") -> "LiveDisplay":
-    from analysis.console import LiveDisplay
-
-    return LiveDisplay(sys.stderr, spec, journal=folder.journal)
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console()
-
-
 def _print_status(folder: "RunFolder") -> None:
     from analysis.views import status_view
 
-    console = _console()
+    console = console_here()
     view = status_view(folder, time.time(), width=console.width, height=console.height)
     console.print(view, crop=False)
 
@@ -304,7 +316,7 @@ def _print_outcome(outcome: "Outcome") -> None:
     from analysis.views import outcome_view
 
     view = outcome_view(outcome.ledger, outcome.folder, outcome.tracking_uri)
-    _console().print(view, crop=False)
+    console_here().print(view, crop=False)
 
 
 def _complain(message: str) -> None:

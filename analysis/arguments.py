@@ -18,6 +18,10 @@ examples:
 Argument = tuple[str, dict[str, Any]]
 
 SWEEP: Argument = ("sweep", {"metavar": "SWEEP", "help": "a shipped sweep's name, or a YAML file"})
+ANY_SWEEP: Argument = (
+    "sweep",
+    {**SWEEP[1], "nargs": "?", "help": f"{SWEEP[1]['help']} (default: that of --of)"},
+)
 RUN: Argument = ("run", {"metavar": "RUN", "help": "a run's name, or its folder"})
 ANY_RUN: Argument = ("run", {**RUN[1], "nargs": "?", "help": "a run's name, or its folder"})
 TRIAL: Argument = ("trial", {"metavar": "TRIAL", "help": "a trial's name, such as t0003 or s01"})
@@ -28,6 +32,19 @@ NAME: Argument = ("--name", {"help": "name of the run's folder (default: the swe
 NO_IMAGES: Argument = (
     "--no-images",
     {"action": "store_true", "help": "show no image of the data set in reports and artifacts"},
+)
+SET: Argument = (
+    "--set",
+    {
+        "metavar": "KEY=VALUE",
+        "action": "append",
+        "default": [],
+        "help": "change a value of the sweep, such as recipe.width=64; may be repeated",
+    },
+)
+PROFILE: Argument = (
+    "--profile",
+    {"choices": ["cpu", "gpu"], "help": "device to train on, with the sweep's values for it"},
 )
 STARTING: tuple[Argument, ...] = (
     NAME,
@@ -41,9 +58,17 @@ STARTING: tuple[Argument, ...] = (
         "--dry-run",
         {"action": "store_true", "help": "check sweep and data, show the plan, and stop"},
     ),
+    SET,
+    PROFILE,
     NO_IMAGES,
 )
-PROFILE: Argument = ("--profile", {"choices": ["cpu", "gpu"], "help": "train on this device"})
+ABLATING: tuple[Argument, ...] = (
+    ("--of", {"metavar": "RUN", "help": "take the recipe of this run's best trial"}),
+    ("--seeds", {"type": int, "metavar": "N", "help": "seeds of every variant (5)"}),
+    ("--factors", {"metavar": "A,B,C", "help": "remove these (default: all that there are)"}),
+    ("--epochs", {"type": int, "metavar": "N", "help": "of every training"}),
+    *(argument for argument in STARTING if argument[0] != "--trials"),
+)
 DRY: Argument = ("--dry-run", {"action": "store_true", "help": "print what would go, and stop"})
 ALL: Argument = ("--all", {"action": "store_true", "help": "report.pdf and optuna.journal too"})
 CACHE: Argument = ("--cache", {"action": "store_true", "help": "this node's decoded images too"})
@@ -58,6 +83,11 @@ TOP: Argument = (
     {"type": int, "default": 3, "metavar": "K", "help": "classes to print, likeliest first (3)"},
 )
 JSON: Argument = ("--json", {"action": "store_true", "help": "all classes, one JSON object a line"})
+ONLY_DATA: Argument = (
+    "--data",
+    {"metavar": "PATH", "help": "count only runs that were trained on this folder"},
+)
+JSON_ROWS: Argument = ("--json", {"action": "store_true", "help": "one JSON object a level"})
 RUNS: Argument = (
     "--runs",
     {"metavar": "DIR", "help": "folder of all runs (default: $QUORUM_RUNS, else ./runs)"},
@@ -65,7 +95,7 @@ RUNS: Argument = (
 
 COMMANDS: Mapping[str, tuple[str, tuple[Argument, ...]]] = {
     "demo": ("quorum demo", (NAME,)),
-    "run": ("quorum run digits --time-budget 10m", (SWEEP, *STARTING, PROFILE)),
+    "run": ("quorum run digits --time-budget 10m", (SWEEP, *STARTING)),
     "sweep": ("quorum sweep digits --trials 40 --name wide", (SWEEP, *STARTING)),
     "status": ("quorum status demo", (ANY_RUN,)),
     "select": ("quorum select pool.npz --members 5 --out picked/", (POOL, MEMBERS, OUT)),
@@ -74,6 +104,8 @@ COMMANDS: Mapping[str, tuple[str, tuple[Argument, ...]]] = {
     "report": ("quorum report demo", (RUN, NO_IMAGES)),
     "clean": ("quorum clean demo --dry-run", (RUN, DRY, ALL, CACHE)),
     "sync": ("quorum sync demo", (RUN,)),
+    "ablate": ("quorum ablate digits --seeds 5 --time-budget 10m", (ANY_SWEEP, *ABLATING)),
+    "ladder": ("quorum ladder --data photos/", (ONLY_DATA, JSON_ROWS)),
     "predict": ("quorum predict runs/demo photo.jpg", (MODEL, IMAGES, TOP, JSON)),
 }
 """By command: an example, and what it takes."""

@@ -37,9 +37,14 @@ Selection = Mapping[str, Any]
 BASELINES = ("ensemble", "best_single", "uniform_top_k", "seeds_ensemble")
 
 
-def ensemble_section(facts: RunFacts, drawn: Drawn) -> Block:
-    """Who is in it, with which weight, what is certified, how they differ."""
+def ensemble_section(facts: RunFacts, drawn: Drawn) -> Block | None:
+    """Who is in it, with which weight, what is certified, how they differ.
+
+    None for a run that delivers a single net.
+    """
     selection = facts.selection
+    if facts.spec.deliver == "single":
+        return None
     if selection is None:
         return section("The ensemble", text("No ensemble has been chosen yet."))
     return section(

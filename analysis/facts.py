@@ -122,7 +122,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
         for path in (folder.selection, folder.ledger / "ledger.json")
     )
     card, plain = _card(folder.student), _card(folder.student / "plain")
-    labels, log_probs = _test_predictions(folder.ledger / "test_logprobs.npz")
+    labels, log_probs = test_predictions(folder.ledger / "test_logprobs.npz")
     early = _read_npz(folder.labels)
     trials = trials_of(events, lambda trial: _params(folder, trial))
     return RunFacts(
@@ -189,7 +189,12 @@ def _card(folder: Path) -> Card | None:
     return read_card(folder) if (folder / "card.json").is_file() else None
 
 
-def _test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
+def test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
+    """Labels int [N] and float32 [N, K] by stage from test_logprobs.npz; None without a file.
+
+    Raises:
+        RunError: the file is damaged, or its arrays do not fit each other.
+    """
     arrays = _read_npz(path)
     labels = arrays.pop("labels", None)
     for stage, log_probs in arrays.items():

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analysis.attention import AttentionFacts
+from analysis.attention_figures import channel_gates, spatial_gates
 from analysis.class_figures import confusion, per_class, reliability
 from analysis.curve_figures import training_curves, trial_costs
 from analysis.facts import RunFacts
 from analysis.fonts import Lettering, lettering
-from analysis.picture_figures import class_sizes, contact_sheet, explained
+from analysis.picture_figures import class_sizes, contact_sheet
+from analysis.pictures import confused_pairs
 from analysis.result_figures import cost_figure, disagreement, ledger_figure
+from analysis.sheet_figures import confused, explained
 from analysis.space_figures import hyperparameters, importance_figure
 from analysis.student_figures import ClassDifference, class_differences, student_classes
-from analysis.style import DPI, drawing
+from analysis.style import drawing, save_figure
 from analysis.sweep_figures import learning_curves, sweep_overview
 from trainables.metrics import apply_temperature
 
@@ -51,9 +54,7 @@ def save_figures(facts: RunFacts, folder: Path) -> list[Path]:
             path.unlink(missing_ok=True)
             continue
         with drawing(letters.families):
-            figure = plan.draw(facts, letters)
-            FigureCanvasAgg(figure)
-            figure.savefig(path, dpi=DPI, metadata={"Software": None})
+            save_figure(plan.draw(facts, letters), path)
         saved.append(path)
     return saved
 
@@ -117,8 +118,9 @@ def _has_predictions(facts: RunFacts) -> bool:
     return facts.test_labels is not None and bool(main_stages(facts))
 
 
-def _has_rows(facts: RunFacts) -> bool:
-    return bool(facts.ledger and facts.ledger.get("rows"))
+def _compares(facts: RunFacts) -> bool:
+    """Whether the ledger has rows to be held against each other."""
+    return len((facts.ledger or {}).get("rows", [])) > 1
 
 
 def _shown(facts: RunFacts) -> dict[str, Floats]:
@@ -165,6 +167,16 @@ def _explained(facts: RunFacts, letters: Lettering) -> Figure:
     return explained(facts.data.chosen, facts.data.maps, letters.names)
 
 
+def _confused(facts: RunFacts, letters: Lettering) -> Figure:
+    assert facts.data.confused is not None
+    return confused(facts.data.confused, confused_pairs(facts), letters.names)
+
+
+def _attention(facts: RunFacts) -> AttentionFacts:
+    assert facts.data.attention is not None
+    return facts.data.attention
+
+
 def _student_classes(facts: RunFacts, letters: Lettering) -> Figure:
     stage = student_stage(facts)
     assert stage is not None
@@ -177,8 +189,8 @@ def _importance(facts: RunFacts, _: Lettering) -> Figure:
 
 
 PLANS: Mapping[str, _Plan] = {
-    "ledger": _Plan(ready=_has_rows, draw=lambda facts, _: ledger_figure(facts.ledger or {})),
-    "cost": _Plan(ready=_has_rows, draw=lambda facts, _: cost_figure(facts.ledger or {})),
+    "ledger": _Plan(ready=_compares, draw=lambda facts, _: ledger_figure(facts.ledger or {})),
+    "cost": _Plan(ready=_compares, draw=lambda facts, _: cost_figure(facts.ledger or {})),
     "training_curves": _Plan(ready=lambda facts: facts.best is not None, draw=_training_curves),
     "learning_curves": _Plan(
         ready=_has_scores, draw=lambda facts, _: learning_curves(facts.trials, facts.spec.rungs)
@@ -206,7 +218,22 @@ PLANS: Mapping[str, _Plan] = {
         draw=_student_classes,
     ),
     "reliability": _Plan(ready=_has_predictions, draw=_reliability),
-    "explained": _Plan(ready=lambda facts: bool(facts.data.maps.members), draw=_explained),
+    "confused": _Plan(
+        ready=lambda facts: facts.data.confused is not None and bool(confused_pairs(facts)),
+        draw=_confused,
+    ),
+    "explained": _Plan(
+        ready=lambda facts: facts.data.chosen is not None and bool(facts.data.maps.columns()),
+        draw=_explained,
+    ),
+    "attention": _Plan(
+        ready=lambda facts: facts.data.attention is not None,
+        draw=lambda facts, letters: channel_gates(_attention(facts), letters.names),
+    ),
+    "attention_places": _Plan(
+        ready=lambda facts: facts.data.attention is not None and bool(_attention(facts).shown),
+        draw=lambda facts, _: spatial_gates(_attention(facts)),
+    ),
     "class_sizes": _Plan(
         ready=lambda facts: bool(facts.data.counts),
         draw=lambda facts, letters: class_sizes(facts.data, letters.names),

@@ -95,6 +95,8 @@ def _differences(facts: RunFacts) -> Block | None:
 
 def _gates(facts: RunFacts) -> Block | None:
     gates = (facts.ledger or {}).get("gates", [])
+    if not gates and facts.spec.deliver != "student":
+        return None
     if not gates:
         return text("No release gate has been decided: there is no int8 student.")
     lines: list[list[Cell]] = [
@@ -108,6 +110,8 @@ def _gates(facts: RunFacts) -> Block | None:
 
 
 def _absent(facts: RunFacts) -> str:
+    if facts.spec.deliver == "single":
+        return "The run delivers its best single net, so that there is one row."
     found = {str(row["stage"]) for row in rows(facts.ledger or {})}
     sentences = []
     if "seeds_ensemble" not in found:
@@ -115,7 +119,7 @@ def _absent(facts: RunFacts) -> str:
             "There is no seeds ensemble: too few further seeds of the best configuration were "
             "trained, so the comparison at equal compute is missing."
         )
-    if not found & {"student_fp32", "student_int8"}:
+    if facts.spec.deliver == "student" and not found & {"student_fp32", "student_int8"}:
         sentences.append("There is no student yet.")
     return " ".join(sentences)
 

@@ -11,7 +11,8 @@ from analysis.facts import RunFacts
 from analysis.formats import duration, plural, value_text
 from analysis.importance import DRAWS as DRAWS_OF_TRIALS
 from analysis.importance import TREES
-from search.spec import shipped_names
+from search.settings import PROFILES, settings_between
+from search.spec import load_spec, shipped_names
 from trainables.intervals import DRAWS, FEW
 from trainables.metrics import ECE_BINS
 
@@ -130,7 +131,7 @@ def reproduction_section(facts: RunFacts) -> Block:
             *_asked(facts),
             (f"quorum run {run}/sweep.yaml --name again{_data(facts)}", "the same schedules"),
             (f"quorum report {run}{'' if facts.spec.pictures else ' --no-images'}", "this report"),
-            (f"quorum predict {run} IMAGE", "ask the student"),
+            *([(f"quorum predict {run} IMAGE", "ask the student")] if facts.card else []),
         ),
         text(
             "Every trial's recipe, seed, split and numerics stand in its start.json: trained again "
@@ -171,7 +172,28 @@ def _asked(facts: RunFacts) -> Iterator[tuple[str, str]]:
     name = str(asked.get("name") or facts.spec.name)
     budget = _budget(facts)
     if name in shipped_names() and (budget or asked):
-        yield f"quorum run {name}{_data(facts)}{budget}", "as it was asked for"
+        changes = _changes(name, asked) if asked else ""
+        yield f"quorum run {name}{_data(facts)}{changes}{budget}", "as it was asked for"
+
+
+def _changes(name: str, asked: Mapping[str, Any]) -> str:
+    """` --profile gpu --set trials=9`: what was changed of a shipped sweep."""
+    told = {**asked, "dataset": {**asked.get("dataset", {}), "path": None}}
+    found = {
+        profile: settings_between(load_spec(name, profile=profile).to_mapping(), told)
+        for profile in PROFILES
+    }
+    profile = min(PROFILES, key=lambda profile: len(found[profile]))
+    same = len({len(settings) for settings in found.values()}) == 1
+    settings = (f" --set {shlex.quote(_portable(setting))}" for setting in found[profile])
+    return ("" if same else f" --profile {profile}") + "".join(settings)
+
+
+def _portable(setting: str) -> str:
+    """Of a path on this machine only the last part."""
+    key, _, value = setting.partition("=")
+    path = Path(value.strip('"'))
+    return f'{key}="path/to/{path.name}"' if path.is_absolute() else setting
 
 
 def _data(facts: RunFacts) -> str:

@@ -59,7 +59,8 @@ def trials_panel(state: RunState, width: int, glyphs: Glyphs, *, rows: int) -> T
         return None
     table = _table(width)
     table.add_column("", width=1)
-    for name, size in (("trial", 5), ("epoch", 7), ("val NLL", 7), ("accuracy", 8)):
+    longest = max(len(trial.name) for trial in (*best, *running))
+    for name, size in (("trial", max(5, longest)), ("epoch", 7), ("val NLL", 7), ("accuracy", 8)):
         table.add_column(name, justify="left" if name == "trial" else "right", width=size)
     table.add_column("hyperparameters", ratio=1, no_wrap=True, overflow=glyphs.overflow)
     for place, trial in enumerate(best):

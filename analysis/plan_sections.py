@@ -21,7 +21,7 @@ def forecast_section(facts: RunFacts) -> Block | None:
         [stage, duration(forecast.get(stage)), duration(facts.stage_seconds.get(stage)),
          _ratio(facts.stage_seconds.get(stage), forecast.get(stage))]
         for stage in STAGES
-        if stage in forecast
+        if stage in forecast and stage in facts.spec.stages
     ]  # fmt: skip
     both = [stage for stage in STAGES if stage in forecast and stage in facts.stage_seconds]
     if len(both) > 1:

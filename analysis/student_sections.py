@@ -35,9 +35,14 @@ from trainables.intervals import proportion_interval
 Drawn = Collection[str]
 
 
-def student_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block:
-    """How the student was taught and quantized, and what it costs."""
+def student_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block | None:
+    """How the student was taught and quantized, and what it costs.
+
+    None for a run that has none and is not to deliver one.
+    """
     card = facts.card
+    if card is None and facts.spec.deliver != "student":
+        return None
     if card is None:
         return section("The student", text("No student has been distilled yet."))
     taught = (

@@ -14,6 +14,7 @@ from analysis.formats import (
     percent_range,
     plural,
 )
+from analysis.ladder import judged
 from analysis.plan_sections import seeds_note
 from analysis.wording import (
     NOT_DISTINGUISHABLE,
@@ -41,9 +42,16 @@ def summary(facts: RunFacts) -> list[str]:
         return [_unfinished(facts)]
     stage = shipped_stage(facts.ledger)
     if stage is None:
-        return [_without_student(facts.ledger), *_about_ensemble(facts)]
+        about_test = _about_test(facts.ledger)
+        return [
+            _without_student(facts),
+            *_about_target(facts),
+            *_about_ensemble(facts),
+            *about_test,
+        ]
     return [
         f"{_ship(facts, stage)} {_about_gates(facts.ledger)}",
+        *_about_target(facts),
         *_about_student(facts, stage),
         *_about_ensemble(facts),
         *_about_test(facts.ledger),
@@ -64,7 +72,7 @@ def key_figures(facts: RunFacts) -> list[dict[str, str]]:
     file = shipped_file(facts, stage)
     return [
         {"title": "ships" if file else "stands", "value": label(stage),
-         "note": file or "no student yet"},
+         "note": file or ("no student yet" if facts.spec.deliver == "student" else "no student")},
         {"title": "accuracy on test", "value": percent(row["accuracy"], digits),
          "note": f"95% interval {percent_range(row.get('accuracy_interval'), digits)}"},
         {"title": "size", "value": file_size(row.get("bytes")),
@@ -198,14 +206,37 @@ def _about_test(ledger: Ledger) -> list[str]:
     ]
 
 
-def _without_student(ledger: Ledger) -> str:
+def _without_student(facts: RunFacts) -> str:
+    ledger = facts.ledger or {}
     row: Row | None = row_of(ledger, "ensemble") or row_of(ledger, "best_single")
     if row is None:
         return "The ledger has no rows yet, so there is nothing to ship."
-    return (
-        f"There is no student yet, so there is nothing to ship. What stands is the "
-        f"{label(row['stage'])}, with {accuracy_text(row, decimals(ledger))} on test."
-    )
+    accuracy = accuracy_text(row, decimals(ledger))
+    if facts.spec.deliver == "student":
+        return (
+            "There is no student yet, so there is nothing to ship. What stands is the "
+            f"{label(row['stage'])}, with {accuracy} on test."
+        )
+    weights = ", ".join(f"trials/{name}/weights.safetensors" for name in facts.weights)
+    return f"The {label(row['stage'])} reaches {accuracy} on test: {weights}."
+
+
+def _about_target(facts: RunFacts) -> list[str]:
+    """Whether the run's row is as accurate as its sweep asks for."""
+    target = facts.spec.target
+    if target is None or target.accuracy is None or facts.ledger is None:
+        return []
+    row = judged(facts.ledger, target)
+    if row is None:
+        return []
+    asked = percent(target.accuracy, 0)
+    if row["accuracy"] < target.accuracy:
+        return [f"The sweep asks for {asked} on test, which was not reached."]
+    sure = row["accuracy_interval"][0] >= target.accuracy
+    return [
+        f"The sweep asks for {asked} on test, which was reached"
+        f"{'' if sure else ', though the interval begins below it'}."
+    ]
 
 
 def _unfinished(facts: RunFacts) -> str:

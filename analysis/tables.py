@@ -53,7 +53,7 @@ COLORS: Mapping[str, str] = {
 def ledger_table(ledger: Ledger) -> Table:
     """The rows of the ledger on test, one stage a row."""
     digits = decimals(ledger)
-    table = _table(_ledger_title(ledger))
+    table = plain_table(_ledger_title(ledger))
     table.add_column("")
     for header in (
         "accuracy\n95% int.", "bal.\nacc.", "NLL", "Brier", "ECE\nnull", "params\nsize",
@@ -79,7 +79,7 @@ def ledger_table(ledger: Ledger) -> Table:
 
 def differences_table(ledger: Ledger) -> Table:
     """The paired differences, one pair a row, each metric with its interval and verdict."""
-    table = _table("Paired differences on test, 95% intervals")
+    table = plain_table("Paired differences on test, 95% intervals")
     table.add_column("a − b")
     table.add_column("")
     table.add_column("difference", justify="right", no_wrap=True)
@@ -99,7 +99,7 @@ def differences_table(ledger: Ledger) -> Table:
 
 def gates_table(ledger: Ledger) -> Table:
     """The release gates: value, one-sided bound, limit, verdict."""
-    table = _table("Release gates, decided on holdout")
+    table = plain_table("Release gates, decided on holdout")
     table.add_column("gate")
     for header in ("value", "bound", "limit"):
         table.add_column(header, justify="right")
@@ -113,7 +113,7 @@ def gates_table(ledger: Ledger) -> Table:
 
 def selection_table(selection: Mapping[str, Any]) -> Table:
     """The ensemble: members and weights, its score, and what the certificates say."""
-    table = _table(f"Ensemble of {plural(len(selection['members']), 'member')}")
+    table = plain_table(f"Ensemble of {plural(len(selection['members']), 'member')}")
     table.add_column("member")
     table.add_column("weight", justify="right")
     table.add_column("", no_wrap=True)
@@ -142,7 +142,7 @@ def sweep_table(trials: Sequence[TrialFacts], *, limit: int = 10) -> Table:
     )
     failed = sum(trial.status == "failed" for trial in trials)
     finished = sum(trial.whole_schedule for trial in trials)
-    table = _table(
+    table = plain_table(
         f"{plural(len(trials), 'trial')}: {count(finished)} finished the schedule, "
         f"{count(failed)} failed"
     )
@@ -181,7 +181,8 @@ def ledger_markdown(ledger: Ledger) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table in the manner of all of ours."""
     return Table(
         title=Text(f"\n{title}"), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0), pad_edge=False,

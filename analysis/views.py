@@ -13,13 +13,15 @@ from analysis.formats import file_size, fixed, percent, plural
 from analysis.marks import about
 from analysis.screen import render
 from analysis.tables import differences_table, gates_table, ledger_table
-from analysis.wording import Ledger, originals_text
+from analysis.wording import Ledger, originals_text, shipped_stage
+from search.ablation import factors_path
 from search.housekeeping import Removable, removable, usage
 from search.journal import at_work, read_events
 from search.preview import Preview
 from search.progress import RunState
 from search.states import STAGES
 from trainables.errors import RunError
+from trainables.files import read_json
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
@@ -89,9 +91,12 @@ def preview_view(preview: Preview) -> RenderableType:
         ("trials", trials),
         ("rungs", " → ".join(map(str, preview.rungs)) + " epoch" + "s" * (preview.rungs != (1,))),
         ("searched", ", ".join(spec.space) or "nothing"),
-        ("seeds", str(spec.members)),
-        ("student", f"{preview.student_epochs} epochs, with and without a teacher"),
     ]  # fmt: skip
+    if "seeds" in preview.seconds:
+        facts.append(("seeds", str(spec.members)))
+    if "distill" in preview.seconds:
+        told = f"{plural(preview.student_epochs, 'epoch')}, with and without a teacher"
+        facts.append(("student", told))
     stages = [f"{name} {about(seconds)}" for name, seconds in preview.seconds.items() if seconds]
     facts.append(("forecast", f"{about(sum(preview.seconds.values()))}: {', '.join(stages)}"))
     return Group(_facts(facts), Text(""), *_class_tables(preview))
@@ -117,15 +122,27 @@ def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> Render
     Print it with `crop=False`: paths and commands are to be copied whole.
     """
     store = f"--backend-store-uri {tracking_uri}"
-    lines = [
-        ("report", _near(folder.report)),
+    student = [
         ("student", _near(folder.student)),
         ("", _command("predict", f"{_near(folder.root)} IMAGE")),
+    ]
+    lines = [
+        ("report", _near(folder.report)),
+        *(student if shipped_stage(ledger) else [("weights", _near(_weights(folder)))]),
         ("trials", "in the MLflow UI, view “Trials, best first”:"),
         ("", f"{_near(_programs() / 'mlflow')} ui --host 127.0.0.1 {store}"),
     ]
     told = [_line(*line) for line in lines]
-    return Group(ledger_table(ledger), differences_table(ledger), gates_table(ledger), *told)
+    tables = [ledger_table(ledger)]
+    tables += [differences_table(ledger)] if ledger.get("differences") else []
+    tables += [gates_table(ledger)] if ledger.get("gates") else []
+    return Group(*tables, *told)
+
+
+def _weights(folder: RunFolder) -> Path:
+    """Of the single best net, where the run delivers no student."""
+    name = read_json(folder.selection)["best_single"]["name"]
+    return folder.trial(str(name)) / "weights.safetensors"
 
 
 def _state(folder: RunFolder, holder: str | None) -> RunState:
@@ -143,7 +160,8 @@ def _next_step(state: RunState, folder: RunFolder, holder: str | None) -> str:
     name = f"{state.spec.get('name', 'SWEEP')} --resume --name {folder.name}"
     runs = folder.root.resolve().parent
     where = "" if runs == Path("runs").resolve() else f" --runs {_near(runs)}"
-    return f"not at work; resume with: {_command('run', name)}{where}"
+    command = "ablate" if factors_path(folder).exists() else "run"
+    return f"not at work; resume with: {_command(command, name)}{where}"
 
 
 def _stands(state: RunState, holder: str | None) -> Text:

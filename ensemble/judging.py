@@ -46,8 +46,7 @@ def holdout_predictions(folder: RunFolder, images: ImageSet, splits: Splits) -> 
     members = holdout_log_probs(folder, names_of(rows.values()))
     pooled = {stage: row.pool(members) for stage, row in rows.items()}
     stages = {stage: calibrated(pool, pool, labels) for stage, pool in pooled.items()}
-    students = student_log_probs(folder.student, images.images, splits.holdout)
-    return Predictions(labels=labels, stages=stages | students)
+    return Predictions(labels=labels, stages=stages | _students(folder, images, splits.holdout))
 
 
 def test_predictions(
@@ -61,7 +60,7 @@ def test_predictions(
     """What every row says of test: the one place where test images are looked at.
 
     Raises:
-        RunError: no frozen selection, or no student.
+        RunError: no frozen selection.
     """
     rows = _rows(folder)
     names = names_of(rows.values())
@@ -79,7 +78,7 @@ def test_predictions(
         stage: calibrated(row.pool(on_test), row.pool(on_holdout), holdout_labels)
         for stage, row in rows.items()
     }
-    students = student_log_probs(folder.student, images.images, splits.test)
+    students = _students(folder, images, splits.test)
     return Predictions(labels=images.labels[splits.test], stages=stages | students)
 
 
@@ -89,7 +88,7 @@ def stage_facts(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str
     some = images.images[splits.holdout[:TIMED_IMAGES]]
     members = member_facts(folder, names_of(rows.values()), some, classes=len(images.class_names))
     facts = {stage: pooled_facts(row, members) for stage, row in rows.items()}
-    return facts | student_facts(folder.student)
+    return facts | (student_facts(folder.student) if _taught(folder) else {})
 
 
 def beats(model: Path, champion: Path, images: ImageSet, splits: Splits, *, seed: int) -> bool:
@@ -139,7 +138,7 @@ def write_ledger(
         test_reads=test_reads,
         compute=compute,
         machine=machine_description(),
-        speedup=read_card(folder.student).speedup,
+        speedup=read_card(folder.student).speedup if _taught(folder) else None,
         seed=seed,
     )
     write_arrays(folder.ledger / "test_logprobs.npz", _as_arrays(test))
@@ -163,4 +162,19 @@ def _as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def _rows(folder: RunFolder) -> dict[str, PooledRow]:
-    return pooled_rows(read_json(folder.selection))
+    """The rows of members; a single net that teaches nobody is not called an ensemble."""
+    selection = read_json(folder.selection)
+    rows = pooled_rows(selection)
+    alone = selection["most_members"] == 1 and not _taught(folder)
+    return {"best_single": rows["best_single"]} if alone else rows
+
+
+def _students(
+    folder: RunFolder, images: ImageSet, indices: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.float32]]:
+    return student_log_probs(folder.student, images.images, indices) if _taught(folder) else {}
+
+
+def _taught(folder: RunFolder) -> bool:
+    """Whether the run has a student: not every run delivers one."""
+    return (folder.student / "card.json").is_file()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
+from search.costs import EQUAL, StageCosts
 from search.states import Kind
 from trainables.records import Status
 
@@ -28,8 +29,8 @@ class TrialHistory:
     """Starts, the first included: after a failure or by a resumed sweep."""
     retries: int = 0
     """Starts because of a failure."""
-    steps: set[int] = field(default_factory=set)
-    """Epochs reported, cooldown branches included."""
+    steps: dict[int, int] = field(default_factory=dict)
+    """Epochs reported, cooldown branches included: by step, the epoch of the schedule."""
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -48,10 +49,10 @@ class TrialHistory:
         """The highest rung it was scored at."""
         return max(self.scores, default=None)
 
-    @property
-    def seconds_per_step(self) -> float | None:
-        """Mean over its epochs."""
-        return self.seconds / len(self.steps) if self.steps else None
+    def pace(self, costs: StageCosts) -> float | None:
+        """Seconds of an epoch of the last stage: the mean over its epochs by their costs."""
+        cost = sum(costs.of_steps(epoch for _, epoch in sorted(self.steps.items())))
+        return self.seconds / cost if cost else None
 
 
 class History:
@@ -62,13 +63,17 @@ class History:
         self.trials: dict[str, TrialHistory] = {}
         self.last_end: dict[Kind, str] = {}
         """Why the last sweep of each kind ended."""
+        self.costs = EQUAL
+        """Of the epochs of a trial, by the last plan."""
         for event in events:
             self.apply(event)
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Fold one event in."""
         name = event["event"]
-        if name == "sweep_ended":
+        if name == "plan":
+            self.costs = StageCosts.of_event(event)
+        elif name == "sweep_ended":
             self.last_end[event["kind"]] = event["reason"]
         elif name == "trial_started":
             self._start(event)
@@ -101,14 +106,11 @@ class History:
         return sum(trial.status == status for trial in self.of(kind))
 
     def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
-        """Seconds a step: the median over trials, of this recipe if any has it."""
-        paces = [
-            (trial.recipe == recipe, trial.seconds_per_step)
-            for trial in self.trials.values()
-            if trial.seconds_per_step is not None
-        ]
-        own = [pace for same, pace in paces if same]
-        return median(own or [pace for _, pace in paces]) if paces else None
+        """Seconds of an epoch of the last stage: the median over trials, of this recipe if any."""
+        paces = [(trial.recipe == recipe, trial.pace(self.costs)) for trial in self.trials.values()]
+        known = [(same, pace) for same, pace in paces if pace is not None]
+        own = [pace for same, pace in known if same]
+        return median(own or [pace for _, pace in known]) if known else None
 
     def _start(self, event: Mapping[str, Any]) -> None:
         trial = self.trials.setdefault(
@@ -127,7 +129,7 @@ class History:
 def _epoch(trial: TrialHistory, event: Mapping[str, Any]) -> None:
     if event["step"] in trial.steps:
         return
-    trial.steps.add(event["step"])
+    trial.steps[event["step"]] = event.get("epoch", event["step"])
     trial.seconds += event["seconds"] or 0.0
     trial.peak_memory_bytes = max(trial.peak_memory_bytes, event["peak_memory_bytes"] or 0)
     if event["rung"] is not None:

@@ -1,13 +1,15 @@
 """What a run folder must agree with before work goes on there, and what is written first."""
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from search.journal import Event, read_events
 from search.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.errors import RunError
-from trainables.files import write_arrays, write_bytes_atomically
+from trainables.files import file_sha256, write_arrays, write_bytes_atomically
 from trainables.imageset import ImageSet
+from trainables.recipe import HUB
 from trainables.records import SCHEMA, RunFolder
 from trainables.splits import Splits
 
@@ -40,8 +42,34 @@ def require_same_split(folder: RunFolder, events: Sequence[Event], split_id: str
         if event["event"] == "run_started" and event["split_id"] != split_id:
             raise RunError(
                 f"{folder.root} is of split {event['split_id']}, the data now give "
-                f"{split_id}: the images have changed; start a new run"
+                f"{split_id}: the images have changed since; bring back those that it was "
+                "started with, or start a new run"
             )
+
+
+def require_same_weights(folder: RunFolder, events: Sequence[Event], spec: SweepSpec) -> None:
+    """Refuse weights to begin with that are not those the run was started with.
+
+    Raises:
+        RunError: the file, which is gone or has changed.
+    """
+    began = next((event for event in events if event["event"] == "run_started"), {})
+    told = began.get("weights", {})  # of versions before, nothing is known
+    for path, digest in weights_of(spec).items() if told else ():
+        if told.get(path) != digest:
+            raise RunError(
+                f"the weights in {path} {'have changed' if digest else 'are gone'} since "
+                f"{folder.root} was started; bring them back, or start a new run"
+            )
+
+
+def weights_of(spec: SweepSpec) -> dict[str, str | None]:
+    """Files of weights that trials may begin with, and their SHA-256; None of one that is gone."""
+    choices = spec.space.get("pretrained", {}).get("choices", ())
+    named = {spec.base_recipe().pretrained, *choices} - {"", HUB}
+    return {
+        path: file_sha256(Path(path)) if Path(path).is_file() else None for path in sorted(named)
+    }
 
 
 def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:
@@ -77,6 +105,7 @@ def started_event(spec: SweepSpec, images: ImageSet, splits: Splits, **about: An
         "class_names": list(images.class_names),
         "image_size": images.image_size,
         "skipped": len(images.skipped),
+        "weights": weights_of(spec),
         **about,
     }
 

@@ -4,24 +4,42 @@ With e the seconds of an epoch in one of W workers while all work, T the seconds
 left for training, and K the most members, a schedule of R epochs costs
 
     a trial of the sweep    E·e, E = Σ_j η^(1−j) Δ_j with Δ_j the steps from rung j−1 to j
-    the seeds               ⌈K/W⌉·R·e of wall time
+    the seeds               ⌈K/W⌉·C·e of wall time, C = R
     student and twin        R_s·(two epochs of the student + one pass of the teacher)
 
 Long schedules make better nets and fewer of them. R grows with the square root of what can
-be trained, as the number of trials then does: R = √(T·W/e), and the seeds, which are the
+be trained, as the number of trials then does: R·C·e = T·W, and the seeds, which are the
 equal-compute baseline and not a saving, may take a quarter of T at most.
+
+Where a recipe has stages, e is of the last one, and C and Δ_j count every epoch as it costs
+(search/costs.py).
 
 The plan made before the sweep is a forecast; the report holds it against what happened.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search.remaining import steps_at_rungs
+from search.costs import EQUAL, StageCosts
+from search.pace import (
+    Pace,
+    all_seconds,
+    fewest_student_epochs,
+    mean_seconds,
+    overheads,
+    rounds_of_seeds,
+    seeds_seconds,
+    student_epochs_for,
+    student_seconds,
+    trial_seconds,
+)
 from search.spec import SweepSpec
 from trainables.errors import SpecError
+from trainables.parsing import to_mapping
+from trainables.stages import fewest_epochs
 
 SEEDS_SHARE = 0.25
 """Most of the training time that seeds of the best may take."""
@@ -33,48 +51,11 @@ LONGEST = 8
 """A schedule is at most this many times as long as the specification's: recipes that suit
 27 epochs do not suit 1,000."""
 
-START_SECONDS = 20.0
-"""Ray and its workers, on two cores, with nothing in the page cache."""
-
-EXPORT_SECONDS = 15.0
-"""Export, calibration and timing of the students; predictions come on top."""
-
-REPORT_SECONDS = 15.0
-"""Figures, the PDF and the entry in the registry."""
-
-LEDGER_SECONDS = 8.0
-"""Timing every member, bootstrap intervals, gates; predictions come on top."""
-
-PASSES = (8, 3)
-"""How often students predict holdout for their temperatures, the choice of a quantizer and
-the gates, and how often holdout and test for the ledger."""
-
-BACKWARD = 3
-"""A training step costs about this many predictions."""
-
 STAGES = ("sweep", "seeds", "select", "distill", "ledger", "report")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """What was measured before anything was planned. Seconds of wall time."""
-
-    workers: int
-    """Trials at a time."""
-    epoch_seconds: float
-    """One epoch of the base recipe in one of the workers while all work."""
-    student_seconds: float
-    """One epoch of the student, without a teacher, on the whole machine."""
-    teacher_seconds: float
-    """One member's answers to a whole epoch at one look each, on the whole machine."""
-    predict_seconds: float
-    """The same with all views that its `tta` averages."""
-    handover_seconds: float
-    """A trial's predictions and its checkpoint where a rung is scored, in one of the workers."""
-    holdout_share: float
-    """Images of holdout per training image."""
-    test_share: float
-    """Images of test per training image."""
+class TooShortError(SpecError):
+    """A time budget that has not even room for one epoch of everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +77,8 @@ class Plan:
     """Of the distillation, after both trainings."""
     deadline: float | None
     """Of the whole run, in unix seconds."""
+    costs: StageCosts = EQUAL
+    """As in `Pace`."""
 
     def end_of(self, stage: str) -> float | None:
         """When a stage must be over for the later ones to have their time, in unix seconds."""
@@ -114,6 +97,7 @@ class Plan:
             "student_epochs": self.student_epochs,
             "workers": self.workers,
             "epoch_seconds": self.epoch_seconds,
+            "stage_costs": to_mapping(self.costs),
             "seconds": dict(self.seconds),
             "deadline": self.deadline,
         }
@@ -141,9 +125,9 @@ def plan_run(
     schedules would have less than `fewest` epochs, the ensemble has fewer members instead.
 
     Raises:
-        SpecError: there is not even time for one epoch of everything.
+        TooShortError: there is not even time for one epoch of everything.
     """
-    over = {s: seconds * (s in stages) for s, seconds in _overheads(spec, pace).items()}
+    over = {s: seconds * (s in stages) for s, seconds in overheads(spec, pace).items()}
     if deadline is None:
         return _unbounded(spec, pace, over, stages)
     time = deadline - now - sum(over.values())
@@ -152,15 +136,15 @@ def plan_run(
         spec = with_fewer_members(spec, pace, time, fewest=fewest)
     seeds = distill = 0.0
     rungs = spec.rungs if fixed else shortened_rungs(spec, _top_rung(spec, pace, time))
-    epochs = _student_epochs(spec, rungs[-1])
+    epochs = student_epochs_for(spec, rungs[-1])
     if "seeds" in stages:
-        seeds = min(_seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * time)
+        seeds = min(seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * time)
     if "distill" in stages:
         low, high = (share * time for share in DISTILL_SHARES)
-        distill = min(max(_student_seconds(spec, pace, epochs), low), high)
+        distill = min(max(student_seconds(spec, pace, epochs), low), high)
         if "sweep" not in stages:  # what was left of a run that was stopped after it
             distill = time
-        epochs = max(1, int(distill / _student_seconds(spec, pace, 1)))
+        epochs = max(fewest_student_epochs(spec), int(distill / student_seconds(spec, pace, 1)))
     training = {"sweep": time - seeds - distill, "seeds": seeds, "distill": distill}
     if not fixed:
         rungs = with_enough_finished(spec, pace, rungs, seconds=training["sweep"])
@@ -168,12 +152,13 @@ def plan_run(
         rungs=rungs,
         trials=None,
         seeds=spec.members,
-        student_epochs=min(epochs, LONGEST * _student_epochs(spec, spec.rungs[-1])),
+        student_epochs=min(epochs, LONGEST * student_epochs_for(spec, spec.rungs[-1])),
         workers=pace.workers,
         epoch_seconds=pace.epoch_seconds,
         seconds={stage: over[stage] + training.get(stage, 0.0) for stage in STAGES},
         export_seconds=over["distill"],
         deadline=deadline,
+        costs=pace.costs,
     )
 
 
@@ -199,11 +184,9 @@ def with_enough_finished(
     `reduction_factor`, so of the few trials that a short budget has room for in `seconds`,
     three rungs may leave one: less to choose from than the ensemble has members.
     """
-    factor, cooldown = spec.reduction_factor, spec.base_recipe().cooldown_fraction
     while len(rungs) > 1:
-        steps = mean_steps(rungs, factor=factor, cooldown=cooldown)
-        trials = seconds * pace.workers / (pace.epoch_seconds * steps)
-        if trials >= spec.members * factor ** (len(rungs) - 1):
+        trials = seconds * pace.workers / mean_seconds(spec, pace, rungs)
+        if trials >= spec.most_members * spec.reduction_factor ** (len(rungs) - 1):
             break
         rungs = rungs[1:]
     return rungs
@@ -221,26 +204,18 @@ def with_fewer_members(spec: SweepSpec, pace: Pace, time: float, *, fewest: int)
     return spec
 
 
-def mean_steps(rungs: tuple[int, ...], *, factor: int, cooldown: float) -> float:
-    """Epochs that a trial of the sweep trains in the mean if one in `factor` goes on."""
-    steps, total, before = steps_at_rungs(rungs, cooldown), 0.0, 0
-    for index, count in enumerate(steps):
-        total += (count - before) / factor**index
-        before = count
-    return total
-
-
 def _require_time(
     spec: SweepSpec, pace: Pace, time: float, over: float, stages: Collection[str]
 ) -> None:
+    shortest = trial_seconds(spec, pace, fewest_epochs(spec.base_recipe().stages))
     each = {
-        "sweep": pace.epoch_seconds,
-        "seeds": pace.epoch_seconds * _rounds(spec, pace),
-        "distill": _student_seconds(spec, pace, 1),
+        "sweep": shortest,
+        "seeds": shortest * rounds_of_seeds(spec, pace),
+        "distill": student_seconds(spec, pace, fewest_student_epochs(spec)),
     }
     least = sum(seconds for stage, seconds in each.items() if stage in stages)
     if time < least:
-        raise SpecError(
+        raise TooShortError(
             f"the time left, {time + over:.0f} s, is too short: one epoch of everything takes "
             f"{least:.0f} s here, start and report {over:.0f} s; give "
             f"{math.ceil((least + over) / 30) / 2:g}m or more, a smaller net or fewer images"
@@ -251,15 +226,13 @@ def _unbounded(
     spec: SweepSpec, pace: Pace, over: Mapping[str, float], stages: Collection[str]
 ) -> Plan:
     """The specification's own schedules."""
-    epochs = _student_epochs(spec, spec.rungs[-1])
-    steps = mean_steps(
-        spec.rungs, factor=spec.reduction_factor, cooldown=spec.base_recipe().cooldown_fraction
-    )
+    epochs = student_epochs_for(spec, spec.rungs[-1])
+    trials = spec.trials * mean_seconds(spec, pace, spec.rungs) / pace.workers
     training = {
         # The last trial of all runs alone.
-        "sweep": pace.epoch_seconds * (spec.trials * steps / pace.workers + spec.rungs[-1] / 2),
-        "seeds": _seeds_seconds(spec, pace, spec.rungs[-1]),
-        "distill": _student_seconds(spec, pace, epochs),
+        "sweep": trials + trial_seconds(spec, pace, spec.rungs[-1]) / 2,
+        "seeds": seeds_seconds(spec, pace, spec.rungs[-1]),
+        "distill": student_seconds(spec, pace, epochs),
     }
     return Plan(
         rungs=spec.rungs,
@@ -271,45 +244,20 @@ def _unbounded(
         seconds={s: over[s] + training.get(s, 0.0) * (s in stages) for s in STAGES},
         export_seconds=over["distill"],
         deadline=None,
+        costs=pace.costs,
     )
 
 
 def _top_rung(spec: SweepSpec, pace: Pace, time: float) -> int:
-    balanced = math.sqrt(max(0.0, time) * pace.workers / pace.epoch_seconds)
-    affordable = SEEDS_SHARE * time / (_rounds(spec, pace) * pace.epoch_seconds)
-    return max(1, min(int(min(balanced, affordable)), LONGEST * spec.rungs[-1]))
+    """Epochs of the longest schedule that `time` seconds of training allow."""
 
+    def too_long(epochs: int) -> bool:
+        each = trial_seconds(spec, pace, epochs)
+        balanced = epochs * each <= time * pace.workers
+        if "seeds" in spec.stages:
+            return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * time
+        return not balanced and all_seconds(spec, pace, epochs) > time
 
-def _seeds_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
-    return _rounds(spec, pace) * (epochs * pace.epoch_seconds + pace.handover_seconds)
-
-
-def _rounds(spec: SweepSpec, pace: Pace) -> int:
-    return -(-spec.members // pace.workers)
-
-
-def _student_epochs(spec: SweepSpec, top: int) -> int:
-    """The student's epochs, in proportion to the trials'."""
-    return max(1, round(spec.student_recipe().epochs * top / spec.rungs[-1]))
-
-
-def _student_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
-    """Student and twin."""
-    return epochs * (2 * pace.student_seconds + spec.members * pace.teacher_seconds)
-
-
-def _overheads(spec: SweepSpec, pace: Pace) -> dict[str, float]:
-    """What each stage takes besides training."""
-    student = pace.student_seconds / BACKWARD
-    # Members, the best single and seeds: about twice as many nets as there are members.
-    members = 2 * spec.members * pace.predict_seconds
-    return {
-        "sweep": START_SECONDS,
-        "seeds": START_SECONDS / 2,
-        "select": 2.0,
-        "distill": EXPORT_SECONDS + PASSES[0] * student * pace.holdout_share,
-        "ledger": LEDGER_SECONDS
-        + PASSES[1] * student * (pace.holdout_share + pace.test_share)
-        + members * pace.test_share,
-        "report": REPORT_SECONDS,
-    }
+    fewest = fewest_epochs(spec.base_recipe().stages)
+    lengths = range(fewest + 1, LONGEST * spec.rungs[-1] + 1)
+    return fewest + bisect_left(lengths, True, key=too_long)

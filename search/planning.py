@@ -3,13 +3,20 @@
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from search.plan import STAGES, Pace, Plan, plan_run
+from search.costs import StageCosts
+from search.pace import Pace
+from search.plan import STAGES, Plan, TooShortError, plan_run
+from search.space import Space
 from search.spec import SweepSpec
-from trainables.errors import SpecError
 from trainables.imageset import ImageSet
-from trainables.recipe import Numerics
+from trainables.recipe import Numerics, Recipe
 from trainables.splits import Splits
+from trainables.stages import starts
+
+if TYPE_CHECKING:
+    from trainables.rehearsal import Rehearsal
 
 FEWEST_EPOCHS = 6
 """Of the longest schedule: with less, smaller images serve better."""
@@ -61,11 +68,11 @@ def plan_or_side(make: Callable[[], Plan], side: int, *, given: bool) -> Plan | 
     ones, down to SMALL_SIDE; a side that was `given` is kept.
 
     Raises:
-        SpecError: as `make_plan`, where no smaller side is left to try.
+        SpecError: as `make_plan`; of time, where no smaller side is left to try.
     """
     try:
         plan = make()
-    except SpecError:
+    except TooShortError:
         if given or side <= SMALL_SIDE:
             raise
         return SMALL_SIDE
@@ -96,11 +103,11 @@ def make_plan(
     seconds, as does `deadline`. `stages` are those that will run; `fixed` keeps the rungs.
 
     Raises:
-        SpecError: a recipe that the images do not allow, or a deadline that is too near.
+        SpecError: a recipe, or a value of the space, that the images do not allow.
+        TooShortError: a deadline that is too near.
     """
-    seconds = USUAL_SECONDS
-    if deadline is not None:
-        seconds = min(MOST_SECONDS, max(0.5, BUDGET_SHARE * (deadline - clock())))
+    if not fixed:
+        require_suitable(spec, images, stages=stages)
     pace = measure_pace(
         spec,
         images=images,
@@ -109,13 +116,38 @@ def make_plan(
         cores=cores,
         workers=workers,
         together=together,
-        seconds=seconds,
+        seconds=rehearsal_seconds(None if deadline is None else deadline - clock()),
     )
     # Larger images are made smaller first, which saves more.
     fewest = FEWEST_EPOCHS if images.image_size <= SMALL_SIDE else 1
     return plan_run(
         spec, pace, now=clock(), deadline=deadline, stages=stages, fixed=fixed, fewest=fewest
     )
+
+
+def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[str]) -> None:
+    """Refuse the base recipe, an end or a choice of the space, or the student for these images.
+
+    What is refused in combination only fails its trial when it is drawn.
+
+    Raises:
+        SpecError: the place in the specification, the value and the mend.
+    """
+    from trainables.suitability import check_recipes  # which imports torch
+
+    base = spec.base_recipe()
+    recipes = [("", base)]
+    for values in Space.from_mapping(spec.space, base=base).ends():
+        told = ", ".join(f"{name} {value!r}" for name, value in values.items())
+        recipes.append((f"space: {told}", base.with_values(**values)))
+    if "distill" in stages:
+        recipes.append(("student: recipe", spec.student_recipe()))
+    check_recipes(recipes, image_size=images.image_size, class_names=images.class_names)
+
+
+def rehearsal_seconds(left: float | None) -> float:
+    """How long one rehearsal may take if `left` seconds are left; None where there is no end."""
+    return USUAL_SECONDS if left is None else min(MOST_SECONDS, max(0.5, BUDGET_SHARE * left))
 
 
 def measure_pace(
@@ -156,4 +188,15 @@ def measure_pace(
         handover_seconds=SAVE_SECONDS + SUSTAINED * trial.predict_seconds * handed_over,
         holdout_share=len(splits.holdout) / len(splits.train),
         test_share=len(splits.test) / len(splits.train),
+        costs=stage_costs(recipe, trial),
+    )
+
+
+def stage_costs(recipe: Recipe, measured: "Rehearsal") -> StageCosts:
+    """What epochs in each stage of `recipe` cost, in epochs of the last one."""
+    unit = measured.train_seconds
+    return StageCosts(
+        starts=tuple(starts(recipe.stages)),
+        epochs=tuple(seconds / unit for seconds in measured.stage_seconds),
+        entries=tuple(seconds / unit for seconds in measured.entry_seconds),
     )

@@ -1,7 +1,7 @@
 """What a run would do: its data read and split, its trials and their schedules. Nothing trains."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from search.plan import STAGES, Plan
 from search.planning import make_plan, plan_or_side, probed
-from search.session import trials_at_a_time, usable_cores
+from search.session import threads_each, trials_at_a_time, usable_cores
 from search.spec import SweepSpec
 from trainables.datasets import ImageSet, load_dataset, resolve_dataset
 from trainables.originals import Originals
@@ -48,11 +48,12 @@ def preview(
     time_budget: float | None = None,
     device: str | None = None,
     stages: Collection[str] = STAGES,
+    planner: Callable[..., Plan] = make_plan,
 ) -> Preview:
     """Check a specification against its data, rehearse it for some seconds, and forecast it.
 
-    Writes nothing but the decoded images' cache. `time_budget` (seconds), `device` and
-    `stages` are those of `search.run.Run`.
+    Writes nothing but the decoded images' cache. `time_budget` (seconds), `device`, `stages`
+    and `planner` are those of `search.run.Run`.
 
     Raises:
         SpecError: a space or recipe that cannot be, or a budget that is too short.
@@ -62,7 +63,7 @@ def preview(
     asked, spec = spec, spec.with_values(dataset=resolve_dataset(spec.dataset))
     images = load_dataset(spec.dataset)
     deadline = None if time_budget is None else time.time() + time_budget
-    planned = partial(_planned, device=device, deadline=deadline, stages=stages)
+    planned = partial(_planned, device=device, deadline=deadline, stages=stages, planner=planner)
     plan = plan_or_side(partial(planned, spec, images), images.image_size, given=given)
     if isinstance(plan, int):
         spec = spec.with_values(dataset=resolve_dataset(asked.dataset, affordable=plan))
@@ -97,10 +98,12 @@ def _planned(
     device: str | None,
     deadline: float | None,
     stages: Collection[str],
+    planner: Callable[..., Plan],
 ) -> Plan:
-    numerics = probed(spec, images, device=device, threads=1)
+    threads = threads_each(spec.concurrent, spec.trials)
+    numerics = probed(spec, images, device=device, threads=threads)
     workers = trials_at_a_time(spec.concurrent, numerics)
-    return make_plan(
+    return planner(
         spec,
         images=images,
         splits=make_splits(images, spec.splits),

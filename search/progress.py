@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from search.costs import EQUAL, StageCosts
 from search.states import (
     PREPARATION,
     STAGES,
@@ -53,6 +54,8 @@ class RunState:
         """What the stage says it will train, where that differs from the specification."""
         self.plan: Event | None = None
         """The last forecast: seconds by stage, and the deadline."""
+        self.costs = EQUAL
+        """Of the epochs of a trial, by the last plan that there was."""
         self.peak_memory_bytes = 0
         """The most that a worker had."""
         self.abandoned = False
@@ -172,10 +175,6 @@ class RunState:
         """Wall seconds spent on the run, pauses between resumes left out."""
         return self._clock.seconds(self.at(now))
 
-    def seconds_per_step(self, kind: Kind = "search") -> float | None:
-        """Mean wall seconds of a trial's step, overheads included; None unobserved."""
-        return self.cohorts[kind].seconds_per_step
-
     # The handlers. Each tolerates missing fields, repeats and any order.
 
     def _run_started(self, event: Event, time: float) -> None:
@@ -207,6 +206,7 @@ class RunState:
     def _planned(self, event: Event, time: float) -> None:
         if self.plan is None or time >= self.plan["time"]:
             self.plan = {"trials": None, **event, "time": time}
+            self.costs = StageCosts.of_event(event)
 
     def _sweep_ended(self, event: Event, time: float) -> None:
         kind = str(event.get("kind", "search"))
@@ -243,7 +243,9 @@ class RunState:
             return
         seconds = trial.lap(time, finite(event.get("seconds")), since=self._halted)
         if seconds is not None:
-            self.cohorts[trial.kind].time(seconds)
+            epoch = int(event.get("epoch", event.get("step", 1)))
+            cohort, cost = self.cohorts[trial.kind], self.costs.of_step(epoch, before=trial.epoch)
+            cohort.time(seconds, cost)
         memory = int(finite(event.get("peak_memory_bytes")) or 0)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
         score = trial.report(event)

@@ -174,7 +174,8 @@ class Recorder:
         if rung is None or self._asha is None:
             return True
         fresh = self._asha.decided(trial, rung) is None
-        in_time = self.time_left.goes_on(self.rungs, self.history.trials[trial], rung)
+        history, costs = self.history.trials[trial], self.history.costs
+        in_time = self.time_left.goes_on(self.rungs, history, rung, costs)
         decision = self._asha.record(trial, rung, result["val_nll"], in_time=in_time)
         if fresh:
             self.emit(

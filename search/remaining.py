@@ -5,7 +5,8 @@ that tells how much of it is done takes as much longer as the rest of it is to t
 its first tenth the plan is believed too, the more the earlier. Trials are forecast from the
 pace observed and the steps outstanding:
 
-A trial's step is one trained epoch. With q_j the chance that a trial scored at rung j goes
+A trial's step is one trained epoch; where the stages of a recipe cost differently, it counts
+as many as it costs (search/costs.py). With q_j the chance that a trial scored at rung j goes
 on, and Δ_j the steps from rung j−1 to rung j, a new trial trains Σ_j q_1…q_{j−1} Δ_j steps
 in the mean. The trials of a kind end after
 
@@ -18,8 +19,8 @@ time, 0.02 and 0.22 at a half; 200 trials on 8 slots −0.09 and 0.24, −0.07 a
 """
 
 import math
-from collections.abc import Sequence
 
+from search.costs import cost_after, cost_at_rungs
 from search.progress import RunState
 from search.states import PREPARATION, STAGES, Kind, TrialState, finite
 from trainables.recipe import Recipe
@@ -65,7 +66,7 @@ def done_share(state: RunState, name: str) -> float | None:
         fresh = TrialState(name="", kind="seed")
         whole = state.planned("seed") * sum(_all_steps(state, fresh)[-1:])
         seeds = [trial for trial in state.trials.values() if trial.kind == "seed"]
-        return min(1.0, sum(trial.step for trial in seeds) / whole) if whole else None
+        return min(1.0, sum(_done(state, trial) for trial in seeds) / whole) if whole else None
     return state.stages[name].fraction
 
 
@@ -113,8 +114,8 @@ def seconds_left(state: RunState, now: float) -> float | None:
         return 0.0
     if not state.rungs:
         return None
-    pace = state.seconds_per_step(kind)
-    if pace is None or state.cohorts[kind].timed_steps < MIN_STEPS_EACH * state.peak_running:
+    pace, timed = state.cohorts[kind].seconds_per_step, state.cohorts[kind].timed_steps
+    if pace is None or timed < MIN_STEPS_EACH * state.peak_running:
         return None
     trials = state.of_status("running", "pending", kind=kind)
     own = [_steps_left(state, trial, now=now, pace=pace) for trial in trials]
@@ -127,19 +128,6 @@ def seconds_left(state: RunState, now: float) -> float | None:
         whole = [_steps_left(state, trial, now=now, pace=pace, sure=True) for trial in trials]
         tail = max(tail, min(whole, default=_all_steps(state, fresh)[-1]))
     return pace * max(total / max(1, state.peak_running), tail)
-
-
-def steps_at_rungs(rungs: Sequence[int], cooldown_fraction: float) -> tuple[int, ...]:
-    """Epochs trained up to each rung, the cooldown branches of the lower ones included.
-
-    The same counts as `trainables.optim.plan_epochs`, which needs torch.
-    """
-    steps, trunk, counts = 0, 0, []
-    for rung in rungs:
-        steps += rung - trunk
-        trunk = rung - max(1, math.ceil(cooldown_fraction * rung - 1e-9))
-        counts.append(steps)
-    return tuple(counts)
 
 
 def _kind_under_way(state: RunState) -> Kind | None:
@@ -165,14 +153,16 @@ def _steps_left(
 
     The step under way counts in part.
     """
-    left, chance, begun = 0.0, 1.0, trial.step
+    left, chance, begun = 0.0, 1.0, _done(state, trial)
     for rung, steps in zip(_rungs(state, trial), _all_steps(state, trial), strict=True):
         if rung not in trial.scores:
             left += chance * max(0, steps - begun)
         begun = max(begun, steps)
         chance *= 1.0 if sure else _chance(state, trial, rung)
-    under_way = trial.name in state.running and now > trial.seen
-    return max(0.0, left - min(1.0, (now - trial.seen) / pace)) if under_way else left
+    if trial.name not in state.running or now <= trial.seen:
+        return left
+    under_way = _done(state, trial, trial.step + 1) - _done(state, trial)
+    return max(0.0, left - min(under_way, (now - trial.seen) / pace))
 
 
 def _rungs(state: RunState, trial: TrialState) -> tuple[int, ...]:
@@ -180,10 +170,21 @@ def _rungs(state: RunState, trial: TrialState) -> tuple[int, ...]:
     return state.rungs if trial.kind == "search" else state.rungs[-1:]
 
 
-def _all_steps(state: RunState, trial: TrialState) -> tuple[int, ...]:
+def _all_steps(state: RunState, trial: TrialState) -> tuple[float, ...]:
+    """Up to each of its rungs."""
+    return cost_at_rungs(_rungs(state, trial), _cooldown(state, trial), state.costs)
+
+
+def _done(state: RunState, trial: TrialState, step: int | None = None) -> float:
+    """What the first `step` steps of `trial` count, by default those that it has trained."""
+    after = cost_after(_rungs(state, trial), _cooldown(state, trial), state.costs)
+    step = trial.step if step is None else step
+    return after[min(step, len(after) - 1)]
+
+
+def _cooldown(state: RunState, trial: TrialState) -> float:
     recipe = trial.recipe or state.spec.get("recipe") or {}
-    fraction = float(recipe.get("cooldown_fraction", _USUAL_COOLDOWN))
-    return steps_at_rungs(_rungs(state, trial), fraction)
+    return float(recipe.get("cooldown_fraction", _USUAL_COOLDOWN))
 
 
 def _chance(state: RunState, trial: TrialState, rung: int) -> float:

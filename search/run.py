@@ -16,6 +16,7 @@ from typing import Any
 from search.journal import Event, Journal, Observer
 from search.opening import (
     require_same_split,
+    require_same_weights,
     spec_to_resume,
     stages_left,
     started_event,
@@ -23,7 +24,7 @@ from search.opening import (
 )
 from search.plan import STAGES, Plan
 from search.planning import make_plan, plan_or_side, probed
-from search.session import trials_at_a_time, usable_cores
+from search.session import threads_each, trials_at_a_time, usable_cores
 from search.spec import SweepSpec
 from search.tracking import MlflowMirror
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resolve_dataset
@@ -47,18 +48,20 @@ class Run:
         spec: SweepSpec,
         *,
         resume: bool = False,
-        stages: Collection[str] = STAGES,
+        stages: Collection[str] | None = None,
         time_budget: float | None = None,
         began: float | None = None,
         address: str | None = None,
         device: str | None = None,
         observers: Sequence[Observer] = (),
+        planner: Callable[..., Plan] = make_plan,
     ) -> None:
         """Nothing is read, written or locked before the block is entered.
 
-        `stages` are those that are to run. `time_budget` is in seconds from `began` (unix
-        seconds; now by default). `address` is of the Ray cluster that will train. `device`
-        is `cpu`, `cuda`, or None for a GPU where there is one.
+        `stages` are those that are to run; all that the specification needs by default.
+        `time_budget` is in seconds from `began` (unix seconds; now by default). `address` is
+        of the Ray cluster that will train. `device` is `cpu`, `cuda`, or None for a GPU
+        where there is one. `planner` is called as `make_plan` is.
         """
         root = folder.root if isinstance(folder, RunFolder) else Path(folder)
         # Absolute: Ray is started from within the folder, while other threads write to it.
@@ -71,9 +74,10 @@ class Run:
         self.deadline = None if time_budget is None else self.began + time_budget
         """In unix seconds."""
         self._asked = spec
-        self._stages = stages
+        self._stages = spec.stages if stages is None else stages
         self._resume = resume
         self._address, self._device = address, device
+        self._planner = planner
         self._observers = list(observers)
         self._stack = ExitStack()
 
@@ -98,6 +102,8 @@ class Run:
             self.folder.root.mkdir(parents=True, exist_ok=True)
             self.journal = stack.enter_context(Journal(self.folder.journal))
             require_same_split(self.folder, self.journal.events, split_id)
+            if not {"sweep", "seeds"}.isdisjoint(self._stages):
+                require_same_weights(self.folder, self.journal.events, self.spec)
             if not self.folder.sweep.exists():
                 write_bytes_atomically(self.folder.sweep, self.spec.to_yaml().encode())
             write_labels(self.folder, self.images, self.splits)
@@ -132,7 +138,7 @@ class Run:
         """How trials compute: as the trials so far did, else by a probe of this machine."""
         for start in self.folder.starts():
             return start.numerics
-        return self.probe(threads=1)
+        return self.probe(threads=threads_each(self.spec.concurrent, self.spec.trials))
 
     def probe(self, *, threads: int) -> Numerics:
         """Measure which dtype and layout serve this machine best."""
@@ -173,9 +179,9 @@ class Run:
         yield progress
         self._stage(name, "finished", 1.0, "")
 
-    def skip(self, name: str) -> None:
-        """Announce that a stage's result is there already."""
-        self._stage(name, "skipped", 1.0, "its result is there")
+    def skip(self, name: str, because: str = "its result is there") -> None:
+        """Announce that a stage has nothing to do."""
+        self._stage(name, "skipped", 1.0, because)
 
     def count(self, name: str, **fields: object) -> int:
         """How many events of this name, with these values, the journal holds."""
@@ -227,7 +233,7 @@ class Run:
 
     def _planned(self) -> Plan:
         with self._preparing("probe"):
-            return make_plan(
+            return self._planner(
                 self.spec,
                 images=self.images,
                 splits=self.splits,

@@ -2,15 +2,19 @@
 
 import dataclasses
 import time
+from collections import Counter
 
 from search.baseline import Seeds
+from search.costs import cost_at_rungs
 from search.history import History
+from search.opening import require_same_weights
 from search.run import Run
 from search.session import trial_shares
 from search.timing import seeds_that_fit
 from trainables.errors import RunError
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
+from trainables.stages import fewest_epochs
 
 TOLERANCE = 1.1
 """Seeds that take this much longer than planned are not shortened: no forecast is exacter."""
@@ -23,8 +27,9 @@ def planned_seeds(this: Run, *, deadline: float | None) -> Seeds:
     also after a resume with more time. `deadline` (unix seconds) is when they are cut off.
 
     Raises:
-        RunError: no trial was scored at any rung.
+        RunError: no trial was scored at any rung, or weights to begin with have changed.
     """
+    require_same_weights(this.folder, this.journal.events, this.spec)
     recipe, count = _planned(this)
     return Seeds(recipe=recipe, count=count, deadline=deadline)
 
@@ -39,15 +44,20 @@ def _planned(this: Run) -> tuple[Recipe, int]:
     pace = history.pace(best.to_mapping())
     if this.plan is None or end is None or not pace:
         return best, this.spec.members
+
+    def each(epochs: int) -> float:
+        return pace * cost_at_rungs((epochs,), best.cooldown_fraction, history.costs)[-1]
+
     workers = trial_shares(this.spec.concurrent, this.numerics)[0]
     count, epochs = seeds_that_fit(
         count=this.spec.members,
         epochs=best.epochs,
         workers=workers,
-        epoch_seconds=pace,
+        each=each,
         seconds=TOLERANCE * (end - time.time()),
+        fewest=fewest_epochs(best.stages),
     )
-    seconds = {**this.plan.seconds, "seeds": -(-count // workers) * epochs * pace}
+    seconds = {**this.plan.seconds, "seeds": -(-count // workers) * each(epochs)}
     revised = dataclasses.replace(this.plan, seeds=count, rungs=(epochs,), seconds=seconds)
     this.revise(revised, at="seeds")
     return best.with_values(epochs=epochs), count
@@ -65,8 +75,13 @@ def best_recipe(folder: RunFolder) -> Recipe:
         if record.kind == "search" and record.rung is not None and record.status != "failed"
     ]
     if not scored:
-        raise RunError(
-            f"{folder.root}: no trial was scored; see `quorum status` for the reasons, "
-            "or give the sweep more time"
-        )
+        raise RunError(f"{folder.root}: no trial was scored; {_why_none(folder)}")
     return read_start(folder.trial(min(scored)[2]) / "start.json").recipe
+
+
+def _why_none(folder: RunFolder) -> str:
+    reasons = Counter(record.reason for record in folder.records() if record.status == "failed")
+    if not reasons:
+        return "give the sweep more time"
+    (reason, count), *_ = reasons.most_common(1)
+    return f"of {reasons.total()} that failed, {count} did by this: {reason}"

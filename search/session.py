@@ -105,6 +105,12 @@ def usable_cores() -> int:
         return cores
 
 
+def threads_each(concurrent: int | None, trials: int) -> int:
+    """Threads of each trial on the CPU: one, unless there are fewer trials than cores."""
+    cores = usable_cores()
+    return max(1, cores // min(concurrent or cores, trials))
+
+
 def trials_at_a_time(
     concurrent: int | None, numerics: Numerics, *, address: str | None = None
 ) -> int:

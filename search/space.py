@@ -13,7 +13,7 @@ parameter that is itself not searched in a trial fails.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, get_type_hints
 
@@ -59,6 +59,14 @@ class Parameter:
     choices: tuple[Scalar, ...] = ()
     when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
     """Searched only if each named value is among those given."""
+
+    @property
+    def ends(self) -> tuple[Scalar, ...]:
+        """All choices, or the lowest and the highest value."""
+        if self.type == "categorical":
+            return self.choices
+        kind = int if self.type == "int" else float
+        return (kind(self.low), kind(self.high))
 
     def suggest(self, suggester: Suggester) -> Scalar:
         """Draw a value."""
@@ -133,6 +141,23 @@ class Space:
             if parameter.name in values and _active(parameter, chosen):
                 chosen[parameter.name] = values[parameter.name]
         return chosen
+
+    def ends(self) -> Iterator[dict[str, Scalar]]:
+        """Draws, in part: each parameter at each end of its range, and with each choice.
+
+        They hold that parameter, and the first values under which it is searched.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+
+        def holding(parameter: Parameter) -> dict[str, Scalar]:
+            found: dict[str, Scalar] = {}
+            for other, wanted in parameter.when:
+                found |= {**holding(known[other]), other: wanted[0]}
+            return found
+
+        for parameter in self.parameters:
+            for value in parameter.ends:
+                yield {**holding(parameter), parameter.name: value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,22 +1,31 @@
 """A sweep's specification: what the YAML says, checked, with every default in one place."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from search.settings import Profile, merged, with_profile, with_settings
 from search.space import Space
+from search.states import STAGES
 from trainables.datasets import DatasetSpec
 from trainables.errors import SpecError
 from trainables.parsing import from_mapping, to_mapping
-from trainables.recipe import Recipe
+from trainables.recipe import Recipe, check_length
 from trainables.records import RunFolder
 from trainables.splits import SplitSpec
 
 SHIPPED = Path(__file__).parent / "sweeps"
+
+TRIALS_ALONE = ("pretrained", "stages", "rotation_weight", "superclass_weight", "superclasses")
+"""Recipe values that the student has by its own recipe only: weights are those of another net,
+stages are laid for these weights, and what it is to learn besides labels its teacher knows."""
+
+LEFT_OUT = {"single": ("seeds", "distill"), "ensemble": ("distill",), "student": ()}
+"""Stages that a run does not need for what it delivers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +33,7 @@ class StudentSpec:
     """The net that ships, and how it is taught."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
-    """Recipe values; what is not given comes from the sweep's `recipe`."""
+    """Recipe values; what is not given comes from the sweep's `recipe`, but for TRIALS_ALONE."""
     alpha: float = 0.9
     """Weight of the teacher's loss; the labels have the rest."""
     tau: float = 4.0
@@ -50,6 +59,27 @@ class GateSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """What a run is meant to reach on test: its row of `quorum ladder`."""
+
+    row: Literal["best_single", "ensemble", "student"] = "best_single"
+    """The row of the ledger that is judged; `student` is the one that ships."""
+    accuracy: float | None = None
+    """At least this share of the test images."""
+    over: str = ""
+    """Name of a sweep whose judged row must be less accurate, beyond doubt."""
+    max_loss: float | None = None
+    """It may be at most this much less accurate than the ensemble."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside of 0 to 1."""
+        for name in ("accuracy", "max_loss"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise SpecError(f"{name} must lie in [0, 1], got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
     """A whole run: data, search, ensemble, student, gates."""
 
@@ -72,10 +102,14 @@ class SweepSpec:
     """Recipe values that all trials share."""
     space: dict[str, Any] = field(default_factory=dict)
     """Recipe values that are searched: see search/space.py."""
+    deliver: Literal["single", "ensemble", "student"] = "student"
+    """What the run ends with: `single` trains neither seeds nor a student and chooses one
+    trial, `ensemble` no student."""
     members: int = 5
     """Most members of the ensemble; also how many seeds of the best are trained."""
     student: StudentSpec = field(default_factory=StudentSpec)
     gates: GateSpec = field(default_factory=GateSpec)
+    target: TargetSpec | None = None
     pictures: bool = True
     """Show images of the data set in reports and artifacts."""
 
@@ -98,15 +132,32 @@ class SweepSpec:
             raise SpecError("epochs is the last of `rungs`; set it there")
         self.base_recipe()
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What the run goes through, in order."""
+        return tuple(stage for stage in STAGES if stage not in LEFT_OUT[self.deliver])
+
+    @property
+    def most_members(self) -> int:
+        """Of what is selected."""
+        return 1 if self.deliver == "single" else self.members
+
     def base_recipe(self) -> Recipe:
         """The recipe that all trials start from, before the searched values."""
         values = {**self.recipe, "epochs": self.rungs[-1]}
-        return Recipe.from_mapping(values, where="recipe")
+        recipe = Recipe.from_mapping(values, where="recipe")
+        check_length(recipe, where="rungs")
+        return recipe
 
     def student_recipe(self) -> Recipe:
         """The student's recipe."""
-        values = {**self.base_recipe().to_mapping(), **self.student.recipe}
-        return Recipe.from_mapping(values, where="student: recipe")
+        shared = self.base_recipe().to_mapping()
+        for name in TRIALS_ALONE:
+            del shared[name]
+        values = {**shared, **self.student.recipe}
+        recipe = Recipe.from_mapping(values, where="student: recipe")
+        check_length(recipe, where="student: recipe: epochs")
+        return recipe
 
     def with_values(self, **values: Any) -> "SweepSpec":
         """A copy with some fields replaced."""
@@ -122,22 +173,21 @@ class SweepSpec:
         return yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
 
 
-def load_spec(sweep: str | Path) -> SweepSpec:
+def load_spec(
+    sweep: str | Path, *, profile: Profile | None = None, settings: Sequence[str] = ()
+) -> SweepSpec:
     """Load a shipped sweep by name, or a YAML file by path.
+
+    A sweep may have `profiles`, values that suit one kind of device; None takes the GPU's
+    where there is one. `settings` such as `recipe.width=64` come last.
 
     Raises:
         SpecError: no such sweep, broken YAML, an unknown key or an impossible value.
     """
     path = _find(sweep)
-    try:
-        mapping = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise SpecError(f"{path}{place}: {problem}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} cannot be read: {error}") from None
+    mapping = _read(path)
+    if isinstance(mapping, dict):
+        mapping = with_settings(with_profile(mapping, profile, where=str(sweep)), settings)
     return spec_from_mapping(mapping, where=str(sweep), default_name=path.stem)
 
 
@@ -176,6 +226,27 @@ def parse_duration(text: str | None) -> float | None:
 def shipped_names() -> list[str]:
     """The names of the sweeps that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def _read(path: Path, *, by: Sequence[Path] = ()) -> Any:
+    """The values of a YAML file, over those of the sweep that it `extends`, if it does."""
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise SpecError(f"{path}{place}: {problem}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} cannot be read: {error}") from None
+    if not isinstance(mapping, dict) or "extends" not in mapping:
+        return mapping
+    name = str(mapping.pop("extends"))
+    base = _find(name if name in shipped_names() else path.parent / name)
+    if base in (path, *by):
+        raise SpecError(f"{path} extends {name!r}, which extends it")
+    found = _read(base, by=(path, *by))
+    return merged({**found, "name": path.stem}, mapping) if isinstance(found, dict) else found
 
 
 def _find(sweep: str | Path) -> Path:

@@ -143,18 +143,24 @@ class Cohort:
     seconds: float = 0.0
     """Of the steps that were timed, together."""
     timed_steps: int = 0
+    timed_cost: float = 0.0
+    """In epochs of the last stage."""
     _counts: dict[int, list[int]] = field(default_factory=dict)
     """By rung: how many arrived, went on, were stopped."""
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Mean wall seconds of a trial's step, overheads included; None unobserved."""
-        return self.seconds / self.timed_steps if self.timed_steps else None
+        """Mean wall seconds of a trial's step, overheads included; None unobserved.
 
-    def time(self, seconds: float) -> None:
-        """One of them took so long for a step."""
+        Of a step that costs as much as one of the last stage: see search/costs.py.
+        """
+        return self.seconds / self.timed_cost if self.timed_cost else None
+
+    def time(self, seconds: float, cost: float) -> None:
+        """One of them took so long for a step of this cost."""
         self.seconds += seconds
         self.timed_steps += 1
+        self.timed_cost += cost
 
     def score(self, trial: TrialState, rung: int, score: Score) -> None:
         """One of them arrived at a rung."""

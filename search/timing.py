@@ -1,16 +1,17 @@
 """Whether there is time: for another trial, and for a trial's next rung.
 
 A trial counts only if it finishes its whole schedule, so none is started that could not,
-and at a rung none goes on that would not reach the next one. What a step takes is what it
-took so far; before anything was measured, there is time.
+and at a rung none goes on that would not reach the next one. What an epoch takes is what it
+took so far, stages that cost less counted so; before anything was measured, there is time.
 """
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from search.costs import EQUAL, StageCosts, cost_at_rungs
 from search.history import History, TrialHistory
-from search.remaining import steps_at_rungs
 from trainables.recipe import Recipe
 
 
@@ -38,33 +39,45 @@ class TimeLeft:
             return True
         pace = history.pace(None if recipe is None else recipe.to_mapping()) or 0.0
         fraction = (recipe or Recipe()).cooldown_fraction
-        whole = steps_at_rungs(rungs, fraction)[-1]
+        whole = cost_at_rungs(rungs, fraction, history.costs)[-1]
         return self.clock() + pace * whole <= self.deadline
 
-    def goes_on(self, rungs: tuple[int, ...], trial: TrialHistory, rung: int) -> bool:
+    def goes_on(
+        self, rungs: tuple[int, ...], trial: TrialHistory, rung: int, costs: StageCosts = EQUAL
+    ) -> bool:
         """Whether a trial that was scored at `rung` would be scored at the next one in time."""
         if self.latest is None or rung == rungs[-1]:
             return True
         fraction = float(trial.recipe.get("cooldown_fraction", Recipe().cooldown_fraction))
-        steps = steps_at_rungs(rungs, fraction)
+        cost = cost_at_rungs(rungs, fraction, costs)
         index = rungs.index(rung)
-        seconds = (trial.seconds_per_step or 0.0) * (steps[index + 1] - steps[index])
+        seconds = (trial.pace(costs) or 0.0) * (cost[index + 1] - cost[index])
         return self.clock() + seconds <= self.latest
 
 
 def seeds_that_fit(
-    *, count: int, epochs: int, workers: int, epoch_seconds: float, seconds: float
+    *,
+    count: int,
+    epochs: int,
+    workers: int,
+    each: Callable[[int], float],
+    seconds: float,
+    fewest: int = 1,
 ) -> tuple[int, int]:
     """How many seeds, and of how many epochs, `workers` can train in `seconds`.
 
     All of them and whole, if that fits; else all of them shortened, down to half their
-    length; else fewer of at least half the length; at the least one round, however short.
-    `epoch_seconds` is what an epoch takes in one worker.
+    length; else fewer of at least half the length; at the least one round, however short, but
+    of `fewest` epochs. `each` says how many seconds a schedule of so many epochs takes in one
+    worker.
     """
+
+    def longest(rounds: int) -> int:
+        fits = range(fewest, epochs + 1)
+        return fewest - 1 + bisect_right(fits, seconds, key=lambda n: rounds * each(n))
+
+    half = max(fewest, -(-epochs // 2))
     rounds = -(-count // workers)
-    fitting = int(seconds / (rounds * epoch_seconds))
-    half = -(-epochs // 2)
-    if fitting < half:
-        rounds = max(1, int(seconds / (half * epoch_seconds)))
-        fitting = max(1, int(seconds / (rounds * epoch_seconds)))
-    return min(count, rounds * workers), min(epochs, fitting)
+    while rounds > 1 and longest(rounds) < half:
+        rounds -= 1
+    return min(count, rounds * workers), max(fewest, longest(rounds))

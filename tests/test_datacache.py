@@ -16,7 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.datacache import _shorten, cached_images, keep_images, kept_images, locked
+from trainables.datacache import (
+    _shorten,
+    cached_images,
+    images_of,
+    keep_images,
+    kept_images,
+    locked,
+)
 from trainables.decoding import Decoding
 from trainables.errors import DataError
 from trainables.imageset import Contents, ImageSet, Source
@@ -213,6 +220,28 @@ def test_a_damaged_entry_is_named(name: str, damage: str, folder: Folder, cache:
         file.write_text("text")
     with pytest.raises(DataError, match=f"{entry.name} are damaged; delete it"):
         get(folder, cache)
+
+
+def test_an_entry_with_other_images_is_named(folder: Folder, cache: Path) -> None:
+    """As a restored backup, or a file system that lost what it had not yet written, leaves it."""
+    images = get(folder, cache)
+    entry = next(path for path in cache.iterdir() if path.is_dir())
+    fresh = entry / "fresh.npy"
+    np.save(fresh, np.zeros_like(images.images))
+    fresh.replace(entry / "images.npy")
+    with pytest.raises(DataError, match=r"are damaged; delete it .*images\.npy holds other images"):
+        get(folder, cache)
+    assert images.images.any()  # who had mapped the old file keeps it
+
+
+def test_who_knows_the_fingerprint_needs_no_files(folder: Folder, cache: Path) -> None:
+    """A worker that starts late maps what the run began with, whatever became of the files."""
+    images = get(folder, cache)
+    (folder.root / "a").unlink()
+    found = images_of(images.fingerprint, cache=cache)
+    assert found is not None
+    assert np.array_equal(found.images, images.images)
+    assert images_of("sha256:0000000000000000", cache=cache) is None
 
 
 def test_a_cache_that_cannot_be_written(folder: Folder, tmp_path: Path) -> None:

@@ -382,6 +382,40 @@ def test_what_is_not_an_image_is_ignored(tmp_path: Path, cache: Path) -> None:
     assert len(found) == 2
 
 
+def test_a_class_whose_images_are_not_read_is_no_class_in_silence(
+    tmp_path: Path, cache: Path
+) -> None:
+    root = tmp_path / "set"
+    write_images(root, ["train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"])
+    for name in ("train/notes/x.xml", "train/__MACOSX/._1.png", "val/a/x.txt"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("text")
+    assert load("imagefolder", root, cache).class_names == ("a", "b")
+    (root / "train" / "owl").mkdir()
+    (root / "test" / "dog" / "deep").mkdir(parents=True)
+    for number in range(3):
+        (root / "test" / "dog" / "deep" / f"{number}.HEIC").touch()
+    message = (
+        r"without an image that is read: dog \(3 \.heic\), owl \(empty\); put some of .* or remove"
+    )
+    with pytest.raises(DataError, match=message):
+        load("imagefolder", root, cache)
+
+
+def test_folders_that_look_the_same_are_one_class(tmp_path: Path, cache: Path) -> None:
+    """On macOS an accent is often a character of its own; and bytes need not be UTF-8."""
+    root = tmp_path / "set"
+    write_images(root, ["train/caf\u00e9/1.png", "test/cafe\u0301/2.png"])
+    write_images(root, ["train/line\nbreak/3.png", "test/line break /4.png"])
+    write_images(root, ["train/\udcff/5.png", "test/\udcff/6.png"])
+    found = load("imagefolder", root, cache)
+    assert found.class_names == ("caf\u00e9", "line break", "\ufffd")
+    assert sorted(found.labels.tolist()) == [0, 0, 1, 1, 2, 2]
+    assert load("imagefolder", root, cache).fingerprint == found.fingerprint
+    spec = DatasetSpec(name="imagefolder", path=str(root), leave_out=("cafe\u0301",))
+    assert load_dataset(spec, cache=cache).class_names == ("line break", "\ufffd")
+
+
 @pytest.mark.parametrize(
     ("sides", "expected"),
     [([8, 9, 11], 8), ([12, 20, 30], 24), ([100, 300, 500], 64), ([3, 3, 4], 8)],
@@ -495,6 +529,30 @@ def test_shards_in_order_with_a_test_split(
     assert found.class_names == ("0", "1")
     assert found.is_test is not None
     assert found.is_test.tolist() == [False] * 6 + [True] * 2
+
+
+def test_a_run_under_way_does_not_see_that_its_files_change(tmp_path: Path, cache: Path) -> None:
+    """A worker that starts late is told the fingerprint that the run began with."""
+    root = tmp_path / "set"
+    write_images(root, ["a/1.png", "b/2.png"])
+    begun = load("imagefolder", root, cache)
+    write_images(root, ["a/3.png"])
+    spec = DatasetSpec(name="imagefolder", path=str(root))
+    late = load_dataset(spec, cache=cache, fingerprint=begun.fingerprint)
+    assert late.fingerprint == begun.fingerprint
+    assert np.array_equal(late.images, begun.images)
+    assert len(load_dataset(spec, cache=cache)) == 3
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, cache: Path) -> None:
+    """Hugging Face names the parts of a split, some versions with a hash at the end."""
+    for name in ("train-00000-of-00003", "train-00002-of-00003", "test-00000-of-00001-ab12"):
+        write_parquet(tmp_path / "set" / f"{name}.parquet", [0, 1], [0, 1])
+    message = r"has 2 of 3 parts of train; fetch train-00001-of-00003\.parquet$"
+    with pytest.raises(DataError, match=message):
+        load("parquet", tmp_path / "set", cache)
+    write_parquet(tmp_path / "set" / "train-00001-of-00003.parquet", [2, 3], [0, 1])
+    assert len(load("parquet", tmp_path / "set", cache)) == 8
 
 
 def test_class_names_from_the_metadata(tmp_path: Path, cache: Path) -> None:

@@ -10,9 +10,13 @@ import pytest
 import pipeline
 import pipeline_stages
 import search.run
+from analysis.facts import load_facts
+from analysis.summary import summary
+from analysis.views import outcome_view
 from search.housekeeping import clean
 from search.journal import read_events
 from search.seeding import best_recipe
+from search.spec import TargetSpec
 from tests.tiny import tiny_spec
 from trainables.datasets import DatasetSpec, ImageSet
 from trainables.errors import RunError
@@ -125,3 +129,34 @@ def test_another_student_reads_test_again_and_says_so(
     )
     skipped = [e["stage"] for e in read_events(folder.journal) if e.get("status") == "skipped"]
     assert skipped == ["select"]
+
+
+@pytest.mark.parametrize(("deliver", "rows"), [("single", 1), ("ensemble", 3)])
+def test_a_run_may_deliver_less_than_a_student(
+    finished_run: pipeline.Outcome, tmp_path: Path, deliver: str, rows: int
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    made = shutil.ignore_patterns("student", "ledger*", "selection.json", "report.pdf", "mlflow*")
+    shutil.copytree(finished_run.folder.root, folder.root, ignore=made)
+    target = TargetSpec(row="best_single", accuracy=0.01)
+    spec = tiny_spec().with_values(deliver=deliver, target=target)
+    folder.sweep.write_text(spec.to_yaml())
+    with search.run.Run(folder, spec, resume=True) as this:
+        for stage in (pipeline_stages.select, pipeline_stages.distill, pipeline_stages.ledger):
+            stage(this)
+        pipeline_stages.register(this)
+    ledger = json.loads((folder.ledger / "ledger.json").read_text())
+    stages = [row["stage"] for row in ledger["rows"]]
+    assert stages[0] == "best_single"
+    assert len(stages) >= rows
+    assert not any(stage.startswith("student") for stage in stages)
+    assert len(json.loads(folder.selection.read_text())["members"]) <= spec.most_members
+    skipped = [e for e in read_events(folder.journal) if e.get("status") == "skipped"]
+    assert [(e["stage"], e["detail"]) for e in skipped] == [
+        ("distill", f"the run delivers: {deliver}")
+    ]
+    assert not folder.student.exists()
+    told = summary(load_facts(folder))
+    assert "weights.safetensors" in told[0]
+    assert "The sweep asks for 1% on test, which was reached." in told
+    outcome_view(ledger, folder, "sqlite:///mlflow.db")

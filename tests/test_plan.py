@@ -1,19 +1,20 @@
 """What a time budget buys."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.costs import StageCosts, cost_at_rungs
+from search.pace import Pace, mean_cost, overheads
 from search.plan import (
     DISTILL_SHARES,
     LONGEST,
     SEEDS_SHARE,
     STAGES,
-    Pace,
     Plan,
-    mean_steps,
     shortened_rungs,
     with_enough_finished,
 )
@@ -77,7 +78,7 @@ def test_rungs_leave_an_ensemble_enough_to_choose_from(
     spec = SPEC.with_values(members=members, reduction_factor=factor)
 
     def finishing(kept: tuple[int, ...]) -> float:
-        steps = mean_steps(kept, factor=factor, cooldown=spec.base_recipe().cooldown_fraction)
+        steps = mean_cost(kept, factor=factor, cooldown=spec.base_recipe().cooldown_fraction)
         trials = seconds * PACE.workers / (PACE.epoch_seconds * steps)
         return float(trials / factor ** (len(kept) - 1))
 
@@ -202,6 +203,53 @@ def test_mean_steps_are_what_asha_trains() -> None:
     recipe = Recipe(epochs=27)
     steps = [plan.step for plan in plan_epochs((3, 9, 27), recipe) if plan.rung]
     expected = steps[0] + (steps[1] - steps[0]) / 3 + (steps[2] - steps[1]) / 9
-    found = mean_steps((3, 9, 27), factor=3, cooldown=recipe.cooldown_fraction)
+    found = mean_cost((3, 9, 27), factor=3, cooldown=recipe.cooldown_fraction)
     assert found == pytest.approx(expected)
-    assert math.isclose(mean_steps((7,), factor=3, cooldown=0.5), 7)
+    assert math.isclose(mean_cost((7,), factor=3, cooldown=0.5), 7)
+
+
+HEAD_FIRST = {"stages": [{"epochs": 4, "train": "head"}, {}]}
+HEAD_ONLY = {"stages": [{"train": "head"}]}
+
+
+@given(minutes=st.floats(12, 5000), head=st.floats(0.01, 1), features=st.floats(0, 2))
+def test_schedules_of_stages_fill_the_budget_at_their_own_pace(
+    minutes: float, head: float, features: float
+) -> None:
+    """The longest schedule R whose cost C·e meets R·C·e ≤ T·W and the seeds' share."""
+    costs = StageCosts(starts=(0, 4), epochs=(head, 1.0), entries=(features, 0.0))
+    spec, pace = SPEC.with_values(recipe=HEAD_FIRST), replace(PACE, costs=costs)
+    found = planned(minutes, spec=spec, pace=pace)
+    top = found.rungs[-1]
+    time = 60 * minutes - sum(over for over in overheads(spec, pace).values())
+
+    def fits(epochs: int) -> bool:
+        whole = PACE.epoch_seconds * cost_at_rungs((epochs,), 0.34, costs)[-1]
+        return epochs * whole <= time * 2 and 2 * whole <= SEEDS_SHARE * time
+
+    assert top >= 5
+    assert top == 5 or fits(top)
+    assert top == LONGEST * 27 or not fits(top + 1)
+    assert sum(found.seconds.values()) == pytest.approx(60 * minutes)
+    plain = planned(minutes)
+    assert top >= plain.rungs[-1] or features > 0.5 * (1 - head)
+
+
+def test_a_head_alone_costs_its_features_once() -> None:
+    """An epoch of 0.1 s after features of 60 s: at the pace of features there would be 2 epochs."""
+    costs = StageCosts(starts=(0,), epochs=(1.0,), entries=(600.0,))
+    pace = replace(PACE, epoch_seconds=0.1, costs=costs)
+    spec = SPEC.with_values(recipe=HEAD_ONLY, rungs=(12,), deliver="single", trials=4)
+    forecast = plan(spec, pace, now=0, deadline=None, stages=spec.stages)
+    each = 60 + 12 * 0.1
+    assert forecast.seconds["sweep"] == pytest.approx(20 + 4 * each / 2 + each / 2)
+    assert planned(30, spec=spec, pace=pace, stages=spec.stages).rungs == (LONGEST * 12,)
+    with pytest.raises(SpecError, match="one epoch of everything takes 60 s here"):
+        planned(1.5, spec=spec, pace=pace, stages=spec.stages)
+
+
+def test_a_plan_tells_what_its_stages_cost() -> None:
+    costs = StageCosts(starts=(0, 4), epochs=(0.1, 1.0), entries=(0.5, 0.0))
+    pace = replace(PACE, costs=costs)
+    found = planned(60, spec=SPEC.with_values(recipe=HEAD_FIRST), pace=pace)
+    assert StageCosts.of_event(found.event("sweep")) == costs

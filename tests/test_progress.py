@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search.costs import steps_at_rungs
 from search.progress import RunState
-from search.remaining import seconds_left, steps_at_rungs
+from search.remaining import seconds_left
 from search.states import RungCount
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
 from trainables.optim import plan_epochs
@@ -132,9 +133,9 @@ def test_an_interrupted_trial_waits_until_it_is_taken_up_again() -> None:
     # Neither the pause nor the start of a worker is work or the pace of a step.
     assert state.elapsed(1003) == pytest.approx(12 + 3)
     state.apply(epoch("t0000", 1061, 2))
-    assert state.seconds_per_step() == pytest.approx(3.0)
+    assert state.cohorts["search"].seconds_per_step == pytest.approx(3.0)
     state.apply(epoch("t0000", 1070, 3))
-    assert state.seconds_per_step() == pytest.approx((3 + 3 + 9) / 3)
+    assert state.cohorts["search"].seconds_per_step == pytest.approx((3 + 3 + 9) / 3)
 
 
 def test_a_killed_run_leaves_its_trials_pending_after_the_resume() -> None:
@@ -208,6 +209,24 @@ def test_one_trial_at_an_even_pace_is_forecast_exactly() -> None:
     assert seconds_left(state, 55.0) == pytest.approx(12.0)
     assert seconds_left(state, 56.0) == pytest.approx(11.0)
     assert seconds_left(state, 99.0) == pytest.approx(9.0)  # a late report is not counted twice
+
+
+def test_cheap_stages_are_forecast_at_their_own_pace() -> None:
+    """Two epochs of the head at 1 s after features of 3 s, then seven at 10 s."""
+    costs = {"starts": [0, 2], "epochs": [0.1, 1.0], "entries": [0.3, 0.0]}
+    plan = {"event": "plan", "time": 0, "seconds": {}, "stage_costs": costs}
+    events = [run_started(0, trials=1, rungs=[9]), plan, started("t0000", 0)]
+    state = RunState.from_events([*events, epoch("t0000", 4.0, 1), epoch("t0000", 5.0, 2)])
+    assert state.cohorts["search"].seconds_per_step == pytest.approx(
+        4 / 0.5
+    )  # the first told only 3 s
+    for step in range(3, 6):
+        state.apply(epoch("t0000", 5.0 + 10 * (step - 2), step))
+    assert state.cohorts["search"].seconds_per_step == pytest.approx(34 / 3.5)
+    assert seconds_left(state, 35.0) == pytest.approx(4 * 34 / 3.5)
+    assert seconds_left(state, 99.0) == pytest.approx(3 * 34 / 3.5)  # at most the step under way
+    state.apply({"event": "run_resumed", "time": 100, "run": "r"})
+    assert state.costs.epochs == (0.1, 1.0)  # without a plan of its own
 
 
 def test_seeds_are_forecast_by_their_own_count_and_schedule() -> None:

@@ -14,7 +14,8 @@ from search.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
-    "demo", "run", "sweep", "status", "select", "distill", "report", "clean", "sync", "predict",
+    "demo", "run", "sweep", "status", "select", "distill", "report", "ablate", "clean", "sync",
+    "predict",
 ]  # fmt: skip
 
 

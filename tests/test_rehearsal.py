@@ -1,12 +1,19 @@
 """A rehearsal takes the steps of a training and leaves no trace."""
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 import torch
 
 from tests.tiny import tiny_spec
+from trainables import rehearsal
 from trainables.datasets import load_dataset
 from trainables.recipe import Numerics
 from trainables.rehearsal import rehearse
 from trainables.splits import make_splits
+from trainables.stages import Stage
+from trainables.training import Training
 
 
 def test_a_rehearsal_times_an_epoch_and_leaves_no_trace() -> None:
@@ -38,3 +45,45 @@ def test_a_longer_epoch_takes_longer() -> None:
         for width in (4, 64)
     )
     assert large > 2 * small
+
+
+def test_stages_are_timed_one_by_one() -> None:
+    """The head of images as they are, the head of augmented ones, then everything."""
+    spec = tiny_spec()
+    images = load_dataset(spec.dataset)
+    splits = make_splits(images, spec.splits)
+    stages = (
+        Stage(epochs=1, train="head", values={"augment": "none"}),
+        Stage(epochs=1, train="head", values={"translate": 1}),
+        Stage(),
+    )
+    found = rehearse(
+        spec.base_recipe().with_values(width=48, epochs=3, stages=stages),
+        images=images,
+        splits=splits,
+        numerics=Numerics(),
+        seconds=0.6,
+    )
+    known, shown, whole = found.stage_seconds
+    assert known < shown < whole == found.train_seconds
+    assert found.entry_seconds == (found.forward_seconds, 0.0, 0.0)
+
+
+def test_a_rehearsal_of_heads_computes_features_of_few_images() -> None:
+    spec = tiny_spec()
+    images = load_dataset(spec.dataset)
+    splits = make_splits(images, replace(spec.splits, counts=(900, 300, 300)))
+    recipe = spec.base_recipe().with_values(translate=0, stages=(Stage(train="head"),))
+    looked_at: list[int] = []
+
+    class Counting(Training):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            looked_at.append(len(named["splits"].train))
+            super().__init__(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rehearsal, "Training", Counting)
+        found = rehearse(recipe, images=images, splits=splits, numerics=Numerics(), seconds=0.01)
+    assert looked_at == [512]
+    assert found.stage_seconds == (found.train_seconds,)
+    assert found.entry_seconds == (found.forward_seconds,)

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from search import planning
+from search import planning, session
 from search.journal import read_events
-from search.plan import Pace
+from search.pace import Pace
 from search.preview import preview
 from search.run import Run
 from search.spec import load_spec, spec_of_run
@@ -132,3 +132,13 @@ def test_a_sweep_yaml_from_before_pictures_shows_them(tmp_path: Path) -> None:
     del old["pictures"]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(old))
     assert load_spec(tmp_path / "sweep.yaml") == tiny_spec()
+
+
+@pytest.mark.parametrize(
+    ("concurrent", "trials", "threads"), [(None, 27, 1), (None, 1, 8), (None, 3, 2), (2, 27, 4)]
+)
+def test_few_trials_share_all_cores(
+    monkeypatch: pytest.MonkeyPatch, concurrent: int | None, trials: int, threads: int
+) -> None:
+    monkeypatch.setattr(session, "usable_cores", lambda: 8)
+    assert session.threads_each(concurrent, trials) == threads

@@ -123,6 +123,18 @@ def test_values_are_held_as_the_recipe_holds_them() -> None:
     assert isinstance(momentum.low, float)
 
 
+def test_the_ends_are_partial_draws_under_their_conditions() -> None:
+    ends = list(space(CONDITIONAL).ends())
+    assert ends == [
+        {"optimizer": "sgd"}, {"optimizer": "adamw"},
+        {"optimizer": "sgd", "lr_per_1024": 0.1}, {"optimizer": "sgd", "lr_per_1024": 10.0},
+        {"optimizer": "sgd", "momentum": 0.8}, {"optimizer": "sgd", "momentum": 0.9},
+        {"optimizer": "adamw", "adamw_lr": 1e-4}, {"optimizer": "adamw", "adamw_lr": 1e-2},
+        {"depth": 2}, {"depth": 6},
+    ]  # fmt: skip
+    assert all(type(end.get("depth", 0)) is int for end in ends)
+
+
 def test_membership() -> None:
     searched = space("""
         depth: {type: int, low: 2, high: 6, step: 2}

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from search.spec import (
+    TRIALS_ALONE,
     SweepSpec,
     load_spec,
     parse_duration,
@@ -14,6 +15,7 @@ from search.spec import (
     spec_of_run,
 )
 from trainables.errors import RunError, SpecError
+from trainables.recipe import Recipe
 from trainables.records import RunFolder
 
 
@@ -49,6 +51,14 @@ def test_a_run_remembers_its_specification(tmp_path: Path) -> None:
         ({"trials": True}, "expected a whole number, got True"),
         ({"rungs": [9, 3]}, r"rungs must be rising epoch counts, got \[9, 3\]"),
         ({"rungs": []}, "rungs must be rising"),
+        (
+            {"rungs": [2, 4], "recipe": {"stages": [{"epochs": 4}, {}]}},
+            "before the last take 4 epochs and the whole schedule has 4; raise rungs, or shorten",
+        ),
+        (
+            {"student": {"recipe": {"stages": [{"epochs": 4}, {}], "epochs": 3}}},
+            "the whole schedule has 3; raise student: recipe: epochs, or shorten stages",
+        ),
         ({"reduction_factor": 1}, "at least 2, got 1"),
         ({"members": 0}, "members must be at least 1"),
         ({"concurrent": 0}, "concurrent must be at least 1"),
@@ -62,6 +72,25 @@ def test_a_run_remembers_its_specification(tmp_path: Path) -> None:
 def test_mistakes_are_named(mapping: object, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         spec_from_mapping(mapping)
+
+
+def test_what_is_the_trials_alone_is_not_the_students() -> None:
+    own = {
+        "pretrained": "backbone.safetensors",
+        "stages": [{"epochs": 2, "train": "head"}, {"lr_scale": 0.1}],
+        "rotation_weight": 0.1,
+        "superclass_weight": 0.2,
+        "superclasses": [["cat", "dog"]],
+    }
+    assert own.keys() == set(TRIALS_ALONE)
+    recipe = {**own, "model": "timm:resnet18", "width": 8}
+    spec = spec_from_mapping({"recipe": recipe, "student": {"recipe": {"rotation_weight": 0.3}}})
+    base, student = spec.base_recipe(), spec.student_recipe()
+    assert base.pretrained == "backbone.safetensors"
+    assert (student.model, student.width, student.epochs) == ("timm:resnet18", 8, base.epochs)
+    assert student == Recipe(model="timm:resnet18", width=8, epochs=27, rotation_weight=0.3)
+    taught = spec.with_values(student=spec.student.with_recipe(stages=own["stages"]))
+    assert taught.student_recipe().stages == base.stages
 
 
 def test_broken_yaml_names_file_line_and_column(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Whether there is time for another trial, another rung, and so many seeds."""
 
 import math
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.costs import StageCosts, cost_at_rungs
 from search.history import History, TrialHistory
 from search.timing import TimeLeft, seeds_that_fit
 from trainables.optim import plan_epochs
@@ -16,7 +18,7 @@ RUNGS = (3, 9, 27)
 
 def trial(seconds_a_step: float) -> TrialHistory:
     recipe = Recipe(epochs=27).to_mapping()
-    steps = {1, 2, 3}
+    steps = {1: 1, 2: 2, 3: 3}
     return TrialHistory(
         trial="t0", number=0, kind="search", recipe=recipe, seed=0, steps=steps,
         seconds=seconds_a_step * len(steps),
@@ -70,7 +72,7 @@ def test_a_trial_goes_on_if_its_next_rung_ends_in_time() -> None:
 )
 def test_seeds_get_shorter_and_then_fewer(seconds: float, expected: tuple[int, int]) -> None:
     assert (
-        seeds_that_fit(count=4, epochs=20, workers=2, epoch_seconds=2.0, seconds=seconds)
+        seeds_that_fit(count=4, epochs=20, workers=2, each=lambda n: 2.0 * n, seconds=seconds)
         == expected
     )
 
@@ -86,7 +88,7 @@ def test_seeds_fit_and_waste_little(
     count: int, epochs: int, workers: int, pace: float, seconds: float
 ) -> None:
     many, long = seeds_that_fit(
-        count=count, epochs=epochs, workers=workers, epoch_seconds=pace, seconds=seconds
+        count=count, epochs=epochs, workers=workers, each=lambda n: n * pace, seconds=seconds
     )
     assert 1 <= many <= count
     assert 1 <= long <= epochs
@@ -96,3 +98,32 @@ def test_seeds_fit_and_waste_little(
     if (many, long) != (count, epochs):
         # A longer schedule for as many would not fit, or there would be too many of half length.
         assert rounds * (long + 1) * pace > seconds * (1 - 1e-9) or long == epochs
+
+
+def test_a_cheap_stage_says_nothing_bad_of_a_dear_one_and_nothing_good() -> None:
+    """Two epochs of the head in 2 s and 1 s, of which 1 s were for features; then 10 s each."""
+    costs = StageCosts(starts=(0, 2), epochs=(0.1, 1.0), entries=(0.1, 0.0))
+    begun = trial(0.0)
+    begun.steps, begun.seconds = {1: 1, 2: 2}, 3.0
+    assert begun.pace(costs) == pytest.approx(10.0)
+    seen = history(begun)
+    seen.costs = costs
+    fraction = Recipe().cooldown_fraction
+    whole = 10.0 * cost_at_rungs((2, 6), fraction, costs)[-1]
+    rest = whole - 3.0
+    for spare, yes in ((0.5, True), (-0.5, False)):
+        left = TimeLeft(deadline=whole + spare, clock=lambda: 0.0)
+        assert left.starts((2, 6), seen, None) is yes
+        left = TimeLeft(latest=rest + spare, clock=lambda: 0.0)
+        assert left.goes_on((2, 6), begun, 2, costs) is yes
+
+
+def test_seeds_are_not_shortened_into_their_first_stage() -> None:
+    def each(epochs: int) -> float:
+        return 5.0 + 0.5 * min(epochs, 4) + 2.0 * max(0, epochs - 4)
+
+    fit = partial(seeds_that_fit, count=4, epochs=12, workers=2, each=each, fewest=5)
+    assert fit(seconds=46.0) == (4, 12)
+    assert fit(seconds=40.0) == (4, 10)  # 2 × 19 s
+    assert fit(seconds=21.0) == (2, 11)
+    assert fit(seconds=1.0) == (2, 5)

@@ -14,6 +14,8 @@ from tests.simulated_tune import SPLITS, config_of, start_of, without_ray
 from trainables import trial as module
 from trainables.errors import DataError, RunError
 from trainables.files import file_sha256, read_json
+from trainables.models import build_model
+from trainables.prediction import save_weights
 from trainables.recipe import Recipe
 from trainables.splits import SplitSpec, make_splits
 from trainables.trial import ABOUT, HANDED_OVER, QuorumTrial
@@ -146,6 +148,30 @@ def test_a_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
     raises.step()
     with pytest.raises(ValueError, match="a fault on demand"):
         raises.step()
+
+
+def test_a_recipe_that_cannot_be_is_a_result_and_not_tried_again() -> None:
+    """Of a combination that nobody could refuse beforehand, one trial fails, with its reason."""
+    images = 8  # pixels a side
+    trial = QuorumTrial({**config(cutout=images), "trainer": "trainables.training:Training"})
+    result = trial.step()
+    assert (result["done"], result["params"]) == (True, 0)
+    assert result["failure"] == "cutout must be less than the image's side of 8 px, got 8"
+    trial.reset_config(config())
+    assert trial.step()["step"] == 1
+
+
+def test_weights_to_begin_with_are_where_the_command_was_started(tmp_path: Path) -> None:
+    """A worker runs elsewhere: a relative path must mean what it meant to the command."""
+    recipe = Recipe(epochs=4, width=4)
+    image = np.zeros((2, 8, 8, 3), np.uint8)
+    model = build_model(recipe, classes=2, image_size=8, train_images=image, seed=0)
+    save_weights(model, tmp_path / "first.safetensors")
+    begun = config(width=4, batch_size=10, pretrained="first.safetensors")
+    trial = QuorumTrial({**begun, "trainer": "trainables.training:Training"})
+    assert "first.safetensors cannot be read" in trial.step()["failure"]
+    there = {**begun, "trainer": "trainables.training:Training", "folder": str(tmp_path)}
+    assert QuorumTrial(there).step()["step"] == 1
 
 
 def test_other_data_are_refused() -> None:

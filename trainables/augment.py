@@ -82,6 +82,20 @@ def views_of(recipe: Recipe) -> int:
     return 2 if recipe.flip else 1
 
 
+def check_augmentation(recipe: Recipe, image_size: int) -> None:
+    """Refuse a square or a shift as large as the image, whose side is in pixels.
+
+    Raises:
+        SpecError: the field, its value and the image's side.
+    """
+    check_cutout(recipe.cutout, image_size)
+    if recipe.translate >= image_size:
+        raise SpecError(
+            f"translate must be less than the image's side of {image_size} px, "
+            f"got {recipe.translate}"
+        )
+
+
 def check_cutout(side: int, image_size: int) -> None:
     """Refuse a square that would leave nothing of the image."""
     if side >= image_size:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from trainables.errors import SpecError
 from trainables.losses import cross_entropy
+from trainables.names import class_name
 from trainables.recipe import Recipe
 
 TURNS = 4
@@ -93,7 +94,7 @@ def group_matrix(groups: Sequence[Sequence[str]], class_names: Sequence[str]) ->
         raise SpecError("superclass_weight needs `superclasses`: lists of names of classes")
     owner: dict[str, int] = {}
     for column, members in enumerate(groups):
-        for name in members:
+        for name in map(class_name, members):
             if name not in class_names:
                 near = difflib.get_close_matches(name, class_names, n=1, cutoff=0.0)
                 raise SpecError(

@@ -32,6 +32,9 @@ from trainables.originals import Originals
 SCHEMA = 3
 """Part of every key: to be raised when decoding or the layout of an entry changes."""
 
+SAMPLED = 64
+"""Images by which a file is known again."""
+
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError)
 
 log = logging.getLogger(__name__)
@@ -89,6 +92,11 @@ def kept_images(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
     """What `keep_images` has kept of this fingerprint here; None if it is not there."""
     entry = _root(cache) / _kept(fingerprint)
     return _load(entry) if entry.is_dir() else None
+
+
+def images_of(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
+    """The decoded images of this fingerprint, whatever has become of their files since."""
+    return next((_load(entry) for entry in entries_of(fingerprint, cache=cache)), None)
 
 
 def entries_of(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
@@ -205,14 +213,23 @@ def _describe(folder: Path, images: ImageSet) -> None:
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
         "originals": images.originals.to_mapping(),
+        "sample": _sample_digest(images.images),
     }
     write_bytes_atomically(folder / "about.json", dump_json(about).encode())
+
+
+def _sample_digest(images: np.ndarray) -> str:
+    """Of some images, evenly spaced: to hash all of a large set would take minutes."""
+    which = np.linspace(0, len(images) - 1, SAMPLED).astype(np.int64)
+    return hashlib.sha256(np.ascontiguousarray(images[which]).data).hexdigest()[:16]
 
 
 def _load(entry: Path) -> ImageSet:
     try:
         about = read_json(entry / "about.json")
         images = np.lib.format.open_memmap(entry / "images.npy", mode="r")
+        if about.get("sample", _sample_digest(images)) != _sample_digest(images):
+            raise ValueError("images.npy holds other images")
         return ImageSet(
             name=about["name"],
             images=np.asarray(images),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainables.datacache import cached_images, keep_images, kept_images, locked
+from trainables.datacache import cached_images, images_of, keep_images, kept_images, locked
 from trainables.decoding import Decoding, Progress
 from trainables.errors import DataError, SpecError
 from trainables.imagefolder import folder_source, holds_classes
@@ -73,7 +73,8 @@ def load_dataset(
     Axes: images uint8 [N, S, S, 3], labels int64 [N]. `cache` is described at
     `trainables.datacache.cached_images`; `digits` needs none. `fingerprint` is that of a
     set that another process here has loaded already: one's own function is not called
-    again then. `progress` is told how far decoding is.
+    again then, and files that have changed since do not matter. `progress` is told how far
+    decoding is.
 
     - `digits`: scikit-learn's 1,797 handwritten digits. Values 0 … 16 become 0 … 255 and
       the 8×8 pixels are resized to 16×16 (or `image_size`) by Pillow's bilinear filter.
@@ -97,6 +98,9 @@ def load_dataset(
             return _digits(spec.image_size or DIGITS_SIZE)
         kept = kept_images(fingerprint, cache=cache) if fingerprint else None
         return kept or keep_images(own_images(spec.name, spec.path, spec.image_size), cache=cache)
+    kept = images_of(fingerprint, cache=cache) if fingerprint else None
+    if kept is not None:
+        return kept
     source = _source(spec)
     how = Decoding(
         image_size=spec.image_size or _image_size(source, None),

@@ -12,6 +12,7 @@ import numpy as np
 
 from trainables.errors import DataError
 from trainables.imageset import Contents, ImageSet, Source
+from trainables.names import class_name
 from trainables.originals import Original, Originals
 
 Progress = Callable[[float, str], None]
@@ -77,6 +78,7 @@ def decode(
 
 def _chosen(contents: Contents, leave_out: tuple[str, ...]) -> np.ndarray:
     """Which images are of a class that is wanted, bool [N]."""
+    leave_out = tuple(class_name(name) for name in leave_out)
     unknown = [name for name in leave_out if name not in contents.class_names]
     if unknown:
         raise DataError(
@@ -131,7 +133,8 @@ def _image_set(
     originals: Mapping[Original, int],
 ) -> ImageSet:
     """The images that were decoded, with the classes that are left, numbered anew."""
-    classes = [i for i, name in enumerate(contents.class_names) if name not in how.leave_out]
+    left_out = {class_name(name) for name in how.leave_out}
+    classes = [i for i, name in enumerate(contents.class_names) if name not in left_out]
     groups = contents.groups
     return ImageSet(
         name=name,

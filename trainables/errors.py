@@ -2,6 +2,7 @@
 
     QuorumError
     ├── SpecError       a sweep, space or recipe that cannot be (also a ValueError)
+    │   └── TooShortError   a time budget without room for anything (in search/plan.py)
     ├── DataError       images or labels that cannot be used (also a ValueError)
     ├── PoolError       predictions that cannot be pooled (also a ValueError)
     ├── RunError        a run folder that is missing, damaged, locked or of another split

@@ -2,17 +2,22 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from trainables.errors import DataError
 from trainables.imageset import Contents, Source, evenly
+from trainables.names import class_name
 from trainables.pixels import NamedImage, decode_batches, short_sides
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SPLITS = ("train", "val", "valid", "validation", "test")
+UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
+"""Suffixes of images of other kinds."""
+NAMED = 5
+"""Most folders that an error names."""
 BATCH = 256
 
 _Listed = tuple[str, str, str]
@@ -26,10 +31,12 @@ def folder_source(root: Path) -> Source:
     `test` is the data set's own test split, and without it a fifth of the pool becomes it.
     Each folder in them (or in `root`) that holds an image, at any depth, is a class. Links
     are followed, once. Hidden files and files of other kinds are ignored; of a GIF the
-    first frame counts. The order is that of the relative paths.
+    first frame counts. The order is that of the relative paths. Folders whose names
+    `class_name` makes the same are one class.
 
     Raises:
-        DataError: the folder is missing, or has no images or fewer than two classes.
+        DataError: the folder is missing, or has no images or fewer than two classes; a class
+            is empty, or its images are of a kind that is not read.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the images")
@@ -45,6 +52,7 @@ def folder_source(root: Path) -> Source:
             f"only one class in {root}: {class_names[0]!r}; at least two are needed"
             f"{_deeper(root, class_names[0])}"
         )
+    _check_empty(root, class_names)
     is_test = np.array([split == "test" for _, split, _ in images])
     if is_test.all():
         raise DataError(f"{root} has images in test only; put those to learn from into train")
@@ -100,7 +108,32 @@ def _images(split: Path) -> Iterator[tuple[str, str]]:
         if folder.is_dir():
             for path in _below(folder.path, above=(os.path.realpath(split),)):
                 if path.lower().endswith(SUFFIXES):
-                    yield f"{folder.name}/{path}", folder.name
+                    yield f"{folder.name}/{path}", class_name(folder.name)
+
+
+def _check_empty(root: Path, class_names: Sequence[str]) -> None:
+    """Refuse what was meant as a class and would be left out without a word.
+
+    A folder of other things, of annotations, say, is none.
+    """
+    empty: dict[str, str] = {}
+    for split in _split_folders(root):
+        for folder in _visible(str(split)):
+            name = class_name(folder.name)
+            if name in class_names or name.startswith("__") or not folder.is_dir():
+                continue
+            files = list(_below(folder.path, above=()))
+            kinds = Counter(Path(file).suffix.lower() for file in files)
+            unread = ", ".join(f"{kinds[kind]} {kind}" for kind in UNREAD if kinds[kind])
+            if unread or not files:
+                empty[name] = unread or "empty"
+    if empty:
+        told = ", ".join(f"{name} ({what})" for name, what in sorted(empty.items())[:NAMED])
+        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        raise DataError(
+            f"classes of {root} without an image that is read: {told}{more}; put some of "
+            f"{', '.join(SUFFIXES)} there, or remove these folders"
+        )
 
 
 def _below(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:

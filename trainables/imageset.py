@@ -5,6 +5,7 @@ Axes: N images, S pixels a side, 3 channels (RGB), K classes.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,8 +160,10 @@ def _check_images(images: np.ndarray) -> None:
 def _check_labels(labels: np.ndarray, count: int, class_names: tuple[str, ...]) -> None:
     if labels.dtype != np.int64 or labels.shape != (count,):
         raise DataError(f"labels must be int64 [{count}], got {labels.dtype} {list(labels.shape)}")
-    if len(class_names) < 2 or len(set(class_names)) != len(class_names):
-        raise DataError(f"there must be two or more distinct classes, got {list(class_names)}")
+    twice = [name for name, times in Counter(class_names).items() if times > 1]
+    if len(class_names) < 2 or twice:
+        found = f"{twice[0]!r} more than once" if twice else f"{list(class_names)}"
+        raise DataError(f"there must be two or more distinct classes, got {found}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(class_names):
         wrong = low if low < 0 else high

@@ -20,8 +20,8 @@ from trainables.auxiliary import Auxiliary
 from trainables.convnet import ConvNet, whitening_filters
 from trainables.custom import custom_model
 from trainables.errors import SpecError
-from trainables.pretrained import HUB, classifier_of, expected_norm, load_backbone
-from trainables.recipe import Recipe
+from trainables.pretrained import classifier_of, expected_norm, load_backbone
+from trainables.recipe import HUB, Recipe
 from trainables.seeds import global_torch_stream
 from trainables.wideresnet import WideResNet
 
@@ -129,8 +129,8 @@ def empty_model(
 
     With `download`, timm's own weights come from its hub.
     """
-    if download and not recipe.model.startswith("timm:"):
-        raise SpecError(f"pretrained: hub is for models of timm, got model {recipe.model!r}")
+    if download:
+        check_hub(recipe)
     if recipe.model == "convnet":
         net: nn.Module = ConvNet(recipe, classes=classes, image_size=image_size)
     elif recipe.model.startswith("timm:"):
@@ -143,6 +143,16 @@ def empty_model(
     if recipe.rotation_weight or recipe.superclass_weight:
         model.auxiliary = Auxiliary(recipe, classifier_of(net, recipe.model).in_features)
     return model
+
+
+def check_hub(recipe: Recipe) -> None:
+    """Refuse a net that is not timm's: its hub has no weights for others.
+
+    Raises:
+        SpecError: the model's name.
+    """
+    if not recipe.model.startswith("timm:"):
+        raise SpecError(f"pretrained: hub is for models of timm, got model {recipe.model!r}")
 
 
 def _timm_model(recipe: Recipe, *, classes: int, image_size: int, download: bool) -> nn.Module:
@@ -160,7 +170,10 @@ def _timm_model(recipe: Recipe, *, classes: int, image_size: int, download: bool
             net.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(f"model {name!r} cannot take {image_size} px images: {reason}") from None
+        raise SpecError(
+            f"model {name!r} cannot take {image_size} px images: {reason.rstrip('.')}; "
+            f"{_fitting_size(name, image_size)}choose another net"
+        ) from None
     except Exception as error:
         if not download:
             raise
@@ -170,6 +183,14 @@ def _timm_model(recipe: Recipe, *, classes: int, image_size: int, download: bool
             "where there is a network and give their .safetensors file as `pretrained`"
         ) from error
     return net.train()
+
+
+def _fitting_size(name: str, image_size: int) -> str:
+    """The half of a mend where timm says for which images a net was made."""
+    about = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    side = None if about is None else about.input_size[-1]
+    known = side is not None and side != image_size
+    return f"set dataset.image_size to {side}, or " if known else ""
 
 
 def _use_small_stem(net: nn.Module, name: str) -> None:

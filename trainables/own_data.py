@@ -11,6 +11,7 @@ from PIL import Image
 
 from trainables.errors import DataError, QuorumError
 from trainables.imageset import ImageSet, as_they_are
+from trainables.names import class_name
 from trainables.pixels import choose_image_size, resize_image
 from trainables.plugins import blame, load_object
 
@@ -70,7 +71,7 @@ def _image_set(name: str, returned: Any, image_size: int | None) -> ImageSet:
         name=name.partition(":")[0].rpartition(".")[2],
         images=_squares(images, image_size),
         labels=labels.astype(np.int64),
-        class_names=_texts(class_names),
+        class_names=tuple(class_name(name) for name in _texts(class_names)),
         is_test=None if is_test is None else np.asarray(is_test),
         groups=None if groups is None else _texts(groups),
         resized_from=as_they_are(images),

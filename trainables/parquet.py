@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from trainables.errors import DataError
 from trainables.imageset import Contents, Source, evenly
+from trainables.names import class_name
 from trainables.pixels import NamedImage, decode_batches, short_sides
 
 IMAGE_COLUMNS = ("img", "image")
@@ -21,6 +23,8 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 GROUP_COLUMN = "group"
 POOL = ("train", "val")
 """How the names of files begin that are divided among train, val and holdout."""
+SHARD = re.compile(r"(?P<split>.+)-(?P<part>\d+)-of-(?P<parts>\d+)\b")
+"""How Hugging Face names the parts of a split; a hash may follow."""
 BATCH = 1024
 SAMPLED_GROUPS, SAMPLED_ROWS = 16, 64
 """Row groups, and the first rows in each, that are looked at for the size of the images."""
@@ -39,8 +43,8 @@ def parquet_source(root: Path) -> Source:
     `test*` is the data set's own test split, and without it a fifth of the pool becomes it.
 
     Raises:
-        DataError: no training file, or (when read) a broken file, a missing column, or
-            labels that are empty or out of range.
+        DataError: no training file, a missing part of one, or (when read) a broken file, a
+            missing column, or labels that are empty or out of range.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the Parquet files")
@@ -49,6 +53,7 @@ def parquet_source(root: Path) -> Source:
         raise DataError(f"no train*.parquet in {root} or in its folder data")
     pool = [path for part in POOL for path in sorted(folder.glob(f"{part}*.parquet"))]
     test = sorted(folder.glob("test*.parquet"))
+    _check_shards((*pool, *test))
     return Source(
         kind="parquet",
         name=root.resolve().name,
@@ -67,6 +72,23 @@ def holds_parquet(root: Path) -> bool:
 def _folder(root: Path) -> Path | None:
     found = (folder for folder in (root, root / "data") if any(folder.glob("train*.parquet")))
     return next(found, None)
+
+
+def _check_shards(files: Sequence[Path]) -> None:
+    """Refuse a split of which a part is missing, by names like train-00001-of-00003.parquet."""
+    present: dict[tuple[str, int], set[int]] = {}
+    for path in files:
+        match = SHARD.match(path.name)
+        if match is not None:
+            present.setdefault((match["split"], int(match["parts"])), set()).add(int(match["part"]))
+    for (split, parts), found in present.items():
+        missing = sorted(set(range(parts)) - found)
+        if missing:
+            raise DataError(
+                f"{files[0].parent} has {len(found)} of {parts} parts of {split}; fetch "
+                f"{split}-{missing[0]:05d}-of-{parts:05d}.parquet"
+                f"{', …' if len(missing) > 1 else ''}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +161,7 @@ def _named_classes(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
         names = about["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError):
         return None
-    return tuple(str(name) for name in names) if isinstance(names, list) else None
+    return tuple(class_name(str(name)) for name in names) if isinstance(names, list) else None
 
 
 def _values(files: Sequence[Path], column: str) -> list[Any]:
@@ -167,6 +189,9 @@ def _classes(
         raise DataError(
             f"{root}: {columns.label} must be a whole number or a text in every row, got {found}"
         )
+    if kinds == {str}:
+        values = [class_name(value) for value in values]
+        distinct = set(values)
     if kinds == {str} or columns.class_names is None:
         ordered = sorted(distinct)
         if kinds == {int} and ordered[0] < 0:

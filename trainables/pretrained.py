@@ -6,6 +6,7 @@ the classes are others; all the rest must fit.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,60 @@ import torch
 from torch import Tensor, nn
 
 from trainables.checkpoint import bytes_to_tensors
-from trainables.errors import SpecError
+from trainables.errors import RunError, SpecError
 
-HUB = "hub"
-"""The value of `pretrained` that means timm's own weights."""
+_PICKLES = (b"PK\x03\x04", b"\x80")
+"""How files of torch.save begin, now and before version 1.6."""
 
 Norm = tuple[Tensor, Tensor]
 """Mean and standard deviation, float32 [3] each, of the images that the weights expect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Backbone:
+    """What a file of weights holds."""
+
+    path: str
+    weights: Mapping[str, Tensor]
+    """By the net's own names."""
+    norm: Norm | None
+    """What a trial's file says of images; None for a file in timm's names."""
+
+
+def read_backbone(path: str | Path) -> Backbone:
+    """Read a .safetensors file.
+
+    Raises:
+        SpecError: it is missing, a folder, a pickle, not whole, or not finite.
+    """
+    try:
+        data = Path(path).read_bytes()
+        tensors, _ = bytes_to_tensors(data, where=str(path))
+    except IsADirectoryError:
+        raise SpecError(
+            f"pretrained: {path} is a folder; give the .safetensors file in it"
+        ) from None
+    except OSError as error:
+        raise SpecError(f"pretrained: {path} cannot be read: {error.strerror or error}") from None
+    except RunError as error:
+        if data.startswith(_PICKLES):
+            raise SpecError(
+                f"pretrained: {path} is a pickle, which is never opened, since it can run "
+                "anything; save its state_dict with safetensors.torch.save_file"
+            ) from None
+        raise SpecError(f"pretrained: {error}; fetch it again") from None
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise SpecError(
+                f"pretrained: {path} has {name!r} with values that are not finite; give weights "
+                "of a training that has not diverged"
+            )
+    own = {name: value for name, value in tensors.items() if name.startswith("net.")}
+    return Backbone(
+        path=str(path),
+        weights={name.removeprefix("net."): value for name, value in (own or tensors).items()},
+        norm=(tensors["mean"], tensors["std"]) if own else None,
+    )
 
 
 def load_backbone(net: nn.Module, path: str | Path) -> Norm | None:
@@ -28,18 +76,21 @@ def load_backbone(net: nn.Module, path: str | Path) -> Norm | None:
     Raises:
         SpecError: the file cannot be read, or its weights are of another net.
     """
-    try:
-        tensors, _ = bytes_to_tensors(Path(path).read_bytes(), where=str(path))
-    except OSError as error:
-        raise SpecError(f"pretrained: {path} cannot be read: {error.strerror or error}") from None
-    own = {name: value for name, value in tensors.items() if name.startswith("net.")}
-    norm = (tensors["mean"], tensors["std"]) if own else None
-    weights = {name.removeprefix("net."): value for name, value in (own or tensors).items()}
+    backbone = read_backbone(path)
+    check_backbone(net, backbone)
     skipped = classifier_names(net)
-    _check(net, weights, skipped, path)
-    kept = {name: value for name, value in weights.items() if name not in skipped}
+    kept = {name: value for name, value in backbone.weights.items() if name not in skipped}
     net.load_state_dict(kept, strict=False)
-    return norm
+    return backbone.norm
+
+
+def check_backbone(net: nn.Module, backbone: Backbone) -> None:
+    """Refuse weights of another net than this one; its classifier's are not asked for.
+
+    Raises:
+        SpecError: the first name that is missing, of another shape, or too many.
+    """
+    _check(net, backbone.weights, classifier_names(net), backbone.path)
 
 
 def expected_norm(net: nn.Module) -> Norm | None:

@@ -76,6 +76,11 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
             raise SpecError(f"stages: stage {number} of {len(stages)} needs its number of epochs")
 
 
+def fewest_epochs(stages: tuple[Stage, ...]) -> int:
+    """Epochs of the shortest schedule that has all stages: in the last one, a single epoch."""
+    return starts(stages)[-1] + 1
+
+
 def stage_at(stages: tuple[Stage, ...], epoch: int) -> int:
     """The index of the stage to which the schedule's `epoch` belongs; before the first, 0."""
     return max(0, bisect_left(starts(stages), epoch) - 1)

@@ -4,8 +4,8 @@ Axes: N examples of a split, K classes.
 
 A result is the payload of an `epoch` event, with Tune's own keys: `done` after the last
 epoch, `should_checkpoint` after a rung, after the last epoch, and when the last checkpoint
-is 15 s old. A training that diverges ends with `failure` in its result; any other
-exception is left to Tune, which starts the trial again.
+is 15 s old. A training that diverges, or whose recipe cannot be, ends with `failure` in its
+result; any other exception is left to Tune, which starts the trial again.
 
 A checkpoint is a folder: `training/` (what `Training.save` writes), `trial.json`, and,
 where a rung has just been scored, what the trial hands over: val.npy and holdout.npy
@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, chdir
+from contextlib import AbstractContextManager, chdir, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import ray
 from ray import tune
 
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset
-from trainables.errors import DataError, DivergedError, RunError
+from trainables.errors import DataError, DivergedError, RunError, SpecError
 from trainables.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
 from trainables.parsing import from_mapping, to_mapping
 from trainables.plugins import use_folder
@@ -90,12 +90,13 @@ class QuorumTrial(tune.Trainable):
         Raises:
             DataError: the data here are not those that the sweep was started with.
         """
-        if self._training is None:
-            self._begin(self._config["resume_from"])
         try:
+            if self._training is None:
+                self._begin(self._config["resume_from"])
             report = to_mapping(next(self._reports))
-        except DivergedError as error:
-            return {"done": True, "failure": str(error), "params": self._training.params}
+        except (DivergedError, SpecError) as error:
+            params = 0 if self._training is None else self._training.params
+            return {"done": True, "failure": str(error), "params": params}
         except StopIteration:
             raise RunError(f"{self._start.trial} has no epoch left to train") from None
         self._rung = report["rung"]
@@ -146,11 +147,12 @@ class QuorumTrial(tune.Trainable):
             images=images,
             splits=splits,
         )
-        self._training = make()
-        for checkpoint in checkpoints:
-            if self._loads(tune.Checkpoint(checkpoint)):
-                break
+        with _where_started(self._config["folder"]):  # weights to begin with may be relative
             self._training = make()
+            for checkpoint in checkpoints:
+                if self._loads(tune.Checkpoint(checkpoint)):
+                    break
+                self._training = make()
         self._reports = self._training.reports()
         self._rung = None
         self._saved_at = time.monotonic()
@@ -191,8 +193,11 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
 
 @lru_cache(maxsize=1)
 def _images(spec: DatasetSpec, cache: str | None, folder: str, fingerprint: str) -> ImageSet:
-    with ExitStack() as stack:
-        if Path(folder).is_dir():
-            stack.enter_context(chdir(folder))
+    with _where_started(folder):
         place = None if cache is None else Path(cache)
         return load_dataset(spec, cache=place, fingerprint=fingerprint)
+
+
+def _where_started(folder: str) -> AbstractContextManager[None]:
+    """In here, paths mean what they meant to the command, if this node has its folder."""
+    return chdir(folder) if Path(folder).is_dir() else nullcontext()

@@ -1,0 +1,68 @@
+"""The ladder as a table for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.formats import DASH, percent, percent_range, plural, short_duration
+from analysis.ladder import Rung
+from analysis.tables import BAD, DIM, GOOD, plain_table
+from analysis.wording import difference_value, label
+from search.spec import TargetSpec
+
+COLORS = {"reached": GOOD, "reached, within error": "yellow", "not reached": BAD, "not run": DIM}
+
+
+def ladder_table(rungs: Sequence[Rung]) -> Table:
+    """One level a row: what it asks for, what was reached on test, at what cost."""
+    table = plain_table("The ladder: accuracy on test, 95% intervals")
+    for header in ("level", "asks for", "test accuracy", "verdict", "cost", "run"):
+        table.add_column(header)
+    for rung in rungs:
+        table.add_row(
+            rung.sweep,
+            asked(rung.target),
+            _reached(rung),
+            Text(rung.verdict, style=COLORS[rung.verdict]),
+            short_duration(rung.seconds) if rung.row else DASH,
+            _run(rung),
+        )
+    table.caption = "of several runs of a level the latest counts; cost is wall-clock time"
+    return table
+
+
+def asked(target: TargetSpec) -> str:
+    """A target in words."""
+    parts = []
+    if target.accuracy is not None:
+        parts.append(f"≥ {percent(target.accuracy, 0)}")
+    if target.over:
+        parts.append(f"> {target.over}")
+    if target.max_loss is not None:
+        parts.append(f"≥ ensemble − {100 * target.max_loss:g} pt")
+    return "\n".join(parts)
+
+
+def _reached(rung: Rung) -> Text:
+    if rung.row is None:
+        return Text(DASH)
+    lines = [
+        f"{percent(rung.row['accuracy'])} ({percent_range(rung.row['accuracy_interval'])})",
+        label(rung.row["stage"]),
+    ]
+    for found, other in ((rung.gain, rung.target.over), (rung.loss, "ensemble")):
+        wanted = rung.target.over if found is rung.gain else rung.target.max_loss
+        if found is not None and wanted:
+            value, interval = difference_value(found, 1, unit="pt")
+            lines.append(f"{value} ({interval}) to {other}")
+    first, *rest = lines
+    return Text.assemble(first, *((f"\n{line}", DIM) for line in rest))
+
+
+def _run(rung: Rung) -> Text:
+    if rung.run is None:
+        return Text(rung.command, style=DIM)
+    several = f", latest of {plural(rung.runs, 'run')}" if rung.runs > 1 else ""
+    about = f"{rung.dataset}, {rung.code_version[:7]}{several}"
+    return Text.assemble(rung.run.name, (f"\n{about}", DIM))
