@@ -18,6 +18,7 @@ from analysis.commands import (
     spec_of,
 )
 from trainables.privacy import report_nothing
+from trainables.process import wait_passively
 
 if TYPE_CHECKING:
     from pipeline import Outcome
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser(commands).parse_args(arguments, argparse.Namespace(began=began))
     command: Callable[[argparse.Namespace], int] = options.command
     report_nothing()
+    wait_passively()
     try:
         return command(options)
     except KeyboardInterrupt:

@@ -13,10 +13,13 @@ whether they end at the same accuracy on val.
 
 import argparse
 import itertools
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -47,6 +50,7 @@ ROUNDS, LEAD, STEPS = 5, 6, 8
 
 NETS = {"32/64/128": Recipe(), "64/256/256": Recipe(width=64, middle=4)}
 USUAL = "usual loop"
+KINDS = (USUAL, "float32", "bfloat16")
 
 
 def main() -> None:
@@ -78,28 +82,58 @@ def main() -> None:
 
 
 def speeds_of(recipe: Recipe) -> dict[str, float]:
-    """Images per second of the usual loop and of ours in both dtypes, taking turns."""
-    images, splits = noise(), everything()
-    tasks: dict[str, Callable[[int], None]] = {USUAL: usual_steps(recipe, images)}
-    for dtype in ("float32", "bfloat16"):
-        training = Training(
+    """Images per second of the usual loop and of ours in both dtypes, taking turns.
+
+    Each has a process of its own, as ours changes how its process keeps memory.
+    """
+    with ExitStack() as stack:
+        turns = {kind: stack.enter_context(racing(kind, recipe)) for kind in KINDS}
+        seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for _ in range(1 + ROUNDS):  # the first warms up
+            for kind, turn in turns.items():
+                seconds[kind].append(turn())
+    return {kind: STEPS * BATCH / statistics.median(times[1:]) for kind, times in seconds.items()}
+
+
+@contextmanager
+def racing(kind: str, recipe: Recipe) -> Iterator[Callable[[], float]]:
+    """A process that trains as `kind` says; what is handed out takes a turn, in seconds."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=race, args=(theirs, kind, recipe))
+    process.start()
+
+    def turn() -> float:
+        ours.send("go")
+        return float(ours.recv())
+
+    try:
+        yield turn
+    finally:
+        ours.send(None)
+        process.join()
+
+
+def race(connection: Connection, kind: str, recipe: Recipe) -> None:
+    """Take a turn whenever told to, until there is nothing more."""
+    torch.set_num_threads(usable_cores())
+    images = noise()
+    if kind == USUAL:
+        task = usual_steps(recipe, images)
+    else:
+        task = Training(
             recipe,
             rungs=(recipe.epochs,),
             seed=0,
-            numerics=numerics(dtype),
+            numerics=numerics(kind),
             images=images,
-            splits=splits,
-        )
-        tasks[dtype] = training.rehearse
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(1 + ROUNDS):  # the first warms up
-        for name, task in tasks.items():
-            torch.set_num_threads(usable_cores())
-            task(LEAD)
-            began = time.perf_counter()
-            task(STEPS)
-            seconds[name].append(time.perf_counter() - began)
-    return {name: STEPS * BATCH / statistics.median(times[1:]) for name, times in seconds.items()}
+            splits=everything(),
+        ).rehearse
+    while connection.recv():
+        task(LEAD)
+        began = time.perf_counter()
+        task(STEPS)
+        connection.send(time.perf_counter() - began)
 
 
 def shares_of(recipe: Recipe) -> tuple[float, float]:

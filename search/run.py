@@ -31,6 +31,7 @@ from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resolve_dat
 from trainables.errors import RunError
 from trainables.files import write_bytes_atomically
 from trainables.privacy import report_nothing
+from trainables.process import wait_passively
 from trainables.provenance import code_version, machine_description
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
@@ -90,6 +91,7 @@ class Run:
             RunError: the folder holds another run, or one that is at work.
         """
         report_nothing()
+        wait_passively()
         resumed = self.folder.sweep.exists()
         if resumed:
             if not self._resume:

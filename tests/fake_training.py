@@ -42,6 +42,7 @@ class FakeTraining:
         numerics: Numerics,
         images: ImageSet,
         splits: Splits,
+        features: object = None,
     ) -> None:
         self.recipe, self.rungs, self.seed = recipe, tuple(rungs), seed
         self.classes = len(images.class_names)

@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.test_training import CLASSES, IMAGES, SIZE, SPLITS, start
 from trainables.errors import SpecError
+from trainables.features import FeatureCache
 from trainables.learner import Learner
 from trainables.models import build_model, empty_model
 from trainables.optim import learning_rate, make_optimizer, plan_epochs
@@ -109,6 +110,35 @@ def test_features_that_are_kept_are_those_of_the_images(flip: bool) -> None:
         assert batch.images.ndim == (2 if reuse else 4)
         logits.append(learner.outputs(batch)[0])
     torch.testing.assert_close(*logits)
+
+
+def test_features_are_computed_once_for_all_trainings_that_begin_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computed: list[int] = []
+    compute = Learner._compute_features
+
+    def counted(learner: Learner) -> Any:
+        computed.append(1)
+        return compute(learner)
+
+    monkeypatch.setattr(Learner, "_compute_features", counted)
+    stage = Stage(train="head", values={"augment": "none"})
+    cache, recipe = FeatureCache(), Recipe(width=3, epochs=1, batch_size=16, stages=(stage,))
+
+    def score(**changes: Any) -> float:
+        training = start(recipe.with_values(**changes), rungs=(1,), features=cache)
+        return [report.val_nll for report in training.reports()][-1]
+
+    alone = [report.val_nll for report in start(recipe, rungs=(1,)).reports()][-1]
+    computed.clear()
+    assert score() == score() == alone
+    assert score(lr_per_1024=0.1) != alone
+    assert len(computed) == 1
+    score(width=4)
+    assert len(computed) == 2
+    assert score() == alone
+    assert len(computed) == 3
 
 
 def linear(*, classes: int, image_size: int, recipe: Recipe) -> nn.Module:

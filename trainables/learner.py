@@ -7,6 +7,7 @@ and images are shown as they are or mirrored, what lies before the head gives th
 features in every epoch: they are computed once.
 """
 
+import hashlib
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from trainables.augment import Batch, augment, draw_flips, views_of
 from trainables.auxiliary import Answers, draw_turns, turn
+from trainables.features import FeatureCache
 from trainables.models import Classifier
 from trainables.optim import make_optimizer
 from trainables.prediction import PixelSource, autocast
@@ -33,10 +35,13 @@ class Learner:
         numerics: Numerics,
         *,
         reuse: bool = True,
+        cache: FeatureCache | None = None,
+        data: str = "",
     ) -> None:
         """Begin with the recipe's first stage; `source` has the training images.
 
         Without `reuse`, batches are of images in every stage: a teacher wants to see them.
+        A `cache` saves computing features that are in it; `data` names the training images.
 
         Raises:
             SpecError: a stage trains the head alone, and the net does not say which it is.
@@ -47,6 +52,8 @@ class Learner:
         self._numerics = numerics
         self._learnable = [p for p in model.parameters() if p.requires_grad]
         self._reuse = reuse
+        self._cache = FeatureCache() if cache is None else cache
+        self._data = data
         self._features: Tensor | None = None
         self._views = 0
         """Views of each image whose features are computed once; 0 where images are shown."""
@@ -131,13 +138,23 @@ class Learner:
         self, positions: Tensor, labels: Tensor, generator: Generator, flips: Tensor | None
     ) -> Batch:
         if self._features is None:
-            self._features = self._compute_features()
+            self._features = self._cache.get(self._key(), self._compute_features)
         shown = torch.zeros_like(labels)
         if self._views == 2:
             shown = (draw_flips(labels, True, generator) if flips is None else flips).long()
         features = self._features[shown, positions.to(shown.device)]
         share = torch.ones(len(labels), device=labels.device)
         return Batch(images=features, labels_a=labels, labels_b=labels, share=share)
+
+    def _key(self) -> str:
+        """Of all that decides the features: images, views, numerics, what lies before the head."""
+        digest = hashlib.sha256(f"{self._data} {self._views} {self._numerics}".encode())
+        head = {id(value) for value in self._head.parameters()} if self._head else set()
+        for name, value in self.model.state_dict(keep_vars=True).items():
+            if id(value) not in head:
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def _compute_features(self) -> Tensor:
         """Features [V, N, C] of all training images, and of their mirror images if V is 2."""

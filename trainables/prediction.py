@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainables.checkpoint import bytes_to_tensors, tensors_to_bytes
 from trainables.errors import RunError
 from trainables.files import file_sha256, write_bytes_atomically
-from trainables.memory import keep_freed_memory
 from trainables.models import Classifier, empty_model
+from trainables.process import keep_freed_memory
 from trainables.recipe import Numerics
 from trainables.records import read_record, read_start
 

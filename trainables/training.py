@@ -27,6 +27,7 @@ from trainables.augment import check_augmentation
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.datasets import ImageSet
 from trainables.errors import DivergedError, SpecError
+from trainables.features import FeatureCache
 from trainables.identity import identity_of, require_same
 from trainables.learner import Learner
 from trainables.losses import Distillation
@@ -82,11 +83,13 @@ class Training:
         teacher: Teacher | None = None,
         distillation: Distillation | None = None,
         replica: Replica | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
         """Build the net from (recipe, seed) and lay out the schedule; nothing is trained yet.
 
         Sets torch's thread count to numerics.threads. `teacher` and `distillation` come
         together or not at all. With a `replica`, every batch is shared with other processes.
+        `features` are those of earlier trainings in this process.
 
         Raises:
             SpecError: a recipe that these images, rungs or this batch size do not allow.
@@ -137,7 +140,15 @@ class Training:
             seed=seed,
         )
         place_model(self._model, numerics)
-        self._learner = Learner(self._model, recipe, self._train, numerics, reuse=teacher is None)
+        self._learner = Learner(
+            self._model,
+            recipe,
+            self._train,
+            numerics,
+            reuse=teacher is None,
+            cache=features,
+            data=f"{images.fingerprint} {splits.split_id}",
+        )
         # The decay warms up as 1 − (1 + steps)^(−2/3), so that a rung of a few dozen steps
         # does not score its random start.
         self._ema = ModelEmaV3(self._model, decay=recipe.ema_decay, use_warmup=True)

@@ -27,6 +27,7 @@ from ray import tune
 
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset
 from trainables.errors import DataError, DivergedError, RunError, SpecError
+from trainables.features import FeatureCache
 from trainables.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
 from trainables.parsing import from_mapping, to_mapping
 from trainables.plugins import use_folder
@@ -57,6 +58,8 @@ class QuorumTrial(tune.Trainable):
     and `resources`.
     """
 
+    _features: FeatureCache
+    """Of the trials so far in this process."""
     _training: Any
     """The trainer's instance, usually a `trainables.training.Training`; None until needed."""
     _reports: Iterator[Any]
@@ -75,13 +78,14 @@ class QuorumTrial(tune.Trainable):
         Nothing is built before the first epoch: Tune starts a trial again whose epoch
         fails, but gives up one whose preparation does.
         """
-        self._config = config
-        self._start = from_mapping(TrialStart, config["start"], where="start")
-        self._training = None
+        self._features = FeatureCache()
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Tune's hook: the next trial of this process."""
-        self.setup(new_config)
+        self._config = new_config
+        self._start = from_mapping(TrialStart, new_config["start"], where="start")
+        self._training = None
         return True
 
     def step(self) -> dict[str, Any]:
@@ -146,6 +150,7 @@ class QuorumTrial(tune.Trainable):
             numerics=self._start.numerics,
             images=images,
             splits=splits,
+            features=self._features,
         )
         with _where_started(self._config["folder"]):  # weights to begin with may be relative
             self._training = make()

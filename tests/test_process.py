@@ -1,15 +1,18 @@
-"""Freed memory is kept: a large tensor's pages are not fetched from the system every time."""
+"""A process that trains: memory that is freed is kept, threads wait without a fight."""
 
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
 
+from trainables.process import wait_passively
+
 PROGRAM = """
 import resource
 import torch
-from trainables.memory import keep_freed_memory
+from trainables.process import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -31,3 +34,14 @@ def test_pages_are_kept() -> None:
     fresh, kept = map(int, told.split())
     assert fresh > 4 * 4_000_000 * 4 / 4096 / 2, "half of the pages of four tensors at least"
     assert kept < fresh / 20
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_passively_unless_told(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, found: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    wait_passively()
+    assert os.environ["OMP_WAIT_POLICY"] == found

@@ -1,0 +1,56 @@
+"""Levels 1 and 2 with the net that they are meant for: ResNet-50, from weights on this disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from search.spec import load_spec
+from trainables.imageset import ImageSet
+from trainables.recipe import Numerics
+from trainables.seeds import numpy_generator
+from trainables.splits import Splits
+from trainables.training import Training
+
+pytestmark = pytest.mark.slow
+
+CLASSES, SIZE = 3, 32
+STEM = "conv1.weight"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor]:
+    """A file as timm's hub has it, for 1,000 classes, and the first convolution in it."""
+    path = tmp_path_factory.mktemp("hub") / "model.safetensors"
+    state = timm.create_model("resnet50").state_dict()
+    save_file(state, path)
+    return path, state[STEM].clone()
+
+
+@pytest.mark.parametrize(("level", "epochs", "moves"), [("level1", 2, False), ("level2", 3, True)])
+def test_a_level_trains_a_resnet50(
+    weights: tuple[Path, Tensor], level: str, epochs: int, moves: bool
+) -> None:
+    path, stem = weights
+    spec = load_spec(level, profile="gpu", settings=[f"recipe.pretrained={path}"])
+    recipe = spec.base_recipe().with_values(epochs=epochs, batch_size=8)
+    assert recipe.model == "timm:resnet50"
+    labels = np.arange(24) % CLASSES
+    pixels = numpy_generator(0, "pixels").integers(0, 256, (24, SIZE, SIZE, 3), dtype=np.uint8)
+    images = ImageSet(name="x", images=pixels, labels=labels, class_names=tuple("abc"))
+    rows = np.arange(24)
+    splits = Splits(train=rows[:16], val=rows[16:], holdout=rows[:0], test=rows[:0], split_id="x")
+    training = Training(
+        recipe, rungs=(epochs,), seed=0, numerics=Numerics(), images=images, splits=splits
+    )
+    trained = dict(training._model.net.named_parameters())
+    torch.testing.assert_close(trained[STEM], stem, rtol=0, atol=0, check_stride=False)
+    reports = list(training.reports())
+    assert len(reports) == epochs
+    assert all(np.isfinite(report.val_nll) for report in reports)
+    assert trained["fc.weight"].shape == (CLASSES, 2048)
+    assert torch.equal(trained[STEM].detach(), stem) is not moves
