@@ -8,7 +8,7 @@ from rich.text import Text
 from analysis.formats import DASH, percent, percent_range, plural, short_duration
 from analysis.ladder import Rung
 from analysis.tables import BAD, DIM, GOOD, plain_table
-from analysis.wording import difference_value, label
+from analysis.wording import Row, difference_value, label
 from search.spec import TargetSpec
 
 COLORS = {"reached": GOOD, "reached, within error": "yellow", "not reached": BAD, "not run": DIM}
@@ -40,29 +40,31 @@ def asked(target: TargetSpec) -> str:
     if target.over:
         parts.append(f"> {target.over}")
     if target.max_loss is not None:
-        parts.append(f"≥ ensemble − {100 * target.max_loss:g} pt")
+        parts.append(f"≥ ensemble\n− {100 * target.max_loss:g} pt")
     return "\n".join(parts)
 
 
 def _reached(rung: Rung) -> Text:
     if rung.row is None:
         return Text(DASH)
-    lines = [
-        f"{percent(rung.row['accuracy'])} ({percent_range(rung.row['accuracy_interval'])})",
-        label(rung.row["stage"]),
-    ]
-    for found, other in ((rung.gain, rung.target.over), (rung.loss, "ensemble")):
-        wanted = rung.target.over if found is rung.gain else rung.target.max_loss
-        if found is not None and wanted:
-            value, interval = difference_value(found, 1, unit="pt")
-            lines.append(f"{value} ({interval}) to {other}")
-    first, *rest = lines
-    return Text.assemble(first, *((f"\n{line}", DIM) for line in rest))
+    accuracy = f"{percent(rung.row['accuracy'])} ({percent_range(rung.row['accuracy_interval'])})"
+    lines = [label(rung.row["stage"])]
+    if rung.gain is not None:
+        lines += _difference(rung.gain, f"over {rung.target.over}")
+    if rung.loss is not None and rung.target.max_loss is not None:
+        lines += _difference(rung.loss, "to ensemble")
+    return Text.assemble(accuracy, *((f"\n{line}", DIM) for line in lines))
+
+
+def _difference(found: Row, other: str) -> list[str]:
+    value, interval = difference_value(found, 1, unit="pt")
+    return [f"{value} {other}", f"({interval})"]
 
 
 def _run(rung: Rung) -> Text:
     if rung.run is None:
         return Text(rung.command, style=DIM)
     several = f", latest of {plural(rung.runs, 'run')}" if rung.runs > 1 else ""
-    about = f"{rung.dataset}, {rung.code_version[:7]}{several}"
+    code = rung.code_version.partition("+")[2][:7] or rung.code_version
+    about = f"{rung.dataset}, code {code}{several}"
     return Text.assemble(rung.run.name, (f"\n{about}", DIM))

@@ -51,18 +51,22 @@ def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[s
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`, mapping by mapping; a value in both is that of `changes`.
 
-    A recipe value that `changes` gives is no longer searched, and the other way round.
+    A null takes a value away, so that its default holds again. A recipe value that `changes`
+    gives is no longer searched, and the other way round.
     """
     found = dict(base)
     for key, value in changes.items():
         old = found.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = merged(old, value)
-        found[key] = value
+        if value is None:
+            found.pop(key, None)
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            found[key] = merged(old, value)
+        else:
+            found[key] = value
     for one, other in (("recipe", "space"), ("space", "recipe")):
         new, there = changes.get(one), found.get(other)
         if isinstance(new, Mapping) and isinstance(there, Mapping):
-            given = set(new) - set(changes.get(other) or {})
+            given = {k for k, v in new.items() if v is not None} - set(changes.get(other) or {})
             found[other] = {key: value for key, value in there.items() if key not in given}
     return found
 

@@ -54,7 +54,7 @@ def test_levels_rise_from_one_to_five() -> None:
     levels = [load_spec(f"level{number}") for number in range(1, 6)]
     assert all(level.target is not None for level in levels)
     words = [asked(level.target) for level in levels if level.target]
-    floors = ["≥ 85%", "≥ 90%\n> level1", "≥ 91%", "≥ 93%", "≥ ensemble − 1 pt"]
+    floors = ["≥ 85%", "≥ 90%\n> level1", "≥ 91%", "≥ 93%", "≥ ensemble\n− 1 pt"]
     assert words == floors
 
 

@@ -33,6 +33,8 @@ def test_settings_are_yaml_and_take_a_value_out_of_the_search() -> None:
     assert (found["space"], found["rungs"]) == ({}, [2, 4])
     assert found["dataset"] == {"image_size": 64}
     assert SWEEP["space"], "what was given stays as it was"
+    gone = with_settings(SWEEP, ["space.dropout=null", "space.width=null"])
+    assert (gone["space"], gone["recipe"]) == ({}, SWEEP["recipe"])
     searched = with_settings(SWEEP, ["space.width={type: int, low: 8, high: 16}"])
     assert searched["recipe"] == {"tta": "none"}
 
