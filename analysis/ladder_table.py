@@ -64,7 +64,8 @@ def _difference(found: Row, other: str) -> list[str]:
 def _run(rung: Rung) -> Text:
     if rung.run is None:
         return Text(rung.command, style=DIM)
-    several = f", latest of {plural(rung.runs, 'run')}" if rung.runs > 1 else ""
     code = rung.code_version.partition("+")[2][:7] or rung.code_version
-    about = f"{rung.dataset}, code {code}{several}"
-    return Text.assemble(rung.run.name, (f"\n{about}", DIM))
+    about = [rung.dataset, f"code {code}"]
+    if rung.runs > 1:
+        about.append(f"latest of {plural(rung.runs, 'run')}")
+    return Text.assemble(rung.run.name, *((f"\n{line}", DIM) for line in about))
