@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pipeline_stages as stages
 from pipeline_stages import select_run
-from search.journal import Observer
+from search.journal import Observer, read_events
+from search.opening import require_same_weights
 from search.run import Run
 from search.spec import SweepSpec, spec_of_run
 from trainables.datasets import load_dataset
@@ -213,12 +214,13 @@ def replay(
     """Train a trial again from its record and compare; nothing of the run is touched.
 
     Raises:
-        QuorumError: there is no such trial, or its data or weights are gone.
+        QuorumError: there is no such trial, or its data or weights are gone or others.
     """
     from trainables.replay import replay as train_again
 
     this_folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     spec = spec_of_run(this_folder.require())
+    require_same_weights(this_folder, list(read_events(this_folder.journal)), spec)
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)
     return train_again(this_folder, trial, images=images, splits=splits, on_report=on_report)
