@@ -1,6 +1,6 @@
 """Measure training beside the loop that users usually write, with the same nets.
 
-Command:  python benchmarks/training.py                      (five minutes on 2 cores)
+Command:  python benchmarks/training.py                      (ten minutes on 2 cores)
           python benchmarks/training.py --data FOLDER --epochs 4 --seeds 3     (accuracies too)
 
 The usual loop: a torchvision Dataset of PIL images, RandomCrop, RandomHorizontalFlip, ToTensor
@@ -216,7 +216,8 @@ def eager_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
     model, optimizer = usual_net(recipe, images.images, seed=0)
     pixels = torch.from_numpy(images.images).permute(0, 3, 1, 2).float().div_(255).contiguous()
     labels = torch.from_numpy(images.labels)
-    batches = itertools.cycle(zip(pixels.split(BATCH), labels.split(BATCH), strict=True))
+    parts = zip(torch.split(pixels, BATCH), torch.split(labels, BATCH), strict=True)
+    batches = itertools.cycle(parts)
 
     def take(steps: int) -> None:
         for some, theirs in itertools.islice(batches, steps):
