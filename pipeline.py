@@ -29,7 +29,6 @@ from trainables.records import RunFolder
 from trainables.splits import make_splits
 
 if TYPE_CHECKING:
-    from search.ablation import Ablation
     from trainables.replay import Replay
     from trainables.training import EpochReport
 
@@ -197,7 +196,7 @@ def ablate(
         planner=partial(plan_variants, ablation=ablation, trials=ablation.left(home)),
     ) as this:
         ablation.write(this.folder)
-        _train_variants(this, ablation, address=address)
+        stages.train_variants(this, ablation, address=address)
         with this.stage("report"):
             result = write_ablation(this.folder, ablation, this.spec.base_recipe())
             save_ablation_figure(result, this.folder.figures / "ablation.png")
@@ -247,31 +246,6 @@ def report(
     from analysis.report import build_report
 
     return build_report(folder.require(), images, pictures=pictures)
-
-
-def _train_variants(this: Run, ablation: "Ablation", *, address: str | None) -> None:
-    if not ablation.left(this.folder):
-        this.skip("sweep")
-        return
-    from search.session import ray_session
-    from search.sweep import run_fixed
-    from search.variants import Variants
-
-    end = this.end_of("sweep")
-    with (
-        ray_session(address=address, folder=this.folder.root),
-        this.stage("sweep", trials=ablation.trials),
-    ):
-        run_fixed(
-            this.spec,
-            this.folder,
-            this.journal,
-            fixed=Variants(ablation=ablation, recipe=this.spec.base_recipe(), deadline=end),
-            images=this.images,
-            splits=this.splits,
-            numerics=this.numerics,
-            on_event=this.tell,
-        )
 
 
 def _report(this: Run) -> None:

@@ -23,6 +23,7 @@ from trainables.seeds import derive_seed
 
 if TYPE_CHECKING:
     from ensemble.gates import GateMargins
+    from search.ablation import Ablation
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,24 @@ def sweep_and_seeds(
             with this.stage("seeds"):
                 wanted = planned_seeds(this, deadline=_latest(this, "seeds", "distill"))
                 run_fixed(this.spec, this.folder, this.journal, fixed=wanted, **_common(this))
+
+
+def train_variants(this: Run, ablation: "Ablation", *, address: str | None) -> None:
+    """Those trainings of an ablation that are left."""
+    if not ablation.left(this.folder):
+        this.skip("sweep")
+        return
+    from search.session import ray_session
+    from search.sweep import run_fixed
+    from search.variants import Variants
+
+    recipe, end = this.spec.base_recipe(), this.end_of("sweep")
+    variants = Variants(ablation=ablation, recipe=recipe, deadline=end)
+    with (
+        ray_session(address=address, folder=this.folder.root),
+        this.stage("sweep", trials=ablation.trials),
+    ):
+        run_fixed(this.spec, this.folder, this.journal, fixed=variants, **_common(this))
 
 
 def _common(this: Run) -> dict[str, Any]:

@@ -96,14 +96,10 @@ class Rung:
             yield self.row["accuracy"] - target.accuracy, low - target.accuracy
         if target.over:
             # Without the other run there is nothing that could be called a gain.
-            difference = self.gain or {"value": -1.0, "interval": [-1.0, 1.0]}
-            yield difference["value"], difference["interval"][0]
+            yield _low_end(self.gain)
         if target.max_loss is not None:
-            difference = self.loss or {"value": -1.0, "interval": [-1.0, 1.0]}
-            yield (
-                difference["value"] + target.max_loss,
-                difference["interval"][0] + target.max_loss,
-            )
+            value, low = _low_end(self.loss)
+            yield value + target.max_loss, low + target.max_loss
 
 
 def ladder(runs: Iterable[RunFolder], *, data: str | None = None) -> list[Rung]:
@@ -115,7 +111,8 @@ def ladder(runs: Iterable[RunFolder], *, data: str | None = None) -> list[Rung]:
     specs = [(folder, spec_of_run(folder)) for folder in finished]
     if data is not None:
         wanted = Path(data).resolve()
-        specs = [(f, s) for f, s in specs if s.dataset.path and _same(s.dataset.path, wanted)]
+        paths = ((folder, spec, spec.dataset.path) for folder, spec in specs)
+        specs = [(f, s) for f, s, path in paths if path and Path(path).resolve() == wanted]
     rungs: list[Rung] = []
     for name in shipped_names():
         spec = load_spec(name, profile="cpu")
@@ -187,5 +184,6 @@ def _begun(run: RunFolder) -> float:
     return next((float(event["time"]) for event in read_events(run.journal)), 0.0)
 
 
-def _same(path: str, wanted: Path) -> bool:
-    return Path(path).resolve() == wanted
+def _low_end(difference: Row | None) -> tuple[float, float]:
+    """A difference and its interval's low end; of one that cannot be told, the worst."""
+    return (-1.0, -1.0) if difference is None else (difference["value"], difference["interval"][0])

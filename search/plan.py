@@ -37,6 +37,7 @@ from search.pace import (
     trial_seconds,
 )
 from search.spec import SweepSpec
+from search.states import STAGES
 from trainables.errors import SpecError
 from trainables.parsing import to_mapping
 from trainables.stages import fewest_epochs
@@ -50,8 +51,6 @@ DISTILL_SHARES = (0.2, 0.4)
 LONGEST = 8
 """A schedule is at most this many times as long as the specification's: recipes that suit
 27 epochs do not suit 1,000."""
-
-STAGES = ("sweep", "seeds", "select", "distill", "ledger", "report")
 
 
 class TooShortError(SpecError):

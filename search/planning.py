@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from search.costs import StageCosts
 from search.pace import Pace
-from search.plan import STAGES, Plan, TooShortError, plan_run
+from search.plan import Plan, TooShortError, plan_run
 from search.space import Space
 from search.spec import SweepSpec
+from search.states import STAGES
 from trainables.imageset import ImageSet
 from trainables.recipe import Numerics, Recipe
 from trainables.splits import Splits
@@ -178,18 +179,23 @@ def measure_pace(
     student = alone(spec.student_recipe(), seconds=seconds)
     # Two threads of one process do not answer as much as two processes of one thread.
     member = alone(recipe, seconds=0.0)
-    handed_over = (len(splits.val) + len(splits.holdout)) / len(splits.train)
     return Pace(
         workers=workers,
         epoch_seconds=SUSTAINED * trial.train_seconds,
         student_seconds=SUSTAINED * student.train_seconds,
         teacher_seconds=SUSTAINED * member.forward_seconds,
         predict_seconds=SUSTAINED * member.predict_seconds,
-        handover_seconds=SAVE_SECONDS + SUSTAINED * trial.predict_seconds * handed_over,
+        handover_seconds=handover_seconds(trial, splits),
         holdout_share=len(splits.holdout) / len(splits.train),
         test_share=len(splits.test) / len(splits.train),
         costs=stage_costs(recipe, trial),
     )
+
+
+def handover_seconds(measured: "Rehearsal", splits: Splits) -> float:
+    """Of a trial's predictions for val and holdout, and its checkpoint, at a rung."""
+    share = (len(splits.val) + len(splits.holdout)) / len(splits.train)
+    return SAVE_SECONDS + SUSTAINED * measured.predict_seconds * share
 
 
 def stage_costs(recipe: Recipe, measured: "Rehearsal") -> StageCosts:

@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from search.plan import STAGES, Plan
+from search.plan import Plan
 from search.planning import make_plan, plan_or_side, probed
 from search.session import threads_each, trials_at_a_time, usable_cores
 from search.spec import SweepSpec
+from search.states import STAGES
 from trainables.datasets import ImageSet, load_dataset, resolve_dataset
 from trainables.originals import Originals
 from trainables.splits import make_splits

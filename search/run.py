@@ -22,10 +22,11 @@ from search.opening import (
     started_event,
     write_labels,
 )
-from search.plan import STAGES, Plan
+from search.plan import Plan
 from search.planning import make_plan, plan_or_side, probed
 from search.session import threads_each, trials_at_a_time, usable_cores
 from search.spec import SweepSpec
+from search.states import STAGES
 from search.tracking import MlflowMirror
 from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resolve_dataset
 from trainables.errors import RunError

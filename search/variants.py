@@ -15,7 +15,7 @@ from search.baseline import left_of
 from search.history import History
 from search.pace import START_SECONDS
 from search.plan import Plan, TooShortError
-from search.planning import SAVE_SECONDS, SUSTAINED, rehearsal_seconds
+from search.planning import SUSTAINED, handover_seconds, rehearsal_seconds
 from search.preview import Preview, preview
 from search.seeding import best_recipe
 from search.spec import SweepSpec, spec_of_run
@@ -174,13 +174,12 @@ def plan_variants(
         workers=together,
         seconds=rehearsal_seconds(None if deadline is None else deadline - clock()),
     )
-    handed_over = (len(splits.val) + len(splits.holdout)) / len(splits.train)
     return variants_plan(
         spec,
         trials=trials,
         workers=workers,
         epoch_seconds=SUSTAINED * found.train_seconds,
-        handover_seconds=SAVE_SECONDS + SUSTAINED * found.predict_seconds * handed_over,
+        handover_seconds=handover_seconds(found, splits),
         now=clock(),
         deadline=deadline,
         fixed=fixed,

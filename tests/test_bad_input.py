@@ -14,12 +14,12 @@ import pipeline
 import quorum
 from analysis.views import preview_view
 from search.journal import read_events
-from search.plan import STAGES
 from search.planning import require_suitable
 from search.preview import preview
 from search.run import Run
 from search.seeding import best_recipe
 from search.spec import spec_from_mapping
+from search.states import STAGES
 from tests.test_quorum import fails
 from tests.test_training import SPLITS, start
 from tests.tiny import TINY

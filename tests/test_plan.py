@@ -13,7 +13,6 @@ from search.plan import (
     DISTILL_SHARES,
     LONGEST,
     SEEDS_SHARE,
-    STAGES,
     Plan,
     shortened_rungs,
     with_enough_finished,
@@ -21,6 +20,7 @@ from search.plan import (
 from search.plan import plan_run as plan
 from search.planning import plan_or_side
 from search.spec import SweepSpec, load_spec
+from search.states import STAGES
 from tests.tiny import tiny_spec
 from trainables.errors import SpecError
 from trainables.optim import plan_epochs
