@@ -12,7 +12,7 @@ from analysis.marks import ASCII, Glyphs, about, clock, one_line, to_ascii
 from analysis.panels import failures_panel, results_panel, rungs_panel, trials_panel
 from search.progress import RunState
 from search.remaining import done_share, run_left, stages_left
-from search.states import PREPARATION, STAGES, Kind, TrialState
+from search.states import NO_SCORE, PREPARATION, STAGES, Kind, TrialState
 
 MOST_COLUMNS = 200
 """Wider terminals are not filled: a line would be hard to follow."""
@@ -61,9 +61,21 @@ def plain_line(state: RunState, now: float) -> str:
             f"best {state.best.name} val_nll {fixed(score.val_nll)}, "
             f"{percent(score.val_accuracy)} at {state.best.rung}"
         )
+    else:
+        parts += _furthest(state)
     parts.append(f"{clock(state.elapsed(now))} elapsed")
     parts += [f"{state.stage} {left}" for left in _stage_left(state, now)]
     return one_line(to_ascii(" | ".join(parts + _left(state, now))))
+
+
+def _furthest(state: RunState) -> list[str]:
+    """The running trial that is furthest: until one is scored, an hour may pass."""
+    running = [trial for trial in state.of_status("running") if trial.epoch and state.rungs]
+    if not running:
+        return []
+    trial = max(running, key=lambda trial: trial.epoch)
+    reached = f", {percent(trial.last.val_accuracy)} on val" * (trial.last != NO_SCORE)
+    return [f"{trial.name} at epoch {trial.epoch} of {state.rungs[-1]}{reached}"]
 
 
 def trial_line(state: RunState, trial: TrialState) -> str:

@@ -39,6 +39,9 @@ R = TypeVar("R")
 KEPT_CHECKPOINTS = 2
 """Of a running trial: the last, and the one before in case the last is damaged."""
 
+GIVE_UP = 5
+"""So many trials in a row that failed before their first epoch: all others would, too."""
+
 
 class Recorder:
     """The bookkeeping of one kind of trials in one run."""
@@ -69,6 +72,8 @@ class Recorder:
         self._observers = list(observers)
         self._broken: set[int] = set()
         """Observers, by index, of whose failure the journal tells."""
+        self._stillborn = 0
+        """Trials in a row, of this session, that failed before their first epoch."""
 
     def observe(self, observer: Observer) -> None:
         """Hand every further event to `observer` too."""
@@ -127,7 +132,7 @@ class Recorder:
     def failed(self, trial: str, traceback: str) -> None:
         """A trial failed for good."""
         reason = reason_of(traceback)
-        self.safely(lambda: self._end(trial, "failed", reason, traceback=traceback), None)
+        self.safely(lambda: self._fail(trial, reason, traceback), None)
 
     def completed(self, trial: str, result: Mapping[str, Any]) -> None:
         """A trial came to an end of its own, or was stopped at a rung."""
@@ -231,6 +236,16 @@ class Recorder:
         if "step" in result and result["step"] not in self.history.trials[trial].steps:
             payload = {key: result[key] for key in EPOCH_FIELDS}
             self.emit({"event": "epoch", "trial": trial, **payload})
+            self._stillborn = 0
+
+    def _fail(self, trial: str, reason: str, traceback: str) -> None:
+        self._end(trial, "failed", reason, traceback=traceback)
+        self._stillborn += not self.history.trials[trial].steps
+        if self._stillborn >= GIVE_UP:
+            raise RunError(
+                f"{self._stillborn} trials in a row failed before their first epoch, the last by "
+                f"this: {reason}; mend its cause and go on with --resume"
+            )
 
     def _finish(self, trial: TrialHistory) -> bool:
         """End a trial whose verdict is known and whose last rung's checkpoint stands."""

@@ -245,6 +245,16 @@ def test_the_preparation_says_how_far_it_is() -> None:
     )
 
 
+def test_a_log_tells_of_epochs_before_any_trial_is_scored() -> None:
+    first = next(i for i, event in enumerate(EVENTS) if event["event"] == "epoch")
+    started = RunState.from_events(EVENTS[:first])
+    assert " at epoch " not in plain_line(started, started.last_time)
+    state = RunState.from_events(EVENTS[: first + 1])
+    assert re.search(r" \| t00\d\d at epoch 1 of 27, [\d.]+% on val \| ", plain_line(state, 1e9))
+    scored = half_way()
+    assert " at epoch " not in plain_line(scored, scored.last_time)
+
+
 def test_a_plan_gives_every_stage_its_time_and_the_run_its_deadline() -> None:
     begin = EVENTS[0]["time"]
     state = RunState.from_events(prepared(deadline=begin + 400)[:5])

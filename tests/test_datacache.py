@@ -1,7 +1,9 @@
 """The cache of decoded images: once, whole, and for everybody."""
 
+import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -242,6 +244,21 @@ def test_who_knows_the_fingerprint_needs_no_files(folder: Folder, cache: Path) -
     assert found is not None
     assert np.array_equal(found.images, images.images)
     assert images_of("sha256:0000000000000000", cache=cache) is None
+
+
+def test_an_entry_of_an_older_version_is_passed_over(folder: Folder, cache: Path) -> None:
+    """Its key differs, its fingerprint does not; it comes first in the order of names."""
+    images = get(folder, cache)
+    (entry,) = (path for path in cache.iterdir() if path.is_dir())
+    old = shutil.copytree(entry, cache / "folder-0")
+    about = json.loads((old / "about.json").read_text())
+    del about["originals"]
+    (old / "about.json").write_text(json.dumps(about))
+    found = images_of(images.fingerprint, cache=cache)
+    assert found is not None
+    assert np.array_equal(found.images, images.images)
+    shutil.rmtree(entry)
+    assert images_of(images.fingerprint, cache=cache) is None
 
 
 def test_a_cache_that_cannot_be_written(folder: Folder, tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from search.handover import Storage
 from search.history import History
 from search.journal import read_events
 from search.reasons import one_line, reason_of
+from search.recorder import GIVE_UP
 from search.session import trial_shares, trials_at_a_time, usable_cores
+from search.states import EPOCH_FIELDS
 from search.timing import TimeLeft
 from tests.faults.test_resume import outcome
-from tests.simulated_tune import Sweep, without_ray
+from tests.simulated_tune import SPEC, Sweep, without_ray
 from trainables import files
 from trainables.errors import RunError
 from trainables.recipe import Numerics, Recipe
@@ -75,6 +77,32 @@ def test_after_an_error_nothing_more_is_done(tmp_path: Path) -> None:
     assert sweep.source.suggest("any") == "FINISHED"
     assert str(recorder.error) == "first"
     assert read_events(sweep.folder.journal) == []
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_sweep_whose_trials_all_fail_at_once_gives_up(tmp_path: Path) -> None:
+    """With a time budget and no number of trials it would go on until its deadline."""
+    sweep = Sweep(RunFolder(tmp_path), replace(SPEC, trials=30))
+    recorder = sweep.recorder
+
+    def fail(times: int) -> str:
+        for _ in range(times):
+            name: str = sweep.source.suggest("any")["start"]["trial"]
+            recorder.failed(name, "OSError: no such file: 'images'")
+        return name
+
+    recorder.reported(fail(GIVE_UP - 1), epoch_result())
+    fail(GIVE_UP - 1)
+    assert recorder.error is None
+    fail(1)
+    assert str(recorder.error) == (
+        "5 trials in a row failed before their first epoch, the last by this: "
+        "OSError: no such file: 'images'; mend its cause and go on with --resume"
+    )
+    assert sweep.source.suggest("any") == "FINISHED"
+    sweep.journal.close()
+    resumed = Sweep(RunFolder(tmp_path), replace(SPEC, trials=30))
+    assert isinstance(resumed.source.suggest("any"), dict)
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -154,6 +182,11 @@ def epoch(trial: str, seconds: float) -> dict[str, Any]:
         "event": "epoch", "trial": trial, "step": 1, "rung": None, "seconds": seconds,
         "peak_memory_bytes": None,
     }  # fmt: skip
+
+
+def epoch_result() -> dict[str, Any]:
+    """A worker's report of an epoch, without a score."""
+    return dict.fromkeys(EPOCH_FIELDS) | {"step": 1, "epoch": 1, "seconds": 1.0}
 
 
 def start(trial: str, recipe: Recipe) -> dict[str, Any]:

@@ -95,8 +95,16 @@ def kept_images(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
 
 
 def images_of(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
-    """The decoded images of this fingerprint, whatever has become of their files since."""
-    return next((_load(entry) for entry in entries_of(fingerprint, cache=cache)), None)
+    """The decoded images of this fingerprint, whatever has become of their files since.
+
+    An entry that cannot be read, an older version's for instance, is passed over.
+    """
+    for entry in entries_of(fingerprint, cache=cache):
+        try:
+            return _load(entry)
+        except DataError as error:
+            log.warning("%s", error)
+    return None
 
 
 def entries_of(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
