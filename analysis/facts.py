@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.asked import command_asked
 from analysis.data_facts import DataFacts
 from analysis.formats import count
 from analysis.importance import Importances
@@ -39,6 +40,8 @@ class RunFacts:
     """The run_started event: split_id, fingerprint, sizes, machine, code_version."""
     started_at: float
     """Unix seconds."""
+    command: str = ""
+    """What it was started with; empty where the journal does not tell."""
     wall_seconds: float
     """From the start to the ledger, or to the last event of a run without one; pauses
     included."""
@@ -130,6 +133,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
         spec=spec,
         started=started,
         started_at=times[0] if times else 0.0,
+        command=command_asked(events),
         wall_seconds=times[-1] - times[0] if times else 0.0,
         resumed=sum(event["event"] == "run_resumed" for event in events),
         trials=trials,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.asked import command_asked, settings_asked
 from analysis.facts import Array, test_predictions
 from analysis.wording import Ledger, Row, row_of, shipped_stage
 from ensemble.comparison import compare
@@ -42,6 +43,10 @@ class Rung:
     """Its paired difference in accuracy from the level it must be better than."""
     loss: Row | None = None
     """Its paired difference in accuracy from its own run's ensemble."""
+    settings: tuple[str, ...] = ()
+    """What was changed of the shipped sweep, such as `recipe.width=64`."""
+    asked: str = ""
+    """The command that the run was started with."""
     seconds: float | None = None
     """Wall-clock seconds from the start of the run to its ledger."""
     code_version: str = ""
@@ -62,8 +67,8 @@ class Rung:
 
     @property
     def command(self) -> str:
-        """What trains this level."""
-        return f"quorum run {self.sweep}"
+        """What trained this level, or would."""
+        return self.asked or f"quorum run {self.sweep}"
 
     def to_mapping(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
@@ -74,6 +79,7 @@ class Rung:
             "target": asdict(self.target),
             "verdict": self.verdict,
             "command": self.command,
+            "settings": self.settings,
             "run": None if self.run is None else self.run.name,
             "runs": self.runs,
             "dataset": self.dataset,
@@ -136,7 +142,8 @@ def _rung(spec: SweepSpec, runs: Sequence[RunFolder], *, earlier: Sequence[Rung]
     run = max(runs, key=_begun)
     ledger = read_json(run.ledger / "ledger.json")
     row = judged(ledger, spec.target)
-    started = next((e for e in read_events(run.journal) if e["event"] == "run_started"), {})
+    events = list(read_events(run.journal))
+    started = next((event for event in events if event["event"] == "run_started"), {})
     rival = next((rung for rung in earlier if rung.sweep == spec.target.over), None)
     path = spec_of_run(run).dataset.path
     return Rung(
@@ -149,6 +156,8 @@ def _rung(spec: SweepSpec, runs: Sequence[RunFolder], *, earlier: Sequence[Rung]
         row=row,
         gain=_gain(run, row, rival),
         loss=_loss(run, row, seed=spec.seed),
+        settings=tuple(settings_asked(started.get("asked") or {})),
+        asked=command_asked(events),
         seconds=ledger["compute"].get("wall_seconds"),
         code_version=str(started.get("code_version") or ""),
         processor=str(ledger["machine"].get("processor") or ""),

@@ -13,6 +13,9 @@ from search.spec import TargetSpec
 
 COLORS = {"reached": GOOD, "reached, within error": "yellow", "not reached": BAD, "not run": DIM}
 
+MOST_KEYS = 4
+"""Of changed values that are named; all of them are in `quorum ladder --json`."""
+
 
 def ladder_table(rungs: Sequence[Rung]) -> Table:
     """One level a row: what it asks for, what was reached on test, at what cost."""
@@ -66,6 +69,15 @@ def _run(rung: Rung) -> Text:
         return Text(rung.command, style=DIM)
     code = rung.code_version.partition("+")[2][:7] or rung.code_version
     about = [rung.dataset, f"code {code}"]
+    if rung.settings:
+        about.append(f"changed: {_changed(rung.settings)}")
     if rung.runs > 1:
         about.append(f"latest of {plural(rung.runs, 'run')}")
     return Text.assemble(rung.run.name, *((f"\n{line}", DIM) for line in about))
+
+
+def _changed(settings: Sequence[str]) -> str:
+    """The first keys of some settings: `image_size, pretrained and 3 more`."""
+    keys = [setting.partition("=")[0].rpartition(".")[2] for setting in settings]
+    more = len(keys) - MOST_KEYS
+    return ", ".join(keys) if more <= 0 else f"{', '.join(keys[:MOST_KEYS])} and {more} more"

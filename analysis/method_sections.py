@@ -1,18 +1,13 @@
 """The report's last sections: what each number is, how to make it again, on what it ran."""
 
-import math
-import shlex
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
+from analysis.asked import data_option
 from analysis.blocks import Block, code, pairs, section, text
 from analysis.facts import RunFacts
 from analysis.formats import duration, plural, value_text
 from analysis.importance import DRAWS as DRAWS_OF_TRIALS
 from analysis.importance import TREES
-from search.settings import PROFILES, settings_between
-from search.spec import load_spec, shipped_names
 from trainables.intervals import DRAWS, FEW
 from trainables.metrics import ECE_BINS
 
@@ -123,13 +118,13 @@ def methods_section(facts: RunFacts) -> Block:
 def reproduction_section(facts: RunFacts) -> Block:
     """The commands that make it again, and where it ran."""
     machine = facts.started.get("machine") or (facts.ledger or {}).get("machine") or {}
-    run = f"runs/{facts.name}"
+    run, data = f"runs/{facts.name}", data_option(facts.spec.dataset.path)
     stages = ", ".join(f"{name} {duration(t)}" for name, t in facts.stage_seconds.items())
     return section(
         "How to make it again",
         _commands(
-            *_asked(facts),
-            (f"quorum run {run}/sweep.yaml --name again{_data(facts)}", "the same schedules"),
+            *([(facts.command, "as it was asked for")] if facts.command else []),
+            (f"quorum run {run}/sweep.yaml --name again{data}", "the same schedules"),
             (f"quorum report {run}{'' if facts.spec.pictures else ' --no-images'}", "this report"),
             *([(f"quorum predict {run} IMAGE", "ask the student")] if facts.card else []),
         ),
@@ -164,56 +159,6 @@ def _views(facts: RunFacts) -> str:
         "their latencies and images/s are those of all views together"
         f"{'; the student looks once' if once else ''}."
     )
-
-
-def _asked(facts: RunFacts) -> Iterator[tuple[str, str]]:
-    """The command as it was given, where the journal tells."""
-    asked: Mapping[str, Any] = facts.started.get("asked") or {}
-    name = str(asked.get("name") or facts.spec.name)
-    budget = _budget(facts)
-    if name in shipped_names() and (budget or asked):
-        changes = _changes(name, asked) if asked else ""
-        yield f"quorum run {name}{_data(facts)}{changes}{budget}", "as it was asked for"
-
-
-def _changes(name: str, asked: Mapping[str, Any]) -> str:
-    """` --profile gpu --set trials=9`: what was changed of a shipped sweep."""
-    told = {**asked, "dataset": {**asked.get("dataset", {}), "path": None}}
-    found = {
-        profile: settings_between(load_spec(name, profile=profile).to_mapping(), told)
-        for profile in PROFILES
-    }
-    profile = min(PROFILES, key=lambda profile: len(found[profile]))
-    same = len({len(settings) for settings in found.values()}) == 1
-    settings = (f" --set {shlex.quote(_portable(setting))}" for setting in found[profile])
-    return ("" if same else f" --profile {profile}") + "".join(settings)
-
-
-def _portable(setting: str) -> str:
-    """Of a path on this machine only the last part."""
-    key, _, value = setting.partition("=")
-    path = Path(value.strip('"'))
-    return f'{key}="path/to/{path.name}"' if path.is_absolute() else setting
-
-
-def _data(facts: RunFacts) -> str:
-    """` --data FOLDER`: of a path on this machine only the last part."""
-    path = facts.spec.dataset.path
-    if path is None:
-        return ""
-    folder = Path(path)
-    known = f"path/to/{folder.name}" if folder.is_absolute() else path
-    return f" --data {shlex.quote(known)}"
-
-
-def _budget(facts: RunFacts) -> str:
-    """` --time-budget 60m`, from the run's start to its deadline, in whole minutes."""
-    deadline = next((plan.get("deadline") for plan in facts.plans), None)
-    if deadline is None or not facts.started_at:
-        return ""
-    # The clock starts with the command, the journal some seconds later.
-    minutes = max(1, math.ceil((float(deadline) - facts.started_at) / 60))
-    return f" --time-budget {minutes}m"
 
 
 def _wall_time(facts: RunFacts) -> str:

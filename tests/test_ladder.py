@@ -13,6 +13,7 @@ from analysis.ladder_table import asked, ladder_table
 from search.runs import Runs
 from search.spec import TargetSpec, load_spec
 from tests.synthetic import Shape, write_run
+from trainables.records import RunFolder
 
 ALONE = Shape(classes=4, val=60, holdout=200, test=120, trials=4, seeds=False, distilled=False)
 FLOOR = TargetSpec(accuracy=0.9)
@@ -83,3 +84,12 @@ def test_rows_come_from_the_latest_finished_runs(tmp_path: Path) -> None:
     assert "latest of 2 runs" in told
     assert "quorum run level3" in told
     assert json.dumps(second.to_mapping())
+    assert second.command == "quorum run level2", "its journal does not tell more"
+
+
+def test_what_was_changed_is_named() -> None:
+    settings = ("trials=1", "recipe.width=8", "recipe.cutout=0", "rungs=[3]", "seed=1", "members=2")
+    console = Console(width=140, record=True, file=StringIO())
+    found = rung(FLOOR, 0.95, 0.93, run=RunFolder(Path("mine")), settings=settings)
+    console.print(ladder_table([found]))
+    assert "changed: trials, width, cutout, rungs and 2 more" in console.export_text()
