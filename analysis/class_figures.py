@@ -71,18 +71,15 @@ def confusion(log_probs: Mapping[str, Floats], labels: Ints, class_names: Sequen
     }
     if classes > NUMBERED:
         return _confused_pairs(matrices, class_names)
-    figure = new_figure(3.2, square=True)
-    axes = figure.subplots(1, max(2, len(log_probs)), squeeze=False)[0]
-    for place in axes[len(log_probs) :]:
-        place.set_axis_off()
+    alone = len(log_probs) == 1
+    figure = new_figure(3.8 if alone else 3.2, square=True)
+    axes = figure.subplots(1, len(log_probs), squeeze=False)[0]
     top = max(max(float(_error_share(matrix).max()) for matrix in matrices.values()), 1e-9)
     for place, (stage, matrix) in zip(axes, matrices.items(), strict=False):
         place.imshow(_error_share(matrix), cmap="Greys", vmin=0, vmax=top * 1.15)
         place.set_title(f"{stage_style(stage).label}: {_wrong_text(matrix)}")
         _matrix_labels(place, matrix, class_names, top)
-    bar = figure.colorbar(
-        axes[0].images[0], ax=list(axes[: len(log_probs)]), shrink=0.75, pad=0.015
-    )
+    bar = figure.colorbar(axes[0].images[0], ax=list(axes), shrink=0.75, pad=0.015)
     percent_ticks(bar.ax.yaxis)
     bar.set_label("share of the class that is taken for another")
     bar.outline.set_linewidth(0.4)

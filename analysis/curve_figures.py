@@ -15,6 +15,7 @@ from analysis.style import (
     GREY,
     PALE,
     empty,
+    epoch_ticks,
     grid,
     log_nll_axis,
     new_figure,
@@ -53,8 +54,7 @@ def training_curves(
     percent_ticks(right.yaxis)
     grid(right)
     for axes in (left, right):
-        axes.set_xlabel("epoch of the schedule")
-        axes.set_xticks(list(rungs), [str(rung) for rung in rungs])
+        epoch_ticks(axes, rungs)
     figure.legend(handles=_curve_legend(bool(seeds)), loc="outside lower center", ncols=4)
     return figure
 

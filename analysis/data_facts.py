@@ -23,7 +23,9 @@ from trainables.splits import SPLITS, Splits, make_splits
 Array = np.ndarray[Any, Any]
 
 SHEET = 40
-"""Most images on the contact sheet, one a class."""
+"""Most images on the contact sheet."""
+SHEET_CLASSES = 10
+"""Most classes of which it shows more than one image."""
 CELLS = 4
 """Fewest cells a side of a feature map that can still show a place."""
 
@@ -50,7 +52,7 @@ class DataFacts:
     """Files that could not be read."""
     duplicates: Duplicates | None = None
     sheet: Array | None = None
-    """uint8 [n, S, S, 3]: the first training image of each of the first classes."""
+    """uint8 [n, S, S, 3]: the first training images of each of the first classes."""
     sheet_classes: tuple[int, ...] = ()
     chosen: Chosen | None = None
     """A hit and a miss of each class on test, whose answers are explained."""
@@ -103,7 +105,8 @@ def describe_data(
         counts = {name: _counts(values, classes) for name, values in labels.items()}
         return DataFacts(missing=missing, counts=counts)
     images, splits = found.images, found.splits
-    shown = _first_of_each(images.labels, splits.train, classes)[:SHEET] if sheet else []
+    each = max(1, SHEET // classes) if classes <= SHEET_CLASSES else 1
+    shown = _first_of_each(images.labels, splits.train, each)[:SHEET] if sheet else []
     return DataFacts(
         missing="",
         counts={name: _counts(images.labels[getattr(splits, name)], classes) for name in SPLITS},
@@ -119,11 +122,12 @@ def describe_data(
     )
 
 
-def _first_of_each(labels: Array, train: Array, classes: int) -> list[int]:
-    """The first training image of each class that has one."""
-    present, first = np.unique(labels[train], return_index=True)
-    found = dict(zip(present.tolist(), train[first].tolist(), strict=True))
-    return [found[label] for label in range(classes) if label in found]
+def _first_of_each(labels: Array, train: Array, each: int) -> list[int]:
+    """The first `each` training images of each class, class by class; of a rare one fewer."""
+    order = np.argsort(labels[train], kind="stable")
+    _, starts = np.unique(labels[train][order], return_index=True)
+    parts = np.split(train[order], starts[1:])
+    return [int(index) for part in parts for index in part[:each]]
 
 
 def _counts(labels: Array, classes: int) -> Array:

@@ -139,8 +139,9 @@ def _sizes_caption(data: DataFacts, letters: Lettering) -> str:
 
 
 def _sheet_caption(data: DataFacts, letters: Lettering) -> str:
-    shown = len(data.sheet_classes)
+    shown = len(set(data.sheet_classes))
     some = (
         f" The first {shown} of {len(letters.names)} classes." if shown < len(letters.names) else ""
     )
-    return f"The first training image of each class, as the nets get it.{some}"
+    images = "images" if len(data.sheet_classes) > shown else "image"
+    return f"The first training {images} of each class, as the nets get them.{some}"

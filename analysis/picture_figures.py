@@ -65,16 +65,29 @@ def class_sizes(data: DataFacts, class_names: Sequence[str]) -> Figure:
 
 
 def contact_sheet(data: DataFacts, class_names: Sequence[str]) -> Figure:
-    """The first training image of each class, under its name."""
+    """The first training images of each class, below its name.
+
+    Ten images a row. A class has a column of its own, or several where classes are few; of
+    many classes, one image is shown of each, row after row.
+    """
     assert data.sheet is not None
-    lines = -(-len(data.sheet) // COLUMNS)
-    figure = new_figure(0.1 + 0.84 * lines, square=True)
+    shown = list(dict.fromkeys(data.sheet_classes))
+    each = max(1, COLUMNS // len(shown))
+    most = max(data.sheet_classes.count(label) for label in shown)
+    lines = -(-len(shown) // COLUMNS) * -(-most // each)
+    figure = new_figure(0.1 + (0.7 if most > 1 else 0.84) * lines, square=True)
     axes = figure.subplots(lines, COLUMNS, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     names = shorten_all(class_names, 13)
-    for place, pixels, label in zip(axes.flat, data.sheet, data.sheet_classes, strict=False):
+    nth = dict.fromkeys(shown, 0)
+    for pixels, label in zip(data.sheet, data.sheet_classes, strict=True):
+        row, column = divmod(nth[label], each)
+        below, beside = divmod(shown.index(label), COLUMNS // each)
+        place = axes[row + below][beside * each + column]
         place.imshow(pixels, interpolation="nearest")
-        place.set_title(names[label], fontsize=5.5, weight="normal",
-                        loc="center", pad=2)  # fmt: skip
+        if nth[label] == 0:
+            place.set_title(names[label], fontsize=5.5, weight="normal",
+                            loc="center", pad=2)  # fmt: skip
+        nth[label] += 1
     return figure

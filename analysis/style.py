@@ -137,6 +137,16 @@ def log_nll_axis(axes: Axes) -> None:
     grid(axes)
 
 
+def epoch_ticks(axes: Axes, rungs: Sequence[int]) -> None:
+    """Ticks at the rungs; before a single one, round epochs too, well apart from it."""
+    ticks = list(rungs)
+    if len(ticks) == 1:
+        found = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True).tick_values(0, ticks[0])
+        ticks = [int(epoch) for epoch in found if 1 <= epoch <= 0.9 * ticks[0]] + ticks
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel("epoch of the schedule" + " (ticks: rungs)" * (len(rungs) > 1))
+
+
 def round_ticks(low: float, high: float, *, most: int = 4) -> list[float]:
     """At most `most` round values of a log axis from `low` to `high`; 1, 2 and 5 of a decade."""
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)

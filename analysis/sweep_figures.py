@@ -21,6 +21,7 @@ from analysis.style import (
     SKY,
     VERMILLION,
     empty,
+    epoch_ticks,
     grid,
     log_nll_axis,
     new_figure,
@@ -141,8 +142,7 @@ def _curves(
             axes.plot(last.epoch, last.val_nll or np.nan, "x", color=VERMILLION, ms=6, mew=1.4)
     for rung in rungs:
         axes.axvline(rung, color=FAINT, lw=0.8, zorder=0)
-    axes.set_xticks(list(rungs), [str(rung) for rung in rungs])
-    axes.set_xlabel("epoch of the schedule (ticks: rungs)")
+    epoch_ticks(axes, rungs)
     log_nll_axis(axes)
     if not any(trial.scores for trial in trials):
         empty(axes, "no trial has been scored")

@@ -71,7 +71,7 @@ def pictured(rng: np.random.Generator, *, classes: int) -> DataFacts:
     return DataFacts(
         missing="",
         counts={name: rng.integers(5, 50, classes) for name in SPLITS},
-        sheet=pixels[:classes],
+        sheet=pixels[:rows],
         sheet_classes=tuple(range(rows)),
         chosen=Chosen(pixels=pixels, labels=labels, answers=answers,
                       confidences=np.full(len(labels), 0.9)),
