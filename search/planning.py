@@ -31,9 +31,10 @@ USUAL_SECONDS = 1.0
 MOST_SECONDS = 4.0
 """Of one rehearsal, at most."""
 
-SUSTAINED = 1.12
-"""What an epoch takes over what a few seconds promise: 1.08 to 1.2 on CIFAR-10 in runs of 10 to
-120 minutes on two cores."""
+SUSTAINED = 1.08
+"""What an epoch takes over what a few seconds promise: 0.92 to 0.95 on CIFAR-10 in runs of 20 to
+70 minutes on two quiet cores. A machine does other things too, and a schedule of one rung that is
+late is lost."""
 
 SAVE_SECONDS = 0.5
 """Of writing a checkpoint and handing it over."""

@@ -80,8 +80,7 @@ def _own_forecast(state: RunState, name: str, now: float) -> float | None:
         end = _end_by_deadline(state, name)
         if end is not None and not state.planned("search" if name == "sweep" else "seed"):
             return max(0.0, end - now)
-        left = seconds_left(state, now)
-        left = rest if left is None or not left else left
+        left = 0.0 if done_share(state, name) == 1.0 else seconds_left(state, now) or rest
         return left if left is None or end is None else max(0.0, min(left, end - now))
     fraction = stage.fraction or 0.0
     if fraction <= 0.0:

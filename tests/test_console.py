@@ -18,6 +18,7 @@ from analysis.console import LiveDisplay, plain_line, render
 from analysis.marks import about, clock, hyperparameters
 from search.journal import Journal
 from search.progress import RunState
+from search.remaining import stages_left
 from search.spec import load_spec
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
 
@@ -264,6 +265,14 @@ def test_a_plan_gives_every_stage_its_time_and_the_run_its_deadline() -> None:
     # No forecast goes beyond the deadline: stages shorten instead.
     assert "all done in about 60 s · deadline in 60 s" in drawn(state, begin + 340)
     assert "5 s past the deadline" in drawn(state, begin + 405)
+
+
+def test_a_sweep_whose_trials_have_all_ended_takes_no_longer() -> None:
+    events = prepared(deadline=EVENTS[0]["time"] + 4000)
+    last = max(i for i, e in enumerate(events)
+               if e["event"] == "trial_ended" and e.get("kind", "search") == "search")  # fmt: skip
+    state = RunState.from_events(events[: last + 1])
+    assert stages_left(state, state.last_time)["sweep"] == 0.0
 
 
 def test_what_a_stage_says_of_itself_is_shown() -> None:
