@@ -216,7 +216,12 @@ def test_forecast_is_held_against_what_happened(facts: RunFacts) -> None:
     assert "before the deadline" in words(block)
     assert "schedules of 20 instead of 27 epochs" in seeds_note(changed)
     assert "schedules of 20" in words(content(changed))
-    assert "--time-budget 10m" in words(content(changed))
+
+
+def test_the_command_is_quoted_as_it_was_given(facts: RunFacts) -> None:
+    asked = "quorum run digits --time-budget 10m"
+    assert asked in words(content(replace(facts, command=asked)))
+    assert "as it was asked for" not in words(content(replace(facts, command="")))
 
 
 def test_paths_of_the_machine_stay_out_of_the_commands(facts: RunFacts) -> None:
