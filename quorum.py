@@ -18,7 +18,7 @@ from analysis.commands import (
     spec_of,
 )
 from trainables.privacy import report_nothing
-from trainables.process import wait_passively
+from trainables.process import share_arena, wait_passively
 
 if TYPE_CHECKING:
     from pipeline import Outcome
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     report_nothing()
     wait_passively()
+    share_arena()
     try:
         return command(options)
     except KeyboardInterrupt:

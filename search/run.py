@@ -32,7 +32,7 @@ from trainables.datasets import DatasetSpec, ImageSet, load_dataset, resolve_dat
 from trainables.errors import RunError
 from trainables.files import write_bytes_atomically
 from trainables.privacy import report_nothing
-from trainables.process import wait_passively
+from trainables.process import share_arena, wait_passively
 from trainables.provenance import code_version, machine_description
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
@@ -93,6 +93,7 @@ class Run:
         """
         report_nothing()
         wait_passively()
+        share_arena()
         resumed = self.folder.sweep.exists()
         if resumed:
             if not self._resume:

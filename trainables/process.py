@@ -4,9 +4,9 @@ import ctypes
 import os
 from functools import cache
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 """Of mallopt(3)."""
-_MOST = 2**31 - 1
+_NEVER = -1
 
 
 def wait_passively() -> None:
@@ -20,16 +20,32 @@ def wait_passively() -> None:
 
 
 @cache
+def share_arena() -> bool:
+    """Let threads that are still to come allocate where the first one does; whether they will.
+
+    By default glibc gives a thread an arena of its own, in heaps of 64 MB that go back when they
+    are empty, whatever `keep_freed_memory` asks for. A training in such a thread meets 120,000
+    page faults a step where one in the main thread meets none (docs/log.md).
+    """
+    return _mallopt((_M_ARENA_MAX, 1))
+
+
+@cache
 def keep_freed_memory() -> bool:
     """Let the C library keep what tensors free for those that come next; whether it does.
 
     By default it gives each large tensor fresh pages and hands them back at once: a training
     step at width 64 then meets 93,000 page faults, a third of its time (docs/log.md). A process
-    that keeps them takes 9% more memory at its peak. Only glibc has the knobs.
+    that keeps them takes 9% more memory at its peak.
     """
+    return _mallopt((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
+
+
+def _mallopt(*options: tuple[int, int]) -> bool:
+    """Set what only glibc has; whether all of it was set."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _MOST))
+    return all(mallopt(*option) for option in options)
