@@ -176,7 +176,7 @@ def _cost_legend(ensemble: bool) -> list[Line2D]:
         Line2D([], [], ls="", marker=marker, color=color, mfc="white", label=text)
         for marker, color, text in _KINDS.values()
     ]
-    handles.append(Line2D([], [], ls="", marker="o", color=GREY, label="filled: a member"))
+    handles.append(Line2D([], [], ls="", marker="o", color=GREY, label="filled: chosen"))
     if ensemble:
         style = stage_style("ensemble")
         handles.append(

@@ -114,6 +114,16 @@ def _has_scores(facts: RunFacts) -> bool:
     return any(trial.scores for trial in facts.search_trials)
 
 
+def _several(facts: RunFacts) -> bool:
+    """Whether there are trainings to be held against each other."""
+    return len(facts.trials) > 1
+
+
+def _searched(facts: RunFacts) -> bool:
+    """Whether the search had more than one try."""
+    return len(facts.search_trials) > 1
+
+
 def _has_predictions(facts: RunFacts) -> bool:
     return facts.test_labels is not None and bool(main_stages(facts))
 
@@ -158,7 +168,7 @@ def _trial_costs(facts: RunFacts, _: Lettering) -> Figure:
         facts.holdout_hits,
         len(facts.holdout_labels),
         members=facts.weights,
-        ensemble=held_out.get("accuracy"),
+        ensemble=held_out.get("accuracy") if len(facts.weights) > 1 else None,
     )
 
 
@@ -193,17 +203,23 @@ PLANS: Mapping[str, _Plan] = {
     "cost": _Plan(ready=_compares, draw=lambda facts, _: cost_figure(facts.ledger or {})),
     "training_curves": _Plan(ready=lambda facts: facts.best is not None, draw=_training_curves),
     "learning_curves": _Plan(
-        ready=_has_scores, draw=lambda facts, _: learning_curves(facts.trials, facts.spec.rungs)
+        ready=lambda facts: _has_scores(facts) and _several(facts),
+        draw=lambda facts, _: learning_curves(facts.trials, facts.spec.rungs),
     ),
     "sweep": _Plan(
-        ready=_has_scores, draw=lambda facts, _: sweep_overview(facts.trials, facts.spec.rungs)
+        ready=lambda facts: _has_scores(facts) and _searched(facts),
+        draw=lambda facts, _: sweep_overview(facts.trials, facts.spec.rungs),
     ),
     "hyperparameters": _Plan(
-        ready=lambda facts: _has_scores(facts) and bool(facts.space.parameters),
+        ready=lambda facts: (
+            _has_scores(facts) and _searched(facts) and bool(facts.space.parameters)
+        ),
         draw=lambda facts, _: hyperparameters(facts.trials, facts.space, facts.spec.rungs),
     ),
     "importance": _Plan(ready=lambda facts: facts.importances is not None, draw=_importance),
-    "trial_costs": _Plan(ready=lambda facts: bool(facts.holdout_hits), draw=_trial_costs),
+    "trial_costs": _Plan(
+        ready=lambda facts: bool(facts.holdout_hits) and _several(facts), draw=_trial_costs
+    ),
     "disagreement": _Plan(ready=lambda facts: len(facts.member_log_probs) > 1, draw=_disagreement),
     "per_class": _Plan(
         ready=_has_predictions,

@@ -1,6 +1,6 @@
 """The report's sections on the search: what was tried, what mattered, what it cost."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from analysis.blocks import Block, bullets, figure, section, table, text
 from analysis.facts import RunFacts
@@ -14,7 +14,7 @@ from analysis.formats import (
     value_text,
 )
 from analysis.importance import DRAWS, FEWEST
-from analysis.sweep_figures import ending
+from analysis.sweep_figures import ENDINGS, ending
 from analysis.trials import TrialFacts
 from search.space import Parameter
 
@@ -29,26 +29,15 @@ def search_section(facts: RunFacts, drawn: Drawn) -> Block:
     trials = facts.search_trials
     if not trials:
         return section("The search", text("No trial has been started yet."))
-    ends = [ending(trial) for trial in trials]
-    finished, failed = ends.count("finished"), ends.count("failed")
-    seconds = sum(trial.seconds for trial in trials)
-    epochs = sum(len(trial.epochs) for trial in trials)
     retried = sum(trial.retries > 0 for trial in trials)
     return section(
         "The search",
         text(
-            f"{plural(len(trials), 'trial')}{_planned(facts)}; {count(finished)} finished the "
-            f"whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}, and only these may join "
-            f"the ensemble; {count(ends.count('pruned'))} were stopped at a rung; "
-            f"{count(failed)} failed.",
-            f"{plural(ends.count('unfinished'), 'trial has', 'trials have')} no end in the journal."
-            if "unfinished" in ends
-            else "",
+            _ends(facts, trials) if len(trials) > 1 else _end(facts, trials[0]),
             f"{plural(retried, 'trial')} had to be started again after a fault." if retried else "",
-            f"Together they trained for {count(epochs)} epochs, in {duration(seconds)}.",
             _stop_reason(facts),
         ),
-        _rungs_table(facts),
+        _rungs_table(facts) if len(trials) > 1 else None,
         _failures(trials),
         figure("sweep", f"Every trial (n = {len(trials)}). Above: its NLL on val at each rung that "
                "it reached; a trial stopped at a rung has no mark beyond it. Below: the epochs "
@@ -63,6 +52,38 @@ def search_section(facts: RunFacts, drawn: Drawn) -> Block:
         figure("trial_costs", _cost_caption(facts), drawn=drawn),
         figure("hyperparameters", _values_caption(facts), drawn=drawn),
     )  # fmt: skip
+
+
+def _end(facts: RunFacts, trial: TrialFacts) -> str:
+    """How the only trial ended."""
+    epochs = plural(len(trial.epochs), "epoch")
+    end = {
+        "finished": f"It finished the whole schedule of {epochs}",
+        "pruned": f"It was stopped at a rung after {epochs}",
+        "failed": f"It failed after {epochs}",
+        "unfinished": f"It has no end in the journal after {epochs}",
+    }[ending(trial)]
+    best = (
+        f", and reached an NLL of {fixed(trial.scores[trial.rung], 4)} on val" if trial.rung else ""
+    )
+    return f"1 trial{_planned(facts)}. {end}, in {duration(trial.seconds)}{best}."
+
+
+def _ends(facts: RunFacts, trials: Sequence[TrialFacts]) -> str:
+    """How several trials ended."""
+    ends = [ending(trial) for trial in trials]
+    finished, pruned, failed, open_ = map(ends.count, ENDINGS)
+    use = "be delivered" if facts.spec.deliver == "single" else "join the ensemble"
+    seconds = sum(trial.seconds for trial in trials)
+    parts = [
+        f"{plural(len(trials), 'trial')}{_planned(facts)}; {count(finished)} finished the whole "
+        f"schedule of {plural(facts.spec.rungs[-1], 'epoch')}, and only these may {use}; "
+        f"{count(pruned)} were stopped at a rung; {count(failed)} failed.",
+        f"{plural(open_, 'trial has', 'trials have')} no end in the journal." if open_ else "",
+        f"Together they trained for {count(sum(len(trial.epochs) for trial in trials))} epochs, in "
+        f"{duration(seconds)}.",
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def _values_caption(facts: RunFacts) -> str:
@@ -136,10 +157,15 @@ def _importance_caption(facts: RunFacts) -> str:
 
 def _cost_caption(facts: RunFacts) -> str:
     images = 0 if facts.holdout_labels is None else len(facts.holdout_labels)
+    chosen = (
+        "Members were chosen on these images, so their own marks flatter them; the ensemble's is "
+        "cross-fitted."
+        if len(facts.weights) > 1
+        else "One net was chosen on these images, so its own mark flatters it."
+    )
     return (
         "What trials cost: accuracy on holdout of every trial that finished the schedule, with "
-        f"Wilson's 95% intervals (n = {plural(images, 'image')}). Members were chosen on these "
-        "images, so their own marks flatter them; the ensemble's is cross-fitted."
+        f"Wilson's 95% intervals (n = {plural(images, 'image')}). {chosen}"
     )
 
 

@@ -197,6 +197,18 @@ def test_figures_are_saved_at_print_quality(facts: RunFacts, tmp_path: Path) -> 
         assert image.format == "PNG"
 
 
+def test_one_trial_alone_is_not_compared(facts: RunFacts, tmp_path: Path) -> None:
+    assert facts.best is not None
+    alone = replace(facts, trials=(facts.best,), importances=None)
+    saved = {path.stem for path in figures.save_figures(alone, tmp_path)}
+    assert "training_curves" in saved
+    assert not saved & {"learning_curves", "sweep", "hyperparameters", "importance", "trial_costs"}
+    with_seed = replace(alone, trials=(facts.best, facts.seed_trials[0]))
+    saved = {path.stem for path in figures.save_figures(with_seed, tmp_path)}
+    assert {"learning_curves", "trial_costs"} <= saved
+    assert not saved & {"sweep", "hyperparameters"}
+
+
 def test_a_figure_without_data_is_removed(facts: RunFacts, tmp_path: Path) -> None:
     early = replace(
         facts, selection=None, ledger=None, test_labels=None, test_log_probs={}, member_log_probs={}

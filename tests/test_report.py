@@ -26,6 +26,7 @@ from analysis.pictures import (
 )
 from analysis.plan_sections import forecast_section, seeds_note
 from analysis.report import TEMPLATE, build_report, report_content
+from analysis.search_sections import search_section
 from analysis.summary import key_figures, summary
 from pipeline import Outcome
 from search.housekeeping import clean
@@ -198,6 +199,20 @@ def test_every_metric_has_its_own_verdict(facts: RunFacts) -> None:
     text = " ".join(summary(_with_ledger(facts, ledger)))
     assert "Distillation paid in NLL, and bought nothing that this test could show in acc" in text
     assert "better in NLL (−0.1000, 95% interval −0.2000 to −0.0500)" in text
+
+
+def test_the_search_is_told_by_how_many_there_were(facts: RunFacts) -> None:
+    assert facts.best is not None
+    several = str(search_section(facts, ()))
+    assert "and only these may join the ensemble" in several
+    single = replace(facts, spec=replace(facts.spec, deliver="single"))
+    assert "and only these may be delivered" in str(search_section(single, ()))
+    one = search_section(replace(single, trials=(facts.best,)), ())
+    told = one["blocks"][0]["text"]
+    score = facts.best.scores[facts.spec.rungs[-1]]
+    assert "It finished the whole schedule of " in told
+    assert f"an NLL of {score:.4f} on val" in told
+    assert "stopped at a rung" not in told
 
 
 def test_forecast_is_held_against_what_happened(facts: RunFacts) -> None:
