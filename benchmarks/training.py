@@ -38,6 +38,7 @@ from trainables.datasets import DatasetSpec, load_dataset
 from trainables.imageset import ImageSet
 from trainables.models import Classifier, build_model
 from trainables.optim import learning_rate, make_optimizer, plan_epochs, set_progress
+from trainables.process import share_arena
 from trainables.provenance import machine_description
 from trainables.recipe import Numerics, Recipe
 from trainables.rehearsal import rehearse
@@ -61,9 +62,19 @@ def main() -> None:
     parser.add_argument("--data", help="folder of a data set, for accuracies")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--no-speeds", action="store_true", help="only the accuracies")
     options = parser.parse_args()
+    share_arena()  # so that what is rehearsed in a thread keeps its memory
     machine = machine_description()
     print(f"{machine['processor']}, {machine['cores']} cores, torch {torch.__version__}\n")
+    if not options.no_speeds:
+        print_speeds()
+    if options.data:
+        print_accuracies(options.data, epochs=options.epochs, seeds=options.seeds)
+
+
+def print_speeds() -> None:
+    """Images per second, and what an epoch is made of, of every net."""
     print("| net | usual | eager | ours, float32 | ours, bfloat16 | over usual | over eager |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name, recipe in NETS.items():
@@ -80,8 +91,6 @@ def main() -> None:
         print(
             f"{name}: augmentation {augmenting:.0%} of an epoch of CIFAR-10, scoring {scoring:.0%}"
         )
-    if options.data:
-        print_accuracies(options.data, epochs=options.epochs, seeds=options.seeds)
 
 
 def speeds_of(recipe: Recipe) -> dict[str, float]:
