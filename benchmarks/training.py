@@ -17,7 +17,7 @@ import itertools
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of a data set, for accuracies")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--no-speeds", action="store_true", help="only the accuracies")
     options = parser.parse_args()
     share_arena()  # so that what is rehearsed in a thread keeps its memory
@@ -70,7 +71,8 @@ def main() -> None:
     if not options.no_speeds:
         print_speeds()
     if options.data:
-        print_accuracies(options.data, epochs=options.epochs, seeds=options.seeds)
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        print_accuracies(options.data, epochs=options.epochs, seeds=seeds)
 
 
 def print_speeds() -> None:
@@ -254,14 +256,14 @@ def usual_step(
     return loss.item()
 
 
-def print_accuracies(data: str, *, epochs: int, seeds: int) -> None:
+def print_accuracies(data: str, *, epochs: int, seeds: Sequence[int]) -> None:
     """Accuracy on val after equal epochs, by seed, and the paired difference."""
     images = load_dataset(DatasetSpec(name="images", path=data))
     splits = make_splits(images, SplitSpec())
     recipe = Recipe(epochs=epochs)
     print(f"\n32/64/128 after {epochs} epochs, accuracy on val ({len(splits.val):,} images):")
     differences = []
-    for seed in range(seeds):
+    for seed in seeds:
         usual = usual_accuracy(recipe, images, splits, seed=seed)
         training = Training(
             recipe,
@@ -274,11 +276,11 @@ def print_accuracies(data: str, *, epochs: int, seeds: int) -> None:
         ours = [report.val_accuracy for report in training.reports()][-1]
         differences.append(ours - usual)
         print(f"seed {seed}: usual {usual:.2%}, ours {ours:.2%}", flush=True)
-    if seeds > 1:
+    if len(seeds) > 1:
         mean, error = float(np.mean(differences)), float(stats.sem(differences))
-        half = error * float(stats.t.ppf(0.975, seeds - 1))
+        half = error * float(stats.t.ppf(0.975, len(seeds) - 1))
         print(
-            f"ours − usual: {100 * mean:+.2f} points (95% interval ±{100 * half:.2f}, n = {seeds})"
+            f"ours − usual: {100 * mean:+.2f} points (95% interval ±{100 * half:.2f}, n = {len(seeds)})"
         )
 
 
