@@ -279,9 +279,8 @@ def print_accuracies(data: str, *, epochs: int, seeds: Sequence[int]) -> None:
     if len(seeds) > 1:
         mean, error = float(np.mean(differences)), float(stats.sem(differences))
         half = error * float(stats.t.ppf(0.975, len(seeds) - 1))
-        print(
-            f"ours − usual: {100 * mean:+.2f} points (95% interval ±{100 * half:.2f}, n = {len(seeds)})"
-        )
+        told = f"{100 * mean:+.2f} points (95% interval ±{100 * half:.2f}, n = {len(seeds)})"
+        print(f"ours − usual: {told}")
 
 
 def usual_accuracy(recipe: Recipe, images: ImageSet, splits: Splits, *, seed: int) -> float:
