@@ -58,7 +58,7 @@ def _end(facts: RunFacts, trial: TrialFacts) -> str:
     """How the only trial ended."""
     epochs = plural(len(trial.epochs), "epoch")
     end = {
-        "finished": f"It finished the whole schedule of {epochs}",
+        "finished": f"It finished the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}",
         "pruned": f"It was stopped at a rung after {epochs}",
         "failed": f"It failed after {epochs}",
         "unfinished": f"It has no end in the journal after {epochs}",

@@ -34,7 +34,7 @@ MOST_SECONDS = 4.0
 SUSTAINED = 1.2
 """What an epoch takes over what a few seconds promise: 0.95 to 1.11 on CIFAR-10 in runs of an hour
 on two quiet cores. A machine does other things too, and a schedule of one rung that is late is
-lost."""
+cut off."""
 
 SAVE_SECONDS = 0.5
 """Of writing a checkpoint and handing it over."""
