@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.quorum-setup
 # Two processes, each with whole files, in order: those that take longest come first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-CODE   := quorum.py pipeline.py pipeline_stages.py trainables search ensemble analysis benchmarks tests
+CODE   := quorum analysis search ensemble trainables journal common benchmarks tests
 
 .PHONY: help setup demo test fast check format lint types bench lock clean
 

@@ -1,1 +1,1 @@
-"""Tables, figures, explanations, the report."""
+"""The report, figures, terminal display and explanations."""

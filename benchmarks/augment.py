@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from trainables.augment import augment
-from trainables.losses import cross_entropy, soft_targets
-from trainables.models import build_model
-from trainables.optim import make_optimizer
-from trainables.provenance import machine_description
+from common.provenance import machine_description
+from common.seeds import numpy_generator, torch_generator
+from trainables.augmentation.batch import augment
+from trainables.nets.build import build_model
 from trainables.recipe import Recipe
-from trainables.seeds import numpy_generator, torch_generator
+from trainables.training.losses import cross_entropy, soft_targets
+from trainables.training.optimizers import make_optimizer
 
 BATCH, SIZE, CLASSES = 512, 32, 10
 ROUNDS = 7

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.export import export_onnx
-from ensemble.onnx_model import OnnxClassifier, paired_latency
-from ensemble.quantize import quantize_int8
-from trainables.models import build_model
-from trainables.provenance import machine_description
+from common.provenance import machine_description
+from common.seeds import numpy_generator
+from ensemble.deployment.export import export_onnx
+from ensemble.deployment.onnx_model import OnnxClassifier, paired_latency
+from ensemble.deployment.quantize import quantize_int8
+from trainables.nets.build import build_model
 from trainables.recipe import Recipe
-from trainables.seeds import numpy_generator
 
 SHAPES = ((16, 16), (16, 24), (16, 32), (32, 32), (32, 64))
 """Image size in pixels, width of the net."""

@@ -32,19 +32,19 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from search.session import usable_cores
-from trainables.augment import augment
-from trainables.datasets import DatasetSpec, load_dataset
-from trainables.imageset import ImageSet
-from trainables.models import Classifier, build_model
-from trainables.optim import learning_rate, make_optimizer, plan_epochs, set_progress
-from trainables.process import share_arena
-from trainables.provenance import machine_description
+from common.cpu_runtime import share_arena
+from common.provenance import machine_description
+from common.seeds import numpy_generator, torch_generator
+from search.tune.session import usable_cores
+from trainables.augmentation.batch import augment
+from trainables.data.image_set import ImageSet
+from trainables.data.sources import DatasetSpec, load_dataset
+from trainables.data.splits import Splits, SplitSpec, make_splits
+from trainables.device.rehearsal import rehearse
+from trainables.nets.build import Classifier, build_model
 from trainables.recipe import Numerics, Recipe
-from trainables.rehearsal import rehearse
-from trainables.seeds import numpy_generator, torch_generator
-from trainables.splits import Splits, SplitSpec, make_splits
-from trainables.training import RECALIBRATION_IMAGES, Training
+from trainables.training.loop import RECALIBRATION_IMAGES, Training
+from trainables.training.optimizers import learning_rate, make_optimizer, plan_epochs, set_progress
 
 BATCH, SIZE, CLASSES, IMAGES = 512, 32, 10, 8192
 ROUNDS, LEAD, STEPS = 5, 6, 8

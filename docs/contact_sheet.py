@@ -15,9 +15,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_image
 
-from analysis.contact import GAP, contact_sheet
+from analysis.figures.contact import GAP, contact_sheet
+from common.seeds import torch_generator
 from trainables.recipe import Recipe
-from trainables.seeds import torch_generator
 
 SIZE, DRAWS = 64, 5
 """Pixels of a picture's side, views of each."""

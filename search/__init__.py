@@ -1,1 +1,1 @@
-"""A sweep: spaces, suggestions, decisions, durability."""
+"""A sweep: search space, samplers, schedulers, timetable, Ray Tune, MLflow, ablations."""

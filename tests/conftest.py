@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-import pipeline
-from search import planning
-from search.tracking import MlflowMirror
+from quorum import pipeline
+from search.mlflow.tracking import MlflowMirror
+from search.timetable import planning
 from tests.tiny import tiny_spec
-from trainables.datacache import locked
+from trainables.data.cache import locked
 from trainables.records import RunFolder
 
 settings.register_profile(
@@ -72,7 +72,7 @@ def unmirrored(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def empty_store(shared: Path) -> Path:
     """MLflow's database, migrated, to be copied: making one takes three seconds."""
-    from search.mlflow_store import load_mlflow
+    from search.mlflow.store import load_mlflow
 
     path = shared / "empty.db"
     with locked(path.with_suffix(".lock")):

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from search.journal import Journal
-from search.session import ray_session
-from search.spec import SweepSpec, spec_from_mapping
-from search.sweep import SweepOutcome, run_sweep
+from journal.journal import Journal
+from search.space.spec import SweepSpec, spec_from_mapping
+from search.tune.session import ray_session
+from search.tune.sweep import SweepOutcome, run_sweep
 from tests.simulated_tune import IMAGES, TRAINER
+from trainables.data.splits import make_splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
-from trainables.splits import make_splits
 
 
 def spec_of(*, milliseconds: int = 0, **values: Any) -> SweepSpec:

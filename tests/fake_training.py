@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from trainables.datasets import ImageSet
-from trainables.errors import DivergedError, RunError
-from trainables.files import dump_json, read_json, write_bytes_atomically
+from common.errors import DivergedError, RunError
+from common.files import dump_json, read_json, write_bytes_atomically
+from common.seeds import numpy_generator
+from trainables.data.sources import ImageSet
+from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
-from trainables.seeds import numpy_generator
-from trainables.splits import Splits
 
 DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER = 101, 102, 103, 104, 105
 
 
 class FakeTraining:
-    """Looks like `trainables.training.Training`."""
+    """Looks like `trainables.training.loop.Training`."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.pool import Pool
+from ensemble.selection.pool import Pool
 
 Array = np.ndarray[Any, Any]
 

@@ -15,21 +15,21 @@ import pytest
 from ray.tune import Checkpoint
 from ray.tune.search import Searcher
 
-from search.handover import Storage
-from search.hooks import Hooks
-from search.journal import Journal
-from search.launching import Launcher
-from search.recorder import Recorder
-from search.sampler import OptunaSampler
-from search.scheduler import Asha
-from search.space import Space
-from search.spec import SweepSpec, spec_from_mapping
-from search.suggestions import Suggestion
-from trainables.imageset import ImageSet
-from trainables.parsing import to_mapping
+from common.parsing import to_mapping
+from journal.journal import Journal
+from search.samplers.optuna_sampler import OptunaSampler
+from search.samplers.suggestions import Suggestion
+from search.schedulers.asha import Asha
+from search.space.space import Space
+from search.space.spec import SweepSpec, spec_from_mapping
+from search.tune.callbacks import Hooks
+from search.tune.launching import Launcher
+from search.tune.recorder import Recorder
+from search.tune.storage import Storage
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits, make_splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder, TrialStart
-from trainables.splits import Splits, make_splits
 from trainables.trial import QuorumTrial
 
 SPEC = spec_from_mapping(
@@ -94,7 +94,7 @@ def start_of(suggestion: Suggestion, rungs: tuple[int, ...]) -> TrialStart:
 
 
 class Sweep:
-    """A sweep's parts, put together as `search.sweep` does."""
+    """A sweep's parts, put together as `search.tune.sweep` does."""
 
     def __init__(self, folder: RunFolder, spec: SweepSpec = SPEC) -> None:
         self.folder, self.spec = folder, spec

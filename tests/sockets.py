@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from trainables.privacy import OFF
+from common.telemetry import OFF
 
 GUARD = Path(__file__).parent / "guard"
 

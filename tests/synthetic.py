@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.card import (
+from common.files import dump_json, write_array
+from common.statistics.metrics import apply_temperature, fit_temperature
+from ensemble.deployment.card import (
     Artifact,
     Card,
     Latency,
@@ -22,15 +24,13 @@ from ensemble.card import (
     Teacher,
     write_card,
 )
-from ensemble.decision import decide
-from ensemble.gates import GateMargins
-from ensemble.ledger import build_ledger
-from ensemble.pool import pool_from_run
-from ensemble.rows import Predictions, StageFacts
-from search.space import Space
-from search.spec import GateSpec, SweepSpec, load_spec
-from trainables.files import dump_json, write_array
-from trainables.metrics import apply_temperature, fit_temperature
+from ensemble.deployment.gates import GateMargins
+from ensemble.ledger.ledger import build_ledger
+from ensemble.ledger.rows import Predictions, StageFacts
+from ensemble.selection.decision import decide
+from ensemble.selection.pool import pool_from_run
+from search.space.space import Space
+from search.space.spec import GateSpec, SweepSpec, load_spec
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder, TrialRecord, TrialStart, write_record, write_start
 

@@ -10,26 +10,26 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-import pipeline
-import quorum
-from analysis.views import preview_view
-from search.journal import read_events
-from search.planning import require_suitable
-from search.preview import preview
-from search.run import Run
-from search.seeding import best_recipe
-from search.spec import spec_from_mapping
-from search.states import STAGES
-from tests.test_quorum import fails
-from tests.test_training import SPLITS, start
+from analysis.terminal.views import preview_view
+from common.errors import RunError, SpecError
+from common.seeds import numpy_generator
+from journal.journal import read_events
+from journal.states import STAGES
+from quorum import pipeline
+from quorum.cli import main as quorum
+from quorum.seeds import best_recipe
+from quorum.workspace.run import Run
+from search.space.spec import spec_from_mapping
+from search.timetable.planning import require_suitable
+from search.timetable.preview import preview
+from tests.quorum.cli.test_main import fails
 from tests.tiny import TINY
-from trainables.errors import RunError, SpecError
-from trainables.imageset import ImageSet
-from trainables.models import empty_model
+from tests.trainables.training.test_loop import SPLITS, start
+from trainables.data.image_set import ImageSet
+from trainables.nets.build import empty_model
 from trainables.prediction import save_weights
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, TrialRecord, write_record
-from trainables.seeds import numpy_generator
 
 pytestmark = pytest.mark.usefixtures("unmirrored")
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-import pipeline
-import pipeline_stages
+from quorum import pipeline
+from quorum import stages as pipeline_stages
 from tests.docs import python_blocks, yaml_blocks
 from tests.tiny import TINY
-from trainables.datasets import DatasetSpec, load_dataset
+from trainables.data.sources import DatasetSpec, load_dataset
 from trainables.recipe import Recipe
 
 

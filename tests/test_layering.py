@@ -5,82 +5,67 @@ importing does nothing.
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("trainables", "search", "ensemble", "analysis")
-ALLOWED = {
-    "trainables": {"trainables"},
-    "search": {"search", "trainables"},
-    "ensemble": {"ensemble", "trainables"},
-    "analysis": {"analysis", "search", "ensemble", "trainables"},
-    "pipeline_stages": {"analysis", "search", "ensemble", "trainables"},
-    "pipeline": {"pipeline_stages", "analysis", "search", "ensemble", "trainables"},
-    "quorum": {"pipeline", "analysis", "search", "ensemble", "trainables"},
-}
+from tests.architecture import PACKAGES, edges, imported, modules, node_of, upward
+from tests.docs import ROOT
+
 OWNERS = {
     "ray": {
         "trainables.trial",
-        "search.sweep",
-        "search.suggestions",
-        "search.scheduler",
-        "search.session",
-        "search.handover",
-        "search.hooks",
-        "ensemble.distributed",
+        "search.tune.sweep",
+        "search.samplers.suggestions",
+        "search.schedulers.asha",
+        "search.tune.session",
+        "search.tune.storage",
+        "search.tune.callbacks",
+        "ensemble.student.distributed",
     },
-    "optuna": {"search.sampler"},
-    "mlflow": {"search.mlflow_store"},
+    "optuna": {"search.samplers.optuna_sampler"},
+    "mlflow": {"search.mlflow.store"},
     "timm": {
-        "trainables.models",
-        "trainables.convnet",
-        "trainables.optim",
-        "trainables.training",
-        "trainables.snapshot",
+        "trainables.nets.build",
+        "trainables.nets.convnet",
+        "trainables.training.optimizers",
+        "trainables.training.loop",
+        "trainables.training.snapshot",
     },
-    "onnxruntime": {"ensemble.onnx_model", "ensemble.quantize"},
-    "onnx": {"ensemble.export"},
-    "pytorch_grad_cam": {"analysis.explain"},
+    "onnxruntime": {"ensemble.deployment.onnx_model", "ensemble.deployment.quantize"},
+    "onnx": {"ensemble.deployment.export"},
+    "pytorch_grad_cam": {"analysis.explain.grad_cam"},
 }
 
 
-@cache
-def modules() -> list[tuple[str, ast.Module]]:
-    paths = [ROOT / f"{name}.py" for name in ("quorum", "pipeline", "pipeline_stages")]
-    paths += [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
-    return [
-        (name.removesuffix(".__init__"), ast.parse(path.read_text()))
-        for name, path in zip(names, paths, strict=True)
-    ]
+BEING_MOVED = {
+    ("analysis.explain", "analysis.figures"),
+    ("analysis.facts", "analysis.explain"),
+    ("analysis.terminal", "quorum.workspace"),
+    ("ensemble.deployment", "ensemble.ledger"),
+    ("ensemble.deployment", "ensemble.student"),
+    ("ensemble.student", "ensemble.ledger"),
+    ("journal", "trainables.records"),
+    ("search.ablation", "quorum.seeds"),
+    ("search.timetable", "search.tune"),
+    ("trainables.nets", "trainables.training"),
+    ("trainables.prediction", "trainables.training"),
+    ("trainables.recipe", "trainables.training"),
+}
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert [name for name in modules() if name not in PACKAGES and node_of(name) is None] == []
 
 
-def test_imports_run_one_way() -> None:
-    ours = {"quorum", "pipeline", "pipeline_stages", *PACKAGES}
-    wrong = [
-        f"{name} imports {target}"
-        for name, tree in modules()
-        for target in imported(tree)
-        if target.split(".")[0] in ours - ALLOWED[name.split(".")[0]]
-    ]
-    assert wrong == []
+def test_imports_between_folders_run_one_way() -> None:
+    wrong = {pair: why for pair, why in edges().items() if upward(*pair)}
+    assert {pair: why for pair, why in wrong.items() if pair not in BEING_MOVED} == {}
 
 
 def test_no_import_cycles() -> None:
     graph = {
-        name: {target for target in imported(tree) if target != name} for name, tree in modules()
+        name: {target for target in imported(tree) if target != name}
+        for name, tree in modules().items()
     }
     done: set[str] = set()
 
@@ -101,7 +86,7 @@ def test_no_import_cycles() -> None:
 def test_heavy_libraries_have_owners(library: str) -> None:
     users = {
         name
-        for name, tree in modules()
+        for name, tree in modules().items()
         if any(target.split(".")[0] == library for target in imported(tree))
     }
     assert users <= OWNERS[library]
@@ -110,14 +95,18 @@ def test_heavy_libraries_have_owners(library: str) -> None:
 def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     """The modules at the top defer imports for speed; elsewhere only slow libraries may be."""
     slow = {"torch", "torchvision", "sklearn", "mlflow", "psutil", "PIL", "pyarrow", "importlib"}
-    slow |= {"trainables.probe", "trainables.rehearsal", "analysis.explain"}  # they import torch
-    slow |= {"trainables.suitability"}
-    slow |= {"analysis.gates"}
+    slow |= {
+        "trainables.device.probe",
+        "trainables.device.rehearsal",
+        "analysis.explain.grad_cam",
+    }  # they import torch
+    slow |= {"trainables.preflight"}
+    slow |= {"analysis.explain.attention_gates"}
     slow |= {"pytorch_grad_cam"}
     wrong = [
         f"{name}:{node.lineno}"
-        for name, tree in modules()
-        if name not in ("quorum", "pipeline", "pipeline_stages", "analysis.commands")
+        for name, tree in modules().items()
+        if not name.startswith("quorum.")
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
@@ -130,10 +119,10 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("ensemble.selection", ("torch", "ray", "optuna", "mlflow", "pandas")),
-        ("ensemble.onnx_model", ("torch", "ray", "mlflow")),
-        ("search.progress", ("torch", "ray", "optuna", "mlflow", "pandas")),
-        ("analysis.console", ("torch", "ray", "optuna", "mlflow")),
+        ("ensemble.selection.greedy", ("torch", "ray", "optuna", "mlflow", "pandas")),
+        ("ensemble.deployment.onnx_model", ("torch", "ray", "mlflow")),
+        ("journal.progress", ("torch", "ray", "optuna", "mlflow", "pandas")),
+        ("analysis.terminal.console", ("torch", "ray", "optuna", "mlflow")),
         ("quorum", ("torch", "ray", "numpy", "mlflow", "yaml", "rich")),
     ],
 )
@@ -155,7 +144,7 @@ def world():
             torch.initial_seed(), numpy.random.get_state()[1].tolist(), ray.is_initialized())
 
 before = world()
-for name in {[name for name, _ in modules()]!r}:
+for name in {list(modules())!r}:
     importlib.import_module(name)
 print([a == b for a, b in zip(before, world())], ray.is_initialized())
 """

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from search.spec import load_spec
-from trainables.imageset import ImageSet
+from common.seeds import numpy_generator
+from search.space.spec import load_spec
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
 from trainables.recipe import Numerics
-from trainables.seeds import numpy_generator
-from trainables.splits import Splits
-from trainables.training import Training
+from trainables.training.loop import Training
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """A whole run small enough for a test: 4 trials of 1 or 2 epochs on digits."""
 
-from search.spec import SweepSpec, spec_from_mapping
+from search.space.spec import SweepSpec, spec_from_mapping
 
 TINY = {
     "name": "tiny",

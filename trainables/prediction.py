@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.checkpoint import bytes_to_tensors, tensors_to_bytes
-from trainables.errors import RunError
-from trainables.files import file_sha256, write_bytes_atomically
-from trainables.models import Classifier, empty_model
-from trainables.process import keep_freed_memory
+from common.cpu_runtime import keep_freed_memory
+from common.errors import RunError
+from common.files import file_sha256, write_bytes_atomically
+from trainables.nets.build import Classifier, empty_model
 from trainables.recipe import Numerics
 from trainables.records import read_record, read_start
+from trainables.training.checkpoint import bytes_to_tensors, tensors_to_bytes
 
 _LARGEST_BATCH = 1024
 

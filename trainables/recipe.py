@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from trainables.errors import SpecError
-from trainables.parsing import from_mapping, to_mapping
-from trainables.plugins import is_import_path
-from trainables.stages import Stage, check_stages, fewest_epochs
+from common.errors import SpecError
+from common.parsing import from_mapping, to_mapping
+from common.plugins import is_import_path
+from trainables.training.stages import Stage, check_stages, fewest_epochs
 
 HUB = "hub"
 """The value of `pretrained` that means timm's own weights."""
@@ -20,7 +20,8 @@ class Recipe:
 
     model: str = "convnet"
     """`convnet`, our family; `wrn-DEPTH-K`, a wide residual net; `timm:NAME` for any classifier
-    timm can build; or the import path `module:attribute` of your own, see trainables/custom.py."""
+    timm can build; or the import path `module:attribute` of your own, see
+    trainables/nets/custom.py."""
     stem: Literal["own", "small"] = "own"
     """`small` starts a ResNet of timm with a 3×3 convolution and no pooling, for images of about
     32 px; `own` leaves it as it is."""
@@ -96,7 +97,7 @@ class Recipe:
         "randaugment",
     ] = "standard"
     """`none` switches off everything below. `standard` is what stands below and no more; the
-    others add a policy, drawn per image, before it: see trainables/augment_policies.py."""
+    others add a policy, drawn per image, before it: see trainables/augmentation/policies.py."""
     augment_magnitude: float = 9.0
     """Strength of `colour`, `affine` and `randaugment`, from 0 (nothing) to 30; the
     TrivialAugments draw their own."""
@@ -122,7 +123,7 @@ class Recipe:
 
     rotation_weight: float = 0.0
     """Weight of an auxiliary task's loss: by how many quarter turns an image was turned. See
-    trainables/auxiliary.py."""
+    trainables/nets/auxiliary_heads.py."""
     superclass_weight: float = 0.0
     """Weight of an auxiliary task's loss: to which group of classes an image belongs."""
     superclasses: tuple[tuple[str, ...], ...] = ()
@@ -130,7 +131,7 @@ class Recipe:
     more group."""
 
     stages: tuple[Stage, ...] = ()
-    """Parts of the training with values of their own; see trainables/stages.py."""
+    """Parts of the training with values of their own; see trainables/training/stages.py."""
 
     tta: Literal["none", "mirror", "mirror_translate"] = "none"
     """Views whose logits are averaged when predicting: the image; and its mirror image, at twice

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables.errors import RunError
-from trainables.files import file_sha256, read_versioned, write_json_once
-from trainables.parsing import to_mapping
+from common.errors import RunError
+from common.files import file_sha256, read_versioned, write_json_once
+from common.parsing import to_mapping
 from trainables.recipe import Numerics, Recipe
 
 SCHEMA = 1

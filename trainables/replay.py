@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainables.checkpoint import bytes_to_tensors
-from trainables.errors import RunError
-from trainables.files import file_sha256, read_array
-from trainables.imageset import ImageSet
-from trainables.provenance import code_version, machine_description
+from common.errors import RunError
+from common.files import file_sha256, read_array
+from common.provenance import code_version, machine_description
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
 from trainables.records import RunFolder, TrialRecord, TrialStart, read_record, read_start
-from trainables.splits import Splits
-from trainables.training import EpochReport, Training, save_weights
+from trainables.training.checkpoint import bytes_to_tensors
+from trainables.training.loop import EpochReport, Training, save_weights
 
 WEIGHTS = "weights.safetensors"
 

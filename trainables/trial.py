@@ -25,18 +25,18 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.datasets import DatasetSpec, ImageSet, load_dataset
-from trainables.errors import DataError, DivergedError, RunError, SpecError
-from trainables.features import FeatureCache
-from trainables.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
-from trainables.parsing import from_mapping, to_mapping
-from trainables.plugins import use_folder
+from common.errors import DataError, DivergedError, RunError, SpecError
+from common.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
+from common.parsing import from_mapping, to_mapping
+from common.plugins import use_folder
+from trainables.data.sources import DatasetSpec, ImageSet, load_dataset
+from trainables.data.splits import Splits
 from trainables.records import TrialStart
-from trainables.splits import Splits
+from trainables.training.feature_cache import FeatureCache
 
 log = logging.getLogger(__name__)
 
-TRAINER = "trainables.training:Training"
+TRAINER = "trainables.training.loop:Training"
 """The class that trains; tests put a quick one in its place."""
 
 CHECKPOINT_SECONDS = 15.0
@@ -61,7 +61,7 @@ class QuorumTrial(tune.Trainable):
     _features: FeatureCache
     """Of the trials so far in this process."""
     _training: Any
-    """The trainer's instance, usually a `trainables.training.Training`; None until needed."""
+    """The trainer's instance, usually a `trainables.training.loop.Training`; None until needed."""
     _reports: Iterator[Any]
     """What is still to be trained."""
     _rung: int | None

@@ -10,13 +10,13 @@ import onnx
 import pytest
 import yaml
 
-import pipeline
-from ensemble.onnx_model import OnnxClassifier
-from search.journal import read_events
-from search.spec import spec_of_run
-from trainables.datasets import load_dataset
+from ensemble.deployment.onnx_model import OnnxClassifier
+from journal.journal import read_events
+from quorum import pipeline
+from search.space.spec import spec_of_run
+from trainables.data.sources import load_dataset
+from trainables.data.splits import make_splits
 from trainables.records import RunFolder
-from trainables.splits import make_splits
 
 pytestmark = pytest.mark.slow
 

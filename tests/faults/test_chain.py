@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from search.journal import read_events
+from journal.journal import read_events
 from tests.sockets import commands, guarded, refused
 from tests.tiny import TINY
 

@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from search.journal import read_events
-from search.session import ray_session
+from journal.journal import read_events
+from search.tune.session import ray_session
 from tests.drive_sweep import spec_of, sweep
 
 ROOT = Path(__file__).parent.parent.parent

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from search.journal import read_events
+from common.files import file_sha256
+from journal.journal import read_events
 from tests.drive_sweep import spec_of
 from tests.simulated_tune import SPEC, Sweep, without_ray
-from trainables.files import file_sha256
 from trainables.records import RunFolder
 
 __all__ = ["without_ray"]

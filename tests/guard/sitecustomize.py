@@ -3,7 +3,7 @@
 Every Python process, and every one that it starts, puts a file with its command line into the
 folder $QUORUM_SOCKET_NOTES; what would reach another host, or look one up, is refused and noted
 in `refused` there. See tests/sockets.py. Ray's servers, which are not Python, are seen to by
-tests/test_session.py.
+tests/search/tune/test_session.py.
 """
 
 import os

@@ -1,0 +1,1 @@
+"""Grad-CAM, saliency, attention, confusions and example images."""

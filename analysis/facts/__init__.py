@@ -1,0 +1,1 @@
+"""The values that reports, figures and tables are computed from."""

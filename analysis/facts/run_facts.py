@@ -1,0 +1,264 @@
+"""Everything that the report tells, loaded from a run's folder.
+
+Axes: M members, N examples, K classes. Log-probabilities are float32 [N, K]. A part that the
+run has not reached yet (seeds, selection, student, ledger) is None or empty, not an error;
+a part that is there and damaged raises.
+"""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.facts.asked import command_asked
+from analysis.facts.data_facts import DataFacts
+from analysis.facts.importance import Importances
+from analysis.facts.trials import TrialFacts, best_trial, trials_of
+from analysis.text.formats import count
+from common.errors import RunError
+from common.files import read_array, read_json
+from ensemble.deployment.card import Card, read_card
+from journal.journal import read_events
+from search.space.space import Space
+from search.space.spec import SweepSpec, spec_of_run
+from trainables.records import RunFolder, read_record
+
+Array = np.ndarray[Any, Any]
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """A run, as far as it has come."""
+
+    name: str
+    spec: SweepSpec
+    started: Event
+    """The run_started event: split_id, fingerprint, sizes, machine, code_version."""
+    started_at: float
+    """Unix seconds."""
+    command: str = ""
+    """What it was started with; empty where the journal does not tell."""
+    wall_seconds: float
+    """From the start to the ledger, or to the last event of a run without one; pauses
+    included."""
+    resumed: int
+    trials: tuple[TrialFacts, ...]
+    stops: Mapping[str, str]
+    """Why the search and the seeds ended, by kind."""
+    stage_seconds: Mapping[str, float]
+    """Wall seconds of each finished stage."""
+    plans: tuple[Event, ...] = ()
+    """The forecasts, in order of time: the first is of the whole run, later ones are revised."""
+    selection: Mapping[str, Any] | None
+    ledger: Mapping[str, Any] | None
+    card: Card | None
+    """The student's."""
+    plain_card: Card | None
+    """That of the same net without a teacher."""
+    class_names: tuple[str, ...]
+    test_labels: Array | None = None
+    """int [N]."""
+    test_log_probs: Mapping[str, Array] = field(default_factory=dict)
+    """float32 [N, K] by stage, each after its temperature."""
+    holdout_labels: Array | None = None
+    """int [N]."""
+    val_labels: Array | None = None
+    """int [N]."""
+    member_log_probs: Mapping[str, Array] = field(default_factory=dict)
+    """float32 [N, K] on holdout by member, before any temperature."""
+    holdout_hits: Mapping[str, int] = field(default_factory=dict)
+    """How many images of holdout a trial names right, for trials of a whole schedule."""
+    data: DataFacts = field(default_factory=DataFacts)
+    """What is known of the images themselves."""
+    importances: Importances | None = None
+    """Which searched values moved the score; None of too few trials."""
+
+    @property
+    def search_trials(self) -> tuple[TrialFacts, ...]:
+        """The trials of the search, in order of their start."""
+        return tuple(trial for trial in self.trials if trial.kind == "search")
+
+    @property
+    def seed_trials(self) -> tuple[TrialFacts, ...]:
+        """Further seeds of the best configuration."""
+        return tuple(trial for trial in self.trials if trial.kind == "seed")
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The weight of each member of the ensemble, by name, heaviest first."""
+        members = (self.selection or {}).get("members", [])
+        return {str(member["name"]): float(member["weight"]) for member in members}
+
+    @property
+    def best(self) -> TrialFacts | None:
+        """The search trial with the lowest val NLL at the highest rung that any reached."""
+        return best_trial(self.search_trials)
+
+    @property
+    def space(self) -> Space:
+        """What was searched."""
+        return Space.from_mapping(self.spec.space, base=self.spec.base_recipe())
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Examples in each split."""
+        sizes = self.started.get("sizes") or _dataset(self.ledger).get("sizes") or {}
+        return dict(sizes)
+
+
+def load_facts(folder: RunFolder) -> RunFacts:
+    """Load a run from its folder; whatever stage it has reached.
+
+    Raises:
+        RunError: no run is there, or a file of it is damaged.
+    """
+    spec = spec_of_run(folder)
+    events = list(read_events(folder.journal)) if folder.journal.is_file() else []
+    started = next((event for event in events if event["event"] == "run_started"), {})
+    times = _times(events)
+    selection, ledger = (
+        read_json(path) if path.is_file() else None
+        for path in (folder.selection, folder.ledger / "ledger.json")
+    )
+    card, plain = _card(folder.student), _card(folder.student / "plain")
+    labels, log_probs = test_predictions(folder.ledger / "test_logprobs.npz")
+    early = _read_npz(folder.labels)
+    trials = trials_of(events, lambda trial: _params(folder, trial))
+    return RunFacts(
+        name=folder.name,
+        spec=spec,
+        started=started,
+        started_at=times[0] if times else 0.0,
+        command=command_asked(events),
+        wall_seconds=times[-1] - times[0] if times else 0.0,
+        resumed=sum(event["event"] == "run_resumed" for event in events),
+        trials=trials,
+        stops={
+            str(event.get("kind", "search")): str(event["reason"])
+            for event in events
+            if event["event"] == "sweep_ended"
+        },
+        stage_seconds=_stage_seconds(events),
+        plans=tuple(event for event in events if event["event"] == "plan"),
+        selection=selection,
+        ledger=ledger,
+        card=card,
+        plain_card=plain,
+        class_names=_class_names(card, started, ledger, log_probs),
+        test_labels=labels,
+        test_log_probs=log_probs,
+        holdout_labels=early.get("holdout"),
+        val_labels=early.get("val"),
+        member_log_probs=_member_predictions(folder, selection),
+        holdout_hits=_holdout_hits(folder, trials, early.get("holdout")),
+    )
+
+
+def _params(folder: RunFolder, trial: str) -> int | None:
+    path = folder.trial(trial) / "record.json"
+    return read_record(path).params if path.is_file() else None
+
+
+def _stage_seconds(events: Sequence[Event]) -> dict[str, float]:
+    """Wall seconds from a stage's last start to its end."""
+    started: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for event in events:
+        if event["event"] != "stage" or event["stage"] == "report":
+            continue
+        if event["status"] == "started":
+            started[event["stage"]] = float(event["time"])
+        elif event["status"] == "finished" and event["stage"] in started:
+            seconds[event["stage"]] = float(event["time"]) - started[event["stage"]]
+    return seconds
+
+
+def _times(events: Sequence[Event]) -> list[float]:
+    """Times of the run itself: a report made again later must come out the same."""
+    ends = [i for i, event in enumerate(events) if _is_stage(event, "ledger", "finished")]
+    last = ends[-1] + 1 if ends else len(events)
+    return [float(event["time"]) for event in events[:last] if not _is_stage(event, "report")]
+
+
+def _is_stage(event: Event, stage: str, status: str | None = None) -> bool:
+    found = event["event"] == "stage" and event.get("stage") == stage
+    return found and status in (None, event.get("status"))
+
+
+def _card(folder: Path) -> Card | None:
+    return read_card(folder) if (folder / "card.json").is_file() else None
+
+
+def test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
+    """Labels int [N] and float32 [N, K] by stage from test_logprobs.npz; None without a file.
+
+    Raises:
+        RunError: the file is damaged, or its arrays do not fit each other.
+    """
+    arrays = _read_npz(path)
+    labels = arrays.pop("labels", None)
+    for stage, log_probs in arrays.items():
+        if labels is None or log_probs.ndim != 2 or len(log_probs) != len(labels):
+            raise RunError(
+                f"{path}: {stage!r} has shape {log_probs.shape}; it must have one row for each "
+                f"of the {count(len(labels)) if labels is not None else 'missing'} labels; make "
+                "the ledger again"
+            )
+    return labels, arrays
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        return {}
+    try:
+        # NumPy leaves a file open that turns out to be torn.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} cannot be read as arrays: {error}") from None
+
+
+def _member_predictions(folder: RunFolder, selection: Mapping[str, Any] | None) -> dict[str, Array]:
+    """What the chosen members said on holdout; members without a file are left out."""
+    names = [str(member["name"]) for member in (selection or {}).get("members", [])]
+    paths = {name: folder.trial(name) / "holdout.npy" for name in names}
+    return {name: read_array(path) for name, path in paths.items() if path.is_file()}
+
+
+def _holdout_hits(
+    folder: RunFolder, trials: Sequence[TrialFacts], labels: Array | None
+) -> dict[str, int]:
+    """Right answers on holdout of each trial that finished; files that are gone are left out."""
+    if labels is None:
+        return {}
+    names = [trial.trial for trial in trials if trial.whole_schedule]
+    found = {name: folder.trial(name) / "holdout.npy" for name in names}
+    return {
+        name: int((read_array(path).argmax(axis=1) == labels).sum())
+        for name, path in found.items()
+        if path.is_file()
+    }
+
+
+def _class_names(
+    card: Card | None,
+    started: Event,
+    ledger: Mapping[str, Any] | None,
+    log_probs: Mapping[str, Array],
+) -> tuple[str, ...]:
+    """Names from wherever they are written down; numbers where they are not."""
+    if card is not None:
+        return card.class_names
+    for source in (started, _dataset(ledger)):
+        if isinstance(source.get("class_names"), list):
+            return tuple(str(name) for name in source["class_names"])
+    classes = next(iter(log_probs.values())).shape[1] if log_probs else 0
+    return tuple(str(i) for i in range(classes))
+
+
+def _dataset(ledger: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return (ledger or {}).get("dataset") or {}

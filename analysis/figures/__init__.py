@@ -1,0 +1,1 @@
+"""Matplotlib figures, one file per family, in one style."""

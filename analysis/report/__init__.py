@@ -1,0 +1,1 @@
+"""The PDF report: a Typst template and the sections that feed it."""

@@ -1,0 +1,1 @@
+"""Formatting of numbers, durations and names, shared by terminal, figures and report."""

@@ -1,0 +1,1 @@
+"""Shared ground floor without torch and Ray: errors, files, parsing, seeds, provenance."""

@@ -1,0 +1,118 @@
+"""Files that are whole or not there: JSON, arrays, bytes; clear errors where one is damaged."""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, TypeVar
+
+import numpy as np
+
+from common.errors import RunError, SpecError
+from common.parsing import from_mapping
+
+T = TypeVar("T")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, or one clear error."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: expected an object, got {type(value).__name__}")
+    return value
+
+
+def read_versioned(cls: type[T], path: Path, *, schema: int) -> T:
+    """The dataclass in a JSON file, if that is of this version's schema; or one clear error."""
+    mapping = read_json(path)
+    if mapping.get("schema") != schema:
+        raise RunError(f"{path}: schema {mapping.get('schema')!r}, this version reads {schema}")
+    try:
+        return from_mapping(cls, mapping, where=str(path))
+    except SpecError as error:
+        raise RunError(f"{error}; the file is damaged, or of another version") from None
+
+
+def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file that nobody has written before (or exactly so before).
+
+    Raises:
+        RunError: the file exists with other content.
+    """
+    data = dump_json(value).encode()
+    if path.exists():
+        if path.read_bytes() == data:
+            return
+        raise RunError(f"{path} is already written, with other content; records are write-once")
+    write_bytes_atomically(path, data)
+
+
+def dump_json(value: Mapping[str, Any]) -> str:
+    """Indented JSON with a final newline; NaN and infinity are refused, not written."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Write through a temporary file, fsync and rename: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write a .npy file whole or not at all; arrays of objects are refused."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes_atomically(path, buffer.getvalue())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write a .npz file whole or not at all; arrays of objects are refused."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_bytes_atomically(path, buffer.getvalue())
+
+
+def read_array(path: Path) -> np.ndarray[Any, Any]:
+    """Read a .npy file; pickled objects are refused."""
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
+        raise RunError(f"{path} cannot be read as an array: {error}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed or made in a folder outlast a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""Plain mappings (from YAML or JSON) to frozen dataclasses, strictly.
+
+An unknown key is an error that names the nearest known one; a value of the wrong type is
+an error that shows the value. Defaults live in the dataclass fields and nowhere else.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from common.errors import SpecError
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], mapping: object, *, where: str) -> T:
+    """Build the dataclass `cls` from `mapping`; nested dataclasses are built likewise.
+
+    `where` names the place for messages, e.g. "sweep digits.yaml: splits".
+
+    Raises:
+        SpecError: `mapping` is not a mapping, has an unknown key, lacks a required one,
+            or holds a value of another type than the field's.
+    """
+    if not isinstance(mapping, Mapping):
+        raise SpecError(f"{where}: expected a mapping of keys to values, got {mapping!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in mapping:
+        check_key(key, fields, where=where)
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in mapping
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise SpecError(f"{where}: the key {missing[0]!r} is required")
+    values = {
+        key: _convert(value, hints[key], where=f"{where}: {key}") for key, value in mapping.items()
+    }
+    try:
+        return cls(**values)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from None
+
+
+def to_mapping(value: object) -> Any:
+    """The inverse of `from_mapping`: plain dicts, lists and scalars, ready for JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_mapping(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_mapping(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_mapping(item) for item in value]
+    return value
+
+
+def check_key(key: object, known: Iterable[str], *, where: str) -> None:
+    """Refuse a key that is not among `known`, naming the nearest one that is."""
+    names = sorted(known)
+    if key in names:
+        return
+    near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+    raise SpecError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def _convert(value: object, hint: Any, *, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(value, get_args(hint), where=where)
+    if origin is Literal:
+        return _convert_literal(value, get_args(hint), where=where)
+    if origin is tuple:
+        return _convert_tuple(value, get_args(hint), where=where)
+    if origin in (dict, Mapping) or hint is dict:
+        return _convert_dict(value, get_args(hint), where=where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else from_mapping(hint, value, where=where)
+    return _convert_scalar(value, hint, where=where)
+
+
+def _convert_dict(value: object, items: tuple[Any, ...], *, where: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where}: expected a mapping, got {value!r}")
+    if not items:
+        return dict(value)
+    return {
+        _convert(key, items[0], where=f"{where}: key"): _convert(
+            item, items[1], where=f"{where}: {key}"
+        )
+        for key, item in value.items()
+    }
+
+
+def _convert_union(value: object, options: tuple[Any, ...], *, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return _convert(value, option, where=where)
+        except SpecError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _convert_literal(value: object, options: tuple[Any, ...], *, where: str) -> Any:
+    # YAML reads a bare `none`, `off` or `no` differently from what its author meant.
+    if value is None and "none" in options:
+        return "none"
+    if value in options and type(value) in {type(option) for option in options}:
+        return value
+    near = difflib.get_close_matches(str(value), [str(option) for option in options], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise SpecError(f"{where}: {value!r} is not a choice; {hint}choices: {list(options)}")
+
+
+def _convert_tuple(value: object, items: tuple[Any, ...], *, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise SpecError(f"{where}: expected a list, got {value!r}")
+    if len(items) == 2 and items[1] is Ellipsis:
+        return tuple(
+            _convert(item, items[0], where=f"{where}[{i}]") for i, item in enumerate(value)
+        )
+    if len(value) != len(items):
+        raise SpecError(f"{where}: expected {len(items)} values, got {value!r}")
+    return tuple(
+        _convert(item, hint, where=f"{where}[{i}]")
+        for i, (item, hint) in enumerate(zip(value, items, strict=True))
+    )
+
+
+def _convert_scalar(value: object, hint: Any, *, where: str) -> Any:
+    if hint is Any or hint is object:
+        return value
+    # PyYAML reads 1e-3 (no dot) as a string; the author meant the number.
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        raise SpecError(f"{where}: expected a number, got {value!r}")
+    if hint is int and isinstance(value, bool):
+        raise SpecError(f"{where}: expected a whole number, got {value!r}")
+    if isinstance(hint, type) and isinstance(value, hint):
+        return value
+    wanted = {
+        "int": "a whole number",
+        "float": "a number",
+        "str": "a text",
+        "bool": "true or false",
+    }
+    name = getattr(hint, "__name__", str(hint))
+    raise SpecError(f"{where}: expected {wanted.get(name, name)}, got {value!r}")

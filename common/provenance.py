@@ -1,0 +1,73 @@
+"""Where a figure comes from: the machine, and the code that trained."""
+
+import hashlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def machine_description() -> dict[str, Any]:
+    """What the figures of a record depend on: processor, cores, memory, versions."""
+    return {
+        "processor": _processor(),
+        "cores": len(psutil.Process().cpu_affinity() or []) or os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "cpu_flags": sorted(_cpu_flags() & _TELLING_FLAGS),
+    }
+
+
+def code_version() -> str:
+    """The distribution's version, and a digest of the code that trains."""
+    try:
+        number = version("quorum-ensembles")
+    except PackageNotFoundError:
+        number = "0"
+    return f"{number}+{source_digest(Path(__file__).parent.parent)[:12]}"
+
+
+TRAINING_PACKAGES = ("common", "trainables")
+"""The packages whose code decides what a training computes."""
+
+
+def source_digest(root: Path) -> str:
+    """Return the SHA-256 of every Python file of `TRAINING_PACKAGES` below `root`, as hex.
+
+    Sub-packages are included, and so is each file's path, so that moving code is a change.
+    """
+    digest = hashlib.sha256()
+    for package in TRAINING_PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_TELLING_FLAGS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def _processor() -> str:
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _cpu_flags() -> set[str]:
+    for line in _cpuinfo():
+        if line.startswith("flags"):
+            return set(line.split(":", 1)[1].split())
+    return set()
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []

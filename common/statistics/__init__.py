@@ -1,0 +1,1 @@
+"""Metrics, calibration, confidence intervals and paired differences."""

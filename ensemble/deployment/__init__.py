@@ -1,0 +1,1 @@
+"""ONNX export, int8 quantization, model card, release gates, running a model."""

@@ -1,0 +1,192 @@
+"""Quantize an exported classifier to int8, and say how far the two files differ.
+
+Axes: N images, K classes. Both files take `images` uint8 [N, H, W, 3] and return
+`log_probs` float32 [N, K]. Scaling of the pixels, log-softmax and the temperature stay in
+float32; convolutions, poolings and matrix products become 8-bit, in the QDQ format: int8
+weights, symmetric per output channel, and uint8 activations. (onnxruntime turns int8
+activations into uint8 on x86 anyway, but not those that two operators read: of a residual
+net with int8 activations it runs half of the convolutions in float32.)
+"""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_static,
+)
+from onnxruntime.quantization.calibrate import create_calibrator
+from onnxruntime.quantization.quantize import save_tensors_data
+
+from common.errors import DataError, RunError
+from common.files import write_bytes_atomically
+from common.provenance import machine_description
+from common.statistics.metrics import apply_temperature, fit_temperature, nll
+from ensemble.deployment.card import Parity, Quantization
+from ensemble.deployment.export import count_nodes, set_temperature, strip
+from ensemble.deployment.onnx_model import Images, predict
+
+METHODS = ("MinMax", "Entropy", "Percentile")
+"""How onnxruntime can turn the activations of calibration images into ranges."""
+
+QUANTIZED_OPS = ("Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Add", "GlobalAveragePool")
+"""Operators that may become int8; all others stay float32."""
+
+CALIBRATION_BATCH = 64
+
+_CALIBRATOR_OPTIONS: dict[str, dict[str, Any]] = {
+    "MinMax": {"symmetric": False},
+    "Entropy": {"symmetric": False, "num_bins": 512, "num_quantized_bins": 128},
+    "Percentile": {"symmetric": False, "num_bins": 2048, "percentile": 99.99},
+}
+
+
+def refit_temperature(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> float:
+    """Fit the file's temperature anew on `images` and `labels`, write it in, and return it."""
+    return _refit(path, images, labels)[0]
+
+
+def quantize_int8(
+    fp32: Path,
+    int8: Path,
+    *,
+    calibration: Images,
+    holdout: Images,
+    labels: np.ndarray[Any, Any],
+    methods: Sequence[str] = METHODS,
+    reduce_range: bool | None = None,
+) -> Quantization:
+    """Write `int8`, the quantized `fp32`, by the calibration method that serves holdout best.
+
+    `calibration` are training images; each method is judged by the NLL of `holdout`, at the
+    method's own best temperature, which is left in the file. Never hand in test images.
+    `reduce_range` is by default on only where this processor has no VNNI instructions.
+
+    Raises:
+        DataError: no calibration images.
+        RunError: the quantizer left the model as it was.
+    """
+    if not len(calibration):
+        raise DataError("quantization needs calibration images, got none")
+    if reduce_range is None:
+        reduce_range = not {"avx512_vnni", "avx_vnni"} & set(machine_description()["cpu_flags"])
+    scores: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        prepared.write_bytes(fp32.read_bytes())
+        set_temperature(prepared, 2.0)  # a division by 1 would be optimized away
+        with _silence():
+            quant_pre_process(prepared, prepared, skip_symbolic_shape=True)
+        for method in methods:
+            candidate = Path(folder) / f"{method}.onnx"
+            _quantize(prepared, candidate, calibration, method, reduce_range)
+            scores[method] = _refit(candidate, holdout, labels)[1]
+        best = min(scores, key=scores.__getitem__)
+        chosen = Path(folder) / f"{best}.onnx"
+        nodes = count_qdq(chosen)
+        write_bytes_atomically(int8, chosen.read_bytes())
+    return Quantization(method=best, holdout_nll=scores, qdq_nodes=nodes, reduce_range=reduce_range)
+
+
+def count_qdq(path: Path) -> int:
+    """QuantizeLinear and DequantizeLinear nodes in a file.
+
+    Raises:
+        RunError: there are none: the quantizer silently did nothing.
+    """
+    count = count_nodes(path, "QuantizeLinear", "DequantizeLinear")
+    if not count:
+        raise RunError(
+            f"{path.name} has no quantized node: none of {', '.join(QUANTIZED_OPS)} in it "
+            "has constant weights; ship fp32"
+        )
+    return count
+
+
+def parity(fp32: Path, int8: Path, images: Images) -> Parity:
+    """How far two exported files differ on the same images."""
+    a, b = predict(fp32, images), predict(int8, images)
+    return Parity(
+        max_abs=float(np.abs(a - b).max()),
+        mean_abs=float(np.abs(a - b).mean()),
+        agreement=float((a.argmax(1) == b.argmax(1)).mean()),
+        images=len(images),
+    )
+
+
+class _Batch(CalibrationDataReader):  # type: ignore[misc]
+    """One batch of images, then the end."""
+
+    def __init__(self, images: Images) -> None:
+        self._batches = iter([{"images": images}])
+
+    def get_next(self) -> dict[str, Images] | None:
+        return next(self._batches, None)
+
+
+def _quantize(
+    prepared: Path, target: Path, images: Images, method: str, reduce_range: bool
+) -> None:
+    with _silence(), tempfile.TemporaryDirectory() as folder:
+        ranges = Path(folder) / "ranges.json"
+        _calibrate(prepared, ranges, images, method)
+        quantize_static(
+            prepared,
+            target,
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=reduce_range,
+            calibrate_method=CalibrationMethod[method],
+            calibration_cache_path=ranges,
+            op_types_to_quantize=list(QUANTIZED_OPS),
+            # Logits in 8 bits would coarsen every probability.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        )
+    strip(target)
+
+
+def _calibrate(prepared: Path, ranges: Path, images: Images, method: str) -> None:
+    """Write the range of every activation over `images`, batch by batch.
+
+    `quantize_static` would calibrate by itself, but it holds all activations of all images
+    in memory and fixes what must be changed here: Entropy with 128 bins for 128 codes has
+    one candidate only and so repeats MinMax, and Percentile's symmetric ranges waste half
+    of the codes below a ReLU's zero.
+    """
+    calibrator = create_calibrator(
+        prepared,
+        list(QUANTIZED_OPS),
+        augmented_model_path=str(ranges.with_name("augmented.onnx")),
+        calibrate_method=CalibrationMethod[method],
+        extra_options=_CALIBRATOR_OPTIONS[method],
+    )
+    for start in range(0, len(images), CALIBRATION_BATCH):
+        calibrator.collect_data(_Batch(images[start : start + CALIBRATION_BATCH]))
+    save_tensors_data(calibrator.compute_data(), ranges)
+
+
+def _refit(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """The temperature that makes the NLL least, which is left in the file, and that NLL."""
+    set_temperature(path, 1.0)
+    log_probs = predict(path, images)
+    temperature = fit_temperature(log_probs, labels)
+    set_temperature(path, temperature)
+    return temperature, float(nll(apply_temperature(log_probs, temperature), labels))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The quantizer prints its progress; a library of ours does not."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,1 @@
+"""The ledger: rows and differences from arrays of predictions."""

@@ -1,0 +1,1 @@
+"""Choosing and weighting an ensemble from a pool of predictions."""

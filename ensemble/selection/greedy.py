@@ -1,0 +1,174 @@
+"""Choose ensemble members greedily, with replacement.
+
+Axes: M members, N examples. `prob_true[i, m]` is the probability that member m gives to
+example i's true class: all that the NLL of a linear pool needs, so the class axis is gone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from common.errors import PoolError
+from ensemble.selection.weights import TINY
+
+ROUNDS = 40
+"""Rounds of selection. More of them only sharpen the weights, and overfit (AutoGluon #4737)."""
+
+TOLERANCE = 1e-12
+"""NLLs closer than this are a tie: it is the rounding of a mean over thousands of terms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The best prefix of a greedy selection."""
+
+    order: tuple[int, ...]
+    """The member added in each round; a member may come back."""
+    trace: tuple[float, ...]
+    """NLL of the pool after each round of `order`."""
+
+    @property
+    def nll(self) -> float:
+        """NLL of the whole prefix, in nats per example."""
+        return self.trace[-1]
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The distinct members, in the order of their first choice."""
+        return tuple(dict.fromkeys(self.order))
+
+    def weights(self, pool_size: int) -> Float[np.ndarray, " M"]:
+        """Each member's share of the rounds; the sum is 1."""
+        return np.bincount(self.order, minlength=pool_size) / len(self.order)
+
+
+def select_greedy(
+    prob_true: Float[np.ndarray, "N M"],
+    *,
+    rng: np.random.Generator,
+    rounds: int = ROUNDS,
+    cap: int | None = None,
+    sorted_start: int = 0,
+) -> Selection:
+    """Select members with replacement to minimise the pool's NLL (Caruana et al., 2004).
+
+    Each round adds the member whose inclusion gives the lowest NLL of the running mean; of
+    all rounds, the shortest prefix with the lowest NLL is kept. At most `cap` distinct
+    members are taken. `sorted_start` begins with that many of the best single members.
+    Members with a non-finite column never win; ties favour current members, then `rng`.
+    Cost O(rounds·N·M).
+
+    Raises:
+        PoolError: rounds or cap < 1, sorted_start < 0, or no member is finite.
+    """
+    usable = _usable_members(prob_true, rounds=rounds, cap=cap, sorted_start=sorted_start)
+    columns = np.ascontiguousarray(np.maximum(prob_true[:, usable].T, TINY), dtype=np.float64)
+    cap = len(usable) if cap is None else cap
+    order = _best_singles(columns, min(sorted_start, cap, rounds), rng)
+    trace = [_nll(columns[order[: n + 1]].mean(axis=0)) for n in range(len(order))]
+    total = columns[order].sum(axis=0)
+    while len(order) < rounds:
+        candidates = np.arange(len(columns)) if len(set(order)) < cap else np.unique(order)
+        sums = np.log(columns[candidates] + total)
+        losses = np.log(len(order) + 1) - sums.mean(axis=1)
+        winner = candidates[_winner(losses, np.isin(candidates, order), rng)]
+        order.append(int(winner))
+        total += columns[winner]
+        trace.append(_nll(total / len(order)))
+    best = _shortest_best(trace)
+    return Selection(
+        order=tuple(int(usable[member]) for member in order[:best]), trace=tuple(trace[:best])
+    )
+
+
+def select_bagged(
+    prob_true: Float[np.ndarray, "N M"],
+    *,
+    rng: np.random.Generator,
+    bags: int,
+    fraction: float = 0.5,
+    rounds: int = ROUNDS,
+    cap: int | None = None,
+    sorted_start: int = 0,
+) -> Selection:
+    """Select greedily in `bags` random subsets of the members, and merge what each chose.
+
+    Each bag sees `fraction` of the members (at least one). The orders are interleaved,
+    first choices first; of all members the `cap` most often chosen stay. A member must win
+    in many companies to weigh much: Caruana's defence against overfitting a large pool.
+    Cost O(bags·rounds·N·M·fraction).
+
+    Raises:
+        PoolError: bags < 1, fraction outside (0, 1], or as `select_greedy`.
+    """
+    if bags < 1 or not 0.0 < fraction <= 1.0:
+        raise PoolError(f"bagging needs bags >= 1 and 0 < fraction <= 1, got {bags}, {fraction}")
+    usable = _usable_members(prob_true, rounds=rounds, cap=cap, sorted_start=sorted_start)
+    size = max(1, round(fraction * len(usable)))
+    orders = []
+    for _ in range(bags):
+        bag = np.sort(rng.choice(usable, size=size, replace=False))
+        chosen = select_greedy(
+            prob_true[:, bag], rng=rng, rounds=rounds, cap=cap, sorted_start=sorted_start
+        )
+        orders.append([int(bag[member]) for member in chosen.order])
+    merged = [
+        order[turn]
+        for turn in range(max(map(len, orders)))
+        for order in orders
+        if turn < len(order)
+    ]
+    counts = np.bincount(merged, minlength=prob_true.shape[1])
+    # A stable sort: of equally frequent members the one chosen earlier stays.
+    frequent = sorted(dict.fromkeys(merged), key=lambda member: -counts[member])[:cap]
+    order = tuple(member for member in merged if member in set(frequent))
+    running = np.cumsum(np.maximum(prob_true[:, order], TINY), axis=1) / np.arange(
+        1, len(order) + 1
+    )
+    return Selection(order=order, trace=tuple((-np.log(running)).mean(axis=0).tolist()))
+
+
+def _usable_members(
+    prob_true: Float[np.ndarray, "N M"], *, rounds: int, cap: int | None, sorted_start: int
+) -> Int[np.ndarray, " U"]:
+    if rounds < 1:
+        raise PoolError(f"rounds must be at least 1, got {rounds}")
+    if cap is not None and cap < 1:
+        raise PoolError(f"an ensemble needs at least 1 member, got a cap of {cap}")
+    if sorted_start < 0:
+        raise PoolError(f"sorted_start must be 0 or more, got {sorted_start}")
+    if prob_true.ndim != 2 or 0 in prob_true.shape:
+        raise PoolError(f"expected probabilities [N, M] of at least one, got {prob_true.shape}")
+    usable = np.flatnonzero(np.isfinite(prob_true).all(axis=0))
+    if not usable.size:
+        raise PoolError(f"none of the {prob_true.shape[1]} members has finite predictions")
+    return usable
+
+
+def _best_singles(
+    columns: Float[np.ndarray, "M N"], count: int, rng: np.random.Generator
+) -> list[int]:
+    if count == 0:
+        return []
+    losses = -np.log(columns).mean(axis=1)
+    # The random key breaks exact ties only.
+    return [int(m) for m in np.lexsort((rng.random(len(losses)), losses))[:count]]
+
+
+def _winner(losses: Float[np.ndarray, " C"], current: np.ndarray, rng: np.random.Generator) -> int:
+    tied = losses <= losses.min() + TOLERANCE * max(1.0, abs(float(losses.min())))
+    if (tied & current).any():
+        tied &= current
+    choices = np.flatnonzero(tied)
+    return int(choices[0] if len(choices) == 1 else rng.choice(choices))
+
+
+def _shortest_best(trace: list[float]) -> int:
+    lowest = min(trace)
+    slack = TOLERANCE * max(1.0, abs(lowest))
+    return 1 + next(n for n, nll in enumerate(trace) if nll <= lowest + slack)
+
+
+def _nll(prob_true: Float[np.ndarray, " N"]) -> float:
+    return float(-np.log(prob_true).mean())

@@ -1,0 +1,1 @@
+"""Distillation of an ensemble into one student, in one process or many."""

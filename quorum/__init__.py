@@ -1,0 +1,1 @@
+"""Quorum: from a labelled image data set and a compute budget to one small classifier."""

@@ -1,0 +1,8 @@
+"""`python -m quorum` is the command `quorum`."""
+
+import sys
+
+from quorum.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""A released student in MLflow's registry: the file that ships, byte for byte, with its signature.
+
+The alias `champion` names the student to deploy. It moves only to one that its gates
+released and that beats the present champion on the new run's holdout; any other is
+`candidate`. Nothing here is pickled: the model is the ONNX file and MLflow's own loader.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from common.errors import RunError
+from common.files import file_sha256
+from journal.journal import read_events
+from search.mlflow.changes import SWEEP
+from search.mlflow.notes import model_note
+from search.mlflow.projection import Projection
+from search.mlflow.store import Store, in_short, load_mlflow, without_password
+from search.mlflow.tracking import tracking_uri
+from trainables.records import RunFolder
+
+CHAMPION = "champion"
+CANDIDATE = "candidate"
+_REASON = "quorum.alias_reason"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A student that is to be registered."""
+
+    model: Path
+    """The ONNX file: `images` uint8 [N, H, W, 3] → `log_probs` float32 [N, K]."""
+    image_size: int
+    """H and W, in pixels."""
+    class_names: tuple[str, ...]
+    """Of the K classes, in order."""
+    passed_gates: bool
+    """The gates released this file; one that ships because they did not is a candidate."""
+    stage: str = "student_int8"
+    """Its row in the ledger."""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    """That row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """Where a student stands in the registry."""
+
+    name: str
+    version: int
+    alias: Literal["champion", "candidate"]
+    reason: str
+    """Why it has that alias."""
+    uri: str
+    """What `mlflow.pyfunc.load_model` takes."""
+
+
+def register_student(
+    folder: RunFolder,
+    release: Release,
+    *,
+    beats_champion: bool | Callable[[Path], bool],
+    name: str | None = None,
+    uri: str | None = None,
+) -> Registration:
+    """Register `release` as a new version, and give it the alias it has earned.
+
+    `beats_champion` compares it with the present champion on this run's holdout, and is
+    asked only when that matters: a callable gets the champion's ONNX file. `name` defaults
+    to `quorum-DATASET`. The same file of the same run is registered once, however often
+    this is called.
+
+    Raises:
+        RunError: no journal, no model, or a registry that cannot be written.
+    """
+    if not release.model.is_file():
+        raise RunError(f"{release.model} does not exist; distill the run first")
+    projection = Projection()
+    for event in read_events(folder.journal):
+        projection.apply(event)
+    uri = tracking_uri(folder, uri)
+    try:
+        with _default_store(uri):
+            registry = _Registry(uri, folder, projection, name or default_name(projection))
+            return registry.register(release, beats_champion)
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"the student could not be registered at {without_password(uri)} ({in_short(error)}); "
+            f"{release.model} is whole, so register it when MLflow can be reached"
+        ) from error
+
+
+def default_name(projection: Projection) -> str:
+    """`quorum-DATASET`; a data set that is a folder of one's own goes by the folder's name."""
+    dataset = projection.state.spec.get("dataset") or {}
+    name = str(dataset.get("name") or "model")
+    if name in ("parquet", "imagefolder") and dataset.get("path"):
+        name = Path(str(dataset["path"])).name
+    return "quorum-" + re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-").lower()
+
+
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """Make `uri` MLflow's default for the block.
+
+    Its registry looks a logged model up in the default store, whatever store its client has.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow = load_mlflow()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # which puts the environment back, too
+
+
+class _Registry:
+    """One registered model in one MLflow store."""
+
+    def __init__(self, uri: str, folder: RunFolder, projection: Projection, name: str) -> None:
+        self._mlflow = load_mlflow()
+        self._client = self._mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._store = Store(uri, folder, projection)
+        self._projection = projection
+        self._name = name
+        self._uri = without_password(uri)
+
+    def register(
+        self, release: Release, beats_champion: bool | Callable[[Path], bool]
+    ) -> Registration:
+        tags = self._tags(release)
+        self._make_model()
+        champion = self._champion()
+        known = self._known(tags)
+        if known is not None and _REASON in known.tags:
+            held = champion is not None and champion.version == known.version
+            return self._registration(known, held, "it was registered before")
+        wins, reason = self._earned(release, tags, champion, beats_champion)
+        entry = known or self._create_version(release, tags)
+        alias = CHAMPION if wins else CANDIDATE
+        self._client.set_registered_model_alias(self._name, alias, entry.version)
+        self._client.set_model_version_tag(self._name, entry.version, _REASON, reason)
+        return self._registration(entry, wins, reason)
+
+    def _registration(self, entry: Any, wins: bool, reason: str) -> Registration:
+        return Registration(
+            name=self._name,
+            version=int(entry.version),
+            alias="champion" if wins else "candidate",
+            reason=reason,
+            uri=f"models:/{self._name}/{entry.version}",
+        )
+
+    def _earned(
+        self,
+        release: Release,
+        tags: Mapping[str, str],
+        champion: Any,
+        beats_champion: bool | Callable[[Path], bool],
+    ) -> tuple[bool, str]:
+        """Whether it is to be the champion, and why."""
+        if not release.passed_gates:
+            return False, "the gates did not release it"
+        if champion is None:
+            return True, "the first student that its gates released"
+        title = f"version {champion.version}, the champion"
+        if champion.tags.get("quorum.classes") != tags["quorum.classes"]:
+            return False, f"{title}, has other classes and cannot be compared"
+        if not isinstance(beats_champion, bool):
+            with tempfile.TemporaryDirectory() as place:
+                beats_champion = beats_champion(self._download(champion, Path(place)))
+        verb = "beats" if beats_champion else "does not beat"
+        return beats_champion, f"it {verb} {title}, on its own holdout"
+
+    def _champion(self) -> Any:
+        """The present champion's entry, or None."""
+        number = self._client.get_registered_model(self._name).aliases.get(CHAMPION)
+        return None if number is None else self._client.get_model_version(self._name, number)
+
+    def _download(self, entry: Any, place: Path) -> Path:
+        source = self._client.get_model_version_download_uri(self._name, entry.version)
+        artifacts = self._mlflow.artifacts
+        folder = artifacts.download_artifacts(
+            artifact_uri=source, dst_path=str(place), tracking_uri=self._client.tracking_uri
+        )
+        return Path(folder) / "model.onnx"
+
+    def _known(self, tags: Mapping[str, str]) -> Any:
+        """The version that has this very file of this very run."""
+        for entry in self._client.search_model_versions(f"name = '{self._name}'"):
+            if all(entry.tags.get(key) == tags[key] for key in ("quorum.id", "quorum.sha256")):
+                return entry
+        return None
+
+    def _make_model(self) -> None:
+        exceptions = self._mlflow.exceptions
+        try:
+            self._client.create_registered_model(
+                self._name, description="Students of Quorum: uint8 images to log-probabilities."
+            )
+        except exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _tags(self, release: Release) -> dict[str, str]:
+        state = self._projection.state
+        classes = hashlib.sha256(json.dumps(release.class_names).encode()).hexdigest()[:16]
+        told = {
+            "id": self._projection.identity,
+            "run": state.run,
+            "split_id": state.about.get("split_id"),
+            "stage": release.stage,
+            "sha256": file_sha256(release.model),
+            "classes": classes,
+            "ledger": json.dumps(dict(release.row), default=str),
+        }
+        return {f"quorum.{key}": str(value) for key, value in told.items() if value is not None}
+
+    def _create_version(self, release: Release, tags: dict[str, str]) -> Any:
+        key = self._projection.latest(release.stage)
+        run_id = self._store.run_id(key) or self._store.run_id(SWEEP)
+        logged = self._client.create_logged_model(
+            self._store.experiment_id, name=release.stage, source_run_id=run_id,
+            tags=tags, params={"image_size": str(release.image_size)}, model_type="classifier",
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as place:
+            _package(self._mlflow, release, Path(place), logged, run_id)
+            self._client.log_model_artifacts(logged.model_id, place)
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        if run_id is not None:
+            output = self._mlflow.entities.LoggedModelOutput(logged.model_id, step=0)
+            self._client.log_outputs(run_id, models=[output])
+        return self._client.create_model_version(
+            self._name, source=f"models:/{logged.model_id}", run_id=run_id, tags=tags,
+            description=self._description(release, tags), model_id=logged.model_id,
+        )  # fmt: skip
+
+    def _description(self, release: Release, tags: Mapping[str, str]) -> str:
+        figures = ", ".join(
+            f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in release.row.items()
+            if key in _TOLD and value is not None
+        )
+        text = f"`{release.stage}` of {tags.get('quorum.run')}, {len(release.class_names)} classes"
+        about = f"{text}: {figures}." if figures else f"{text}."
+        return model_note(self._name, self._uri, release.image_size, release.class_names, about)
+
+
+def _package(mlflow: Any, release: Release, place: Path, logged: Any, run_id: str | None) -> None:
+    """Write an MLflow model: the file as it is, the signature, what is needed to run it.
+
+    `mlflow.onnx.save_model` would parse the file and write it anew, with its tensors beside
+    it; this keeps the bytes that were tested.
+    """
+    shutil.copyfile(release.model, place / "model.onnx")
+    types, size = mlflow.types, release.image_size
+    images = types.TensorSpec(np.dtype(np.uint8), (-1, size, size, 3))
+    log_probs = types.TensorSpec(np.dtype(np.float32), (-1, len(release.class_names)), "log_probs")
+    model = mlflow.models.Model(
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+        signature=mlflow.models.ModelSignature(types.Schema([images]), types.Schema([log_probs])),
+        metadata={"class_names": list(release.class_names)},
+    )
+    mlflow.pyfunc.add_to_model(
+        model, loader_module="mlflow.onnx", data="model.onnx", python_env="python_env.yaml"
+    )
+    model.add_flavor(
+        "onnx", onnx_version=version("onnx"), data="model.onnx",
+        providers=["CPUExecutionProvider"], onnx_session_options=None,
+    )  # fmt: skip
+    needed = [f"{package}=={version(package)}" for package in _PACKAGES]
+    (place / "requirements.txt").write_text("\n".join(needed) + "\n")
+    (place / "python_env.yaml").write_text(
+        f"python: {platform.python_version()}\nbuild_dependencies: [pip]\n"
+        "dependencies: [-r requirements.txt]\n"
+    )
+    model.save(str(place / "MLmodel"))
+
+
+_PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime")
+_TOLD = ("split", "accuracy", "nll", "ece", "params", "bytes", "latency_ms_batch1")

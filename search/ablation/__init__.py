@@ -1,0 +1,1 @@
+"""Ablations: train a recipe without each of its factors in turn."""

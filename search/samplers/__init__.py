@@ -1,0 +1,1 @@
+"""Where trials come from: Optuna samplers, fixed lists, seeds."""

@@ -1,0 +1,1 @@
+"""Which trials continue at a rung: ASHA."""

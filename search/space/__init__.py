@@ -1,0 +1,1 @@
+"""The YAML specification of a sweep and its typed, conditional search space."""

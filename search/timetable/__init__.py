@@ -1,0 +1,1 @@
+"""What a time budget buys: costs, pace, plan, deadlines, forecast."""

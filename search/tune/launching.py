@@ -1,0 +1,78 @@
+"""From a suggestion to a trial's configuration: journalled, recorded, ready for a worker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.parsing import to_mapping
+from common.provenance import code_version, machine_description
+from search.samplers.suggestions import Suggestion
+from search.space.spec import SweepSpec
+from search.tune.recorder import Recorder
+from trainables.data.sources import ImageSet
+from trainables.data.splits import Splits
+from trainables.recipe import Numerics, Recipe
+from trainables.records import TrialStart
+
+SENT_BYTES = 32_000_000
+"""Images up to this size go to the workers as they are; larger ones are mapped by every
+node from its own cache of decoded images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """What all trials of one sweep share."""
+
+    spec: SweepSpec
+    images: ImageSet
+    splits: Splits
+    numerics: Numerics
+    rungs: tuple[int, ...]
+    recorder: Recorder
+    shared: Mapping[str, Any]
+    """Of every configuration: `images` and `splits` (references into Ray's object store),
+    `cache`, `trainer` and `resources`."""
+    about: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "machine": machine_description(),
+            "code_version": code_version(),
+        }
+    )
+
+    def launch(self, suggestion: Suggestion) -> dict[str, Any] | None:
+        """Journal a trial's start and make its configuration; None if that fails."""
+        return self.recorder.safely(lambda: self._launch(suggestion), None)
+
+    def late(self, recipe: Recipe | None = None) -> bool:
+        """Whether a trial that starts now would not be through its schedule in time."""
+        return not self.recorder.time_left.starts(self.rungs, self.recorder.history, recipe)
+
+    def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
+        start = self.recorder.started(suggestion, self._start(suggestion))
+        storage = self.recorder.storage
+        found = [storage.uri(path) for path in suggestion.checkpoints if storage.holds(path)]
+        return {
+            **self.shared,
+            "start": to_mapping(start),
+            "resume_from": found,
+            "dataset": to_mapping(self.spec.dataset),
+            "folder": str(Path.cwd()),
+        }
+
+    def _start(self, suggestion: Suggestion) -> TrialStart:
+        return TrialStart(
+            trial=suggestion.trial,
+            kind=suggestion.kind,
+            recipe=suggestion.recipe,
+            seed=suggestion.seed,
+            rungs=self.rungs if suggestion.kind == "search" else (suggestion.recipe.epochs,),
+            data={
+                **to_mapping(self.spec.dataset),
+                "splits": to_mapping(self.spec.splits),
+                "fingerprint": self.images.fingerprint,
+            },
+            split_id=self.splits.split_id,
+            numerics=self.numerics,
+            **self.about,
+        )

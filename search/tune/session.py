@@ -1,0 +1,242 @@
+"""Start Ray for the length of a sweep, safely, and stop what was started.
+
+A private Ray listens on the loopback address alone, with a token that only this process
+and its children know; sends no usage reports; keeps its working directory away from the
+user's, whose own packages named `search` or `analysis` its workers would import instead
+of ours.
+"""
+
+import logging
+import os
+import secrets
+import site
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager, nullcontext
+from pathlib import Path
+
+import ray
+from ray._private import services
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+import trainables
+from common.errors import RunError
+from trainables.recipe import Numerics
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # Otherwise Ray warns that it will leave CUDA_VISIBLE_DEVICES alone in the future.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Two idle workers that no trial uses would be started and import Ray.
+    "RAY_prestart_worker_first_driver": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C is ours: Tune would swallow it and go on to tidy up for many seconds.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's own snapshots are never read: resume is built from the journal.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
+"""What ray.init sets in the environment of its own accord."""
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
+
+
+@contextmanager
+def ray_session(
+    *,
+    address: str | None = None,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    folder: Path | None = None,
+    object_store_bytes: int = 100_000_000,
+) -> Iterator[None]:
+    """Ray, from here to the end of the block.
+
+    Without `address`, a private Ray on this machine with `cpus` (all usable cores by
+    default) and `gpus` (all by default). With `address` ("auto" or host:port), a cluster
+    that runs already and is left running. A Ray that the caller has started is used and
+    left alone. `folder` (the run's) is the working directory that workers inherit.
+    `object_store_bytes` is at least 80 MB.
+
+    Raises:
+        RunError: there is no cluster at `address`.
+    """
+    if ray.is_initialized():
+        with _environment(ENVIRONMENT), _quiet():
+            yield
+        return
+    local = address is None
+    away = nullcontext() if folder is None else chdir(folder)
+    values = {**ENVIRONMENT, **_python_path(), **(_token() if local else {})}
+    with _own_authentication(), _environment(values), _quiet():
+        with away, _loopback() if local else _found(address):
+            ray.init(
+                address="local" if local else address,
+                include_dashboard=False if local else None,
+                num_cpus=(cpus or usable_cores()) if local else None,
+                num_gpus=gpus if local else None,
+                object_store_memory=max(object_store_bytes, 80_000_000) if local else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1" if local else None,
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or `max`
+        return cores
+
+
+def threads_each(concurrent: int | None, trials: int) -> int:
+    """Threads of each trial on the CPU: one, unless there are fewer trials than cores."""
+    cores = usable_cores()
+    return max(1, cores // min(concurrent or cores, trials))
+
+
+def trials_at_a_time(
+    concurrent: int | None, numerics: Numerics, *, address: str | None = None
+) -> int:
+    """How many trials a sweep will run at a time, here or on the cluster at `address`.
+
+    As `trial_shares` has it, but without starting a Ray of one's own.
+
+    Raises:
+        RunError: there is no cluster at `address`.
+    """
+    if concurrent:
+        return concurrent
+    if address is not None or ray.is_initialized():
+        with ray_session(address=address):
+            return trial_shares(None, numerics)[0]
+    if numerics.device.startswith("cuda"):
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    return max(1, usable_cores() // numerics.threads)
+
+
+def trial_shares(concurrent: int | None, numerics: Numerics) -> tuple[int, dict[str, float]]:
+    """How many trials at a time on this Ray, and what each occupies of cores and GPUs.
+
+    Without `concurrent`: as many as there are GPUs for trials on GPUs, else as fit by
+    their threads.
+    """
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cores, gpus = there.get("CPU", 1.0), there.get("GPU", 0.0)
+    on_gpu = numerics.device.startswith("cuda")
+    count = concurrent or max(1, int(gpus if on_gpu else cores // numerics.threads))
+    shares = {"CPU": _share(cores / count, most=numerics.threads)}
+    if on_gpu:
+        shares["GPU"] = _share(gpus / count, most=1)
+    return count, shares
+
+
+def _share(each: float, *, most: int) -> float:
+    """Ray takes whole numbers, or fractions below one."""
+    return float(min(most, int(each))) if each >= 1 else int(each * 1000) / 1000
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for this process and those it starts, and put the old ones back."""
+    old = {key: os.environ.get(key) for key in (*values, *SET_BY_RAY)}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in old.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Ray's own loggers: what fails is journalled, and ours say it in a line."""
+    loggers = [logging.getLogger(name) for name in QUIET]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let Ray listen on 127.0.0.1 where we ask for it, and look for no other machine.
+
+    ray.init replaces a loopback address with the machine's own, so that other machines
+    can reach it, which here they must not. Without a dashboard it still starts a server,
+    for the module that reports usage: where reporting is off, that asks the metadata services
+    of three clouds all the same. Nothing else needs it, and ray.init need not wait for it.
+    """
+    resolve, serve = services.resolve_ip_for_localhost, services.start_api_server
+    services.resolve_ip_for_localhost = lambda host: host
+    services.start_api_server = lambda *_, **__: ("", None)  # no address, no process
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost, services.start_api_server = resolve, serve
+
+
+@contextmanager
+def _found(address: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"no Ray cluster at {address!r} ({reason}); start one with `ray up cluster.yaml`, "
+            "or leave out --address"
+        ) from None
+
+
+def _token() -> dict[str, str]:
+    """A token for Ray's authentication, which would else write one to the user's home."""
+    if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        return {}
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+@contextmanager
+def _own_authentication() -> Iterator[None]:
+    """Let Ray read mode and token from the environment anew afterwards: it caches both.
+
+    A cluster that this process joins later would else be met with those of this session.
+    """
+    try:
+        yield
+    finally:
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _python_path() -> dict[str, str]:
+    """Where workers find our packages when they run from a checkout."""
+    root = Path(trainables.__file__).resolve().parent.parent
+    if str(root) in (*site.getsitepackages(), site.getusersitepackages()):
+        return {}
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,104 @@
+"""From Tune's storage to the run's folder: what a finished trial leaves behind.
+
+Checkpoints are named by their path below the storage's root, so a run whose folder was
+moved or copied finds them again. The root is a local folder or any URI that Tune takes.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow
+from pyarrow.fs import FileSelector, FileSystem, FileType
+from ray.tune import Checkpoint
+
+from common.errors import RunError
+from common.files import read_json, write_bytes_atomically
+from trainables.trial import ABOUT, HANDED_OVER
+
+log = logging.getLogger(__name__)
+
+
+class Storage:
+    """Where Tune keeps checkpoints."""
+
+    def __init__(self, root: str | Path) -> None:
+        """`root` is a local folder or a URI, and belongs to one run alone."""
+        self.root = str(root) if "://" in str(root) else str(Path(root).absolute())
+
+    def uri(self, path: str) -> str:
+        """What a worker opens."""
+        return f"{self.root}/{path}".rstrip("/")
+
+    def relative(self, checkpoint: Checkpoint) -> str:
+        """A checkpoint's name: its path below the root."""
+        base = Checkpoint(self.root).path
+        return str(PurePosixPath(checkpoint.path).relative_to(base))
+
+    def holds(self, path: str) -> bool:
+        """Whether something stands at `path`."""
+        filesystem, target = self._find(path)
+        found: bool = filesystem.get_file_info(target).type is not FileType.NotFound
+        return found
+
+    def remove(self, path: str) -> None:
+        """Delete a folder or file; what cannot be deleted is left and logged."""
+        filesystem, target = self._find(path)
+        try:
+            found = filesystem.get_file_info(target).type
+            if found is FileType.Directory:
+                filesystem.delete_dir(target)
+            elif found is not FileType.NotFound:
+                filesystem.delete_file(target)
+        except (OSError, pyarrow.ArrowException) as error:
+            log.warning("%s is left behind: %s", self.uri(path), error)
+
+    def prune(self, keep: Iterable[str]) -> None:
+        """Delete all that stands below the root, except the folders SESSION/TRIAL in `keep`."""
+        kept = set(keep)
+        for session in self._inside(""):
+            trials = self._inside(f"{session}/")
+            for path in [session] if kept.isdisjoint(trials) else set(trials) - kept:
+                self.remove(path)
+
+    def hand_over(self, path: str, target: Path) -> int | None:
+        """Copy a trial's predictions and weights from a checkpoint to its folder.
+
+        Each file is written whole or not at all; a second call replaces them. Returns the
+        number of the net's parameters; None if the checkpoint is gone or damaged.
+
+        Raises:
+            OSError: `target` cannot be written.
+        """
+        try:
+            about, files = self._read(path)
+        except (RunError, OSError, pyarrow.ArrowException) as error:
+            log.warning("%s cannot hand over: %s", self.uri(path), error)
+            return None
+        for name, data in files.items():
+            write_bytes_atomically(target / name, data)
+        return int(about["params"])
+
+    def _read(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+        with Checkpoint(self.uri(path)).as_directory() as folder:
+            about = read_json(Path(folder) / ABOUT)
+            files = {name: (Path(folder) / name).read_bytes() for name in HANDED_OVER}
+        for name, data in files.items():
+            if about["sha256"].get(name) != hashlib.sha256(data).hexdigest():
+                raise RunError(f"{name} does not match its checksum")
+        return about, files
+
+    def _inside(self, path: str) -> list[str]:
+        filesystem, target = self._find(path)
+        try:
+            found = filesystem.get_file_info(FileSelector(target, allow_not_found=True))
+        except (OSError, pyarrow.ArrowException) as error:
+            log.warning("%s cannot be listed: %s", self.uri(path), error)
+            return []
+        return [f"{path}{info.base_name}" for info in found]
+
+    def _find(self, path: str) -> tuple[FileSystem, str]:
+        checkpoint = Checkpoint(self.uri(path))
+        return checkpoint.filesystem, checkpoint.path

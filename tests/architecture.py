@@ -1,0 +1,126 @@
+"""The graph of imports between folders, read from the source: `python -m tests.architecture`.
+
+A node is a sub-package, a package without sub-packages, or a module beside sub-packages.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+
+from tests.docs import ROOT
+
+PACKAGES = ("quorum", "analysis", "search", "ensemble", "trainables", "journal", "common")
+"""The packages, top to bottom: a package imports only from those below it."""
+
+ORDER = (
+    "quorum.__main__",
+    "quorum.cli",
+    "quorum.pipeline",
+    "quorum.stages",
+    "quorum.registry",
+    "quorum.seeds",
+    "quorum.workspace",
+    "analysis.report",
+    "analysis.terminal",
+    "analysis.figures",
+    "analysis.explain",
+    "analysis.facts",
+    "analysis.text",
+    "search.ablation",
+    "search.tune",
+    "search.samplers",
+    "search.schedulers",
+    "search.timetable",
+    "search.mlflow",
+    "search.space",
+    "ensemble.ledger",
+    "ensemble.student",
+    "ensemble.deployment",
+    "ensemble.selection",
+    "trainables.replay",
+    "trainables.trial",
+    "trainables.preflight",
+    "trainables.device",
+    "trainables.training",
+    "trainables.prediction",
+    "trainables.nets",
+    "trainables.augmentation",
+    "trainables.records",
+    "trainables.recipe",
+    "trainables.data",
+    "journal",
+    "common.statistics",
+    "common",
+)
+"""Every node, top to bottom: an import from a lower node to a higher one fails the tests."""
+
+SIBLINGS = (("search", "ensemble"),)
+"""Pairs of packages that never import each other."""
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Every module of the project by its dotted name."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return {
+        name.removesuffix(".__init__"): ast.parse(path.read_text())
+        for name, path in zip(names, paths, strict=True)
+    }
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the dotted name of every import; `from package import module` names the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in modules() else node.module
+
+
+def node_of(module: str) -> str | None:
+    """Return the node of ORDER that holds a module; None for other projects' modules."""
+    parts = module.split(".")
+    for length in (2, 1):
+        node = ".".join(parts[:length])
+        if node in ORDER:
+            return node
+    return None
+
+
+@cache
+def edges() -> dict[tuple[str, str], tuple[str, ...]]:
+    """Every pair of different nodes (importer, imported), with the imports behind it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, tree in modules().items():
+        for target in sorted(set(imported(tree))):
+            above, below = node_of(name), node_of(target)
+            if above and below and above != below:
+                found.setdefault((above, below), []).append(f"{name} imports {target}")
+    return {pair: tuple(imports) for pair, imports in found.items()}
+
+
+def upward(above: str, below: str) -> bool:
+    """Return whether an import breaks the order or joins two siblings."""
+    packages = {above.split(".")[0], below.split(".")[0]}
+    return ORDER.index(above) > ORDER.index(below) or packages in map(set, SIBLINGS)
+
+
+def drawing() -> str:
+    """Return the graph as text: each node with the nodes it imports from."""
+    lines = []
+    for package in PACKAGES:
+        for node in ORDER:
+            if node.split(".")[0] == package:
+                below = [
+                    b for a, b in sorted(edges(), key=lambda e: ORDER.index(e[1])) if a == node
+                ]
+                lines.append(f"{node:24} → {', '.join(below) or '(nothing)'}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+if __name__ == "__main__":
+    print(drawing())  # noqa: T201

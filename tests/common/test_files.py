@@ -1,0 +1,133 @@
+"""Files are whole or not there, and clear when damaged."""
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from common.errors import RunError
+from common.files import (
+    dump_json,
+    file_sha256,
+    read_array,
+    read_json,
+    write_array,
+    write_arrays,
+    write_bytes_atomically,
+    write_json_once,
+)
+
+
+def test_what_is_no_file_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"absent\.json does not exist"):
+        read_json(tmp_path / "absent.json")
+    with pytest.raises(RunError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            dump_json({"nll": value})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_once(tmp_path / "x.json", {"nll": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_json_there_and_back(tmp_path: Path, value: dict[str, Any]) -> None:
+    path = tmp_path / "value.json"
+    path.unlink(missing_ok=True)
+    write_json_once(path, value)
+    assert read_json(path) == value
+    assert path.read_text().endswith("}\n")
+
+
+@given(arrays(np.float32, array_shapes(max_dims=3, max_side=5)))
+def test_arrays_there_and_back(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
+    write_array(tmp_path / "a.npy", array)
+    found = read_array(tmp_path / "a.npy")
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        write_array(tmp_path / "a.npy", np.array([{}]))
+    np.save(tmp_path / "b.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(RunError, match=r"b\.npy cannot be read as an array"):
+        read_array(tmp_path / "b.npy")
+
+
+def test_a_damaged_array_is_an_error_or_an_array_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    write_array(path, np.arange(12, dtype=np.float32))
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RunError, match=r"a\.npy cannot be read as an array"):
+            read_array(path)
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0x08]) + whole[i + 1 :])
+        with contextlib.suppress(RunError):
+            assert isinstance(read_array(path), np.ndarray)
+
+
+def test_an_archive_is_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    with pytest.raises(
+        RunError, match=r"a\.npz cannot be read as an array: the magic string is not correct"
+    ):
+        read_array(tmp_path / "a.npz")
+
+
+def test_named_arrays_there_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.npz"
+    write_arrays(path, {"path": np.arange(3), "val": np.eye(2)})
+    with np.load(path, allow_pickle=False) as found:
+        np.testing.assert_array_equal(found["path"], np.arange(3))
+        np.testing.assert_array_equal(found["val"], np.eye(2))
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        write_arrays(path, {"val": np.array([{}])})
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_bytes_atomically(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_bytes_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    write_bytes_atomically(tmp_path / "deep" / "file", b"x")
+    assert stat.S_IMODE((tmp_path / "deep" / "file").stat().st_mode) == 0o644
+
+
+def test_a_checksum_is_known(tmp_path: Path) -> None:
+    known = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    write_bytes_atomically(tmp_path / "test", b"test")
+    assert file_sha256(tmp_path / "test") == known

@@ -1,0 +1,176 @@
+"""Exported files against the net they were made from.
+
+An export takes most of a second, and the first one loads the exporter: the nets are tiny,
+and files that tests only read are made once.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.errors import RunError
+from common.statistics.metrics import apply_temperature
+from ensemble.deployment.export import count_nodes, export_onnx, set_temperature, strip
+from ensemble.deployment.onnx_model import OnnxClassifier
+from trainables.nets.build import Classifier, build_model
+from trainables.recipe import Recipe
+
+Array = np.ndarray[Any, Any]
+SIZE, CLASSES = 8, 3
+PLAIN = Recipe(width=4, block="plain", activation="relu", whitening=False)
+
+
+def pictures(count: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def small_net(recipe: Recipe = PLAIN) -> Classifier:
+    """A net in eval mode whose batch norms are not the identity."""
+    model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=pictures(64), seed=1)
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2.0),
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.5, 0.5),
+            ):
+                assert values is not None
+                values.uniform_(low, high, generator=generator)
+    return model.eval()
+
+
+def torch_log_probs(model: nn.Module, images: Array) -> Array:
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    log_probs: Array = torch.log_softmax(logits, dim=1).numpy()
+    return log_probs
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    export_onnx(small_net(), path, image_size=SIZE, classes=CLASSES)
+    return path
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        PLAIN.with_values(depth=3, whitening=True, dropout=0.5),
+        Recipe(width=4, activation="silu", attention="se", tta="mirror_translate"),
+    ],
+    ids=["residual, whitened", "airbench with attention, six views"],
+)
+def test_the_file_answers_as_the_net(tmp_path: Path, recipe: Recipe) -> None:
+    model = small_net(recipe)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, image_size=SIZE, classes=CLASSES, temperature=2.0)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    images = pictures(5, seed=3)
+    expected = apply_temperature(torch_log_probs(model.eval(), images), 2.0)
+    assert np.ptp(expected) > 0.1
+    for batch in (1, 2, 5):
+        found = OnnxClassifier(path).log_probs(images, batch=batch)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_the_plain_block_leaves_convolutions_alone_in_the_graph(exported: Path) -> None:
+    operators = [node.op_type for node in onnx.load(exported).graph.node]
+    block = ["Conv", "Relu", "Conv", "Relu", "MaxPool"]
+    before, after = ["Transpose", "Cast", "Sub"], ["ReduceMean", "Gemm", "Div", "LogSoftmax"]
+    assert operators == [*before, *block * 3, *after]
+    assert count_nodes(exported, "Conv", "Gemm") == 7
+    assert count_nodes(exported, "BatchNormalization") == 0
+
+
+def test_the_file_is_lean(exported: Path) -> None:
+    model = onnx.load(exported)
+    assert len(model.graph.value_info) == 0
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+    parameters = sum(p.numel() for p in small_net().parameters())
+    assert exported.stat().st_size < 4 * parameters + 4000
+    size = exported.stat().st_size
+    strip(exported)
+    assert exported.stat().st_size == size
+
+
+def test_the_temperature_is_the_ones_that_metrics_apply(tmp_path: Path, exported: Path) -> None:
+    images = pictures(4)
+    plain = OnnxClassifier(exported).log_probs(images)
+    np.testing.assert_allclose(plain, torch_log_probs(small_net(), images), atol=2e-5)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported.read_bytes())
+    for temperature in (0.5, 1.0, 3.0):
+        set_temperature(path, temperature)
+        found = OnnxClassifier(path).log_probs(images)
+        np.testing.assert_allclose(found, apply_temperature(plain, temperature), atol=2e-5)
+
+
+def test_impossible_temperatures_and_foreign_files_are_refused(
+    tmp_path: Path, exported: Path
+) -> None:
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="a temperature must be positive"):
+            set_temperature(exported, wrong)
+    model = onnx.load(exported)
+    next(i for i in model.graph.initializer if i.name == "temperature").name = "other"
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(RunError, match="has no initializer `temperature`"):
+        set_temperature(tmp_path / "foreign.onnx", 2.0)
+
+
+def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the exported model has 3 classes, 4 were expected"):
+        export_onnx(MeanColour(), tmp_path / "m.onnx", image_size=SIZE, classes=4)
+
+
+class MeanColour(nn.Module):
+    """Three classes without a weight."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sin(images.mean(dim=(2, 3)))
+
+
+class Unusual(nn.Module):
+    """Nets whose scaling of the pixels must not be folded into one convolution."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        groups = 3 if kind == "depthwise" else 1
+        self.kind = kind
+        self.first = nn.Conv2d(3, 6, 3, padding=1, groups=groups)
+        self.second = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Linear(6, CLASSES)
+        for parameter in self.parameters():
+            parameter.data.uniform_(-1, 1, generator=generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (images - 0.25) / torch.tensor([0.5, 0.25, 0.125])[:, None, None]
+        y = self.first(x)
+        if self.kind == "two readers":
+            y = y + self.second(x)
+        if self.kind == "shared weights":
+            y = y + self.first(x.flip(2))
+        logits: Tensor = self.head(y.relu().mean(dim=(2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "two readers", "shared weights"])
+def test_scaling_is_not_folded_where_that_is_wrong(tmp_path: Path, kind: str) -> None:
+    model, images = Unusual(kind).eval(), pictures(5)
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, image_size=SIZE, classes=CLASSES)
+    expected = torch_log_probs(model, images)
+    np.testing.assert_allclose(OnnxClassifier(path).log_probs(images), expected, atol=5e-5)
+    assert not any(i.name == "pixel_offset" for i in onnx.load(path).graph.initializer)

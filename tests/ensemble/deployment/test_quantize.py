@@ -1,0 +1,252 @@
+"""Quantized files against an 8-bit oracle, their float parents and their promises."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from common.errors import DataError, RunError
+from common.statistics.metrics import fit_temperature, nll
+from ensemble.deployment import quantize
+from ensemble.deployment.card import Quantization
+from ensemble.deployment.export import export_onnx, set_temperature
+from ensemble.deployment.onnx_model import OnnxClassifier
+from ensemble.deployment.quantize import (
+    METHODS,
+    count_qdq,
+    parity,
+    quantize_int8,
+    refit_temperature,
+)
+from tests.ensemble.deployment.test_export import (
+    CLASSES,
+    PLAIN,
+    SIZE,
+    MeanColour,
+    pictures,
+    small_net,
+)
+from tests.ensemble.deployment.test_onnx_model import write_linear
+
+Array = np.ndarray[Any, Any]
+CALIBRATION, HOLDOUT = pictures(100, seed=5), pictures(80, seed=6)
+
+
+def labels_of(path: Path, images: Array, seed: int = 0) -> Array:
+    """Labels drawn from the model's own predictions: it is calibrated at temperature 1."""
+    uniform = np.random.default_rng(seed).random((len(images), 1))
+    cumulative = np.exp(OnnxClassifier(path).log_probs(images)).cumsum(axis=1)
+    labels: Array = (uniform > cumulative[:, :-1]).sum(axis=1).astype(np.int64)
+    return labels
+
+
+@pytest.fixture(scope="module")
+def float_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("float") / "model.onnx"
+    export_onnx(small_net(), path, image_size=SIZE, classes=CLASSES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(float_model: Path) -> tuple[Path, Path, Quantization]:
+    """fp32, int8 and how it was made."""
+    int8 = float_model.with_name("model.int8.onnx")
+    made = quantize_int8(
+        float_model,
+        int8,
+        calibration=CALIBRATION,
+        holdout=HOLDOUT,
+        labels=labels_of(float_model, HOLDOUT),
+        methods=["MinMax"],
+    )
+    return float_model, int8, made
+
+
+def test_int8_is_near_fp32_and_says_how_near(
+    pair: tuple[Path, Path, Quantization],
+) -> None:
+    fp32, int8, _ = pair
+    images = pictures(60, seed=9)
+    temperature = _temperature(int8)
+    set_temperature(int8, 1.0)
+    found = parity(fp32, int8, images)
+    a, b = OnnxClassifier(fp32).log_probs(images), OnnxClassifier(int8).log_probs(images)
+    set_temperature(int8, temperature)
+    assert found.images == 60
+    assert found.max_abs == np.abs(a - b).max() < 0.2
+    assert found.mean_abs == pytest.approx(np.abs(a - b).mean(), rel=1e-4)
+    assert 0 < found.mean_abs < 0.05
+    assert found.agreement == np.mean(a.argmax(1) == b.argmax(1)) > 0.9
+    same = parity(fp32, fp32, images)
+    assert (same.max_abs, same.mean_abs, same.agreement) == (0, 0, 1)
+
+
+def test_every_convolution_and_product_is_quantized_and_nothing_else(
+    pair: tuple[Path, Path, Quantization],
+) -> None:
+    _, int8, made = pair
+    graph = onnx.load(int8).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    inputs = {n.op_type: [made_by.get(i) for i in n.input if i] for n in graph.node}
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            assert [made_by.get(name) for name in node.input] == ["DequantizeLinear"] * 3
+    assert inputs["Div"] == ["Gemm", None], "logits and temperature stay in float"
+    assert inputs["LogSoftmax"] == ["Div"]
+    assert inputs["Sub"] == ["Cast", None], "the scaling of the pixels stays in float"
+    kinds = [node.op_type for node in graph.node]
+    assert made.qdq_nodes == kinds.count("QuantizeLinear") + kinds.count("DequantizeLinear")
+    assert "Relu" not in kinds, "a zero point at the bottom of the range is the rectifier"
+
+
+def test_weights_are_symmetric_int8_per_output_channel(
+    pair: tuple[Path, Path, Quantization],
+) -> None:
+    """The closed form: scale = max|w| / 127 over each output channel, zero point 0."""
+    fp32, int8, _ = pair
+    floats = [numpy_helper.to_array(i) for i in onnx.load(fp32).graph.initializer]
+    tensors = {i.name: numpy_helper.to_array(i) for i in onnx.load(int8).graph.initializer}
+    quantized = [name for name in tensors if name.endswith(".weight_quantized")]
+    assert len(quantized) == 7
+    for name in quantized:
+        stem = name.removesuffix("_quantized")
+        codes, scale = tensors[name], tensors[f"{stem}_scale"]
+        assert codes.dtype == np.int8
+        assert not tensors[f"{stem}_zero_point"].any()
+        scale = scale.reshape(-1, *[1] * (codes.ndim - 1)) if scale.ndim else scale
+        restored = codes * scale
+        twin = min(
+            (w for w in floats if w.shape == codes.shape), key=lambda w: np.abs(w - restored).max()
+        )
+        assert (np.abs(twin - restored) <= scale * 0.5001).all()
+        if scale.ndim == 4:
+            widest = np.abs(twin).max(axis=(1, 2, 3), keepdims=True)
+            np.testing.assert_allclose(scale, widest / 127, rtol=1e-5)
+
+
+def test_the_method_of_least_holdout_nll_is_chosen_silently(
+    float_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels, int8 = labels_of(float_model, HOLDOUT), tmp_path / "int8.onnx"
+    rare = np.random.default_rng(0).random(CALIBRATION.shape) < 2e-4
+    dark = np.where(rare, 255, CALIBRATION // 8).astype(np.uint8)
+    made = quantize_int8(float_model, int8, calibration=dark, holdout=HOLDOUT, labels=labels)
+    assert capfd.readouterr() == ("", ""), "the quantizer prints, ours does not"
+    assert set(made.holdout_nll) == set(METHODS)
+    assert made.holdout_nll[made.method] == min(made.holdout_nll.values())
+    assert len(set(made.holdout_nll.values())) == 3, "rare bright pixels divide the methods"
+    log_probs = OnnxClassifier(int8).log_probs(HOLDOUT)
+    assert nll(log_probs, labels) == pytest.approx(made.holdout_nll[made.method], abs=1e-6)
+    assert fit_temperature(log_probs, labels) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_temperature_of_one_survives_quantization(
+    pair: tuple[Path, Path, Quantization],
+) -> None:
+    fp32, int8, _ = pair
+    assert _temperature(fp32) == 1.0
+    assert _temperature(int8) > 0
+
+
+def test_refitting_undoes_a_wrong_temperature(tmp_path: Path, float_model: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(float_model.read_bytes())
+    labels = labels_of(path, HOLDOUT)
+    first = refit_temperature(path, HOLDOUT, labels)
+    set_temperature(path, 7.0)
+    assert refit_temperature(path, HOLDOUT, labels) == first == pytest.approx(_temperature(path))
+    best = nll(OnnxClassifier(path).log_probs(HOLDOUT), labels)
+    for factor in (0.9, 1.1):
+        set_temperature(path, first * factor)
+        assert nll(OnnxClassifier(path).log_probs(HOLDOUT), labels) > best
+
+
+def test_a_residual_net_runs_in_integers(tmp_path: Path) -> None:
+    """With int8 activations onnxruntime would run half of these convolutions in float."""
+    import onnxruntime
+
+    fp32, int8 = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
+    export_onnx(small_net(PLAIN.with_values(depth=3)), fp32, image_size=SIZE, classes=CLASSES)
+    labels = labels_of(fp32, HOLDOUT)
+    quantize_int8(
+        fp32, int8, calibration=CALIBRATION, holdout=HOLDOUT, labels=labels, methods=["MinMax"]
+    )
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(int8, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 9
+    assert "Conv" not in kinds
+
+
+def test_narrow_weights_only_without_vnni(
+    tmp_path: Path, float_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = labels_of(float_model, HOLDOUT)
+    for flags, narrow in (([], True), (["avx2"], True), (["avx512_vnni"], False)):
+        monkeypatch.setattr(quantize, "machine_description", lambda f=flags: {"cpu_flags": f})
+        path = tmp_path / "model.int8.onnx"
+        made = quantize_int8(
+            float_model,
+            path,
+            calibration=CALIBRATION,
+            holdout=HOLDOUT,
+            labels=labels,
+            methods=["MinMax"],
+        )
+        assert made.reduce_range == narrow
+        codes = [
+            numpy_helper.to_array(i)
+            for i in onnx.load(path).graph.initializer
+            if i.name.endswith(".weight_quantized")
+        ]
+        assert max(np.abs(c.astype(int)).max() for c in codes) == (64 if narrow else 127)
+
+
+def test_a_quantizer_that_did_nothing_is_an_error(tmp_path: Path, float_model: Path) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(MeanColour(), path, image_size=SIZE, classes=3)
+    labels = labels_of(path, HOLDOUT)
+    with pytest.raises(RunError, match="has no quantized node: none of Conv, Gemm"):
+        quantize_int8(
+            path,
+            tmp_path / "int8.onnx",
+            calibration=CALIBRATION,
+            holdout=HOLDOUT,
+            labels=labels,
+            methods=["MinMax"],
+        )
+    assert not (tmp_path / "int8.onnx").exists()
+    with pytest.raises(DataError, match="quantization needs calibration images, got none"):
+        quantize_int8(
+            float_model,
+            tmp_path / "int8.onnx",
+            calibration=CALIBRATION[:0],
+            holdout=HOLDOUT,
+            labels=labels,
+        )
+    with pytest.raises(RunError, match="has no quantized node"):
+        count_qdq(float_model)
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_linear(tmp_path_factory.mktemp("linear") / "model.onnx")
+
+
+@given(seed=st.integers(0, 1000), count=st.integers(1, 30))
+def test_parity_is_that_of_the_predictions(linear: Path, seed: int, count: int) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    found = parity(linear, linear, images)
+    assert (found.max_abs, found.mean_abs, found.agreement, found.images) == (0, 0, 1, count)
+
+
+def _temperature(path: Path) -> float:
+    tensors = {i.name: i for i in onnx.load(path).graph.initializer}
+    return float(numpy_helper.to_array(tensors["temperature"]))

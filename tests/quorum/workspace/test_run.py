@@ -1,0 +1,145 @@
+"""A run that is open for work: what was asked for, what was planned, what is resumed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from common.errors import RunError, SpecError
+from common.seeds import numpy_generator
+from journal.journal import read_events
+from quorum.workspace.run import Run
+from search.space.spec import load_spec, spec_of_run
+from search.timetable import planning
+from search.timetable.pace import Pace
+from search.timetable.preview import preview
+from search.tune import session
+from tests.tiny import tiny_spec
+from trainables.data.sources import DatasetSpec
+from trainables.data.splits import SplitSpec
+from trainables.records import RunFolder
+
+pytestmark = pytest.mark.usefixtures("unmirrored")
+
+
+def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path, hasty: None) -> None:
+    folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
+    told: list[dict[str, Any]] = []
+    with Run(folder, asked, time_budget=600, began=None, observers=[told.append]) as run:
+        assert run.plan is not None
+        assert run.spec.rungs == run.plan.rungs != asked.rungs
+        assert run.end_of("report") == run.deadline
+        planned = run.spec
+    assert spec_of_run(folder) == planned == load_spec(folder.sweep)
+    kinds = [(event["event"], event.get("stage")) for event in told]
+    assert kinds[:4] == [("stage", stage) for stage in ("data", "data", "probe", "probe")]
+    assert kinds[4:] == [("run_started", None), ("plan", None)]
+    assert [event["event"] for event in read_events(folder.journal)] == ["run_started", "plan"]
+
+    for again in (asked, planned):
+        with Run(folder, again, resume=True, time_budget=900) as run:
+            assert run.spec == planned
+            assert run.plan is not None
+            assert run.plan.rungs == planned.rungs
+    with Run(folder, asked, resume=True) as run:
+        assert (run.plan, run.deadline, run.end_of("sweep")) == (None, None, None)
+    folder.selection.touch()
+    with Run(folder, asked, resume=True, time_budget=900) as run:
+        assert run.plan is not None
+        assert (run.plan.seconds["sweep"], run.end_of("report")) == (0, run.deadline)
+    assert read_events(folder.journal)[-1]["at"] == "distill"
+    with Run(folder, asked, resume=True, time_budget=900, stages=("sweep",)) as run:
+        assert run.plan is None  # nothing is left of it
+    folder.student.mkdir()
+    (folder.student / "card.json").touch()
+    with Run(folder, asked, resume=True, time_budget=60):
+        pass
+    assert read_events(folder.journal)[-1]["at"] == "ledger"
+    with pytest.raises(RunError, match="another specification"):
+        Run(folder, asked.with_values(members=3), resume=True).__enter__()
+
+
+def test_without_a_budget_the_plan_is_a_forecast(tmp_path: Path, hasty: None) -> None:
+    folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
+    with Run(folder, asked) as run:
+        assert run.spec == asked
+    event = read_events(folder.journal)[-1]
+    assert (event["event"], event["at"], event["deadline"]) == ("plan", "sweep", None)
+    assert event["trials"] == asked.trials
+    assert min(event["seconds"].values()) > 0
+
+
+def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path, hasty: None) -> None:
+    with pytest.raises(SpecError, match=r"the time left, .* s, is too short"):
+        Run(tmp_path / "run", tiny_spec(), time_budget=10).__enter__()
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_are_made_smaller_where_there_is_little_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 48 pixels there is time for few epochs; a size that is asked for is kept."""
+    folder_of_noise(tmp_path / "data", side=48)
+    monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        planning, "measure_pace", lambda spec, images, **_: pace_at(images.image_size)
+    )
+    asked = tiny_spec().with_values(
+        dataset=DatasetSpec(name="images", path=str(tmp_path / "data")), splits=SplitSpec()
+    )
+    with Run(tmp_path / "run", asked, time_budget=1200) as run:
+        assert run.images.image_size == run.spec.dataset.image_size == 32
+        split_id = run.splits.split_id
+    assert preview(asked, time_budget=1200).image_size == 32
+    with Run(tmp_path / "run", asked, resume=True, time_budget=1200) as run:
+        assert run.splits.split_id == split_id
+    given = asked.with_values(dataset=replace(asked.dataset, image_size=48))
+    with Run(tmp_path / "given", given, time_budget=1200) as run:
+        assert run.images.image_size == 48
+
+
+def pace_at(side: int) -> Pace:
+    epoch = 80 * (side / 48) ** 2
+    return Pace(
+        workers=2, epoch_seconds=epoch, student_seconds=epoch / 2, teacher_seconds=epoch / 9,
+        predict_seconds=epoch / 9, handover_seconds=epoch / 20, holdout_share=0.1, test_share=0.1,
+    )  # fmt: skip
+
+
+def folder_of_noise(root: Path, *, side: int) -> None:
+    rng = numpy_generator(0, "folder")
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for index in range(90):
+            pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.bmp")
+
+
+def test_pictures_may_be_hidden_when_a_run_is_resumed(tmp_path: Path, hasty: None) -> None:
+    folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
+    with Run(folder, asked):
+        pass
+    with Run(folder, asked.with_values(pictures=False), resume=True) as run:
+        assert not run.spec.pictures
+    assert spec_of_run(folder).pictures
+
+
+def test_a_sweep_yaml_from_before_pictures_shows_them(tmp_path: Path) -> None:
+    old = tiny_spec().to_mapping()
+    del old["pictures"]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(old))
+    assert load_spec(tmp_path / "sweep.yaml") == tiny_spec()
+
+
+@pytest.mark.parametrize(
+    ("concurrent", "trials", "threads"), [(None, 27, 1), (None, 1, 8), (None, 3, 2), (2, 27, 4)]
+)
+def test_few_trials_share_all_cores(
+    monkeypatch: pytest.MonkeyPatch, concurrent: int | None, trials: int, threads: int
+) -> None:
+    monkeypatch.setattr(session, "usable_cores", lambda: 8)
+    assert session.threads_each(concurrent, trials) == threads

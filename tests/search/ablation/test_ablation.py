@@ -1,0 +1,340 @@
+"""An ablation: its variants, its plan, what it finds, and the whole of it in a small run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from analysis.facts.ablation import by_factor, compare_variants, effect, write_ablation
+from analysis.figures.ablation_figure import ablation_figure, save_ablation_figure
+from analysis.figures.style import drawing
+from analysis.terminal.ablation_views import ablation_table, ablation_view
+from analysis.terminal.views import status_view
+from common.errors import RunError, SpecError
+from common.files import write_array, write_arrays
+from common.seeds import derive_seed
+from common.statistics.metrics import accuracy, log_probs_from_probs, nll
+from common.statistics.paired_differences import holm
+from journal.history import History
+from journal.journal import read_events
+from journal.progress import RunState
+from quorum import pipeline
+from quorum.cli import main as quorum
+from search.ablation.ablation import ALL, Ablation, ablation_of, ablation_of_run, trial_of
+from search.ablation.variants import (
+    DRAW_SECONDS,
+    Variants,
+    preview_variants,
+    recipe_of,
+    variants_plan,
+)
+from search.space.spec import load_spec, spec_of_run
+from search.timetable.pace import START_SECONDS
+from search.timetable.plan import TooShortError
+from tests.analysis.figures.test_figures import faults
+from tests.analysis.terminal.test_tables import shown
+from tests.tiny import tiny_spec
+from trainables.recipe import Recipe
+from trainables.records import RunFolder, Status, TrialRecord, read_start, write_record
+
+RECIPE = Recipe(epochs=4, flip=False)
+TWO = ("ema", "whitening")
+
+
+def two(seeds: int = 5) -> Ablation:
+    return ablation_of(RECIPE, names=TWO, seeds=seeds)
+
+
+def test_variants_lack_what_they_say() -> None:
+    variants = two().variants(RECIPE)
+    assert list(variants) == ["full", "no-ema", "no-whitening", "bare"]
+    assert variants["full"] == RECIPE
+    assert variants["no-ema"] == RECIPE.with_values(ema_decay=0.0)
+    assert variants["bare"] == RECIPE.with_values(ema_decay=0.0, whitening=False)
+    assert two().trials == 20
+    alone = ablation_of(RECIPE, names=["ema"])
+    assert list(alone.variants(RECIPE)) == ["full", "no-ema"], "the bare one is the same"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["emma"], "unknown key 'emma'; did you mean 'ema'"),
+        (["flip"], "the recipe has no 'flip'; its factors: augmentation, translate"),
+        ([], "no factor to remove"),
+    ],
+)
+def test_factors_that_a_recipe_has_not_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        ablation_of(RECIPE, names=names)
+
+
+def test_a_run_of_variants_says_what_it_compares(tmp_path: Path) -> None:
+    spec = load_spec("level2", profile="cpu")
+    ablation = ablation_of(spec.base_recipe(), seeds=3)
+    asked = ablation.applied(spec)
+    assert (asked.base_recipe(), asked.trials) == (spec.base_recipe(), ablation.trials)
+    assert (asked.space, asked.rungs, asked.target) == ({}, (spec.rungs[-1],), None)
+    assert ablation.applied(asked) == asked
+    folder = RunFolder(tmp_path)
+    with pytest.raises(RunError, match="holds no ablation"):
+        ablation_of_run(folder, asked)
+    ablation.write(folder)
+    again = ablation_of_run(folder, asked)
+    recipe = asked.base_recipe()
+    assert (again.seeds, again.variants(recipe)) == (3, ablation.variants(recipe))
+    (tmp_path / "factors.json").write_text('{"schema": 9, "factors": {}}')
+    with pytest.raises(RunError, match="schema 9, this version reads 1"):
+        ablation_of_run(folder, asked)
+
+
+def test_seed_by_seed_the_same_for_every_variant() -> None:
+    fixed = Variants(ablation=two(seeds=2), recipe=RECIPE, deadline=None)
+    found = fixed.suggestions(History(), root=7)
+    variants = ["full", "no-ema", "no-whitening", "bare"]
+    assert [one.trial for one in found] == [f"{v}-{seed}" for seed in (0, 1) for v in variants]
+    assert [one.number for one in found] == list(range(8))
+    assert [one.seed for one in found] == [
+        derive_seed(7, "ablation", seed) for seed in (0, 1) for _ in variants
+    ]
+
+
+def test_trainings_that_were_begun_come_first_and_none_comes_twice() -> None:
+    fixed = Variants(ablation=two(seeds=1), recipe=RECIPE, deadline=None)
+    history = History()
+    for one in fixed.suggestions(History(), root=0)[:2]:
+        history.apply(
+            {"event": "trial_started", "trial": one.trial, "number": one.number,
+             "kind": one.kind, "recipe": one.recipe.to_mapping(), "seed": one.seed, "attempt": 1}
+        )  # fmt: skip
+    history.apply({"event": "trial_ended", "trial": "full-0", "status": "completed"})
+    left = fixed.suggestions(history, root=0)
+    assert [(one.trial, one.attempt) for one in left] == [
+        ("no-ema-0", 2), ("no-whitening-0", 1), ("bare-0", 1),
+    ]  # fmt: skip
+
+
+def planned(budget: float | None, **values: Any) -> Any:
+    given: dict[str, Any] = {
+        "trials": 20, "workers": 2, "epoch_seconds": 3.0, "handover_seconds": 1.0, "now": 1000.0,
+        "deadline": None if budget is None else 1000.0 + budget, **values,
+    }  # fmt: skip
+    return variants_plan(load_spec("digits"), **given)
+
+
+def test_epochs_by_the_time_there_is() -> None:
+    """Ten rounds of two: 31 s each allow ten epochs of 3 s and the handover."""
+    over = START_SECONDS + DRAW_SECONDS
+    found = planned(over + 310)
+    assert (found.rungs, found.trials) == ((10,), 20)
+    assert found.seconds["sweep"] == START_SECONDS + 310
+    assert found.end_of("sweep") == 1000 + START_SECONDS + 310
+    assert planned(None).rungs == planned(1e6).rungs == (27,)
+    assert planned(None).seconds["sweep"] == START_SECONDS + 10 * (27 * 3 + 1)
+    assert planned(over + 310, fixed=True).rungs == (27,)
+    assert planned(None, trials=0).seconds["sweep"] == START_SECONDS
+    with pytest.raises(TooShortError, match=r"69 s, is too short for 20 trainings, 2 at a time: .* "
+                       r"70 s here; give 1.5m or more, fewer --seeds or --factors"):  # fmt: skip
+        planned(over + 39)
+    assert planned(over + 40).rungs == (1,)
+
+
+@given(st.floats(40, 1e5), st.integers(1, 60), st.integers(1, 8), st.floats(0.01, 100))
+def test_a_plan_keeps_its_deadline(
+    budget: float, trials: int, workers: int, epoch_seconds: float
+) -> None:
+    try:
+        plan = planned(budget, trials=trials, workers=workers, epoch_seconds=epoch_seconds)
+    except TooShortError:
+        return
+    assert sum(plan.seconds.values()) <= budget + 1e-6
+    assert 1 <= plan.rungs[-1] <= 27
+
+
+LABELS = np.arange(40) % 4
+
+
+def write_trial(
+    folder: RunFolder, name: str, wrong: Sequence[int], *, status: Status = "completed"
+) -> np.ndarray:
+    """A training that is sure of itself, and mistaken in the images `wrong`."""
+    named = LABELS.copy()
+    named[list(wrong)] += 1
+    probs = np.full((40, 4), 0.05) + 0.8 * np.eye(4)[named % 4]
+    log_probs: np.ndarray = log_probs_from_probs(probs)
+    place = folder.trial(name)
+    place.mkdir(parents=True)
+    write_array(place / "holdout.npy", log_probs)
+    record = TrialRecord(
+        trial=name, kind="search", status=status, split_id="a", steps=4, rung=4,
+        whole_schedule=status == "completed", seconds=2.0, peak_memory_bytes=1, params=1,
+        metrics={"temperature": 1.0},
+    )  # fmt: skip
+    write_record(place, record)
+    return log_probs
+
+
+MISTAKES = {"full": (4, 5, 6, 4), "no-ema": (8, 8, 9, 9), "no-whitening": (4, 6, 5, 4),
+            "bare": (9, 12, 0, 10)}  # fmt: skip
+"""By variant, how many images each of the first four seeds gets wrong."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """Five seeds, of which the last is not complete; the third has a variant that failed."""
+    found = RunFolder(tmp_path / "runs" / "digits-ablation")
+    for variant, counts in MISTAKES.items():
+        for seed, count in enumerate(counts):
+            failed: Status = "failed" if count == 0 else "completed"
+            write_trial(found, trial_of(variant, seed), range(count), status=failed)
+    write_trial(found, "full-4", range(30))
+    write_arrays(found.labels, {"holdout": LABELS, "val": LABELS})
+    return found
+
+
+def test_what_a_factor_is_worth_is_the_difference_over_complete_seeds(folder: RunFolder) -> None:
+    result = compare_variants(folder, two(), RECIPE)
+    assert (result["seeds"], result["seeds_planned"], result["examples"]) == (4, 5, 40)
+    full, ema = result["variants"][:2]
+    assert full["accuracy"] == pytest.approx(1 - np.mean(MISTAKES["full"]) / 40)
+    assert (ema["changes"], ema["failed"], ema["train_seconds"]) == ({"ema_decay": 0.0}, 0, 2.0)
+    found = by_factor(result)
+    assert list(found) == ["ema", "whitening", ALL]
+    worth = (np.array(MISTAKES["no-ema"]) - MISTAKES["full"]) / 40
+    accuracy_of_ema = found["ema"]["accuracy"]
+    assert accuracy_of_ema["by_seed"] == pytest.approx(worth.tolist())
+    assert accuracy_of_ema["value"] == pytest.approx(worth.mean())
+    test = stats.ttest_1samp(worth, 0)
+    assert accuracy_of_ema["p_value"] == pytest.approx(test.pvalue)
+    assert accuracy_of_ema["interval"] == pytest.approx(list(test.confidence_interval(0.95)))
+    for metric in ("accuracy", "nll"):
+        items = [found[factor][metric] for factor in found]
+        assert [item["p_holm"] for item in items] == holm([item["p_value"] for item in items])
+    assert effect(accuracy_of_ema) == effect(found["ema"]["nll"]) == "helps"
+    assert effect(found["whitening"]["accuracy"]) == "not distinguishable"
+
+
+def test_scores_are_those_of_holdout_and_turned_differences_harm(folder: RunFolder) -> None:
+    log_probs = write_trial(folder, "elsewhere", range(9))
+    result = compare_variants(folder, two(), RECIPE)
+    seed = 2  # of which no-ema is wrong nine times
+    full = np.load(folder.trial(trial_of("full", seed)) / "holdout.npy")
+    for metric, score in (("accuracy", accuracy), ("nll", nll)):
+        item = by_factor(result)["ema"][metric]
+        assert item["by_seed"][seed] == pytest.approx(
+            score(full, LABELS) - score(log_probs, LABELS)
+        )
+        turned = {**item, "value": -item["value"]}
+        assert effect(turned) == "harms"
+
+
+def test_a_training_that_failed_is_left_out_with_its_pair_and_counted(folder: RunFolder) -> None:
+    result = compare_variants(folder, two(), RECIPE)
+    bare, item = result["variants"][3], by_factor(result)[ALL]["accuracy"]
+    assert (bare["failed"], item["seeds"]) == (1, 3)
+    assert item["by_seed"] == pytest.approx([5 / 40, 7 / 40, 6 / 40])
+    assert "1 failed" in "\n".join(shown(ablation_table(result), 80))
+
+
+def test_without_a_complete_seed_nothing_is_compared(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write_trial(folder, "full-0", range(3))
+    with pytest.raises(RunError, match=r"no seed has all its 4 trainings yet.*--resume"):
+        compare_variants(folder, two(), RECIPE)
+
+
+def test_a_single_seed_has_no_interval(folder: RunFolder) -> None:
+    result = compare_variants(folder, two(seeds=1), RECIPE)
+    item = by_factor(result)["ema"]["accuracy"]
+    assert (item["interval"], item["p_holm"], effect(item)) == (None, None, "not distinguishable")
+    lines = shown(ablation_table(result), 80)
+    assert any("+10.0" in line and "–" in line for line in lines)
+    with drawing():
+        assert faults(ablation_figure(result)) == []
+
+
+def test_it_is_written_and_shown(folder: RunFolder) -> None:
+    result = write_ablation(folder, two(), RECIPE)
+    assert json.loads((folder.root / "ablation.json").read_text()) == result
+    header, *rows = (folder.root / "ablation.csv").read_text().splitlines()
+    assert header == (
+        "factor,metric,full,without,worth,worth_interval_low,worth_interval_high,p_value,p_holm,"
+        "effect,seeds,failed"
+    )
+    assert [row.split(",")[:2] for row in rows[:3]] == [
+        ["ema", "accuracy"], ["ema", "nll"], ["whitening", "accuracy"],
+    ]  # fmt: skip
+    lines = shown(ablation_table(result), 80)
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "4 seeds of 4 epochs each, 40 images of holdout" in text
+    assert "1 seed of 5 not complete" in text
+    assert all(word in text for word in ("helps", "not distinguishable", "all of them"))
+    with drawing():
+        assert faults(ablation_figure(result)) == []
+    save_ablation_figure(result, folder.figures / "ablation.png")
+    assert (folder.figures / "ablation.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_dry_run_lists_what_would_be_removed(hasty: None) -> None:
+    found, ablation = preview_variants(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
+    text = "\n".join(shown(ablation_view(found, ablation), 80))  # type: ignore[arg-type]
+    assert "ema_decay: 0" in text
+    assert "8 trainings of 2 epochs, 4 variants from 2 seeds: about" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a SWEEP, or a run with --of"),
+        (["digits", "--factors", "flip"], "the recipe has no 'flip'; its factors: "),
+        (["digits", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["digits", "--of", "absent"], "absent"),
+        (["digits", "--resume"], "digits-ablation"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quorum.main(["ablate", *arguments, "--runs", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hasty", "unmirrored")
+def test_an_ablation_from_start_to_end_goes_on_and_on(
+    finished_run: pipeline.Outcome, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "tiny-ablation")
+    options: dict[str, Any] = {"of": finished_run.folder, "epochs": 1, "factors": ["ema"]}
+    result = pipeline.ablate(tiny_spec(), folder, seeds=2, **options)
+    assert (result["seeds"], result["epochs"], len(result["variants"])) == (2, 1, 2)
+    assert result["recipe"]["width"] == recipe_of(finished_run.folder).width
+    starts = {start.trial: start for start in folder.starts()}
+    assert set(starts) == {"full-0", "no-ema-0", "full-1", "no-ema-1"}
+    assert starts["full-1"].seed == starts["no-ema-1"].seed != starts["full-0"].seed
+    assert starts["no-ema-0"].recipe == starts["full-0"].recipe.with_values(ema_decay=0.0)
+    assert (folder.figures / "ablation.png").is_file()
+
+    before = len(read_events(folder.journal))
+    more = pipeline.ablate(spec_of_run(folder), folder, seeds=3, resume=True)
+    news = read_events(folder.journal)[before:]
+    fresh = {event["trial"] for event in news if event["event"] == "trial_started"}
+    assert (fresh, more["seeds"]) == ({"full-2", "no-ema-2"}, 3)
+    again = pipeline.ablate(spec_of_run(folder), folder, seeds=3, resume=True)
+    assert again == more
+    state = RunState.from_events(read_events(folder.journal))
+    assert state.stages["sweep"].status == "skipped"
+    assert state.results["ablation"]["metrics"].keys() == {"worth_ema_accuracy", "worth_ema_nll"}
+    assert not state.active
+    status = "\n".join(shown(status_view(folder, state.last_time + 1), 100))  # type: ignore[arg-type]
+    assert "no-ema-0" in status
+    assert read_start(folder.trial("full-2") / "start.json").rungs == (1,)

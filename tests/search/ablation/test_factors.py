@@ -1,0 +1,122 @@
+"""The factors of a recipe: removed from every stage, and nothing else with them."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.ablation.factors import FACTORS, LAST, differ, distinct, factors_of, without
+from search.space.spec import load_spec
+from tests.docs import ROOT
+from trainables.recipe import Recipe
+from trainables.training.stages import Stage
+
+AUGMENTATION: dict[str, Any] = {
+    "augment": st.sampled_from(["none", "standard", "randaugment"]),
+    "flip": st.booleans(),
+    "alternating_flip": st.booleans(),
+    "translate": st.integers(0, 3),
+    "cutout": st.integers(0, 2),
+    "mixup_alpha": st.sampled_from([0.0, 0.4]),
+    "mix_probability": st.sampled_from([0.0, 0.5]),
+    "label_smoothing": st.sampled_from([0.0, 0.1]),
+    "warmup_epochs": st.sampled_from([0.0, 1.0]),
+}
+values = st.fixed_dictionaries({}, optional=AUGMENTATION)
+stages = st.lists(values, max_size=3).map(
+    lambda parts: tuple(
+        Stage(epochs=2 if part is not parts[-1] else None, values=part) for part in parts
+    )
+)
+recipes = st.builds(
+    lambda own, others, parts: Recipe(**own, **others, stages=parts),
+    values,
+    st.fixed_dictionaries(
+        {
+            "model": st.sampled_from(["convnet", "timm:resnet18"]),
+            "depth": st.integers(1, 3),
+            "attention": st.sampled_from(["none", "se"]),
+            "pretrained": st.sampled_from(["", "some.safetensors"]),
+            "tta": st.sampled_from(["none", "mirror"]),
+        }
+    ),
+    stages,
+)
+
+
+def slowly_without(recipe: Recipe, name: str, index: int) -> Recipe:
+    """What a stage does without a factor: the stage alone, its values changed."""
+    inner, factor = recipe.in_stage(index), FACTORS[name]
+    return inner.with_values(**factor.off) if factor.on(inner) else inner
+
+
+@given(recipes, st.sampled_from([name for name in FACTORS if "stages" not in FACTORS[name].off]))
+def test_a_factor_goes_from_every_stage_and_nothing_else_does(recipe: Recipe, name: str) -> None:
+    found = without(recipe, [name])
+    assert [replace(stage, values={}) for stage in found.stages] == [
+        replace(stage, values={}) for stage in recipe.stages
+    ]
+    for index in range(max(1, len(recipe.stages))):
+        assert found.in_stage(index) == slowly_without(recipe, name, index)
+
+
+@settings(max_examples=15)
+@given(recipes)
+def test_what_was_removed_is_gone(recipe: Recipe) -> None:
+    for name in factors_of(recipe):
+        lacking = without(recipe, [name])
+        assert not differ(lacking, without(lacking, [name]))
+    bare = without(recipe, factors_of(recipe))
+    # Weights hold on to the parts of the net that they were trained with.
+    held = {"whitening", "dirac-init", "attention", "residual"} if recipe.pretrained else set()
+    assert set(factors_of(bare)) <= held
+    assert Recipe.from_mapping(bare.to_mapping()) == bare
+
+
+@pytest.mark.parametrize(
+    ("recipe", "absent"),
+    [
+        (Recipe(augment="none"), {"augmentation", "flip", "translate", "alternating-flip"}),
+        (Recipe(flip=False, alternating_flip=True), {"flip", "alternating-flip"}),
+        (Recipe(mixup_alpha=0.4, mix_probability=0.0), {"mixup"}),
+        (Recipe(model="timm:resnet18", attention="se"), {"whitening", "dirac-init", "attention"}),
+        (Recipe(pretrained="own.safetensors", depth=3), {"whitening", "dirac-init", "residual"}),
+        (Recipe(depth=1), {"residual"}),
+        (Recipe(stages=(Stage(train="head"),)), {"pretraining", "stages"}),
+        (Recipe(augment="none", stages=(Stage(),)), {"policy", "augmentation"}),
+    ],
+)
+def test_what_has_no_effect_is_no_factor(recipe: Recipe, absent: set[str]) -> None:
+    assert absent.isdisjoint(factors_of(recipe))
+
+
+def test_a_recipe_of_two_stages_by_hand() -> None:
+    head = Stage(epochs=2, train="head", values={"augment": "randaugment", "mixup_alpha": 0.4})
+    rest = Stage(lr_scale=0.1, values={"cutout": 4})
+    recipe = Recipe(pretrained="own.safetensors", stages=(head, rest))
+    assert {"policy", "mixup", "cutout", "pretraining", "stages"} <= set(factors_of(recipe))
+    assert without(recipe, ["policy"]).stages == (
+        replace(head, values={"mixup_alpha": 0.4}),
+        rest,
+    )
+    bare = without(recipe, ["augmentation"])
+    assert [bare.in_stage(index).augment for index in (0, 1)] == ["none", "none"]
+    assert without(recipe, ["stages"]).stages == (rest,)
+    scratch = without(recipe, ["pretraining"])
+    assert (scratch.pretrained, scratch.stages, scratch.cutout) == ("", (), 4)
+    assert FACTORS["stages"].off == {"stages": LAST}
+
+
+def test_every_factor_is_described() -> None:
+    told = (ROOT / "docs" / "ablation.md").read_text()
+    assert [name for name in FACTORS if f"`{name}`" not in told] == []
+
+
+def test_of_the_same_removal_by_two_names_the_more_particular_is_left() -> None:
+    """Digits are only moved: without that, nothing is left of the augmentation."""
+    digits, cifar10 = (load_spec(name).base_recipe() for name in ("digits", "cifar10"))
+    assert {"augmentation", "translate"} <= set(factors_of(digits))
+    assert "augmentation" not in distinct(digits, factors_of(digits))
+    assert distinct(cifar10, factors_of(cifar10)) == factors_of(cifar10)

@@ -1,0 +1,83 @@
+import csv
+import os
+from pathlib import Path
+
+import yaml
+
+from journal.states import EPOCH_FIELDS
+from search.mlflow.attachments import MOST_BYTES, write_attachments
+from search.mlflow.changes import SWEEP, RunChange
+from tests.search.mlflow.test_tracking import EVENTS, projected
+from trainables.recipe import Recipe
+from trainables.records import RunFolder
+
+ENDS = {e["trial"]: e["status"] for e in EVENTS if e["event"] == "trial_ended"}
+COMPLETED = next(trial for trial, status in ENDS.items() if status == "completed")
+PRUNED = next(trial for trial, status in ENDS.items() if status == "pruned")
+
+
+def run_folder(root: Path) -> RunFolder:
+    folder = RunFolder(root / "digits-1")
+    for name in (COMPLETED, PRUNED):
+        folder.trial(name).mkdir(parents=True)
+        for file in ("val.npy", "holdout.npy", "record.json", "weights.safetensors"):
+            (folder.trial(name) / file).write_bytes(name.encode())
+    for file in ("sweep.yaml", "selection.json", "report.pdf", "ledger/ledger.json",
+                 "ledger/test_logprobs.npz", "figures/contact-sheet.png"):  # fmt: skip
+        path = folder.root / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(file)
+    return folder
+
+
+def written(folder: RunFolder, change: RunChange, place: Path) -> dict[str, Path]:
+    place.mkdir()
+    write_attachments(folder, change, place)
+    return {str(p.relative_to(place)): p for p in place.rglob("*") if p.is_file()}
+
+
+def test_a_trials_recipe_and_curve_are_its_events(tmp_path: Path) -> None:
+    changes = projected(EVENTS)
+    files = written(run_folder(tmp_path), changes[COMPLETED], tmp_path / "out")
+    assert sorted(files) == [
+        "curve.csv", "predictions/holdout.npy", "predictions/val.npy", "recipe.yaml",
+        "record.json",
+    ]  # fmt: skip
+    started = next(e for e in EVENTS if e["event"] == "trial_started" and e["trial"] == COMPLETED)
+    recipe = yaml.safe_load(files["recipe.yaml"].read_text())["recipe"]
+    assert Recipe.from_mapping(recipe, where="recipe") == Recipe.from_mapping(
+        started["recipe"], where="recipe"
+    )
+    with files["curve.csv"].open() as file:
+        rows = list(csv.DictReader(file))
+    epochs = [e for e in EVENTS if e["event"] == "epoch" and e["trial"] == COMPLETED]
+    assert tuple(rows[0]) == EPOCH_FIELDS
+    assert [float(row["val_nll"]) for row in rows] == [e["val_nll"] for e in epochs]
+    assert [row["rung"] for row in rows] == [str(e["rung"] or "") for e in epochs]
+
+
+def test_only_trials_of_the_pool_bring_predictions(tmp_path: Path) -> None:
+    changes = projected(EVENTS)
+    files = written(run_folder(tmp_path), changes[PRUNED], tmp_path / "out")
+    assert sorted(files) == ["curve.csv", "recipe.yaml", "record.json"]
+
+
+def test_a_run_brings_its_ledger_and_report_and_no_picture(tmp_path: Path) -> None:
+    files = written(run_folder(tmp_path), projected(EVENTS)[SWEEP], tmp_path / "out")
+    assert sorted(files) == ["ledger.json", "report.pdf", "selection.json", "sweep.yaml"]
+
+
+def test_without_a_folder_the_events_are_enough(tmp_path: Path) -> None:
+    changes = projected(EVENTS)
+    files = written(RunFolder(tmp_path / "gone"), changes[COMPLETED], tmp_path / "out")
+    assert sorted(files) == ["curve.csv", "recipe.yaml"]
+    assert written(RunFolder(tmp_path / "gone"), changes["ensemble"], tmp_path / "none") == {}
+
+
+def test_a_huge_file_stays_where_it_is(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    os.truncate(folder.trial(COMPLETED) / "val.npy", MOST_BYTES + 1)
+    os.truncate(folder.trial(COMPLETED) / "holdout.npy", MOST_BYTES)
+    files = written(folder, projected(EVENTS)[COMPLETED], tmp_path / "out")
+    assert "predictions/val.npy" not in files
+    assert "predictions/holdout.npy" in files

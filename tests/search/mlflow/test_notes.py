@@ -1,0 +1,89 @@
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.mlflow.notes import MOST, model_note, serve_command, sweep_note, trial_note
+from tests.docs import ROOT
+from tests.synthetic_sweep import SPEC
+
+LEDGER: dict[str, Any] = json.loads((ROOT / "results/digits-demo/ledger.json").read_text())
+
+
+def tables(note: str) -> list[list[list[str]]]:
+    """The cells of every table of a note, its rule left out."""
+    found: list[list[list[str]]] = []
+    inside = False
+    for line in note.splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.replace("&nbsp;", "").strip("|").split("|")]
+            if not inside:
+                found.append([])
+            if set(cells) != {"---"}:
+                found[-1].append(cells)
+        inside = line.startswith("|")
+    return found
+
+
+def test_before_its_ledger_a_run_tells_its_plan() -> None:
+    assert sweep_note(SPEC) == (
+        "The whole chain on 1,797 bundled digits.\n\n20 trials, scored by `val_nll` after "
+        "3 → 9 → 27 epochs; about one in 3 goes on after each rung."
+    )
+    assert sweep_note({}) == ""
+
+
+def test_the_ledger_is_told_whole() -> None:
+    note = sweep_note(SPEC, ledger=LEDGER, commands=["quorum report runs/mine"])
+    assert note.splitlines()[0] == (
+        "**`student_int8` ships**: 99.16% of test right (the ensemble 99.50%), 181.3 kB, "
+        "0.0589 ms an image; 4 of 4 gates passed."
+    )
+    assert "### Ledger: test, 597 images, read once" in note
+    rows, differences, gates = tables(note)
+    assert [row[0] for row in rows[1:]] == [row["stage"] for row in LEDGER["rows"]]
+    assert rows[1] == [
+        "best_single", "99.33% (98.29% to 99.74%)", "0.0263", "0.00709", "691.7 kB", "0.104 ms",
+    ]  # fmt: skip
+    assert differences[1] == [
+        "ensemble − best_single", "accuracy", "+0.17 pp (−0.64 pp to +1.06 pp)",
+        "not distinguishable",
+    ]  # fmt: skip
+    assert len(differences) == 1 + len(LEDGER["differences"])
+    assert [(row[0], row[4]) for row in gates[1:]] == [
+        (gate["name"], f"**{gate['verdict']}**") for gate in LEDGER["gates"]
+    ]
+    assert all(len(row) == len(table[0]) for table in (rows, differences, gates) for row in table)
+    assert note.endswith("```\nquorum report runs/mine\n```")
+
+
+@given(st.integers(0, 400), st.text(max_size=3000))
+def test_a_note_fits_into_a_tag(rows: int, description: str) -> None:
+    ledger = {**LEDGER, "differences": LEDGER["differences"][:1] * rows}
+    note = sweep_note({"description": description}, ledger=ledger, commands=["quorum report x"])
+    assert len(note) <= MOST
+
+
+def test_a_ledger_with_little_in_it() -> None:
+    note = sweep_note({}, ledger={"rows": [{"stage": "ensemble", "accuracy": None}]})
+    assert tables(note)[0][1] == ["ensemble", "– (– to –)", "–", "–", "–", "–"]
+    assert "ships" not in note
+
+
+def test_the_end_of_a_long_traceback_is_kept() -> None:
+    note = trial_note("failed", "x", "frame\n" * 5000 + "KeyError: 'y'")
+    assert len(note) < MOST
+    assert "KeyError: 'y'" in note
+    assert trial_note("pruned", "val_nll 2.1 missed the cutoff 1.3 of rung 3") == (
+        "**pruned:** val_nll 2.1 missed the cutoff 1.3 of rung 3"
+    )
+
+
+def test_a_model_tells_how_it_is_served() -> None:
+    names = [f"class {i}" for i in range(30)]
+    note = model_note("quorum-mine", "sqlite:////runs/mlflow.db", 32, names, "About it.")
+    assert serve_command("quorum-mine", "sqlite:////runs/mlflow.db") in note
+    assert "--host 127.0.0.1" in note
+    assert "uint8 [N, 32, 32, 3]" in note
+    assert "`class 19` … (30 in all)" in note

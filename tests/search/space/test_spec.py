@@ -1,0 +1,127 @@
+"""The specification of a sweep: strict, complete, and the same after a round trip."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.errors import RunError, SpecError
+from search.space.spec import (
+    TRIALS_ALONE,
+    SweepSpec,
+    load_spec,
+    parse_duration,
+    shipped_names,
+    spec_from_mapping,
+    spec_of_run,
+)
+from trainables.recipe import Recipe
+from trainables.records import RunFolder
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_sweeps_load_and_survive_a_round_trip(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.name == name
+    assert spec_from_mapping(yaml.safe_load(spec.to_yaml())) == spec
+    assert spec.student_recipe().epochs >= 1
+
+
+def test_a_run_remembers_its_specification(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(load_spec("digits").to_yaml())
+    assert spec_of_run(RunFolder(tmp_path)) == load_spec("digits")
+    with pytest.raises(RunError, match=r"no run at .*sweep\.yaml"):
+        spec_of_run(RunFolder(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"trails": 3}, r"unknown key 'trails'; did you mean 'trials'\?"),
+        ({"recipe": {"widht": 3}}, r"unknown key 'widht'; did you mean 'width'\?"),
+        ({"recipe": {"width": 0}}, r"width must lie in \[1, 4096\], got 0"),
+        ({"recipe": {"block": "plian"}}, r"'plian' is not a choice; did you mean 'plain'\?"),
+        ({"space": {"widht": {"type": "int", "low": 1, "high": 2}}}, "did you mean 'width'"),
+        ({"space": {"width": {"type": "int", "low": 9, "high": 2}}}, "9"),
+        ({"recipe": {"width": 8}, "space": {"width": {}}}, "stands both in recipe and in space"),
+        ({"recipe": {"epochs": 8}}, "epochs is the last of `rungs`"),
+        ({"student": {"recipe": {"widht": 8}}}, "did you mean 'width'"),
+        ({"trials": 0}, "trials must be at least 1, got 0"),
+        ({"trials": "many"}, "trials: expected a whole number, got 'many'"),
+        ({"trials": True}, "expected a whole number, got True"),
+        ({"rungs": [9, 3]}, r"rungs must be rising epoch counts, got \[9, 3\]"),
+        ({"rungs": []}, "rungs must be rising"),
+        (
+            {"rungs": [2, 4], "recipe": {"stages": [{"epochs": 4}, {}]}},
+            "before the last take 4 epochs and the whole schedule has 4; raise rungs, or shorten",
+        ),
+        (
+            {"student": {"recipe": {"stages": [{"epochs": 4}, {}], "epochs": 3}}},
+            "the whole schedule has 3; raise student: recipe: epochs, or shorten stages",
+        ),
+        ({"reduction_factor": 1}, "at least 2, got 1"),
+        ({"members": 0}, "members must be at least 1"),
+        ({"concurrent": 0}, "concurrent must be at least 1"),
+        ({"splits": {"counts": [1, 2]}}, "expected 3 values"),
+        ({"splits": 3}, "expected a mapping"),
+        ([], "expected a mapping"),
+        ("text", "expected a mapping"),
+        (None, "expected a mapping"),
+    ],
+)
+def test_mistakes_are_named(mapping: object, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        spec_from_mapping(mapping)
+
+
+def test_what_is_the_trials_alone_is_not_the_students() -> None:
+    own = {
+        "pretrained": "backbone.safetensors",
+        "stages": [{"epochs": 2, "train": "head"}, {"lr_scale": 0.1}],
+        "rotation_weight": 0.1,
+        "superclass_weight": 0.2,
+        "superclasses": [["cat", "dog"]],
+    }
+    assert own.keys() == set(TRIALS_ALONE)
+    recipe = {**own, "model": "timm:resnet18", "width": 8}
+    spec = spec_from_mapping({"recipe": recipe, "student": {"recipe": {"rotation_weight": 0.3}}})
+    base, student = spec.base_recipe(), spec.student_recipe()
+    assert base.pretrained == "backbone.safetensors"
+    assert (student.model, student.width, student.epochs) == ("timm:resnet18", 8, base.epochs)
+    assert student == Recipe(model="timm:resnet18", width=8, epochs=27, rotation_weight=0.3)
+    taught = spec.with_values(student=spec.student.with_recipe(stages=own["stages"]))
+    assert taught.student_recipe().stages == base.stages
+
+
+def test_broken_yaml_names_file_line_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("trials: 3\nspace: {width: [1, 2\n")
+    with pytest.raises(SpecError, match=r"broken\.yaml, line \d+, column \d+: "):
+        load_spec(path)
+
+
+def test_an_unknown_sweep_lists_the_shipped_ones() -> None:
+    with pytest.raises(SpecError, match=r"no sweep 'digit'.*digits"):
+        load_spec("digit")
+
+
+def test_the_name_defaults_to_the_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("trials: 3\n")
+    assert load_spec(tmp_path / "mine.yaml") == SweepSpec(name="mine", trials=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2d", "0s", "1.2.3h", "1m2h"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(SpecError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_no_budget_is_no_deadline() -> None:
+    assert parse_duration(None) is None

@@ -1,0 +1,307 @@
+"""The sweep's machinery under Ray, with a trainer that trains nothing."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from common.errors import RunError
+from common.seeds import derive_seed
+from journal.journal import Journal, read_events
+from search.samplers.fixed import Seeds
+from search.timetable.timing import TimeLeft
+from search.tune.session import ray_session
+from search.tune.sweep import run_fixed
+from tests.drive_sweep import spec_of, sweep
+from tests.fake_training import DIES_ONCE, DIVERGES, NOT_A_NUMBER, RAISES, RAISES_ONCE
+from tests.simulated_tune import IMAGES, TRAINER
+from trainables.data.splits import make_splits
+from trainables.recipe import Numerics, Recipe
+from trainables.records import RunFolder, read_record, read_start
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUORUM_FAKE_MARKS", str(tmp_path_factory.mktemp("marks")))
+        with ray_session(cpus=2, folder=tmp_path_factory.mktemp("cwd")):
+            yield
+
+
+@pytest.fixture(scope="module")
+def swept(ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Any, Any]:
+    """A sweep of 20 trials, two at a time, then two seeds of a recipe."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "swept")
+    spec = spec_of(trials=20, concurrent=2)
+    seen: list[dict[str, Any]] = []
+    outcome = sweep(folder.root, spec, on_event=seen.append)
+    seeds = seeds_of(folder, count=2, on_event=seen.append)
+    assert seen == read_events(folder.journal)
+    return folder, outcome, seeds
+
+
+def seeds_of(folder: RunFolder, *, count: int, **options: Any) -> Any:
+    spec = spec_of(trials=20, concurrent=2)
+    with Journal(folder.journal) as journal:
+        return run_fixed(
+            spec,
+            folder,
+            journal,
+            fixed=Seeds(recipe=Recipe(epochs=9), count=count, deadline=None),
+            images=IMAGES,
+            splits=make_splits(IMAGES, spec.splits),
+            numerics=Numerics(),
+            trainer=TRAINER,
+            **options,
+        )
+
+
+def events_of(folder: RunFolder, name: str, *, prefix: str = "t") -> list[dict[str, Any]]:
+    return [
+        event
+        for event in read_events(folder.journal)
+        if event["event"] == name and str(event.get("trial", "")).startswith(prefix)
+    ]
+
+
+def test_every_trial_ends_in_a_record_with_its_predictions(swept: Any) -> None:
+    folder, outcome, _ = swept
+    records = [record for record in folder.records() if record.kind == "search"]
+    assert [record.trial for record in records] == [f"t{i:04d}" for i in range(20)]
+    assert outcome.completed == sum(record.whole_schedule for record in records) > 0
+    assert outcome.pruned == sum(record.status == "pruned" for record in records) > 0
+    assert (outcome.reason, outcome.failed, outcome.unfinished) == ("finished", 0, 0)
+    for record in records:
+        assert record.rung == record.steps in (1, 3, 9)
+        assert record.seconds == pytest.approx(0.25 * record.steps)
+        assert record.peak_memory_bytes == 1_000_000 + record.steps
+        assert record.params == 1032
+        assert set(record.metrics) == {"val_nll", "val_accuracy", "temperature"}
+        trial = folder.trial(record.trial)
+        for split in ("val", "holdout"):
+            logp = np.load(trial / f"{split}.npy")
+            assert (logp.dtype, logp.shape) == (np.float32, (20, 2))
+            assert np.exp(logp).sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+        assert set(record.sha256) == {"val.npy", "holdout.npy", "weights.safetensors"}
+        start = read_start(trial / "start.json")
+        assert start.seed == derive_seed(0, "trial", int(record.trial[1:]))
+        assert start.data["fingerprint"] == IMAGES.fingerprint
+
+
+def test_events_come_in_order(swept: Any) -> None:
+    folder, _, _ = swept
+    for record in folder.records():
+        names = [
+            (event["event"], event.get("step", event.get("rung")))
+            for event in read_events(folder.journal)
+            if event.get("trial") == record.trial
+        ]
+        expected: list[tuple[str, int | None]] = [("trial_started", None)]
+        for step in range(1, record.steps + 1):
+            expected.append(("epoch", step))
+            if record.kind == "search" and step in (1, 3):
+                expected.append(("decision", step))
+            if step in ((1, 3, 9) if record.kind == "search" else (9,)):
+                expected.append(("checkpoint", step))
+        assert names == [*expected, ("trial_ended", record.rung)]
+    ends = [(e["kind"], e["trials"]) for e in read_events(folder.journal) if "sweep" in e["event"]]
+    assert ends == [("search", 20), ("seed", 2)]
+
+
+def test_decisions_follow_from_what_arrived_before(swept: Any) -> None:
+    folder, _, _ = swept
+    for rung, group in itertools.groupby(
+        sorted(events_of(folder, "decision"), key=lambda e: e["rung"]), key=lambda e: e["rung"]
+    ):
+        values: list[float] = []
+        for event in group:
+            values.append(event["value"])
+            cutoff = sorted(values)[max(1, len(values) // 3) - 1]
+            assert event["cutoff"] == cutoff, rung
+            assert (event["decision"] == "continue") == (event["value"] <= cutoff)
+
+
+def test_seeds_train_the_whole_schedule_and_nothing_else(swept: Any) -> None:
+    folder, _, seeds = swept
+    records = [record for record in folder.records() if record.kind == "seed"]
+    assert [(record.trial, record.steps) for record in records] == [("s00", 9), ("s01", 9)]
+    assert (seeds.completed, seeds.reason) == (2, "finished")
+    starts = [read_start(folder.trial(record.trial) / "start.json") for record in records]
+    assert [start.rungs for start in starts] == [(9,), (9,)]
+    assert [start.seed for start in starts] == [derive_seed(0, "seed", i) for i in range(2)]
+    assert events_of(folder, "decision", prefix="s") == []
+
+
+def test_nothing_of_tune_is_left(swept: Any) -> None:
+    folder, _, _ = swept
+    assert list(folder.checkpoints.iterdir()) == []
+    stray = [path for path in folder.root.rglob("*") if path.suffix in (".pkl", ".lock")]
+    assert stray == [folder.journal.with_suffix(".lock")]
+
+
+def test_optuna_holds_the_same_study(swept: Any) -> None:
+    folder, outcome, _ = swept
+    backend = optuna.storages.journal.JournalFileBackend(str(folder.optuna))
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    assert study.study_name == f"swept-{make_splits(IMAGES, spec_of().splits).split_id}"
+    states = [trial.state.name for trial in study.trials]
+    assert states.count("COMPLETE") == outcome.completed
+    assert states.count("PRUNED") == outcome.pruned
+    records = {record.trial: record for record in folder.records()}
+    for trial in study.trials:
+        assert trial.value == records[trial.user_attrs["trial"]].metrics["val_nll"]
+
+
+def test_a_finished_sweep_starts_nothing_and_a_longer_one_goes_on(swept: Any) -> None:
+    folder, outcome, _ = swept
+    before = read_events(folder.journal)
+    again = sweep(folder.root, spec_of(trials=20, concurrent=2))
+    assert read_events(folder.journal) == before
+    assert (again.completed, again.pruned) == (outcome.completed, outcome.pruned)
+    longer = sweep(folder.root, spec_of(trials=20, concurrent=2), trials=22)
+    assert longer.completed + longer.pruned == 22
+    new = read_events(folder.journal)[len(before) :]
+    assert {event["trial"] for event in new if "trial" in event} == {"t0020", "t0021"}
+
+
+def broken(event: dict[str, Any]) -> None:
+    """An observer."""
+    raise OSError(f"no server for {event['event']}")
+
+
+def test_no_fault_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path: Path) -> None:
+    faults = [DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER, 16]
+    spec = spec_of(
+        trials=8,
+        seed=3,  # draws every fault
+        concurrent=2,
+        startup_trials=8,
+        rungs=[3, 9],
+        space={"width": {"type": "categorical", "choices": faults}},
+    )
+    folder = RunFolder(tmp_path / "faulty")
+    outcome = sweep(folder.root, spec, on_event=broken)
+    noted = [e for e in read_events(folder.journal) if e["event"] == "observer_failed"]
+    assert [event["reason"] for event in noted] == ["OSError: no server for trial_started"]
+    records = {r.trial: r for r in folder.records()}
+    widths = {s.trial: s.recipe.width for s in folder.starts()}
+    assert set(widths.values()) == set(faults)
+    assert outcome.unfinished == 0
+    retries = {event["trial"]: event for event in events_of(folder, "trial_retried")}
+    ends = {event["trial"]: event for event in events_of(folder, "trial_ended")}
+    for name, width in widths.items():
+        record, end = records[name], ends[name]
+        attempts = [e["attempt"] for e in events_of(folder, "trial_started") if e["trial"] == name]
+        if width == DIVERGES:
+            assert (record.status, record.reason) == ("failed", "the loss is not finite at step 2")
+            assert (record.steps, end["traceback"], attempts) == (1, None, [1])
+        elif width == RAISES:
+            assert (record.status, record.reason) == ("failed", "ValueError: a fault on demand")
+            assert "fake_training.py" in end["traceback"]
+            assert attempts == [1, 2]
+        elif width == NOT_A_NUMBER:
+            reason = "val_nll is not finite at rung 3"
+            assert (record.status, record.reason, record.rung) == ("failed", reason, 3)
+        else:
+            assert record.status in ("completed", "pruned")
+            assert attempts == ([1] if width == 16 else [1, 2])
+    for name, retry in retries.items():
+        assert retry["attempt"] == 2
+        died = widths[name] == DIES_ONCE
+        assert ("died" in retry["reason"]) == died
+        assert ("a fault on demand" in retry["reason"]) == (not died)
+    assert {widths[name] for name in retries} == {RAISES_ONCE, RAISES, DIES_ONCE}
+
+
+class Clock:
+    """Stands at 0 until two trials have reported, then at 2."""
+
+    def __init__(self) -> None:
+        self.trials: set[str] = set()
+
+    def observe(self, event: dict[str, Any]) -> None:
+        if event["event"] == "epoch":
+            self.trials.add(event["trial"])
+
+    def __call__(self) -> float:
+        return 0.0 if len(self.trials) < 2 else 2.0
+
+
+def test_at_the_deadline_trials_stop_and_can_be_gone_on_with(
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From checkpoints that lie elsewhere, as on a cluster."""
+    folder, elsewhere = RunFolder(tmp_path / "late"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "of another run").touch()
+    with Journal(folder.journal) as journal:
+        journal.append({"event": "run_started"})
+    spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
+    run = partial(sweep, folder.root, spec, storage=f"file://{elsewhere}")
+    clock = Clock()
+    monkeypatch.setattr("search.tune.sweep.TimeLeft", partial(TimeLeft, clock=clock))
+    outcome = run(deadline=1.0, on_event=clock.observe)
+    assert outcome.reason == "time_budget"
+    assert read_events(folder.journal)[-1]["reason"] == "time_budget"
+    assert [record.trial for record in folder.records()] == sorted(
+        event["trial"] for event in events_of(folder, "trial_ended")
+    )
+    started = {event["trial"] for event in events_of(folder, "trial_started")}
+    assert outcome.unfinished == len(started) - len(list(folder.records())) > 0
+    late = run(deadline=1.0)
+    assert (late.reason, late.unfinished) == ("time_budget", outcome.unfinished)
+    assert {event["trial"] for event in events_of(folder, "trial_started")} == started
+    finished = run(trials=len(started))
+    assert (finished.reason, finished.failed, finished.unfinished) == ("finished", 0, 0)
+    epochs = [(event["trial"], event["step"]) for event in events_of(folder, "epoch")]
+    assert len(set(epochs)) == len(epochs)
+    assert len(list(folder.root.glob("trials/*/val.npy"))) == len(started)
+    assert not folder.checkpoints.exists()
+    assert (elsewhere / "of another run").exists()
+    assert [path for path in elsewhere.rglob("*") if path.name.startswith("checkpoint_")] == []
+
+
+def test_a_journal_that_cannot_be_written_ends_the_sweep_with_one_error(
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "full")
+    real = Journal.append
+
+    def full(self: Journal, event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "decision":
+            raise RunError("journal.jsonl cannot be written: No space left on device")
+        return real(self, event)
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(RunError, match="cannot be written: No space left"):
+        sweep(folder.root, spec_of(trials=3))
+    monkeypatch.undo()
+    assert sweep(folder.root, spec_of(trials=3)).unfinished == 0
+    assert len(events_of(folder, "trial_ended")) == 3
+
+
+def test_a_run_of_another_split_is_refused(swept: Any, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(swept[0].root, tmp_path / "split"))
+    start = folder.trial("t0000") / "start.json"
+    (folder.trial("t0000") / "record.json").unlink()
+    lines = folder.journal.read_text().splitlines()
+    kept = [line for line in lines if not ("trial_ended" in line and "t0000" in line)]
+    folder.journal.write_text("\n".join(kept) + "\n")
+    start.write_text(json.dumps({**json.loads(start.read_text()), "split_id": "another"}))
+    with pytest.raises(RunError, match="t0000 was started with split another, the data now give"):
+        sweep(folder.root, spec_of(trials=20, concurrent=2))
+
+
+def test_records_can_be_read_back(swept: Any) -> None:
+    folder, _, _ = swept
+    record = read_record(folder.trial("t0000") / "record.json")
+    assert record.split_id == make_splits(IMAGES, spec_of().splits).split_id

@@ -1,0 +1,251 @@
+"""The one rule from any image to RGB pixels."""
+
+import io
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.errors import DataError
+from trainables.data.pixels import (
+    choose_image_size,
+    decode_batches,
+    read_image,
+    resize_image,
+    short_sides,
+)
+
+MODES = (
+    "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB",
+    "I;16", "I;16B", "I", "F",
+)  # fmt: skip
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
+    pixels = noise(8, 8)
+    assert np.array_equal(resize_image(Image.fromarray(pixels), 8), pixels)
+
+
+@pytest.mark.parametrize(("height", "width", "top", "left"), [(8, 13, 0, 2), (11, 8, 1, 0)])
+def test_the_square_is_cut_from_the_centre(height: int, width: int, top: int, left: int) -> None:
+    pixels = noise(height, width)
+    expected = pixels[top : top + 8, left : left + 8]
+    assert np.array_equal(resize_image(Image.fromarray(pixels), 8), expected)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(0, 255))
+def test_any_size_becomes_the_size_and_flat_stays_flat(
+    height: int, width: int, size: int, grey: int
+) -> None:
+    found = resize_image(Image.new("RGB", (width, height), (grey, grey, grey)), size)
+    assert found.shape == (size, size, 3)
+    assert found.dtype == np.uint8
+    assert (found == grey).all()
+
+
+def test_reduction_averages_where_sampling_would_alias() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    found = resize_image(Image.fromarray(stripes), 8).astype(int)
+    assert np.abs(found - 127).max() <= 8
+
+
+def cubic_reduction(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bicubic (a = −½) with support grown by the reduction, axis by axis, in float."""
+    side = len(pixels)
+    scale = side / size
+    weights = np.zeros((size, side))
+    for i in range(size):
+        x = np.abs((np.arange(side) + 0.5 - (i + 0.5) * scale) / max(scale, 1.0))
+        inner = (1.5 * x - 2.5) * x * x + 1
+        outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+        weights[i] = np.where(x < 1, inner, np.where(x < 2, outer, 0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    across = np.clip(np.rint(np.einsum("ij,hjc->hic", weights, pixels)), 0, 255)
+    return np.asarray(np.clip(np.einsum("ij,jwc->iwc", weights, across), 0, 255))
+
+
+@pytest.mark.parametrize(("side", "size"), [(30, 8), (64, 16), (8, 20)])
+def test_the_filter_is_bicubic_and_antialiased(side: int, size: int) -> None:
+    pixels = noise(side, side)
+    found = resize_image(Image.fromarray(pixels), size)
+    assert np.abs(found - cubic_reduction(pixels, size)).max() <= 1.5  # one rounding an axis
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    found = resize_image(Image.new(mode, (9, 7)), 4)
+    assert found.shape == (4, 4, 3)
+    assert found.dtype == np.uint8
+
+
+def test_transparency_is_put_on_white() -> None:
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[..., 0] = 200
+    pixels[0, 0, 3], pixels[1, 1, 3] = 255, 128
+    found = resize_image(Image.fromarray(pixels), 4)
+    assert found[0, 0].tolist() == [200, 0, 0]
+    assert found[2, 2].tolist() == [255, 255, 255]
+    assert np.abs(found[1, 1].astype(int) - [227, 127, 127]).max() <= 1
+
+
+def test_a_palette_with_a_transparent_colour_is_put_on_white() -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.putpixel((0, 0), 0)
+    found = read_image(encode(image, transparency=0), 4)
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[3, 3].tolist() == [10, 20, 30]
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    grey = np.array([[0, 257], [32896, 65535]], np.uint16)
+    found = read_image(encode(Image.fromarray(grey)), 2)
+    assert found[..., 0].tolist() == [[0, 1], [128, 255]]
+    assert (found == found[..., :1]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read_image(encode(Image.fromarray(pixels), exif=exif), 8)
+    corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1),
+              8: (1, 0)}[orientation]  # fmt: skip
+    white = np.argwhere(found[::4, ::4, 0] == 255).tolist()
+    assert white == [list(corner)]
+
+
+def test_a_damaged_exif_block_costs_nothing() -> None:
+    pixels = noise(8, 8)
+    data = encode(Image.fromarray(pixels), exif=b"Exif\x00\x00garbage")
+    assert np.array_equal(read_image(data, 8), pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
+def test_the_accepted_formats(kind: str, tmp_path: Path) -> None:
+    data = encode(Image.new("RGB", (12, 10), (255, 0, 0)), kind)
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    assert np.array_equal(read_image(data, 6), read_image(path, 6))
+    assert np.abs(read_image(path, 6).astype(int) - [255, 0, 0]).max() <= 3
+    assert short_sides([("a", path), ("b", data)]) == [10, 10]
+
+
+def test_other_formats_and_broken_files_are_refused(tmp_path: Path) -> None:
+    post_script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n"
+    whole = encode(Image.fromarray(noise(20, 20)), "JPEG")
+    for data in (post_script, b"", b"text", whole[:40], whole[: len(whole) // 2]):
+        with pytest.raises(DataError, match=f"{len(data)} bytes cannot be read as an image"):
+            read_image(data, 8)
+    with pytest.raises(DataError, match=r"absent\.png cannot be read"):
+        read_image(tmp_path / "absent.png", 8)
+    assert short_sides([("a", b"text"), ("b", whole[:40])]) == [0, 0]
+
+
+def test_a_file_cut_anywhere_is_refused_or_read_never_worse() -> None:
+    whole = encode(Image.fromarray(noise(6, 6)))
+    outcomes = set()
+    for length in range(len(whole)):
+        try:
+            outcomes.add(read_image(whole[:length], 4).shape)
+        except DataError:
+            outcomes.add(())
+    assert outcomes <= {(), (4, 4, 3)}
+    assert () in outcomes
+
+
+def test_batches_come_in_order_from_many_threads() -> None:
+    images = [encode(Image.new("RGB", (5, 5), (i, 0, 0))) for i in range(50)]
+    named = [(f"row {i}", data) for i, data in enumerate(images)]
+    batches = list(decode_batches([named[:20], named[20:]], 5))
+    assert [len(batch.images) for batch in batches] == [20, 30]
+    assert np.concatenate([batch.images for batch in batches])[:, 0, 0, 0].tolist() == list(
+        range(50)
+    )
+
+
+def test_unreadable_images_are_black_and_named() -> None:
+    good = encode(Image.new("RGB", (5, 5), (9, 9, 9)))
+    batch = [(f"row {i}", b"broken" if i % 2 else good) for i in range(5)]
+    (found,) = decode_batches([batch], 5)
+    assert found.broken == {1: "row 1", 3: "row 3"}
+    assert found.images[:, 0, 0, 0].tolist() == [9, 0, 9, 0, 9]
+    assert list(found.originals) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
+
+
+def test_the_original_is_what_stands_in_the_file() -> None:
+    """Before EXIF's turn, and before a JPEG is decoded at a quarter of its size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = Image.new("L", (640, 480))
+    batch = [("a", encode(grey, "JPEG", exif=exif)), ("b", encode(grey.convert("LA")))]
+    (found,) = decode_batches([batch], 8)
+    assert list(found.originals) == [(640, 480, "L"), (640, 480, "LA")]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_are_decoded_smaller_and_look_alike(orientation: int) -> None:
+    rng = np.random.default_rng(0)
+    waves = np.cumsum(np.cumsum(rng.normal(size=(480, 640, 3)), axis=0), axis=1)
+    pixels = (127 + 127 * waves / np.abs(waves).max()).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(pixels), "JPEG", quality=95, exif=exif)
+    whole = resize_image(Image.open(io.BytesIO(data)), 32)
+    assert np.abs(read_image(data, 32).astype(int) - whole).max() <= 4
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft(None, (64, 64))
+        assert image.size == (160, 120)  # at ¼, for ⅛ would be below twice the size
+
+
+def slow_size(sides: list[int], affordable: int | None) -> int:
+    """The rule, literally."""
+    largest = (
+        64 if affordable is None else max(multiple for multiple in range(0, affordable + 1, 8))
+    )
+    commonest = max(set(sides), key=sides.count)
+    if sides.count(commonest) > len(sides) / 2:
+        side = commonest
+    else:
+        median = statistics.median(sides)
+        side = min(range(0, 4000, 8), key=lambda multiple: (abs(multiple - median), -multiple))
+    return max(8, min(side, largest))
+
+
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=9), st.none() | st.integers(1, 300))
+def test_the_size_follows_the_rule(sides: list[int], affordable: int | None) -> None:
+    assert choose_image_size(sides, affordable=affordable) == slow_size(sides, affordable)
+
+
+@pytest.mark.parametrize(
+    ("sides", "affordable", "size"),
+    [([28] * 9, None, 28), ([32] * 6 + [64] * 5, None, 32), ([300, 500, 800], None, 64),
+     ([300, 500, 800], 224, 224), ([300, 500, 800], 45, 40), ([3, 3, 4], None, 8),
+     ([32], 20, 16), ([20, 30], None, 24), ([20, 28], 3, 8)],
+)  # fmt: skip
+def test_sizes_worked_out_by_hand(sides: list[int], affordable: int | None, size: int) -> None:
+    assert choose_image_size(sides, affordable=affordable) == size
+
+
+def test_a_size_needs_sides() -> None:
+    with pytest.raises(ValueError, match=r"positive and at least one, got \[\]"):
+        choose_image_size([])
+    with pytest.raises(ValueError, match=r"got \[5, 0\]"):
+        choose_image_size([5, 0])

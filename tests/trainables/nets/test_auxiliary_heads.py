@@ -1,0 +1,118 @@
+"""Auxiliary tasks: turns and groups against loops, parts that add up, a net that learns both."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from common.errors import SpecError
+from common.seeds import torch_generator
+from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, start
+from trainables.augmentation.batch import Batch
+from trainables.nets.auxiliary_heads import (
+    Answers,
+    auxiliary_loss,
+    draw_turns,
+    group_matrix,
+    turn,
+)
+from trainables.nets.build import build_model
+from trainables.recipe import Recipe
+from trainables.training.data_parallel import Replica
+
+NAMES = ("cat", "ship", "dog", "truck")
+GROUPS = (("dog", "cat"), ("truck",))
+BOTH = Recipe(
+    width=3, epochs=4, batch_size=16, rotation_weight=0.5, superclass_weight=0.3,
+    superclasses=(("a",), ("b", "c")),
+)  # fmt: skip
+
+
+def test_classes_fall_into_groups_and_the_rest_is_one_more() -> None:
+    expected = [[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert group_matrix(GROUPS, NAMES).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([["dog", "horse"]], "'horse' is no class of the data; the nearest is 'dog'"),
+        ([["dog"], ["cat", "dog"]], "'dog' is in two groups; leave it in one"),
+        ([], "superclass_weight needs `superclasses`: lists of names of classes"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(groups: list[list[str]], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        group_matrix(groups, NAMES)
+
+
+@given(count=st.integers(0, 40))
+def test_every_fourth_image_is_turned(count: int) -> None:
+    labels = torch.zeros(count, dtype=torch.int64)
+    turns = draw_turns(labels, torch_generator(0, "turns"))
+    assert [bool(turned >= 0) for turned in turns] == [i % 4 == 0 for i in range(count)]
+    assert all(-1 <= turned <= 3 for turned in turns.tolist())
+
+
+def test_turning_equals_turning_one_by_one() -> None:
+    images = torch.rand(9, 3, 5, 5, generator=torch_generator(0, "images"))
+    turns = torch.tensor([2, -1, 0, 1, -1, 3, 3, -1, 1])
+    expected = [torch.rot90(image, k, (1, 2)) for image, k in zip(images, turns, strict=True)
+                if k >= 0]  # fmt: skip
+    assert torch.equal(turn(images, turns), torch.stack(expected))
+
+
+def test_the_loss_is_the_weighted_sum_and_parts_add_up() -> None:
+    draw = torch_generator(0, "logits")
+    targets = torch.rand(8, 4, generator=draw).softmax(1)
+    turns = torch.tensor([1, -1, -1, -1, 3, -1, -1, -1])
+    superclass, rotation = torch.randn(8, 3, generator=draw), torch.randn(2, 4, generator=draw)
+    recipe = Recipe(rotation_weight=0.5, superclass_weight=2.0, superclasses=GROUPS)
+    groups = group_matrix(GROUPS, NAMES)
+
+    def loss(rows: slice, turned: slice) -> torch.Tensor:
+        answers = Answers(superclass=superclass[rows], rotation=rotation[turned])
+        return auxiliary_loss(
+            answers, recipe, targets=targets[rows], groups=groups, turns=turns[rows]
+        )
+
+    whole = loss(slice(None), slice(None))
+    by_group = torch.stack([targets[:, [0, 2]].sum(1), targets[:, 3], targets[:, 1]], dim=1)
+    expected = -2.0 * (by_group * superclass.log_softmax(1)).sum(1).mean()
+    expected += 0.5 * functional.cross_entropy(rotation, torch.tensor([1, 3]))
+    torch.testing.assert_close(whole, expected)
+    halves = (loss(slice(0, 4), slice(0, 1)) + loss(slice(4, 8), slice(1, 2))) / 2
+    torch.testing.assert_close(halves, whole)
+
+
+def test_replicas_share_the_turns() -> None:
+    batch = Batch(
+        images=torch.zeros(8, 3, 4, 4), labels_a=torch.arange(8), labels_b=torch.arange(8),
+        share=torch.ones(8), turns=torch.arange(8),
+    )  # fmt: skip
+    part = Replica(rank=1, world=2).part(batch)
+    assert part.turns is not None
+    assert part.turns.tolist() == [4, 5, 6, 7]
+
+
+def test_auxiliary_heads_learn_and_leave_the_prediction_alone() -> None:
+    training = start(BOTH)
+    auxiliary = training._model.auxiliary
+    assert auxiliary is not None
+    before = [parameter.clone() for parameter in auxiliary.parameters()]
+    reports = list(training.reports())
+    assert len(before) == 4
+    assert not any(torch.equal(a, b) for a, b in zip(before, auxiliary.parameters(), strict=True))
+    assert training.log_probs(SPLITS.val).shape == (len(SPLITS.val), CLASSES)
+    plain = list(start(BOTH.with_values(rotation_weight=0.0, superclass_weight=0.0)).reports())
+    assert reports[0].train_loss > plain[0].train_loss
+
+
+def test_a_net_with_auxiliary_heads_predicts_as_one_without() -> None:
+    """Same first weights, same answers: the heads come after the net in every way."""
+    without = BOTH.with_values(rotation_weight=0.0, superclass_weight=0.0)
+    shape = {"classes": CLASSES, "image_size": SIZE, "train_images": IMAGES.images, "seed": 3}
+    models = [build_model(recipe, **shape).eval() for recipe in (BOTH, without)]  # type: ignore[arg-type]
+    images = torch.rand(2, 3, SIZE, SIZE, generator=torch_generator(0, "images"))
+    assert torch.equal(models[0](images), models[1](images))

@@ -1,0 +1,64 @@
+"""A trial trained again from its record: bitwise the same, or it is said what differs."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from analysis.terminal.views import replay_view
+from common.errors import RunError
+from quorum import pipeline
+from trainables.records import RunFolder, read_record
+
+pytestmark = pytest.mark.slow
+
+
+def plain(view: RenderableType) -> str:
+    console = Console(width=120, file=io.StringIO())
+    console.print(view)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return str(text)
+
+
+@pytest.fixture
+def copied(finished_run: pipeline.Outcome, tmp_path: Path) -> RunFolder:
+    shutil.copytree(finished_run.folder.root, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_trial_comes_out_the_same(finished_run: pipeline.Outcome) -> None:
+    folder = finished_run.folder
+    pruned = [r.trial for r in folder.records() if r.status == "pruned"][:1]
+    for trial in ("s00", *pruned):
+        found = pipeline.replay(folder, trial)
+        record = read_record(folder.trial(trial) / "record.json")
+        assert found.identical, found
+        assert (found.largest_difference, found.log_prob_difference) == (0.0, 0.0)
+        assert found.replayed_nll == found.recorded_nll == record.metrics["val_nll"]
+        assert (found.rung, found.changes) == (record.rung, {})
+        assert "the same, bitwise" in plain(replay_view(found))
+
+
+def test_what_differs_is_measured(copied: RunFolder) -> None:
+    """Another seed in the record stands for a machine that rounds differently."""
+    path = copied.trial("s00") / "start.json"
+    start = json.loads(path.read_text())
+    path.write_text(json.dumps({**start, "seed": start["seed"] + 1, "code_version": "0+old"}))
+    found = pipeline.replay(copied, "s00")
+    assert not found.identical
+    assert min(found.largest_difference, found.log_prob_difference) > 0
+    assert found.changes.keys() == {"code"}
+    text = plain(replay_view(found))
+    assert "differ by up to" in text
+    assert "0+old then" in text
+
+
+def test_what_cannot_be_compared_is_said(copied: RunFolder) -> None:
+    (copied.trial("s00") / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match="the weights of s00 are gone"):
+        pipeline.replay(copied, "s00")
+    with pytest.raises(RunError, match="no finished trial 't9999'; see `quorum status`"):
+        pipeline.replay(copied, "t9999")

@@ -1,0 +1,214 @@
+"""The worker's side of a trial: results, checkpoints, and going on from them."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.errors import DataError, RunError
+from common.files import file_sha256, read_json
+from search.samplers.suggestions import Suggestion
+from tests.fake_training import DIVERGES, RAISES
+from tests.simulated_tune import SPLITS, config_of, start_of, without_ray
+from trainables import trial as module
+from trainables.data.splits import SplitSpec, make_splits
+from trainables.nets.build import build_model
+from trainables.prediction import save_weights
+from trainables.recipe import Recipe
+from trainables.trial import ABOUT, HANDED_OVER, QuorumTrial
+
+__all__ = ["without_ray"]
+
+pytestmark = pytest.mark.usefixtures("without_ray")
+RUNGS = (1, 2, 4)
+
+
+def config(*, seed: int = 7, resume_from: tuple[str, ...] = (), **recipe: Any) -> dict[str, Any]:
+    suggestion = Suggestion(
+        trial=f"t{seed:04d}",
+        number=seed,
+        kind="search",
+        recipe=Recipe(epochs=4, **recipe),
+        seed=seed,
+    )
+    return config_of(start_of(suggestion, RUNGS), resume_from=resume_from)
+
+
+def scores(trial: QuorumTrial, steps: int) -> list[tuple[int, float]]:
+    return [(r["step"], r["val_nll"]) for r in (trial.step() for _ in range(steps))]
+
+
+def test_results_are_epoch_events_with_tunes_keys() -> None:
+    trial = QuorumTrial(config())
+    results = [trial.step() for _ in range(4)]
+    assert [r["step"] for r in results] == [1, 2, 3, 4]
+    assert [r["rung"] for r in results] == [1, 2, None, 4]
+    assert [r["should_checkpoint"] for r in results] == [True, True, False, True]
+    assert [r["done"] for r in results] == [False, False, False, True]
+    assert {r["params"] for r in results} == {1032}
+    with pytest.raises(RunError, match="t0007 has no epoch left to train"):
+        trial.step()
+
+
+def test_a_checkpoint_is_due_when_the_last_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("trainables.trial.time.monotonic", lambda: now)
+    trial = QuorumTrial(config())
+    scores(trial, 2)
+    now += module.CHECKPOINT_SECONDS
+    assert trial.step()["should_checkpoint"]
+
+
+def test_a_scored_rung_is_handed_over_with_checksums(tmp_path: Path) -> None:
+    trial = QuorumTrial(config())
+    trial.step()
+    trial.save_checkpoint(str(tmp_path))
+    about = read_json(tmp_path / ABOUT)
+    assert (about["trial"], about["rung"], about["params"]) == ("t0007", 1, 1032)
+    assert about["sha256"] == {name: file_sha256(tmp_path / name) for name in HANDED_OVER}
+    for split, indices in (("val", SPLITS.val), ("holdout", SPLITS.holdout)):
+        logp = np.load(tmp_path / f"{split}.npy")
+        assert (logp.dtype, logp.shape) == (np.float32, (len(indices), 2))
+        assert np.logaddexp.reduce(logp, axis=1) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_between_rungs_nothing_is_handed_over(tmp_path: Path) -> None:
+    trial = QuorumTrial(config())
+    scores(trial, 3)
+    trial.save_checkpoint(str(tmp_path))
+    assert read_json(tmp_path / ABOUT)["sha256"] == {}
+    assert not any((tmp_path / name).exists() for name in HANDED_OVER)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("way", ["a new worker", "Tune's restore"])
+def test_a_trial_goes_on_where_its_checkpoint_was_written(
+    steps: int, way: str, tmp_path: Path
+) -> None:
+    whole = scores(QuorumTrial(config()), 4)
+    trial = QuorumTrial(config())
+    scores(trial, steps)
+    trial.save_checkpoint(str(tmp_path))
+    if way == "a new worker":
+        again = QuorumTrial(config(resume_from=(str(tmp_path),)))
+    else:
+        again = QuorumTrial(config())
+        again.load_checkpoint(str(tmp_path))
+    assert scores(again, 4 - steps) == whole[steps:]
+
+
+def drop(folder: Path) -> None:
+    (folder / ABOUT).unlink()
+
+
+def tear(folder: Path) -> None:
+    path = folder / "training" / "state.json"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def of_another_trial(folder: Path) -> None:
+    trial = QuorumTrial(config(seed=8))
+    trial.step()
+    trial.save_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("spoil", [drop, tear, of_another_trial])
+def test_a_bad_checkpoint_is_passed_over_for_the_one_before(
+    spoil: Callable[[Path], None], tmp_path: Path
+) -> None:
+    trial = QuorumTrial(config())
+    older, newer = tmp_path / "1", tmp_path / "2"
+    for folder in (older, newer):
+        trial.step()
+        folder.mkdir()
+        trial.save_checkpoint(str(folder))
+    spoil(newer)
+    both = (str(newer), str(older), str(tmp_path / "gone"))
+    assert scores(QuorumTrial(config(resume_from=both)), 1)[0][0] == 2
+    # With no good one left, from the start.
+    assert scores(QuorumTrial(config(resume_from=both[::2])), 1)[0][0] == 1
+
+
+def test_a_worker_takes_up_one_trial_after_another() -> None:
+    trial = QuorumTrial(config())
+    scores(trial, 2)
+    assert trial.reset_config(config(seed=9, dropout=0.2))
+    assert scores(trial, 4) == scores(QuorumTrial(config(seed=9, dropout=0.2)), 4)
+
+
+def test_a_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
+    diverges = QuorumTrial(config(width=DIVERGES))
+    diverges.step()
+    result = diverges.step()
+    assert result == {"done": True, "failure": "the loss is not finite at step 2", "params": 1101}
+    raises = QuorumTrial(config(width=RAISES))
+    raises.step()
+    with pytest.raises(ValueError, match="a fault on demand"):
+        raises.step()
+
+
+def test_a_recipe_that_cannot_be_is_a_result_and_not_tried_again() -> None:
+    """Of a combination that nobody could refuse beforehand, one trial fails, with its reason."""
+    images = 8  # pixels a side
+    trial = QuorumTrial({**config(cutout=images), "trainer": "trainables.training.loop:Training"})
+    result = trial.step()
+    assert (result["done"], result["params"]) == (True, 0)
+    assert result["failure"] == "cutout must be less than the image's side of 8 px, got 8"
+    trial.reset_config(config())
+    assert trial.step()["step"] == 1
+
+
+def test_weights_to_begin_with_are_where_the_command_was_started(tmp_path: Path) -> None:
+    """A worker runs elsewhere: a relative path must mean what it meant to the command."""
+    recipe = Recipe(epochs=4, width=4)
+    image = np.zeros((2, 8, 8, 3), np.uint8)
+    model = build_model(recipe, classes=2, image_size=8, train_images=image, seed=0)
+    save_weights(model, tmp_path / "first.safetensors")
+    begun = config(width=4, batch_size=10, pretrained="first.safetensors")
+    trial = QuorumTrial({**begun, "trainer": "trainables.training.loop:Training"})
+    assert "first.safetensors cannot be read" in trial.step()["failure"]
+    there = {**begun, "trainer": "trainables.training.loop:Training", "folder": str(tmp_path)}
+    assert QuorumTrial(there).step()["step"] == 1
+
+
+def test_other_data_are_refused() -> None:
+    images = QuorumTrial({**config(), "start": {**config()["start"], "data": {"fingerprint": "x"}}})
+    with pytest.raises(
+        DataError, match=r"t0007: the data on \S+ have fingerprint sha256:\w+, .* x;"
+    ):
+        images.step()
+    other = make_splits(config()["images"], SplitSpec(seed=1, counts=(30, 20, 20)))
+    splits = QuorumTrial({**config(), "splits": other})
+    with pytest.raises(DataError, match=r"have split_id \w+, the sweep was started with \w+; give"):
+        splits.step()
+
+
+def test_large_images_are_mapped_from_the_nodes_cache_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = []
+
+    def load_dataset(spec: Any, *, cache: Path | None, fingerprint: str) -> Any:
+        calls.append((spec.name, spec.path, cache, Path.cwd()))
+        return config()["images"]
+
+    monkeypatch.setattr(module, "load_dataset", load_dataset)
+    module._images.cache_clear()
+    data = {"images": None, "dataset": {"name": "parquet", "path": "data"}, "cache": str(tmp_path)}
+    for seed in (1, 2):
+        scores(QuorumTrial({**config(seed=seed), **data, "folder": str(tmp_path)}), 1)
+    # A relative path means what it meant to the one who started the sweep.
+    assert calls == [("parquet", "data", tmp_path, tmp_path)]
+    module._images.cache_clear()
+
+
+def test_a_trial_asks_for_its_share() -> None:
+    request = QuorumTrial.default_resource_request({"resources": {"CPU": 0.5, "GPU": 1}})
+    assert request.required_resources == {"CPU": 0.5, "GPU": 1}
+
+
+def test_the_fake_curve_is_finite() -> None:
+    assert all(math.isfinite(value) for _, value in scores(QuorumTrial(config()), 4))

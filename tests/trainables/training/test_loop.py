@@ -1,0 +1,490 @@
+"""Training: resumed equals uninterrupted, bitwise; scores are those of the scored net."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.errors import DivergedError, RunError, SpecError
+from common.seeds import numpy_generator
+from common.statistics.metrics import accuracy, apply_temperature, nll
+from trainables.data.sources import DatasetSpec, ImageSet, load_dataset
+from trainables.data.splits import Splits, SplitSpec, make_splits
+from trainables.nets.build import build_model
+from trainables.prediction import (
+    PixelSource,
+    evenly_spaced,
+    place_model,
+    recalibrate,
+)
+from trainables.recipe import Numerics, Recipe
+from trainables.records import TrialStart, write_start
+from trainables.training.checkpoint import load_checkpoint, save_checkpoint
+from trainables.training.loop import (
+    EpochReport,
+    Training,
+    load_trained,
+    predict_log_probs,
+    save_weights,
+)
+from trainables.training.losses import Distillation
+from trainables.training.stages import Stage
+
+SIZE, CLASSES = 8, 3
+RUNGS = (1, 2, 4)
+EVERYTHING: dict[str, Any] = {
+    "width": 3, "depth": 3, "attention": "se", "dropout": 0.3, "epochs": 4, "batch_size": 16,
+    "flip": True, "translate": 1, "cutout": 2, "mixup_alpha": 0.4, "cutmix_alpha": 1.0,
+    "label_smoothing": 0.1, "cooldown_fraction": 0.5, "whitening_epochs": 2,
+}  # fmt: skip
+STAGES = (
+    Stage(epochs=1, train="head", values={"augment": "none"}),
+    Stage(lr_scale=0.1, layer_decay=0.7, values={"mixup_alpha": 0.0}),
+)
+AUXILIARY: dict[str, Any] = {
+    "rotation_weight": 0.5, "superclass_weight": 0.5, "superclasses": (("a",),),
+}  # fmt: skip
+DISTILLATION = Distillation(alpha=0.7, tau=3.0)
+
+
+def some_images() -> ImageSet:
+    """Stripes of three colours under noise: learnable, but not at once."""
+    rng = numpy_generator(0, "images")
+    labels = np.arange(90) % CLASSES
+    images = rng.integers(0, 200, (90, SIZE, SIZE, 3))
+    for i, label in enumerate(labels):
+        images[i, :, label::CLASSES, label] += 55
+    return ImageSet(
+        name="stripes",
+        images=images.astype(np.uint8),
+        labels=labels.astype(np.int64),
+        class_names=("a", "b", "c"),
+    )
+
+
+IMAGES = some_images()
+SPLITS = Splits(
+    train=np.arange(0, 44), val=np.arange(44, 66), holdout=np.arange(66, 80),
+    test=np.arange(80, 90), split_id="one",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _threads_put_back() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def start(recipe: Recipe | None = None, **changes: Any) -> Training:
+    recipe = recipe or Recipe(**EVERYTHING)
+    options: dict[str, Any] = {
+        "rungs": RUNGS, "seed": 5, "numerics": Numerics(), "images": IMAGES, "splits": SPLITS,
+        **changes,
+    }  # fmt: skip
+    return Training(recipe, **options)
+
+
+def final_tensors(training: Training, folder: Path) -> dict[str, Tensor]:
+    training.save(folder)
+    return load_checkpoint(folder)[0]
+
+
+def row_order(tensor: Tensor) -> tuple[int, ...]:
+    """The strides of the axes that have any length."""
+    pairs = zip(tensor.stride(), tensor.shape, strict=True)
+    return tuple(stride for stride, length in pairs if length > 1)
+
+
+def without_clock(report: EpochReport) -> tuple[Any, ...]:
+    clock = {"seconds", "images_per_second", "peak_memory_bytes"}
+    return tuple(getattr(report, n) for n in EpochReport.__slots__ if n not in clock)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "adamw", "lookahead": 3, "bias_lr_scale": 4.0},
+        {"optimizer": "muon", "alternating_flip": True, "tta": "mirror"},
+        {"ema_decay": 0.0, "momentum": 0.0, "block": "plain", "batch_size": 100},
+        {"stages": STAGES, "optimizer": "adamw", **AUXILIARY},
+        pytest.param({"model": "timm:test_resnet", "optimizer": "adamw"}, marks=pytest.mark.slow),
+    ],
+    ids=["sgd", "adamw", "muon", "no-average", "stages", "timm"],
+)
+def test_resumed_at_any_step_equals_uninterrupted(changes: dict[str, Any], tmp_path: Path) -> None:
+    recipe = Recipe(**{**EVERYTHING, **changes})
+    whole = start(recipe)
+    reports, folders = [], [tmp_path / "at0"]
+    whole.save(folders[0])
+    for report in whole.reports():
+        reports.append(without_clock(report))
+        folders.append(tmp_path / f"at{report.step}")
+        whole.save(folders[-1])
+    expected = final_tensors(whole, tmp_path / "whole")
+    logp = whole.log_probs(SPLITS.holdout)
+    assert len(reports) == len(whole.plans) == 1 + 2 + 3
+    for step, folder in enumerate(folders):
+        resumed = start(recipe)
+        resumed.load(folder)
+        assert resumed.step == step
+        assert [without_clock(r) for r in resumed.reports()] == reports[step:]
+        tensors = final_tensors(resumed, tmp_path / "resumed")
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected), step
+        np.testing.assert_array_equal(resumed.log_probs(SPLITS.holdout), logp)
+
+
+def test_resume_keeps_the_optimizers_memory_format(tmp_path: Path) -> None:
+    training = start()
+    next(training.reports())
+    training.save(tmp_path / "c")
+    resumed = start()
+    resumed.load(tmp_path / "c")
+    strides = [
+        {
+            (index, key): row_order(value)
+            for index, state in t._learner.optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+        for t in (training, resumed)
+    ]
+    assert strides[0] == strides[1]
+    assert (108, 1, 36, 12) in strides[0].values()
+
+
+def test_reports_follow_the_plan_and_score_the_scored_net() -> None:
+    training = start()
+    labels = IMAGES.labels[SPLITS.val]
+    for report, plan in zip(training.reports(), training.plans, strict=True):
+        for name in ("step", "epoch", "phase", "rung"):
+            assert getattr(report, name) == getattr(plan, name)
+        logp = training.log_probs(SPLITS.val)
+        assert report.val_accuracy == accuracy(logp, labels)
+        assert report.val_nll == nll(apply_temperature(logp, report.temperature), labels)
+        assert report.seconds > 0
+        assert report.images_per_second > 0
+        assert report.peak_memory_bytes > 10**7
+        assert training.step == report.step
+    assert training.finished
+    assert list(training.reports()) == []
+
+
+def test_the_trunk_goes_on_as_if_there_had_been_no_branch() -> None:
+    """The first rung is a training of its own, and what follows starts from its trunk."""
+    alone = start(Recipe(**{**EVERYTHING, "epochs": 2}), rungs=(2,))
+    among = start(rungs=(2, 4))
+    first = [without_clock(report) for report in alone.reports()]
+    reports = among.reports()
+    assert [without_clock(next(reports)) for _ in range(2)] == first
+    trunk = among._trunk
+    assert trunk is not None
+    assert float(trunk["model.net.blocks.0.norms.0.num_batches_tracked"]) == 2  # one epoch
+    kept = {name: value.clone() for name, value in trunk.items()}
+    assert next(reports).epoch == 2
+    assert all(torch.equal(kept[name], trunk[name]) for name in kept)
+
+
+def mirrored(training: Training) -> Iterator[tuple[int, Tensor]]:
+    """The schedule's epoch and which training images it showed mirrored, of every epoch."""
+    originals = torch.from_numpy(IMAGES.images[SPLITS.train]).permute(0, 3, 1, 2) / 255
+    seen: list[Tensor] = []
+    training._model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for report in training.reports():
+        shown = torch.cat(seen)
+        as_is, turned = (
+            (shown[:, None] == images).all(dim=(2, 3, 4)).any(dim=0)
+            for images in (originals, originals.flip(3))
+        )
+        assert torch.equal(as_is, ~turned), "every image once"
+        yield report.epoch, turned
+        seen.clear()
+
+
+def test_flips_alternate_from_epoch_to_epoch_whatever_was_branched_off() -> None:
+    recipe = Recipe(width=3, epochs=4, batch_size=22, translate=0, alternating_flip=True)
+    drawn = []
+    for seed in (5, 5, 6):
+        epochs = list(mirrored(start(recipe, seed=seed)))
+        assert len(epochs) == 6
+        first = [turned ^ (epoch % 2 == 0) for epoch, turned in epochs]
+        assert all(torch.equal(turned, first[0]) for turned in first)
+        drawn.append(first[0])
+    assert 0 < drawn[0].sum() < 44
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    for _ in start().reports():
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_diverging_training_says_where() -> None:
+    recipe = Recipe(**{**EVERYTHING, "lr_per_1024": 1000.0, "batch_size": 4, "weight_decay": 10.0})
+    with pytest.raises(DivergedError, match=r"the training loss became (nan|inf) in epoch \d"):
+        list(start(recipe, rungs=(4,)).reports())
+
+
+def test_a_score_that_is_not_finite_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = start()
+
+    def poisoned(*_: object) -> np.ndarray[Any, Any]:
+        return np.full((22, CLASSES), np.nan, dtype=np.float32)
+
+    monkeypatch.setattr("trainables.training.loop.log_probs_of", poisoned)
+    with pytest.raises(DivergedError, match="score on val became nan in epoch 1"):
+        next(training.reports())
+
+
+@pytest.mark.parametrize(
+    ("recipe_changes", "changes", "message"),
+    [
+        ({"width": 4}, {}, "recipe width is 3 there and 4 here"),
+        ({}, {"seed": 6}, "seed is 5 there and 6 here"),
+        ({}, {"rungs": (2, 4)}, r"rungs is \[1, 2, 4\] there and \[2, 4\] here"),
+        ({}, {"splits": "two"}, "split_id is 'one' there and 'two' here"),
+        ({}, {"distillation": DISTILLATION}, "distillation is None there"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    recipe_changes: dict[str, Any], changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    training = start()
+    next(training.reports())
+    training.save(tmp_path / "c")
+    if "splits" in changes:
+        parts = {name: getattr(SPLITS, name) for name in ("train", "val", "holdout", "test")}
+        changes = {"splits": Splits(**parts, split_id=changes["splits"])}
+    if "distillation" in changes:
+        changes = {**changes, "teacher": lambda images: images.mean(dim=(2, 3))}
+    other = start(Recipe(**{**EVERYTHING, **recipe_changes}), **changes)
+    with pytest.raises(RunError, match=message):
+        other.load(tmp_path / "c")
+
+
+def test_a_checkpoint_from_before_a_recipes_field_was_there_is_gone_on_with(tmp_path: Path) -> None:
+    training = start()
+    next(training.reports())
+    training.save(tmp_path / "now")
+    tensors, state = load_checkpoint(tmp_path / "now")
+    del state["training"]["recipe"]["augment"]
+    save_checkpoint(tmp_path / "then", tensors, state)
+    continued = start()
+    continued.load(tmp_path / "then")
+    assert continued.step == 1
+
+
+def test_before_its_cooldown_a_training_may_be_given_another_length(tmp_path: Path) -> None:
+    long = start(Recipe(**{**EVERYTHING, "epochs": 7}), rungs=(7,))
+    reports = long.reports()
+    for _ in range(2):
+        next(reports)
+    long.save(tmp_path / "c")
+    short = Recipe(**{**EVERYTHING, "epochs": 4})
+    continued = start(short, rungs=(4,))
+    continued.load(tmp_path / "c")
+    whole = start(short, rungs=(4,))
+    for training in (continued, whole):
+        list(training.reports())
+    folders = [tmp_path / name for name in ("continued", "whole")]
+    ends = [final_tensors(t, f) for t, f in zip((continued, whole), folders, strict=True)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
+
+    next(reports)
+    for _ in range(2):
+        next(reports)
+    long.save(tmp_path / "late")
+    with pytest.raises(RunError, match="recipe epochs is 7 there and 4 here"):
+        start(short, rungs=(4,)).load(tmp_path / "late")
+
+
+def test_a_torn_checkpoint_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    start().save(tmp_path / "c")
+    path = tmp_path / "c" / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    training = start()
+    before = final_tensors(training, tmp_path / "before")
+    with pytest.raises(RunError, match="does not match its checksum"):
+        training.load(tmp_path / "c")
+    after = final_tensors(training, tmp_path / "after")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_last_incomplete_batch_is_dropped_unless_it_is_the_only_one() -> None:
+    seen: list[int] = []
+
+    def teacher(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return torch.log_softmax(images.mean(dim=(2, 3)), dim=1)
+
+    for size, expected in ((21, [21, 21]), (44, [44]), (100, [44])):
+        seen.clear()
+        recipe = Recipe(**{**EVERYTHING, "batch_size": size})
+        next(start(recipe, teacher=teacher, distillation=DISTILLATION).reports())
+        assert seen == expected
+
+
+def test_the_teacher_sees_the_students_own_batch() -> None:
+    """A teacher that answers with the student's own weights, and alone counts, leaves no loss."""
+    student: list[Training] = []
+    student.append(
+        start(
+            Recipe(**{**EVERYTHING, "dropout": 0.0, "lr_per_1024": 0.0}),
+            teacher=lambda images: torch.log_softmax(student[0]._model(images), dim=1),
+            distillation=Distillation(alpha=1.0, tau=2.0),
+        )
+    )
+    assert next(student[0].reports()).train_loss == pytest.approx(0, abs=1e-5)
+
+
+def test_teacher_and_distillation_come_together() -> None:
+    with pytest.raises(SpecError, match="together or not at all"):
+        start(distillation=DISTILLATION)
+
+
+def test_a_square_as_large_as_the_image_is_refused_before_the_first_epoch() -> None:
+    with pytest.raises(SpecError, match="cutout must be less than the image's side of 8 px, got 8"):
+        start(Recipe(**{**EVERYTHING, "cutout": 8}))
+
+
+def test_a_batch_of_one_is_refused() -> None:
+    with pytest.raises(SpecError, match="batch_size must be at least 2"):
+        start(Recipe(**{**EVERYTHING, "batch_size": 1}))
+
+
+def test_recalibrated_statistics_are_those_of_the_images() -> None:
+    model = place_model(
+        build_model(
+            Recipe(width=4, dropout=0.5),
+            classes=CLASSES, image_size=SIZE, train_images=IMAGES.images, seed=0,
+        ),
+        Numerics(),
+    )  # fmt: skip
+    seen: list[Tensor] = []
+    norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    state = torch.random.get_rng_state()
+    recalibrate(
+        model, PixelSource(IMAGES.images, SPLITS.train, Numerics()), torch.arange(20), Numerics()
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not any(module.training for module in model.modules())
+    assert norm.momentum == 0.1
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    np.testing.assert_allclose(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), atol=1e-5)
+    np.testing.assert_allclose(norm.running_var, seen[0].var(dim=(0, 2, 3)), rtol=1e-4)
+
+
+def test_predictions_depend_on_neither_batch_nor_memory_map(tmp_path: Path) -> None:
+    model = build_model(
+        Recipe(width=4), classes=CLASSES, image_size=SIZE, train_images=IMAGES.images, seed=0
+    )
+    whole = predict_log_probs(model, IMAGES.images, Numerics())
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(np.exp(whole).sum(axis=1), 1, rtol=1e-5)
+    np.save(tmp_path / "x.npy", IMAGES.images)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    chosen = np.array([3, 3, 80, 0])
+    parts = predict_log_probs(model, mapped, Numerics(), indices=chosen, batch=3)
+    np.testing.assert_allclose(parts, whole[chosen], atol=1e-5)
+    numerics = Numerics(layout="contiguous", dtype="bfloat16")
+    rough = predict_log_probs(model, IMAGES.images, numerics)
+    np.testing.assert_allclose(rough, whole, atol=0.1)
+
+
+def test_batches_cover_every_image_once_in_order() -> None:
+    source = PixelSource(IMAGES.images, SPLITS.val, Numerics())
+    batches = list(source.batches(size=10))
+    assert [len(images) for images in batches] == [8, 8, 6]
+    expected = torch.from_numpy(IMAGES.images[SPLITS.val]).permute(0, 3, 1, 2) / 255
+    assert torch.equal(torch.cat(batches), expected)
+    assert evenly_spaced(5, 9).tolist() == [0, 1, 2, 3, 4]
+    assert evenly_spaced(9, 3).tolist() == [0, 4, 8]
+
+
+def write_trial(folder: Path, recipe: Recipe) -> Training:
+    training = start(recipe)
+    next(training.reports())
+    write_start(
+        folder,
+        TrialStart(
+            trial="t0", kind="search", recipe=recipe, seed=5, rungs=RUNGS, data={},
+            split_id="one", numerics=Numerics(), code_version="0", machine={},
+        ),
+    )  # fmt: skip
+    save_weights(training.scored_model(), folder / "weights.safetensors")
+    return training
+
+
+def test_a_trials_weights_are_loaded_as_they_were_scored(tmp_path: Path) -> None:
+    training = write_trial(tmp_path, Recipe(**EVERYTHING))
+    model = load_trained(tmp_path)
+    assert not model.training
+    loaded = predict_log_probs(model, IMAGES.images, Numerics(), indices=SPLITS.holdout)
+    np.testing.assert_array_equal(loaded, training.log_probs(SPLITS.holdout))
+
+
+def test_equal_nets_get_equal_files(tmp_path: Path) -> None:
+    write_trial(tmp_path, Recipe(**EVERYTHING))
+    model = load_trained(tmp_path)
+    for number in range(8):
+        save_weights(model, tmp_path / str(number))
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(8)}) == 1
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    write_trial(tmp_path / "a", Recipe(**EVERYTHING))
+    write_trial(tmp_path / "b", Recipe(**{**EVERYTHING, "width": 4}))
+    path = tmp_path / "a" / "weights.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes((tmp_path / "b" / "weights.safetensors").read_bytes())
+    with pytest.raises(RunError, match=r"does not fit the recipe of its start\.json"):
+        load_trained(tmp_path / "a")
+    path.write_bytes(whole[:-3])
+    with pytest.raises(RunError, match="not a whole safetensors file"):
+        load_trained(tmp_path / "a")
+    path.unlink()
+    with pytest.raises(RunError, match=r"weights.safetensors cannot be read"):
+        load_trained(tmp_path / "a")
+
+
+def test_the_thread_count_is_the_numerics(monkeypatch: pytest.MonkeyPatch) -> None:
+    start(numerics=Numerics(threads=2))
+    assert torch.get_num_threads() == 2
+
+
+def test_a_checkpoint_is_plain_json_and_tensors(tmp_path: Path) -> None:
+    training = start()
+    next(training.reports())
+    training.save(tmp_path / "c")
+    header = json.loads((tmp_path / "c" / "state.json").read_text())
+    assert header["state"]["step"] == 1
+    assert header["state"]["training"]["recipe"] == Recipe(**EVERYTHING).to_mapping()
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        "state.json",
+        "tensors.safetensors",
+    ]
+
+
+@pytest.mark.slow
+def test_the_default_recipe_learns_digits() -> None:
+    images = load_dataset(DatasetSpec(name="digits"))
+    splits = make_splits(images, SplitSpec(counts=(400, 400, 400)))
+    recipe = Recipe(batch_size=64, flip=False)
+    training = Training(
+        recipe, rungs=(27,), seed=0, numerics=Numerics(), images=images, splits=splits
+    )
+    reports = list(training.reports())
+    assert reports[-1].val_accuracy >= 0.9
+    assert reports[-1].val_nll < reports[8].val_nll < math.log(10) / 4

@@ -1,0 +1,1 @@
+"""Batched augmentation, drawn per image."""

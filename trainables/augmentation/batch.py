@@ -1,0 +1,240 @@
+"""Augmentation in batches, with a draw per image, on the images' device.
+
+Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]; their
+memory format is kept. All draws come from the generator that is passed in (on the images'
+device), so the same state gives the same batch.
+
+No transform loops over images: flips and translations are one gather, squares and boxes
+are comparisons of coordinates. The policies stand in augment_policies.py, what they do to
+images in augment_ops.py.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from common.errors import SpecError
+from trainables.augmentation.operations import like
+from trainables.augmentation.policies import apply_policy
+from trainables.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Augmented images and what they show: `share` of labels_a and the rest of labels_b."""
+
+    images: Tensor
+    """float [B, 3, S, S]"""
+    labels_a: Tensor
+    """int64 [B]"""
+    labels_b: Tensor
+    """int64 [B]"""
+    share: Tensor
+    """float32 [B] in [0, 1]; 1 where an image is not mixed."""
+    turns: Tensor | None = None
+    """int64 [B]; quarter turns by which an image is to be shown once more, −1 for none. None
+    where nothing is asked about turns."""
+
+
+def augment(
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    mean: Tensor,
+    generator: Generator,
+    flips: Tensor | None = None,
+) -> Batch:
+    """Apply the policy, flip, translate, cut out, erase and mix, as the recipe says.
+
+    `labels` is int64 [B]; `mean` [3] is the colour of what is cut out or erased. `flips`,
+    bool [B], says which images are mirrored; by default half of them are, if any.
+
+    Raises:
+        SpecError: the cut-out square is as large as the image.
+    """
+    if recipe.augment == "none":
+        return _unmixed(images, labels)
+    images = apply_policy(images, recipe, generator)
+    if recipe.flip or recipe.translate:
+        shifts = draw_shifts(images, recipe.translate, generator)
+        if flips is None:
+            flips = draw_flips(images, recipe.flip, generator)
+        images = shift_and_flip(images, shifts=shifts, flips=flips)
+    if recipe.cutout:
+        images = cutout(images, draw_corners(images, recipe.cutout, generator), recipe.cutout, mean)
+    if recipe.erase_probability:
+        low, high = draw_rectangles(images, recipe.erase_probability, generator)
+        images = paint(images, low, high, mean)
+    return mix(images, labels, recipe, generator=generator)
+
+
+def views_of(recipe: Recipe) -> int:
+    """How many views of an image there are: 1, or 2 with its mirror image; 0 for countless."""
+    if recipe.augment == "none":
+        return 1
+    mixed = recipe.mix_probability and (recipe.mixup_alpha or recipe.cutmix_alpha)
+    drawn = recipe.translate or recipe.cutout or recipe.erase_probability or mixed
+    if recipe.augment != "standard" or drawn:
+        return 0
+    return 2 if recipe.flip else 1
+
+
+def check_augmentation(recipe: Recipe, image_size: int) -> None:
+    """Refuse a square or a shift as large as the image, whose side is in pixels.
+
+    Raises:
+        SpecError: the field, its value and the image's side.
+    """
+    check_cutout(recipe.cutout, image_size)
+    if recipe.translate >= image_size:
+        raise SpecError(
+            f"translate must be less than the image's side of {image_size} px, "
+            f"got {recipe.translate}"
+        )
+
+
+def check_cutout(side: int, image_size: int) -> None:
+    """Refuse a square that would leave nothing of the image."""
+    if side >= image_size:
+        raise SpecError(f"cutout must be less than the image's side of {image_size} px, got {side}")
+
+
+def draw_flips(images: Tensor, flip: bool, generator: Generator) -> Tensor:
+    """Which images are mirrored, bool [B]: half of them, or none."""
+    if not flip:
+        return torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    return torch.rand(len(images), generator=generator, device=images.device) < 0.5
+
+
+def draw_shifts(images: Tensor, translate: int, generator: Generator) -> Tensor:
+    """Shifts (down, right) in pixels, int64 [B, 2], uniform in [-translate, translate]."""
+    return torch.randint(
+        -translate, translate + 1, (len(images), 2), generator=generator, device=images.device
+    )
+
+
+def draw_corners(images: Tensor, side: int, generator: Generator) -> Tensor:
+    """Upper left corners (row, column) of squares fully inside the images, int64 [B, 2]."""
+    size = images.shape[-1]
+    check_cutout(side, size)
+    return torch.randint(
+        0, size - side + 1, (len(images), 2), generator=generator, device=images.device
+    )
+
+
+def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor) -> Tensor:
+    """Mirror the images in `flips` left to right, then shift each; borders are reflected.
+
+    The border pixel itself is not repeated, as in torch's reflection padding.
+    """
+    batch, _, height, width = images.shape
+    rows = _reflect(torch.arange(height, device=images.device) - shifts[:, :1], height)
+    columns = _reflect(torch.arange(width, device=images.device) - shifts[:, 1:], width)
+    columns = torch.where(flips[:, None], width - 1 - columns, columns)
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    return like(moved.permute(0, 3, 1, 2), images)
+
+
+def cutout(images: Tensor, corners: Tensor, side: int, mean: Tensor) -> Tensor:
+    """Paint squares of `side` pixels at `corners` in the colour `mean` [3] (DeVries, 2017)."""
+    return paint(images, corners, corners + side, mean)
+
+
+def paint(images: Tensor, low: Tensor, high: Tensor, colour: Tensor) -> Tensor:
+    """Paint boxes in one colour [3]; `low` and `high` are as `draw_boxes` gives them."""
+    box = _box(low, high, images.shape[-2:])
+    return torch.where(box[:, None], colour.to(images)[:, None, None], images)
+
+
+def mix(images: Tensor, labels: Tensor, recipe: Recipe, *, generator: Generator) -> Batch:
+    """MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), with a draw per image.
+
+    Each image is mixed with probability mix_probability, with a partner of its own; where
+    both kinds are on, each mixed image is one or the other with probability ½. The share
+    of a CutMix image is the area that is really left, after clipping at the border.
+    """
+    if not (recipe.mixup_alpha or recipe.cutmix_alpha) or not recipe.mix_probability:
+        return _unmixed(images, labels)
+    share = torch.ones(len(images), device=images.device)
+    partner = torch.randperm(len(images), generator=generator, device=images.device)
+    draws = torch.rand(2, len(images), generator=generator, device=images.device)
+    mixed = draws[0] < recipe.mix_probability
+    cut = draws[1] < (0.5 if recipe.mixup_alpha else 1.0)
+    kept = torch.ones_like(images[:, 0])  # [B, S, S]: how much of itself each pixel keeps
+    if recipe.mixup_alpha:
+        weight = draw_beta(images, recipe.mixup_alpha, generator)
+        share = torch.where(mixed, weight, share)
+        kept = share[:, None, None].expand_as(kept)
+    if recipe.cutmix_alpha:
+        low, high = draw_boxes(images, recipe.cutmix_alpha, generator)
+        outside = (~_box(low, high, images.shape[-2:])).to(images.dtype)
+        chosen = mixed & cut
+        kept = torch.where(chosen[:, None, None], outside, kept)
+        share = torch.where(chosen, outside.mean(dim=(1, 2)), share)
+    mixture = torch.lerp(images[partner], images, kept[:, None])
+    return Batch(images=mixture, labels_a=labels, labels_b=labels[partner], share=share)
+
+
+def draw_beta(images: Tensor, alpha: float, generator: Generator) -> Tensor:
+    """Shares float32 [B] from Beta(alpha, alpha)."""
+    # torch.distributions takes no generator; this is the call beneath its Beta. In float64,
+    # because at alpha = 0.01 two in five gamma draws underflow in float32.
+    both = torch.full((len(images), 2), alpha, dtype=torch.float64, device=images.device)
+    return torch._sample_dirichlet(both, generator)[:, 0].to(torch.float32)
+
+
+def draw_boxes(images: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """First and one past the last (row, column) of CutMix's boxes, int64 [B, 2] each.
+
+    The side is √(1 − λ) of the image's with λ from Beta(alpha, alpha), the centre any
+    pixel; what lies beyond the border is clipped.
+    """
+    size = images.shape[-1]
+    side = size * (1 - draw_beta(images, alpha, generator)).sqrt()
+    length = side.round().to(torch.int64)[:, None]
+    centre = torch.randint(0, size, (len(images), 2), generator=generator, device=images.device)
+    low = centre - length // 2
+    return low.clamp(0, size), (low + length).clamp(0, size)
+
+
+def draw_rectangles(
+    images: Tensor, probability: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """First and one past the last (row, column) of random erasing (Zhong et al., 2020).
+
+    int64 [B, 2] each, and empty where an image is spared. Area 2% to 33% of the image's,
+    height to width 0.3 to 3.3; a side that would be longer than the image's is cut to it
+    (the original draws again).
+    """
+    size = images.shape[-1]
+    draws = torch.rand(5, len(images), generator=generator, device=images.device)
+    area = torch.lerp(torch.tensor(0.02).to(draws), torch.tensor(1 / 3).to(draws), draws[0])
+    stretch = torch.exp((draws[1] - 0.5) * math.log(3.3))  # the root of the aspect
+    sides = size * area.sqrt() * torch.stack([stretch, 1 / stretch])
+    length = sides.round().clamp(max=size) * (draws[2] < probability)
+    low = (draws[3:] * (size - length + 1)).floor()
+    return low.T.long(), (low + length).T.long()
+
+
+def _unmixed(images: Tensor, labels: Tensor) -> Batch:
+    share = torch.ones(len(images), device=images.device)
+    return Batch(images=images, labels_a=labels, labels_b=labels, share=share)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    # A triangle wave of period 2(size − 1): any shift lands inside, however large.
+    turn = max(size - 1, 1)
+    return turn - (turn - index.remainder(2 * turn)).abs() if size > 1 else index * 0
+
+
+def _box(low: Tensor, high: Tensor, shape: torch.Size) -> Tensor:
+    """Pixels with low ≤ (row, column) < high, bool [B, rows, columns]."""
+    rows = torch.arange(shape[0], device=low.device)
+    columns = torch.arange(shape[1], device=low.device)
+    in_rows = (low[:, :1] <= rows) & (rows < high[:, :1])
+    in_columns = (low[:, 1:] <= columns) & (columns < high[:, 1:])
+    return in_rows[:, :, None] & in_columns[:, None, :]

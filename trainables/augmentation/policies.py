@@ -1,0 +1,240 @@
+"""Which operation is done to which image, and how strongly: a draw per image.
+
+Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1].
+
+    policy                 every image gets                          strength
+    colour                 brightness, contrast, saturation, hue     uniform up to augment_magnitude
+    affine                 rotation, zoom, shear                     uniform up to augment_magnitude
+    trivialaugment[_wide]  1 of 14 operations                        uniform, 31 levels
+    randaugment            augment_ops of 14 operations, in turn     augment_magnitude
+
+TrivialAugment is Müller & Hutter (2021), RandAugment Cubuk et al. (2020); both have the same
+14 operations. Images are grouped by what was drawn, so that only those that get an operation
+pay for it.
+
+Where this differs from what was published: lengths in pixels are those for 32 px and grow
+with the image; RandAugment's enhancements go to either side of 1, so that a higher magnitude
+is always stronger (as in torchvision; the original goes from 0.1 to 1.9).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from trainables.augmentation.operations import (
+    autocontrast,
+    colour_matrices,
+    equalize,
+    hue_matrices,
+    posterize,
+    recolour,
+    sharpen,
+    solarize,
+    turns,
+    warp,
+)
+from trainables.recipe import Recipe
+
+OPERATIONS = (
+    "identity", "autocontrast", "equalize", "rotate", "solarize", "colour", "posterize",
+    "contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y",
+)  # fmt: skip
+
+LEVELS = 31
+"""Strengths that are told apart; magnitudes go from 0 to 30."""
+
+MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+ENHANCEMENTS = ("colour", "contrast", "brightness")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """What the operations do at the highest level."""
+
+    shear: float
+    """Tangent of the angle."""
+    translate: float
+    """Share of the image's side."""
+    rotate: float
+    """Degrees."""
+    lost_bits: int
+    """Of the eight that a grey level has."""
+    enhance: tuple[float, float]
+    """Factors at the lowest and highest level."""
+    mirrored: bool = False
+    """Enhancements start at 1 and go to either side."""
+
+
+STANDARD = Ranges(shear=0.3, translate=10 / 32, rotate=30.0, lost_bits=4, enhance=(0.1, 1.9))
+WIDE = Ranges(shear=0.99, translate=1.0, rotate=135.0, lost_bits=6, enhance=(0.01, 2.0))
+RANDAUGMENT = Ranges(
+    shear=0.3, translate=0.45, rotate=30.0, lost_bits=4, enhance=(1.0, 1.9), mirrored=True
+)
+
+COLOUR = (0.9, 0.9, 0.9, 60.0)
+"""Largest change of brightness, contrast and saturation (as factors), and of hue (degrees)."""
+AFFINE = (30.0, 1.5, 0.3)
+"""Largest rotation (degrees), zoom (factor) and shear (tangent)."""
+
+
+def apply_policy(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
+    """The images, augmented by the policy `recipe.augment`, if it is one of this module's."""
+    magnitude = recipe.augment_magnitude / (LEVELS - 1)
+    match recipe.augment:
+        case "colour":
+            return jitter_colour(images, magnitude, generator)
+        case "affine":
+            return jitter_shape(images, magnitude, generator)
+        case "trivialaugment":
+            return trivial_augment(images, STANDARD, generator)
+        case "trivialaugment_wide":
+            return trivial_augment(images, WIDE, generator)
+        case "randaugment":
+            return rand_augment(images, recipe.augment_ops, magnitude, generator)
+    return images
+
+
+def jitter_colour(images: Tensor, magnitude: float, generator: Generator) -> Tensor:
+    """Change brightness, contrast, saturation and hue, by one matrix an image.
+
+    Unlike in torchvision's ColorJitter the order is fixed, nothing is clipped in between,
+    and hue is turned linearly.
+    """
+    draws = _uniform(4, images, generator) * magnitude
+    factors = 1 + draws[:3] * _column(COLOUR[:3], images)
+    matrices = colour_matrices(
+        images, brightness=factors[0], contrast=factors[1], saturation=factors[2]
+    )
+    return recolour(images, hue_matrices(draws[3] * COLOUR[3]) @ matrices)
+
+
+def jitter_shape(images: Tensor, magnitude: float, generator: Generator) -> Tensor:
+    """Turn, zoom and shear about the centre, bilinearly; borders are reflected."""
+    degrees, zoom, *shears = _uniform(4, images, generator) * magnitude
+    rotate, scale, shear = AFFINE
+    thetas = turns(
+        degrees=degrees * rotate, scales=scale**zoom, shears=torch.stack(shears, dim=1) * shear
+    )
+    return warp(images, thetas)
+
+
+def trivial_augment(images: Tensor, ranges: Ranges, generator: Generator) -> Tensor:
+    """One operation at one level for each image, all equally likely."""
+    levels = torch.randint(LEVELS, (len(images),), generator=generator, device=images.device)
+    return operate(images, *draw_operations(images, generator), levels / (LEVELS - 1), ranges)
+
+
+def rand_augment(images: Tensor, ops: int, magnitude: float, generator: Generator) -> Tensor:
+    """`ops` operations in turn for each image, all at `magnitude` in [0, 1] of their ranges."""
+    levels = torch.full((len(images),), magnitude, device=images.device)
+    for _ in range(ops):
+        images = operate(images, *draw_operations(images, generator), levels, RANDAUGMENT)
+    return images
+
+
+def draw_operations(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Places in OPERATIONS, int64 [B], and directions, −1 or 1, float32 [B]."""
+    count, device = len(images), images.device
+    operations = torch.randint(len(OPERATIONS), (count,), generator=generator, device=device)
+    signs = torch.randint(2, (count,), generator=generator, device=device)
+    return operations, 2.0 * signs - 1.0
+
+
+def operate(
+    images: Tensor, operations: Tensor, signs: Tensor, levels: Tensor, ranges: Ranges
+) -> Tensor:
+    """Do to each image its operation, at its level in [0, 1] and to its side.
+
+    `operations` int64, `signs` (−1 or 1) and `levels` are [B]. As in the original, whole
+    pixels, degrees, bits and grey levels are rounded towards no change, a moved image keeps
+    its nearest pixels, and what comes in from outside is black.
+    """
+    result = images.clone()
+    for names, do in _GROUPS:
+        chosen = torch.isin(operations, _places(names, operations)).nonzero()[:, 0]
+        if len(chosen):
+            drawn = _Drawn(operations[chosen], signs[chosen], levels[chosen], ranges)
+            result[chosen] = do(images[chosen], drawn)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What was drawn for the images of a group, [B] each."""
+
+    operations: Tensor
+    signs: Tensor
+    levels: Tensor
+    ranges: Ranges
+
+    def where(self, name: str) -> Tensor:
+        """1 for images that get the operation `name`, 0 for others."""
+        return (self.operations == OPERATIONS.index(name)).float()
+
+    def factors(self) -> Tensor:
+        """Of an enhancement."""
+        low, high = self.ranges.enhance
+        if self.ranges.mirrored:
+            return 1 + self.signs * (high - 1) * self.levels
+        return low + (high - low) * self.levels
+
+    def steps(self, most: float) -> Tensor:
+        """The level's share of `most`, rounded down; an inexact product loses no step."""
+        return (self.levels * most + 1e-4).floor()
+
+
+def _move(images: Tensor, drawn: _Drawn) -> Tensor:
+    """Rotate about the centre, shear about the upper left corner, or translate."""
+    size = images.shape[-1]
+    angles = (drawn.steps(drawn.ranges.rotate) * drawn.signs * drawn.where("rotate")).deg2rad()
+    shear = drawn.levels * drawn.signs * drawn.ranges.shear
+    shift = drawn.steps(drawn.ranges.translate * size) * drawn.signs * 2 / size
+    shear_x, shear_y = shear * drawn.where("shear_x"), shear * drawn.where("shear_y")
+    cos, sin = angles.cos(), angles.sin()
+    rows = [
+        torch.stack([cos, shear_x - sin, shear_x + shift * drawn.where("translate_x")], dim=1),
+        torch.stack([shear_y + sin, cos, shear_y + shift * drawn.where("translate_y")], dim=1),
+    ]
+    return warp(images, torch.stack(rows, dim=1), mode="nearest", border="zeros")
+
+
+def _enhance(images: Tensor, drawn: _Drawn) -> Tensor:
+    change = drawn.factors() - 1
+    return recolour(
+        images,
+        colour_matrices(
+            images,
+            brightness=1 + change * drawn.where("brightness"),
+            contrast=1 + change * drawn.where("contrast"),
+            saturation=1 + change * drawn.where("colour"),
+        ),
+    )
+
+
+_GROUPS: tuple[tuple[tuple[str, ...], Callable[[Tensor, _Drawn], Tensor]], ...] = (
+    (MOVES, _move),
+    (ENHANCEMENTS, _enhance),
+    (("autocontrast",), lambda images, _: autocontrast(images)),
+    (("equalize",), lambda images, _: equalize(images)),
+    (("solarize",), lambda images, drawn: solarize(images, 256 - drawn.steps(256))),
+    (
+        ("posterize",),
+        lambda images, drawn: posterize(images, 8 - drawn.steps(drawn.ranges.lost_bits)),
+    ),
+    (("sharpness",), lambda images, drawn: sharpen(images, drawn.factors())),
+)
+
+
+def _places(names: tuple[str, ...], like: Tensor) -> Tensor:
+    return torch.tensor([OPERATIONS.index(name) for name in names]).to(like)
+
+
+def _uniform(count: int, images: Tensor, generator: Generator) -> Tensor:
+    """Draws in [−1, 1), float32 [count, B]."""
+    return 2 * torch.rand(count, len(images), generator=generator, device=images.device) - 1
+
+
+def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values).to(like)[:, None]

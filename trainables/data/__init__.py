@@ -1,0 +1,1 @@
+"""From files to decoded images, a cache and four disjoint splits."""

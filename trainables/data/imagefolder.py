@@ -1,0 +1,171 @@
+"""Folders of images: `root/{train,val,test}/CLASS/*` or `root/CLASS/*`."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import DataError
+from trainables.data.class_names import class_name
+from trainables.data.image_set import Contents, Source, evenly
+from trainables.data.pixels import NamedImage, decode_batches, short_sides
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+SPLITS = ("train", "val", "valid", "validation", "test")
+UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
+"""Suffixes of images of other kinds."""
+NAMED = 5
+"""Most folders that an error names."""
+BATCH = 256
+
+_Listed = tuple[str, str, str]
+"""Path below the root, name of the split's folder, name of the class."""
+
+
+def folder_source(root: Path) -> Source:
+    """List the images of a folder; nothing is decoded yet.
+
+    `train`, `val`, `valid` and `validation` are one pool, which `make_splits` divides;
+    `test` is the data set's own test split, and without it a fifth of the pool becomes it.
+    Each folder in them (or in `root`) that holds an image, at any depth, is a class. Links
+    are followed, once. Hidden files and files of other kinds are ignored; of a GIF the
+    first frame counts. The order is that of the relative paths. Folders whose names
+    `class_name` makes the same are one class.
+
+    Raises:
+        DataError: the folder is missing, or has no images or fewer than two classes; a class
+            is empty, or its images are of a kind that is not read.
+    """
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}; give the folder of the images")
+    images = _listed(root)
+    if not images:
+        raise DataError(
+            f"no images in {root}: expected root/CLASS/* or root/{{train,test}}/CLASS/*, "
+            f"with {', '.join(SUFFIXES)}{_others(root)}"
+        )
+    class_names = tuple(sorted({name for _, _, name in images}))
+    if len(class_names) < 2:
+        raise DataError(
+            f"only one class in {root}: {class_names[0]!r}; at least two are needed"
+            f"{_deeper(root, class_names[0])}"
+        )
+    _check_empty(root, class_names)
+    is_test = np.array([split == "test" for _, split, _ in images])
+    if is_test.all():
+        raise DataError(f"{root} has images in test only; put those to learn from into train")
+    index = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([index[name] for _, _, name in images], np.int64)
+    named: list[NamedImage] = [(path, root / path) for path, _, _ in images]
+
+    def read(image_size: int) -> Contents:
+        batches = (named[i : i + BATCH] for i in range(0, len(named), BATCH))
+        return Contents(
+            labels=labels,
+            class_names=class_names,
+            is_test=is_test if is_test.any() else None,
+            batches=decode_batches(batches, image_size),
+        )
+
+    return Source(
+        kind="imagefolder",
+        name=root.resolve().name,
+        root=root,
+        files=tuple(root / path for path, _, _ in images),
+        short_sides=lambda: short_sides(evenly(named)),
+        read=read,
+    )
+
+
+def holds_classes(root: Path) -> bool:
+    """Whether `folder_source` would find an image there."""
+    return any(True for split in _split_folders(root) for _ in _images(split))
+
+
+def _listed(root: Path) -> list[_Listed]:
+    """All images, in the order of their paths below the root."""
+    found: list[_Listed] = []
+    for split in _split_folders(root):
+        name = "" if split == root else split.name
+        found += [(f"{name}/{path}" if name else path, name, c) for path, c in _images(split)]
+    return sorted(found)
+
+
+def _split_folders(root: Path) -> list[Path]:
+    """The split folders, or the root itself where the classes stand in it.
+
+    A folder named `train` that holds images but no folders is a class of that name.
+    """
+    named = [root / name for name in SPLITS if (root / name).is_dir()]
+    return [folder for folder in named if any(True for _ in _images(folder))] or [root]
+
+
+def _images(split: Path) -> Iterator[tuple[str, str]]:
+    """Path below the split, and class, of every image."""
+    for folder in _visible(str(split)):
+        if folder.is_dir():
+            for path in _below(folder.path, above=(os.path.realpath(split),)):
+                if path.lower().endswith(SUFFIXES):
+                    yield f"{folder.name}/{path}", class_name(folder.name)
+
+
+def _check_empty(root: Path, class_names: Sequence[str]) -> None:
+    """Refuse what was meant as a class and would be left out without a word.
+
+    A folder of other things, of annotations, say, is none.
+    """
+    empty: dict[str, str] = {}
+    for split in _split_folders(root):
+        for folder in _visible(str(split)):
+            name = class_name(folder.name)
+            if name in class_names or name.startswith("__") or not folder.is_dir():
+                continue
+            files = list(_below(folder.path, above=()))
+            kinds = Counter(Path(file).suffix.lower() for file in files)
+            unread = ", ".join(f"{kinds[kind]} {kind}" for kind in UNREAD if kinds[kind])
+            if unread or not files:
+                empty[name] = unread or "empty"
+    if empty:
+        told = ", ".join(f"{name} ({what})" for name, what in sorted(empty.items())[:NAMED])
+        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        raise DataError(
+            f"classes of {root} without an image that is read: {told}{more}; put some of "
+            f"{', '.join(SUFFIXES)} there, or remove these folders"
+        )
+
+
+def _below(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:
+    """Every file, at any depth; a link back to one of the folders `above` is left alone."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for entry in _visible(folder):
+        if entry.is_dir():
+            below = _below(entry.path, above=(*above, real))
+            yield from (f"{entry.name}/{path}" for path in below)
+        else:
+            yield entry.name
+
+
+def _visible(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _others(root: Path) -> str:
+    """What there is instead of images, for a message."""
+    kinds = Counter(Path(path).suffix.lower() for path in _below(str(root), above=()))
+    kinds.pop("", None)
+    commonest = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:3]
+    found = ", ".join(f"{count} {kind}" for kind, count in commonest)
+    return f"; found {found}" if found else ""
+
+
+def _deeper(root: Path, name: str) -> str:
+    """A hint where the classes stand one folder lower."""
+    folder = root / name
+    if not folder.is_dir() or len({found for _, found in _images(folder)}) < 2:
+        return ""
+    return f"; the classes seem to stand in {folder}: give that"

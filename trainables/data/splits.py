@@ -1,0 +1,236 @@
+"""Who is in train, val, holdout and test.
+
+Axes: N images. Every image gets a number u in [0, 1), the hash of its content alone, and
+its split follows from u: so copies stay together, and a new image moves no other.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from common.errors import DataError, SpecError
+from common.parsing import to_mapping
+from common.seeds import derive_seed
+from trainables.data.image_set import ImageSet, pixel_digests
+
+LEAST_OF_A_CLASS = 5
+"""Fewest examples of each class in each split."""
+NAMED_CLASSES = 5
+"""Most classes that an error names."""
+FLOOR_SHARE = 0.20
+"""Most that a floor may take of the images outside test, for val and for holdout each."""
+
+SPLITS = ("train", "val", "holdout", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSpec:
+    """Who is in train, val, holdout and test."""
+
+    seed: int = 0
+    test: float = 0.20
+    """Fraction for test, where the data set has no test split of its own."""
+    holdout: float = 0.10
+    """Fraction of the rest."""
+    val: float = 0.05
+    """Fraction of the rest."""
+    floor: int = 400
+    """Fewest examples in val and in holdout, for small sets."""
+    counts: tuple[int, int, int] | None = None
+    """Exact sizes of train, val and holdout; all other examples are test."""
+
+    def __post_init__(self) -> None:
+        """Refuse fractions and counts that leave a split empty."""
+        for name in ("test", "holdout", "val"):
+            if not 0 < getattr(self, name) < 1:
+                raise SpecError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.holdout + self.val >= 1:
+            raise SpecError(
+                f"holdout and val must leave something to train, got {self.holdout} + {self.val}"
+            )
+        if self.floor < 0:
+            raise SpecError(f"floor must be at least 0, got {self.floor}")
+        if self.counts is not None and min(self.counts) < 1:
+            raise SpecError(f"counts must be at least 1 each, got {list(self.counts)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Splits:
+    """Disjoint, ascending indices into the images of one data set."""
+
+    train: Int64[np.ndarray, " train"]
+    val: Int64[np.ndarray, " val"]
+    holdout: Int64[np.ndarray, " holdout"]
+    test: Int64[np.ndarray, " test"]
+    split_id: str
+    """16 hex digits: the same for the same images, seed and fractions only."""
+    leaked: int = 0
+    """Images in no split, because a copy or their group stands in another one."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of examples in each split."""
+        return {name: len(getattr(self, name)) for name in SPLITS}
+
+
+def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
+    """Divide a data set by the hash of its content.
+
+    u = hash(group, or decoded pixels where there is none; seed). Without a test split of
+    its own, a set gives those images to test whose second, independent hash is below
+    `spec.test`. Of the rest, holdout has u < `spec.holdout`, val the next `spec.val`,
+    train what remains. Where a part of the rest has fewer than `spec.floor` examples, its
+    upper end rises until it has them, but to FLOOR_SHARE of the rest at most.
+
+    With `spec.counts`, images are taken in order of u, for holdout first, then val, then
+    train; one that would overfill a split with its copies goes to the next. All others
+    are test, or stand in no split if the set has a test split of its own.
+
+    What would leak is in no split, and counted in `leaked`: images of the rest whose exact
+    copy or whose group is in the set's own test split, and copies in another group.
+
+    Raises:
+        DataError: a split has fewer than 5 examples of a class, or not `spec.counts`.
+    """
+    content, unit = _identities(images)
+    u = _uniform(unit, "split", spec.seed)
+    leaks = _leaks(images, content, unit, u)
+    own = images.is_test
+    if spec.counts is not None:
+        candidates = ~leaks if own is None else ~leaks & ~own
+        split = _by_counts(u, candidates, spec.counts)
+        is_test = candidates & (split == "") if own is None else own
+    else:
+        is_test = _uniform(unit, "test", spec.seed) < spec.test if own is None else own
+        split = _by_fractions(u, ~is_test & ~leaks, spec)
+    split[is_test & ~leaks] = "test"
+    _check_classes(images, split)
+    indices = {name: np.flatnonzero(split == name) for name in SPLITS}
+    return Splits(**indices, split_id=_split_id(images, spec), leaked=int(leaks.sum()))
+
+
+def _identities(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """16 bytes an image: the digest of its pixels, and of what must not be divided."""
+    content = pixel_digests(images.images)
+    if images.groups is None:
+        return content, content
+    unit = [
+        hashlib.blake2b(group.encode(), digest_size=16, person=b"group").digest()
+        if group
+        else pixels.tobytes()
+        for group, pixels in zip(images.groups, content, strict=True)
+    ]
+    return content, np.array(unit, "V16")
+
+
+def _uniform(unit: np.ndarray, stream: str, seed: int) -> Float64[np.ndarray, " N"]:
+    """A number in [0, 1) for each unit, of 53 bits, by the stream and seed."""
+    key = derive_seed(seed, "splits", stream).to_bytes(8, "big")
+    digests = b"".join(hashlib.blake2b(u.tobytes(), digest_size=8, key=key).digest() for u in unit)
+    bits: Float64[np.ndarray, " N"] = np.frombuffer(digests, ">u8") >> np.uint64(11)
+    return bits * 2.0**-53
+
+
+def _leaks(
+    images: ImageSet, content: np.ndarray, unit: np.ndarray, u: Float64[np.ndarray, " N"]
+) -> Bool[np.ndarray, " N"]:
+    """Who must be left out: see `make_splits`."""
+    leaks = np.zeros(len(images), np.bool_)
+    if images.is_test is not None:
+        for identity in (content, unit):
+            leaks |= ~images.is_test & np.isin(identity, identity[images.is_test])
+    if images.groups is not None:
+        _, copy = np.unique(content, return_inverse=True)
+        least = np.full(len(images), np.inf)
+        rest = ~leaks if images.is_test is None else ~leaks & ~images.is_test
+        np.minimum.at(least, copy[rest], u[rest])
+        leaks |= rest & (u > least[copy])
+    return leaks
+
+
+def _by_fractions(
+    u: Float64[np.ndarray, " N"], rest: Bool[np.ndarray, " N"], spec: SplitSpec
+) -> np.ndarray:
+    """The split's name for every image of the rest, empty for the others."""
+    ascending = np.sort(u[rest])
+    holdout = _end(ascending, start=0.0, fraction=spec.holdout, floor=spec.floor)
+    val = _end(ascending, start=holdout, fraction=spec.val, floor=spec.floor)
+    names = np.where(u < holdout, "holdout", np.where(u < val, "val", "train"))
+    return np.where(rest, names, "")
+
+
+def _end(
+    ascending: Float64[np.ndarray, " rest"], *, start: float, fraction: float, floor: int
+) -> float:
+    """The upper end of a part that begins at `start`: its fraction, or more for the floor."""
+    first, last = np.searchsorted(ascending, [start, start + fraction])
+    if last - first >= floor:
+        return start + fraction
+    values, sizes = np.unique(ascending[first:], return_counts=True)
+    totals = np.cumsum(sizes)
+    wanted = int(np.searchsorted(totals, floor)) + 1
+    allowed = int(np.searchsorted(totals, FLOOR_SHARE * len(ascending), side="right"))
+    taken = min(wanted, allowed)
+    if taken == 0 or totals[taken - 1] <= last - first:
+        return start + fraction
+    return float(np.nextafter(values[taken - 1], 1.0))
+
+
+def _by_counts(
+    u: Float64[np.ndarray, " N"], candidates: Bool[np.ndarray, " N"], counts: tuple[int, int, int]
+) -> np.ndarray:
+    """The split's name for each candidate that is taken, empty for the others."""
+    train, val, holdout = counts
+    room = {"holdout": holdout, "val": val, "train": train}
+    chosen: list[str] = []
+    values, place, sizes = np.unique(u[candidates], return_inverse=True, return_counts=True)
+    for size in sizes.tolist():
+        name = next((name for name, left in room.items() if left >= size), "")
+        if name:
+            room[name] -= size
+        chosen.append(name)
+    short = {name: left for name, left in room.items() if left}
+    if short:
+        raise DataError(
+            f"counts ask for {sum(counts)} images in train, val and holdout, of "
+            f"{int(candidates.sum())} ({len(values)} without copies and groups); "
+            f"missing: {short}; ask for fewer"
+        )
+    split = np.full(len(u), "", "<U8")
+    split[candidates] = np.array(chosen, "<U8")[place]
+    return split
+
+
+def _check_classes(images: ImageSet, split: np.ndarray) -> None:
+    classes = len(images.class_names)
+    counts = np.array(
+        [np.bincount(images.labels[split == name], minlength=classes) for name in SPLITS]
+    )
+    least = counts.min(axis=0)
+    rare = np.flatnonzero(least < LEAST_OF_A_CLASS)
+    if not len(rare):
+        return
+    rarest_first = rare[np.argsort(least[rare], kind="stable")]
+    told = [
+        f"{images.class_names[k]!r} ({least[k]} in {SPLITS[counts[:, k].argmin()]}, "
+        f"{counts[:, k].sum()} in all)"
+        for k in rarest_first[:NAMED_CLASSES]
+    ]
+    more = f" and {len(rare) - len(told)} more" if len(rare) > len(told) else ""
+    short = ", ".join(name for name, row in zip(SPLITS, counts, strict=True)
+                      if row.min() < LEAST_OF_A_CLASS)  # fmt: skip
+    names = ", ".join(images.class_names[k] for k in rarest_first[:NAMED_CLASSES])
+    raise DataError(
+        f"{len(rare)} of {classes} classes have fewer than {LEAST_OF_A_CLASS} examples in "
+        f"some split: {', '.join(told)}{more}; add images of them, merge classes, make "
+        f"{short} larger in splits, or go on without them: "
+        f"dataset: {{leave_out: [{names}{', …' if more else ''}]}}"
+    )
+
+
+def _split_id(images: ImageSet, spec: SplitSpec) -> str:
+    text = json.dumps([images.fingerprint, to_mapping(spec)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

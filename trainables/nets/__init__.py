@@ -1,0 +1,1 @@
+"""Networks: our own family, timm, user-defined, pretrained weights, heads."""

@@ -1,0 +1,160 @@
+"""The convolutional family, after airbench (KellerJordan/cifar10-airbench).
+
+Axes: B images, S×S pixels, K classes. A frozen convolution that whitens 2×2 patches, three
+blocks of 3×3 convolutions that start as the identity, a global mean and one linear layer.
+"""
+
+from collections.abc import Callable
+
+import torch
+from timm.layers import create_attn  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from common.errors import SpecError
+from trainables.nets.multi_head import HeadedNet
+from trainables.recipe import Recipe
+
+SMALLEST_IMAGE = 8
+"""Side in pixels below which three poolings leave nothing to look at."""
+
+_PATCH = 3 * 2 * 2
+_WHITENING_EPS = 5e-4
+_LIVE_VARIANCE = 1e-3
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+}
+
+
+class ConvNet(HeadedNet):
+    """Whitening → three blocks of `width` × (1, middle, 4) channels → mean → linear."""
+
+    def __init__(self, recipe: Recipe, *, classes: int, image_size: int) -> None:
+        """Refuses images smaller than 8 pixels."""
+        super().__init__()
+        if image_size < SMALLEST_IMAGE:
+            raise SpecError(
+                f"convnet needs images of at least {SMALLEST_IMAGE} px, got {image_size}; "
+                f"set dataset.image_size"
+            )
+        channels, size = 3, image_size
+        self.whitening: nn.Conv2d | None = None
+        self.whitening_activation: nn.Module = nn.Identity()
+        if recipe.whitening:
+            self.whitening = nn.Conv2d(3, 2 * _PATCH, 2)
+            self.whitening.weight.requires_grad_(False)
+            self.whitening_activation = _ACTIVATIONS[recipe.activation]()
+            channels, size = 2 * _PATCH, size - 1
+        blocks = []
+        for factor in (1, recipe.middle, 4):
+            width = recipe.width * factor
+            blocks.append(ConvBlock(recipe, channels, width, pool=size >= 2))
+            channels, size = width, max(size // 2, 1)
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(recipe.dropout)
+        self.head = nn.Linear(channels, classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last map, [B, C, s, s], of normalized images [B, 3, S, S]."""
+        if self.whitening is not None:
+            x = self.whitening_activation(_in_float32(self.whitening, x))
+        features: Tensor = self.blocks(x)
+        return features
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits [B, K] of a map [B, C, s, s]; with `pre_logits` the features [B, C] before."""
+        # airbench takes the maximum. At width 24 in 8 epochs of CIFAR-10 (JPEG) the mean gave
+        # 0.670 and the maximum 0.617 on val from 5,000 images (n = 2 seeds), 0.787 and 0.778
+        # from 15,000 (n = 1).
+        x = self.dropout(x.mean(dim=(2, 3)))
+        return x if pre_logits else self.head(x)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002 (timm's hook)
+        """Which parameters are one layer to timm's layer decay."""
+        return {"stem": r"^whitening", "blocks": r"^blocks\.(\d+)"}
+
+
+class ConvBlock(nn.Module):
+    """`depth` 3×3 convolutions, one 2×2 pooling; the third and later ones are residual.
+
+    `airbench`: conv → pool → BN → act, then conv → BN → act. `plain`: conv → BN → act
+    throughout, pool at the end, so that every BN folds into the convolution before it.
+    `early`: conv → BN → act → pool, then as `plain`: all but the first see a quarter of the
+    pixels.
+    """
+
+    def __init__(self, recipe: Recipe, channels: int, width: int, *, pool: bool) -> None:
+        """`pool` is off where a single pixel is left."""
+        super().__init__()
+        pooling = nn.MaxPool2d(2) if pool else nn.Identity()
+        nothing = nn.Identity()
+        self.early_pool = pooling if recipe.block == "airbench" else nothing
+        self.middle_pool = pooling if recipe.block == "early" else nothing
+        self.late_pool = pooling if recipe.block == "plain" else nothing
+        self.convs = nn.ModuleList(
+            _conv(channels if i == 0 else width, width, recipe.init) for i in range(recipe.depth)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(recipe.depth))
+        self.activation = _ACTIVATIONS[recipe.activation]()
+        name = recipe.attention
+        self.attention = nn.Identity() if name == "none" else create_attn(name, width)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, S, S] to [B, width, S/2, S/2]."""
+        shortcut = x
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            y = conv(x)
+            y = norm(self.early_pool(y) if i == 0 else y)
+            # As in airbench96: over two convolutions, added before the activation.
+            y = self.activation(y + shortcut if i >= 2 else y)
+            shortcut, x = x, self.middle_pool(y) if i == 0 else y
+        result: Tensor = self.attention(self.late_pool(x))
+        return result
+
+
+def whitening_filters(images: Tensor) -> Tensor:
+    """Filters [24, 3, 2, 2] that whiten 2×2 patches of normalized images [N, 3, S, S].
+
+    Eigenvectors of the uncentred patch covariance over √(λ + 5e-4), and their negatives:
+    twelve directions, each seen from both sides by a rectifying activation.
+
+    Grey images vary in four directions only. The other eight would be constant channels,
+    which identity convolutions hand on and which batch normalization answers with
+    gradients multiplied by 1/√eps = 316 a layer: training in bfloat16 then ends in NaN.
+    Their places are filled with the live directions again, the strongest first.
+    """
+    patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, S-1, S-1, 2, 2]
+    rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, _PATCH).double()
+    values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    passed = values / (values + _WHITENING_EPS)  # the variance that is left of each direction
+    live = max(1, int((passed > _LIVE_VARIANCE).sum()))
+    which = torch.arange(_PATCH) % live
+    filters = (vectors / (values + _WHITENING_EPS).sqrt()).T[which].reshape(_PATCH, 3, 2, 2)
+    return torch.cat([filters, -filters]).float()
+
+
+def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer` outside autocast: small eigenvalues do not survive bfloat16's eight bits."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):  # otherwise the context would be exported to ONNX
+        with torch.autocast(device, enabled=False):
+            x = layer(x.float())
+        # What follows would be cast by the next convolution anyway; cast here, the activation
+        # costs half: 1.04x to 1.14x the images/s of width 32 (GELU, two trials of one thread).
+        x = x.to(torch.get_autocast_dtype(device))
+    else:
+        x = layer(x)
+    return x
+
+
+def _conv(channels: int, width: int, init: str) -> nn.Conv2d:
+    """A 3×3 convolution; by `dirac`, its first `channels` filters copy their inputs."""
+    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    if init == "dirac":
+        nn.init.dirac_(conv.weight[:channels])
+    return conv

@@ -1,0 +1,66 @@
+"""Nets of the user's own, named by import path in a recipe.
+
+    # mynet.py, in the folder that the command is started in
+    def build(*, classes: int, image_size: int, recipe: Recipe) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, classes))
+
+    # my.yaml
+    recipe: {model: "mynet:build"}
+
+Axes: B images, S×S pixels (`image_size`), K classes. The net takes normalized images,
+float [B, 3, S, S], and gives logits [B, K]. Its first weights may draw from torch's global
+generator, which is seeded for the trial. What it takes from the recipe (`width`, `depth`,
+`dropout` …) can be searched; dropout should be `recipe.dropout`, because the probe that
+chooses a trial's numerics switches it off there.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import SpecError
+from common.plugins import blame, load_object
+from trainables.recipe import Recipe
+
+_IMAGES = 2
+
+
+def custom_model(recipe: Recipe, *, classes: int, image_size: int) -> nn.Module:
+    """The net that `recipe.model`, an import path, builds; checked on two black images.
+
+    Raises:
+        SpecError: it cannot be imported, called or run, or is no net with logits [B, classes].
+    """
+    path = recipe.model
+    build = load_object(path, where="recipe: model")
+    if not callable(build):
+        raise SpecError(f"model {path!r} must be a function or a class, got {build!r}")
+    try:
+        net = build(classes=classes, image_size=image_size, recipe=recipe)
+    except Exception as error:
+        raise SpecError(
+            f"model {path!r} failed on (classes={classes}, image_size={image_size}, recipe=…): "
+            f"{blame(error)}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise SpecError(f"model {path!r} must build a torch.nn.Module, got {type(net).__name__}")
+    _check_logits(net, path, classes=classes, image_size=image_size)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise SpecError(f"model {path!r} has no parameter to train")
+    return net.train()
+
+
+def _check_logits(net: nn.Module, path: str, *, classes: int, image_size: int) -> None:
+    images = torch.zeros(_IMAGES, 3, image_size, image_size)
+    try:
+        with torch.no_grad():
+            logits = net.eval()(images)
+    except Exception as error:
+        raise SpecError(
+            f"model {path!r} cannot take images {list(images.shape)}: {blame(error)}"
+        ) from error
+    found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != [_IMAGES, classes]:
+        raise SpecError(
+            f"model {path!r} must give logits [{_IMAGES}, {classes}] for {_IMAGES} images and "
+            f"{classes} classes, got {found}"
+        )

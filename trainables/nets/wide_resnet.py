@@ -1,0 +1,80 @@
+"""Wide residual nets for small images (Zagoruyko & Komodakis, 2016).
+
+Axes: B images, S×S pixels, K classes. `wrn-D-W` has three groups of (D − 4) / 6 blocks with
+16·W, 32·W and 64·W channels; a block is BN → ReLU → 3×3 → BN → ReLU → dropout → 3×3 beside
+a shortcut. The second and third group halve the map.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.errors import SpecError
+from trainables.nets.multi_head import HeadedNet
+from trainables.recipe import Recipe
+
+_GROUPS = ((16, 1), (32, 2), (64, 2))
+"""Channels as a multiple of the widening factor, and the stride of the first block."""
+
+
+class WideResNet(HeadedNet):
+    """The net of `model: wrn-D-W`; its parts are called as those of timm's nets."""
+
+    def __init__(self, recipe: Recipe, *, classes: int) -> None:
+        """Refuses a depth that is not 6n + 4."""
+        super().__init__()
+        depth, factor = (int(part) for part in recipe.model.split("-")[1:])
+        blocks, rest = divmod(depth - 4, 6)
+        if rest or blocks < 1 or factor < 1:
+            raise SpecError(
+                f"model 'wrn-DEPTH-K' needs a depth of 10, 16, 22, 28, … and K of 1 or more, "
+                f"got {recipe.model!r}"
+            )
+        channels = 16
+        layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1, bias=False)]
+        for base, stride in _GROUPS:
+            for index in range(blocks):
+                width = base * factor
+                layers.append(_Block(channels, width, 1 if index else stride, recipe.dropout))
+                channels = width
+        self.body = nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU())
+        self.head = nn.Linear(channels, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last map, [B, 64·W, S/4, S/4], of normalized images [B, 3, S, S]."""
+        features: Tensor = self.body(x)
+        return features
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits [B, K] of a map; with `pre_logits` the features [B, 64·W] before."""
+        x = x.mean(dim=(2, 3))
+        return x if pre_logits else self.head(x)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002 (timm's hook)
+        """Which parameters are one layer to timm's layer decay."""
+        return {"stem": r"^body\.0\.", "blocks": r"^body\.(\d+)"}
+
+
+class _Block(nn.Module):
+    """[B, channels, S, S] to [B, width, S/stride, S/stride]."""
+
+    def __init__(self, channels: int, width: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.shortcut: nn.Module = nn.Identity()
+        if channels != width or stride != 1:
+            self.shortcut = nn.Conv2d(channels, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = functional.relu(self.norm1(x))
+        # A projection sees what the first convolution sees; the identity sees the sum itself.
+        short = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active)
+        y = functional.relu(self.norm2(self.conv1(active)))
+        result: Tensor = self.conv2(self.dropout(y)) + short
+        return result

@@ -1,0 +1,1 @@
+"""The training loop: schedule, optimizers, losses, moving average, checkpoints."""

@@ -1,0 +1,91 @@
+"""A training in stages: the head first, then everything, each with values of its own.
+
+    recipe:
+      pretrained: backbone.safetensors
+      stages:
+        - {epochs: 4, train: head, values: {augment: none}}
+        - {lr_scale: 0.1, layer_decay: 0.75, values: {mixup_alpha: 0.0}}
+
+Stages follow each other along the schedule's epochs; the last one has all that are left. A
+recipe without stages is one stage in which everything learns.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Literal
+
+from common.errors import SpecError
+
+CHANGEABLE = frozenset(
+    {
+        *("augment", "augment_magnitude", "augment_ops", "flip", "alternating_flip", "translate"),
+        *("cutout", "erase_probability", "mixup_alpha", "cutmix_alpha", "mix_probability"),
+        *("label_smoothing", "weight_decay", "momentum", "warmup_epochs"),
+    }
+)
+"""Recipe fields that a stage may change: none that decides the net, the steps or the scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of a training."""
+
+    epochs: int | None = None
+    """Epochs of the schedule; None for the last stage, which has the rest."""
+    train: Literal["all", "head"] = "all"
+    """`head` trains the last linear layer alone; what lies before it stays as it is, the
+    statistics of batch normalization too."""
+    lr_scale: float = 1.0
+    """The stage's peak learning rate, as a multiple of the recipe's."""
+    layer_decay: float = 1.0
+    """Each layer before the head learns at this multiple of the next one's rate."""
+    values: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Recipe fields that have other values in this stage: augmentation and regularization."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no stage can have."""
+        if self.epochs is not None and self.epochs < 1:
+            raise SpecError(f"epochs must be at least 1, got {self.epochs}")
+        if not 0 < self.lr_scale <= 1000:
+            raise SpecError(f"lr_scale must lie in (0, 1000], got {self.lr_scale!r}")
+        if not 0 < self.layer_decay <= 1:
+            raise SpecError(f"layer_decay must lie in (0, 1], got {self.layer_decay!r}")
+        check_values(self.values)
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuse fields that must not change within a training."""
+    for key in values:
+        if key not in CHANGEABLE:
+            raise SpecError(
+                f"a stage cannot change {key!r}; it can change {', '.join(sorted(CHANGEABLE))}"
+            )
+
+
+def check_stages(stages: tuple[Stage, ...]) -> None:
+    """Refuse a stage without a length before the last, or a length for the last."""
+    for number, stage in enumerate(stages, start=1):
+        last = number == len(stages)
+        if last and stage.epochs is not None:
+            raise SpecError(
+                f"stages: the last one has all epochs that are left; leave out its {stage.epochs}"
+            )
+        if not last and stage.epochs is None:
+            raise SpecError(f"stages: stage {number} of {len(stages)} needs its number of epochs")
+
+
+def fewest_epochs(stages: tuple[Stage, ...]) -> int:
+    """Epochs of the shortest schedule that has all stages: in the last one, a single epoch."""
+    return starts(stages)[-1] + 1
+
+
+def stage_at(stages: tuple[Stage, ...], epoch: int) -> int:
+    """The index of the stage to which the schedule's `epoch` belongs; before the first, 0."""
+    return max(0, bisect_left(starts(stages), epoch) - 1)
+
+
+def starts(stages: tuple[Stage, ...]) -> list[int]:
+    """How many epochs of the schedule come before each stage."""
+    return list(accumulate((stage.epochs or 0 for stage in stages[:-1]), initial=0))
