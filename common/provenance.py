@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,20 @@ def machine_description() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": version("torch"),
-        "cpu_flags": sorted(_cpu_flags() & _TELLING_FLAGS),
+        "cpu_flags": sorted(cpu_flags() & _TELLING_FLAGS),
     }
+
+
+def cpu_flags(cpuinfo: Iterable[str] | None = None) -> frozenset[str]:
+    """Return the processor's feature flags as Linux names them; empty on other systems.
+
+    `cpuinfo` are the lines of /proc/cpuinfo, by default this machine's.
+    """
+    for line in _cpuinfo() if cpuinfo is None else cpuinfo:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # x86, ARM
+            return frozenset(value.split())
+    return frozenset()
 
 
 def code_version() -> str:
@@ -57,13 +70,6 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or "unknown"
-
-
-def _cpu_flags() -> set[str]:
-    for line in _cpuinfo():
-        if line.startswith("flags"):
-            return set(line.split(":", 1)[1].split())
-    return set()
 
 
 def _cpuinfo() -> list[str]:

@@ -10,8 +10,10 @@ net with int8 activations it runs half of the convolutions in float32.)
 
 import contextlib
 import io
+import logging
+import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,13 @@ from onnxruntime.quantization.quantize import save_tensors_data
 
 from common.errors import DataError, RunError
 from common.files import write_bytes_atomically
-from common.provenance import machine_description
+from common.provenance import cpu_flags
 from common.statistics.metrics import apply_temperature, fit_temperature, nll
 from ensemble.deployment.card import Parity, Quantization
 from ensemble.deployment.export import count_nodes, set_temperature, strip
 from ensemble.deployment.onnx_model import Images, predict
+
+log = logging.getLogger(__name__)
 
 METHODS = ("MinMax", "Entropy", "Percentile")
 """How onnxruntime can turn the activations of calibration images into ranges."""
@@ -42,6 +46,11 @@ QUANTIZED_OPS = ("Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Add", "GlobalAver
 """Operators that may become int8; all others stay float32."""
 
 CALIBRATION_BATCH = 64
+
+VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""x86 instructions that add products of 8-bit numbers in 32 bits."""
+
+X86 = frozenset({"x86_64", "amd64", "i386", "i486", "i586", "i686"})
 
 _CALIBRATOR_OPTIONS: dict[str, dict[str, Any]] = {
     "MinMax": {"symmetric": False},
@@ -69,7 +78,8 @@ def quantize_int8(
 
     `calibration` are training images; each method is judged by the NLL of `holdout`, at the
     method's own best temperature, which is left in the file. Never hand in test images.
-    `reduce_range` is by default on only where this processor has no VNNI instructions.
+    `reduce_range` gives weights 7 bits in place of 8; by default `needs_reduced_range`
+    decides for this machine.
 
     Raises:
         DataError: no calibration images.
@@ -78,7 +88,7 @@ def quantize_int8(
     if not len(calibration):
         raise DataError("quantization needs calibration images, got none")
     if reduce_range is None:
-        reduce_range = not {"avx512_vnni", "avx_vnni"} & set(machine_description()["cpu_flags"])
+        reduce_range = needs_reduced_range(platform.machine(), cpu_flags())
     scores: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -95,6 +105,31 @@ def quantize_int8(
         nodes = count_qdq(chosen)
         write_bytes_atomically(int8, chosen.read_bytes())
     return Quantization(method=best, holdout_nll=scores, qdq_nodes=nodes, reduce_range=reduce_range)
+
+
+def needs_reduced_range(machine: str, flags: Collection[str]) -> bool:
+    """Return whether int8 weights must keep to 7 bits on this kind of processor.
+
+    x86 without VNNI adds two products of uint8 and int8 in 16 bits, which saturates for
+    weights beyond 64 (onnxruntime's documentation of `reduce_range`). VNNI and ARM sum in
+    32 bits, so their weights use all 8. An unknown architecture gets the range that is right
+    everywhere.
+
+    Args:
+        machine: the architecture as `platform.machine()` names it.
+        flags: the processor's feature flags as Linux names them.
+    """
+    architecture = machine.lower()
+    if architecture in X86:
+        return not VNNI_FLAGS & set(flags)
+    if architecture.startswith(("arm", "aarch64")):
+        return False
+    log.warning(
+        "int8 weights use 7 bits: it is not known whether the architecture %r adds products "
+        "of 8-bit numbers without overflow",
+        machine,
+    )
+    return True
 
 
 def count_qdq(path: Path) -> int:

@@ -12,13 +12,13 @@ from onnx import numpy_helper
 
 from common.errors import DataError, RunError
 from common.statistics.metrics import fit_temperature, nll
-from ensemble.deployment import quantize
 from ensemble.deployment.card import Quantization
 from ensemble.deployment.export import export_onnx, set_temperature
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import (
     METHODS,
     count_qdq,
+    needs_reduced_range,
     parity,
     quantize_int8,
     refit_temperature,
@@ -63,6 +63,7 @@ def pair(float_model: Path) -> tuple[Path, Path, Quantization]:
         holdout=HOLDOUT,
         labels=labels_of(float_model, HOLDOUT),
         methods=["MinMax"],
+        reduce_range=True,  # full weights would saturate where the processor has no VNNI
     )
     return float_model, int8, made
 
@@ -104,12 +105,23 @@ def test_every_convolution_and_product_is_quantized_and_nothing_else(
     assert "Relu" not in kinds, "a zero point at the bottom of the range is the rectifier"
 
 
+@pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 64)])
 def test_weights_are_symmetric_int8_per_output_channel(
-    pair: tuple[Path, Path, Quantization],
+    float_model: Path, tmp_path: Path, reduce_range: bool, largest: int
 ) -> None:
-    """The closed form: scale = max|w| / 127 over each output channel, zero point 0."""
-    fp32, int8, _ = pair
-    floats = [numpy_helper.to_array(i) for i in onnx.load(fp32).graph.initializer]
+    """The closed form: scale = max|w| / largest code per output channel, zero point 0."""
+    int8 = tmp_path / "model.int8.onnx"
+    made = quantize_int8(
+        float_model,
+        int8,
+        calibration=CALIBRATION,
+        holdout=HOLDOUT,
+        labels=labels_of(float_model, HOLDOUT),
+        methods=["MinMax"],
+        reduce_range=reduce_range,
+    )
+    assert made.reduce_range == reduce_range
+    floats = [numpy_helper.to_array(i) for i in onnx.load(float_model).graph.initializer]
     tensors = {i.name: numpy_helper.to_array(i) for i in onnx.load(int8).graph.initializer}
     quantized = [name for name in tensors if name.endswith(".weight_quantized")]
     assert len(quantized) == 7
@@ -117,6 +129,7 @@ def test_weights_are_symmetric_int8_per_output_channel(
         stem = name.removesuffix("_quantized")
         codes, scale = tensors[name], tensors[f"{stem}_scale"]
         assert codes.dtype == np.int8
+        assert np.abs(codes.astype(int)).max() == largest
         assert not tensors[f"{stem}_zero_point"].any()
         scale = scale.reshape(-1, *[1] * (codes.ndim - 1)) if scale.ndim else scale
         restored = codes * scale
@@ -126,7 +139,7 @@ def test_weights_are_symmetric_int8_per_output_channel(
         assert (np.abs(twin - restored) <= scale * 0.5001).all()
         if scale.ndim == 4:
             widest = np.abs(twin).max(axis=(1, 2, 3), keepdims=True)
-            np.testing.assert_allclose(scale, widest / 127, rtol=1e-5)
+            np.testing.assert_allclose(scale, widest / largest, rtol=1e-5)
 
 
 def test_the_method_of_least_holdout_nll_is_chosen_silently(
@@ -135,7 +148,14 @@ def test_the_method_of_least_holdout_nll_is_chosen_silently(
     labels, int8 = labels_of(float_model, HOLDOUT), tmp_path / "int8.onnx"
     rare = np.random.default_rng(0).random(CALIBRATION.shape) < 2e-4
     dark = np.where(rare, 255, CALIBRATION // 8).astype(np.uint8)
-    made = quantize_int8(float_model, int8, calibration=dark, holdout=HOLDOUT, labels=labels)
+    made = quantize_int8(
+        float_model,
+        int8,
+        calibration=dark,
+        holdout=HOLDOUT,
+        labels=labels,
+        reduce_range=True,
+    )
     assert capfd.readouterr() == ("", ""), "the quantizer prints, ours does not"
     assert set(made.holdout_nll) == set(METHODS)
     assert made.holdout_nll[made.method] == min(made.holdout_nll.values())
@@ -185,28 +205,36 @@ def test_a_residual_net_runs_in_integers(tmp_path: Path) -> None:
     assert "Conv" not in kinds
 
 
-def test_narrow_weights_only_without_vnni(
-    tmp_path: Path, float_model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("machine", "flags", "reduced"),
+    [
+        ("x86_64", set(), True),
+        ("x86_64", {"avx2", "avx512f"}, True),
+        ("x86_64", {"avx2", "avx_vnni"}, False),
+        ("x86_64", {"avx512f", "avx512_vnni"}, False),
+        ("x86_64", {"amx_int8"}, False),
+        ("AMD64", {"avx2"}, True),
+        ("i686", {"sse2"}, True),
+        ("aarch64", {"asimd"}, False),
+        ("aarch64", set(), False),
+        ("arm64", set(), False),
+        ("armv7l", {"neon"}, False),
+        ("riscv64", set(), True),
+        ("", set(), True),
+    ],
+)
+def test_only_processors_that_may_saturate_get_narrow_weights(
+    machine: str, flags: set[str], reduced: bool
 ) -> None:
-    labels = labels_of(float_model, HOLDOUT)
-    for flags, narrow in (([], True), (["avx2"], True), (["avx512_vnni"], False)):
-        monkeypatch.setattr(quantize, "machine_description", lambda f=flags: {"cpu_flags": f})
-        path = tmp_path / "model.int8.onnx"
-        made = quantize_int8(
-            float_model,
-            path,
-            calibration=CALIBRATION,
-            holdout=HOLDOUT,
-            labels=labels,
-            methods=["MinMax"],
-        )
-        assert made.reduce_range == narrow
-        codes = [
-            numpy_helper.to_array(i)
-            for i in onnx.load(path).graph.initializer
-            if i.name.endswith(".weight_quantized")
-        ]
-        assert max(np.abs(c.astype(int)).max() for c in codes) == (64 if narrow else 127)
+    assert needs_reduced_range(machine, flags) == reduced
+
+
+def test_an_unknown_architecture_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    needs_reduced_range("aarch64", ())
+    needs_reduced_range("x86_64", ())
+    assert not caplog.records
+    needs_reduced_range("riscv64", ())
+    assert "riscv64" in caplog.text
 
 
 def test_a_quantizer_that_did_nothing_is_an_error(tmp_path: Path, float_model: Path) -> None:
