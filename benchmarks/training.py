@@ -32,10 +32,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from common.cpu_runtime import share_arena
+from common.cpu_runtime import share_arena, usable_cores
 from common.provenance import machine_description
 from common.seeds import numpy_generator, torch_generator
-from search.tune.session import usable_cores
 from trainables.augmentation.batch import augment
 from trainables.data.image_set import ImageSet
 from trainables.data.sources import DatasetSpec, load_dataset

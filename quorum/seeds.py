@@ -10,8 +10,8 @@ from journal.history import History
 from quorum.workspace.checks import require_same_weights
 from quorum.workspace.run import Run
 from search.samplers.fixed import Seeds
-from search.timetable.timing import seeds_that_fit
-from search.tune.session import trial_shares
+from search.timetable.deadlines import seeds_that_fit
+from search.tune.session import cluster_capacity
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
 from trainables.training.stages import fewest_epochs
@@ -48,7 +48,7 @@ def _planned(this: Run) -> tuple[Recipe, int]:
     def each(epochs: int) -> float:
         return pace * cost_at_rungs((epochs,), best.cooldown_fraction, history.costs)[-1]
 
-    workers = trial_shares(this.spec.concurrent, this.numerics)[0]
+    workers = this.spec.concurrent or cluster_capacity().trials_at_a_time(this.numerics)
     count, epochs = seeds_that_fit(
         count=this.spec.members,
         epochs=best.epochs,

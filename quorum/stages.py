@@ -156,10 +156,10 @@ def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
     if (folder / "card.json").exists() and not again:
         this.skip("distill")
         return
+    from common.cpu_runtime import usable_cores
     from ensemble.deployment import release
     from ensemble.ledger import ledger_writer as judging
     from ensemble.student import teaching
-    from search.tune.session import usable_cores
     from trainables.training.losses import Distillation
 
     with this.stage("distill") as progress, _trainers(this, workers) as train:
@@ -218,8 +218,8 @@ def ledger(this: Run, *, again: bool = False) -> None:
     if (folder / "ledger.json").exists() and not again:
         this.skip("ledger")
         return
+    from common.cpu_runtime import usable_cores
     from ensemble.ledger import ledger_writer as judging
-    from search.tune.session import usable_cores
 
     with this.stage("ledger") as progress:
         facts = judging.stage_facts(this.folder, this.images, this.splits)

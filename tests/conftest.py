@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from quorum import pipeline
 from search.mlflow.tracking import MlflowMirror
-from search.timetable import planning
+from search.timetable import planner
 from tests.tiny import tiny_spec
 from trainables.data.cache import locked
 from trainables.records import RunFolder
@@ -59,8 +59,8 @@ def finished_run(shared: Path) -> pipeline.Outcome:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rehearsals of a step or two."""
-    monkeypatch.setattr(planning, "MOST_SECONDS", 0.01)
-    monkeypatch.setattr(planning, "USUAL_SECONDS", 0.01)
+    monkeypatch.setattr(planner, "MOST_SECONDS", 0.01)
+    monkeypatch.setattr(planner, "USUAL_SECONDS", 0.01)
 
 
 @pytest.fixture

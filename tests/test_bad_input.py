@@ -20,7 +20,7 @@ from quorum.cli import main as quorum
 from quorum.seeds import best_recipe
 from quorum.workspace.run import Run
 from search.space.spec import spec_from_mapping
-from search.timetable.planning import require_suitable
+from search.timetable.planner import require_suitable
 from search.timetable.preview import preview
 from tests.quorum.cli.test_main import fails
 from tests.tiny import TINY

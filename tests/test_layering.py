@@ -46,7 +46,6 @@ BEING_MOVED = {
     ("ensemble.student", "ensemble.ledger"),
     ("journal", "trainables.records"),
     ("search.ablation", "quorum.seeds"),
-    ("search.timetable", "search.tune"),
     ("trainables.nets", "trainables.training"),
     ("trainables.prediction", "trainables.training"),
     ("trainables.recipe", "trainables.training"),

@@ -12,7 +12,7 @@ from analysis.terminal.panels import failures_panel, results_panel, rungs_panel,
 from analysis.text.formats import count, file_size, fixed, percent
 from journal.progress import RunState
 from journal.states import NO_SCORE, PREPARATION, STAGES, Kind, TrialState
-from search.timetable.remaining import done_share, run_left, stages_left
+from search.timetable.forecast import done_share, run_left, stages_left
 
 MOST_COLUMNS = 200
 """Wider terminals are not filled: a line would be hard to follow."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common.cpu_runtime import share_arena, wait_passively
+from common.cpu_runtime import share_arena, usable_cores, wait_passively
 from common.errors import RunError
 from common.files import write_bytes_atomically
 from common.provenance import code_version, machine_description
@@ -30,9 +30,10 @@ from quorum.workspace.checks import (
 )
 from search.mlflow.tracking import MlflowMirror
 from search.space.spec import SweepSpec
+from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
-from search.timetable.planning import make_plan, plan_or_side, probed
-from search.tune.session import threads_each, trials_at_a_time, usable_cores
+from search.timetable.planner import make_plan, plan_or_side, probed
+from search.tune.session import capacity_at
 from trainables.data.sources import DatasetSpec, ImageSet, load_dataset, resolve_dataset
 from trainables.data.splits import Splits, make_splits
 from trainables.recipe import Numerics
@@ -142,7 +143,9 @@ class Run:
         """How trials compute: as the trials so far did, else by a probe of this machine."""
         for start in self.folder.starts():
             return start.numerics
-        return self.probe(threads=threads_each(self.spec.concurrent, self.spec.trials))
+        spec = self.spec
+        threads = threads_per_trial(usable_cores(), concurrent=spec.concurrent, trials=spec.trials)
+        return self.probe(threads=threads)
 
     def probe(self, *, threads: int) -> Numerics:
         """Measure which dtype and layout serve this machine best."""
@@ -252,12 +255,17 @@ class Run:
 
     def _workers(self) -> dict[str, int]:
         """How many trials at a time, and how many of them on one machine."""
-        concurrent, numerics = self.spec.concurrent, self.numerics
-        workers = trials_at_a_time(concurrent, numerics, address=self._address)
+        numerics = self.numerics
+        workers = self.spec.concurrent or capacity_at(self._address, numerics).trials_at_a_time(
+            numerics
+        )
         if self._address is None:
             return {"workers": workers, "together": workers}
         # A cluster's machines are taken to be like this one.
-        return {"workers": workers, "together": min(workers, trials_at_a_time(None, numerics))}
+        return {
+            "workers": workers,
+            "together": min(workers, machine_capacity(numerics).trials_at_a_time(numerics)),
+        }
 
     @contextmanager
     def _preparing(self, stage: str) -> Iterator[None]:

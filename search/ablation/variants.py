@@ -21,7 +21,7 @@ from search.samplers.suggestions import Suggestion
 from search.space.spec import SweepSpec, spec_of_run
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import Plan, TooShortError
-from search.timetable.planning import SUSTAINED, handover_seconds, rehearsal_seconds
+from search.timetable.planner import SUSTAINED, handover_seconds, rehearsal_seconds
 from search.timetable.preview import Preview, preview
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -151,7 +151,7 @@ def plan_variants(
 ) -> Plan:
     """Rehearse the full recipe for some seconds, then plan as `variants_plan` does.
 
-    Takes the place of `search.timetable.planning.make_plan`, with the same arguments; `trials` are
+    Takes the place of `search.timetable.planner.make_plan`, with the same arguments; `trials` are
     those that are left. What a variant lacks rarely makes it slower, so that the full
     recipe's pace is taken for all.
 

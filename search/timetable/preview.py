@@ -7,11 +7,12 @@ from functools import partial
 
 import numpy as np
 
+from common.cpu_runtime import usable_cores
 from journal.states import STAGES
 from search.space.spec import SweepSpec
+from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
-from search.timetable.planning import make_plan, plan_or_side, probed
-from search.tune.session import threads_each, trials_at_a_time, usable_cores
+from search.timetable.planner import make_plan, plan_or_side, probed
 from trainables.data.source_sizes import Originals
 from trainables.data.sources import ImageSet, load_dataset, resolve_dataset
 from trainables.data.splits import make_splits
@@ -101,15 +102,16 @@ def _planned(
     stages: Collection[str],
     planner: Callable[..., Plan],
 ) -> Plan:
-    threads = threads_each(spec.concurrent, spec.trials)
+    cores = usable_cores()
+    threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trials)
     numerics = probed(spec, images, device=device, threads=threads)
-    workers = trials_at_a_time(spec.concurrent, numerics)
+    workers = spec.concurrent or machine_capacity(numerics).trials_at_a_time(numerics)
     return planner(
         spec,
         images=images,
         splits=make_splits(images, spec.splits),
         numerics=numerics,
-        cores=usable_cores(),
+        cores=cores,
         workers=workers,
         together=workers,
         clock=time.time,

@@ -19,7 +19,7 @@ from journal.states import EPOCH_FIELDS, Kind
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
 from search.schedulers.verdicts import verdict_on
-from search.timetable.timing import TimeLeft
+from search.timetable.deadlines import TimeLeft
 from search.tune.storage import Storage
 from trainables.records import (
     RunFolder,

@@ -19,7 +19,9 @@ from ray._private import services
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 import trainables
+from common.cpu_runtime import usable_cores
 from common.errors import RunError
+from search.timetable.capacity import Capacity, machine_capacity
 from trainables.recipe import Numerics
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,6 @@ ENVIRONMENT = {
 
 SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 """What ray.init sets in the environment of its own accord."""
-
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
 
@@ -95,63 +95,24 @@ def ray_session(
             ray.shutdown()
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on, by its affinity and its container's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = CPU_QUOTA.read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no control group, or `max`
-        return cores
+def capacity_at(address: str | None, numerics: Numerics) -> Capacity:
+    """Return the capacity of the cluster at `address`, else of this machine.
 
-
-def threads_each(concurrent: int | None, trials: int) -> int:
-    """Threads of each trial on the CPU: one, unless there are fewer trials than cores."""
-    cores = usable_cores()
-    return max(1, cores // min(concurrent or cores, trials))
-
-
-def trials_at_a_time(
-    concurrent: int | None, numerics: Numerics, *, address: str | None = None
-) -> int:
-    """How many trials a sweep will run at a time, here or on the cluster at `address`.
-
-    As `trial_shares` has it, but without starting a Ray of one's own.
+    A Ray that the caller has started counts as the cluster. None is started for this.
 
     Raises:
         RunError: there is no cluster at `address`.
     """
-    if concurrent:
-        return concurrent
     if address is not None or ray.is_initialized():
         with ray_session(address=address):
-            return trial_shares(None, numerics)[0]
-    if numerics.device.startswith("cuda"):
-        import torch
-
-        return max(1, torch.cuda.device_count())
-    return max(1, usable_cores() // numerics.threads)
+            return cluster_capacity()
+    return machine_capacity(numerics)
 
 
-def trial_shares(concurrent: int | None, numerics: Numerics) -> tuple[int, dict[str, float]]:
-    """How many trials at a time on this Ray, and what each occupies of cores and GPUs.
-
-    Without `concurrent`: as many as there are GPUs for trials on GPUs, else as fit by
-    their threads.
-    """
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cores, gpus = there.get("CPU", 1.0), there.get("GPU", 0.0)
-    on_gpu = numerics.device.startswith("cuda")
-    count = concurrent or max(1, int(gpus if on_gpu else cores // numerics.threads))
-    shares = {"CPU": _share(cores / count, most=numerics.threads)}
-    if on_gpu:
-        shares["GPU"] = _share(gpus / count, most=1)
-    return count, shares
-
-
-def _share(each: float, *, most: int) -> float:
-    """Ray takes whole numbers, or fractions below one."""
-    return float(min(most, int(each))) if each >= 1 else int(each * 1000) / 1000
+def cluster_capacity() -> Capacity:
+    """Return the capacity of the Ray that this process has joined."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Capacity(cores=resources.get("CPU", 1.0), gpus=resources.get("GPU", 0.0))
 
 
 @contextmanager

@@ -22,11 +22,11 @@ from search.samplers.suggestions import FixedTrials
 from search.schedulers.asha import Asha, TuneAsha
 from search.space.space import Space
 from search.space.spec import SweepSpec
-from search.timetable.timing import TimeLeft
+from search.timetable.deadlines import TimeLeft
 from search.tune.callbacks import RETRIES, Deadline, Hooks, trial_name
 from search.tune.launching import SENT_BYTES, Launcher
 from search.tune.recorder import Recorder
-from search.tune.session import trial_shares
+from search.tune.session import cluster_capacity
 from search.tune.storage import Storage
 from trainables.data.sources import ImageSet
 from trainables.data.splits import Splits
@@ -167,6 +167,8 @@ def _launcher(
     recorder.settle()
     recorder.tidy()
     images, splits = data
+    capacity = cluster_capacity()
+    trials = spec.concurrent or capacity.trials_at_a_time(numerics)
     return Launcher(
         spec=spec,
         images=images,
@@ -178,7 +180,7 @@ def _launcher(
             **shared,
             "images": ray.put(images) if images.images.nbytes <= SENT_BYTES else None,
             "splits": ray.put(splits),
-            "resources": trial_shares(spec.concurrent, numerics)[1],
+            "resources": capacity.share(numerics, trials=trials).resources,
         },
     )
 
@@ -214,7 +216,8 @@ def _tune(launcher: Launcher, source: FixedTrials) -> None:
         num_samples=-1,
         search_alg=source,
         scheduler=TuneAsha(recorder.decide),
-        max_concurrent_trials=trial_shares(launcher.spec.concurrent, launcher.numerics)[0],
+        max_concurrent_trials=launcher.spec.concurrent
+        or cluster_capacity().trials_at_a_time(launcher.numerics),
         reuse_actors=True,
         trial_name_creator=trial_name,
         trial_dirname_creator=trial_name,

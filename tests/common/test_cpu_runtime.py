@@ -4,10 +4,12 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from common.cpu_runtime import wait_passively
+from common import cpu_runtime
+from common.cpu_runtime import usable_cores, wait_passively
 
 PROGRAM = """
 import resource
@@ -80,3 +82,13 @@ def test_threads_wait_passively_unless_told(
         monkeypatch.setenv("OMP_WAIT_POLICY", given)
     wait_passively()
     assert os.environ["OMP_WAIT_POLICY"] == found
+
+
+def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
+    for text, cores in (("150000 100000", 1), ("400000 100000", 4), ("max 100000", 64), ("", 64)):
+        (tmp_path / "cpu.max").write_text(text)
+        monkeypatch.setattr(cpu_runtime, "CPU_QUOTA", tmp_path / "cpu.max")
+        assert usable_cores() == cores
+    monkeypatch.setattr(cpu_runtime, "CPU_QUOTA", tmp_path / "none")
+    assert usable_cores() == 64

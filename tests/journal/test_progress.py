@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from common.stage_costs import steps_at_rungs
 from journal.progress import RunState
 from journal.states import RungCount
-from search.timetable.remaining import seconds_left
+from search.timetable.forecast import seconds_left
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
 from trainables.recipe import Recipe
 from trainables.training.optimizers import plan_epochs
@@ -276,7 +276,7 @@ def test_a_forecast_is_never_negative_and_ends_at_zero(seed: int, share: float) 
 def test_importing_is_quick_and_light() -> None:
     heavy = ("torch", "ray", "mlflow", "optuna", "pandas", "numpy")
     code = (
-        f"import sys, search.timetable.remaining\nprint([m for m in {heavy!r} if m in sys.modules])"
+        f"import sys, search.timetable.forecast\nprint([m for m in {heavy!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

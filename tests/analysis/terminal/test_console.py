@@ -19,7 +19,7 @@ from analysis.terminal.marks import about, clock, hyperparameters
 from journal.journal import Journal
 from journal.progress import RunState
 from search.space.spec import load_spec
-from search.timetable.remaining import stages_left
+from search.timetable.forecast import stages_left
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
 
 

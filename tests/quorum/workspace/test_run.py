@@ -14,10 +14,9 @@ from common.seeds import numpy_generator
 from journal.journal import read_events
 from quorum.workspace.run import Run
 from search.space.spec import load_spec, spec_of_run
-from search.timetable import planning
+from search.timetable import planner
 from search.timetable.pace import Pace
 from search.timetable.preview import preview
-from search.tune import session
 from tests.tiny import tiny_spec
 from trainables.data.sources import DatasetSpec
 from trainables.data.splits import SplitSpec
@@ -86,7 +85,7 @@ def test_images_are_made_smaller_where_there_is_little_time(
     folder_of_noise(tmp_path / "data", side=48)
     monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        planning, "measure_pace", lambda spec, images, **_: pace_at(images.image_size)
+        planner, "measure_pace", lambda spec, images, **_: pace_at(images.image_size)
     )
     asked = tiny_spec().with_values(
         dataset=DatasetSpec(name="images", path=str(tmp_path / "data")), splits=SplitSpec()
@@ -133,13 +132,3 @@ def test_a_sweep_yaml_from_before_pictures_shows_them(tmp_path: Path) -> None:
     del old["pictures"]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(old))
     assert load_spec(tmp_path / "sweep.yaml") == tiny_spec()
-
-
-@pytest.mark.parametrize(
-    ("concurrent", "trials", "threads"), [(None, 27, 1), (None, 1, 8), (None, 3, 2), (2, 27, 4)]
-)
-def test_few_trials_share_all_cores(
-    monkeypatch: pytest.MonkeyPatch, concurrent: int | None, trials: int, threads: int
-) -> None:
-    monkeypatch.setattr(session, "usable_cores", lambda: 8)
-    assert session.threads_each(concurrent, trials) == threads

@@ -21,7 +21,7 @@ from search.timetable.plan import (
     with_enough_finished,
 )
 from search.timetable.plan import plan_run as plan
-from search.timetable.planning import plan_or_side
+from search.timetable.planner import plan_or_side
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
 from trainables.training.optimizers import plan_epochs

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from common import files
+from common.cpu_runtime import usable_cores
 from common.errors import RunError
 from common.failures import one_line, reason_of
 from journal.history import History
 from journal.journal import read_events
 from journal.states import EPOCH_FIELDS
-from search.timetable.timing import TimeLeft
+from search.timetable.capacity import Capacity
+from search.timetable.deadlines import TimeLeft
 from search.tune import session
 from search.tune.recorder import GIVE_UP
-from search.tune.session import trial_shares, trials_at_a_time, usable_cores
+from search.tune.session import capacity_at
 from search.tune.storage import Storage
 from tests.faults.test_resume import outcome
 from tests.simulated_tune import SPEC, Sweep, without_ray
@@ -236,21 +238,6 @@ def test_a_trial_without_time_for_its_next_rung_is_ended_at_this_one(tmp_path: P
     assert len(ends) == sweep.spec.trials
 
 
-def test_cores_and_gpus_are_shared_among_trials(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    there = {"CPU": 16.0, "GPU": 2.0}
-    monkeypatch.setattr("search.tune.session.ray.cluster_resources", lambda: there)
-    cpu, gpu = Numerics(threads=2), Numerics(device="cuda", threads=4)
-    assert trial_shares(None, cpu) == (8, {"CPU": 2.0})
-    assert trial_shares(32, cpu) == (32, {"CPU": 0.5})
-    assert trial_shares(1, cpu) == (1, {"CPU": 2.0})
-    assert trial_shares(None, gpu) == (2, {"CPU": 4.0, "GPU": 1.0})
-    assert trial_shares(6, gpu) == (6, {"CPU": 2.0, "GPU": 0.333})
-    there |= {"CPU": 1.0, "GPU": 0.0}
-    assert trial_shares(None, cpu) == (1, {"CPU": 1.0})
-
-
 def test_a_plan_counts_the_clusters_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     joined = []
 
@@ -260,23 +247,11 @@ def test_a_plan_counts_the_clusters_workers(monkeypatch: pytest.MonkeyPatch) -> 
         yield
 
     monkeypatch.setattr(session, "ray_session", joining)
-    monkeypatch.setattr(session, "usable_cores", lambda: 8)
     monkeypatch.setattr("search.tune.session.ray.cluster_resources", lambda: {"CPU": 64.0})
-    assert trials_at_a_time(None, Numerics(threads=3)) == 2
-    assert trials_at_a_time(5, Numerics(threads=3), address="auto") == 5
+    assert capacity_at(None, Numerics()) == Capacity(cores=usable_cores())
     assert not joined
-    assert trials_at_a_time(None, Numerics(threads=3), address="auto") == 21
+    assert capacity_at("auto", Numerics()) == Capacity(cores=64)
     assert joined == ["auto"]
-
-
-def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("search.tune.session.os.sched_getaffinity", lambda _: range(64))
-    for text, cores in (("150000 100000", 1), ("400000 100000", 4), ("max 100000", 64), ("", 64)):
-        (tmp_path / "cpu.max").write_text(text)
-        monkeypatch.setattr(session, "CPU_QUOTA", tmp_path / "cpu.max")
-        assert usable_cores() == cores
-    monkeypatch.setattr(session, "CPU_QUOTA", tmp_path / "none")
-    assert usable_cores() == 64
 
 
 def test_a_missing_cluster_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

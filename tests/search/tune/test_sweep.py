@@ -16,7 +16,7 @@ from common.errors import RunError
 from common.seeds import derive_seed
 from journal.journal import Journal, read_events
 from search.samplers.fixed import Seeds
-from search.timetable.timing import TimeLeft
+from search.timetable.deadlines import TimeLeft
 from search.tune.session import ray_session
 from search.tune.sweep import run_fixed
 from tests.drive_sweep import spec_of, sweep

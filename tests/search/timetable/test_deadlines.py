@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.stage_costs import StageCosts, cost_at_rungs
 from journal.history import History, TrialHistory
-from search.timetable.timing import TimeLeft, seeds_that_fit
+from search.timetable.deadlines import TimeLeft, seeds_that_fit
 from trainables.recipe import Recipe
 from trainables.training.optimizers import plan_epochs
 
