@@ -264,7 +264,7 @@ def register(this: Run) -> None:
         return
     from ensemble.deployment.card import read_card
     from ensemble.ledger import ledger_writer as judging
-    from quorum.registry import Release, register_student
+    from search.mlflow.registry import Release, register_student
 
     card = read_card(this.folder.student)
     model = this.folder.student / card.shipped.file

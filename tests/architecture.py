@@ -17,7 +17,6 @@ ORDER = (
     "quorum.cli",
     "quorum.pipeline",
     "quorum.stages",
-    "quorum.registry",
     "quorum.seeds",
     "quorum.workspace",
     "analysis.report",

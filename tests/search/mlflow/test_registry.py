@@ -1,3 +1,5 @@
+"""The model registry: which student becomes champion, and what a registered version holds."""
+
 import json
 import os
 import shutil
@@ -22,8 +24,8 @@ from common.errors import RunError
 from common.files import file_sha256
 from ensemble.deployment.onnx_model import OnnxClassifier
 from journal.journal import Journal
-from quorum.registry import Release, default_name, register_student
 from search.mlflow.projection import Projection
+from search.mlflow.registry import Release, default_name, register_student
 from search.mlflow.store import load_mlflow
 from search.mlflow.tracking import sync
 from tests.synthetic_sweep import SPEC, synthetic_chain, synthetic_sweep
@@ -33,7 +35,7 @@ SIZE, NAMES = 8, ("zero", "one", "two")
 
 
 def make_onnx(path: Path, seed: int) -> Path:
-    """A linear classifier with the interface of our students."""
+    """Write a linear classifier with the inputs and outputs of our students."""
     weights = np.random.default_rng(seed).normal(size=(SIZE * SIZE * 3, 3)).astype(np.float32)
     graph = helper.make_graph(
         [
@@ -64,7 +66,7 @@ def release(folder: RunFolder, seed: int, **values: Any) -> Release:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """A folder of runs with one run in its journal and in MLflow."""
+    """Create a runs folder with one run that is mirrored in MLflow."""
     runs = tmp_path_factory.mktemp("registry") / "runs"
     folder = RunFolder(runs / "digits-1")
     events = list(synthetic_sweep(spec={**SPEC, "trials": 2}))
@@ -100,26 +102,28 @@ def wins(champion: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_the_alias_champion_moves_only_to_a_released_student_that_wins(folder: RunFolder) -> None:
+def test_only_a_released_student_that_beats_the_champion_becomes_champion(
+    folder: RunFolder,
+) -> None:
     first = register_student(folder, release(folder, 0), beats_champion=never)
     assert (first.name, first.version, first.alias) == ("quorum-digits", 1, "champion")
-    assert first.reason == "the first student that its gates released"
-    shown: list[bytes] = []
+    assert "first" in first.reason
+    compared_files: list[bytes] = []
 
     def compare(champion: Path) -> bool:
-        shown.append(champion.read_bytes())
+        compared_files.append(champion.read_bytes())
         return False
 
     second = register_student(folder, release(folder, 1), beats_champion=compare)
-    assert shown == [(folder.student / "model0.onnx").read_bytes()]
-    assert (second.alias, second.reason) == (
-        "candidate", "it does not beat version 1, the champion, on its own holdout"
-    )  # fmt: skip
+    assert compared_files == [(folder.student / "model0.onnx").read_bytes()]
+    assert second.alias == "candidate"
+    assert "does not beat version 1" in second.reason
     held = release(folder, 2, passed_gates=False, stage="student_fp32")
     third = register_student(folder, held, beats_champion=never)
-    assert (third.alias, third.reason) == ("candidate", "the gates did not release it")
+    assert third.alias == "candidate"
+    assert "gates" in third.reason
     other = release(folder, 3, class_names=("a", "b", "c"))
-    assert "has other classes" in register_student(folder, other, beats_champion=never).reason
+    assert "classes" in register_student(folder, other, beats_champion=never).reason
     fifth = register_student(folder, release(folder, 4), beats_champion=wins)
     assert (fifth.version, fifth.alias) == (5, "champion")
     aliases = client(folder).get_registered_model("quorum-digits").aliases
@@ -132,7 +136,7 @@ def test_the_alias_champion_moves_only_to_a_released_student_that_wins(folder: R
 
 
 @pytest.mark.slow
-def test_the_same_file_is_registered_once(folder: RunFolder) -> None:
+def test_registering_the_same_file_again_adds_no_version(folder: RunFolder) -> None:
     first = register_student(folder, release(folder, 0), beats_champion=never)
     again = register_student(folder, release(folder, 0), beats_champion=never)
     assert (again.version, again.alias) == (first.version, first.alias)
@@ -140,7 +144,7 @@ def test_the_same_file_is_registered_once(folder: RunFolder) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_registered_answers_as_the_file_does(folder: RunFolder) -> None:
+def test_a_registered_model_predicts_like_its_file(folder: RunFolder) -> None:
     made = release(folder, 0)
     entry = register_student(folder, made, beats_champion=loses, name="mine")
     uri = f"sqlite:///{folder.root.parent / 'mlflow.db'}"
@@ -169,16 +173,18 @@ def test_what_is_registered_answers_as_the_file_does(folder: RunFolder) -> None:
     assert source.info.run_name == "student_int8"
     place = client(folder).get_model_version_download_uri("mine", version.version)
     files = {path.name for path in Path(unquote(urlsplit(place).path)).iterdir()}
-    files.discard("registered_model_meta")  # which MLflow leaves when it loads a model
+    files.discard("registered_model_meta")  # written by MLflow when it loads a model
     assert files == {"MLmodel", "model.onnx", "python_env.yaml", "requirements.txt"}
 
 
 @pytest.mark.slow
-def test_the_champion_is_served_to_raw_pixels(
+def test_the_served_champion_accepts_raw_pixels(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `mlflow models serve` runs: MLflow's own app on the model that the registry names."""
-    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which `init` leaves behind
+    """Serve the registered model with the app that `mlflow models serve` runs."""
+    monkeypatch.setenv(
+        "_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true"
+    )  # `init` sets it and leaves it set
     made = release(folder, 0)
     register_student(folder, made, beats_champion=never)
     mlflow = load_mlflow()
@@ -206,7 +212,7 @@ def test_the_champion_is_served_to_raw_pixels(
 
 @contextmanager
 def served(server: Any) -> Iterator[str]:
-    """The address of an app that answers on a free port of this machine, until the block ends."""
+    """Yield the address of an app served on a free local port until the block ends."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -230,7 +236,7 @@ def ask(url: str, question: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_mlflows_default_store_is_left_as_it_was(
+def test_registering_restores_mlflows_default_store(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register_student(folder, release(folder, 0), beats_champion=True)
@@ -244,19 +250,19 @@ def test_mlflows_default_store_is_left_as_it_was(
 
 
 @pytest.mark.slow
-def test_a_registry_that_cannot_be_reached(folder: RunFolder) -> None:
+def test_an_unreachable_registry_raises_without_leaking_the_password(folder: RunFolder) -> None:
     made = release(folder, 0)
-    told = r"could not be registered at http://127.0.0.1:9 \(.*\); .*model0.onnx is whole"
-    with pytest.raises(RunError, match=told) as caught:
+    message = r"could not be registered at http://127.0.0.1:9 .*model0.onnx"
+    with pytest.raises(RunError, match=message) as caught:
         register_student(folder, made, beats_champion=True, uri="http://me:secret@127.0.0.1:9")
     assert "secret" not in str(caught.value)
 
 
-def test_a_student_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_model_file_is_refused(tmp_path: Path) -> None:
     missing = Release(
         model=tmp_path / "no.onnx", image_size=8, class_names=NAMES, passed_gates=True
     )
-    with pytest.raises(RunError, match=r"no.onnx does not exist; distill the run first"):
+    with pytest.raises(RunError, match=r"no.onnx does not exist.*distill"):
         register_student(RunFolder(tmp_path), missing, beats_champion=True)
 
 
@@ -269,7 +275,7 @@ def test_a_student_that_is_not_there(tmp_path: Path) -> None:
         ({}, "quorum-model"),
     ],
 )
-def test_names(dataset: dict[str, str], name: str) -> None:
+def test_default_names(dataset: dict[str, str], name: str) -> None:
     projection = Projection()
     projection.apply({"event": "run_started", "time": 0, "spec": {"dataset": dataset}})
     assert default_name(projection) == name

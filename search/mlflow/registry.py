@@ -1,8 +1,9 @@
-"""A released student in MLflow's registry: the file that ships, byte for byte, with its signature.
+"""Register released students in MLflow's model registry.
 
-The alias `champion` names the student to deploy. It moves only to one that its gates
-released and that beats the present champion on the new run's holdout; any other is
-`candidate`. Nothing here is pickled: the model is the ONNX file and MLflow's own loader.
+A registered version holds the released ONNX file byte for byte, with its signature. The
+alias `champion` names the student to deploy. It moves only to a student that passed its
+gates and beats the current champion on the new run's holdout; any other student becomes
+`candidate`. No pickle is involved: MLflow's own loader runs the ONNX file.
 """
 
 import hashlib
@@ -38,33 +39,34 @@ _REASON = "quorum.alias_reason"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A student that is to be registered."""
+    """A student to register."""
 
     model: Path
     """The ONNX file: `images` uint8 [N, H, W, 3] → `log_probs` float32 [N, K]."""
     image_size: int
     """H and W, in pixels."""
     class_names: tuple[str, ...]
-    """Of the K classes, in order."""
+    """Names of the K classes, in order."""
     passed_gates: bool
-    """The gates released this file; one that ships because they did not is a candidate."""
+    """The release gates passed for this file. A file that ships instead of one that failed its
+    gates can only become a candidate."""
     stage: str = "student_int8"
-    """Its row in the ledger."""
+    """Name of its row in the ledger."""
     row: Mapping[str, Any] = field(default_factory=dict)
-    """That row."""
+    """The row itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """Where a student stands in the registry."""
+    """A registered version and its alias."""
 
     name: str
     version: int
     alias: Literal["champion", "candidate"]
     reason: str
-    """Why it has that alias."""
+    """The reason for the alias."""
     uri: str
-    """What `mlflow.pyfunc.load_model` takes."""
+    """Address to pass to `mlflow.pyfunc.load_model`."""
 
 
 def register_student(
@@ -75,15 +77,15 @@ def register_student(
     name: str | None = None,
     uri: str | None = None,
 ) -> Registration:
-    """Register `release` as a new version, and give it the alias it has earned.
+    """Register `release` as a new version and set its alias, `champion` or `candidate`.
 
-    `beats_champion` compares it with the present champion on this run's holdout, and is
-    asked only when that matters: a callable gets the champion's ONNX file. `name` defaults
-    to `quorum-DATASET`. The same file of the same run is registered once, however often
-    this is called.
+    `beats_champion` compares the release with the current champion on this run's holdout. A
+    callable receives the path of the champion's ONNX file and is called only if the answer
+    matters. `name` defaults to `quorum-DATASET`. Registering the same file of the same run
+    again changes nothing.
 
     Raises:
-        RunError: no journal, no model, or a registry that cannot be written.
+        RunError: the journal or the model is missing, or the registry cannot be written.
     """
     if not release.model.is_file():
         raise RunError(f"{release.model} does not exist; distill the run first")
@@ -100,12 +102,12 @@ def register_student(
     except Exception as error:
         raise RunError(
             f"the student could not be registered at {without_password(uri)} ({in_short(error)}); "
-            f"{release.model} is whole, so register it when MLflow can be reached"
+            f"{release.model} is intact, so register it once MLflow can be reached"
         ) from error
 
 
 def default_name(projection: Projection) -> str:
-    """`quorum-DATASET`; a data set that is a folder of one's own goes by the folder's name."""
+    """Return `quorum-DATASET`, where a custom image folder is called by its folder's name."""
     dataset = projection.state.spec.get("dataset") or {}
     name = str(dataset.get("name") or "model")
     if name in ("parquet", "imagefolder") and dataset.get("path"):
@@ -115,9 +117,10 @@ def default_name(projection: Projection) -> str:
 
 @contextmanager
 def _default_store(uri: str) -> Iterator[None]:
-    """Make `uri` MLflow's default for the block.
+    """Make `uri` MLflow's default store within the block.
 
-    Its registry looks a logged model up in the default store, whatever store its client has.
+    MLflow's registry looks up a logged model in the default store, even if its client uses
+    another one.
     """
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow = load_mlflow()
@@ -125,7 +128,7 @@ def _default_store(uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)  # which puts the environment back, too
+        mlflow.set_tracking_uri(before)  # also restores the environment variable
 
 
 class _Registry:
@@ -147,8 +150,8 @@ class _Registry:
         champion = self._champion()
         known = self._known(tags)
         if known is not None and _REASON in known.tags:
-            held = champion is not None and champion.version == known.version
-            return self._registration(known, held, "it was registered before")
+            is_champion = champion is not None and champion.version == known.version
+            return self._registration(known, is_champion, "it was already registered")
         wins, reason = self._earned(release, tags, champion, beats_champion)
         entry = known or self._create_version(release, tags)
         alias = CHAMPION if wins else CANDIDATE
@@ -172,11 +175,11 @@ class _Registry:
         champion: Any,
         beats_champion: bool | Callable[[Path], bool],
     ) -> tuple[bool, str]:
-        """Whether it is to be the champion, and why."""
+        """Return whether the release becomes the champion, and the reason."""
         if not release.passed_gates:
-            return False, "the gates did not release it"
+            return False, "it did not pass its gates"
         if champion is None:
-            return True, "the first student that its gates released"
+            return True, "the first student to pass its gates"
         title = f"version {champion.version}, the champion"
         if champion.tags.get("quorum.classes") != tags["quorum.classes"]:
             return False, f"{title}, has other classes and cannot be compared"
@@ -187,7 +190,7 @@ class _Registry:
         return beats_champion, f"it {verb} {title}, on its own holdout"
 
     def _champion(self) -> Any:
-        """The present champion's entry, or None."""
+        """Return the current champion's entry, or None."""
         number = self._client.get_registered_model(self._name).aliases.get(CHAMPION)
         return None if number is None else self._client.get_model_version(self._name, number)
 
@@ -200,7 +203,7 @@ class _Registry:
         return Path(folder) / "model.onnx"
 
     def _known(self, tags: Mapping[str, str]) -> Any:
-        """The version that has this very file of this very run."""
+        """Return the version that holds the same file of the same run, or None."""
         for entry in self._client.search_model_versions(f"name = '{self._name}'"):
             if all(entry.tags.get(key) == tags[key] for key in ("quorum.id", "quorum.sha256")):
                 return entry
@@ -219,7 +222,7 @@ class _Registry:
     def _tags(self, release: Release) -> dict[str, str]:
         state = self._projection.state
         classes = hashlib.sha256(json.dumps(release.class_names).encode()).hexdigest()[:16]
-        told = {
+        tags = {
             "id": self._projection.identity,
             "run": state.run,
             "split_id": state.about.get("split_id"),
@@ -228,7 +231,7 @@ class _Registry:
             "classes": classes,
             "ledger": json.dumps(dict(release.row), default=str),
         }
-        return {f"quorum.{key}": str(value) for key, value in told.items() if value is not None}
+        return {f"quorum.{key}": str(value) for key, value in tags.items() if value is not None}
 
     def _create_version(self, release: Release, tags: dict[str, str]) -> Any:
         key = self._projection.latest(release.stage)
@@ -253,7 +256,7 @@ class _Registry:
         figures = ", ".join(
             f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in release.row.items()
-            if key in _TOLD and value is not None
+            if key in _DESCRIBED_METRICS and value is not None
         )
         text = f"`{release.stage}` of {tags.get('quorum.run')}, {len(release.class_names)} classes"
         about = f"{text}: {figures}." if figures else f"{text}."
@@ -261,10 +264,10 @@ class _Registry:
 
 
 def _package(mlflow: Any, release: Release, place: Path, logged: Any, run_id: str | None) -> None:
-    """Write an MLflow model: the file as it is, the signature, what is needed to run it.
+    """Write an MLflow model: the ONNX file unchanged, its signature and its requirements.
 
-    `mlflow.onnx.save_model` would parse the file and write it anew, with its tensors beside
-    it; this keeps the bytes that were tested.
+    `mlflow.onnx.save_model` would parse the file and write it again with the tensors in
+    separate files; copying keeps the bytes that were tested.
     """
     shutil.copyfile(release.model, place / "model.onnx")
     types, size = mlflow.types, release.image_size
@@ -295,4 +298,4 @@ def _package(mlflow: Any, release: Release, place: Path, logged: Any, run_id: st
 
 
 _PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime")
-_TOLD = ("split", "accuracy", "nll", "ece", "params", "bytes", "latency_ms_batch1")
+_DESCRIBED_METRICS = ("split", "accuracy", "nll", "ece", "params", "bytes", "latency_ms_batch1")
