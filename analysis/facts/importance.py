@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.facts.trials import TrialFacts
-from analysis.text.formats import value_text
+from common.formats import value_text
 from search.space.space import Parameter, Space
 
 Floats = NDArray[np.float64]

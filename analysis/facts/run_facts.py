@@ -17,9 +17,9 @@ from analysis.facts.asked import command_asked
 from analysis.facts.data_facts import DataFacts
 from analysis.facts.importance import Importances
 from analysis.facts.trials import TrialFacts, best_trial, trials_of
-from analysis.text.formats import count
 from common.errors import RunError
 from common.files import read_array, read_json
+from common.formats import count
 from ensemble.deployment.card import Card, read_card
 from journal.journal import read_events
 from search.space.space import Space

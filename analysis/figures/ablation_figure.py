@@ -21,8 +21,8 @@ from analysis.figures.style import (
     new_figure,
     save_figure,
 )
-from analysis.text.formats import plural, signed
 from analysis.text.wording import NOT_DISTINGUISHABLE
+from common.formats import plural, signed
 from search.ablation.ablation import ALL
 
 MARKS: Mapping[str, tuple[str, str, str]] = {

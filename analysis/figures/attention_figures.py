@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.explain.attention import AttentionFacts, GateFacts
 from analysis.figures.style import BLUE, PALE, SKY, VERMILLION, grid, new_figure
-from analysis.text.formats import fixed, shorten_all
+from common.formats import fixed, shorten_all
 
 Floats = NDArray[np.floating[Any]]
 

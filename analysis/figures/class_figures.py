@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.style import BLUE, FAINT, GREY, grid, new_figure, percent_ticks, stage_style
-from analysis.text.formats import count, shorten, shorten_all
+from common.formats import count, shorten, shorten_all
 from common.statistics.intervals import proportion_interval
 
 Floats = NDArray[np.floating[Any]]

@@ -25,7 +25,7 @@ from analysis.figures.style import (
     stage_style,
 )
 from analysis.figures.sweep_figures import branches
-from analysis.text.formats import compact, round_text, short_duration
+from common.formats import compact, short_duration, trim_zeros
 from common.statistics.intervals import proportion_interval
 
 
@@ -140,7 +140,7 @@ def _log_axis(axes: Axes, key: str) -> None:
     axes.set_xlim(low / 1.25, high * 1.25)
     ticks = round_times if key == "seconds" else round_ticks
     axes.xaxis.set_major_locator(FixedLocator(ticks(low, high)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: round_text(written(value))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: trim_zeros(written(value))))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(True)
 

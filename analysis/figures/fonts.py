@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import font_manager
 
-from analysis.text.formats import shorten_all
+from common.formats import shorten_all
 
 BASE = "DejaVu Sans"
 FOLDER = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

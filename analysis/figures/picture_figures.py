@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.facts.data_facts import DataFacts
 from analysis.figures.style import BLUE, ORANGE, PALE, SKY, grid, new_figure
-from analysis.text.formats import count, shorten, shorten_all
+from common.formats import count, shorten, shorten_all
 from trainables.data.splits import SPLITS
 
 Array = NDArray[Any]

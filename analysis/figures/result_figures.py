@@ -24,7 +24,6 @@ from analysis.figures.style import (
     round_times,
     stage_style,
 )
-from analysis.text.formats import file_size, percent, round_text, short_duration, signed
 from analysis.text.wording import (
     LOWER_IS_BETTER,
     NOT_DISTINGUISHABLE,
@@ -35,15 +34,16 @@ from analysis.text.wording import (
     rows,
     verdict,
 )
+from common.formats import file_size, percent, short_duration, signed, trim_zeros
 from ensemble.selection import diversity
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
-    "bytes": ("size of the weights", lambda value: round_text(file_size(value))),
+    "bytes": ("size of the weights", lambda value: trim_zeros(file_size(value))),
     "latency_ms_batch1": ("latency of one image, ms", lambda value: f"{value:g}"),
-    "train_seconds": ("time to train", lambda value: round_text(short_duration(value))),
+    "train_seconds": ("time to train", lambda value: trim_zeros(short_duration(value))),
 }
 """What an answer costs: the row's key, the axis label, the format of its ticks."""
 MARK = 0.05

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from analysis.explain.confusions import ConfusedPair
 from analysis.explain.examples import EACH, Chosen, Maps
 from analysis.figures.style import BLACK, GREY, WIDTH
-from analysis.text.formats import count, percent, shorten_all
+from common.formats import count, percent, shorten_all
 
 Array = NDArray[Any]
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from analysis.facts.importance import Importances
 from analysis.facts.trials import TrialFacts, best_trial
 from analysis.figures.style import BLACK, BLUE, GREY, grid, log_nll_axis, new_figure
-from analysis.text.formats import shorten, value_text
+from common.formats import shorten, value_text
 from search.space.space import Parameter, Space
 
 COLUMNS = 5

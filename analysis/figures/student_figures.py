@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.figures.style import BLACK, BLUE, GREY, grid, new_figure
-from analysis.text.formats import shorten, signed
 from analysis.text.wording import label
+from common.formats import shorten, signed
 from common.seeds import numpy_generator
 from common.statistics.intervals import paired_difference
 from common.statistics.metrics import correct

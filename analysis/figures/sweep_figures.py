@@ -26,7 +26,7 @@ from analysis.figures.style import (
     log_nll_axis,
     new_figure,
 )
-from analysis.text.formats import plural
+from common.formats import plural
 
 NLL_LABEL = "NLL on val, nats (log scale)"
 ENDINGS: Mapping[str, tuple[str, str]] = {

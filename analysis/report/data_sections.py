@@ -11,8 +11,8 @@ from analysis.facts.data_facts import DataFacts, class_counts
 from analysis.facts.run_facts import RunFacts
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, figure, pairs, section, table, text
-from analysis.text.formats import count, fixed, plural, shorten
 from analysis.text.wording import originals_text
+from common.formats import count, fixed, plural, shorten
 
 Drawn = Collection[str]
 

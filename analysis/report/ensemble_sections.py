@@ -10,22 +10,23 @@ import numpy as np
 
 from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Block, Cell, figure, section, table, text, toned
-from analysis.text.formats import (
-    DASH,
-    compact,
-    count,
-    duration,
-    fixed,
-    minus,
-    percent,
-    plural,
-)
 from analysis.text.wording import (
     difference_value,
     digits_of,
     label,
     metric_label,
     verdict,
+)
+from common.formats import (
+    DASH,
+    compact,
+    count,
+    duration,
+    fixed,
+    percent,
+    plural,
+    two_digits,
+    with_minus_signs,
 )
 from common.seeds import numpy_generator
 from common.statistics.intervals import bootstrap_means
@@ -59,10 +60,10 @@ def ensemble_section(facts: RunFacts, drawn: Drawn) -> Block | None:
         ),
         _members(facts, selection),
         text(
-            f"Certificate: no reweighting of these members lowers the NLL on holdout by more "
-            f"than {_gap(selection.get('gap_support'))} nats, and none of the whole pool by more "
-            f"than {_gap(selection.get('gap_pool'))}. This certifies the optimization on those "
-            "images; it promises nothing for new ones.",
+            "Certificate: no reweighting of these members lowers the NLL on holdout by more than "
+            f"{two_digits(selection.get('gap_support'))} nats, and no reweighting of the whole "
+            f"pool by more than {two_digits(selection.get('gap_pool'))}. This certifies the "
+            "optimization on holdout, not the generalization to new images.",
             "The weights are uniform on purpose, so the gap is what learned weights would gain "
             "where they are fitted, not elsewhere."
             if selection.get("weighting") == "uniform"
@@ -76,11 +77,7 @@ def ensemble_section(facts: RunFacts, drawn: Drawn) -> Block | None:
 
 
 def _reason(what: str, reason: object) -> str:
-    return f"{what}: {minus(str(reason))}." if reason else ""
-
-
-def _gap(value: float | None) -> str:
-    return DASH if value is None else f"{value:.2g}"
+    return f"{what}: {with_minus_signs(str(reason))}." if reason else ""
 
 
 def _members(facts: RunFacts, selection: Selection) -> Block | None:

@@ -22,7 +22,8 @@ from analysis.facts.data_facts import CELLS
 from analysis.facts.run_facts import RunFacts
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, Cell, figure, section, table, text
-from analysis.text.formats import (
+from analysis.text.wording import NOT_DISTINGUISHABLE, label
+from common.formats import (
     DASH,
     count,
     fixed,
@@ -34,7 +35,6 @@ from analysis.text.formats import (
     signed,
     signed_range,
 )
-from analysis.text.wording import NOT_DISTINGUISHABLE, label
 from common.statistics.intervals import proportion_interval
 
 Drawn = Collection[str]

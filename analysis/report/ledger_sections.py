@@ -9,7 +9,6 @@ from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Block, Cell, figure, section, table, text, toned
 from analysis.report.plan_sections import seeds_note
 from analysis.text.cells import ledger_cells
-from analysis.text.formats import plural
 from analysis.text.wording import (
     decimals,
     difference_method,
@@ -21,6 +20,7 @@ from analysis.text.wording import (
     rows,
     verdict,
 )
+from common.formats import plural
 
 Drawn = Collection[str]
 

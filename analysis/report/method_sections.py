@@ -7,7 +7,7 @@ from analysis.facts.importance import DRAWS as DRAWS_OF_TRIALS
 from analysis.facts.importance import TREES
 from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Block, code, pairs, section, text
-from analysis.text.formats import duration, plural, value_text
+from common.formats import duration, plural, value_text
 from common.statistics.intervals import DRAWS, FEW
 from common.statistics.metrics import ECE_BINS
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Block, section, table, text
-from analysis.text.formats import DASH, count, duration, fixed, plural
+from common.formats import DASH, count, duration, fixed, plural
 
 STAGES = ("sweep", "seeds", "select", "distill", "ledger")
 """What is forecast and over before the report is made."""

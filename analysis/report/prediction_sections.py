@@ -13,8 +13,8 @@ from analysis.figures.class_figures import BINS, NAMED, NUMBERED
 from analysis.figures.draw import main_stages, temperature_of
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, Cell, figure, section, table, text
-from analysis.text.formats import DASH, count, fixed, plural
 from analysis.text.wording import accuracy_text, decimals, label, rows
+from common.formats import DASH, count, fixed, plural
 from common.statistics.intervals import proportion_interval
 
 Drawn = Collection[str]

@@ -7,7 +7,7 @@ from analysis.facts.run_facts import RunFacts
 from analysis.facts.trials import TrialFacts
 from analysis.figures.sweep_figures import ENDINGS, ending
 from analysis.report.blocks import Block, bullets, figure, section, table, text
-from analysis.text.formats import (
+from common.formats import (
     DASH,
     count,
     duration,

@@ -14,7 +14,8 @@ from analysis.figures.draw import student_differences, student_stage
 from analysis.figures.fonts import Lettering
 from analysis.figures.student_figures import NAMED
 from analysis.report.blocks import Block, Cell, figure, pairs, section, table, text
-from analysis.text.formats import (
+from analysis.text.wording import GATES, comparison, decimals, difference_of, gate_label, label
+from common.formats import (
     DASH,
     compact,
     count,
@@ -27,7 +28,6 @@ from analysis.text.formats import (
     significant,
     value_text,
 )
-from analysis.text.wording import GATES, comparison, decimals, difference_of, gate_label, label
 from common.statistics.intervals import proportion_interval
 from ensemble.deployment.card import Artifact, Card
 from ensemble.selection.comparison import compare

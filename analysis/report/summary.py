@@ -5,17 +5,6 @@ from collections.abc import Sequence
 from analysis.facts.ladder import judged
 from analysis.facts.run_facts import RunFacts
 from analysis.report.plan_sections import seeds_note
-from analysis.text.formats import (
-    DASH,
-    compact,
-    count,
-    file_size,
-    fixed,
-    milliseconds,
-    percent,
-    percent_range,
-    plural,
-)
 from analysis.text.wording import (
     NOT_DISTINGUISHABLE,
     Ledger,
@@ -32,6 +21,17 @@ from analysis.text.wording import (
     shipped_stage,
     sizes,
     verdict,
+)
+from common.formats import (
+    DASH,
+    compact,
+    count,
+    file_size,
+    fixed,
+    milliseconds,
+    percent,
+    percent_range,
+    plural,
 )
 from ensemble.selection.comparison import compare
 

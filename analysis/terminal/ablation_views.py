@@ -8,10 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.facts.ablation import Result, by_factor, effect, factor_label
-from analysis.terminal.marks import about
 from analysis.terminal.tables import COLORS, plain_table
-from analysis.text.formats import fixed, percent, plural, signed, signed_range, value_text
 from analysis.text.wording import digits_of
+from common.formats import (
+    fixed,
+    percent,
+    plural,
+    rounded_duration,
+    signed,
+    signed_range,
+    value_text,
+)
 from search.ablation.ablation import ALL, Ablation
 from search.ablation.factors import FACTORS
 from search.timetable.preview import Preview
@@ -78,7 +85,7 @@ def forecast(epochs: int, ablation: Ablation, seconds: float) -> str:
     return (
         f"{plural(ablation.trials, 'training')} of {plural(epochs, 'epoch')}, "
         f"{plural(len(ablation.factors) + 1, 'variant')} from {plural(ablation.seeds, 'seed')}: "
-        f"about {about(seconds)}"
+        f"about {rounded_duration(seconds)}"
     )
 
 

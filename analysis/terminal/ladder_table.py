@@ -7,8 +7,8 @@ from rich.text import Text
 
 from analysis.facts.ladder import Rung
 from analysis.terminal.tables import BAD, DIM, GOOD, plain_table
-from analysis.text.formats import DASH, percent, percent_range, plural, short_duration
 from analysis.text.wording import Row, difference_value, label
+from common.formats import DASH, percent, percent_range, plural, short_duration
 from search.space.spec import TargetSpec
 
 COLORS = {"reached": GOOD, "reached, within error": "yellow", "not reached": BAD, "not run": DIM}

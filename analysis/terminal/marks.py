@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.text.formats import value_text
+from common.formats import value_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,24 +38,6 @@ ASCII = Glyphs(
 )  # fmt: skip
 
 
-def clock(seconds: float) -> str:
-    """Seconds as 0:42, 12:05 or 3:20:07."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def about(seconds: float) -> str:
-    """A forecast, no finer than it deserves: "40 s", "7 min", "2 h 10 min"."""
-    if seconds < 90:
-        return f"{max(5, 5 * round(seconds / 5))} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(5 * round(minutes / 5), 60)
-    return f"{hours} h {minutes:02d} min"
-
-
 def hyperparameters(recipe: Mapping[str, Any], space: Mapping[str, Any]) -> str:
     """The searched values of a recipe, without those that its own choices switch off."""
     parts = []
@@ -83,8 +65,3 @@ def to_ascii(text: str) -> str:
 
 
 _ASCII_LIKE = str.maketrans({"–": "-", "−": "-", "·": "-", "…": "~", "×": "x"})
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks."""
-    return " ".join(text.split())

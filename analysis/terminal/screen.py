@@ -7,9 +7,17 @@ the terminal.
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from analysis.terminal.marks import ASCII, Glyphs, about, clock, one_line, to_ascii
+from analysis.terminal.marks import ASCII, Glyphs, to_ascii
 from analysis.terminal.panels import failures_panel, results_panel, rungs_panel, trials_panel
-from analysis.text.formats import count, file_size, fixed, percent
+from common.formats import (
+    count,
+    file_size,
+    fixed,
+    one_line,
+    percent,
+    rounded_duration,
+    stopwatch,
+)
 from journal.progress import RunState
 from journal.states import NO_SCORE, PREPARATION, STAGES, Kind, TrialState
 from search.timetable.forecast import done_share, run_left, stages_left
@@ -63,7 +71,7 @@ def plain_line(state: RunState, now: float) -> str:
         )
     else:
         parts += _furthest(state)
-    parts.append(f"{clock(state.elapsed(now))} elapsed")
+    parts.append(f"{stopwatch(state.elapsed(now))} elapsed")
     parts += [f"{state.stage} {left}" for left in _stage_left(state, now)]
     return one_line(to_ascii(" | ".join(parts + _left(state, now))))
 
@@ -91,7 +99,7 @@ def trial_line(state: RunState, trial: TrialState) -> str:
 def _header(state: RunState, now: float, glyphs: Glyphs) -> Text:
     dot = f" {glyphs.dot} "
     line = Text.assemble(("quorum", "bold cyan"), " ", (state.run or "starting", "bold"))
-    line.append(f"{dot}{clock(state.elapsed(now))}", style="dim")
+    line.append(f"{dot}{stopwatch(state.elapsed(now))}", style="dim")
     for part in _left(state, now):
         line.append(f"{dot}{part}", style="dim")
     if state.resumes:
@@ -112,20 +120,20 @@ def _left(state: RunState, now: float) -> list[str]:
     told = []
     left = run_left(state, now)
     if left:
-        told.append(f"all done in about {about(left)}")
+        told.append(f"all done in about {rounded_duration(left)}")
     elif left is None and not _stage_left(state, now):
         told.append("too early to say how long")
     if state.deadline is not None:
         rest = state.deadline - now
-        over = f"{about(-rest)} past the deadline"
-        told.append(f"deadline in {about(rest)}" if rest > 0 else over)
+        over = f"{rounded_duration(-rest)} past the deadline"
+        told.append(f"deadline in {rounded_duration(rest)}" if rest > 0 else over)
     return told
 
 
 def _stage_left(state: RunState, now: float) -> list[str]:
     """When the stage under way ends, if that can be told."""
     left = stages_left(state, now).get(state.stage or "")
-    return [f"done in about {about(left)}"] if left and state.active else []
+    return [f"done in about {rounded_duration(left)}"] if left and state.active else []
 
 
 def _chain(state: RunState, now: float, width: int, glyphs: Glyphs) -> list[Text]:
@@ -161,13 +169,15 @@ def _cell(
     stage = state.stages[name]
     spent, more = stage.seconds(now), left.get(name)
     if stage.open and state.active:
-        whole = f" of ~{clock(spent + more)}" if more and spent is not None else ""
-        return Text(f"{glyphs.working} {name}", style="bold cyan"), f"  {clock(spent or 0)}{whole}"
+        whole = f" of ~{stopwatch(spent + more)}" if more and spent is not None else ""
+        return Text(
+            f"{glyphs.working} {name}", style="bold cyan"
+        ), f"  {stopwatch(spent or 0)}{whole}"
     if stage.status == "finished" or stage.open:
         mark, style = (glyphs.halted, "yellow") if stage.open else (glyphs.done, "green")
-        return Text.assemble((mark, style), f" {name}"), f"  {clock(spent or 0)}"
+        return Text.assemble((mark, style), f" {name}"), f"  {stopwatch(spent or 0)}"
     mark = glyphs.skipped if stage.status == "skipped" else glyphs.waiting
-    return Text(f"{mark} {name}", style="dim"), f"  ~{clock(more)}" if more else ""
+    return Text(f"{mark} {name}", style="dim"), f"  ~{stopwatch(more)}" if more else ""
 
 
 def _bar(state: RunState, now: float, width: int, glyphs: Glyphs) -> Text:

@@ -13,16 +13,6 @@ from rich.text import Text
 
 from analysis.facts.trials import TrialFacts, best_trial
 from analysis.text.cells import ledger_cells
-from analysis.text.formats import (
-    DASH,
-    count,
-    duration,
-    fixed,
-    percent,
-    plural,
-    short_duration,
-    value_text,
-)
 from analysis.text.wording import (
     NOT_DISTINGUISHABLE,
     Ledger,
@@ -37,6 +27,17 @@ from analysis.text.wording import (
     rows,
     sizes,
     verdict,
+)
+from common.formats import (
+    DASH,
+    count,
+    duration,
+    fixed,
+    percent,
+    plural,
+    short_duration,
+    two_digits,
+    value_text,
 )
 
 GOOD, BAD, DIM = "green", "red", "dim"
@@ -128,8 +129,8 @@ def selection_table(selection: Mapping[str, Any]) -> Table:
         f"{fixed(selection.get('temperature'), 3)}\n"
         f"holdout, cross-fitted: accuracy {percent(metrics.get('accuracy'))}, NLL "
         f"{fixed(metrics.get('nll'), 4)}, Brier {fixed(metrics.get('brier'), 4)}\n"
-        f"no reweighting gains more than {_gap(selection.get('gap_support'))} nats among the "
-        f"members, {_gap(selection.get('gap_pool'))} in the whole pool"
+        f"no reweighting gains more than {two_digits(selection.get('gap_support'))} nats among the "
+        f"members, {two_digits(selection.get('gap_pool'))} in the whole pool"
     )
     return table
 
@@ -211,10 +212,6 @@ def _stacked(first: str, second: str) -> Text:
 
 def _colored(text: str) -> Text:
     return Text(text, style=COLORS.get(text, ""))
-
-
-def _gap(value: float | None) -> str:
-    return DASH if value is None else f"{value:.2g}"
 
 
 def _differing(trial: TrialFacts, best: TrialFacts | None) -> str:

@@ -9,13 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal.marks import about
 from analysis.terminal.screen import render
 from analysis.terminal.tables import differences_table, gates_table, ledger_table
-from analysis.text.formats import file_size, fixed, percent, plural
 from analysis.text.wording import Ledger, originals_text, shipped_stage
 from common.errors import RunError
 from common.files import read_json
+from common.formats import file_size, fixed, percent, plural, rounded_duration
 from journal.journal import at_work, read_events
 from journal.progress import RunState
 from journal.states import STAGES
@@ -63,7 +62,7 @@ def runs_view(folders: Iterable[RunFolder], now: float) -> RenderableType:
                 folder.name, Text("its journal cannot be read", style="red"), "", "", size
             )
             continue
-        age = f"{about(max(0.0, now - state.last_time))} ago" if state.trials else ""
+        age = f"{rounded_duration(max(0.0, now - state.last_time))} ago" if state.trials else ""
         table.add_row(folder.name, _stands(state, holder), age, _best(state), size)
     return table if table.rows else Text("no runs here", style="dim")
 
@@ -97,8 +96,14 @@ def preview_view(preview: Preview) -> RenderableType:
     if "distill" in preview.seconds:
         told = f"{plural(preview.student_epochs, 'epoch')}, with and without a teacher"
         facts.append(("student", told))
-    stages = [f"{name} {about(seconds)}" for name, seconds in preview.seconds.items() if seconds]
-    facts.append(("forecast", f"{about(sum(preview.seconds.values()))}: {', '.join(stages)}"))
+    stages = [
+        f"{name} {rounded_duration(seconds)}"
+        for name, seconds in preview.seconds.items()
+        if seconds
+    ]
+    facts.append(
+        ("forecast", f"{rounded_duration(sum(preview.seconds.values()))}: {', '.join(stages)}")
+    )
     return Group(_facts(facts), Text(""), *_class_tables(preview))
 
 
@@ -107,7 +112,10 @@ def replay_view(replay: "Replay") -> RenderableType:
     same = "the same, bitwise"
     weights = same if replay.identical else f"differ by up to {replay.largest_difference:.2g}"
     facts = [
-        ("trial", f"{replay.trial}, {plural(replay.rung, 'epoch')}, {about(replay.seconds)}"),
+        (
+            "trial",
+            f"{replay.trial}, {plural(replay.rung, 'epoch')}, {rounded_duration(replay.seconds)}",
+        ),
         ("weights", weights),
         ("val NLL", f"{replay.recorded_nll:.4f} then, {replay.replayed_nll:.4f} now"),
         ("holdout", f"log-probabilities differ by up to {replay.log_prob_difference:.2g} nats"),

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from analysis.text.formats import (
+from analysis.text.wording import Row, label
+from common.formats import (
     compact,
     duration,
     file_size,
@@ -11,7 +12,6 @@ from analysis.text.formats import (
     percent_range,
     significant,
 )
-from analysis.text.wording import Row, label
 
 
 def ledger_cells(row: Row, digits: int, *, decimals: int = 3) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ on one side of zero.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.text.formats import DASH, count, fixed, percent, signed, signed_range
+from common.formats import DASH, count, fixed, percent, signed, signed_range
 from trainables.data.source_sizes import Originals
 
 Ledger = Mapping[str, Any]

@@ -15,7 +15,8 @@ from rich.console import Console
 
 import analysis.terminal.console
 from analysis.terminal.console import LiveDisplay, plain_line, render
-from analysis.terminal.marks import about, clock, hyperparameters
+from analysis.terminal.marks import hyperparameters
+from common.formats import stopwatch
 from journal.journal import Journal
 from journal.progress import RunState
 from search.space.spec import load_spec
@@ -77,7 +78,7 @@ def test_the_end_shows_all_stages_and_results() -> None:
     assert "✓ sweep  ✓ seeds  ✓ select  ✓ distill  ✓ ledger  ✓ report" in text
     assert "ensemble        holdout accuracy 95.7% · holdout nll 0.151" in text
     assert "registered      quorum-digits version 1, champion: the first that its gates" in text
-    length = clock(EVENTS[-1]["time"] - EVENTS[0]["time"])
+    length = stopwatch(EVENTS[-1]["time"] - EVENTS[0]["time"])
     assert text.splitlines()[0] == f"quorum digits-1 · {length} · finished"  # the clock stops
 
 
@@ -123,22 +124,6 @@ def test_names_of_hyperparameters_are_left_out_where_the_value_tells() -> None:
     recipe = {"width": 32, "activation": "gelu", "attention": "none", "lr": 0.1, "depth": 2}
     assert hyperparameters(recipe, space) == "width 32, gelu, attention none"
     assert hyperparameters({**recipe, "optimizer": "sgd"}, space).endswith(", lr 0.1")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0, "0:00"), (61.4, "1:01"), (3599.6, "1:00:00"), (-3, "0:00"), (90061, "25:01:01")],
-)
-def test_clock(seconds: float, expected: str) -> None:
-    assert clock(seconds) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(1, "5 s"), (48, "50 s"), (100, "2 min"), (3570, "1 h 00 min"), (7900, "2 h 10 min")],
-)
-def test_about(seconds: float, expected: str) -> None:
-    assert about(seconds) == expected
 
 
 def test_without_a_terminal_a_line_comes_at_every_end() -> None:

@@ -7,19 +7,13 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
 from analysis.facts.run_facts import RunFacts, load_facts
 from analysis.terminal import tables
-from analysis.text import formats, wording
 from tests.docs import ROOT
 from tests.synthetic import SMALL, write_run
-from trainables.data.source_sizes import Originals
-
-finite = st.floats(-1e12, 1e12)
 
 
 @pytest.fixture(scope="module")
@@ -38,96 +32,6 @@ def shown(table: Table, width: int) -> list[str]:
     with console.capture() as capture:
         console.print(table)
     return capture.get().splitlines()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (formats.percent(0.9543), "95.4%"),
-        (formats.percent(None), "–"),
-        (formats.percent(float("nan")), "–"),
-        (formats.percent_range((0.9, 0.955)), "90.0–95.5"),
-        (formats.signed(-0.0031, 4), "−0.0031"),
-        (formats.signed_range((-0.01, 0.2), 2), "−0.01 to +0.20"),
-        (formats.compact(1_970_000), "1.97M"),
-        (formats.compact(999_700), "1.00M"),
-        (formats.compact(812), "812"),
-        (formats.file_size(91_004), "91.0 kB"),
-        (formats.duration(8.44), "8.4 s"),
-        (formats.duration(59.7), "1 min 00 s"),
-        (formats.duration(185), "3 min 05 s"),
-        (formats.duration(7_800), "2 h 10 min"),
-        (formats.short_duration(185), "3m05s"),
-        (formats.milliseconds(0.281), "0.28 ms"),
-        (formats.plural(1, "trial"), "1 trial"),
-        (formats.plural(1200, "image"), "1,200 images"),
-        (formats.value_text([1, 2.5, None]), "1, 2.5, –"),
-        (formats.value_text(False), "no"),
-        (formats.round_text("50.0 kB"), "50 kB"),
-        (formats.round_text("5.05 MB"), "5.05 MB"),
-        (formats.round_text("5m00s"), "5m"),
-        (formats.round_text("100s"), "100s"),
-        (wording.originals_text(Originals.of({(32, 32, "RGB"): 9})), "32×32 pixels, RGB"),
-        (
-            wording.originals_text(Originals.of({(8, 9, "L"): 2, (8, 9, "XY"): 1000})),
-            "8×9 pixels; 1,000 XY, 2 grey",
-        ),
-        (formats.minus("gains -0.01 on 2026-11-22, top-5"), "gains −0.01 on 2026-11-22, top-5"),
-    ],
-)
-def test_numbers_read_as_a_person_writes_them(text: str, expected: str) -> None:
-    assert text == expected
-
-
-@given(st.integers(1, 999_000_000_000))
-def test_compact_keeps_three_digits(value: int) -> None:
-    text = formats.compact(value)
-    scale = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1.0)
-    assert float(text.rstrip("kMG")) * scale == pytest.approx(value, rel=0.0051)
-    assert len(text) <= 5
-
-
-@given(st.text(max_size=60), st.integers(4, 40))
-def test_shorten_keeps_both_ends_within_the_width(text: str, width: int) -> None:
-    short = formats.shorten(text, width)
-    line = " ".join(text.split())
-    assert len(short) <= width
-    assert short == formats.shorten(short, width)
-    assert short == line or (short[0] == line[0] and short[-1] == line[-1] and "…" in short)
-
-
-@given(st.integers(2, 300), st.integers(12, 28))
-def test_long_names_that_differ_in_their_middle_stay_apart(count: int, width: int) -> None:
-    names = [f"a rather long name, number {i:03d} of many classes" for i in range(count)]
-    found = formats.shorten_all([*names, "cat", "", ""], width)
-    assert len(set(found[:-2])) == count + 1
-    assert max(map(len, found)) <= width
-    assert found[-3:] == ["cat", "", ""]
-
-
-@given(finite, finite, st.sampled_from(["accuracy", "balanced_accuracy", "nll", "brier"]))
-def test_verdict_turns_round_with_the_difference(a: float, b: float, metric: str) -> None:
-    low, high = sorted((a, b))
-    item = {
-        "a": "x",
-        "b": "y",
-        "metric": metric,
-        "value": (low + high) / 2,
-        "interval": [low, high],
-    }
-    turned = wording.difference_of({"differences": [item]}, "y", "x", metric)
-    assert turned is not None
-    opposite = {"better": "worse", "worse": "better"}
-    found = wording.verdict(item)
-    assert wording.verdict(turned) == opposite.get(found, found)
-    assert (found == "not distinguishable") == (low <= 0 <= high)
-
-
-def test_an_exact_test_in_the_ledger_overrules_the_interval() -> None:
-    item = {"metric": "accuracy", "interval": [0.001, 0.02], "verdict": "not distinguishable"}
-    assert wording.verdict(item) == "not distinguishable"
-    assert wording.verdict({**item, "verdict": "distinguishable"}) == "better"
-    assert wording.verdict({**item, "verdict": "distinguishable", "metric": "nll"}) == "worse"
 
 
 @pytest.mark.parametrize("width", [80, 100])
