@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from tests.docs import ROOT
 
-RIDDLES = frozenset(
-    "Of What Who Whom Whose How Where Whether Why When Which That As By If So With".split()
-)
+RIDDLES = {
+    *("Of", "What", "Who", "Whom", "Whose", "How", "Where", "Whether", "Why", "When", "Which"),
+    *("That", "As", "By", "If", "So", "With"),
+}
 """First words that make a reader wait for the subject."""
 
 FOLDERS = ("quorum", "analysis", "search", "ensemble", "trainables", "journal", "common", "tests")
@@ -27,7 +28,9 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         for position, statement in enumerate(body):
             before = body[position - 1] if position else None
-            starts = (position == 0 and documented) or isinstance(before, ast.Assign | ast.AnnAssign)
+            starts = (position == 0 and documented) or isinstance(
+                before, ast.Assign | ast.AnnAssign
+            )
             if starts and isinstance(statement, ast.Expr):
                 value = statement.value
                 if isinstance(value, ast.Constant) and isinstance(value.value, str):
