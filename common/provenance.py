@@ -1,7 +1,6 @@
 """Where a figure comes from: the machine, and the code that trained."""
 
 import hashlib
-import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -10,12 +9,14 @@ from typing import Any
 
 import psutil
 
+from common.cpu_runtime import usable_cores
+
 
 def machine_description() -> dict[str, Any]:
     """What the figures of a record depend on: processor, cores, memory, versions."""
     return {
         "processor": _processor(),
-        "cores": len(psutil.Process().cpu_affinity() or []) or os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

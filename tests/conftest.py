@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from common.locks import locked
 from quorum import pipeline
 from search.mlflow.tracking import MlflowMirror
 from search.timetable import planner
 from tests.tiny import tiny_spec
-from trainables.data.cache import locked
 from trainables.records import RunFolder
 
 settings.register_profile(

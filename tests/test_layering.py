@@ -93,7 +93,17 @@ def test_heavy_libraries_have_owners(library: str) -> None:
 
 def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     """The modules at the top defer imports for speed; elsewhere only slow libraries may be."""
-    slow = {"torch", "torchvision", "sklearn", "mlflow", "psutil", "PIL", "pyarrow", "importlib"}
+    slow = {
+        "torch",
+        "torchvision",
+        "sklearn",
+        "joblib",
+        "mlflow",
+        "psutil",
+        "PIL",
+        "pyarrow",
+        "importlib",
+    }
     slow |= {
         "trainables.device.probe",
         "trainables.device.rehearsal",

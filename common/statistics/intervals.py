@@ -1,4 +1,4 @@
-"""How sure a number is: intervals, paired differences, one-sided bounds.
+"""Confidence intervals, paired differences and one-sided bounds.
 
 Axes: N examples, D bootstrap draws. Two sets of predictions are compared on the same
 examples, by the difference of their scores on each.
@@ -10,14 +10,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Num
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, bootstrap, norm
 
 DRAWS = 2000
 FEW = 25
-"""With fewer disagreements than this between 0/1 scores, the bootstrap is not trusted."""
-CHUNK_VALUES = 1 << 16
-"""Values resampled at a time: they fit into a cache (2,000 draws of 10,000: 0.26 s, not 0.7)."""
+"""Disagreements between 0/1 scores below which the bootstrap's interval is too narrow."""
+BATCH_VALUES = 1 << 16
+"""Values resampled at a time, so that they fit into the processor's cache: 20,000 draws of
+10,000 take 0.8 s, against 1.5 s and 1.6 GB all at once."""
 FEW_DISTINCT = 256
+"""Distinct values up to which the bootstrap draws counts instead of examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,28 +29,28 @@ class Interval:
     low: float
     high: float
     level: float
-    """Coverage aimed at, e.g. 0.95."""
+    """Nominal coverage, e.g. 0.95."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The mean of scores `a` less the mean of scores `b`, on the same examples."""
+    """The mean of scores `a` minus the mean of scores `b`, on the same examples."""
 
     value: float
     interval: Interval
     method: Literal["paired-bootstrap", "mcnemar-exact"]
     p_value: float
-    """Two-sided, of the hypothesis that the two are equal."""
+    """Two-sided, for the hypothesis that the two means are equal."""
 
     @property
     def distinguishable(self) -> bool:
-        """The interval excludes 0, and the p-value is below 1 − level."""
+        """Return whether the interval excludes 0 and the p-value is below 1 − level."""
         apart = not self.interval.low <= 0 <= self.interval.high
         return apart and self.p_value < 1 - self.interval.level
 
 
 def proportion_interval(successes: int, total: int, *, level: float = 0.95) -> Interval:
-    """Wilson's score interval (1927) of a proportion, e.g. of an accuracy."""
+    """Return Wilson's score interval (1927) for a proportion, e.g. an accuracy."""
     if not 0 <= successes <= total or total < 1:
         raise ValueError(f"successes must lie in 0 … total ≥ 1, got {successes} of {total}")
     interval = binomtest(successes, total).proportion_ci(level, method="wilson")
@@ -63,16 +65,16 @@ def paired_difference(
     level: float = 0.95,
     draws: int = DRAWS,
 ) -> Difference:
-    """Compare two lists of scores on the same N examples, e.g. of correctness or NLL.
+    """Compare two sets of scores on the same N examples, e.g. correctness or NLL.
 
-    The interval is the percentile interval of a bootstrap over examples, and the p-value
-    twice the smaller share of draws on either side of 0, but at least 2^(1 − N), which is
-    what N signs can show at most. For 0/1 scores that differ on fewer than FEW examples
-    (where the bootstrap is too narrow, and of no width where none differ) the interval is
-    Tango's score interval and the p-value that of McNemar's exact test.
+    The interval is the percentile interval of a bootstrap over examples. The p-value is twice
+    the smaller share of draws on either side of 0, and at least 2^(1 − N), the least that N
+    signs can reach. For 0/1 scores that differ on fewer than FEW examples, the bootstrap is
+    too narrow (its width is 0 if none differ); the interval is then Tango's score interval and
+    the p-value comes from McNemar's exact test.
 
     Raises:
-        ValueError: the two are not of the same length N ≥ 1.
+        ValueError: the two differ in length, or are empty.
     """
     differences = _differences(a, b)
     value, alpha = float(differences.mean()), 1 - level
@@ -91,13 +93,13 @@ def paired_difference(
 
 
 def mcnemar(a: Num[np.ndarray, " N"], b: Num[np.ndarray, " N"]) -> float:
-    """The two-sided p-value of McNemar's exact test, for scores of 0 and 1.
+    """Return the two-sided p-value of McNemar's exact test, for scores of 0 and 1.
 
-    Under equality each example on which the two differ favours either with probability ½.
+    If the two are equal, each example on which they differ favours either with probability ½.
     """
     differences = _differences(a, b)
     if not (_binary(a) and _binary(b)):
-        raise ValueError("McNemar's test needs scores of 0 and 1")
+        raise ValueError("McNemar's test needs scores of 0 and 1; compare others by bootstrap")
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     if wins + losses == 0:
         return 1.0
@@ -112,13 +114,13 @@ def one_sided_bound(
     level: float = 0.95,
     draws: int = DRAWS,
 ) -> float:
-    """A bound that the true mean difference passes with probability 1 − `level` only.
+    """Return a bound that the true mean difference exceeds with probability 1 − `level`.
 
-    By the bootstrap-t over examples (Efron & Tibshirani, 1993, chapter 12). Differences of
-    NLL are skewed, and there it holds its level better than a percentile: of 400 upper
-    bounds on lognormal means (σ = 1.5, N = 400) 92% held, not 88%. For differences of −1,
-    0 and 1 of which fewer than FEW are not 0 it is Tango's score bound, which is above 0
-    even where none is.
+    It is a bootstrap-t over examples (Efron & Tibshirani, 1993, chapter 12). Differences of
+    NLL are skewed, and there it covers better than a percentile bound: 92% of 400 upper bounds
+    on lognormal means (σ = 1.5, N = 400) held, against 88%. For differences of −1, 0 and 1 of
+    which fewer than FEW are not 0, it is Tango's score bound, which is above 0 even if all
+    differences are 0.
 
     Raises:
         ValueError: there are no differences.
@@ -137,41 +139,47 @@ def one_sided_bound(
 def bootstrap_means(
     values: Num[np.ndarray, " N"], *, rng: np.random.Generator, draws: int = DRAWS
 ) -> Float64[np.ndarray, " D"]:
-    """The means of `draws` samples of N values, drawn with replacement."""
+    """Return the means of `draws` samples of N values, drawn with replacement.
+
+    The values of a paired bootstrap are the differences of the pairs: resampling pairs and
+    resampling their differences is the same.
+    """
     return _resampled(values, rng=rng, draws=draws)[0]
 
 
 def _resampled(
     values: Num[np.ndarray, " N"], *, rng: np.random.Generator, draws: int
 ) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, " D"]]:
-    """Means and standard deviations of `draws` samples of N values, with replacement.
-
-    Where there are few distinct values, as in a difference of correctness, how often each
-    is drawn is one multinomial number: the same distribution, and N times less work.
-    """
+    """Return the means and standard deviations of `draws` bootstrap samples."""
     count = len(values)
-    center = values.mean(dtype=np.float64)
-    centered = values - center
-    distinct, counts = np.unique(centered, return_counts=True)
-    means, squares = np.empty(draws), np.empty(draws)
+    distinct, counts = np.unique(values.astype(np.float64), return_counts=True)
     if len(distinct) <= FEW_DISTINCT:
+        # A sample's means depend on the number of times each value is drawn, which is
+        # multinomial. 2,000 draws of 10,000 differences of correctness take under 1 ms this
+        # way and 70 ms with scipy.stats.bootstrap.
+        center = float(values.mean(dtype=np.float64))
+        distinct -= center
         drawn = rng.multinomial(count, counts / count, size=draws)
-        means[:], squares[:] = drawn @ distinct / count, drawn @ distinct**2 / count
-    else:
-        rows = max(1, CHUNK_VALUES // count)
-        for start in range(0, draws, rows):
-            part = slice(start, start + rows)
-            sample = centered[rng.integers(0, count, (len(means[part]), count))]
-            means[part] = sample.mean(axis=1)
-            squares[part] = np.square(sample, out=sample).mean(axis=1)
-    return means + center, np.sqrt(np.maximum(squares - means**2, 0.0))
+        means, squares = drawn @ distinct / count, drawn @ distinct**2 / count
+        return means + center, np.sqrt(np.maximum(squares - means**2, 0.0))
+    result = bootstrap(
+        (values.astype(np.float64),),
+        lambda sample, axis: np.stack([sample.mean(axis=axis), sample.std(axis=axis)]),
+        n_resamples=draws,
+        batch=max(1, BATCH_VALUES // count),
+        vectorized=True,
+        method="percentile",
+        rng=rng,
+    )
+    means, deviations = result.bootstrap_distribution
+    return means, deviations
 
 
 def _tango(differences: np.ndarray, z: float) -> float:
-    """The Δ at which the score statistic of a paired difference is z (Tango, 1998).
+    """Return the Δ at which the score statistic of a paired difference is z (Tango, 1998).
 
-    With wins b, losses c and N examples, (b − c − NΔ)/√(N(2q + Δ(1 − Δ))) falls in Δ; q is
-    the probability of a loss that is likeliest given Δ.
+    With b wins, c losses and N examples, (b − c − NΔ)/√(N(2q + Δ(1 − Δ))) decreases in Δ; q is
+    the maximum-likelihood probability of a loss given Δ.
     """
     n = len(differences)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
@@ -186,7 +194,7 @@ def _tango(differences: np.ndarray, z: float) -> float:
     value, end = (wins - losses) / n, float(np.sign(z))
     if value == end:
         return end
-    # At the value itself the deviation, and with it the excess, may be 0.
+    # At the value itself the deviation, and so the excess, can be 0.
     return float(brentq(excess, value + end * 1e-9, end, xtol=1e-12))
 
 
@@ -197,7 +205,7 @@ def _binary(scores: np.ndarray) -> bool:
 def _differences(a: np.ndarray, b: np.ndarray) -> Float64[np.ndarray, " N"]:
     if a.shape != b.shape:
         raise ValueError(
-            f"paired scores must be of the same examples, got {list(a.shape)} and {list(b.shape)}"
+            f"paired scores must cover the same examples, got {list(a.shape)} and {list(b.shape)}"
         )
     _check(a)
     return a.astype(np.float64) - b.astype(np.float64)
@@ -205,4 +213,4 @@ def _differences(a: np.ndarray, b: np.ndarray) -> Float64[np.ndarray, " N"]:
 
 def _check(scores: np.ndarray) -> None:
     if scores.ndim != 1 or not len(scores):
-        raise ValueError(f"scores must be an array [N], N at least 1, got {list(scores.shape)}")
+        raise ValueError(f"scores must be an array [N] with N at least 1, got {list(scores.shape)}")

@@ -1,9 +1,9 @@
-"""How good predictions are.
+"""Score predictions: accuracy, likelihood, calibration; fit and apply a temperature.
 
-Axes: N examples, K classes. Predictions are log-probabilities float32 [N, K], labels whole
-numbers [N]. Sums run in float64. NLL and temperature take a probability below FLOOR for
-FLOOR: one example costs at most 16.1 nats, and a log-probability may be −inf. A NaN among
-the predictions is not refused, it makes NLL, Brier score and ECE NaN.
+Axes: N examples, K classes. Predictions are log-probabilities float32 [N, K], labels
+integers [N]. Sums run in float64. NLL and temperature raise probabilities below FLOOR to
+FLOOR: one example costs at most 16.1 nats, and a log-probability may be −inf. NaN among the
+predictions is allowed; NLL, Brier score and ECE are then NaN.
 """
 
 from dataclasses import dataclass
@@ -16,70 +16,72 @@ from scipy.special import log_softmax
 from common.errors import PoolError
 
 FLOOR = 1e-7
+"""Smallest probability that NLL and temperature count with."""
 LOG_FLOOR = float(np.log(FLOOR))
 SUM_TOLERANCE = 1e-3
+"""Largest distance from 1 of the sum of a row of probabilities."""
 ECE_BINS = 15
 TEMPERATURES = (0.05, 20.0)
+"""Lowest and highest temperature that is fitted."""
 
 
 def correct(
     logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
 ) -> Bool[np.ndarray, " N"]:
-    """Whether the most probable class is the label; of equals, the first class counts."""
+    """Return which labels are the most probable class; ties go to the first class."""
     _check(logp, labels)
     right: Bool[np.ndarray, " N"] = logp.argmax(axis=1) == labels
     return right
 
 
 def accuracy(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The share of correct predictions."""
-    return float(correct(logp, labels).mean())
+    """Return the share of correct predictions."""
+    from sklearn.metrics import accuracy_score
+
+    _check(logp, labels)
+    return float(accuracy_score(labels, logp.argmax(axis=1)))
 
 
 def balanced_accuracy(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The mean over classes of the share that is correct; absent classes do not count."""
-    right = correct(logp, labels)
-    examples = np.bincount(labels, minlength=logp.shape[1])
-    recalled = np.bincount(labels[right], minlength=logp.shape[1])
-    present = examples > 0
-    return float((recalled[present] / examples[present]).mean())
+    """Return the mean recall of the classes that occur among the labels."""
+    from sklearn.metrics import recall_score
+
+    _check(logp, labels)
+    # balanced_accuracy_score is the same, with a warning for predicted classes without labels.
+    predicted, present = logp.argmax(axis=1), np.unique(labels)
+    return float(recall_score(labels, predicted, labels=present, average="macro"))
 
 
 def macro_f1(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The mean over classes of F1 = 2·hits / (examples + predictions).
+    """Return the mean F1 of the classes that occur among the labels or the predictions."""
+    from sklearn.metrics import f1_score
 
-    A class that is neither among the labels nor predicted does not count.
-    """
-    right = correct(logp, labels)
-    examples = np.bincount(labels, minlength=logp.shape[1])
-    predicted = np.bincount(logp.argmax(axis=1), minlength=logp.shape[1])
-    hits = np.bincount(labels[right], minlength=logp.shape[1])
-    seen = examples + predicted > 0
-    return float((2 * hits[seen] / (examples + predicted)[seen]).mean())
+    _check(logp, labels)
+    return float(f1_score(labels, logp.argmax(axis=1), average="macro", zero_division=0.0))
 
 
 def nll(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The mean negative log-likelihood of the labels, in nats."""
+    """Return the mean negative log-likelihood of the labels, in nats."""
     return float(nll_per_example(logp, labels).mean())
 
 
 def nll_per_example(
     logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
 ) -> Float64[np.ndarray, " N"]:
-    """−log p of each example's label, in nats; at most −log FLOOR."""
+    """Return −log p of each example's label, in nats; at most −log FLOOR."""
     _check(logp, labels)
     return -_floored(logp[np.arange(len(labels)), labels])
 
 
 def brier(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The mean of Σ_k (p_k − [k = label])², from 0 to 2 (Brier, 1950)."""
+    """Return the mean of Σ_k (p_k − [k = label])², from 0 to 2 (Brier, 1950)."""
     return float(brier_per_example(logp, labels).mean())
 
 
 def brier_per_example(
     logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
 ) -> Float64[np.ndarray, " N"]:
-    """Each example's Brier score, from 0 to 2."""
+    """Return each example's Brier score, from 0 to 2."""
     _check(logp, labels)
     error = np.exp(logp.astype(np.float64))
     error[np.arange(len(labels)), labels] -= 1.0
@@ -88,12 +90,11 @@ def brier_per_example(
 
 
 def ece(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The expected calibration error of the predicted class, from 0 to 1.
+    """Return the expected calibration error of the predicted class, from 0 to 1.
 
-    The examples are put in order of confidence and cut into ECE_BINS bins of equal size
-    (their sizes differ by one at most); the error is the mean over examples of
-    |mean confidence − accuracy| of their bin. Examples of the same confidence share their
-    accuracy, so the order of the examples does not matter.
+    Examples are sorted by confidence and cut into ECE_BINS bins of equal size (give or take
+    one); the error is the mean over examples of |mean confidence − accuracy| of their bin.
+    Examples of equal confidence share their accuracy, so their order does not matter.
     """
     right = correct(logp, labels)
     bins = _bins(logp)
@@ -103,10 +104,10 @@ def ece(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
 def ece_null(
     logp: Float[np.ndarray, "N K"], *, rng: np.random.Generator, draws: int = 200
 ) -> float:
-    """The mean ECE that these predictions have when they are perfectly calibrated.
+    """Return the mean ECE that these predictions would have if perfectly calibrated.
 
-    Labels are drawn from the predictions themselves, `draws` times. The predicted class is
-    right with a probability equal to its confidence, which is all that ECE sees.
+    Labels are drawn from the predictions `draws` times: the predicted class is correct with a
+    probability equal to its confidence, which is all that ECE depends on.
     """
     bins = _bins(logp)
     errors = [
@@ -116,18 +117,16 @@ def ece_null(
 
 
 def fit_temperature(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The T in TEMPERATURES at which log_softmax(logp / T) has the lowest smoothed NLL.
+    """Return the T in TEMPERATURES that minimises the smoothed NLL of log_softmax(logp / T).
 
-    Each label counts 1 − ε for its class and ε spread over the others, ε = 1/(N + 2), as in
-    Platt (1999): without that, a model that happens to be right on all N examples would be
-    sharpened without end, and a single error elsewhere would cost it dearly. The loss is
-    convex in 1/T (Guo et al., 2017), so its minimum is found within bounds over log T.
-    Predictions with NaN, which no temperature mends, keep T = 1.
+    Each label has mass 1 − ε on its class and ε spread over the others, with ε from
+    `platt_smoothing`. The loss is convex in 1/T (Guo et al., 2017), so a bounded search over
+    log T finds the minimum. Predictions with NaN keep T = 1.
     """
     _check(logp, labels)
     floored = _floored(logp)
     rows = np.arange(len(labels))
-    smoothing = label_smoothing(len(labels))
+    smoothing = platt_smoothing(len(labels))
 
     def loss(temperature: float) -> float:
         log_probs = log_softmax(floored / temperature, axis=1)
@@ -138,25 +137,29 @@ def fit_temperature(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"
     if np.isnan(loss(1.0)):
         return 1.0
     low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda log_t: loss(float(np.exp(log_t))),
         bounds=(float(low), float(high)),
         method="bounded",
         options={"xatol": 1e-7},
     )
-    # Of equals the first: 1 where all predictions are uniform, a bound where it is reached.
-    return min((1.0, *TEMPERATURES, float(np.exp(found.x))), key=loss)
+    # Ties go to the first: T = 1 for uniform predictions, else a bound that is reached.
+    return min((1.0, *TEMPERATURES, float(np.exp(best.x))), key=loss)
 
 
-def label_smoothing(examples: int) -> float:
-    """The mass that `fit_temperature` takes from each label: that of one error among N + 2."""
+def platt_smoothing(examples: int) -> float:
+    """Return the mass that a temperature fit to N examples moves off each label: 1/(N + 2).
+
+    Without it, a model that is correct on all N examples would be sharpened without limit, and
+    one later error would cost it dearly (Platt, 1999).
+    """
     return 1.0 / (examples + 2)
 
 
 def apply_temperature(
     logp: Float[np.ndarray, "... K"], temperature: float
 ) -> Float32[np.ndarray, "... K"]:
-    """log_softmax(logp / temperature), as float32.
+    """Return log_softmax(logp / temperature) as float32.
 
     Raises:
         PoolError: the temperature is not positive.
@@ -167,11 +170,11 @@ def apply_temperature(
 
 
 def log_probs_from_probs(probs: Float[np.ndarray, "... K"]) -> Float32[np.ndarray, "... K"]:
-    """Probabilities as log-probabilities: rows are renormalized, then floored at FLOOR.
+    """Return the log of probabilities whose rows are renormalized, then floored at FLOOR.
 
     Raises:
-        PoolError: a probability is negative or not finite, or a row's sum is further than
-            1e-3 from 1. The message has the row.
+        PoolError: a probability is negative or not finite, or a row's sum is more than 1e-3
+            from 1; the message names the row.
     """
     values = np.asarray(probs, np.float64)
     if values.ndim < 1 or values.shape[-1] < 1:
@@ -181,20 +184,20 @@ def log_probs_from_probs(probs: Float[np.ndarray, "... K"]) -> Float32[np.ndarra
     if wrong.any():
         row = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise PoolError(
-            f"probabilities must be at least 0 and sum to 1 within {SUM_TOLERANCE}; row "
-            f"{list(row)} sums to {float(sums[row][0]):.6g}, its least is "
-            f"{float(values[row].min()):.6g}; give softmax outputs, not logits"
+            f"probabilities must be at least 0 and sum to 1 within {SUM_TOLERANCE}, but row "
+            f"{list(row)} sums to {float(sums[row][0]):.6g} and its smallest value is "
+            f"{float(values[row].min()):.6g}; pass softmax outputs, not logits"
         )
     return _floored(np.log(np.maximum(values / sums, FLOOR))).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Bins:
-    """The examples in order of confidence, cut into bins and into runs of equals."""
+    """Examples sorted by confidence, cut into bins and into runs of equal confidence."""
 
     order: np.ndarray
     confidence: Float64[np.ndarray, " N"]
-    """Ascending."""
+    """In ascending order."""
     bin_starts: np.ndarray
     run_starts: np.ndarray
     run_sizes: np.ndarray
@@ -217,7 +220,7 @@ def _bins(logp: np.ndarray) -> _Bins:
 
 
 def _calibration_error(bins: _Bins, right: Bool[np.ndarray, " N"]) -> float:
-    """ECE of these outcomes, given in the order of the bins."""
+    """Return the ECE of outcomes given in the order of the bins."""
     hits = np.add.reduceat(right.astype(np.float64), bins.run_starts) / bins.run_sizes
     gaps = bins.confidence - np.repeat(hits, bins.run_sizes)
     return float(np.abs(np.add.reduceat(gaps, bins.bin_starts)).sum() / len(gaps))

@@ -1,7 +1,7 @@
-"""How sure a difference is that was measured a few times over, as from several seeds.
+"""Mean differences over a few repetitions, e.g. seeds, with intervals and tests.
 
-Axes: S repetitions (seeds), H hypotheses. Both sides of a pair share a seed, so what the
-seed alone does to both cancels out.
+Axes: S repetitions (seeds), H hypotheses. Both sides of a pair share a seed, so an effect of
+the seed on both cancels out.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from scipy.stats import ttest_1samp
 from common.statistics.intervals import Interval
 
 SAME = 1e-12
-"""Differences within this distance are one and the same, up to rounding."""
+"""Differences closer than this are equal up to rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,26 +23,26 @@ class MeanDifference:
 
     value: float
     interval: Interval | None
-    """None where the spread cannot be told: of one difference, or of several of one size."""
+    """None if the spread is unknown: one difference, or several that are all equal."""
     p_value: float | None
-    """Two-sided, of the hypothesis that the true mean is 0; None of a single difference."""
+    """Two-sided, for the hypothesis that the true mean is 0; None for a single difference."""
 
 
 def mean_difference(
     a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"], *, level: float = 0.95
 ) -> MeanDifference:
-    """The mean of a − b, with Student's t interval and test.
+    """Return the mean of a − b with Student's t interval and test.
 
-    Where all differences are of one size, t is infinite or undefined and says nothing:
-    differences of accuracy are multiples of one image, and five of them may well agree. The
-    p-value is then that of the signs: 2^(1 − S), or 1 where all are 0.
+    If all differences are equal, t is infinite or undefined: differences of accuracy are
+    multiples of one image, so five of them can well be equal. The p-value is then that of the
+    sign test, 2^(1 − S), or 1 if all are 0.
 
     Raises:
-        ValueError: the two are not of the same length S ≥ 1, or not finite.
+        ValueError: the two differ in length, are empty, or are not finite.
     """
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(
-            f"paired scores must be two arrays [S], S at least 1, got {list(a.shape)} and "
+            f"paired scores must be two arrays [S] with S at least 1, got {list(a.shape)} and "
             f"{list(b.shape)}"
         )
     differences = a.astype(np.float64) - b.astype(np.float64)
@@ -61,14 +61,14 @@ def mean_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values corrected for there being H of them (Holm, 1979), in the order given.
+    """Return the p-values corrected for testing H hypotheses (Holm, 1979), in the order given.
 
-    The smallest is multiplied by H, the next by H − 1 and so on, none falls below one before
-    it or exceeds 1. To call those below α distinguishable errs on any true hypothesis with
-    probability α at most, whatever the dependence between the tests.
+    The smallest is multiplied by H, the next by H − 1 and so on; none falls below the one
+    before it or exceeds 1. Rejecting those below α rejects a true hypothesis with probability
+    at most α, whatever the dependence between the tests.
 
     Raises:
-        ValueError: a p-value lies outside of [0, 1].
+        ValueError: a p-value lies outside [0, 1].
     """
     for p_value in p_values:
         if not 0 <= p_value <= 1:

@@ -15,7 +15,7 @@ from common.statistics.metrics import (
     TEMPERATURES,
     apply_temperature,
     fit_temperature,
-    label_smoothing,
+    platt_smoothing,
 )
 from ensemble.selection.pool import Pool
 from ensemble.selection.voting import weighted_vote
@@ -94,7 +94,7 @@ def prob_true_at_own_temperature(
     logits = np.maximum(log_probs.T, np.float32(LOG_FLOOR), order="C")
     logits -= logits.max(axis=0)
     true = logits[labels, np.arange(len(labels))].astype(np.float64)
-    smoothing = label_smoothing(len(labels))
+    smoothing = platt_smoothing(len(labels))
     others = (logits.sum(axis=0, dtype=np.float64) - true) / (len(logits) - 1)
     target = float(((1 - smoothing) * true + smoothing * others).mean())
     sharpness, sharpest, dullest = 1.0, 1.0 / TEMPERATURES[0], 1.0 / TEMPERATURES[1]

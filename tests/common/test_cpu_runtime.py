@@ -1,14 +1,14 @@
 """A process that trains: memory that is freed is kept, threads wait without a fight."""
 
+import io
 import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from joblib.externals.loky.backend import context
 
-from common import cpu_runtime
 from common.cpu_runtime import usable_cores, wait_passively
 
 PROGRAM = """
@@ -84,11 +84,40 @@ def test_threads_wait_passively_unless_told(
     assert os.environ["OMP_WAIT_POLICY"] == found
 
 
-def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
-    for text, cores in (("150000 100000", 1), ("400000 100000", 4), ("max 100000", 64), ("", 64)):
-        (tmp_path / "cpu.max").write_text(text)
-        monkeypatch.setattr(cpu_runtime, "CPU_QUOTA", tmp_path / "cpu.max")
-        assert usable_cores() == cores
-    monkeypatch.setattr(cpu_runtime, "CPU_QUOTA", tmp_path / "none")
-    assert usable_cores() == 64
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine of 64 cores, all allowed by affinity."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64))
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 64),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": "400000 100000"}, 4),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+    ],
+)
+def test_quotas_of_both_control_group_versions_count(
+    files: dict[str, str], cores: int, machine: pytest.MonkeyPatch
+) -> None:
+    held = {f"/sys/fs/cgroup/{name}": text for name, text in files.items()}
+    machine.setattr(os.path, "exists", lambda path: str(path) in held)
+    machine.setattr(context, "open", lambda path: io.StringIO(held[path]), raising=False)
+    assert usable_cores() == cores
+
+
+def test_affinity_counts(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(os, "sched_getaffinity", lambda _: {3, 9})
+    machine.setattr(os.path, "exists", lambda _: False)
+    assert usable_cores() == 2
+
+
+def test_this_machine_has_a_core() -> None:
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)

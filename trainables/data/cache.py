@@ -7,15 +7,13 @@ deleted and made again by the next. Entries are never deleted; any may be, at an
 hand.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
@@ -25,6 +23,7 @@ import numpy as np
 
 from common.errors import DataError, RunError
 from common.files import dump_json, read_array, read_json, write_array, write_bytes_atomically
+from common.locks import locked
 from trainables.data.decoding import Decoding, Progress, decode
 from trainables.data.image_set import ImageSet, Source
 from trainables.data.source_sizes import Originals
@@ -117,15 +116,6 @@ def entries_of(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
         except RunError:
             continue
     return found
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`, which is left behind; waits for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _root(cache: Path | None) -> Path:

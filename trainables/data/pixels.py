@@ -4,7 +4,6 @@ Axes: N images, S pixels a side, 3 channels (RGB).
 """
 
 import io
-import os
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from common.cpu_runtime import usable_cores
 from common.errors import DataError
 from trainables.data.source_sizes import Original
 
@@ -113,7 +113,7 @@ def decode_batches(batches: Iterable[Sequence[NamedImage]], size: int) -> Iterat
 
     Pillow decodes and resizes without Python's global lock.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ThreadPoolExecutor(usable_cores()) as threads:
         for batch in batches:
             decoded = list(threads.map(lambda item: _read_or_none(item[1], size), batch))
             black = np.zeros((size, size, 3), np.uint8)

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from common.errors import DataError, SpecError
+from common.locks import locked
 from common.parsing import check_key
 from common.plugins import is_import_path
-from trainables.data.cache import cached_images, images_of, keep_images, kept_images, locked
+from trainables.data.cache import cached_images, images_of, keep_images, kept_images
 from trainables.data.decoding import Decoding, Progress
 from trainables.data.image_set import Contents, ImageSet, Source
 from trainables.data.imagefolder import folder_source, holds_classes

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, loops and closed forms."""
+"""Metrics agree with definitions written as loops, closed forms and scikit-learn."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
-from sklearn.metrics import f1_score, log_loss, recall_score
+from sklearn.metrics import log_loss
 
 from common.errors import PoolError
 from common.statistics.metrics import (
@@ -49,16 +49,19 @@ problems = st.builds(
 
 
 @given(problems)
-def test_scores_agree_with_scikit_learn(case: Problem) -> None:
+def test_scores_agree_with_their_definitions(case: Problem) -> None:
     logp, labels = case
     predicted, classes = logp.argmax(axis=1), range(logp.shape[1])
     assert accuracy(logp, labels) == pytest.approx((predicted == labels).mean())
-    # balanced_accuracy_score is this recall, but warns of predicted classes without labels.
-    recall = recall_score(labels, predicted, labels=np.unique(labels), average="macro")
-    assert balanced_accuracy(logp, labels) == pytest.approx(recall)
-    seen = np.union1d(labels, predicted)
-    f1 = f1_score(labels, predicted, labels=seen, average="macro", zero_division=0)
-    assert macro_f1(logp, labels) == pytest.approx(f1)
+    recalls = [(predicted[labels == k] == k).mean() for k in set(labels)]
+    assert balanced_accuracy(logp, labels) == pytest.approx(np.mean(recalls))
+    f1 = [
+        2
+        * ((predicted == k) & (labels == k)).sum()
+        / ((predicted == k).sum() + (labels == k).sum())
+        for k in {*labels, *predicted}
+    ]
+    assert macro_f1(logp, labels) == pytest.approx(np.mean(f1))
     probs = np.exp(logp.astype(np.float64))
     probs /= probs.sum(axis=1, keepdims=True)
     if logp[np.arange(len(labels)), labels].min() > LOG_FLOOR:
@@ -81,7 +84,7 @@ def test_a_predicted_class_without_labels_costs_f1_but_not_balanced_accuracy() -
     assert macro_f1(logp, labels) == pytest.approx((2 / 3 + 0) / 2)
 
 
-def test_a_perfect_prediction() -> None:
+def test_perfect_predictions_have_perfect_scores() -> None:
     labels = np.array([0, 1, 2])
     with np.errstate(divide="ignore"):
         logp = np.log(np.eye(3, dtype=np.float32))
@@ -93,7 +96,7 @@ def test_a_perfect_prediction() -> None:
     assert fit_temperature(sure, np.zeros(8, int)) == pytest.approx(1.0, rel=1e-5)
 
 
-def test_minus_infinity_costs_the_floor() -> None:
+def test_log_probability_of_minus_infinity_costs_the_floor() -> None:
     with np.errstate(divide="ignore"):
         logp = np.log(np.array([[1.0, 0.0]], np.float32))
     label = np.array([1])
@@ -104,13 +107,13 @@ def test_minus_infinity_costs_the_floor() -> None:
     assert np.isfinite(apply_temperature(logp, 2.0)).all()
 
 
-def test_of_equally_probable_classes_the_first_is_predicted() -> None:
+def test_ties_predict_the_first_class() -> None:
     logp = np.log(np.full((2, 4), 0.25, np.float32))
     assert correct(logp, np.array([0, 3])).tolist() == [True, False]
 
 
 def ece_by_loops(logp: np.ndarray, labels: np.ndarray) -> float:
-    """The definition, one example at a time; `np.array_split` has other bins than ours."""
+    """Compute ECE one example at a time; `np.array_split` would cut other bins than ours."""
     confidence = np.exp(logp.max(axis=1).astype(np.float64))
     hit = logp.argmax(axis=1) == labels
     shared = [hit[confidence == c].mean() for c in confidence]
@@ -124,7 +127,7 @@ def ece_by_loops(logp: np.ndarray, labels: np.ndarray) -> float:
 
 
 @given(problems, st.sampled_from([None, 1, 2]), st.randoms(use_true_random=False))
-def test_ece_is_its_definition_whatever_the_order(
+def test_ece_equals_its_definition_in_any_order(
     case: Problem, decimals: int | None, random: object
 ) -> None:
     logp, labels = case
@@ -137,21 +140,21 @@ def test_ece_is_its_definition_whatever_the_order(
 
 
 def test_ece_bins_have_equal_mass() -> None:
-    """30 examples, two a bin: in each, one of confidence 0.9 is right and one is wrong."""
+    """Of 30 examples with confidence 0.9, two a bin, one in each bin is right."""
     confidence = 0.9 - np.arange(30) * 1e-5
     logp = np.log(np.stack([confidence, 1 - confidence], axis=1)).astype(np.float32)
     labels = np.tile([0, 1], 15)
     assert ece(logp, labels) == pytest.approx(confidence.mean() - 0.5, abs=1e-6)
 
 
-def test_ece_of_equal_confidences_is_their_distance_from_accuracy() -> None:
+def test_ece_of_equal_confidences_is_confidence_minus_accuracy() -> None:
     logp = np.log(np.tile([[0.7, 0.3]], (40, 1))).astype(np.float32)
     labels = np.array([0] * 20 + [1] * 20)
     assert ece(logp, labels) == pytest.approx(0.2, abs=1e-6)
 
 
 def test_null_ece_of_one_example_a_bin() -> None:
-    """Alone in its bin, confidence c errs by 2c(1 − c) on average.
+    """A single example with confidence c errs by 2c(1 − c) on average.
 
     False alarm: 6e-5 (4 standard errors of 4,000 draws).
     """
@@ -165,8 +168,8 @@ def test_null_ece_of_one_example_a_bin() -> None:
     assert abs(found - (2 * c * (1 - c)).mean()) < 4 * np.sqrt(variance / draws)
 
 
-def test_null_ece_is_that_of_labels_drawn_from_the_predictions() -> None:
-    """Against drawn labels and `ece`. False alarm: 6e-5 (4 standard errors)."""
+def test_null_ece_equals_ece_of_labels_drawn_from_the_predictions() -> None:
+    """Compare with `ece` on drawn labels. False alarm: 6e-5 (4 standard errors)."""
     rng = np.random.default_rng(2)
     logp, _ = problem(3, n=100, k=4)
     probs = np.exp(logp.astype(np.float64))
@@ -180,7 +183,7 @@ def test_null_ece_is_that_of_labels_drawn_from_the_predictions() -> None:
 
 
 @given(problems)
-def test_no_temperature_is_better(case: Problem) -> None:
+def test_fitted_temperature_beats_a_grid_of_others(case: Problem) -> None:
     logp, labels = case
 
     def loss(temperature: float) -> float:
@@ -194,14 +197,14 @@ def test_no_temperature_is_better(case: Problem) -> None:
     assert loss(best) <= min(map(loss, np.geomspace(0.05, 20, 300))) + 1e-9
 
 
-def test_uniform_predictions_keep_their_temperature() -> None:
+def test_uniform_predictions_keep_temperature_1() -> None:
     assert fit_temperature(np.log(np.full((3, 4), 0.25)), np.array([0, 1, 2])) == 1.0
 
 
 @pytest.mark.parametrize("right", [0.6, 0.75, 0.9])
-def test_the_temperature_of_a_constant_margin(right: float) -> None:
-    """With two classes and logits (a, 0), T = a / log(q / (1 − q)), where q is the share that
-    is right, p, after smoothing: (1 − ε)p + ε(1 − p).
+def test_temperature_of_a_constant_margin_has_a_closed_form(right: float) -> None:
+    """Two classes and logits (a, 0) give T = a / log(q / (1 − q)), where q is the smoothed
+    accuracy (1 − ε)p + ε(1 − p).
     """
     margin, n = 2.0, 20
     logp = log_softmax(np.tile([[margin, 0.0]], (n, 1)), axis=1).astype(np.float32)
@@ -223,7 +226,7 @@ def test_temperatures_compose(case: Problem, temperature: float) -> None:
     np.testing.assert_allclose(apply_temperature(scaled, 1 / temperature), logp, atol=1e-4)
 
 
-def test_a_nan_stays_visible() -> None:
+def test_nan_predictions_give_nan_scores_and_temperature_1() -> None:
     logp, labels = problem(0, n=20)
     logp[3] = np.nan
     assert np.isnan(nll(logp, labels))
@@ -251,9 +254,9 @@ def test_probabilities_are_renormalized_then_floored() -> None:
 @pytest.mark.parametrize(
     "row", [[0.5, 0.5011], [1.2, -0.2], [np.nan, 0.5], [np.inf, 0.0], [0.0, 0.0]]
 )
-def test_what_are_no_probabilities_is_refused(row: list[float]) -> None:
+def test_values_that_are_not_probabilities_are_refused(row: list[float]) -> None:
     probs = np.array([[0.5, 0.5], row])
-    with pytest.raises(PoolError, match=r"row \[1\] sums to .*give softmax outputs"):
+    with pytest.raises(PoolError, match=r"row \[1\] sums to .*softmax"):
         log_probs_from_probs(probs)
 
 
