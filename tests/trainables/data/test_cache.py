@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
+from common.locks import locked
 from tests.docs import ROOT
 from trainables.data.cache import (
     _shorten,
@@ -26,7 +27,6 @@ from trainables.data.cache import (
     images_of,
     keep_images,
     kept_images,
-    locked,
 )
 from trainables.data.decoding import Decoding
 from trainables.data.image_set import Contents, ImageSet, Source
