@@ -32,7 +32,7 @@ from search.mlflow.tracking import MlflowMirror
 from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
-from search.timetable.planner import make_plan, plan_or_side, probed
+from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink, probe_numerics
 from search.tune.session import capacity_at
 from trainables.data.sources import DatasetSpec, ImageSet, load_dataset, resolve_dataset
 from trainables.data.splits import Splits, make_splits
@@ -57,7 +57,7 @@ class Run:
         address: str | None = None,
         device: str | None = None,
         observers: Sequence[Observer] = (),
-        planner: Callable[..., Plan] = make_plan,
+        planner: Planner = make_plan,
     ) -> None:
         """Nothing is read, written or locked before the block is entered.
 
@@ -149,7 +149,7 @@ class Run:
 
     def probe(self, *, threads: int) -> Numerics:
         """Measure which dtype and layout serve this machine best."""
-        return probed(self.spec, self.images, device=self._device, threads=threads)
+        return probe_numerics(self.spec, self.images, device=self._device, threads=threads)
 
     def end_of(self, stage: str) -> float | None:
         """When a stage must be over for the later ones to have their time, in unix seconds."""
@@ -216,18 +216,15 @@ class Run:
         if not self._stages or (self.deadline is None and (resumed or "sweep" not in self._stages)):
             return split_id
         asked = self._asked.dataset
-        found = plan_or_side(
+        self.plan = plan_or_shrink(
             self._planned,
-            self.images.image_size,
-            given=resumed or asked.image_size is not None,
+            lambda side: self._read(resolve_dataset(asked, affordable=side)),
+            image_size=self.images.image_size,
+            keep_size=resumed or asked.image_size is not None,
         )
-        if isinstance(found, int):
-            split_id = self._read(resolve_dataset(asked, affordable=found))
-            found = self._planned()
-        self.plan = found
         if self.deadline is not None and not resumed:
-            self.spec = self.plan.applied(self.spec)
-        return split_id
+            self.spec = self.plan.apply_to(self.spec)
+        return self.splits.split_id
 
     def _read(self, dataset: DatasetSpec | None) -> str:
         """The images of `dataset` from now on, if one is given; the name of their split."""
@@ -242,30 +239,33 @@ class Run:
         with self._preparing("probe"):
             return self._planner(
                 self.spec,
-                images=self.images,
-                splits=self.splits,
-                numerics=self.numerics,
-                cores=usable_cores(),
-                **self._workers(),
+                self._setup(),
                 clock=time.time,
                 deadline=self.deadline,
                 stages=self._stages,
-                fixed=self.folder.sweep.exists(),
+                keep_rungs=self.folder.sweep.exists(),
             )
 
-    def _workers(self) -> dict[str, int]:
-        """How many trials at a time, and how many of them on one machine."""
+    def _setup(self) -> Setup:
+        """Return the data and the machines that the plan is made for."""
         numerics = self.numerics
         workers = self.spec.concurrent or capacity_at(self._address, numerics).trials_at_a_time(
             numerics
         )
-        if self._address is None:
-            return {"workers": workers, "together": workers}
-        # A cluster's machines are taken to be like this one.
-        return {
-            "workers": workers,
-            "together": min(workers, machine_capacity(numerics).trials_at_a_time(numerics)),
-        }
+        # The machines of a cluster are assumed to be like this one.
+        here = (
+            workers
+            if self._address is None
+            else machine_capacity(numerics).trials_at_a_time(numerics)
+        )
+        return Setup(
+            images=self.images,
+            splits=self.splits,
+            numerics=numerics,
+            cores=usable_cores(),
+            workers=workers,
+            workers_per_machine=min(workers, here),
+        )
 
     @contextmanager
     def _preparing(self, stage: str) -> Iterator[None]:

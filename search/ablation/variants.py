@@ -5,7 +5,7 @@ comparison of those is a fair one.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,11 +21,9 @@ from search.samplers.suggestions import Suggestion
 from search.space.spec import SweepSpec, spec_of_run
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import Plan, TooShortError
-from search.timetable.planner import SUSTAINED, handover_seconds, rehearsal_seconds
+from search.timetable.planner import SUSTAINED, Setup, handover_seconds, rehearsal_seconds
 from search.timetable.preview import Preview, preview
-from trainables.data.image_set import ImageSet
-from trainables.data.splits import Splits
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
 from trainables.training.stages import fewest_epochs
 
@@ -136,18 +134,14 @@ def preview_variants(
 
 def plan_variants(
     spec: SweepSpec,
+    setup: Setup,
     *,
     ablation: Ablation,
     trials: int,
-    images: ImageSet,
-    splits: Splits,
-    numerics: Numerics,
-    workers: int,
-    together: int,
     clock: Callable[[], float],
     deadline: float | None = None,
-    fixed: bool = False,
-    **_: object,
+    stages: Collection[str] = ABLATION_STAGES,  # noqa: ARG001 (of every Planner)
+    keep_rungs: bool = False,
 ) -> Plan:
     """Rehearse the full recipe for some seconds, then plan as `variants_plan` does.
 
@@ -163,26 +157,27 @@ def plan_variants(
     from trainables.device.rehearsal import rehearse
     from trainables.preflight import check_recipes
 
-    if not fixed:
+    images, splits = setup.images, setup.splits
+    if not keep_rungs:
         variants = ablation.variants(spec.base_recipe()).items()
         check_recipes(variants, image_size=images.image_size, class_names=images.class_names)
     found = rehearse(
         spec.base_recipe(),
         images=images,
         splits=splits,
-        numerics=numerics,
-        workers=together,
+        numerics=setup.numerics,
+        workers=setup.workers_per_machine,
         seconds=rehearsal_seconds(None if deadline is None else deadline - clock()),
     )
     return variants_plan(
         spec,
         trials=trials,
-        workers=workers,
+        workers=setup.workers,
         epoch_seconds=SUSTAINED * found.train_seconds,
         handover_seconds=handover_seconds(found, splits),
         now=clock(),
         deadline=deadline,
-        fixed=fixed,
+        fixed=keep_rungs,
     )
 
 

@@ -1,4 +1,7 @@
-"""What the parts of a run take at the pace that was measured here, in seconds of wall time."""
+"""The pace measured before a run, and how long its parts take at that pace.
+
+All times are wall-clock seconds.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,47 +11,72 @@ from search.space.spec import SweepSpec
 from trainables.training.stages import fewest_epochs
 
 START_SECONDS = 20.0
-"""Ray and its workers, on two cores, with nothing in the page cache."""
+"""Starting Ray and its workers: two cores, cold page cache."""
 
 EXPORT_SECONDS = 15.0
-"""Export, calibration and timing of the students; predictions come on top."""
+"""Exporting, calibrating and timing the students; their predictions are counted separately."""
 
 REPORT_SECONDS = 15.0
 """Figures, the PDF and the entry in the registry."""
 
 LEDGER_SECONDS = 8.0
-"""Timing every member, bootstrap intervals, gates; predictions come on top."""
+"""Timing every member, bootstrap intervals, gates; predictions are counted separately."""
 
-PASSES = (8, 3)
-"""How often students predict holdout for their temperatures, the choice of a quantizer and
-the gates, and how often holdout and test for the ledger."""
+SELECT_SECONDS = 2.0
+"""Choosing and weighting the ensemble."""
 
-BACKWARD = 3
-"""A training step costs about this many predictions."""
+HOLDOUT_PASSES, LEDGER_PASSES = 8, 3
+"""How often the students predict holdout (temperatures, quantizer, gates), and how often they
+predict holdout and test for the ledger."""
+
+STEP_PER_PREDICTION = 3
+"""A training step costs about as much as this many predictions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What was measured before anything was planned. Seconds of wall time."""
+    """The pace of one machine, measured by a rehearsal before planning."""
 
     workers: int
     """Trials at a time."""
     epoch_seconds: float
-    """One epoch of the base recipe's last stage in one of the workers while all work."""
+    """One epoch of the base recipe's last stage in one worker while all of them work."""
     student_seconds: float
-    """One epoch of the student, without a teacher, on the whole machine."""
+    """One epoch of the student without a teacher, on the whole machine."""
     teacher_seconds: float
-    """One member's answers to a whole epoch at one look each, on the whole machine."""
+    """One member's predictions for one epoch of training images, one view each, on the whole
+    machine."""
     predict_seconds: float
-    """The same with all views that its `tta` averages."""
+    """The same with all views that the recipe's `tta` averages."""
     handover_seconds: float
-    """A trial's predictions and its checkpoint where a rung is scored, in one of the workers."""
+    """Saving a trial's predictions and checkpoint when a rung is scored, in one worker."""
     holdout_share: float
-    """Images of holdout per training image."""
+    """Holdout images per training image."""
     test_share: float
-    """Images of test per training image."""
+    """Test images per training image."""
     costs: StageCosts = EQUAL
-    """Of the base recipe's stages."""
+    """Costs of epochs in the base recipe's stages."""
+
+
+def sweep_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
+    """Return the time that all of `spec.trials` take with schedules of `epochs` epochs."""
+    whole, mean = trial_seconds(spec, pace, epochs), mean_trial_seconds(spec, pace, spec.rungs)
+    each = mean * whole / trial_seconds(spec, pace, spec.rungs[-1])
+    # The first trials all run their whole schedule.
+    training = max(whole, spec.trials * each / pace.workers)
+    return training + pace.handover_seconds * math.ceil(spec.trials / pace.workers)
+
+
+def mean_trial_seconds(spec: SweepSpec, pace: Pace, rungs: tuple[int, ...]) -> float:
+    """Return the mean training time of a trial that ASHA may stop at any of `rungs`."""
+    factor, cooldown = spec.reduction_factor, spec.base_recipe().cooldown_fraction
+    return pace.epoch_seconds * mean_cost(rungs, factor=factor, cooldown=cooldown, costs=pace.costs)
+
+
+def trial_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
+    """Return the training time of a trial of `epochs` epochs that has no lower rungs."""
+    cooldown = spec.base_recipe().cooldown_fraction
+    return pace.epoch_seconds * cost_at_rungs((epochs,), cooldown, pace.costs)[-1]
 
 
 def mean_cost(
@@ -58,7 +86,7 @@ def mean_cost(
     cooldown: float,
     costs: StageCosts = EQUAL,
 ) -> float:
-    """Epochs that a trial of the sweep trains in the mean if one in `factor` goes on."""
+    """Return the mean number of epochs that a trial trains if one in `factor` passes each rung."""
     total, before = 0.0, 0.0
     for index, cost in enumerate(cost_at_rungs(rungs, cooldown, costs)):
         total += (cost - before) / factor**index
@@ -66,67 +94,46 @@ def mean_cost(
     return total
 
 
-def all_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
-    """Of all of `spec.trials`, with schedules of so many epochs."""
-    whole, mean = trial_seconds(spec, pace, epochs), mean_seconds(spec, pace, spec.rungs)
-    each = mean * whole / trial_seconds(spec, pace, spec.rungs[-1])
-    # The first trials all run the whole way.
-    training = max(whole, spec.trials * each / pace.workers)
-    return training + pace.handover_seconds * math.ceil(spec.trials / pace.workers)
-
-
-def mean_seconds(spec: SweepSpec, pace: Pace, rungs: tuple[int, ...]) -> float:
-    """Of a trial of the sweep, in the mean."""
-    factor, cooldown = spec.reduction_factor, spec.base_recipe().cooldown_fraction
-    return pace.epoch_seconds * mean_cost(rungs, factor=factor, cooldown=cooldown, costs=pace.costs)
-
-
-def trial_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
-    """Of a trial that runs the whole way, with no rung below."""
-    cooldown = spec.base_recipe().cooldown_fraction
-    return pace.epoch_seconds * cost_at_rungs((epochs,), cooldown, pace.costs)[-1]
-
-
 def seeds_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
-    """Of all seeds, with schedules of so many epochs."""
+    """Return the time that all seeds of the best recipe take with schedules of `epochs` epochs."""
     each = trial_seconds(spec, pace, epochs) + pace.handover_seconds
     return rounds_of_seeds(spec, pace) * each
 
 
 def rounds_of_seeds(spec: SweepSpec, pace: Pace) -> int:
-    """How many of them a worker trains, one after the other."""
+    """Return how many seeds one worker trains, one after the other."""
     return -(-spec.members // pace.workers)
 
 
 def student_epochs_for(spec: SweepSpec, top: int) -> int:
-    """The student's epochs where trials have `top`, in proportion."""
+    """Return the student's epochs, scaled as `top` is to the specification's highest rung."""
     epochs = round(spec.student_recipe().epochs * top / spec.rungs[-1])
     return max(fewest_student_epochs(spec), epochs)
 
 
 def fewest_student_epochs(spec: SweepSpec) -> int:
-    """With fewer its last stage would have none."""
+    """Return the shortest schedule in which every stage of the student has an epoch."""
     return fewest_epochs(spec.student_recipe().stages)
 
 
-def student_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
-    """Student and twin."""
+def students_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
+    """Return the training time of the student and of its twin without a teacher."""
     return epochs * (2 * pace.student_seconds + spec.members * pace.teacher_seconds)
 
 
-def overheads(spec: SweepSpec, pace: Pace) -> dict[str, float]:
-    """What each stage takes besides training."""
-    student = pace.student_seconds / BACKWARD
-    # Members, the best single and seeds: about twice as many nets as there are members.
+def overhead_seconds(spec: SweepSpec, pace: Pace) -> dict[str, float]:
+    """Return the time that each stage takes besides training."""
+    student = pace.student_seconds / STEP_PER_PREDICTION
+    # Members, the best single trial and the seeds: about twice as many nets as members.
     nets = 1 if spec.deliver == "single" else 2 * spec.members
     members = nets * pace.predict_seconds
     return {
         "sweep": START_SECONDS,
         "seeds": START_SECONDS / 2,
-        "select": 2.0,
-        "distill": EXPORT_SECONDS + PASSES[0] * student * pace.holdout_share,
+        "select": SELECT_SECONDS,
+        "distill": EXPORT_SECONDS + HOLDOUT_PASSES * student * pace.holdout_share,
         "ledger": LEDGER_SECONDS
-        + PASSES[1] * student * (pace.holdout_share + pace.test_share)
+        + LEDGER_PASSES * student * (pace.holdout_share + pace.test_share)
         + members * pace.test_share,
         "report": REPORT_SECONDS,
     }

@@ -1,20 +1,20 @@
-"""What a budget of time buys: how long schedules are, and when every stage has to end.
+"""The plan of a run: the lengths of its schedules and the time at which each stage must end.
 
-With e the seconds of an epoch in one of W workers while all work, T the seconds that are
-left for training, and K the most members, a schedule of R epochs costs
+With e the seconds of an epoch in one of W workers while all of them work, T the seconds left
+for training, and K the most members, schedules of R epochs cost
 
-    a trial of the sweep    E·e, E = Σ_j η^(1−j) Δ_j with Δ_j the steps from rung j−1 to j
+    a trial of the sweep    E·e, E = Σ_j η^(1−j) Δ_j, Δ_j the steps from rung j−1 to rung j
     the seeds               ⌈K/W⌉·C·e of wall time, C = R
     student and twin        R_s·(two epochs of the student + one pass of the teacher)
 
-Long schedules make better nets and fewer of them. R grows with the square root of what can
-be trained, as the number of trials then does: R·C·e = T·W, and the seeds, which are the
-equal-compute baseline and not a saving, may take a quarter of T at most.
+Longer schedules train better nets, but fewer of them. R grows with the square root of the
+training that the time allows, and so does the number of trials: R·C·e = T·W. The seeds, which
+are the equal-compute baseline and save nothing, take at most a quarter of T.
 
-Where a recipe has stages, e is of the last one, and C and Δ_j count every epoch as it costs
-(common/stage_costs.py).
+Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
+its cost (see StageCosts).
 
-The plan made before the sweep is a forecast; the report holds it against what happened.
+The plan made before the sweep is a forecast; the report compares it with what happened.
 """
 
 import math
@@ -30,23 +30,23 @@ from journal.states import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.pace import (
     Pace,
-    all_seconds,
     fewest_student_epochs,
-    mean_seconds,
-    overheads,
+    mean_trial_seconds,
+    overhead_seconds,
     rounds_of_seeds,
     seeds_seconds,
     student_epochs_for,
-    student_seconds,
+    students_seconds,
+    sweep_seconds,
     trial_seconds,
 )
 from trainables.training.stages import fewest_epochs
 
 SEEDS_SHARE = 0.25
-"""Most of the training time that seeds of the best may take."""
+"""Largest share of the training time that seeds of the best recipe may take."""
 
 DISTILL_SHARES = (0.2, 0.4)
-"""Least and most of the training time for the student and its twin."""
+"""Smallest and largest share of the training time for the student and its twin."""
 
 LONGEST = 8
 """A schedule is at most this many times as long as the specification's: recipes that suit
@@ -54,39 +54,45 @@ LONGEST = 8
 
 
 class TooShortError(SpecError):
-    """A time budget that has not even room for one epoch of everything."""
+    """A time budget that leaves no time for even one epoch of everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Schedules and stages as they are meant to be: the payload of the event `plan`."""
+    """The planned schedules and stages of a run: the payload of the event `plan`."""
 
     rungs: tuple[int, ...]
-    """In epochs."""
+    """Epochs at which trials are scored."""
     trials: int | None
-    """None: as many as there is time for."""
+    """Trials of the sweep; None for as many as the time allows."""
     seeds: int
+    """Seeds of the best recipe, and the most members of the ensemble."""
     student_epochs: int
+    """Epochs of the student's schedule."""
     workers: int
+    """Trials at a time."""
     epoch_seconds: float
-    """As in `Pace`."""
+    """One epoch of the base recipe's last stage in one worker (see Pace)."""
     seconds: Mapping[str, float]
-    """Forecast of every stage."""
+    """Forecast of each stage's wall time, by stage."""
     export_seconds: float
-    """Of the distillation, after both trainings."""
+    """The part of the distillation after both trainings."""
     deadline: float | None
-    """Of the whole run, in unix seconds."""
+    """End of the whole run in unix seconds; None without a time budget."""
     costs: StageCosts = EQUAL
-    """As in `Pace`."""
+    """Costs of epochs in the base recipe's stages."""
 
     def end_of(self, stage: str) -> float | None:
-        """When a stage must be over for the later ones to have their time, in unix seconds."""
+        """Return when a stage must end to leave the later ones their time, in unix seconds.
+
+        None without a deadline.
+        """
         if self.deadline is None:
             return None
         return self.deadline - sum(self.seconds[s] for s in STAGES[STAGES.index(stage) + 1 :])
 
     def event(self, at: str) -> dict[str, Any]:
-        """The journal's event, made before the stage `at`."""
+        """Return the journal's event for a plan made before the stage `at`."""
         return {
             "event": "plan",
             "at": at,
@@ -101,8 +107,8 @@ class Plan:
             "deadline": self.deadline,
         }
 
-    def applied(self, spec: SweepSpec) -> SweepSpec:
-        """The specification with the plan's schedules."""
+    def apply_to(self, spec: SweepSpec) -> SweepSpec:
+        """Return the specification with the plan's schedules and number of members."""
         student = spec.student.with_recipe(epochs=self.student_epochs)
         return spec.with_values(rungs=self.rungs, members=self.seeds, student=student)
 
@@ -114,39 +120,39 @@ def plan_run(
     now: float,
     deadline: float | None,
     stages: Collection[str] = STAGES,
-    fixed: bool = False,
-    fewest: int = 1,
+    keep_rungs: bool = False,
+    min_epochs: int = 1,
 ) -> Plan:
-    """Schedules that end by `deadline`, or the specification's own and how long they take.
+    """Choose schedules that end by `deadline`; without one, forecast the specification's own.
 
-    `now` and `deadline` are unix seconds. `stages` are those that will run: the others
-    take no time. `fixed` keeps the rungs that trials of the run were started with. Where
-    schedules would have less than `fewest` epochs, the ensemble has fewer members instead.
+    `now` and `deadline` are unix seconds. `stages` are the stages that will run; the others
+    take no time. `keep_rungs` keeps the rungs that the run's trials were started with. Where
+    schedules would be shorter than `min_epochs`, the ensemble has fewer members instead.
 
     Raises:
-        TooShortError: there is not even time for one epoch of everything.
+        TooShortError: not even one epoch of everything ends by `deadline`.
     """
-    over = {s: seconds * (s in stages) for s, seconds in overheads(spec, pace).items()}
+    overheads = {s: seconds * (s in stages) for s, seconds in overhead_seconds(spec, pace).items()}
     if deadline is None:
-        return _unbounded(spec, pace, over, stages)
-    time = deadline - now - sum(over.values())
-    _require_time(spec, pace, time, sum(over.values()), stages)
-    if not fixed:
-        spec = with_fewer_members(spec, pace, time, fewest=fewest)
+        return _forecast(spec, pace, overheads, stages)
+    training = deadline - now - sum(overheads.values())
+    _require_time(spec, pace, training, sum(overheads.values()), stages)
+    if not keep_rungs:
+        spec = with_fewer_members(spec, pace, training, min_epochs=min_epochs)
+    rungs = spec.rungs if keep_rungs else shorten_rungs(spec, _top_rung(spec, pace, training))
     seeds = distill = 0.0
-    rungs = spec.rungs if fixed else shortened_rungs(spec, _top_rung(spec, pace, time))
     epochs = student_epochs_for(spec, rungs[-1])
     if "seeds" in stages:
-        seeds = min(seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * time)
+        seeds = min(seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * training)
     if "distill" in stages:
-        low, high = (share * time for share in DISTILL_SHARES)
-        distill = min(max(student_seconds(spec, pace, epochs), low), high)
-        if "sweep" not in stages:  # what was left of a run that was stopped after it
-            distill = time
-        epochs = max(fewest_student_epochs(spec), int(distill / student_seconds(spec, pace, 1)))
-    training = {"sweep": time - seeds - distill, "seeds": seeds, "distill": distill}
-    if not fixed:
-        rungs = with_enough_finished(spec, pace, rungs, seconds=training["sweep"])
+        least, most = (share * training for share in DISTILL_SHARES)
+        distill = min(max(students_seconds(spec, pace, epochs), least), most)
+        if "sweep" not in stages:  # a run that was interrupted after its sweep
+            distill = training
+        epochs = max(fewest_student_epochs(spec), int(distill / students_seconds(spec, pace, 1)))
+    trained = {"sweep": training - seeds - distill, "seeds": seeds, "distill": distill}
+    if not keep_rungs:
+        rungs = drop_low_rungs(spec, pace, rungs, seconds=trained["sweep"])
     return Plan(
         rungs=rungs,
         trials=None,
@@ -154,18 +160,18 @@ def plan_run(
         student_epochs=min(epochs, LONGEST * student_epochs_for(spec, spec.rungs[-1])),
         workers=pace.workers,
         epoch_seconds=pace.epoch_seconds,
-        seconds={stage: over[stage] + training.get(stage, 0.0) for stage in STAGES},
-        export_seconds=over["distill"],
+        seconds={stage: overheads[stage] + trained.get(stage, 0.0) for stage in STAGES},
+        export_seconds=overheads["distill"],
         deadline=deadline,
         costs=pace.costs,
     )
 
 
-def shortened_rungs(spec: SweepSpec, top: int) -> tuple[int, ...]:
-    """As many rungs as the specification has, at its ratios, up to `top` epochs.
+def shorten_rungs(spec: SweepSpec, top: int) -> tuple[int, ...]:
+    """Scale the specification's rungs so that the highest one is `top` epochs.
 
-    A rung of a single epoch tells little: it is left out where there is a higher one below
-    `top`.
+    A rung of a single epoch predicts the final score poorly: it is left out where there is a
+    higher one below `top`.
     """
     scaled = [max(1, round(rung * top / spec.rungs[-1])) for rung in spec.rungs[:-1]]
     lower = sorted({rung for rung in scaled if rung < top})
@@ -174,64 +180,67 @@ def shortened_rungs(spec: SweepSpec, top: int) -> tuple[int, ...]:
     return (*lower, top)
 
 
-def with_enough_finished(
+def drop_low_rungs(
     spec: SweepSpec, pace: Pace, rungs: tuple[int, ...], *, seconds: float
 ) -> tuple[int, ...]:
-    """`rungs` without the lowest ones while they would leave too few trials to the end.
+    """Drop the lowest rungs until enough trials finish in `seconds` to choose an ensemble from.
 
-    An ensemble is chosen from trials that finished. Every rung stops all but one in
-    `reduction_factor`, so of the few trials that a short budget has room for in `seconds`,
-    three rungs may leave one: less to choose from than the ensemble has members.
+    An ensemble is chosen from finished trials, and every rung stops all but one trial in
+    `reduction_factor`. In a short budget, three rungs may let a single trial finish: fewer than
+    the ensemble has members.
     """
     while len(rungs) > 1:
-        trials = seconds * pace.workers / mean_seconds(spec, pace, rungs)
+        trials = seconds * pace.workers / mean_trial_seconds(spec, pace, rungs)
         if trials >= spec.most_members * spec.reduction_factor ** (len(rungs) - 1):
             break
         rungs = rungs[1:]
     return rungs
 
 
-def with_fewer_members(spec: SweepSpec, pace: Pace, time: float, *, fewest: int) -> SweepSpec:
-    """`spec` with as many members as leave schedules of `fewest` epochs in `time` seconds.
+def with_fewer_members(
+    spec: SweepSpec, pace: Pace, seconds: float, *, min_epochs: int
+) -> SweepSpec:
+    """Reduce the members until `seconds` of training allow schedules of `min_epochs` epochs.
 
-    Seeds, of which there are as many as members, bound the schedules of all: five nets that
-    saw every image once are worth less than two that saw it three times. There are two at
-    least, and no fewer than train side by side, which would save nothing.
+    There are as many seeds as members, and the seeds limit the length of every schedule: five
+    nets that saw each image once are worth less than two that saw it three times. At least two
+    members remain, and at least as many as train at the same time, since fewer save nothing.
     """
-    while spec.members > max(2, pace.workers) and _top_rung(spec, pace, time) < fewest:
+    while spec.members > max(2, pace.workers) and _top_rung(spec, pace, seconds) < min_epochs:
         spec = spec.with_values(members=spec.members - 1)
     return spec
 
 
 def _require_time(
-    spec: SweepSpec, pace: Pace, time: float, over: float, stages: Collection[str]
+    spec: SweepSpec, pace: Pace, training: float, overhead: float, stages: Collection[str]
 ) -> None:
+    """Refuse a time budget that is too short for one epoch of everything."""
     shortest = trial_seconds(spec, pace, fewest_epochs(spec.base_recipe().stages))
     each = {
         "sweep": shortest,
         "seeds": shortest * rounds_of_seeds(spec, pace),
-        "distill": student_seconds(spec, pace, fewest_student_epochs(spec)),
+        "distill": students_seconds(spec, pace, fewest_student_epochs(spec)),
     }
     least = sum(seconds for stage, seconds in each.items() if stage in stages)
-    if time < least:
+    if training < least:
         raise TooShortError(
-            f"the time left, {time + over:.0f} s, is too short: one epoch of everything takes "
-            f"{least:.0f} s here, start and report {over:.0f} s; give "
-            f"{math.ceil((least + over) / 30) / 2:g}m or more, a smaller net or fewer images"
+            f"the time left, {training + overhead:.0f} s, is too short: one epoch of everything "
+            f"takes {least:.0f} s here, start and report {overhead:.0f} s; give "
+            f"{math.ceil((least + overhead) / 30) / 2:g}m or more, a smaller net or fewer images"
         )
 
 
-def _unbounded(
-    spec: SweepSpec, pace: Pace, over: Mapping[str, float], stages: Collection[str]
+def _forecast(
+    spec: SweepSpec, pace: Pace, overheads: Mapping[str, float], stages: Collection[str]
 ) -> Plan:
-    """The specification's own schedules."""
+    """Forecast the specification's own schedules."""
     epochs = student_epochs_for(spec, spec.rungs[-1])
-    trials = spec.trials * mean_seconds(spec, pace, spec.rungs) / pace.workers
+    trials = spec.trials * mean_trial_seconds(spec, pace, spec.rungs) / pace.workers
     training = {
-        # The last trial of all runs alone.
+        # The last trial runs alone.
         "sweep": trials + trial_seconds(spec, pace, spec.rungs[-1]) / 2,
         "seeds": seeds_seconds(spec, pace, spec.rungs[-1]),
-        "distill": student_seconds(spec, pace, epochs),
+        "distill": students_seconds(spec, pace, epochs),
     }
     return Plan(
         rungs=spec.rungs,
@@ -240,22 +249,22 @@ def _unbounded(
         student_epochs=epochs,
         workers=pace.workers,
         epoch_seconds=pace.epoch_seconds,
-        seconds={s: over[s] + training.get(s, 0.0) * (s in stages) for s in STAGES},
-        export_seconds=over["distill"],
+        seconds={s: overheads[s] + training.get(s, 0.0) * (s in stages) for s in STAGES},
+        export_seconds=overheads["distill"],
         deadline=None,
         costs=pace.costs,
     )
 
 
-def _top_rung(spec: SweepSpec, pace: Pace, time: float) -> int:
-    """Epochs of the longest schedule that `time` seconds of training allow."""
+def _top_rung(spec: SweepSpec, pace: Pace, seconds: float) -> int:
+    """Return the epochs of the longest schedule that `seconds` of training allow."""
 
     def too_long(epochs: int) -> bool:
         each = trial_seconds(spec, pace, epochs)
-        balanced = epochs * each <= time * pace.workers
+        balanced = epochs * each <= seconds * pace.workers
         if "seeds" in spec.stages:
-            return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * time
-        return not balanced and all_seconds(spec, pace, epochs) > time
+            return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * seconds
+        return not balanced and sweep_seconds(spec, pace, epochs) > seconds
 
     fewest = fewest_epochs(spec.base_recipe().stages)
     lengths = range(fewest + 1, LONGEST * spec.rungs[-1] + 1)

@@ -1,9 +1,9 @@
-"""Measure this machine's pace on the run's own nets and images, and plan the run by it."""
+"""Measure this machine's pace on the run's own nets and images, and plan the run with it."""
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from common.stage_costs import StageCosts
 from journal.states import STAGES
@@ -19,36 +19,137 @@ from trainables.training.stages import starts
 if TYPE_CHECKING:
     from trainables.device.rehearsal import Rehearsal
 
-FEWEST_EPOCHS = 6
-"""Of the longest schedule: with less, smaller images serve better."""
+MIN_EPOCHS = 6
+"""Where the longest schedule would be shorter than this, smaller images give better nets."""
 
 SMALL_SIDE = 32
-"""Pixels a side below which images are not reduced to save time."""
+"""Side in pixels below which images are not made smaller to save time."""
 
 USUAL_SECONDS = 1.0
-"""Of one rehearsal, where there is no deadline."""
+"""Length of a rehearsal without a deadline."""
 
 MOST_SECONDS = 4.0
-"""Of one rehearsal, at most."""
-
-SUSTAINED = 1.2
-"""What an epoch takes over what a few seconds promise: 0.95 to 1.11 on CIFAR-10 in runs of an hour
-on two quiet cores. A machine does other things too, and a schedule of one rung that is late is
-cut off."""
-
-SAVE_SECONDS = 0.5
-"""Of writing a checkpoint and handing it over."""
+"""Longest rehearsal."""
 
 BUDGET_SHARE = 0.01
-"""Of the time that is left, for one rehearsal."""
+"""Share of the remaining time that one rehearsal may take."""
+
+SUSTAINED = 1.2
+"""Ratio of a real epoch's time to that promised by a rehearsal: 0.95 to 1.11 on CIFAR-10 in
+one-hour runs on two quiet cores, with a margin for other load, because a schedule with a single
+rung that is late is cut off."""
+
+SAVE_SECONDS = 0.5
+"""Writing and handing over a checkpoint."""
 
 
-def probed(spec: SweepSpec, images: ImageSet, *, device: str | None, threads: int) -> Numerics:
-    """Which dtype and layout serve this machine best for the sweep's base recipe.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """The data and the machines that a plan is made for."""
+
+    images: ImageSet
+    splits: Splits
+    numerics: Numerics
+    """Numerics of the trials."""
+    cores: int
+    """Cores of this machine."""
+    workers: int
+    """Trials at a time."""
+    workers_per_machine: int
+    """How many of them share one machine."""
+
+
+class Planner(Protocol):
+    """Plans a run; `make_plan` is the usual one."""
+
+    def __call__(
+        self,
+        spec: SweepSpec,
+        setup: Setup,
+        *,
+        clock: Callable[[], float],
+        deadline: float | None,
+        stages: Collection[str],
+        keep_rungs: bool,
+    ) -> Plan:
+        """Plan `stages` to end by `deadline`; see `make_plan`."""
+
+
+def make_plan(
+    spec: SweepSpec,
+    setup: Setup,
+    *,
+    clock: Callable[[], float],
+    deadline: float | None = None,
+    stages: Collection[str] = STAGES,
+    keep_rungs: bool = False,
+) -> Plan:
+    """Rehearse the base recipe and the student for a few seconds, then plan the run.
+
+    `clock` and `deadline` are in unix seconds. `stages` are the stages that will run;
+    `keep_rungs` keeps the specification's rungs.
+
+    Raises:
+        SpecError: a recipe, or a value of the space, does not suit the images.
+        TooShortError: the deadline is too near.
+    """
+    if not keep_rungs:
+        require_suitable(spec, setup.images, stages=stages)
+    remaining = None if deadline is None else deadline - clock()
+    pace = measure_pace(spec, setup, seconds=rehearsal_seconds(remaining))
+    # Larger images are made smaller first, which saves more time than fewer members.
+    min_epochs = MIN_EPOCHS if setup.images.image_size <= SMALL_SIDE else 1
+    return plan_run(
+        spec,
+        pace,
+        now=clock(),
+        deadline=deadline,
+        stages=stages,
+        keep_rungs=keep_rungs,
+        min_epochs=min_epochs,
+    )
+
+
+def plan_or_shrink(
+    plan: Callable[[], Plan],
+    shrink: Callable[[int], object],
+    *,
+    image_size: int,
+    keep_size: bool,
+) -> Plan:
+    """Plan a run; if its schedules would be too short, make the images smaller and plan again.
+
+    An epoch's time grows with the square of the side, and the longest schedule that a budget
+    allows with its square root. Many epochs of small images teach more than a few of large ones,
+    down to SMALL_SIDE. `shrink` reads the images again, at the given side in pixels or near it;
+    `keep_size` says that the user chose `image_size`, the present side.
+
+    Raises:
+        SpecError: as `plan`; TooShortError only where the images cannot be made smaller.
+    """
+    keep_size = keep_size or image_size <= SMALL_SIDE
+    try:
+        first = plan()
+    except TooShortError:
+        if keep_size:
+            raise
+        shrink(SMALL_SIDE)
+        return plan()
+    longest = first.rungs[-1]
+    if keep_size or first.deadline is None or longest >= MIN_EPOCHS:
+        return first
+    shrink(max(SMALL_SIDE, int(image_size * longest / MIN_EPOCHS) // 8 * 8))
+    return plan()
+
+
+def probe_numerics(
+    spec: SweepSpec, images: ImageSet, *, device: str | None, threads: int
+) -> Numerics:
+    """Measure which dtype and memory layout train the sweep's base recipe fastest here.
 
     `device` is `cpu`, `cuda`, or None for a GPU where there is one.
     """
-    # torch takes seconds to import, and a run that only selects needs none of it.
+    # torch takes seconds to import, and a run that only selects does not need it.
     import torch
 
     from trainables.device.probe import probe
@@ -62,126 +163,49 @@ def probed(spec: SweepSpec, images: ImageSet, *, device: str | None, threads: in
     )
 
 
-def plan_or_side(make: Callable[[], Plan], side: int, *, given: bool) -> Plan | int:
-    """What `make` plans, or the smaller side in pixels with which to plan again.
-
-    An epoch costs as the square of the side, and the longest schedule that a budget allows
-    goes with the root of that. Many looks at small images teach more than a few at large
-    ones, down to SMALL_SIDE; a side that was `given` is kept.
-
-    Raises:
-        SpecError: as `make_plan`; of time, where no smaller side is left to try.
-    """
-    try:
-        plan = make()
-    except TooShortError:
-        if given or side <= SMALL_SIDE:
-            raise
-        return SMALL_SIDE
-    longest = plan.rungs[-1]
-    if given or plan.deadline is None or longest >= FEWEST_EPOCHS or side <= SMALL_SIDE:
-        return plan
-    return max(SMALL_SIDE, int(side * longest / FEWEST_EPOCHS) // 8 * 8)
-
-
-def make_plan(
-    spec: SweepSpec,
-    *,
-    images: ImageSet,
-    splits: Splits,
-    numerics: Numerics,
-    cores: int,
-    workers: int,
-    together: int,
-    clock: Callable[[], float],
-    deadline: float | None = None,
-    stages: Collection[str] = STAGES,
-    fixed: bool = False,
-) -> Plan:
-    """Rehearse the base recipe and the student for a few seconds, then plan.
-
-    `numerics` are the trials'; `cores` is how many this machine has; `workers` is how many
-    trials run at a time, `together` how many of them on one machine. `clock` gives unix
-    seconds, as does `deadline`. `stages` are those that will run; `fixed` keeps the rungs.
-
-    Raises:
-        SpecError: a recipe, or a value of the space, that the images do not allow.
-        TooShortError: a deadline that is too near.
-    """
-    if not fixed:
-        require_suitable(spec, images, stages=stages)
-    pace = measure_pace(
-        spec,
-        images=images,
-        splits=splits,
-        numerics=numerics,
-        cores=cores,
-        workers=workers,
-        together=together,
-        seconds=rehearsal_seconds(None if deadline is None else deadline - clock()),
-    )
-    # Larger images are made smaller first, which saves more.
-    fewest = FEWEST_EPOCHS if images.image_size <= SMALL_SIDE else 1
-    return plan_run(
-        spec, pace, now=clock(), deadline=deadline, stages=stages, fixed=fixed, fewest=fewest
-    )
-
-
 def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[str]) -> None:
-    """Refuse the base recipe, an end or a choice of the space, or the student for these images.
+    """Refuse a base recipe, a limit or choice of the space, or a student that the images rule out.
 
-    What is refused in combination only fails its trial when it is drawn.
+    Values that fit alone but not together only fail the trial that draws them.
 
     Raises:
-        SpecError: the place in the specification, the value and the mend.
+        SpecError: with the place in the specification, the value, and what to do.
     """
-    from trainables.preflight import check_recipes  # which imports torch
+    from trainables.preflight import check_recipes  # imports torch
 
     base = spec.base_recipe()
     recipes = [("", base)]
     for values in Space.from_mapping(spec.space, base=base).ends():
-        told = ", ".join(f"{name} {value!r}" for name, value in values.items())
-        recipes.append((f"space: {told}", base.with_values(**values)))
+        drawn = ", ".join(f"{name} {value!r}" for name, value in values.items())
+        recipes.append((f"space: {drawn}", base.with_values(**values)))
     if "distill" in stages:
         recipes.append(("student: recipe", spec.student_recipe()))
     check_recipes(recipes, image_size=images.image_size, class_names=images.class_names)
 
 
-def rehearsal_seconds(left: float | None) -> float:
-    """How long one rehearsal may take if `left` seconds are left; None where there is no end."""
-    return USUAL_SECONDS if left is None else min(MOST_SECONDS, max(0.5, BUDGET_SHARE * left))
+def rehearsal_seconds(remaining: float | None) -> float:
+    """Return the length of one rehearsal if `remaining` seconds are left.
+
+    `remaining` is None without a deadline.
+    """
+    if remaining is None:
+        return USUAL_SECONDS
+    return min(MOST_SECONDS, max(0.5, BUDGET_SHARE * remaining))
 
 
-def measure_pace(
-    spec: SweepSpec,
-    *,
-    images: ImageSet,
-    splits: Splits,
-    numerics: Numerics,
-    cores: int,
-    workers: int,
-    together: int,
-    seconds: float,
-) -> Pace:
-    """What an epoch of a trial, of the student and of a teacher's answers costs here."""
-    from trainables.device.rehearsal import rehearse  # which imports torch
+def measure_pace(spec: SweepSpec, setup: Setup, *, seconds: float) -> Pace:
+    """Rehearse a trial, the student and a teacher, each for about `seconds`."""
+    from trainables.device.rehearsal import rehearse  # imports torch
 
-    recipe = spec.base_recipe()
-    trial = rehearse(
-        recipe,
-        images=images,
-        splits=splits,
-        numerics=numerics,
-        workers=together,
-        seconds=seconds,
-    )
-    whole = replace(numerics, threads=max(numerics.threads, cores))
-    alone = partial(rehearse, images=images, splits=splits, numerics=whole)
-    student = alone(spec.student_recipe(), seconds=seconds)
-    # Two threads of one process do not answer as much as two processes of one thread.
-    member = alone(recipe, seconds=0.0)
+    recipe, numerics, splits = spec.base_recipe(), setup.numerics, setup.splits
+    timed = partial(rehearse, images=setup.images, splits=splits)
+    trial = timed(recipe, numerics=numerics, workers=setup.workers_per_machine, seconds=seconds)
+    whole = replace(numerics, threads=max(numerics.threads, setup.cores))
+    student = timed(spec.student_recipe(), numerics=whole, seconds=seconds)
+    # Two threads of one process predict less than two processes of one thread.
+    member = timed(recipe, numerics=whole, seconds=0.0)
     return Pace(
-        workers=workers,
+        workers=setup.workers,
         epoch_seconds=SUSTAINED * trial.train_seconds,
         student_seconds=SUSTAINED * student.train_seconds,
         teacher_seconds=SUSTAINED * member.forward_seconds,
@@ -194,13 +218,13 @@ def measure_pace(
 
 
 def handover_seconds(measured: "Rehearsal", splits: Splits) -> float:
-    """Of a trial's predictions for val and holdout, and its checkpoint, at a rung."""
+    """Return the time to predict val and holdout and to save a checkpoint when a rung is scored."""
     share = (len(splits.val) + len(splits.holdout)) / len(splits.train)
     return SAVE_SECONDS + SUSTAINED * measured.predict_seconds * share
 
 
 def stage_costs(recipe: Recipe, measured: "Rehearsal") -> StageCosts:
-    """What epochs in each stage of `recipe` cost, in epochs of the last one."""
+    """Return the cost of an epoch in each stage of `recipe`, in epochs of the last stage."""
     unit = measured.train_seconds
     return StageCosts(
         starts=tuple(starts(recipe.stages)),

@@ -1,9 +1,8 @@
-"""What a run would do: its data read and split, its trials and their schedules. Nothing trains."""
+"""A dry run: read and split the data, plan the trials and their schedules, train nothing."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -12,36 +11,36 @@ from journal.states import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
-from search.timetable.planner import make_plan, plan_or_side, probed
+from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink, probe_numerics
 from trainables.data.source_sizes import Originals
 from trainables.data.sources import ImageSet, load_dataset, resolve_dataset
-from trainables.data.splits import make_splits
+from trainables.data.splits import Splits, make_splits
 
 SPLITS = ("train", "val", "holdout", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """A run that has not begun."""
+    """What a run would do."""
 
     spec: SweepSpec
     name: str
-    """Of the data set."""
+    """Name of the data set."""
     image_size: int
     """Side in pixels."""
     originals: Originals
-    """What the images were before they got this size."""
+    """Sizes and colour modes of the images before they were resized."""
     sizes: Mapping[str, int]
     """Images by split."""
     classes: Mapping[str, tuple[int, ...]]
     """Images of each class, by split."""
     trials: int | None
-    """None: as many as there is time for."""
+    """Trials of the sweep; None for as many as the time allows."""
     rungs: tuple[int, ...]
-    """In epochs."""
+    """Epochs at which trials are scored."""
     student_epochs: int
     seconds: Mapping[str, float]
-    """Forecast of every stage."""
+    """Forecast of each stage's wall time."""
 
 
 def preview(
@@ -50,30 +49,68 @@ def preview(
     time_budget: float | None = None,
     device: str | None = None,
     stages: Collection[str] = STAGES,
-    planner: Callable[..., Plan] = make_plan,
+    planner: Planner = make_plan,
 ) -> Preview:
-    """Check a specification against its data, rehearse it for some seconds, and forecast it.
+    """Check a specification against its data, rehearse it for a few seconds, and forecast it.
 
-    Writes nothing but the decoded images' cache. `time_budget` (seconds), `device`, `stages`
-    and `planner` are those of `quorum.workspace.run.Run`.
+    Writes nothing but the cache of decoded images. `time_budget` is in seconds; `device` is
+    `cpu`, `cuda`, or None for a GPU where there is one; `stages` are the stages that would run.
 
     Raises:
-        SpecError: a space or recipe that cannot be, or a budget that is too short.
-        DataError: data that cannot be used.
+        SpecError: a space or recipe is impossible, or the budget is too short.
+        DataError: the data cannot be used.
     """
-    given = spec.dataset.image_size is not None
-    asked, spec = spec, spec.with_values(dataset=resolve_dataset(spec.dataset))
-    images = load_dataset(spec.dataset)
     deadline = None if time_budget is None else time.time() + time_budget
-    planned = partial(_planned, device=device, deadline=deadline, stages=stages, planner=planner)
-    plan = plan_or_side(partial(planned, spec, images), images.image_size, given=given)
-    if isinstance(plan, int):
-        spec = spec.with_values(dataset=resolve_dataset(asked.dataset, affordable=plan))
-        images = load_dataset(spec.dataset)
-        plan = planned(spec, images)
-    splits = make_splits(images, spec.splits)
+    draft, images, splits = _read(spec)
+
+    def shrink(side: int) -> None:
+        nonlocal draft, images, splits
+        draft, images, splits = _read(spec, affordable=side)
+
+    plan = plan_or_shrink(
+        lambda: planner(
+            draft,
+            _setup(draft, images, splits, device=device),
+            clock=time.time,
+            deadline=deadline,
+            stages=stages,
+            keep_rungs=False,
+        ),
+        shrink,
+        image_size=images.image_size,
+        keep_size=spec.dataset.image_size is not None,
+    )
+    return _summary(draft, images, splits, plan, stages)
+
+
+def _read(spec: SweepSpec, *, affordable: int | None = None) -> tuple[SweepSpec, ImageSet, Splits]:
+    """Read the data: the specification with its choices made, the images and their splits."""
+    spec = spec.with_values(dataset=resolve_dataset(spec.dataset, affordable=affordable))
+    images = load_dataset(spec.dataset)
+    return spec, images, make_splits(images, spec.splits)
+
+
+def _setup(spec: SweepSpec, images: ImageSet, splits: Splits, *, device: str | None) -> Setup:
+    cores = usable_cores()
+    threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trials)
+    numerics = probe_numerics(spec, images, device=device, threads=threads)
+    workers = spec.concurrent or machine_capacity(numerics).trials_at_a_time(numerics)
+    return Setup(
+        images=images,
+        splits=splits,
+        numerics=numerics,
+        cores=cores,
+        workers=workers,
+        workers_per_machine=workers,
+    )
+
+
+def _summary(
+    spec: SweepSpec, images: ImageSet, splits: Splits, plan: Plan, stages: Collection[str]
+) -> Preview:
+    classes = len(images.class_names)
     counts = {
-        split: np.bincount(images.labels[getattr(splits, split)], minlength=len(images.class_names))
+        split: np.bincount(images.labels[getattr(splits, split)], minlength=classes)
         for split in SPLITS
     }
     return Preview(
@@ -90,31 +127,4 @@ def preview(
         rungs=plan.rungs,
         student_epochs=plan.student_epochs,
         seconds={stage: plan.seconds[stage] for stage in STAGES if stage in stages},
-    )
-
-
-def _planned(
-    spec: SweepSpec,
-    images: ImageSet,
-    *,
-    device: str | None,
-    deadline: float | None,
-    stages: Collection[str],
-    planner: Callable[..., Plan],
-) -> Plan:
-    cores = usable_cores()
-    threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trials)
-    numerics = probed(spec, images, device=device, threads=threads)
-    workers = spec.concurrent or machine_capacity(numerics).trials_at_a_time(numerics)
-    return planner(
-        spec,
-        images=images,
-        splits=make_splits(images, spec.splits),
-        numerics=numerics,
-        cores=cores,
-        workers=workers,
-        together=workers,
-        clock=time.time,
-        deadline=deadline,
-        stages=stages,
     )

@@ -85,7 +85,7 @@ def test_images_are_made_smaller_where_there_is_little_time(
     folder_of_noise(tmp_path / "data", side=48)
     monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        planner, "measure_pace", lambda spec, images, **_: pace_at(images.image_size)
+        planner, "measure_pace", lambda spec, setup, **_: pace_at(setup.images.image_size)
     )
     asked = tiny_spec().with_values(
         dataset=DatasetSpec(name="images", path=str(tmp_path / "data")), splits=SplitSpec()

@@ -11,17 +11,17 @@ from common.errors import SpecError
 from common.stage_costs import StageCosts, cost_at_rungs
 from journal.states import STAGES
 from search.space.spec import SweepSpec, load_spec
-from search.timetable.pace import Pace, mean_cost, overheads
+from search.timetable.pace import Pace, mean_cost, overhead_seconds
 from search.timetable.plan import (
     DISTILL_SHARES,
     LONGEST,
     SEEDS_SHARE,
     Plan,
-    shortened_rungs,
-    with_enough_finished,
+    drop_low_rungs,
+    plan_run,
+    shorten_rungs,
 )
-from search.timetable.plan import plan_run as plan
-from search.timetable.planner import plan_or_side
+from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
 from trainables.training.optimizers import plan_epochs
@@ -40,7 +40,7 @@ SPEC = SweepSpec(name="x", members=4)
 
 
 def planned(minutes: float, *, spec: SweepSpec = SPEC, pace: Pace = PACE, **more: object) -> Plan:
-    return plan(spec, pace, now=1000.0, deadline=1000.0 + 60 * minutes, **more)  # type: ignore[arg-type]
+    return plan_run(spec, pace, now=1000.0, deadline=1000.0 + 60 * minutes, **more)  # type: ignore[arg-type]
 
 
 def test_stages_fill_the_budget_and_end_one_after_the_other() -> None:
@@ -60,12 +60,12 @@ def test_longer_budgets_have_longer_schedules(minutes: float, rungs: tuple[int, 
 
 
 def test_short_budgets_have_fewer_members_rather_than_schedules_of_an_epoch() -> None:
-    hasty, patient = planned(10), planned(10, fewest=6)
+    hasty, patient = planned(10), planned(10, min_epochs=6)
     assert (hasty.rungs, hasty.seeds) == ((1, 2), 4)
     assert (patient.rungs, patient.seeds) == ((1, 4), 2)
-    assert patient.applied(SPEC).members == 2
-    assert planned(60, fewest=6) == planned(60)
-    assert planned(10, fewest=6, fixed=True).seeds == 4
+    assert patient.apply_to(SPEC).members == 2
+    assert planned(60, min_epochs=6) == planned(60)
+    assert planned(10, min_epochs=6, keep_rungs=True).seeds == 4
 
 
 @given(
@@ -82,7 +82,7 @@ def test_rungs_leave_an_ensemble_enough_to_choose_from(
         trials = seconds * PACE.workers / (PACE.epoch_seconds * steps)
         return float(trials / factor ** (len(kept) - 1))
 
-    found = with_enough_finished(spec, PACE, rungs, seconds=seconds)
+    found = drop_low_rungs(spec, PACE, rungs, seconds=seconds)
     assert found == rungs[-len(found) :]
     assert len(found) == 1 or finishing(found) >= members
     dropped = [rungs[i:] for i in range(len(rungs) - len(found))]
@@ -107,7 +107,7 @@ def test_seeds_and_students_keep_their_shares(minutes: float, epoch: float, work
         handover_seconds=epoch / 20, holdout_share=0.1, test_share=0.2,
     )  # fmt: skip
     found = planned(minutes, pace=pace)
-    over = plan(SPEC, pace, now=0, deadline=None).seconds["report"]
+    over = plan_run(SPEC, pace, now=0, deadline=None).seconds["report"]
     assert sum(found.seconds.values()) == pytest.approx(60 * minutes)
     assert found.seconds["seeds"] <= SEEDS_SHARE * 60 * minutes + 10.1
     assert found.seconds["distill"] <= DISTILL_SHARES[1] * 60 * minutes + 12.1
@@ -129,7 +129,7 @@ def test_a_search_alone_has_all_the_time() -> None:
 
 
 def test_what_is_left_after_a_selection_is_the_students() -> None:
-    left = planned(30, stages=("distill", "ledger", "report"), fixed=True)
+    left = planned(30, stages=("distill", "ledger", "report"), keep_rungs=True)
     assert left.seconds["sweep"] == left.seconds["seeds"] == left.seconds["select"] == 0
     assert sum(left.seconds.values()) == pytest.approx(1800)
     assert left.end_of("report") == 1000 + 1800
@@ -137,45 +137,64 @@ def test_what_is_left_after_a_selection_is_the_students() -> None:
 
 
 def test_only_what_is_left_needs_time() -> None:
-    short = planned(1.5, stages=("ledger", "report"), fixed=True)
+    short = planned(1.5, stages=("ledger", "report"), keep_rungs=True)
     assert short.end_of("report") == 1000 + 90
     with pytest.raises(SpecError, match="one epoch of everything takes 42 s here"):
-        planned(1, stages=("distill", "ledger", "report"), fixed=True)
+        planned(1, stages=("distill", "ledger", "report"), keep_rungs=True)
 
 
 def test_a_resumed_run_keeps_its_rungs() -> None:
-    assert planned(60, fixed=True).rungs == SPEC.rungs
+    assert planned(60, keep_rungs=True).rungs == SPEC.rungs
+
+
+def planned_at(side: int, minutes: float | None, *, keep_size: bool) -> tuple[Plan, list[int]]:
+    """A plan for images of `side` pixels, and the sides that it asked for in turn."""
+    sides = [side]
+
+    def plan() -> Plan:
+        pace = replace(PACE, epoch_seconds=26.0 * (sides[-1] / side) ** 2)
+        deadline = None if minutes is None else 60 * minutes
+        return plan_run(SPEC, pace, now=0.0, deadline=deadline)
+
+    found = plan_or_shrink(plan, sides.append, image_size=side, keep_size=keep_size)
+    return found, sides[1:]
 
 
 @pytest.mark.parametrize(
-    ("minutes", "side", "given", "expected"),
+    ("minutes", "side", "keep_size", "smaller"),
     [
-        (60, 64, False, None),  # 16 epochs
-        (10, 64, False, 32),  # two epochs: a third of the side would do
-        (20, 64, False, 48),
-        (10, 64, True, None),
-        (10, 32, False, None),
-        (1, 64, False, 32),  # too short for anything at 64
+        (60, 64, False, []),  # 16 epochs
+        (10, 64, False, [32]),  # two epochs: a third of the side would be enough
+        (20, 64, False, [48]),
+        (10, 64, True, []),
+        (10, 32, False, []),
+        (None, 64, False, []),
     ],
 )
-def test_images_are_made_smaller_rather_than_shown_a_few_times(
-    minutes: float, side: int, given: bool, expected: int | None
+def test_images_are_made_smaller_when_schedules_would_be_short(
+    minutes: float | None, side: int, keep_size: bool, smaller: list[int]
 ) -> None:
-    found = plan_or_side(lambda: planned(minutes), side, given=given)
-    assert (found if isinstance(found, int) else None) == expected
-    assert plan_or_side(lambda: plan(SPEC, PACE, now=0, deadline=None), 64, given=False)
+    found, sides = planned_at(side, minutes, keep_size=keep_size)
+    assert sides == smaller
+    if minutes:
+        before = planned(minutes).rungs[-1]
+        assert found.rungs[-1] > before if smaller else found.rungs[-1] == before
 
 
-def test_a_budget_too_short_for_small_images_is_an_error() -> None:
+def test_a_budget_too_short_for_large_images_may_do_for_small_ones() -> None:
+    found, sides = planned_at(128, 2.5, keep_size=False)
+    assert (sides, found.rungs) == ([32], (1, 4))
+
+
+@pytest.mark.parametrize(("side", "keep_size"), [(32, False), (64, True)])
+def test_a_budget_too_short_for_small_images_is_an_error(side: int, keep_size: bool) -> None:
     with pytest.raises(SpecError, match="is too short"):
-        plan_or_side(lambda: planned(1), 32, given=False)
-    with pytest.raises(SpecError, match="is too short"):
-        plan_or_side(lambda: planned(1), 64, given=True)
+        planned_at(side, 1, keep_size=keep_size)
 
 
 def test_without_a_deadline_the_specification_holds() -> None:
     spec = tiny_spec()
-    found = plan(spec, PACE, now=0, deadline=None)
+    found = plan_run(spec, PACE, now=0, deadline=None)
     assert (found.rungs, found.trials, found.student_epochs) == ((1, 2), 4, 3)
     assert found.end_of("sweep") is None
     assert found.seconds["distill"] == pytest.approx(found.export_seconds + 3 * (2 * 13 + 2 * 4))
@@ -183,7 +202,7 @@ def test_without_a_deadline_the_specification_holds() -> None:
 
 def test_the_plan_becomes_the_specification() -> None:
     found = planned(60)
-    spec = found.applied(SPEC)
+    spec = found.apply_to(SPEC)
     assert spec.rungs == found.rungs
     assert spec.base_recipe().epochs == found.rungs[-1]
     assert spec.student_recipe().epochs == found.student_epochs
@@ -191,7 +210,7 @@ def test_the_plan_becomes_the_specification() -> None:
 
 @given(top=st.integers(1, 500), rungs=st.sampled_from([(27,), (9, 27), (3, 9, 27), (1, 4)]))
 def test_rungs_keep_their_ratios(top: int, rungs: tuple[int, ...]) -> None:
-    found = shortened_rungs(SPEC.with_values(rungs=rungs), top)
+    found = shorten_rungs(SPEC.with_values(rungs=rungs), top)
     assert found[-1] == top
     assert list(found) == sorted(set(found))
     assert len(found) <= len(rungs)
@@ -221,7 +240,7 @@ def test_schedules_of_stages_fill_the_budget_at_their_own_pace(
     spec, pace = SPEC.with_values(recipe=HEAD_FIRST), replace(PACE, costs=costs)
     found = planned(minutes, spec=spec, pace=pace)
     top = found.rungs[-1]
-    time = 60 * minutes - sum(over for over in overheads(spec, pace).values())
+    time = 60 * minutes - sum(over for over in overhead_seconds(spec, pace).values())
 
     def fits(epochs: int) -> bool:
         whole = PACE.epoch_seconds * cost_at_rungs((epochs,), 0.34, costs)[-1]
@@ -240,7 +259,7 @@ def test_a_head_alone_costs_its_features_once() -> None:
     costs = StageCosts(starts=(0,), epochs=(1.0,), entries=(600.0,))
     pace = replace(PACE, epoch_seconds=0.1, costs=costs)
     spec = SPEC.with_values(recipe=HEAD_ONLY, rungs=(12,), deliver="single", trials=4)
-    forecast = plan(spec, pace, now=0, deadline=None, stages=spec.stages)
+    forecast = plan_run(spec, pace, now=0, deadline=None, stages=spec.stages)
     each = 60 + 12 * 0.1
     assert forecast.seconds["sweep"] == pytest.approx(20 + 4 * each / 2 + each / 2)
     assert planned(30, spec=spec, pace=pace, stages=spec.stages).rungs == (LONGEST * 12,)
