@@ -92,7 +92,7 @@ def step(pixels: np.ndarray, images: Tensor, labels: Tensor) -> Callable[[], obj
     recipe = Recipe(width=WIDTH)
     model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=pixels, seed=0)
     model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe.optimizer)
     targets = soft_targets(labels, labels, torch.ones(BATCH), classes=CLASSES, smoothing=0.0)
 
     def take() -> None:
@@ -107,7 +107,9 @@ def ours(name: str, images: Tensor, labels: Tensor) -> Callable[[], object]:
     """The policy of that name, on the whole batch."""
     recipe = Recipe.from_mapping({"augment": name})
     generator = torch_generator(0, "benchmark")
-    return lambda: augment(images, labels, recipe, mean=torch.zeros(3), generator=generator)
+    return lambda: augment(
+        images, labels, recipe.augmentation, mean=torch.zeros(3), generator=generator
+    )
 
 
 def in_turns(tasks: dict[str, Callable[[], object]]) -> dict[str, float]:

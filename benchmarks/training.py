@@ -138,7 +138,7 @@ def race(connection: Connection, kind: str, recipe: Recipe) -> None:
     else:
         task = Training(
             recipe,
-            rungs=(recipe.epochs,),
+            rungs=(recipe.schedule.epochs,),
             seed=0,
             numerics=numerics(kind),
             images=images,
@@ -164,7 +164,7 @@ def shares_of(recipe: Recipe) -> tuple[float, float]:
     times = []
     for _ in range(1 + ROUNDS):
         began = time.perf_counter()
-        augment(pixels, labels, recipe, mean=torch.zeros(3), generator=generator)
+        augment(pixels, labels, recipe.augmentation, mean=torch.zeros(3), generator=generator)
         times.append(time.perf_counter() - began)
     epoch = 42_500 * step + (2_500 + RECALIBRATION_IMAGES) * forward
     augmenting = 42_500 * statistics.median(times[1:]) / BATCH
@@ -241,7 +241,7 @@ def usual_net(
 ) -> tuple[Classifier, torch.optim.Optimizer]:
     """The net, which normalizes by itself, and its optimizer."""
     model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=images, seed=seed)
-    return model.train(), make_optimizer(model, recipe)
+    return model.train(), make_optimizer(model, recipe.optimizer)
 
 
 def usual_step(
@@ -288,7 +288,7 @@ def usual_accuracy(recipe: Recipe, images: ImageSet, splits: Splits, *, seed: in
     train = images.images[splits.train]
     model, optimizer = usual_net(recipe, train, seed=seed)
     loader = usual_loader(train, images.labels[splits.train], seed)
-    for plan in plan_epochs((recipe.epochs,), recipe):
+    for plan in plan_epochs((recipe.schedule.epochs,), recipe):
         for index, (pixels, labels) in enumerate(loader):
             rate = learning_rate(plan, (index + 0.5) / len(loader), recipe)
             set_progress(optimizer, rate=rate, steps=index)

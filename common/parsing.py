@@ -9,12 +9,28 @@ import difflib
 import math
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 from common.errors import SpecError
 
 T = TypeVar("T")
+
+
+class CustomMapping(ABC):
+    """A dataclass that converts itself to and from plain values, at any depth."""
+
+    __slots__ = ()
+
+    @classmethod
+    @abstractmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, where: str) -> Self:
+        """Build the object from plain values."""
+
+    @abstractmethod
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
 
 
 def from_mapping(cls: type[T], mapping: object, *, where: str) -> T:
@@ -42,7 +58,7 @@ def from_mapping(cls: type[T], mapping: object, *, where: str) -> T:
     if missing:
         raise SpecError(f"{where}: the key {missing[0]!r} is required")
     values = {
-        key: _convert(value, hints[key], where=f"{where}: {key}") for key, value in mapping.items()
+        key: convert(value, hints[key], where=f"{where}: {key}") for key, value in mapping.items()
     }
     try:
         return cls(**values)
@@ -52,6 +68,8 @@ def from_mapping(cls: type[T], mapping: object, *, where: str) -> T:
 
 def to_mapping(value: object) -> Any:
     """The inverse of `from_mapping`: plain dicts, lists and scalars, ready for JSON."""
+    if isinstance(value, CustomMapping):
+        return value.to_mapping()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: to_mapping(getattr(value, field.name))
@@ -74,7 +92,8 @@ def check_key(key: object, known: Iterable[str], *, where: str) -> None:
     raise SpecError(f"{where}: unknown key {key!r}; {hint}")
 
 
-def _convert(value: object, hint: Any, *, where: str) -> Any:
+def convert(value: object, hint: Any, *, where: str) -> Any:
+    """Return `value` as the type `hint`, or raise a SpecError that shows it."""
     origin = get_origin(hint)
     if origin in (types.UnionType, typing.Union):
         return _convert_union(value, get_args(hint), where=where)
@@ -85,7 +104,11 @@ def _convert(value: object, hint: Any, *, where: str) -> Any:
     if origin in (dict, Mapping) or hint is dict:
         return _convert_dict(value, get_args(hint), where=where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else from_mapping(hint, value, where=where)
+        if isinstance(value, hint):
+            return value
+        if issubclass(hint, CustomMapping):
+            return hint.from_mapping(typing.cast(Any, value), where=where)
+        return from_mapping(hint, value, where=where)
     return _convert_scalar(value, hint, where=where)
 
 
@@ -95,7 +118,7 @@ def _convert_dict(value: object, items: tuple[Any, ...], *, where: str) -> dict[
     if not items:
         return dict(value)
     return {
-        _convert(key, items[0], where=f"{where}: key"): _convert(
+        convert(key, items[0], where=f"{where}: key"): convert(
             item, items[1], where=f"{where}: {key}"
         )
         for key, item in value.items()
@@ -110,7 +133,7 @@ def _convert_union(value: object, options: tuple[Any, ...], *, where: str) -> An
         if option is type(None):
             continue
         try:
-            return _convert(value, option, where=where)
+            return convert(value, option, where=where)
         except SpecError as error:
             errors.append(error)
     raise errors[0]
@@ -131,13 +154,11 @@ def _convert_tuple(value: object, items: tuple[Any, ...], *, where: str) -> tupl
     if not isinstance(value, list | tuple):
         raise SpecError(f"{where}: expected a list, got {value!r}")
     if len(items) == 2 and items[1] is Ellipsis:
-        return tuple(
-            _convert(item, items[0], where=f"{where}[{i}]") for i, item in enumerate(value)
-        )
+        return tuple(convert(item, items[0], where=f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(items):
         raise SpecError(f"{where}: expected {len(items)} values, got {value!r}")
     return tuple(
-        _convert(item, hint, where=f"{where}[{i}]")
+        convert(item, hint, where=f"{where}[{i}]")
         for i, (item, hint) in enumerate(zip(value, items, strict=True))
     )
 

@@ -14,7 +14,7 @@ from search.timetable.deadlines import seeds_that_fit
 from search.tune.session import cluster_capacity
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
-from trainables.training.stages import fewest_epochs
+from trainables.stages import fewest_epochs
 
 TOLERANCE = 1.1
 """Seeds that take this much longer than planned are not shortened: no forecast is exacter."""
@@ -46,16 +46,16 @@ def _planned(this: Run) -> tuple[Recipe, int]:
         return best, this.spec.members
 
     def each(epochs: int) -> float:
-        return pace * cost_at_rungs((epochs,), best.cooldown_fraction, history.costs)[-1]
+        return pace * cost_at_rungs((epochs,), best.schedule.cooldown_fraction, history.costs)[-1]
 
     workers = this.spec.concurrent or cluster_capacity().trials_at_a_time(this.numerics)
     count, epochs = seeds_that_fit(
         count=this.spec.members,
-        epochs=best.epochs,
+        epochs=best.schedule.epochs,
         workers=workers,
         each=each,
         seconds=TOLERANCE * (end - time.time()),
-        fewest=fewest_epochs(best.stages),
+        fewest=fewest_epochs(best.schedule.stages),
     )
     seconds = {**this.plan.seconds, "seeds": -(-count // workers) * each(epochs)}
     revised = dataclasses.replace(this.plan, seeds=count, rungs=(epochs,), seconds=seconds)

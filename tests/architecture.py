@@ -46,6 +46,8 @@ ORDER = (
     "trainables.augmentation",
     "trainables.records",
     "trainables.recipe",
+    "trainables.hyperparameters",
+    "trainables.stages",
     "trainables.data",
     "journal",
     "common.statistics",

@@ -50,16 +50,16 @@ class FakeTraining:
 
     @property
     def params(self) -> int:
-        return 1000 + self.recipe.width
+        return 1000 + self.recipe.architecture.width
 
     def reports(self) -> Iterator[dict[str, Any]]:
         while self.step < self.rungs[-1]:
-            time.sleep(max(0, self.recipe.batch_size - 1000) / 1000)
+            time.sleep(max(0, self.recipe.optimizer.batch_size - 1000) / 1000)
             self.step += 1
             self._strike()
             rung = self.step if self.step in self.rungs else None
             val_nll = curve(self.recipe, self.seed, self.step)
-            if rung is not None and self.recipe.width == NOT_A_NUMBER:
+            if rung is not None and self.recipe.architecture.width == NOT_A_NUMBER:
                 val_nll = float("nan")
             yield {
                 "step": self.step,
@@ -98,7 +98,7 @@ class FakeTraining:
     def _strike(self) -> None:
         if self.step != 2:
             return
-        width = self.recipe.width
+        width = self.recipe.architecture.width
         if width == DIVERGES:
             raise DivergedError("the loss is not finite at step 2")
         if width == RAISES or (width == RAISES_ONCE and self._first_time()):
@@ -116,7 +116,9 @@ class FakeTraining:
 
 def curve(recipe: Recipe, seed: int, step: int) -> float:
     """val_nll after `step` epochs: falls with the budget, to a level set by the recipe."""
-    level = abs(recipe.dropout - 0.4) + 0.1 * abs(np.log10(recipe.weight_decay) + 3)
+    level = abs(recipe.architecture.dropout - 0.4) + 0.1 * abs(
+        np.log10(recipe.optimizer.weight_decay) + 3
+    )
     noise = 0.02 * numpy_generator(seed, "noise", step).standard_normal()
     return float(level + 1.5 / step + abs(noise))
 

@@ -197,7 +197,7 @@ class Journal:
             trial=name, kind=start.kind, status="completed" if whole else "pruned", reason=reason,
             split_id=SPLIT_ID, steps=steps, rung=rung, whole_schedule=whole,
             seconds=self.time - begun, peak_memory_bytes=310_000_000,
-            params=int(recipe.width**2 * 9 * recipe.depth * 7),
+            params=int(recipe.architecture.width**2 * 9 * recipe.architecture.depth * 7),
         )  # fmt: skip
         write_record(self.folder.trial(name), record)
 

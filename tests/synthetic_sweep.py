@@ -177,7 +177,7 @@ def _recipe(rng: np.random.Generator, spec: dict[str, Any]) -> dict[str, Any]:
         epochs=spec["rungs"][-1],
         batch_size=64,
         width=int(rng.choice([16, 32, 48])),
-        optimizer=str(rng.choice(["sgd", "adamw"])),  # type: ignore[arg-type]
+        optimizer=str(rng.choice(["sgd", "adamw"])),
         lr_per_1024=float(np.exp(rng.uniform(0, 2.7))),
         label_smoothing=float(rng.uniform(0, 0.2)),
     )

@@ -38,7 +38,7 @@ def test_a_level_trains_a_resnet50(
     path, stem = weights
     spec = load_spec(level, profile="gpu", settings=[f"recipe.pretrained={path}"])
     recipe = spec.base_recipe().with_values(epochs=epochs, batch_size=8)
-    assert recipe.model == "timm:resnet50"
+    assert recipe.architecture.model == "timm:resnet50"
     labels = np.arange(24) % CLASSES
     pixels = numpy_generator(0, "pixels").integers(0, 256, (24, SIZE, SIZE, 3), dtype=np.uint8)
     images = ImageSet(name="x", images=pixels, labels=labels, class_names=tuple("abc"))

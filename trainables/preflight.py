@@ -12,16 +12,11 @@ import torch
 from common.errors import SpecError
 from common.seeds import global_torch_stream
 from trainables.augmentation.batch import check_augmentation
+from trainables.hyperparameters import HUB
 from trainables.nets.auxiliary_heads import group_matrix
 from trainables.nets.build import Classifier, check_hub, empty_model
 from trainables.nets.pretrained import Backbone, check_backbone, classifier_of, read_backbone
-from trainables.recipe import HUB, Recipe
-
-NET_FIELDS = (
-    *("model", "stem", "width", "middle", "depth", "block", "activation", "attention", "init"),
-    *("whitening", "pretrained", "dropout", "stages"),
-)
-"""Recipe fields that decide the net and what must fit it; those of one's own nets may be more."""
+from trainables.recipe import Recipe
 
 
 def check_recipes(
@@ -35,18 +30,18 @@ def check_recipes(
         SpecError: a square or a shift as large as the image, a group of unknown classes, a net
             that does not exist or cannot take the images, weights that do not fit the net.
     """
-    built: set[tuple[object, ...]] = set()
+    checked: set[str] = set()
     weights: dict[str, Backbone] = {}
     for place, recipe in recipes:
         try:
-            for index in range(max(1, len(recipe.stages))):
-                check_augmentation(recipe.in_stage(index), image_size)
-            if recipe.superclass_weight:
-                group_matrix(recipe.superclasses, class_names)
-            key = tuple(repr(getattr(recipe, name)) for name in NET_FIELDS)
-            if key not in built:
+            for index in range(max(1, len(recipe.schedule.stages))):
+                check_augmentation(recipe.in_stage(index).augmentation, image_size)
+            if recipe.loss.superclass_weight:
+                group_matrix(recipe.loss.superclasses, class_names)
+            key = repr((recipe.architecture, recipe.schedule.stages))
+            if key not in checked:
                 _check_net(recipe, weights, classes=len(class_names), image_size=image_size)
-            built.add(key)
+            checked.add(key)
         except SpecError as error:
             raise SpecError(f"{place}: {error}" if place else str(error)) from None
 
@@ -55,11 +50,11 @@ def _check_net(
     recipe: Recipe, weights: dict[str, Backbone], *, classes: int, image_size: int
 ) -> None:
     model = _built(recipe, classes=classes, image_size=image_size)
-    if any(stage.train == "head" for stage in recipe.stages):
-        classifier_of(model.net, recipe.model)
-    path = recipe.pretrained
+    if any(stage.train == "head" for stage in recipe.schedule.stages):
+        classifier_of(model.net, recipe.architecture.model)
+    path = recipe.architecture.pretrained
     if path == HUB:
-        check_hub(recipe)
+        check_hub(recipe.architecture)
     elif path:
         if path not in weights:
             weights[path] = read_backbone(path)
@@ -68,6 +63,6 @@ def _check_net(
 
 def _built(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
     """The net, of ours without memory: a width that was mistyped is no reason to swap."""
-    ours = recipe.model == "convnet" or recipe.model.startswith("wrn-")
+    ours = recipe.architecture.model == "convnet" or recipe.architecture.model.startswith("wrn-")
     with global_torch_stream(0, "suitability"), torch.device("meta" if ours else "cpu"):
         return empty_model(recipe, classes=classes, image_size=image_size)

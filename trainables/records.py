@@ -31,7 +31,7 @@ class TrialStart:
     recipe: Recipe
     seed: int
     rungs: tuple[int, ...]
-    """Epoch budgets at which the trial is scored; the last one is recipe.epochs."""
+    """Epoch budgets at which the trial is scored; the last one is the recipe's epochs."""
     data: dict[str, Any]
     """The data set's specification and its fingerprint."""
     split_id: str

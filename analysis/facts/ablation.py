@@ -73,7 +73,7 @@ def compare_variants(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> d
         "split": "holdout",
         "split_id": pool.split_id,
         "examples": len(pool.labels),
-        "epochs": recipe.epochs,
+        "epochs": recipe.schedule.epochs,
         "seeds": len(seeds),
         "seeds_planned": ablation.seeds,
         "recipe": recipe.to_mapping(),

@@ -29,7 +29,8 @@ def contact_sheet(
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     labels, mean = torch.arange(len(images)), pixels.mean(dim=(0, 2, 3))
     views = [
-        augment(pixels, labels, recipe, mean=mean, generator=generator).images for _ in range(draws)
+        augment(pixels, labels, recipe.augmentation, mean=mean, generator=generator).images
+        for _ in range(draws)
     ]
     # [N, 1 + draws, S, S, 3]
     tiles = torch.stack([pixels, *views], dim=1).permute(0, 1, 3, 4, 2)

@@ -118,7 +118,7 @@ def member_facts(
     facts = {}
     for name in names:
         recipe = read_start(folder.trial(name) / "start.json").recipe
-        key = tuple(getattr(recipe, field) for field in ARCHITECTURE)
+        key = tuple(getattr(recipe.architecture, field) for field in ARCHITECTURE)
         if key not in measured:
             measured[key] = _measure(folder, name, images, classes)
         seconds = read_record(folder.trial(name) / "record.json").seconds

@@ -58,7 +58,7 @@ class Timetable:
         """
         self._path, self._deadline, self._clock = path, deadline, clock
         self._recent: list[float] = []
-        self._most = LONGER * recipe.epochs
+        self._most = LONGER * recipe.schedule.epochs
         if path.exists():
             plan = read_json(path)
             self._twin = float(plan["twin"])
@@ -66,7 +66,7 @@ class Timetable:
             return
         self._twin = 1.0
         """Seconds of an epoch without a teacher, as a share of one with it."""
-        epochs = recipe.epochs
+        epochs = recipe.schedule.epochs
         if deadline is not None:
             each = rehearsed()
             self._twin = each.plain / each.taught
@@ -94,10 +94,10 @@ class Timetable:
                 self._set(other.epochs)
 
     def _watch(self, done: int) -> None:
-        if self._deadline is None or done == self.recipe.epochs:
+        if self._deadline is None or done == self.recipe.schedule.epochs:
             return
         pace = statistics.median(self._recent[-RECENT:])
-        left, epochs = self._deadline - self._clock(), self.recipe.epochs
+        left, epochs = self._deadline - self._clock(), self.recipe.schedule.epochs
         if ((epochs - done) + epochs * self._twin) * pace <= left:
             fitting = min(self._most, int((SAFETY * left / pace + done) / (1 + self._twin)))
             if fitting >= WORTHWHILE * epochs and done <= _trunk(epochs, self.recipe):
@@ -131,4 +131,4 @@ def _shortest(done: int, recipe: Recipe) -> int:
 
 def _trunk(epochs: int, recipe: Recipe) -> int:
     """Epochs of a schedule before its cooldown."""
-    return epochs - cooldown_epochs(epochs, recipe.cooldown_fraction)
+    return epochs - cooldown_epochs(epochs, recipe.schedule.cooldown_fraction)

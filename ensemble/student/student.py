@@ -88,7 +88,7 @@ def distil(
     """
     training = Training(
         recipe,
-        rungs=(recipe.epochs,),
+        rungs=(recipe.schedule.epochs,),
         seed=seed,
         numerics=numerics,
         images=images,
@@ -103,7 +103,7 @@ def distil(
         history.add(report, training)
         if on_report is not None:
             on_report(report)
-    batch = min(recipe.batch_size, len(splits.train))
+    batch = min(recipe.optimizer.batch_size, len(splits.train))
     return StudentResult(
         model=training.scored_model(),
         seconds=sum(report.seconds for report in history.reports),

@@ -121,7 +121,7 @@ def _reporter(
     timetable: Timetable, start: float, who: str, progress: Callable[[float, str], None]
 ) -> Callable[[EpochReport], None]:
     def on_report(report: EpochReport) -> None:
-        epochs = timetable.recipe.epochs
+        epochs = timetable.recipe.schedule.epochs
         progress(
             start + SHARE * report.step / epochs,
             f"{who}, epoch {report.step}/{epochs}, val accuracy {report.val_accuracy:.1%}",

@@ -10,7 +10,7 @@ from journal.journal import Event, read_events
 from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.recipe import HUB
+from trainables.hyperparameters import HUB
 from trainables.records import SCHEMA, RunFolder
 
 
@@ -66,7 +66,7 @@ def require_same_weights(folder: RunFolder, events: Sequence[Event], spec: Sweep
 def weights_of(spec: SweepSpec) -> dict[str, str | None]:
     """Files of weights that trials may begin with, and their SHA-256; None of one that is gone."""
     choices = spec.space.get("pretrained", {}).get("choices", ())
-    named = {spec.base_recipe().pretrained, *choices} - {"", HUB}
+    named = {spec.base_recipe().architecture.pretrained, *choices} - {"", HUB}
     return {
         path: file_sha256(Path(path)) if Path(path).is_file() else None for path in sorted(named)
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.recipe import Recipe
-from trainables.training.stages import CHANGEABLE, Stage
+from trainables.stages import CHANGEABLE, Stage
 
 LAST = "last"
 """As a value of `stages`: the last one alone, from the first epoch on."""
@@ -30,7 +30,7 @@ class Factor:
 FACTORS: Mapping[str, Factor] = {
     "augmentation": Factor(off={"augment": "none"}),
     "policy": Factor(
-        off={"augment": "standard"}, on=lambda r: r.augment not in ("none", "standard")
+        off={"augment": "standard"}, on=lambda r: r.augmentation.policy not in ("none", "standard")
     ),
     "flip": Factor(off={"flip": False}),
     "alternating-flip": Factor(off={"alternating_flip": False}),
@@ -50,10 +50,12 @@ FACTORS: Mapping[str, Factor] = {
     "whitening": Factor(off={"whitening": False}),
     "dirac-init": Factor(off={"init": "default"}),
     "attention": Factor(off={"attention": "none"}),
-    "residual": Factor(off={"depth": 2}, on=lambda r: r.depth > 2),
+    "residual": Factor(off={"depth": 2}, on=lambda r: r.architecture.depth > 2),
     "rotation-task": Factor(off={"rotation_weight": 0.0}),
     "superclass-task": Factor(off={"superclass_weight": 0.0}),
-    "pretraining": Factor(off={"pretrained": "", "stages": ()}, on=lambda r: bool(r.pretrained)),
+    "pretraining": Factor(
+        off={"pretrained": "", "stages": ()}, on=lambda r: bool(r.architecture.pretrained)
+    ),
     "stages": Factor(off={"stages": LAST}),
     "tta": Factor(off={"tta": "none"}),
 }
@@ -89,7 +91,7 @@ def distinct(recipe: Recipe, names: Sequence[str]) -> list[str]:
 
 
 def _without(recipe: Recipe, factor: Factor) -> Recipe:
-    off, stages = factor.off, recipe.stages
+    off, stages = factor.off, recipe.schedule.stages
     if "stages" in off:
         return _without_stages(recipe, factor)
     own = recipe.with_values(**off) if factor.on(recipe) else recipe
@@ -109,7 +111,7 @@ def _without_stages(recipe: Recipe, factor: Factor) -> Recipe:
     if not factor.on(recipe):
         return recipe
     if factor.off["stages"] == LAST:
-        return recipe.with_values(stages=recipe.stages[-1:])
+        return recipe.with_values(stages=recipe.schedule.stages[-1:])
     return recipe.in_stage(-1).with_values(**factor.off)
 
 
@@ -118,11 +120,11 @@ def _stage_values(
 ) -> dict[str, Any]:
     """A stage's values once the factor is gone from it; none that the recipe has anyway."""
     there = factor.on(before)
-    now = {key: off[key] if there else getattr(before, key) for key in off}
+    now = {key: off[key] if there else before.values()[key] for key in off}
     return {
         key: value
         for key, value in {**stage.values, **now}.items()
-        if key not in off or value != getattr(own, key)
+        if key not in off or value != own.values()[key]
     }
 
 
@@ -130,21 +132,24 @@ def _in_effect(recipe: Recipe) -> list[tuple[Stage, Recipe]]:
     """What is done in every stage, with everything that has no effect there at its default."""
     return [
         (replace(stage, values={}), _used(recipe.in_stage(index)))
-        for index, stage in enumerate(recipe.stages or (Stage(),))
+        for index, stage in enumerate(recipe.schedule.stages or (Stage(),))
     ]
 
 
 def _used(recipe: Recipe) -> Recipe:
     idle: dict[str, Any] = {}
-    mixes = recipe.mix_probability and (recipe.mixup_alpha or recipe.cutmix_alpha)
+    changes, architecture = recipe.augmentation, recipe.architecture
+    mixes = changes.mix_probability and (changes.mixup_alpha or changes.cutmix_alpha)
     if not mixes:
         idle |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.0}
-    if not recipe.flip:
+    if not changes.flip:
         idle["alternating_flip"] = False
-    drawn = recipe.flip or recipe.translate or recipe.cutout or recipe.erase_probability or mixes
-    if recipe.augment == "none" or (recipe.augment == "standard" and not drawn):
+    drawn = (
+        changes.flip or changes.translate or changes.cutout or changes.erase_probability or mixes
+    )
+    if changes.policy == "none" or (changes.policy == "standard" and not drawn):
         idle |= _UNCHANGED
-    if recipe.model != "convnet" or recipe.pretrained:
+    if architecture.model != "convnet" or architecture.pretrained:
         # Other nets have no such parts, and weights fit the net that they come from.
         idle |= _NO_PARTS
     return recipe.with_values(**idle)

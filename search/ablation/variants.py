@@ -25,7 +25,7 @@ from search.timetable.planner import SUSTAINED, Setup, handover_seconds, rehears
 from search.timetable.preview import Preview, preview
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
-from trainables.training.stages import fewest_epochs
+from trainables.stages import fewest_epochs
 
 ABLATION_STAGES = ("sweep", "report")
 """Training the variants, and comparing them."""
@@ -207,7 +207,7 @@ def variants_plan(
     if deadline is not None and not fixed:
         time = deadline - now - over
         each = time / max(1, rounds) - handover_seconds
-        fewest = fewest_epochs(spec.base_recipe().stages)
+        fewest = fewest_epochs(spec.base_recipe().schedule.stages)
         if each < fewest * epoch_seconds:
             least = over + rounds * (fewest * epoch_seconds + handover_seconds)
             raise TooShortError(
@@ -225,7 +225,7 @@ def variants_plan(
         rungs=(epochs,),
         trials=trials,
         seeds=spec.members,
-        student_epochs=spec.student_recipe().epochs,
+        student_epochs=spec.student_recipe().schedule.epochs,
         workers=workers,
         epoch_seconds=epoch_seconds,
         seconds={stage: seconds.get(stage, 0.0) for stage in STAGES},

@@ -128,8 +128,8 @@ class OptunaSampler(FixedTrials):
         if trial is None:
             return
         scores = trial.intermediate_values
-        if status == "completed" and self._base.epochs in scores:
-            self._study.tell(trial.number, scores[self._base.epochs])
+        if status == "completed" and self._base.schedule.epochs in scores:
+            self._study.tell(trial.number, scores[self._base.schedule.epochs])
         else:
             state = TrialState.FAIL if status == "completed" else STATES[status]
             self._study.tell(trial.number, state=state)

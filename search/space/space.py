@@ -14,16 +14,14 @@ parameter that is itself not searched in a trial fails.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 from common.errors import SpecError
 from common.parsing import check_key, from_mapping
-from trainables.recipe import Recipe
+from trainables.recipe import Recipe, value_types
 
 Scalar = float | int | str | bool
-
-_RECIPE_KEYS = tuple(field.name for field in fields(Recipe))
 
 
 class Suggester(Protocol):
@@ -108,7 +106,7 @@ class Space:
         """
         parameters: dict[str, Parameter] = {}
         for name, entry in mapping.items():
-            check_key(name, _RECIPE_KEYS, where=where)
+            check_key(name, Recipe.KEYS, where=where)
             place = f"{where}: {name}"
             read = _read(name, from_mapping(_Entry, entry, where=place), base, place)
             parameter = _resolve(read, parameters, list(mapping), base, f"{place}: when")
@@ -201,7 +199,7 @@ def _check_range(name: str, entry: _Entry, where: str) -> tuple[float, float]:
     numbers = [value for value in (entry.low, entry.high, entry.step) if value is not None]
     if entry.type == "int" and not all(isinstance(value, int) for value in numbers):
         raise SpecError(f"{where}: an int parameter has whole numbers, got {numbers}")
-    if entry.type == "float" and get_type_hints(Recipe)[name] is not float:
+    if entry.type == "float" and value_types()[name] is not float:
         raise SpecError(f"{where}: {name} takes no fractions; use type: int or categorical")
     if not (math.isfinite(entry.low) and math.isfinite(entry.high) and entry.low < entry.high):
         raise SpecError(f"{where}: low must be below high, got {entry.low} and {entry.high}")
@@ -220,7 +218,7 @@ def _check_range(name: str, entry: _Entry, where: str) -> tuple[float, float]:
 def _as_recipe_value(base: Recipe, name: str, value: object, where: str) -> Scalar:
     """`value` as a recipe would hold it; refused if no recipe could."""
     recipe = Recipe.from_mapping({**base.to_mapping(), name: value}, where=where)
-    held: Scalar = getattr(recipe, name)
+    held: Scalar = recipe.values()[name]
     return held
 
 
@@ -235,7 +233,7 @@ def _resolve(
     possible = True
     conditions = []
     for other, wanted in parameter.when:
-        check_key(other, _RECIPE_KEYS, where=where)
+        check_key(other, Recipe.KEYS, where=where)
         if other in names and names.index(other) >= names.index(parameter.name):
             raise SpecError(f"{where} names {other!r}, which must stand before {parameter.name!r}")
         values = tuple(_as_recipe_value(base, other, value, where) for value in wanted)
@@ -244,7 +242,7 @@ def _resolve(
             conditions.append((other, values))
         else:
             # A fixed value, or a parameter that is never searched.
-            possible &= other not in names and getattr(base, other) in values
+            possible &= other not in names and base.values()[other] in values
     return replace(parameter, when=tuple(conditions)) if possible else None
 
 

@@ -38,7 +38,7 @@ class TimeLeft:
         if self.deadline is None:
             return True
         pace = history.pace(None if recipe is None else recipe.to_mapping()) or 0.0
-        fraction = (recipe or Recipe()).cooldown_fraction
+        fraction = (recipe or Recipe()).schedule.cooldown_fraction
         whole = cost_at_rungs(rungs, fraction, history.costs)[-1]
         return self.clock() + pace * whole <= self.deadline
 
@@ -48,7 +48,7 @@ class TimeLeft:
         """Whether a trial that was scored at `rung` would be scored at the next one in time."""
         if self.latest is None or rung == rungs[-1]:
             return True
-        fraction = float(trial.recipe.get("cooldown_fraction", Recipe().cooldown_fraction))
+        fraction = float(trial.recipe.get("cooldown_fraction", Recipe().schedule.cooldown_fraction))
         cost = cost_at_rungs(rungs, fraction, costs)
         index = rungs.index(rung)
         seconds = (trial.pace(costs) or 0.0) * (cost[index + 1] - cost[index])

@@ -199,4 +199,4 @@ def _chance(state: RunState, trial: TrialState, rung: int) -> float:
     return (continued + 4) / (decided + 4 * factor)
 
 
-_USUAL_COOLDOWN = Recipe().cooldown_fraction
+_USUAL_COOLDOWN = Recipe().schedule.cooldown_fraction

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
 from search.space.spec import SweepSpec
-from trainables.training.stages import fewest_epochs
+from trainables.stages import fewest_epochs
 
 START_SECONDS = 20.0
 """Starting Ray and its workers: two cores, cold page cache."""
@@ -69,13 +69,13 @@ def sweep_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
 
 def mean_trial_seconds(spec: SweepSpec, pace: Pace, rungs: tuple[int, ...]) -> float:
     """Return the mean training time of a trial that ASHA may stop at any of `rungs`."""
-    factor, cooldown = spec.reduction_factor, spec.base_recipe().cooldown_fraction
+    factor, cooldown = spec.reduction_factor, spec.base_recipe().schedule.cooldown_fraction
     return pace.epoch_seconds * mean_cost(rungs, factor=factor, cooldown=cooldown, costs=pace.costs)
 
 
 def trial_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
     """Return the training time of a trial of `epochs` epochs that has no lower rungs."""
-    cooldown = spec.base_recipe().cooldown_fraction
+    cooldown = spec.base_recipe().schedule.cooldown_fraction
     return pace.epoch_seconds * cost_at_rungs((epochs,), cooldown, pace.costs)[-1]
 
 
@@ -107,13 +107,13 @@ def rounds_of_seeds(spec: SweepSpec, pace: Pace) -> int:
 
 def student_epochs_for(spec: SweepSpec, top: int) -> int:
     """Return the student's epochs, scaled as `top` is to the specification's highest rung."""
-    epochs = round(spec.student_recipe().epochs * top / spec.rungs[-1])
+    epochs = round(spec.student_recipe().schedule.epochs * top / spec.rungs[-1])
     return max(fewest_student_epochs(spec), epochs)
 
 
 def fewest_student_epochs(spec: SweepSpec) -> int:
     """Return the shortest schedule in which every stage of the student has an epoch."""
-    return fewest_epochs(spec.student_recipe().stages)
+    return fewest_epochs(spec.student_recipe().schedule.stages)
 
 
 def students_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:

@@ -40,7 +40,7 @@ from search.timetable.pace import (
     sweep_seconds,
     trial_seconds,
 )
-from trainables.training.stages import fewest_epochs
+from trainables.stages import fewest_epochs
 
 SEEDS_SHARE = 0.25
 """Largest share of the training time that seeds of the best recipe may take."""
@@ -215,7 +215,7 @@ def _require_time(
     spec: SweepSpec, pace: Pace, training: float, overhead: float, stages: Collection[str]
 ) -> None:
     """Refuse a time budget that is too short for one epoch of everything."""
-    shortest = trial_seconds(spec, pace, fewest_epochs(spec.base_recipe().stages))
+    shortest = trial_seconds(spec, pace, fewest_epochs(spec.base_recipe().schedule.stages))
     each = {
         "sweep": shortest,
         "seeds": shortest * rounds_of_seeds(spec, pace),
@@ -266,6 +266,6 @@ def _top_rung(spec: SweepSpec, pace: Pace, seconds: float) -> int:
             return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * seconds
         return not balanced and sweep_seconds(spec, pace, epochs) > seconds
 
-    fewest = fewest_epochs(spec.base_recipe().stages)
+    fewest = fewest_epochs(spec.base_recipe().schedule.stages)
     lengths = range(fewest + 1, LONGEST * spec.rungs[-1] + 1)
     return fewest + bisect_left(lengths, True, key=too_long)

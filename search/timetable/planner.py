@@ -14,7 +14,7 @@ from search.timetable.plan import Plan, TooShortError, plan_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
-from trainables.training.stages import starts
+from trainables.stages import starts
 
 if TYPE_CHECKING:
     from trainables.device.rehearsal import Rehearsal
@@ -227,7 +227,7 @@ def stage_costs(recipe: Recipe, measured: "Rehearsal") -> StageCosts:
     """Return the cost of an epoch in each stage of `recipe`, in epochs of the last stage."""
     unit = measured.train_seconds
     return StageCosts(
-        starts=tuple(starts(recipe.stages)),
+        starts=tuple(starts(recipe.schedule.stages)),
         epochs=tuple(seconds / unit for seconds in measured.stage_seconds),
         entries=tuple(seconds / unit for seconds in measured.entry_seconds),
     )

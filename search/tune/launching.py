@@ -66,7 +66,9 @@ class Launcher:
             kind=suggestion.kind,
             recipe=suggestion.recipe,
             seed=suggestion.seed,
-            rungs=self.rungs if suggestion.kind == "search" else (suggestion.recipe.epochs,),
+            rungs=self.rungs
+            if suggestion.kind == "search"
+            else (suggestion.recipe.schedule.epochs,),
             data={
                 **to_mapping(self.spec.dataset),
                 "splits": to_mapping(self.spec.splits),

@@ -138,7 +138,7 @@ def run_fixed(
             folder,
             _storage(storage, folder, journal),
             kind=fixed.kind,
-            rungs=(recipe.epochs,),
+            rungs=(recipe.schedule.epochs,),
             time_left=TimeLeft(deadline=deadline, latest=deadline),
             observers=[on_event],
         ),

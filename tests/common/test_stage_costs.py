@@ -14,8 +14,8 @@ from common.stage_costs import (
     steps_at_rungs,
 )
 from trainables.recipe import Recipe
+from trainables.stages import Stage, starts
 from trainables.training.optimizers import plan_epochs
-from trainables.training.stages import Stage, starts
 
 RUNGS = st.lists(st.integers(1, 40), min_size=1, max_size=4, unique=True).map(sorted).map(tuple)
 

@@ -1,7 +1,9 @@
-"""The recipe's round trip and its ranges."""
+"""The recipe: sections in code, flat keys outside, and the ranges of its values."""
 
 import dataclasses
 import json
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,54 +11,100 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SpecError
-from trainables import recipe as module
+from common.parsing import to_mapping
 from trainables.recipe import Numerics, Recipe
+from trainables.records import read_start
 
-RANGES = module._RANGES
+SECTIONS = [getattr(Recipe(), item.name) for item in dataclasses.fields(Recipe)]
+FIELDS = {
+    item.metadata.get("key") or item.name: item
+    for section in SECTIONS
+    for item in dataclasses.fields(section)
+}
+RANGES = {key: item.metadata["range"] for key, item in FIELDS.items() if "range" in item.metadata}
+CHOICES = {
+    "model": st.sampled_from(["convnet", "wrn-10-1", "timm:resnet18", "mynet:build"]),
+    "optimizer": st.sampled_from(["sgd", "adamw", "muon"]),
+    "attention": st.sampled_from(["none", "se", "eca", "cbam"]),
+    "augment": st.sampled_from(["none", "standard", "colour", "randaugment"]),
+    "class_weights": st.sampled_from(["none", "balanced", "sqrt"]),
+    "pretrained": st.sampled_from(["", "hub", "w.safetensors"]),
+    "superclasses": st.sampled_from([(), (("bird", "cat"), ("ship",))]),
+    "tta": st.sampled_from(["none", "mirror"]),
+}
 
 
 def strategies() -> dict[str, st.SearchStrategy[Any]]:
-    found: dict[str, st.SearchStrategy[Any]] = {}
-    for field in dataclasses.fields(Recipe):
-        low, high = RANGES.get(field.name, (0, 0))
-        if field.type is float:
-            found[field.name] = st.floats(low, high)
-        elif field.type is int:
-            found[field.name] = st.integers(int(low), int(high))
-        elif field.type is bool:
-            found[field.name] = st.booleans()
-    return found
+    numbers: dict[str, st.SearchStrategy[Any]] = {
+        key: st.integers(low, high) if FIELDS[key].type is int else st.floats(low, high)
+        for key, (low, high) in RANGES.items()
+    }
+    switches = {key: st.booleans() for key, item in FIELDS.items() if item.type is bool}
+    return {**numbers, **switches, **CHOICES}
 
 
-@given(st.fixed_dictionaries(strategies()))
-def test_there_and_back_through_json(values: dict[str, Any]) -> None:
+@given(st.fixed_dictionaries({}, optional=strategies()))
+def test_flat_values_go_into_sections_and_back(values: dict[str, Any]) -> None:
     recipe = Recipe(**values)
-    assert Recipe.from_mapping(recipe.to_mapping()) == recipe
-    assert Recipe.from_mapping(json.loads(json.dumps(recipe.to_mapping()))) == recipe
+    mapping = recipe.to_mapping()
+    assert {key: recipe.values()[key] for key in values} == values
+    assert tuple(mapping) == Recipe.KEYS
+    assert Recipe.from_mapping(mapping) == recipe
+    assert Recipe.from_mapping(json.loads(json.dumps(mapping))) == recipe
+    assert Recipe().with_values(**values) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
 
 
-def test_the_defaults_are_within_their_ranges_and_every_number_has_one() -> None:
+def test_every_field_has_one_key_and_every_key_one_field() -> None:
+    assert sum(len(dataclasses.fields(section)) for section in SECTIONS) == len(FIELDS)
+    assert sorted(FIELDS) == sorted(Recipe.KEYS)
+    assert len(set(Recipe.KEYS)) == len(Recipe.KEYS)
+
+
+def test_a_recipe_inside_a_record_is_flat_and_keeps_its_bytes() -> None:
+    path = Path("tests/golden/start_schema1_every_key.json")
+    text = path.read_text()
+    start = read_start(path)
+    assert json.dumps(to_mapping(start), indent=1) + "\n" == text
+    changed = {k for k, v in json.loads(text)["recipe"].items() if v != Recipe().to_mapping()[k]}
+    assert len(changed) > 40
+
+
+def test_sections_hold_the_values_by_topic() -> None:
+    recipe = Recipe(
+        width=64, optimizer="muon", muon_lr=0.1, epochs=3, label_smoothing=0.2, augment="colour"
+    )
+    assert recipe.architecture.width == 64
+    assert (recipe.optimizer.name, recipe.optimizer.peak_lr) == ("muon", 0.1)
+    assert recipe.schedule.epochs == 3
+    assert recipe.loss.label_smoothing == 0.2
+    assert recipe.augmentation.policy == "colour"
+
+
+def test_defaults_lie_within_their_ranges_and_every_number_has_a_range() -> None:
     assert Recipe() == Recipe.from_mapping({})
-    numbers = {f.name for f in dataclasses.fields(Recipe) if f.type in (int, float)}
+    numbers = {key for key, item in FIELDS.items() if item.type in (int, float)}
     assert numbers == set(RANGES)
 
 
-@pytest.mark.parametrize("name", sorted(RANGES))
-def test_ends_are_allowed_and_what_lies_beyond_is_named(name: str) -> None:
-    low, high = RANGES[name]
-    kind = type(getattr(Recipe(), name))
-    assert getattr(Recipe().with_values(**{name: kind(low)}), name) == low
-    assert getattr(Recipe().with_values(**{name: kind(high)}), name) == high
+@pytest.mark.parametrize("key", sorted(RANGES))
+def test_the_ends_of_a_range_are_accepted_and_values_beyond_are_refused(key: str) -> None:
+    low, high = RANGES[key]
+    kind = type(Recipe().values()[key])
+    assert Recipe().with_values(**{key: kind(low)}).values()[key] == low
+    assert Recipe().with_values(**{key: kind(high)}).values()[key] == high
     for value in (low - 1, high + 1, float("nan")):
-        with pytest.raises(SpecError, match=f"^{name} must lie in .*got"):
-            Recipe().with_values(**{name: value})
+        with pytest.raises(SpecError, match=f"^{key} must lie in .*got"):
+            Recipe().with_values(**{key: value})
 
 
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
         ({"widht": 3}, "^here: unknown key 'widht'; did you mean 'width'"),
+        ({"name": "sgd"}, "^here: unknown key 'name'"),
         ({"width": 0}, r"^here: width must lie in \[1, 4096\], got 0"),
+        ({"augment_ops": 9}, r"^here: augment_ops must lie in \[1, 8\], got 9"),
         ({"optimizer": "adam"}, "^here: optimizer: 'adam' is not a choice; did you mean 'adamw'"),
         (
             {"model": "resnet50"},
@@ -71,25 +119,36 @@ def test_ends_are_allowed_and_what_lies_beyond_is_named(name: str) -> None:
         ({"epochs": 2.5}, "^here: epochs: expected a whole number, got 2.5"),
     ],
 )
-def test_what_cannot_be_is_refused(mapping: dict[str, Any], message: str) -> None:
+def test_unknown_keys_and_impossible_values_are_refused(
+    mapping: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SpecError, match=message):
         Recipe.from_mapping(mapping, where="here")
 
 
+def test_an_unknown_key_from_python_names_the_nearest_one() -> None:
+    with pytest.raises(SpecError, match="'witdh'; did you mean 'width'"):
+        Recipe(witdh=3)
+    with pytest.raises(SpecError, match="'momentun'; did you mean 'momentum'"):
+        Recipe().with_values(momentun=0.9)
+
+
 def test_a_copy_with_other_values_is_checked_too() -> None:
-    assert Recipe().with_values(width=64, attention="se").width == 64
-    assert Recipe.from_mapping({"attention": None}).attention == "none"
+    assert Recipe().with_values(width=64, attention="se").architecture.width == 64
+    assert Recipe.from_mapping({"attention": None}).architecture.attention == "none"
     with pytest.raises(SpecError, match="dropout must lie in"):
         Recipe().with_values(dropout=1.0)
 
 
 def test_a_timm_model_by_name() -> None:
-    assert Recipe(model="timm:resnet50").model == "timm:resnet50"
+    assert Recipe(model="timm:resnet50").architecture.model == "timm:resnet50"
 
 
-def test_recipes_and_numerics_are_values() -> None:
+def test_recipes_and_numerics_are_immutable_values() -> None:
     assert Recipe() == Recipe()
     assert hash(Recipe()) == hash(Recipe())
     assert Numerics() != Numerics(threads=2)
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
-        Recipe().width = 3  # type: ignore[misc]
+        Recipe().architecture.width = 3  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
+        Recipe().architecture = Recipe().architecture  # type: ignore[misc]

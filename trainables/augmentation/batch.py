@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from common.errors import SpecError
 from trainables.augmentation.operations import like
 from trainables.augmentation.policies import apply_policy
-from trainables.recipe import Recipe
+from trainables.hyperparameters import Augmentation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +41,13 @@ class Batch:
 def augment(
     images: Tensor,
     labels: Tensor,
-    recipe: Recipe,
+    augmentation: Augmentation,
     *,
     mean: Tensor,
     generator: Generator,
     flips: Tensor | None = None,
 ) -> Batch:
-    """Apply the policy, flip, translate, cut out, erase and mix, as the recipe says.
+    """Apply the policy, flip, translate, cut out, erase and mix, as `augmentation` says.
 
     `labels` is int64 [B]; `mean` [3] is the colour of what is cut out or erased. `flips`,
     bool [B], says which images are mirrored; by default half of them are, if any.
@@ -55,44 +55,46 @@ def augment(
     Raises:
         SpecError: the cut-out square is as large as the image.
     """
-    if recipe.augment == "none":
+    if augmentation.policy == "none":
         return _unmixed(images, labels)
-    images = apply_policy(images, recipe, generator)
-    if recipe.flip or recipe.translate:
-        shifts = draw_shifts(images, recipe.translate, generator)
+    images = apply_policy(images, augmentation, generator)
+    if augmentation.flip or augmentation.translate:
+        shifts = draw_shifts(images, augmentation.translate, generator)
         if flips is None:
-            flips = draw_flips(images, recipe.flip, generator)
+            flips = draw_flips(images, augmentation.flip, generator)
         images = shift_and_flip(images, shifts=shifts, flips=flips)
-    if recipe.cutout:
-        images = cutout(images, draw_corners(images, recipe.cutout, generator), recipe.cutout, mean)
-    if recipe.erase_probability:
-        low, high = draw_rectangles(images, recipe.erase_probability, generator)
+    if augmentation.cutout:
+        images = cutout(
+            images, draw_corners(images, augmentation.cutout, generator), augmentation.cutout, mean
+        )
+    if augmentation.erase_probability:
+        low, high = draw_rectangles(images, augmentation.erase_probability, generator)
         images = paint(images, low, high, mean)
-    return mix(images, labels, recipe, generator=generator)
+    return mix(images, labels, augmentation, generator=generator)
 
 
-def views_of(recipe: Recipe) -> int:
+def views_of(augmentation: Augmentation) -> int:
     """How many views of an image there are: 1, or 2 with its mirror image; 0 for countless."""
-    if recipe.augment == "none":
+    if augmentation.policy == "none":
         return 1
-    mixed = recipe.mix_probability and (recipe.mixup_alpha or recipe.cutmix_alpha)
-    drawn = recipe.translate or recipe.cutout or recipe.erase_probability or mixed
-    if recipe.augment != "standard" or drawn:
+    mixed = augmentation.mix_probability and (augmentation.mixup_alpha or augmentation.cutmix_alpha)
+    drawn = augmentation.translate or augmentation.cutout or augmentation.erase_probability or mixed
+    if augmentation.policy != "standard" or drawn:
         return 0
-    return 2 if recipe.flip else 1
+    return 2 if augmentation.flip else 1
 
 
-def check_augmentation(recipe: Recipe, image_size: int) -> None:
+def check_augmentation(augmentation: Augmentation, image_size: int) -> None:
     """Refuse a square or a shift as large as the image, whose side is in pixels.
 
     Raises:
         SpecError: the field, its value and the image's side.
     """
-    check_cutout(recipe.cutout, image_size)
-    if recipe.translate >= image_size:
+    check_cutout(augmentation.cutout, image_size)
+    if augmentation.translate >= image_size:
         raise SpecError(
             f"translate must be less than the image's side of {image_size} px, "
-            f"got {recipe.translate}"
+            f"got {augmentation.translate}"
         )
 
 
@@ -150,27 +152,32 @@ def paint(images: Tensor, low: Tensor, high: Tensor, colour: Tensor) -> Tensor:
     return torch.where(box[:, None], colour.to(images)[:, None, None], images)
 
 
-def mix(images: Tensor, labels: Tensor, recipe: Recipe, *, generator: Generator) -> Batch:
+def mix(
+    images: Tensor, labels: Tensor, augmentation: Augmentation, *, generator: Generator
+) -> Batch:
     """MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), with a draw per image.
 
     Each image is mixed with probability mix_probability, with a partner of its own; where
     both kinds are on, each mixed image is one or the other with probability ½. The share
     of a CutMix image is the area that is really left, after clipping at the border.
     """
-    if not (recipe.mixup_alpha or recipe.cutmix_alpha) or not recipe.mix_probability:
+    if (
+        not (augmentation.mixup_alpha or augmentation.cutmix_alpha)
+        or not augmentation.mix_probability
+    ):
         return _unmixed(images, labels)
     share = torch.ones(len(images), device=images.device)
     partner = torch.randperm(len(images), generator=generator, device=images.device)
     draws = torch.rand(2, len(images), generator=generator, device=images.device)
-    mixed = draws[0] < recipe.mix_probability
-    cut = draws[1] < (0.5 if recipe.mixup_alpha else 1.0)
+    mixed = draws[0] < augmentation.mix_probability
+    cut = draws[1] < (0.5 if augmentation.mixup_alpha else 1.0)
     kept = torch.ones_like(images[:, 0])  # [B, S, S]: how much of itself each pixel keeps
-    if recipe.mixup_alpha:
-        weight = draw_beta(images, recipe.mixup_alpha, generator)
+    if augmentation.mixup_alpha:
+        weight = draw_beta(images, augmentation.mixup_alpha, generator)
         share = torch.where(mixed, weight, share)
         kept = share[:, None, None].expand_as(kept)
-    if recipe.cutmix_alpha:
-        low, high = draw_boxes(images, recipe.cutmix_alpha, generator)
+    if augmentation.cutmix_alpha:
+        low, high = draw_boxes(images, augmentation.cutmix_alpha, generator)
         outside = (~_box(low, high, images.shape[-2:])).to(images.dtype)
         chosen = mixed & cut
         kept = torch.where(chosen[:, None, None], outside, kept)

@@ -35,7 +35,7 @@ from trainables.augmentation.operations import (
     turns,
     warp,
 )
-from trainables.recipe import Recipe
+from trainables.hyperparameters import Augmentation
 
 OPERATIONS = (
     "identity", "autocontrast", "equalize", "rotate", "solarize", "colour", "posterize",
@@ -79,10 +79,10 @@ AFFINE = (30.0, 1.5, 0.3)
 """Largest rotation (degrees), zoom (factor) and shear (tangent)."""
 
 
-def apply_policy(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
-    """The images, augmented by the policy `recipe.augment`, if it is one of this module's."""
-    magnitude = recipe.augment_magnitude / (LEVELS - 1)
-    match recipe.augment:
+def apply_policy(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """The images, augmented by the policy `augmentation.policy`, if it is one of this module's."""
+    magnitude = augmentation.magnitude / (LEVELS - 1)
+    match augmentation.policy:
         case "colour":
             return jitter_colour(images, magnitude, generator)
         case "affine":
@@ -92,7 +92,7 @@ def apply_policy(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor
         case "trivialaugment_wide":
             return trivial_augment(images, WIDE, generator)
         case "randaugment":
-            return rand_augment(images, recipe.augment_ops, magnitude, generator)
+            return rand_augment(images, augmentation.operations, magnitude, generator)
     return images
 
 

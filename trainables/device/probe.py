@@ -129,7 +129,7 @@ def measure(
     deadline = time.perf_counter() + budget_seconds
     apply_numerics(Numerics(device=device, threads=threads))
     model = _model(recipe, classes=classes, image_size=image_size)
-    batch = _affordable_batch(model, recipe.batch_size, device, budget_seconds / _STEPS)
+    batch = _affordable_batch(model, recipe.optimizer.batch_size, device, budget_seconds / _STEPS)
     racers: list[_Racer] = []
     for dtype, layout in _WAYS:
         numerics = Numerics(device=device, dtype=dtype, layout=layout, threads=threads)

@@ -22,8 +22,8 @@ from trainables.data.splits import Splits
 from trainables.nets.build import Classifier
 from trainables.prediction import PixelSource, log_probs_of
 from trainables.recipe import Numerics, Recipe
+from trainables.stages import Stage
 from trainables.training.loop import RECALIBRATION_IMAGES, Training
-from trainables.training.stages import Stage
 
 MOST_WORKERS = 4
 """Workers that are rehearsed at once; beyond, Python's lock would be what is measured."""
@@ -79,7 +79,7 @@ def rehearse(
         # Built here: torch keeps the number of threads by calling thread.
         training = Training(
             recipe,
-            rungs=(recipe.epochs,),
+            rungs=(recipe.schedule.epochs,),
             seed=0,
             numerics=numerics,
             images=images,
@@ -103,8 +103,8 @@ def rehearse(
 
 def _enough(recipe: Recipe) -> int | None:
     """How many training images will do: features of all of them would take too long."""
-    head_only = any(stage.train == "head" for stage in recipe.stages)
-    return max(recipe.batch_size, _FORWARD_BATCH) if head_only else None
+    head_only = any(stage.train == "head" for stage in recipe.schedule.stages)
+    return max(recipe.optimizer.batch_size, _FORWARD_BATCH) if head_only else None
 
 
 def _means(found: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
@@ -119,13 +119,13 @@ def _timed(
     numerics: Numerics,
     seconds: float,
 ) -> Rehearsal:
-    stages = recipe.stages or (Stage(),)
+    stages = recipe.schedule.stages or (Stage(),)
     steps = [_step_seconds(training, index, seconds / len(stages)) for index in range(len(stages))]
     some = PixelSource(images.images, splits.train[:_FORWARD_BATCH], numerics)
     model = training.scored_model()
     predict = _seconds_each(model, some, numerics)
     model.tta = "none"
-    count, batch = len(splits.train), min(recipe.batch_size, len(splits.train))
+    count, batch = len(splits.train), min(recipe.optimizer.batch_size, len(splits.train))
     forward = _seconds_each(model, some, numerics) * count
     recalibrated = min(RECALIBRATION_IMAGES, count)
     heads = [stage.train == "head" for stage in stages]
@@ -135,7 +135,7 @@ def _timed(
             for step, head in zip(steps, heads, strict=True)
         ),
         entry_seconds=tuple(
-            forward * views_of(recipe.in_stage(index)) if head else 0.0
+            forward * views_of(recipe.in_stage(index).augmentation) if head else 0.0
             for index, head in enumerate(heads)
         ),
         forward_seconds=forward,

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from common.errors import SpecError
 from trainables.data.class_names import class_name
-from trainables.recipe import Recipe
+from trainables.hyperparameters import Loss
 from trainables.training.losses import cross_entropy
 
 TURNS = 4
@@ -40,13 +40,13 @@ class Answers(NamedTuple):
 class Auxiliary(nn.Module):
     """The heads of a recipe's auxiliary tasks."""
 
-    def __init__(self, recipe: Recipe, features: int) -> None:
+    def __init__(self, loss: Loss, features: int) -> None:
         """`features` is C, the inputs of the net's own head."""
         super().__init__()
-        self.rotation = nn.Linear(features, TURNS) if recipe.rotation_weight else None
+        self.rotation = nn.Linear(features, TURNS) if loss.rotation_weight else None
         # One more than there are groups: whether classes are left over depends on the data.
-        groups = len(recipe.superclasses) + 1
-        self.superclass = nn.Linear(features, groups) if recipe.superclass_weight else None
+        groups = len(loss.superclasses) + 1
+        self.superclass = nn.Linear(features, groups) if loss.superclass_weight else None
 
     def forward(self, features: Tensor, turned: Tensor) -> Answers:
         """Answers to features [B, C] of images and [R, C] of turned ones."""
@@ -58,7 +58,7 @@ class Auxiliary(nn.Module):
 
 def auxiliary_loss(
     answers: Answers,
-    recipe: Recipe,
+    loss: Loss,
     *,
     targets: Tensor,
     groups: Tensor | None,
@@ -69,16 +69,16 @@ def auxiliary_loss(
     `targets` is float32 [B, K], as the labels' loss has them: mixed images belong to both
     groups. `groups` is float32 [K, G + 1], `turns` int64 [B], −1 where an image is not turned.
     """
-    loss = torch.zeros((), device=targets.device)
+    total = torch.zeros((), device=targets.device)
     if answers.superclass is not None and groups is not None:
-        loss = loss + recipe.superclass_weight * cross_entropy(answers.superclass, targets @ groups)
+        total = total + loss.superclass_weight * cross_entropy(answers.superclass, targets @ groups)
     if answers.rotation is not None and turns is not None:
         wrong = functional.cross_entropy(
             answers.rotation.float(), turns[turns >= 0], reduction="sum"
         )
         # Not the mean over those turned: parts of a batch then add up to the whole.
-        loss = loss + recipe.rotation_weight * wrong * EVERY / len(turns)
-    return loss
+        total = total + loss.rotation_weight * wrong * EVERY / len(turns)
+    return total
 
 
 def group_matrix(groups: Sequence[Sequence[str]], class_names: Sequence[str]) -> Tensor:

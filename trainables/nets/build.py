@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from common.errors import SpecError
 from common.seeds import global_torch_stream
+from trainables.hyperparameters import HUB, Architecture
 from trainables.nets.auxiliary_heads import Auxiliary
 from trainables.nets.convnet import ConvNet, whitening_filters
 from trainables.nets.custom import custom_model
 from trainables.nets.pretrained import classifier_of, expected_norm, load_backbone
 from trainables.nets.wide_resnet import WideResNet
-from trainables.recipe import HUB, Recipe
+from trainables.recipe import Recipe
 
 STATISTICS_IMAGES = 5000
 """Most images from which normalization and whitening are computed."""
@@ -97,7 +98,10 @@ def build_model(
     """
     with global_torch_stream(seed, "init"):
         model = empty_model(
-            recipe, classes=classes, image_size=image_size, download=recipe.pretrained == HUB
+            recipe,
+            classes=classes,
+            image_size=image_size,
+            download=recipe.architecture.pretrained == HUB,
         )
     sample = _sample(train_images)
     mean, std = _mean_and_std(sample)
@@ -107,15 +111,15 @@ def build_model(
         with torch.no_grad():
             normalized = (sample - mean[:, None, None]) / std[:, None, None]
             model.net.whitening.weight.copy_(whitening_filters(normalized))
-    if recipe.pretrained:
-        _use_pretrained(model, recipe)
+    if recipe.architecture.pretrained:
+        _use_pretrained(model, recipe.architecture)
     return model
 
 
-def _use_pretrained(model: Classifier, recipe: Recipe) -> None:
+def _use_pretrained(model: Classifier, architecture: Architecture) -> None:
     norm = None
-    if recipe.pretrained != HUB:
-        norm = load_backbone(model.net, recipe.pretrained)
+    if architecture.pretrained != HUB:
+        norm = load_backbone(model.net, architecture.pretrained)
     norm = norm or expected_norm(model.net)
     if norm is not None:
         model.mean.copy_(norm[0])
@@ -129,42 +133,49 @@ def empty_model(
 
     With `download`, timm's own weights come from its hub.
     """
+    architecture = recipe.architecture
     if download:
-        check_hub(recipe)
-    if recipe.model == "convnet":
-        net: nn.Module = ConvNet(recipe, classes=classes, image_size=image_size)
-    elif recipe.model.startswith("timm:"):
-        net = _timm_model(recipe, classes=classes, image_size=image_size, download=download)
-    elif recipe.model.startswith("wrn-"):
-        net = WideResNet(recipe, classes=classes)
+        check_hub(architecture)
+    if architecture.model == "convnet":
+        net: nn.Module = ConvNet(architecture, classes=classes, image_size=image_size)
+    elif architecture.model.startswith("timm:"):
+        net = _timm_model(architecture, classes=classes, image_size=image_size, download=download)
+    elif architecture.model.startswith("wrn-"):
+        net = WideResNet(architecture, classes=classes)
     else:
-        net = custom_model(recipe, classes=classes, image_size=image_size)
-    model = Classifier(net, classes=classes, image_size=image_size, tta=recipe.tta)
-    if recipe.rotation_weight or recipe.superclass_weight:
-        model.auxiliary = Auxiliary(recipe, classifier_of(net, recipe.model).in_features)
+        net = custom_model(architecture, classes=classes, image_size=image_size)
+    model = Classifier(net, classes=classes, image_size=image_size, tta=architecture.tta)
+    if recipe.loss.rotation_weight or recipe.loss.superclass_weight:
+        model.auxiliary = Auxiliary(recipe.loss, classifier_of(net, architecture.model).in_features)
     return model
 
 
-def check_hub(recipe: Recipe) -> None:
+def check_hub(architecture: Architecture) -> None:
     """Refuse a net that is not timm's: its hub has no weights for others.
 
     Raises:
         SpecError: the model's name.
     """
-    if not recipe.model.startswith("timm:"):
-        raise SpecError(f"pretrained: hub is for models of timm, got model {recipe.model!r}")
+    if not architecture.model.startswith("timm:"):
+        raise SpecError(f"pretrained: hub is for models of timm, got model {architecture.model!r}")
 
 
-def _timm_model(recipe: Recipe, *, classes: int, image_size: int, download: bool) -> nn.Module:
-    name = recipe.model.removeprefix("timm:")
+def _timm_model(
+    architecture: Architecture, *, classes: int, image_size: int, download: bool
+) -> nn.Module:
+    name = architecture.model.removeprefix("timm:")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
         raise SpecError(f"timm has no model {name!r}; the nearest name is {near[0]!r}")
     try:
         net: nn.Module = timm.create_model(
-            name, pretrained=download, num_classes=classes, in_chans=3, drop_rate=recipe.dropout
+            name,
+            pretrained=download,
+            num_classes=classes,
+            in_chans=3,
+            drop_rate=architecture.dropout,
         )
-        if recipe.stem == "small":
+        if architecture.stem == "small":
             _use_small_stem(net, name)
         with torch.no_grad():
             net.eval()(torch.zeros(1, 3, image_size, image_size))

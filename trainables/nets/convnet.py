@@ -11,8 +11,8 @@ from timm.layers import create_attn  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from common.errors import SpecError
+from trainables.hyperparameters import Architecture
 from trainables.nets.multi_head import HeadedNet
-from trainables.recipe import Recipe
 
 SMALLEST_IMAGE = 8
 """Side in pixels below which three poolings leave nothing to look at."""
@@ -33,7 +33,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 class ConvNet(HeadedNet):
     """Whitening → three blocks of `width` × (1, middle, 4) channels → mean → linear."""
 
-    def __init__(self, recipe: Recipe, *, classes: int, image_size: int) -> None:
+    def __init__(self, architecture: Architecture, *, classes: int, image_size: int) -> None:
         """Refuses images smaller than 8 pixels."""
         super().__init__()
         if image_size < SMALLEST_IMAGE:
@@ -44,18 +44,18 @@ class ConvNet(HeadedNet):
         channels, size = 3, image_size
         self.whitening: nn.Conv2d | None = None
         self.whitening_activation: nn.Module = nn.Identity()
-        if recipe.whitening:
+        if architecture.whitening:
             self.whitening = nn.Conv2d(3, 2 * _PATCH, 2)
             self.whitening.weight.requires_grad_(False)
-            self.whitening_activation = _ACTIVATIONS[recipe.activation]()
+            self.whitening_activation = _ACTIVATIONS[architecture.activation]()
             channels, size = 2 * _PATCH, size - 1
         blocks = []
-        for factor in (1, recipe.middle, 4):
-            width = recipe.width * factor
-            blocks.append(ConvBlock(recipe, channels, width, pool=size >= 2))
+        for factor in (1, architecture.middle, 4):
+            width = architecture.width * factor
+            blocks.append(ConvBlock(architecture, channels, width, pool=size >= 2))
             channels, size = width, max(size // 2, 1)
         self.blocks = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(recipe.dropout)
+        self.dropout = nn.Dropout(architecture.dropout)
         self.head = nn.Linear(channels, classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -87,20 +87,23 @@ class ConvBlock(nn.Module):
     pixels.
     """
 
-    def __init__(self, recipe: Recipe, channels: int, width: int, *, pool: bool) -> None:
+    def __init__(
+        self, architecture: Architecture, channels: int, width: int, *, pool: bool
+    ) -> None:
         """`pool` is off where a single pixel is left."""
         super().__init__()
         pooling = nn.MaxPool2d(2) if pool else nn.Identity()
         nothing = nn.Identity()
-        self.early_pool = pooling if recipe.block == "airbench" else nothing
-        self.middle_pool = pooling if recipe.block == "early" else nothing
-        self.late_pool = pooling if recipe.block == "plain" else nothing
+        self.early_pool = pooling if architecture.block == "airbench" else nothing
+        self.middle_pool = pooling if architecture.block == "early" else nothing
+        self.late_pool = pooling if architecture.block == "plain" else nothing
         self.convs = nn.ModuleList(
-            _conv(channels if i == 0 else width, width, recipe.init) for i in range(recipe.depth)
+            _conv(channels if i == 0 else width, width, architecture.init)
+            for i in range(architecture.depth)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(recipe.depth))
-        self.activation = _ACTIVATIONS[recipe.activation]()
-        name = recipe.attention
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(architecture.depth))
+        self.activation = _ACTIVATIONS[architecture.activation]()
+        name = architecture.attention
         self.attention = nn.Identity() if name == "none" else create_attn(name, width)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Nets of the user's own, named by import path in a recipe.
 
     # mynet.py, in the folder that the command is started in
-    def build(*, classes: int, image_size: int, recipe: Recipe) -> nn.Module:
+    def build(*, classes: int, image_size: int, recipe: Architecture) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, classes))
 
     # my.yaml
@@ -19,23 +19,23 @@ from torch import Tensor, nn
 
 from common.errors import SpecError
 from common.plugins import blame, load_object
-from trainables.recipe import Recipe
+from trainables.hyperparameters import Architecture
 
 _IMAGES = 2
 
 
-def custom_model(recipe: Recipe, *, classes: int, image_size: int) -> nn.Module:
-    """The net that `recipe.model`, an import path, builds; checked on two black images.
+def custom_model(architecture: Architecture, *, classes: int, image_size: int) -> nn.Module:
+    """The net that `architecture.model`, an import path, builds; checked on two black images.
 
     Raises:
         SpecError: it cannot be imported, called or run, or is no net with logits [B, classes].
     """
-    path = recipe.model
+    path = architecture.model
     build = load_object(path, where="recipe: model")
     if not callable(build):
         raise SpecError(f"model {path!r} must be a function or a class, got {build!r}")
     try:
-        net = build(classes=classes, image_size=image_size, recipe=recipe)
+        net = build(classes=classes, image_size=image_size, recipe=architecture)
     except Exception as error:
         raise SpecError(
             f"model {path!r} failed on (classes={classes}, image_size={image_size}, recipe=…): "

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import SpecError
+from trainables.hyperparameters import Architecture
 from trainables.nets.multi_head import HeadedNet
-from trainables.recipe import Recipe
 
 _GROUPS = ((16, 1), (32, 2), (64, 2))
 """Channels as a multiple of the widening factor, and the stride of the first block."""
@@ -19,22 +19,22 @@ _GROUPS = ((16, 1), (32, 2), (64, 2))
 class WideResNet(HeadedNet):
     """The net of `model: wrn-D-W`; its parts are called as those of timm's nets."""
 
-    def __init__(self, recipe: Recipe, *, classes: int) -> None:
+    def __init__(self, architecture: Architecture, *, classes: int) -> None:
         """Refuses a depth that is not 6n + 4."""
         super().__init__()
-        depth, factor = (int(part) for part in recipe.model.split("-")[1:])
+        depth, factor = (int(part) for part in architecture.model.split("-")[1:])
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1 or factor < 1:
             raise SpecError(
                 f"model 'wrn-DEPTH-K' needs a depth of 10, 16, 22, 28, … and K of 1 or more, "
-                f"got {recipe.model!r}"
+                f"got {architecture.model!r}"
             )
         channels = 16
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1, bias=False)]
         for base, stride in _GROUPS:
             for index in range(blocks):
                 width = base * factor
-                layers.append(_Block(channels, width, 1 if index else stride, recipe.dropout))
+                layers.append(_Block(channels, width, 1 if index else stride, architecture.dropout))
                 channels = width
         self.body = nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU())
         self.head = nn.Linear(channels, classes)

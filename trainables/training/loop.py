@@ -42,6 +42,7 @@ from trainables.prediction import (
     save_weights,
 )
 from trainables.recipe import Numerics, Recipe
+from trainables.stages import stage_at
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.data_parallel import Replica
 from trainables.training.epoch_report import EpochReport, peak_memory_bytes
@@ -52,7 +53,6 @@ from trainables.training.objective import Objective, Teacher
 from trainables.training.optimizers import EpochPlan, learning_rate, plan_epochs, set_progress
 from trainables.training.snapshot import part_of, put_snapshot, take_snapshot
 from trainables.training.stage_learner import Learner
-from trainables.training.stages import stage_at
 
 __all__ = [
     "EpochReport",
@@ -100,15 +100,15 @@ class Training:
         self.plans = plan_epochs(rungs, recipe)
         """All epochs of the schedule, the trained ones included."""
         self._seed, self._numerics = seed, numerics
-        self._batch = min(recipe.batch_size, len(splits.train))
+        self._batch = min(recipe.optimizer.batch_size, len(splits.train))
         self.batches = len(splits.train) // self._batch
         """Optimizer steps of an epoch."""
         if self._batch < 2 * (replica.world if replica else 1):
             raise SpecError(
                 f"batch_size must be at least 2 a process to normalize, got {self._batch}"
             )
-        for index in range(max(1, len(recipe.stages))):
-            check_augmentation(recipe.in_stage(index), images.image_size)
+        for index in range(max(1, len(recipe.schedule.stages))):
+            check_augmentation(recipe.in_stage(index).augmentation, images.image_size)
         self._replica = replica
         self._identity = identity_of(
             recipe, rungs=rungs, seed=seed, split_id=splits.split_id, distillation=distillation
@@ -151,7 +151,7 @@ class Training:
         )
         # The decay warms up as 1 − (1 + steps)^(−2/3), so that a rung of a few dozen steps
         # does not score its random start.
-        self._ema = ModelEmaV3(self._model, decay=recipe.ema_decay, use_warmup=True)
+        self._ema = ModelEmaV3(self._model, decay=recipe.schedule.ema_decay, use_warmup=True)
         self._trunk: dict[str, Tensor] | None = None
 
     @property
@@ -201,7 +201,7 @@ class Training:
         """
         self._learner.enter(stage)
         self._learner.train()
-        self._learner.begin(self._recipe.epochs)  # which most epochs are like
+        self._learner.begin(self._recipe.schedule.epochs)  # which most epochs are like
         generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
         positions = torch.arange(self._batch)
         for _ in range(steps):
@@ -250,7 +250,7 @@ class Training:
         if plan.restore:
             assert self._trunk is not None
             # The optimizer put aside was that of the epoch before the branch.
-            self._learner.enter(stage_at(self._recipe.stages, plan.epoch - 1))
+            self._learner.enter(stage_at(self._recipe.schedule.stages, plan.epoch - 1))
             put_snapshot(self._trunk, *self._state())
             self._trunk = self._trunk if plan.keep else None
         elif plan.keep:
@@ -277,7 +277,7 @@ class Training:
                 # Reading a loss waits for the device; on CUDA once an epoch is often enough.
                 if device == "cpu" or i == self.batches - 1:
                     _require_finite(float(total), "training loss", plan)
-                if self._recipe.ema_decay > 0:
+                if self._recipe.schedule.ema_decay > 0:
                     self._ema.update(self._model, step=done + 1)
         return float(total) / self.batches
 
@@ -285,7 +285,7 @@ class Training:
         self, positions: Tensor, generator: torch.Generator, *, epoch: int = 1
     ) -> Tensor:
         flips, recipe = None, self._learner.recipe
-        if recipe.flip and recipe.alternating_flip:
+        if recipe.augmentation.flip and recipe.augmentation.alternating_flip:
             flips = (self._flips[positions] ^ (epoch % 2 == 0)).to(self._numerics.device)
         labels = self._train_labels[positions.to(self._train_labels.device)]
         batch = self._learner.batch(positions, labels, generator, flips=flips)
@@ -293,7 +293,7 @@ class Training:
             batch = self._replica.part(batch)
         logits, answers = self._learner.outputs(batch)
         loss = self._objective.loss(
-            logits, answers, batch, smoothing=self._learner.recipe.label_smoothing
+            logits, answers, batch, smoothing=self._learner.recipe.loss.label_smoothing
         )
         optimizer = self._learner.optimizer
         optimizer.zero_grad(set_to_none=True)
@@ -306,7 +306,7 @@ class Training:
 
     def _score(self, plan: EpochPlan) -> dict[str, float]:
         """Recalibrate the averaged net and score it on val."""
-        if self._recipe.ema_decay == 0:
+        if self._recipe.schedule.ema_decay == 0:
             self._ema.set(self._model)  # type: ignore[no-untyped-call]
         model = self.scored_model().eval()
         # Where only the head learns, the statistics belong to the features that it learns on.

@@ -46,10 +46,10 @@ class Objective:
             raise SpecError("teacher and distillation come together or not at all")
         self._recipe, self._teacher, self._distillation = recipe, teacher, distillation
         self._classes = len(class_names)
-        self._weights = label_weights(labels, classes=self._classes, kind=recipe.class_weights)
+        self._weights = label_weights(labels, classes=self._classes, kind=recipe.loss.class_weights)
         self._groups: Tensor | None = None
-        if recipe.superclass_weight:
-            self._groups = group_matrix(recipe.superclasses, class_names).to(labels.device)
+        if recipe.loss.superclass_weight:
+            self._groups = group_matrix(recipe.loss.superclasses, class_names).to(labels.device)
 
     def loss(
         self, logits: Tensor, answers: Answers | None, batch: Batch, *, smoothing: float
@@ -72,5 +72,5 @@ class Objective:
         if answers is None:
             return loss
         return loss + auxiliary_loss(
-            answers, self._recipe, targets=targets, groups=self._groups, turns=batch.turns
+            answers, self._recipe.loss, targets=targets, groups=self._groups, turns=batch.turns
         )

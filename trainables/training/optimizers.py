@@ -28,8 +28,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from common.errors import SpecError
+from trainables.hyperparameters import Optimization
 from trainables.recipe import Recipe
-from trainables.training.stages import stage_at, starts
+from trainables.stages import stage_at, starts
 
 MUON_STEPS = 4
 """Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
@@ -57,19 +58,21 @@ class EpochPlan:
 
 
 def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
-    """Every epoch of a trial that is scored at `rungs` (rising; the last is recipe.epochs).
+    """Every epoch of a trial that is scored at `rungs` (rising; the last is the recipe's epochs).
 
     Raises:
-        SpecError: the rungs do not rise from 1 or more up to recipe.epochs.
+        SpecError: the rungs do not rise from 1 or more up to the recipe's epochs.
     """
     if not rungs or rungs[0] < 1 or list(rungs) != sorted(set(rungs)):
         raise SpecError(f"rungs must be rising epoch counts, got {list(rungs)}")
-    if rungs[-1] != recipe.epochs:
-        raise SpecError(f"the last of rungs {list(rungs)} must be epochs = {recipe.epochs}")
+    if rungs[-1] != recipe.schedule.epochs:
+        raise SpecError(
+            f"the last of rungs {list(rungs)} must be epochs = {recipe.schedule.epochs}"
+        )
     plans: list[EpochPlan] = []
     trunk = 0
     for rung in rungs:
-        start = rung - cooldown_epochs(rung, recipe.cooldown_fraction)
+        start = rung - cooldown_epochs(rung, recipe.schedule.cooldown_fraction)
         for epoch in range(trunk + 1, rung + 1):
             plans.append(
                 EpochPlan(
@@ -80,7 +83,7 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
                     branch=None if epoch <= start else rung,
                     restore=bool(plans) and epoch == trunk + 1,
                     keep=epoch == start + 1 and rung != rungs[-1],
-                    stage=stage_at(recipe.stages, epoch),
+                    stage=stage_at(recipe.schedule.stages, epoch),
                 )
             )
         trunk = start
@@ -101,26 +104,25 @@ def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
     therefore a triangle.
     """
     passed = plan.epoch - 1 + progress
-    here = recipe.in_stage(plan.stage)
+    here = recipe.in_stage(plan.stage).schedule
     factor = 1.0
     if here.warmup_epochs > 0:
-        factor = min(factor, (passed - starts(recipe.stages)[plan.stage]) / here.warmup_epochs)
+        factor = min(
+            factor, (passed - starts(recipe.schedule.stages)[plan.stage]) / here.warmup_epochs
+        )
     if plan.branch is not None:
         factor = min(
-            factor, (plan.branch - passed) / cooldown_epochs(plan.branch, recipe.cooldown_fraction)
+            factor,
+            (plan.branch - passed)
+            / cooldown_epochs(plan.branch, recipe.schedule.cooldown_fraction),
         )
-    scale = recipe.stages[plan.stage].lr_scale if recipe.stages else 1.0
-    return peak_learning_rate(recipe) * scale * factor
+    scale = recipe.schedule.stages[plan.stage].lr_scale if recipe.schedule.stages else 1.0
+    return recipe.optimizer.peak_lr * scale * factor
 
 
-def peak_learning_rate(recipe: Recipe) -> float:
-    """The rate of the trunk: for SGD linear in the batch size, for the others as given."""
-    if recipe.optimizer == "sgd":
-        return recipe.lr_per_1024 * recipe.batch_size / 1024
-    return recipe.adamw_lr if recipe.optimizer == "adamw" else recipe.muon_lr
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe, *, layer_decay: float = 1.0) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: Optimization, *, layer_decay: float = 1.0
+) -> Optimizer:
     """SGD with Nesterov momentum, AdamW or Muon, over the parameters that require gradients.
 
     Biases and one-dimensional parameters (batch normalization) are not decayed; Muon leaves
@@ -128,21 +130,21 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, layer_decay: float = 1.0
     and steps scaled to AdamW's root mean square (arXiv 2502.16982). Each layer has
     `layer_decay` times the rate of the next one. Rates are set by `set_progress`.
     """
-    name: str = recipe.optimizer
-    if name == "sgd" and recipe.momentum == 0:
+    name: str = settings.name
+    if name == "sgd" and settings.momentum == 0:
         name = "momentum"  # timm's name for SGD without Nesterov's form, which needs momentum
     more: dict[str, Any] = {"nesterov": True, "ns_steps": MUON_STEPS} if name == "muon" else {}
     optimizer: Optimizer = create_optimizer_v2(
         model,
         opt=name,
-        lr=peak_learning_rate(recipe),
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        param_group_fn=partial(_groups, recipe=recipe, layer_decay=layer_decay),
+        lr=settings.peak_lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        param_group_fn=partial(_groups, settings=settings, layer_decay=layer_decay),
         **more,
     )
-    if recipe.lookahead:
-        optimizer = Lookahead(optimizer, k=recipe.lookahead)  # type: ignore[no-untyped-call]
+    if settings.lookahead:
+        optimizer = Lookahead(optimizer, k=settings.lookahead)  # type: ignore[no-untyped-call]
     return optimizer
 
 
@@ -158,17 +160,19 @@ def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
             group["lookahead_step"] = steps
 
 
-def _groups(model: nn.Module, *, recipe: Recipe, layer_decay: float) -> list[dict[str, Any]]:
+def _groups(
+    model: nn.Module, *, settings: Optimization, layer_decay: float
+) -> list[dict[str, Any]]:
     """The groups of timm, with and without decay; biases of norms apart where theirs differs."""
     if layer_decay < 1:
         # By the net's own layers: timm's nets, and ours, say which parameters are one layer.
         net = getattr(model, "net", model)
         groups: list[dict[str, Any]] = param_groups_layer_decay(
-            net, weight_decay=recipe.weight_decay, layer_decay=layer_decay
+            net, weight_decay=settings.weight_decay, layer_decay=layer_decay
         )
     else:
-        groups = param_groups_weight_decay(model, recipe.weight_decay)
-    if recipe.bias_lr_scale == 1:
+        groups = param_groups_weight_decay(model, settings.weight_decay)
+    if settings.bias_lr_scale == 1:
         return groups
     norms = (m for m in model.modules() if isinstance(m, _BatchNorm) and m.affine)
     biases = {id(norm.bias) for norm in norms}
@@ -176,6 +180,6 @@ def _groups(model: nn.Module, *, recipe: Recipe, layer_decay: float) -> list[dic
     for group in groups:
         chosen = [p for p in group["params"] if id(p) in biases]
         group["params"] = [p for p in group["params"] if id(p) not in biases]
-        scale = group.get("lr_scale", 1.0) * recipe.bias_lr_scale
+        scale = group.get("lr_scale", 1.0) * settings.bias_lr_scale
         apart.append({**group, "params": chosen, "lr_scale": scale})
     return [group for group in (*groups, *apart) if group["params"]]

@@ -19,9 +19,9 @@ from trainables.nets.build import Classifier
 from trainables.nets.pretrained import classifier_of
 from trainables.prediction import PixelSource, autocast
 from trainables.recipe import Numerics, Recipe
+from trainables.stages import Stage
 from trainables.training.feature_cache import FeatureCache
 from trainables.training.optimizers import make_optimizer
-from trainables.training.stages import Stage
 
 
 class Learner:
@@ -58,8 +58,8 @@ class Learner:
         self._views = 0
         """Views of each image whose features are computed once; 0 where images are shown."""
         self._index = -1
-        if any(stage.train == "head" for stage in recipe.stages):
-            classifier_of(model.net, recipe.model)
+        if any(stage.train == "head" for stage in recipe.schedule.stages):
+            classifier_of(model.net, recipe.architecture.model)
         self.enter(0)
 
     def enter(self, index: int) -> None:
@@ -67,24 +67,29 @@ class Learner:
         if index == self._index:
             return
         self._index, self._features = index, None
-        stage = self._whole.stages[index] if self._whole.stages else Stage()
+        stages = self._whole.schedule.stages
+        stage = stages[index] if stages else Stage()
         self.recipe = self._whole.in_stage(index)
         """What holds in this stage."""
         self._head: nn.Module | None = None
         if stage.train == "head":
-            self._head = classifier_of(self.model.net, self._whole.model)
+            self._head = classifier_of(self.model.net, self._whole.architecture.model)
         chosen = self._learnable if self._head is None else [*self._head.parameters()]
-        self._views = views_of(self.recipe) if self._reuse and self._head is not None else 0
+        self._views = (
+            views_of(self.recipe.augmentation) if self._reuse and self._head is not None else 0
+        )
         kept = {id(parameter) for parameter in chosen}
         for parameter in self._learnable:
             parameter.requires_grad_(id(parameter) in kept)
-        self.optimizer = make_optimizer(self.model, self.recipe, layer_decay=stage.layer_decay)
+        self.optimizer = make_optimizer(
+            self.model, self.recipe.optimizer, layer_decay=stage.layer_decay
+        )
 
     def begin(self, epoch: int) -> None:
         """What learns in this epoch of the schedule: the whitening's bias in the first ones."""
         whitening = getattr(self.model.net, "whitening", None)
         if isinstance(whitening, nn.Conv2d) and whitening.bias is not None and not self.head_only:
-            whitening.bias.requires_grad_(epoch <= self._whole.whitening_epochs)
+            whitening.bias.requires_grad_(epoch <= self._whole.architecture.whitening_epochs)
 
     @property
     def head_only(self) -> bool:
@@ -110,12 +115,12 @@ class Learner:
         batch = augment(
             self._source.batch(positions),
             labels,
-            self.recipe,
+            self.recipe.augmentation,
             mean=self.model.mean,
             generator=generator,
             flips=flips,
         )
-        if not self.recipe.rotation_weight or self.head_only:
+        if not self.recipe.loss.rotation_weight or self.head_only:
             return batch
         return replace(batch, turns=draw_turns(labels, generator))
 
@@ -131,7 +136,7 @@ class Learner:
             if batch.turns is not None:
                 images = torch.cat([images, turn(images, batch.turns)])
             features = self.model.features(images)
-            head = classifier_of(self.model.net, self._whole.model)
+            head = classifier_of(self.model.net, self._whole.architecture.model)
             return head(features[:count]), auxiliary(features[:count], features[count:])
 
     def _known(

@@ -17,7 +17,7 @@ def test_a_sheet_shows_the_originals_and_the_views_of_training() -> None:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     mean, generator = pixels.mean(dim=(0, 2, 3)), torch_generator(0, "sheet")
     views = [
-        augment(pixels, torch.arange(3), recipe, mean=mean, generator=generator).images
+        augment(pixels, torch.arange(3), recipe.augmentation, mean=mean, generator=generator).images
         for _ in range(4)
     ]
     for i in range(3):

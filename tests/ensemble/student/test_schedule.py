@@ -24,10 +24,12 @@ class Machine:
         self._seconds = seconds
 
     def train(self, recipe: Recipe, on_report: Callable[[EpochReport], None]) -> StudentResult:
-        self.schedules.append(recipe.epochs)
+        self.schedules.append(recipe.schedule.epochs)
         # What was trained must be the trunk of the new schedule too.
-        assert all(p.phase == "trunk" for p in plan_epochs((recipe.epochs,), recipe)[: self.done])
-        while self.done < recipe.epochs:
+        assert all(
+            p.phase == "trunk" for p in plan_epochs((recipe.schedule.epochs,), recipe)[: self.done]
+        )
+        while self.done < recipe.schedule.epochs:
             self.done += 1
             seconds = self._seconds(self.done)
             self.now += seconds
@@ -61,7 +63,7 @@ def test_the_schedule_fits_the_deadline(
     deadline: float | None, epochs: int, tmp_path: Path
 ) -> None:
     found = timetable(Machine(lambda _: 3.0), tmp_path / "plan.json", deadline)
-    assert found.recipe.epochs == epochs
+    assert found.recipe.schedule.epochs == epochs
 
 
 def test_a_pace_as_rehearsed_keeps_the_schedule(tmp_path: Path) -> None:
@@ -76,26 +78,26 @@ def test_a_slower_machine_gets_fewer_epochs_and_a_resume_keeps_them(tmp_path: Pa
     found = timetable(machine, tmp_path / "plan.json", 80.0)
     found.teach(machine.train, lambda _: None)
     assert machine.schedules == [18, 11]
-    assert machine.done == found.recipe.epochs == 11
+    assert machine.done == found.recipe.schedule.epochs == 11
     # 4 epochs at 3 s, 7 at 6 s, and the twin's 11 at 2 s
     assert machine.now + 11 * 2.0 <= 80.0
     again = timetable(machine, tmp_path / "plan.json", 1e6)
-    assert again.recipe.epochs == 11
+    assert again.recipe.schedule.epochs == 11
 
 
 def test_a_faster_machine_gets_more_epochs_up_to_a_bound(tmp_path: Path) -> None:
     """As where something else was at work while it was rehearsed."""
     machine = Machine(lambda _: 0.3)
     found = timetable(machine, tmp_path / "plan.json", 14.0)
-    assert found.recipe.epochs == 3
+    assert found.recipe.schedule.epochs == 3
     found.teach(machine.train, lambda _: None)
     assert machine.schedules == [3, 32]
-    assert machine.done == found.recipe.epochs == 32
+    assert machine.done == found.recipe.schedule.epochs == 32
     assert machine.now + 32 * 0.1 <= 14.0
     idle = Machine(lambda _: 0.001)
     found = timetable(idle, tmp_path / "idle.json", 14.0)
     found.teach(idle.train, lambda _: None)
-    assert idle.schedules == [3, LONGER * RECIPE.epochs]
+    assert idle.schedules == [3, LONGER * RECIPE.schedule.epochs]
 
 
 @given(slow=st.floats(0.1, 20), from_step=st.integers(1, 20), deadline=st.floats(1, 300))
@@ -107,5 +109,5 @@ def test_it_ends_whatever_happens(
     found = timetable(machine, path, deadline)
     found.teach(machine.train, lambda _: None)
     assert len(machine.schedules) <= 1 + machine.done
-    assert max(machine.schedules) <= LONGER * RECIPE.epochs
-    assert machine.done == found.recipe.epochs >= 1
+    assert max(machine.schedules) <= LONGER * RECIPE.schedule.epochs
+    assert machine.done == found.recipe.schedule.epochs >= 1

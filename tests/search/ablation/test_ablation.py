@@ -317,7 +317,7 @@ def test_an_ablation_from_start_to_end_goes_on_and_on(
     options: dict[str, Any] = {"of": finished_run.folder, "epochs": 1, "factors": ["ema"]}
     result = pipeline.ablate(tiny_spec(), folder, seeds=2, **options)
     assert (result["seeds"], result["epochs"], len(result["variants"])) == (2, 1, 2)
-    assert result["recipe"]["width"] == recipe_of(finished_run.folder).width
+    assert result["recipe"]["width"] == recipe_of(finished_run.folder).architecture.width
     starts = {start.trial: start for start in folder.starts()}
     assert set(starts) == {"full-0", "no-ema-0", "full-1", "no-ema-1"}
     assert starts["full-1"].seed == starts["no-ema-1"].seed != starts["full-0"].seed

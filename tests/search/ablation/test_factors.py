@@ -11,7 +11,7 @@ from search.ablation.factors import FACTORS, LAST, differ, distinct, factors_of,
 from search.space.spec import load_spec
 from tests.docs import ROOT
 from trainables.recipe import Recipe
-from trainables.training.stages import Stage
+from trainables.stages import Stage
 
 AUGMENTATION: dict[str, Any] = {
     "augment": st.sampled_from(["none", "standard", "randaugment"]),
@@ -55,10 +55,10 @@ def slowly_without(recipe: Recipe, name: str, index: int) -> Recipe:
 @given(recipes, st.sampled_from([name for name in FACTORS if "stages" not in FACTORS[name].off]))
 def test_a_factor_goes_from_every_stage_and_nothing_else_does(recipe: Recipe, name: str) -> None:
     found = without(recipe, [name])
-    assert [replace(stage, values={}) for stage in found.stages] == [
-        replace(stage, values={}) for stage in recipe.stages
+    assert [replace(stage, values={}) for stage in found.schedule.stages] == [
+        replace(stage, values={}) for stage in recipe.schedule.stages
     ]
-    for index in range(max(1, len(recipe.stages))):
+    for index in range(max(1, len(recipe.schedule.stages))):
         assert found.in_stage(index) == slowly_without(recipe, name, index)
 
 
@@ -70,7 +70,11 @@ def test_what_was_removed_is_gone(recipe: Recipe) -> None:
         assert not differ(lacking, without(lacking, [name]))
     bare = without(recipe, factors_of(recipe))
     # Weights hold on to the parts of the net that they were trained with.
-    held = {"whitening", "dirac-init", "attention", "residual"} if recipe.pretrained else set()
+    held = (
+        {"whitening", "dirac-init", "attention", "residual"}
+        if recipe.architecture.pretrained
+        else set()
+    )
     assert set(factors_of(bare)) <= held
     assert Recipe.from_mapping(bare.to_mapping()) == bare
 
@@ -97,15 +101,16 @@ def test_a_recipe_of_two_stages_by_hand() -> None:
     rest = Stage(lr_scale=0.1, values={"cutout": 4})
     recipe = Recipe(pretrained="own.safetensors", stages=(head, rest))
     assert {"policy", "mixup", "cutout", "pretraining", "stages"} <= set(factors_of(recipe))
-    assert without(recipe, ["policy"]).stages == (
+    assert without(recipe, ["policy"]).schedule.stages == (
         replace(head, values={"mixup_alpha": 0.4}),
         rest,
     )
     bare = without(recipe, ["augmentation"])
-    assert [bare.in_stage(index).augment for index in (0, 1)] == ["none", "none"]
-    assert without(recipe, ["stages"]).stages == (rest,)
+    assert [bare.in_stage(index).augmentation.policy for index in (0, 1)] == ["none", "none"]
+    assert without(recipe, ["stages"]).schedule.stages == (rest,)
     scratch = without(recipe, ["pretraining"])
-    assert (scratch.pretrained, scratch.stages, scratch.cutout) == ("", (), 4)
+    assert (scratch.architecture.pretrained, scratch.schedule.stages) == ("", ())
+    assert scratch.augmentation.cutout == 4
     assert FACTORS["stages"].off == {"stages": LAST}
 
 

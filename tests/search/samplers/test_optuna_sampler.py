@@ -71,7 +71,7 @@ class World:
 
     def run(self, suggestion: Suggestion) -> None:
         """Three fates in turn: through the whole schedule, stopped at a rung, failed."""
-        level = abs(suggestion.recipe.dropout - 0.3)
+        level = abs(suggestion.recipe.architecture.dropout - 0.3)
         fate = suggestion.number % 4
         for rung in RUNGS[: 3 if fate < 2 else fate - 1]:
             self.score(suggestion.trial, rung, level + 1 / rung)
@@ -98,7 +98,7 @@ def test_suggestions_are_legal_named_and_seeded() -> None:
         assert (suggestion.trial, suggestion.number) == (f"t{number:04d}", number)
         assert suggestion.seed == derive_seed(5, "trial", number)
         assert SPACE.contains(SPACE.active(suggestion.recipe.to_mapping()))
-        assert (suggestion.recipe.epochs, suggestion.attempt) == (9, 1)
+        assert (suggestion.recipe.schedule.epochs, suggestion.attempt) == (9, 1)
         world.run(suggestion)
     assert world.suggest() is None
     assert not world.sampler.more
@@ -217,14 +217,14 @@ def test_complete_trials_rank_before_pruned_ones() -> None:
     world = World()
     late = []
     while (suggestion := world.suggest()) is not None:
-        if suggestion.recipe.dropout > 0.5:
+        if suggestion.recipe.architecture.dropout > 0.5:
             world.score(suggestion.trial, 1, 0.1)
             world.end(suggestion.trial, "pruned")
         else:
             for rung in RUNGS:
-                world.score(suggestion.trial, rung, 1.0 + suggestion.recipe.dropout)
+                world.score(suggestion.trial, rung, 1.0 + suggestion.recipe.architecture.dropout)
             world.end(suggestion.trial, "completed")
-        late.append(suggestion.recipe.dropout)
+        late.append(suggestion.recipe.architecture.dropout)
     # Deterministic (seeded); uniform draws would put 44% above 0.5.
     assert sum(dropout > 0.5 for dropout in late[15:]) <= 3
 

@@ -76,7 +76,7 @@ def test_shipped_spaces_draw_recipes(name: str, numbers: list[float]) -> None:
     searched = Space.from_mapping(spec.space, base=base)
     values = searched.suggest(Draws(numbers))
     assert set(values) <= set(spec.space)
-    assert Recipe.from_mapping({**base.to_mapping(), **values}).epochs == spec.rungs[-1]
+    assert Recipe.from_mapping({**base.to_mapping(), **values}).schedule.epochs == spec.rungs[-1]
 
 
 def test_only_what_the_conditions_allow_is_asked_for() -> None:

@@ -24,7 +24,7 @@ def test_shipped_sweeps_load_and_survive_a_round_trip(name: str) -> None:
     spec = load_spec(name)
     assert spec.name == name
     assert spec_from_mapping(yaml.safe_load(spec.to_yaml())) == spec
-    assert spec.student_recipe().epochs >= 1
+    assert spec.student_recipe().schedule.epochs >= 1
 
 
 def test_a_run_remembers_its_specification(tmp_path: Path) -> None:
@@ -86,11 +86,12 @@ def test_what_is_the_trials_alone_is_not_the_students() -> None:
     recipe = {**own, "model": "timm:resnet18", "width": 8}
     spec = spec_from_mapping({"recipe": recipe, "student": {"recipe": {"rotation_weight": 0.3}}})
     base, student = spec.base_recipe(), spec.student_recipe()
-    assert base.pretrained == "backbone.safetensors"
-    assert (student.model, student.width, student.epochs) == ("timm:resnet18", 8, base.epochs)
+    assert base.architecture.pretrained == "backbone.safetensors"
+    assert (student.architecture.model, student.architecture.width) == ("timm:resnet18", 8)
+    assert student.schedule.epochs == base.schedule.epochs
     assert student == Recipe(model="timm:resnet18", width=8, epochs=27, rotation_weight=0.3)
     taught = spec.with_values(student=spec.student.with_recipe(stages=own["stages"]))
-    assert taught.student_recipe().stages == base.stages
+    assert taught.student_recipe().schedule.stages == base.schedule.stages
 
 
 def test_broken_yaml_names_file_line_and_column(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_cheap_stage_says_nothing_bad_of_a_dear_one_and_nothing_good() -> None
     assert begun.pace(costs) == pytest.approx(10.0)
     seen = history(begun)
     seen.costs = costs
-    fraction = Recipe().cooldown_fraction
+    fraction = Recipe().schedule.cooldown_fraction
     whole = 10.0 * cost_at_rungs((2, 6), fraction, costs)[-1]
     rest = whole - 3.0
     for spare, yes in ((0.5, True), (-0.5, False)):

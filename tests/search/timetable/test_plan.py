@@ -78,7 +78,9 @@ def test_rungs_leave_an_ensemble_enough_to_choose_from(
     spec = SPEC.with_values(members=members, reduction_factor=factor)
 
     def finishing(kept: tuple[int, ...]) -> float:
-        steps = mean_cost(kept, factor=factor, cooldown=spec.base_recipe().cooldown_fraction)
+        steps = mean_cost(
+            kept, factor=factor, cooldown=spec.base_recipe().schedule.cooldown_fraction
+        )
         trials = seconds * PACE.workers / (PACE.epoch_seconds * steps)
         return float(trials / factor ** (len(kept) - 1))
 
@@ -204,8 +206,8 @@ def test_the_plan_becomes_the_specification() -> None:
     found = planned(60)
     spec = found.apply_to(SPEC)
     assert spec.rungs == found.rungs
-    assert spec.base_recipe().epochs == found.rungs[-1]
-    assert spec.student_recipe().epochs == found.student_epochs
+    assert spec.base_recipe().schedule.epochs == found.rungs[-1]
+    assert spec.student_recipe().schedule.epochs == found.student_epochs
 
 
 @given(top=st.integers(1, 500), rungs=st.sampled_from([(27,), (9, 27), (3, 9, 27), (1, 4)]))
@@ -222,7 +224,7 @@ def test_mean_steps_are_what_asha_trains() -> None:
     recipe = Recipe(epochs=27)
     steps = [plan.step for plan in plan_epochs((3, 9, 27), recipe) if plan.rung]
     expected = steps[0] + (steps[1] - steps[0]) / 3 + (steps[2] - steps[1]) / 9
-    found = mean_cost((3, 9, 27), factor=3, cooldown=recipe.cooldown_fraction)
+    found = mean_cost((3, 9, 27), factor=3, cooldown=recipe.schedule.cooldown_fraction)
     assert found == pytest.approx(expected)
     assert math.isclose(mean_cost((7,), factor=3, cooldown=0.5), 7)
 

@@ -193,7 +193,7 @@ def test_no_fault_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path:
     noted = [e for e in read_events(folder.journal) if e["event"] == "observer_failed"]
     assert [event["reason"] for event in noted] == ["OSError: no server for trial_started"]
     records = {r.trial: r for r in folder.records()}
-    widths = {s.trial: s.recipe.width for s in folder.starts()}
+    widths = {s.trial: s.recipe.architecture.width for s in folder.starts()}
     assert set(widths.values()) == set(faults)
     assert outcome.unfinished == 0
     retries = {event["trial"]: event for event in events_of(folder, "trial_retried")}

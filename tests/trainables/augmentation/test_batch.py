@@ -88,7 +88,12 @@ def test_flips_that_are_given_are_the_ones_made() -> None:
     flips = torch.arange(16) % 3 == 0
     recipe = Recipe(flip=True, translate=0)
     batch = augment(
-        images, labels, recipe, mean=MEAN, generator=torch_generator(0, "draws"), flips=flips
+        images,
+        labels,
+        recipe.augmentation,
+        mean=MEAN,
+        generator=torch_generator(0, "draws"),
+        flips=flips,
     )
     assert torch.equal(
         batch.images, torch.where(flips[:, None, None, None], images.flip(3), images)
@@ -122,7 +127,7 @@ def mixed_oracle(image: Tensor, other: Tensor, share: float) -> Tensor:
 def test_mixup_equals_a_loop_over_images() -> None:
     images, names = some_images(64), torch.arange(64)
     recipe = Recipe(mixup_alpha=0.8, mix_probability=0.7)
-    batch = mix(images, names, recipe, generator=torch_generator(3, "mix"))
+    batch = mix(images, names, recipe.augmentation, generator=torch_generator(3, "mix"))
     for i in range(64):
         share, other = float(batch.share[i]), images[batch.labels_b[i]]
         expected = mixed_oracle(images[i], other, share)
@@ -136,7 +141,7 @@ def test_mixup_equals_a_loop_over_images() -> None:
 def test_cutmix_keeps_all_but_one_rectangle_and_shares_by_its_area() -> None:
     images, names = some_images(64), torch.arange(64)
     recipe = Recipe(cutmix_alpha=1.0, mix_probability=1.0)
-    batch = mix(images, names, recipe, generator=torch_generator(4, "mix"))
+    batch = mix(images, names, recipe.augmentation, generator=torch_generator(4, "mix"))
     for i in range(64):
         foreign = (batch.images[i] != images[i]).any(dim=0)
         if batch.labels_b[i] == i or not foreign.any():
@@ -152,7 +157,7 @@ def test_cutmix_keeps_all_but_one_rectangle_and_shares_by_its_area() -> None:
 def test_with_both_kinds_each_mixed_image_is_one_or_the_other() -> None:
     images, names = some_images(2000, size=8), torch.arange(2000)
     recipe = Recipe(mixup_alpha=1.0, cutmix_alpha=1.0, mix_probability=0.6)
-    batch = mix(images, names, recipe, generator=torch_generator(5, "mix"))
+    batch = mix(images, names, recipe.augmentation, generator=torch_generator(5, "mix"))
     own = (batch.images == images).all(dim=1).flatten(1).float().mean(dim=1)
     untouched = batch.share == 1
     blended = (own == 0) & ~untouched & (batch.share > 0)
@@ -203,10 +208,12 @@ def test_the_same_generator_state_gives_the_same_batch(seed: int, smooth: bool) 
     if smooth:
         images = images.contiguous(memory_format=torch.channels_last)
     first, again = (
-        augment(images, labels, FULL, mean=MEAN, generator=torch_generator(seed, "a"))
+        augment(images, labels, FULL.augmentation, mean=MEAN, generator=torch_generator(seed, "a"))
         for _ in range(2)
     )
-    other = augment(images, labels, FULL, mean=MEAN, generator=torch_generator(seed + 1, "a"))
+    other = augment(
+        images, labels, FULL.augmentation, mean=MEAN, generator=torch_generator(seed + 1, "a")
+    )
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.share, again.share)
     assert not torch.equal(first.images, other.images)
@@ -218,7 +225,9 @@ def test_the_same_generator_state_gives_the_same_batch(seed: int, smooth: bool) 
 def test_a_recipe_without_augmentation_changes_nothing() -> None:
     images, labels = some_images(), torch.arange(16)
     recipe = Recipe(flip=False, translate=0)
-    batch = augment(images, labels, recipe, mean=MEAN, generator=torch_generator(0, "a"))
+    batch = augment(
+        images, labels, recipe.augmentation, mean=MEAN, generator=torch_generator(0, "a")
+    )
     assert torch.equal(batch.images, images)
     assert torch.equal(batch.labels_b, labels)
     assert bool((batch.share == 1).all())
@@ -228,7 +237,11 @@ def test_identical_images_are_augmented_differently() -> None:
     images = some_images(1).expand(16, -1, -1, -1).contiguous()
     recipe = Recipe(flip=True, translate=2)
     batch = augment(
-        images, torch.zeros(16).long(), recipe, mean=MEAN, generator=torch_generator(0, "a")
+        images,
+        torch.zeros(16).long(),
+        recipe.augmentation,
+        mean=MEAN,
+        generator=torch_generator(0, "a"),
     )
     assert len({image.numpy().tobytes() for image in batch.images}) > 10
 
@@ -237,7 +250,11 @@ def test_the_standard_policy_draws_what_it_drew_before_there_were_others() -> No
     """The digest was made by these lines at commit 1bf5e60, which had no policies."""
     recipe = Recipe(flip=True, translate=3, cutout=4, cutmix_alpha=1.0, mix_probability=0.5)
     batch = augment(
-        some_images(), torch.arange(16), recipe, mean=MEAN, generator=torch_generator(5, "golden")
+        some_images(),
+        torch.arange(16),
+        recipe.augmentation,
+        mean=MEAN,
+        generator=torch_generator(5, "golden"),
     )
     digest = hashlib.sha256(batch.images.numpy().tobytes())
     digest.update(batch.labels_b.numpy().tobytes())
@@ -248,7 +265,7 @@ def test_none_switches_everything_off_and_draws_nothing() -> None:
     images, labels = some_images(), torch.arange(16)
     recipe = FULL.with_values(augment="none", erase_probability=1.0)
     generator = torch_generator(0, "a")
-    batch = augment(images, labels, recipe, mean=MEAN, generator=generator)
+    batch = augment(images, labels, recipe.augmentation, mean=MEAN, generator=generator)
     assert torch.equal(batch.images, images)
     assert torch.equal(batch.labels_b, labels)
     assert bool((batch.share == 1).all())
@@ -261,11 +278,11 @@ def test_every_policy_comes_before_what_standard_does(policy: str) -> None:
     images = images.contiguous(memory_format=torch.channels_last)
     recipe = FULL.with_values(augment=policy)
     generator = torch_generator(7, "a")
-    batch = augment(images, labels, recipe, mean=MEAN, generator=generator)
+    batch = augment(images, labels, recipe.augmentation, mean=MEAN, generator=generator)
     again = torch_generator(7, "a")
-    treated = apply_policy(images, recipe, again)
+    treated = apply_policy(images, recipe.augmentation, again)
     standard = recipe.with_values(augment="standard")
-    expected = augment(treated, labels, standard, mean=MEAN, generator=again)
+    expected = augment(treated, labels, standard.augmentation, mean=MEAN, generator=again)
     assert torch.equal(batch.images, expected.images)
     assert batch.images.stride() == images.stride()
     assert not torch.equal(treated, images)
@@ -285,7 +302,9 @@ def test_rectangles_lie_inside_and_have_the_stated_areas(size: int, seed: int) -
 def test_erased_images_have_one_rectangle_in_the_colour_given() -> None:
     images = some_images(100, size=16)
     recipe = Recipe(flip=False, translate=0, erase_probability=0.6)
-    batch = augment(images, torch.arange(100), recipe, mean=MEAN, generator=torch_generator(0, "e"))
+    batch = augment(
+        images, torch.arange(100), recipe.augmentation, mean=MEAN, generator=torch_generator(0, "e")
+    )
     changed = (batch.images != images).any(dim=1)
     assert 40 < int(changed.flatten(1).any(dim=1).sum()) < 80
     for image, mask in zip(batch.images, changed, strict=True):

@@ -33,7 +33,7 @@ def some_images(count: int = 64, size: int = 16) -> Tensor:
 
 def distance(images: Tensor, policy: str, magnitude: float) -> float:
     recipe = Recipe.from_mapping({"augment": policy, "augment_magnitude": magnitude})
-    after = apply_policy(images, recipe, torch_generator(0, "p"))
+    after = apply_policy(images, recipe.augmentation, torch_generator(0, "p"))
     return float((after - images).abs().mean())
 
 
@@ -60,7 +60,9 @@ def test_operations_and_directions_are_uniform() -> None:
 def test_identical_images_are_treated_differently_and_the_same_again(policy: str) -> None:
     images = some_images(1, size=24).expand(64, -1, -1, -1).contiguous()
     recipe = Recipe.from_mapping({"augment": policy})
-    once, again = (apply_policy(images, recipe, torch_generator(3, "p")) for _ in range(2))
+    once, again = (
+        apply_policy(images, recipe.augmentation, torch_generator(3, "p")) for _ in range(2)
+    )
     assert torch.equal(once, again)
     assert len({image.numpy().tobytes() for image in once}) > 25
     assert bool(((once >= 0) & (once <= 1)).all())

@@ -12,8 +12,8 @@ from trainables.data.splits import make_splits
 from trainables.device import rehearsal
 from trainables.device.rehearsal import rehearse
 from trainables.recipe import Numerics
+from trainables.stages import Stage
 from trainables.training.loop import Training
-from trainables.training.stages import Stage
 
 
 def test_a_rehearsal_times_an_epoch_and_leaves_no_trace() -> None:

@@ -74,7 +74,7 @@ def test_the_loss_is_the_weighted_sum_and_parts_add_up() -> None:
     def loss(rows: slice, turned: slice) -> torch.Tensor:
         answers = Answers(superclass=superclass[rows], rotation=rotation[turned])
         return auxiliary_loss(
-            answers, recipe, targets=targets[rows], groups=groups, turns=turns[rows]
+            answers, recipe.loss, targets=targets[rows], groups=groups, turns=turns[rows]
         )
 
     whole = loss(slice(None), slice(None))

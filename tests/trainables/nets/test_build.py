@@ -152,7 +152,7 @@ def test_convolutions_start_as_the_identity() -> None:
 @pytest.mark.parametrize("block", ["airbench", "plain", "early"])
 def test_block_equals_its_written_out_form(block: str) -> None:
     recipe = Recipe.from_mapping({"block": block, "depth": 4, "activation": "silu"})
-    net = ConvBlock(recipe, 3, 6, pool=True).eval()
+    net = ConvBlock(recipe.architecture, 3, 6, pool=True).eval()
     generator = torch_generator(0, "norms")
     for norm in net.norms:
         nn.init.uniform_(norm.running_mean, generator=generator)  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ with ray_session(cpus=1, folder=Path("away")):
     exec(Path("own.py").read_text())
     records = list(folder.records())
     assert [record.status for record in records] == ["completed"] * 2, records
-    assert {start.recipe.model for start in folder.starts()} == {"mynet:build"}
+    assert {start.recipe.architecture.model for start in folder.starts()} == {"mynet:build"}
     members = [load_trained(folder.trial(record.trial)) for record in records]
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)

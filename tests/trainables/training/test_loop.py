@@ -25,6 +25,7 @@ from trainables.prediction import (
 )
 from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart, write_start
+from trainables.stages import Stage
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.loop import (
     EpochReport,
@@ -34,7 +35,6 @@ from trainables.training.loop import (
     save_weights,
 )
 from trainables.training.losses import Distillation
-from trainables.training.stages import Stage
 
 SIZE, CLASSES = 8, 3
 RUNGS = (1, 2, 4)

@@ -15,7 +15,6 @@ from trainables.training.optimizers import (
     cooldown_epochs,
     learning_rate,
     make_optimizer,
-    peak_learning_rate,
     plan_epochs,
     set_progress,
 )
@@ -48,7 +47,7 @@ def test_every_rung_ends_an_unbroken_training(rungs: list[int], fraction: float)
             aside = list(trained)
         trained.append((plan.epoch, plan.phase))
         if plan.rung is not None:
-            start = plan.rung - cooldown_epochs(plan.rung, recipe.cooldown_fraction)
+            start = plan.rung - cooldown_epochs(plan.rung, recipe.schedule.cooldown_fraction)
             epochs = range(1, plan.rung + 1)
             assert trained == [(e, "trunk" if e <= start else "cooldown") for e in epochs]
             assert plan.epoch == plan.rung == plan.branch
@@ -59,7 +58,9 @@ def test_every_rung_ends_an_unbroken_training(rungs: list[int], fraction: float)
 @given(rung=st.integers(1, 500), percent=st.integers(0, 100))
 def test_cooldown_is_the_share_rounded_up(rung: int, percent: int) -> None:
     recipe = Recipe(epochs=rung, cooldown_fraction=percent / 100)
-    assert cooldown_epochs(rung, recipe.cooldown_fraction) == max(1, -(-rung * percent // 100))
+    assert cooldown_epochs(rung, recipe.schedule.cooldown_fraction) == max(
+        1, -(-rung * percent // 100)
+    )
 
 
 @pytest.mark.parametrize("rungs", [(), (0, 3), (3, 3), (9, 3)])
@@ -78,7 +79,7 @@ def test_rates_stay_within_the_peak_and_move_without_jumps(
     rungs: list[int], fraction: float, warmup: float
 ) -> None:
     recipe = Recipe(epochs=rungs[-1], cooldown_fraction=fraction, warmup_epochs=warmup)
-    peak = peak_learning_rate(recipe)
+    peak = recipe.optimizer.peak_lr
     plans = plan_epochs(rungs, recipe)
     for plan in plans:
         rates = [learning_rate(plan, i / 8, recipe) for i in range(9)]
@@ -100,13 +101,13 @@ def test_rate_warms_up_stays_and_falls() -> None:
 
 
 def test_rate_is_linear_in_the_batch_for_sgd_alone() -> None:
-    assert peak_learning_rate(Recipe(lr_per_1024=1.5, batch_size=256)) == pytest.approx(0.375)
-    assert peak_learning_rate(Recipe(optimizer="adamw", adamw_lr=0.01, batch_size=64)) == 0.01
+    assert Recipe(lr_per_1024=1.5, batch_size=256).optimizer.peak_lr == pytest.approx(0.375)
+    assert Recipe(optimizer="adamw", adamw_lr=0.01, batch_size=64).optimizer.peak_lr == 0.01
 
 
 def test_only_weights_are_decayed_and_frozen_ones_left_out() -> None:
     model = empty_model(Recipe(width=4, attention="se"), classes=3, image_size=8)
-    optimizer = make_optimizer(model, Recipe(weight_decay=0.01))
+    optimizer = make_optimizer(model, Recipe(weight_decay=0.01).optimizer)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     for name, parameter in model.named_parameters():
         if name == "net.whitening.weight":
@@ -121,7 +122,7 @@ def test_first_step_of_sgd_is_nesterovs(momentum: float) -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)
     recipe = Recipe(lr_per_1024=1.0, batch_size=512, momentum=momentum, weight_decay=0.1)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe.optimizer)
     model.weight.grad = torch.tensor([[3.0]])
     optimizer.step()
     gradient = 3.0 + 0.1 * 2.0
@@ -132,7 +133,7 @@ def test_first_step_of_adamw_is_the_rate_and_the_decoupled_decay() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)
     optimizer = make_optimizer(
-        model, Recipe(optimizer="adamw", adamw_lr=0.01, weight_decay=0.5, batch_size=64)
+        model, Recipe(optimizer="adamw", adamw_lr=0.01, weight_decay=0.5, batch_size=64).optimizer
     )
     model.weight.grad = torch.tensor([[3.0]])
     optimizer.step()
@@ -143,7 +144,7 @@ def test_first_step_of_muon_has_adamws_size_and_orthogonal_rows() -> None:
     model = nn.Linear(8, 4, bias=False)
     before = model.weight.detach().clone()
     recipe = Recipe(optimizer="muon", muon_lr=0.01, weight_decay=0.0, momentum=0.9)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe.optimizer)
     model.weight.grad = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     optimizer.step()
     step = (before - model.weight.detach()) / 0.01
@@ -154,7 +155,7 @@ def test_first_step_of_muon_has_adamws_size_and_orthogonal_rows() -> None:
 
 def test_muon_leaves_vectors_to_adam() -> None:
     model = nn.BatchNorm1d(2)
-    optimizer = make_optimizer(model, Recipe(optimizer="muon", muon_lr=0.01))
+    optimizer = make_optimizer(model, Recipe(optimizer="muon", muon_lr=0.01).optimizer)
     model.weight.grad, model.bias.grad = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 0.5])
     optimizer.step()
     # Adam's first step is the rate against the gradient's sign; with Nesterov's form 1.9 of it.
@@ -165,7 +166,7 @@ def test_muon_leaves_vectors_to_adam() -> None:
 def test_biases_of_norms_may_have_a_rate_of_their_own() -> None:
     recipe = Recipe(width=4, attention="se", bias_lr_scale=64.0)
     model = empty_model(recipe, classes=3, image_size=8)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe.optimizer)
     set_progress(optimizer, rate=0.5, steps=0)
     rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
@@ -182,7 +183,7 @@ def test_lookahead_goes_half_way_back() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     recipe = Recipe(momentum=0.0, weight_decay=0.0, lookahead=3)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe.optimizer)
     seen = []
     for step in range(7):
         set_progress(optimizer, rate=1.0, steps=step)

@@ -17,10 +17,10 @@ from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, s
 from trainables.nets.build import build_model, empty_model
 from trainables.prediction import PixelSource, save_weights
 from trainables.recipe import Numerics, Recipe
+from trainables.stages import Stage, stage_at, starts
 from trainables.training.feature_cache import FeatureCache
 from trainables.training.optimizers import learning_rate, make_optimizer, plan_epochs
 from trainables.training.stage_learner import Learner
-from trainables.training.stages import Stage, stage_at, starts
 
 HEAD_FIRST = (Stage(epochs=2, train="head", values={"augment": "none"}), Stage(lr_scale=0.1))
 
@@ -67,7 +67,7 @@ def test_every_stage_warms_up_to_its_own_rate() -> None:
 def test_earlier_layers_learn_at_lower_rates(name: str) -> None:
     recipe = Recipe(model=name, width=4)
     model = empty_model(recipe, classes=3, image_size=32)
-    optimizer = make_optimizer(model, recipe, layer_decay=0.5)
+    optimizer = make_optimizer(model, recipe.optimizer, layer_decay=0.5)
     scales = {id(p): g["lr_scale"] for g in optimizer.param_groups for p in g["params"]}
     learnt = [p for p in model.parameters() if p.requires_grad]
     assert scales.keys() == {id(p) for p in learnt}
