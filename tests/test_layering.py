@@ -38,8 +38,6 @@ OWNERS = {
 
 
 BEING_MOVED = {
-    ("analysis.explain", "analysis.figures"),
-    ("analysis.facts", "analysis.explain"),
     ("analysis.terminal", "quorum.workspace"),
     ("ensemble.deployment", "ensemble.ledger"),
     ("ensemble.deployment", "ensemble.student"),
@@ -107,10 +105,11 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     slow |= {
         "trainables.device.probe",
         "trainables.device.rehearsal",
-        "analysis.explain.grad_cam",
+        "analysis.explain.heat_maps",
+        "analysis.explain.attention",
+        "trainables.prediction",
     }  # they import torch
     slow |= {"trainables.preflight"}
-    slow |= {"analysis.explain.attention_gates"}
     slow |= {"pytorch_grad_cam"}
     wrong = [
         f"{name}:{node.lineno}"

@@ -1,1 +1,1 @@
-"""Grad-CAM, saliency, attention, confusions and example images."""
+"""What explains a net's answers: confusions, examples, heat maps, attention weights."""

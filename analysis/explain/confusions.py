@@ -1,6 +1,7 @@
-"""Which class is taken for which other one, and whether that is more than chance.
+"""Confused classes: which class is predicted for which other one, and whether by chance.
 
-Axes: K classes. A confusion matrix is int [K, K]: rows are the truth, columns the answer.
+Axes: N examples, K classes. A confusion matrix is int [K, K]: rows are true classes,
+columns predicted ones.
 """
 
 from dataclasses import dataclass
@@ -12,52 +13,53 @@ from scipy.stats import binom
 
 from common.statistics.intervals import Interval, proportion_interval
 
+Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 MOST_PAIRS = 6
-"""Pairs that are told of."""
+"""Most pairs reported."""
 FEWEST_ERRORS = 2
-"""Errors that a pair needs: one alone is no pattern."""
+"""Errors that a pair needs: a single one is no pattern."""
 LEVEL = 0.05
-"""How often chance may make a pattern of any of all pairs."""
+"""Significance level over all pairs together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfusedPair:
-    """One class taken for another."""
+    """One class predicted as another."""
 
     truth: int
     answer: int
     errors: int
-    """Images of `truth` that are called `answer`."""
+    """Images of `truth` predicted as `answer`."""
     images: int
     """Images of `truth`."""
     reverse: int
-    """Images of `answer` that are called `truth`."""
+    """Images of `answer` predicted as `truth`."""
     p_value: float
-    """Chance of as many errors, did the class's errors fall evenly on all other classes: one
-    sided, exact, and multiplied by the K(K − 1) pairs there are (Bonferroni), at most 1."""
+    """Probability of at least this many errors if the class's errors fell evenly on all other
+    classes: one-sided and exact, multiplied by the K(K − 1) pairs (Bonferroni), at most 1."""
 
     @property
     def rate(self) -> float:
-        """Share of the class."""
+        """Share of the class's images."""
         return self.errors / self.images
 
     @property
     def interval(self) -> Interval:
-        """Wilson's 95% interval of the rate; it knows nothing of how the pair was picked."""
+        """Wilson's 95% interval of the rate, without correction for picking the largest pairs."""
         return proportion_interval(self.errors, self.images)
 
     @property
     def beyond_chance(self) -> bool:
-        """More errors than chance makes, however many pairs were looked through."""
+        """More errors than chance explains, corrected for all pairs."""
         return self.p_value < LEVEL
 
 
 def most_confused(matrix: Ints, *, most: int = MOST_PAIRS) -> tuple[ConfusedPair, ...]:
-    """The pairs with the most errors, at least FEWEST_ERRORS each.
+    """Return the `most` pairs with the most errors, each with at least FEWEST_ERRORS.
 
-    Of equal ones the higher rate comes first, then the earlier truth, then the earlier answer.
+    Ties go to the higher rate, then to the earlier true class, then the earlier answer.
     """
     sizes = matrix.sum(axis=1)
     wrong = matrix - np.diag(np.diag(matrix))
@@ -70,12 +72,18 @@ def most_confused(matrix: Ints, *, most: int = MOST_PAIRS) -> tuple[ConfusedPair
             errors=int(wrong[truth, answer]),
             images=int(sizes[truth]),
             reverse=int(wrong[answer, truth]),
-            p_value=_by_chance(int(wrong[truth, answer]), int(wrong[truth].sum()), len(matrix)),
+            p_value=_p_value(int(wrong[truth, answer]), int(wrong[truth].sum()), len(matrix)),
         )
         for truth, answer in pairs[:most]
     )
 
 
-def _by_chance(errors: int, all_errors: int, classes: int) -> float:
-    alone = float(binom.sf(errors - 1, all_errors, 1 / (classes - 1)))
-    return min(1.0, alone * classes * (classes - 1))
+def confusion_matrix(log_probs: Floats, labels: Ints, classes: int) -> NDArray[np.int64]:
+    """Count predictions [N, K] by true and predicted class, int [K, K]."""
+    flat = labels.astype(np.int64) * classes + log_probs.argmax(axis=1)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+def _p_value(errors: int, class_errors: int, classes: int) -> float:
+    single = float(binom.sf(errors - 1, class_errors, 1 / (classes - 1)))
+    return min(1.0, single * classes * (classes - 1))

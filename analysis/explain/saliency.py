@@ -1,11 +1,11 @@
-"""Saliency: how an answer hangs on each pixel (Simonyan et al., 2014; Smilkov et al., 2017).
+"""Saliency: the gradient of an answer by pixel (Simonyan et al., 2014; Smilkov et al., 2017).
 
-Axes: C images, S pixels a side, B images of a batch. It asks nothing of a net but a
-gradient, so that it also serves where no layer has a map of places.
+Axes: C images, S pixels a side, B images of a batch. A gradient is all it needs, so it also
+explains nets without a layer of feature maps.
 
-Gradients of nets for small images are noisy. Of a net of CIFAR-10 (n = 20 images, 16 copies),
-maps of two draws of the noise correlate by 0.32 as SmoothGrad has them, with means of gradients
-and 15% of noise; by 0.52 with 5%; and by 0.74 with 5% and means of squares.
+Gradients of nets for small images are noisy. For one CIFAR-10 net (n = 20 images, 16
+copies), maps from two draws of the noise correlate by 0.32 with SmoothGrad's defaults
+(mean gradients, 15% noise), by 0.52 with 5% noise, and by 0.74 with 5% and mean squares.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.explain.examples import COPIES, NOISE, PERCENTILE
+from analysis.explain.explanations import COPIES, NOISE, PERCENTILE
 
 Array = np.ndarray[Any, Any]
 
@@ -23,21 +23,27 @@ BATCH_PIXELS = 256 * 32**2
 """Most pixels that pass through a net at once: 256 images of 32 px, 5 of 224 px."""
 
 
-def largest_batch(image_size: int) -> int:
-    """How many images may pass through a net at once, gradients included."""
-    return max(1, BATCH_PIXELS // image_size**2)
+def largest_batch(image_size: int, *, pixels: int = BATCH_PIXELS) -> int:
+    """Return how many images may pass through a net at once, gradients included."""
+    return max(1, pixels // image_size**2)
 
 
 def smooth_grad(
-    model: nn.Module, pixels: Array, classes: Array, *, generator: torch.Generator
+    model: nn.Module,
+    pixels: Array,
+    classes: Array,
+    *,
+    generator: torch.Generator,
+    batch_pixels: int = BATCH_PIXELS,
 ) -> Array:
-    """Maps float32 [C, S, S] from 0 to 1 of images uint8 [C, S, S, 3], for `classes` int [C].
+    """Compute saliency maps of images uint8 [C, S, S, 3] for `classes` int [C].
 
-    The gradient of a class's log-probability is squared and averaged over COPIES of the image
-    with Gaussian noise (SmoothGrad-Squared; Hooker et al., 2019); the map is the largest value
-    over the channels, divided by its PERCENTILE and cut off at 1. An image on which nothing
-    hangs gets zeros. `model` takes float images [B, 3, S, S] from 0 to 1 and gives logits, in
-    eval mode. The same generator's state gives every net the same noise.
+    Returns float32 [C, S, S] from 0 to 1. The gradient of the class's log-probability is
+    squared and averaged over COPIES of the image with Gaussian noise (SmoothGrad-Squared;
+    Hooker et al., 2019). The map is the largest value over the channels, divided by its
+    PERCENTILE and cut off at 1; an image that does not influence the answer gets zeros.
+    `model` takes float images [B, 3, S, S] from 0 to 1 and returns logits, in eval mode. A
+    generator in the same state gives every net the same noise.
 
     Raises:
         ValueError: the gradient is not finite.
@@ -45,19 +51,19 @@ def smooth_grad(
     maps = []
     for image, label in zip(pixels, classes, strict=True):
         clean = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
-        drawn = torch.randn((COPIES, *clean.shape), generator=generator)
-        noisy = clean + NOISE * (clean.max() - clean.min()) * drawn
-        parts = torch.split(noisy, largest_batch(clean.shape[-1]))
-        sums = torch.stack([_squares(model, part, int(label)) for part in parts])
+        noise = torch.randn((COPIES, *clean.shape), generator=generator)
+        noisy = clean + NOISE * (clean.max() - clean.min()) * noise
+        parts = torch.split(noisy, largest_batch(clean.shape[-1], pixels=batch_pixels))
+        sums = torch.stack([_squared_gradients(model, part, int(label)) for part in parts])
         maps.append(_scaled((sums.sum(dim=0) / COPIES).amax(dim=0).numpy()))
     return np.stack(maps)
 
 
-def _squares(model: nn.Module, images: Tensor, label: int) -> Tensor:
-    """The sum over a batch [B, 3, S, S] of the squared gradients of log p(label), [3, S, S]."""
+def _squared_gradients(model: nn.Module, images: Tensor, label: int) -> Tensor:
+    """Sum the squared gradients of log p(label) over a batch [B, 3, S, S] to [3, S, S]."""
     images = images.requires_grad_()
     logits = model(images).double()
-    # log p by the margin over all others: the p of a sure answer is rounded to 1, and
+    # log p from the margin over all other classes: a confident p is rounded to 1, and
     # log_softmax then has no gradient for its own logit.
     others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1).logsumexp(dim=1)
     log_probs = functional.logsigmoid(logits[:, label] - others)
@@ -68,7 +74,7 @@ def _squares(model: nn.Module, images: Tensor, label: int) -> Tensor:
 
 def _scaled(values: Array) -> Array:
     if not np.isfinite(values).all():
-        raise ValueError("its gradients are not finite")
-    # Where hardly a pixel counts, the percentile is 0, and the largest value serves.
+        raise ValueError("the gradients are not finite")
+    # If hardly any pixel counts, the percentile is 0: scale by the largest value instead.
     top = float(np.percentile(values, PERCENTILE)) or float(values.max()) or 1.0
     return np.asarray(np.minimum(values / top, 1.0), np.float32)

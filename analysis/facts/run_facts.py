@@ -7,14 +7,14 @@ a part that is there and damaged raises.
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analysis.facts.asked import command_asked
-from analysis.facts.data_facts import DataFacts
+from analysis.facts.data import DataFacts, RunImages, describe_data, find_images
 from analysis.facts.importance import Importances
 from analysis.facts.trials import TrialFacts, best_trial, trials_of
 from common.errors import RunError
@@ -24,6 +24,7 @@ from ensemble.deployment.card import Card, read_card
 from journal.journal import read_events
 from search.space.space import Space
 from search.space.spec import SweepSpec, spec_of_run
+from trainables.data.image_set import ImageSet
 from trainables.records import RunFolder, read_record
 
 Array = np.ndarray[Any, Any]
@@ -94,6 +95,12 @@ class RunFacts:
         return {str(member["name"]): float(member["weight"]) for member in members}
 
     @property
+    def labels(self) -> Mapping[str, Array]:
+        """The labels kept in the run's folder, int [N] by split."""
+        kept = {"val": self.val_labels, "holdout": self.holdout_labels, "test": self.test_labels}
+        return {split: labels for split, labels in kept.items() if labels is not None}
+
+    @property
     def best(self) -> TrialFacts | None:
         """The search trial with the lowest val NLL at the highest rung that any reached."""
         return best_trial(self.search_trials)
@@ -156,6 +163,17 @@ def load_facts(folder: RunFolder) -> RunFacts:
         member_log_probs=_member_predictions(folder, selection),
         holdout_hits=_holdout_hits(folder, trials, early.get("holdout")),
     )
+
+
+def with_data(facts: RunFacts, images: ImageSet | None) -> tuple[RunFacts, RunImages | None]:
+    """Return the facts with those on the run's images, and the images where they are available.
+
+    `images` saves loading them again from the place that the run's specification names.
+    """
+    found, missing = find_images(images, facts.spec, facts.started)
+    classes, sheet = len(facts.class_names), facts.spec.pictures
+    data = describe_data(found, missing, facts.labels, classes, sheet=sheet)
+    return replace(facts, data=data), found
 
 
 def _params(folder: RunFolder, trial: str) -> int | None:

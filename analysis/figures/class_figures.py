@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from analysis.explain.confusions import confusion_matrix
 from analysis.figures.style import BLUE, FAINT, GREY, grid, new_figure, percent_ticks, stage_style
 from common.formats import count, shorten, shorten_all
 from common.statistics.intervals import proportion_interval
@@ -84,12 +85,6 @@ def confusion(log_probs: Mapping[str, Floats], labels: Ints, class_names: Sequen
     bar.set_label("share of the class that is taken for another")
     bar.outline.set_linewidth(0.4)
     return figure
-
-
-def confusion_matrix(log_probs: Floats, labels: Ints, classes: int) -> NDArray[np.int64]:
-    """Counts [K, K]: rows are the truth, columns the answer."""
-    flat = labels.astype(np.int64) * classes + log_probs.argmax(axis=1)
-    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
 def reliability(panels: Mapping[str, tuple[Floats, Floats | None]], labels: Ints) -> Figure:

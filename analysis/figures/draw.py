@@ -1,4 +1,4 @@
-"""Every figure of a run, drawn and saved as PNG.
+"""Every figure of a run: which ones it has data for, and how each is drawn and saved.
 
 Axes: N examples, K classes.
 """
@@ -12,251 +12,251 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.explain.attention import AttentionFacts
-from analysis.explain.pictures import confused_pairs
+from analysis.explain.explanations import AttentionWeights, Explanations
+from analysis.facts.predictions import (
+    before_temperature,
+    main_stages,
+    student_differences,
+    student_stage,
+    temperature_of,
+)
 from analysis.facts.run_facts import RunFacts
-from analysis.figures.attention_figures import channel_gates, spatial_gates
 from analysis.figures.class_figures import confusion, per_class, reliability
 from analysis.figures.curve_figures import training_curves, trial_costs
+from analysis.figures.explanations import (
+    channel_weights_figure,
+    confused_figure,
+    heat_map_figure,
+    spatial_weights_figure,
+)
 from analysis.figures.fonts import Lettering, lettering
 from analysis.figures.picture_figures import class_sizes, contact_sheet
 from analysis.figures.result_figures import cost_figure, disagreement, ledger_figure
-from analysis.figures.sheet_figures import confused, explained
 from analysis.figures.space_figures import hyperparameters, importance_figure
-from analysis.figures.student_figures import ClassDifference, class_differences, student_classes
+from analysis.figures.student_figures import student_classes
 from analysis.figures.style import drawing, save_figure
 from analysis.figures.sweep_figures import learning_curves, sweep_overview
-from common.statistics.metrics import apply_temperature
 
 Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class FigureSource:
+    """The data that figures are drawn from."""
+
+    facts: RunFacts
+    explanations: Explanations
+    letters: Lettering
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names as shown."""
+        return self.letters.names
+
+    @property
+    def ledger(self) -> Mapping[str, Any]:
+        """The run's ledger; empty without one."""
+        return self.facts.ledger or {}
+
+    @property
+    def labels(self) -> Ints:
+        """The labels of test."""
+        assert self.facts.test_labels is not None
+        return self.facts.test_labels
+
+    @property
+    def predictions(self) -> dict[str, Floats]:
+        """Test log-probabilities of the stages shown side by side."""
+        return {stage: self.facts.test_log_probs[stage] for stage in main_stages(self.facts)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigurePlan:
     """One figure: whether the run has its data yet, and how it is drawn."""
 
-    ready: Callable[[RunFacts], bool]
-    draw: Callable[[RunFacts, Lettering], Figure]
+    ready: Callable[[FigureSource], bool]
+    draw: Callable[[FigureSource], Figure]
 
 
-def save_figures(facts: RunFacts, folder: Path) -> list[Path]:
+def save_figures(facts: RunFacts, explanations: Explanations, folder: Path) -> list[Path]:
     """Draw every figure that the run has data for into `folder`, as NAME.png.
 
     Figures of an earlier report that the run has no data for are removed, so that the
     folder never mixes two states of a run. The same facts give the same bytes.
     """
-    letters = lettering(facts.class_names)
+    source = FigureSource(
+        facts=facts, explanations=explanations, letters=lettering(facts.class_names)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     saved = []
-    for name, plan in PLANS.items():
+    for name, plan in FIGURES.items():
         path = folder / f"{name}.png"
-        if not plan.ready(facts):
+        if not plan.ready(source):
             path.unlink(missing_ok=True)
             continue
-        with drawing(letters.families):
-            save_figure(plan.draw(facts, letters), path)
+        with drawing(source.letters.families):
+            save_figure(plan.draw(source), path)
         saved.append(path)
     return saved
 
 
-def main_stages(facts: RunFacts) -> list[str]:
-    """The stages shown side by side: the ensemble and the student, as far as they exist."""
-    student = next((s for s in ("student_int8", "student_fp32") if s in facts.test_log_probs), None)
-    wanted = ["ensemble" if "ensemble" in facts.test_log_probs else "best_single", student]
-    return [stage for stage in wanted if stage and stage in facts.test_log_probs]
+def _has_scores(source: FigureSource) -> bool:
+    return any(trial.scores for trial in source.facts.search_trials)
 
 
-def student_stage(facts: RunFacts) -> str | None:
-    """The student whose predictions are compared with the ensemble's, where both are there."""
-    found = [stage for stage in main_stages(facts) if stage.startswith("student")]
-    return found[0] if found and "ensemble" in facts.test_log_probs else None
+def _several_trials(source: FigureSource) -> bool:
+    """Return whether there are trials, seeds included, to compare."""
+    return len(source.facts.trials) > 1
 
 
-def student_differences(facts: RunFacts) -> list[ClassDifference]:
-    """The student's accuracy on every class of test, less the ensemble's."""
-    stage = student_stage(facts)
-    assert stage is not None
-    return class_differences(
-        facts.test_log_probs[stage],
-        facts.test_log_probs["ensemble"],
-        _labels(facts),
-        seed=facts.spec.seed,
-    )
+def _searched(source: FigureSource) -> bool:
+    """Return whether the search had scored trials to compare."""
+    return _has_scores(source) and len(source.facts.search_trials) > 1
 
 
-def before_temperature(log_probs: Floats, temperature: float | None) -> Floats | None:
-    """Undo a temperature T: log_softmax(T·log p) is what stood before it.
-
-    Dividing by T and normalizing loses nothing but a constant a row, so the way back is
-    exact up to rounding and the floor of probabilities. None where T is not known.
-    """
-    return None if temperature is None else apply_temperature(log_probs, 1 / temperature)
+def _several_stages(source: FigureSource) -> bool:
+    """Return whether the ledger has rows to compare."""
+    return len(source.ledger.get("rows", [])) > 1
 
 
-def temperature_of(facts: RunFacts, stage: str) -> float | None:
-    """The temperature that a stage's predictions on test were divided by, where known."""
-    rows = (facts.ledger or {}).get("rows", [])
-    row: Mapping[str, Any] = next((row for row in rows if row["stage"] == stage), {})
-    if row.get("temperature") is not None:
-        return float(row["temperature"])
-    chosen = facts.selection or {}
-    chosen = chosen if stage == "ensemble" else chosen.get(stage) or {}
-    if chosen.get("temperature") is not None:
-        return float(chosen["temperature"])
-    card = facts.plain_card if stage == "student_plain" else facts.card
-    if card is None or not stage.startswith("student"):
-        return None
-    artifact = card.int8 if stage == "student_int8" else card.fp32
-    return artifact.temperature if artifact else None
+def _has_predictions(source: FigureSource) -> bool:
+    return source.facts.test_labels is not None and bool(source.predictions)
 
 
-def _has_scores(facts: RunFacts) -> bool:
-    return any(trial.scores for trial in facts.search_trials)
+def _has_student(source: FigureSource) -> bool:
+    return _has_predictions(source) and student_stage(source.facts) is not None
 
 
-def _several(facts: RunFacts) -> bool:
-    """Whether there are trainings to be held against each other."""
-    return len(facts.trials) > 1
-
-
-def _searched(facts: RunFacts) -> bool:
-    """Whether the search had more than one try."""
-    return len(facts.search_trials) > 1
-
-
-def _has_predictions(facts: RunFacts) -> bool:
-    return facts.test_labels is not None and bool(main_stages(facts))
-
-
-def _compares(facts: RunFacts) -> bool:
-    """Whether the ledger has rows to be held against each other."""
-    return len((facts.ledger or {}).get("rows", [])) > 1
-
-
-def _shown(facts: RunFacts) -> dict[str, Floats]:
-    return {stage: facts.test_log_probs[stage] for stage in main_stages(facts)}
-
-
-def _labels(facts: RunFacts) -> NDArray[np.integer[Any]]:
-    assert facts.test_labels is not None
-    return facts.test_labels
-
-
-def _reliability(facts: RunFacts, _: Lettering) -> Figure:
-    panels = {
-        stage: (values, before_temperature(values, temperature_of(facts, stage)))
-        for stage, values in _shown(facts).items()
-    }
-    return reliability(panels, _labels(facts))
-
-
-def _disagreement(facts: RunFacts, _: Lettering) -> Figure:
-    return disagreement(facts.member_log_probs, facts.weights, facts.holdout_labels)
-
-
-def _training_curves(facts: RunFacts, _: Lettering) -> Figure:
+def _training_curves(source: FigureSource) -> Figure:
+    facts = source.facts
     assert facts.best is not None
     val = None if facts.val_labels is None else len(facts.val_labels)
     return training_curves(facts.best, facts.seed_trials, facts.spec.rungs, val=val)
 
 
-def _trial_costs(facts: RunFacts, _: Lettering) -> Figure:
+def _importance(source: FigureSource) -> Figure:
+    assert source.facts.importances is not None
+    return importance_figure(source.facts.importances)
+
+
+def _trial_costs(source: FigureSource) -> Figure:
+    facts = source.facts
     assert facts.holdout_labels is not None
-    held_out = ((facts.selection or {}).get("metrics") or {}).get("holdout") or {}
+    cross_fitted = ((facts.selection or {}).get("metrics") or {}).get("holdout") or {}
     return trial_costs(
         facts.trials,
         facts.holdout_hits,
         len(facts.holdout_labels),
         members=facts.weights,
-        ensemble=held_out.get("accuracy") if len(facts.weights) > 1 else None,
+        ensemble=cross_fitted.get("accuracy") if len(facts.weights) > 1 else None,
     )
 
 
-def _explained(facts: RunFacts, letters: Lettering) -> Figure:
-    assert facts.data.chosen is not None
-    return explained(facts.data.chosen, facts.data.maps, letters.names)
-
-
-def _confused(facts: RunFacts, letters: Lettering) -> Figure:
-    assert facts.data.confused is not None
-    return confused(facts.data.confused, confused_pairs(facts), letters.names)
-
-
-def _attention(facts: RunFacts) -> AttentionFacts:
-    assert facts.data.attention is not None
-    return facts.data.attention
-
-
-def _student_classes(facts: RunFacts, letters: Lettering) -> Figure:
-    stage = student_stage(facts)
+def _student_classes(source: FigureSource) -> Figure:
+    stage = student_stage(source.facts)
     assert stage is not None
-    return student_classes(student_differences(facts), stage, letters.names)
+    return student_classes(student_differences(source.facts), stage, source.names)
 
 
-def _importance(facts: RunFacts, _: Lettering) -> Figure:
-    assert facts.importances is not None
-    return importance_figure(facts.importances)
+def _reliability(source: FigureSource) -> Figure:
+    panels = {
+        stage: (values, before_temperature(values, temperature_of(source.facts, stage)))
+        for stage, values in source.predictions.items()
+    }
+    return reliability(panels, source.labels)
 
 
-PLANS: Mapping[str, _Plan] = {
-    "ledger": _Plan(ready=_compares, draw=lambda facts, _: ledger_figure(facts.ledger or {})),
-    "cost": _Plan(ready=_compares, draw=lambda facts, _: cost_figure(facts.ledger or {})),
-    "training_curves": _Plan(ready=lambda facts: facts.best is not None, draw=_training_curves),
-    "learning_curves": _Plan(
-        ready=lambda facts: _has_scores(facts) and _several(facts),
-        draw=lambda facts, _: learning_curves(facts.trials, facts.spec.rungs),
+def _confused(source: FigureSource) -> Figure:
+    explanations = source.explanations
+    assert explanations.confused is not None
+    return confused_figure(explanations.confused, explanations.pairs, source.names)
+
+
+def _heat_maps(source: FigureSource) -> Figure:
+    explanations = source.explanations
+    assert explanations.examples is not None
+    return heat_map_figure(explanations.examples, explanations.heat_maps, source.names)
+
+
+def _attention(source: FigureSource) -> AttentionWeights:
+    assert source.explanations.attention is not None
+    return source.explanations.attention
+
+
+FIGURES: Mapping[str, FigurePlan] = {
+    "ledger": FigurePlan(ready=_several_stages, draw=lambda source: ledger_figure(source.ledger)),
+    "cost": FigurePlan(ready=_several_stages, draw=lambda source: cost_figure(source.ledger)),
+    "training_curves": FigurePlan(
+        ready=lambda source: source.facts.best is not None, draw=_training_curves
     ),
-    "sweep": _Plan(
-        ready=lambda facts: _has_scores(facts) and _searched(facts),
-        draw=lambda facts, _: sweep_overview(facts.trials, facts.spec.rungs),
+    "learning_curves": FigurePlan(
+        ready=lambda source: _has_scores(source) and _several_trials(source),
+        draw=lambda source: learning_curves(source.facts.trials, source.facts.spec.rungs),
     ),
-    "hyperparameters": _Plan(
-        ready=lambda facts: (
-            _has_scores(facts) and _searched(facts) and bool(facts.space.parameters)
+    "sweep": FigurePlan(
+        ready=_searched,
+        draw=lambda source: sweep_overview(source.facts.trials, source.facts.spec.rungs),
+    ),
+    "hyperparameters": FigurePlan(
+        ready=lambda source: _searched(source) and bool(source.facts.space.parameters),
+        draw=lambda source: hyperparameters(
+            source.facts.trials, source.facts.space, source.facts.spec.rungs
         ),
-        draw=lambda facts, _: hyperparameters(facts.trials, facts.space, facts.spec.rungs),
     ),
-    "importance": _Plan(ready=lambda facts: facts.importances is not None, draw=_importance),
-    "trial_costs": _Plan(
-        ready=lambda facts: bool(facts.holdout_hits) and _several(facts), draw=_trial_costs
+    "importance": FigurePlan(
+        ready=lambda source: source.facts.importances is not None, draw=_importance
     ),
-    "disagreement": _Plan(ready=lambda facts: len(facts.member_log_probs) > 1, draw=_disagreement),
-    "per_class": _Plan(
+    "trial_costs": FigurePlan(
+        ready=lambda source: bool(source.facts.holdout_hits) and _several_trials(source),
+        draw=_trial_costs,
+    ),
+    "disagreement": FigurePlan(
+        ready=lambda source: len(source.facts.member_log_probs) > 1,
+        draw=lambda source: disagreement(
+            source.facts.member_log_probs, source.facts.weights, source.facts.holdout_labels
+        ),
+    ),
+    "per_class": FigurePlan(
         ready=_has_predictions,
-        draw=lambda facts, letters: per_class(_shown(facts), _labels(facts), letters.names),
+        draw=lambda source: per_class(source.predictions, source.labels, source.names),
     ),
-    "confusion": _Plan(
+    "confusion": FigurePlan(
         ready=_has_predictions,
-        draw=lambda facts, letters: confusion(_shown(facts), _labels(facts), letters.names),
+        draw=lambda source: confusion(source.predictions, source.labels, source.names),
     ),
-    "student_classes": _Plan(
-        ready=lambda facts: _has_predictions(facts) and student_stage(facts) is not None,
-        draw=_student_classes,
-    ),
-    "reliability": _Plan(ready=_has_predictions, draw=_reliability),
-    "confused": _Plan(
-        ready=lambda facts: facts.data.confused is not None and bool(confused_pairs(facts)),
+    "student_classes": FigurePlan(ready=_has_student, draw=_student_classes),
+    "reliability": FigurePlan(ready=_has_predictions, draw=_reliability),
+    "confused": FigurePlan(
+        ready=lambda source: (
+            source.explanations.confused is not None and bool(source.explanations.pairs)
+        ),
         draw=_confused,
     ),
-    "explained": _Plan(
-        ready=lambda facts: facts.data.chosen is not None and bool(facts.data.maps.columns()),
-        draw=_explained,
+    "explained": FigurePlan(
+        ready=lambda source: (
+            source.explanations.examples is not None
+            and bool(source.explanations.heat_maps.columns())
+        ),
+        draw=_heat_maps,
     ),
-    "attention": _Plan(
-        ready=lambda facts: facts.data.attention is not None,
-        draw=lambda facts, letters: channel_gates(_attention(facts), letters.names),
+    "attention": FigurePlan(
+        ready=lambda source: source.explanations.attention is not None,
+        draw=lambda source: channel_weights_figure(_attention(source), source.names),
     ),
-    "attention_places": _Plan(
-        ready=lambda facts: facts.data.attention is not None and bool(_attention(facts).shown),
-        draw=lambda facts, _: spatial_gates(_attention(facts)),
+    "attention_places": FigurePlan(
+        ready=lambda source: (
+            source.explanations.attention is not None and bool(_attention(source).shown_layers)
+        ),
+        draw=lambda source: spatial_weights_figure(_attention(source)),
     ),
-    "class_sizes": _Plan(
-        ready=lambda facts: bool(facts.data.counts),
-        draw=lambda facts, letters: class_sizes(facts.data, letters.names),
+    "class_sizes": FigurePlan(
+        ready=lambda source: bool(source.facts.data.counts),
+        draw=lambda source: class_sizes(source.facts.data, source.names),
     ),
-    "contact_sheet": _Plan(
-        ready=lambda facts: facts.data.sheet is not None,
-        draw=lambda facts, letters: contact_sheet(facts.data, letters.names),
+    "contact_sheet": FigurePlan(
+        ready=lambda source: source.facts.data.sheet is not None,
+        draw=lambda source: contact_sheet(source.facts.data, source.names),
     ),
 }
 """The figures by file name, in the order of the report."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.facts.data_facts import DataFacts
+from analysis.facts.data import DataFacts
 from analysis.figures.style import BLUE, ORANGE, PALE, SKY, grid, new_figure
 from common.formats import count, shorten, shorten_all
 from trainables.data.splits import SPLITS

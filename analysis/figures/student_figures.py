@@ -4,71 +4,17 @@ Axes: N examples, K classes. Log-probabilities are float32 [N, K], labels int [N
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
+from analysis.facts.predictions import ClassDifference
 from analysis.figures.style import BLACK, BLUE, GREY, grid, new_figure
 from analysis.text.wording import label
 from common.formats import shorten, signed
-from common.seeds import numpy_generator
-from common.statistics.intervals import paired_difference
-from common.statistics.metrics import correct
-
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
 
 NAMED = 24
 """Most classes shown one by one: those that differ most."""
-LEVEL = 0.95
-"""Confidence that all classes' intervals hold at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassDifference:
-    """A class's accuracy: the student's less the ensemble's, on the same images."""
-
-    label: int
-    images: int
-    value: float
-    low: float
-    high: float
-
-    @property
-    def distinguishable(self) -> bool:
-        """Zero lies outside the interval."""
-        return not self.low <= 0 <= self.high
-
-
-def class_differences(
-    student: Floats, ensemble: Floats, labels: Ints, *, seed: int
-) -> list[ClassDifference]:
-    """Every class that test has, with paired intervals that hold together in 95% of cases.
-
-    Each interval has the level 1 − 0.05/K (Bonferroni): of ten intervals of 95% each, one
-    would be off zero in four reports of ten where nothing differs.
-    """
-    present, counts = np.unique(labels, return_counts=True)
-    level = 1 - (1 - LEVEL) / len(present)
-    # Twenty draws beyond either end, as far as that is affordable.
-    draws = int(np.clip(40 / (1 - level), 2000, 20_000))
-    right = [correct(values, labels) for values in (student, ensemble)]
-    found = []
-    for k, images in zip(present.tolist(), counts.tolist(), strict=True):
-        mine = labels == k
-        difference = paired_difference(
-            right[0][mine], right[1][mine],
-            rng=numpy_generator(seed, "report", "class", str(k)), level=level, draws=draws,
-        )  # fmt: skip
-        found.append(ClassDifference(
-            label=int(k), images=int(images), value=difference.value,
-            low=difference.interval.low, high=difference.interval.high,
-        ))  # fmt: skip
-    return found
 
 
 def student_classes(

@@ -11,9 +11,10 @@ from typing import Any
 
 import typst
 
-from analysis.explain.pictures import with_images
+from analysis.explain.explain_run import explain_run
+from analysis.explain.explanations import Explanations
 from analysis.facts.importance import importances
-from analysis.facts.run_facts import RunFacts, load_facts
+from analysis.facts.run_facts import RunFacts, load_facts, with_data
 from analysis.figures.draw import save_figures
 from analysis.figures.fonts import Lettering, lettering
 from analysis.report.blocks import Block
@@ -52,16 +53,19 @@ def build_report(
     if pictures is not None:
         facts = replace(facts, spec=facts.spec.with_values(pictures=pictures))
     letters = lettering(facts.class_names)
-    facts = with_images(facts, folder, images)
+    facts, found = with_data(facts, images)
+    explanations = explain_run(facts, folder, found)
     rng = numpy_generator(facts.spec.seed, "report", "importance")
     facts = replace(facts, importances=importances(facts.trials, facts.space, rng=rng))
-    drawn = [path.stem for path in save_figures(facts, folder.figures)]
-    document = report_content(facts, letters, drawn)
+    drawn = [path.stem for path in save_figures(facts, explanations, folder.figures)]
+    document = report_content(facts, explanations, letters, drawn)
     write_bytes_atomically(folder.report, _typeset(document, folder.root, facts, letters))
     return folder.report
 
 
-def report_content(facts: RunFacts, letters: Lettering, drawn: list[str]) -> dict[str, Any]:
+def report_content(
+    facts: RunFacts, explanations: Explanations, letters: Lettering, drawn: list[str]
+) -> dict[str, Any]:
     """All that the report says, as plain values: what `report.typ` sets in type."""
     sections: list[Block | None] = [
         ledger_section(facts, drawn),
@@ -70,9 +74,9 @@ def report_content(facts: RunFacts, letters: Lettering, drawn: list[str]) -> dic
         student_section(facts, letters, drawn),
         calibration_section(facts, drawn),
         classes_section(facts, letters, drawn),
-        confused_section(facts, letters, drawn),
-        explained_section(facts, letters, drawn),
-        attention_section(facts, drawn),
+        confused_section(facts, explanations, letters, drawn),
+        explained_section(explanations, letters, drawn),
+        attention_section(facts, explanations, drawn),
         data_section(facts, letters, drawn),
         forecast_section(facts),
         methods_section(facts),

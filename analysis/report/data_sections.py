@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from analysis.facts.data_facts import DataFacts, class_counts
+from analysis.facts.data import DataFacts, class_counts
 from analysis.facts.run_facts import RunFacts
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, figure, pairs, section, table, text

@@ -4,52 +4,37 @@ Axes: N images of test, K classes.
 """
 
 from collections.abc import Collection
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from analysis.explain.attention import AttentionFacts, GateFacts, KindFacts, compare_kinds
 from analysis.explain.confusions import ConfusedPair
-from analysis.explain.examples import COPIES, EACH, NOISE, PERCENTILE, Chosen
-from analysis.explain.pictures import (
-    confused_pairs,
-    explained_stage,
-    net_with_attention,
-    stage_confusions,
+from analysis.explain.examples import EXAMPLES_PER_PAIR, Examples
+from analysis.explain.explain_run import attention_trial, stage_confusions
+from analysis.explain.explanations import (
+    CELLS,
+    COPIES,
+    NOISE,
+    PERCENTILE,
+    AttentionWeights,
+    Explanations,
 )
-from analysis.facts.data_facts import CELLS
 from analysis.facts.run_facts import RunFacts
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, Cell, figure, section, table, text
-from analysis.text.wording import NOT_DISTINGUISHABLE, label
-from common.formats import (
-    DASH,
-    count,
-    fixed,
-    percent,
-    percent_range,
-    plural,
-    shorten,
-    shorten_all,
-    signed,
-    signed_range,
-)
-from common.statistics.intervals import proportion_interval
+from analysis.text.wording import label
+from common.formats import count, percent, percent_range, plural, shorten, shorten_all
 
 Drawn = Collection[str]
-Floats = NDArray[np.floating[Any]]
 
 KINDS = {"se": "SE", "eca": "ECA", "cbam": "CBAM", "none": "none"}
 
 
-def confused_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block | None:
+def confused_section(
+    facts: RunFacts, explanations: Explanations, letters: Lettering, drawn: Drawn
+) -> Block | None:
     """The pairs of classes with the most errors on test."""
-    stage = explained_stage(facts)
+    stage, pairs = explanations.stage, explanations.pairs
     matrix = stage_confusions(facts, stage)
     if stage is None or matrix is None:
         return None
-    pairs = confused_pairs(facts)
     wrong = int(matrix.sum() - matrix.trace())
     images = plural(int(matrix.sum()), "image")
     if not pairs:
@@ -67,7 +52,7 @@ def confused_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block
             f"{percent(share)} of these errors.",
             _chance(pairs, len(matrix)),
         ),
-        _pairs_table(facts, letters, pairs, len(matrix)),
+        _pairs_table(facts, explanations, letters),
         figure("confused", _confused_caption(facts, stage), drawn=drawn),
     )
 
@@ -84,18 +69,16 @@ def _chance(pairs: tuple[ConfusedPair, ...], classes: int) -> str:
     )
 
 
-def _pairs_table(
-    facts: RunFacts, letters: Lettering, pairs: tuple[ConfusedPair, ...], classes: int
-) -> Block | None:
+def _pairs_table(facts: RunFacts, explanations: Explanations, letters: Lettering) -> Block | None:
     """Each pair with its rate; beside an ensemble's errors, those of the best single net."""
-    names = shorten_all(letters.names, 20)
+    names, classes = shorten_all(letters.names, 20), len(letters.names)
     single = stage_confusions(facts, "best_single")
-    beside = single if explained_stage(facts) == "ensemble" else None
+    beside = single if explanations.stage == "ensemble" else None
     header = ["truth → answer", "errors", "of images", "rate", "95% interval", "the other way"]
     header += ["best single"] if beside is not None else []
     header += ["more than chance"] if classes > 2 else []
     lines: list[list[Cell]] = []
-    for pair in pairs:
+    for pair in explanations.pairs:
         ends = (pair.interval.low, pair.interval.high)
         line: list[Cell] = [
             f"{names[pair.truth]} → {names[pair.answer]}",
@@ -117,20 +100,20 @@ def _pairs_table(
 def _confused_caption(facts: RunFacts, stage: str) -> str:
     size = facts.data.image_size
     return (
-        f"Up to {EACH} images of each of these pairs, truth → answer: those on which the "
-        f"{label(stage)} is most confident, with the probability that it gives to its answer"
+        f"Up to {EXAMPLES_PER_PAIR} images of each of these pairs, truth → answer: those on which "
+        f"the {label(stage)} is most confident, with the probability that it gives to its answer"
         + (f". {size}×{size} pixels, as the nets get them." if size else ".")
     )
 
 
-def explained_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block | None:
+def explained_section(explanations: Explanations, letters: Lettering, drawn: Drawn) -> Block | None:
     """Grad-CAM and saliency of a hit and a miss of each class, or why there is none."""
-    stage, data = explained_stage(facts), facts.data
+    stage, maps = explanations.stage, explanations.heat_maps
     if stage is None:
         return None
-    skipped = [f"{name}: {shorten(why, 80)}" for name, why in data.maps.skipped.items()]
-    if data.chosen is None or not data.maps.columns():
-        reason = data.not_explained or data.missing
+    skipped = [f"{name}: {shorten(why, 80)}" for name, why in maps.skipped.items()]
+    if explanations.examples is None or not maps.columns():
+        reason = explanations.not_explained
         why = "; ".join([*([reason] if reason else []), *skipped]) or "no net has been chosen yet"
         return section("Where the nets look", text(f"Not shown: {why}."))
     return section(
@@ -141,22 +124,26 @@ def explained_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Bloc
             "nothing has an interval.",
             f"Not explained: {'; '.join(skipped)}." if skipped else "",
         ),
-        figure("explained", _explained_caption(facts, stage, data.chosen, letters), drawn=drawn),
+        figure(
+            "explained",
+            _explained_caption(explanations, explanations.examples, letters),
+            drawn=drawn,
+        ),
     )
 
 
-def _explained_caption(facts: RunFacts, stage: str, chosen: Chosen, letters: Lettering) -> str:
-    shown, maps = len(chosen.classes), facts.data.maps
+def _explained_caption(explanations: Explanations, examples: Examples, letters: Lettering) -> str:
+    shown, maps = len(examples.classes), explanations.heat_maps
     some = (
         f"the {shown} of {count(len(letters.names))} classes with the most errors"
         if shown < len(letters.names)
         else "each class"
     )
-    methods = {method for method, _, _ in maps.columns()}
+    methods = {column.method for column in maps.columns()}
     parts = [
-        f"For {some}: the hit (✓) of median confidence and the miss (✗) of highest confidence of "
-        f"the {label(stage)} on test, chosen by this rule alone, with the probability of the "
-        "answer. Bright: what counts for that answer.",
+        f"For {some}: the correct answer (✓) of median confidence and the wrong one (✗) of highest "
+        f"confidence of the {label(explanations.stage or '')} on test, chosen by this rule alone, "
+        "with the probability of the answer. Bright: evidence for that answer.",
         _grad_cam_words() if "Grad-CAM" in methods else "",
         _saliency_words() if "saliency" in methods else "",
         f"Best single: {maps.trial}, for the same answer." if maps.ensemble and maps.single else "",
@@ -183,108 +170,42 @@ def _saliency_words() -> str:
     )
 
 
-def attention_section(facts: RunFacts, drawn: Drawn) -> Block | None:
-    """What attention does in a net of the run, and how the search's trials with it compare."""
-    net, kinds = net_with_attention(facts), compare_kinds(facts.trials)
-    if net is None and not kinds:
+def attention_section(facts: RunFacts, explanations: Explanations, drawn: Drawn) -> Block | None:
+    """Channel and spatial attention weights of a net of the run that has attention."""
+    net = attention_trial(facts)
+    if net is None:
         return None
-    found, data = facts.data.attention, facts.data
-    why = data.not_measured or data.missing
+    trial, kind = net
+    attention, name = explanations.attention, KINDS.get(kind, kind)
+    if attention is None:
+        why = explanations.attention_missing or facts.data.missing
+        return section(
+            "Attention weights",
+            text(f"The attention weights of {trial} ({name}) are not shown: {why}."),
+        )
     return section(
-        "What attention changes",
-        text(_effect(found)) if found is not None else None,
-        _gates_table(found) if found is not None else None,
-        text(f"The gates of {net[0]} ({KINDS.get(net[1], net[1])}) are not shown: {why}.")
-        if found is None and net is not None and why
-        else None,
-        figure("attention", _channels_caption(found), drawn=drawn),
+        "Attention weights",
+        text(
+            f"The net of {trial} has {name} attention: it multiplies each feature map with "
+            "weights between 0 and 1 that it computes from the image. The figure shows what the "
+            "weights are; what attention is worth is measured by quorum ablate."
+        ),
+        figure("attention", _channels_caption(attention), drawn=drawn),
         figure("attention_places", _places_caption(), drawn=drawn),
-        _kinds_table(facts, kinds),
     )
 
 
-def _effect(found: AttentionFacts) -> str:
-    """What is lost when the gates no longer follow the image."""
-    changed = proportion_interval(found.changed, found.holdout)
-    loss, ends = found.loss, (found.loss.interval.low, found.loss.interval.high)
-    reading = "" if loss.distinguishable else f", which is {NOT_DISTINGUISHABLE} from none"
+def _channels_caption(attention: AttentionWeights) -> str:
     return (
-        f"The net of {found.trial} has {KINDS.get(found.kind, found.kind)} attention: gates "
-        "that multiply each map. A gate that is the same for every image is a constant of the "
-        "net and attends to nothing; so the net was asked again with every gate held at its "
-        f"mean over {plural(found.images, 'image')} of val. On {plural(found.holdout, 'image')} "
-        f"of holdout, {count(found.changed)} answers change "
-        f"({percent(found.changed / found.holdout)}, 95% interval "
-        f"{percent_range((changed.low, changed.high))}%), and accuracy by "
-        f"{signed(100 * loss.value, 1)} points (95% interval "
-        f"{signed_range((100 * ends[0], 100 * ends[1]), 1)}){reading}. That is what this net "
-        "owes to gates that follow the image, not what it would be if trained without them."
-    )
-
-
-def _gates_table(found: AttentionFacts) -> Block | None:
-    def line(gate: GateFacts) -> list[Cell]:
-        ends = (float(gate.mean.min()), float(gate.mean.max()))
-        what = f"{gate.side}×{gate.side} places" if gate.side else f"{len(gate.mean)} channels"
-        return [
-            gate.name.removesuffix(", channels").removesuffix(", places"), what,
-            fixed(float(gate.mean.mean()), 3), f"{fixed(ends[0], 2)} to {fixed(ends[1], 2)}",
-            fixed(_rms(gate.between), 4), fixed(_rms(gate.within), 4), percent(gate.share, 0),
-        ]  # fmt: skip
-
-    return table(
-        ("after", "gate for", "mean", "range of means", "between classes", "within a class",
-         "share between"),
-        [line(gate) for gate in found.gates], "llrrrrr",
-        caption="Gates lie between 0 and 1. Standard deviations over images, between the means of "
-        "the classes and within a class, as root mean squares over the gate's values; the share is "
-        f"that of the variance. n = {plural(found.images, 'image')} of val.",
-    )  # fmt: skip
-
-
-def _channels_caption(found: AttentionFacts | None) -> str:
-    images = "" if found is None else f" over {plural(found.images, 'image')} of val"
-    return (
-        f"The channel gates of {found.trial if found else 'the net'}{images}. Above: each "
-        "channel's mean, and its spread between classes and within them. Below: how the mean of "
-        "each class (row) departs from the mean of all, channel by channel."
+        f"The channel weights of {attention.trial} over {plural(attention.images, 'image')} of "
+        "val. Above: each channel's mean weight and its standard deviation over images. Below: "
+        "how much the mean of each class (row) differs from the mean of all, channel by channel; "
+        "a layer without colour there weighs all classes alike."
     )
 
 
 def _places_caption() -> str:
     return (
-        "The spatial gates for typical hits of each class: bright places are kept, dark ones "
-        "damped. Each row has its own scale, given at its left."
+        "The spatial weights for typical correct answers of each class: bright positions are "
+        "kept, dark ones damped. Each row has its own scale, given on its left."
     )
-
-
-def _kinds_table(facts: RunFacts, kinds: tuple[KindFacts, ...]) -> Block | None:
-    if not kinds:
-        return None
-    rung = kinds[0].rung
-    lines: list[list[Cell]] = [
-        [
-            KINDS.get(kind.kind, kind.kind), count(kind.trials), fixed(kind.mean, 4),
-            DASH if kind.difference is None else signed(kind.difference, 4),
-            DASH if kind.interval is None
-            else signed_range((kind.interval.low, kind.interval.high), 4),
-        ]
-        for kind in kinds
-    ]  # fmt: skip
-    others = (
-        " Their other values differ too, and the search tries more of what looked good: this is "
-        "no controlled comparison. The command quorum ablate makes one."
-        if len(facts.space.parameters) > 1
-        else ""
-    )
-    return table(
-        ("attention", "trials", "mean NLL", "difference from none", "95% interval"),
-        lines, "lrrrr",
-        caption="The search's trials by their kind of attention: NLL on val after "
-        f"{plural(rung, 'epoch')}, the only rung that all reach, with Welch's interval.{others}",
-    )  # fmt: skip
-
-
-def _rms(values: Floats) -> float:
-    """Root of the mean square."""
-    return float(np.sqrt(np.mean(values**2)))

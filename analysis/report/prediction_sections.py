@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.facts.predictions import main_stages, temperature_of
 from analysis.facts.run_facts import RunFacts
 from analysis.figures.class_figures import BINS, NAMED, NUMBERED
-from analysis.figures.draw import main_stages, temperature_of
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, Cell, figure, section, table, text
 from analysis.text.wording import accuracy_text, decimals, label, rows

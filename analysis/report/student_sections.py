@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.facts.predictions import student_differences, student_stage
 from analysis.facts.run_facts import RunFacts
-from analysis.figures.draw import student_differences, student_stage
 from analysis.figures.fonts import Lettering
 from analysis.figures.student_figures import NAMED
 from analysis.report.blocks import Block, Cell, figure, pairs, section, table, text

@@ -1,4 +1,4 @@
-"""Confused pairs: the right ones, in a fixed order, and none made of chance alone."""
+"""Confused pairs: those with the most errors, in a fixed order; chance alone makes none."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from analysis.explain.confusions import FEWEST_ERRORS, most_confused
+from analysis.explain.confusions import FEWEST_ERRORS, confusion_matrix, most_confused
 from common.statistics.intervals import proportion_interval
 
 
 @given(st.integers(2, 6).flatmap(lambda k: arrays(np.int64, (k, k), elements=st.integers(0, 9))))
-def test_pairs_are_those_with_the_most_errors(matrix: np.ndarray) -> None:
+def test_pairs_have_the_most_errors(matrix: np.ndarray) -> None:
     slow = [
         (-int(matrix[i, j]), -matrix[i, j] / matrix[i].sum(), i, j)
         for i in range(len(matrix))
@@ -29,14 +29,14 @@ def test_pairs_are_those_with_the_most_errors(matrix: np.ndarray) -> None:
         assert 0 < pair.p_value <= 1
 
 
-def test_single_errors_are_no_pattern() -> None:
+def test_pairs_with_a_single_error_are_left_out() -> None:
     matrix = np.full((5, 5), 1) + np.diag(np.full(5, 20))
     assert most_confused(matrix) == ()
     assert most_confused(np.diag([3, 4])) == ()
 
 
-def test_chance_is_what_the_binomial_says() -> None:
-    """Three errors of a class, all for one of three others: (1/3)³ for each of twelve pairs."""
+def test_the_p_value_is_the_corrected_binomial_tail() -> None:
+    """Three errors of one class, all on the same of three others: 12 pairs × (1/3)³."""
     matrix = np.diag([50, 50, 50, 50])
     matrix[0, 2] = 3
     (pair,) = most_confused(matrix)
@@ -48,13 +48,13 @@ def test_chance_is_what_the_binomial_says() -> None:
     assert pair.beyond_chance
 
 
-def test_of_two_classes_nothing_is_beyond_chance() -> None:
+def test_with_two_classes_nothing_is_beyond_chance() -> None:
     (pair,) = most_confused(np.array([[10, 90], [0, 100]]))
     assert pair.p_value == 1.0
 
 
-def test_evenly_spread_errors_rarely_make_a_pattern() -> None:
-    """False alarms of 200 matrices: at most 5% by Bonferroni; 20 or more have chance 2e-3."""
+def test_evenly_spread_errors_are_rarely_beyond_chance() -> None:
+    """False alarms in 200 matrices: at most 5% by Bonferroni; 20 or more have probability 2e-3."""
     rng = np.random.default_rng(0)
     alarms = 0
     for _ in range(200):
@@ -63,3 +63,16 @@ def test_evenly_spread_errors_rarely_make_a_pattern() -> None:
         matrix[~np.eye(10, dtype=bool)] = wrong.ravel()
         alarms += any(pair.beyond_chance for pair in most_confused(matrix))
     assert alarms < 20
+
+
+@given(st.integers(2, 6), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))
+def test_the_confusion_matrix_counts_every_example(
+    classes: int, pairs: list[tuple[int, int]]
+) -> None:
+    truth = np.array([a % classes for a, _ in pairs])
+    answers = np.array([b % classes for _, b in pairs])
+    slow = np.zeros((classes, classes), int)
+    for i, j in zip(truth, answers, strict=True):
+        slow[i, j] += 1
+    found = confusion_matrix(np.eye(classes)[answers], truth, classes)
+    np.testing.assert_array_equal(found, slow)

@@ -1,12 +1,11 @@
-"""Saliency: the gradient that it should be, for any net, and the same twice."""
+"""Saliency: equals the gradient computed the slow way, for any net, and is repeatable."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from analysis.explain import saliency as module
-from analysis.explain.examples import COPIES, NOISE, PERCENTILE
+from analysis.explain.explanations import COPIES, NOISE, PERCENTILE
 from analysis.explain.saliency import smooth_grad
 
 SIZE = 8
@@ -33,8 +32,8 @@ def noise(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_a_linear_net_has_its_weights_for_a_map() -> None:
-    """∇ log p = ±(1 − p) w, so that the map is w², the largest over the colours."""
+def test_the_map_of_a_linear_net_is_its_squared_weights() -> None:
+    """∇ log p = ±(1 − p) w, so the map is w², the largest over the channels."""
     net = Linear()
     maps = smooth_grad(net, pictures(), np.array([0, 1, 0]), generator=noise())
     weights = net.weight.detach().square().amax(dim=0).double().numpy()
@@ -44,7 +43,7 @@ def test_a_linear_net_has_its_weights_for_a_map() -> None:
     assert maps.dtype == np.float32
 
 
-def test_a_sure_answer_still_has_a_map() -> None:
+def test_a_certain_answer_still_has_a_map() -> None:
     """In float32 its probability is 1, and 1 − p would be 0."""
     white = np.full((1, SIZE, SIZE, 3), 255, np.uint8)
     net = Linear()
@@ -58,8 +57,8 @@ def test_a_sure_answer_still_has_a_map() -> None:
     np.testing.assert_allclose(sure[0], expected, rtol=1e-4)
 
 
-def test_it_is_the_mean_over_noisy_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow: one copy at a time, by the chain rule of autograd on the plain logits."""
+def test_maps_average_squared_gradients_over_noisy_copies() -> None:
+    """The slow way: one copy at a time, through log_softmax."""
     torch.manual_seed(3)  # the layers draw from the global stream
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 36, 3))
     pixels, classes = pictures(2), np.array([2, 0])
@@ -77,12 +76,11 @@ def test_it_is_the_mean_over_noisy_copies(monkeypatch: pytest.MonkeyPatch) -> No
         slow = total.amax(dim=0).numpy()
         slow = np.minimum(slow / np.percentile(slow, PERCENTILE), 1.0)
         np.testing.assert_allclose(values, slow, rtol=1e-3, atol=1e-5)
-    monkeypatch.setattr(module, "BATCH_PIXELS", 5 * SIZE**2)
-    parts = smooth_grad(net, pixels, classes, generator=noise())
+    parts = smooth_grad(net, pixels, classes, generator=noise(), batch_pixels=5 * SIZE**2)
     np.testing.assert_allclose(parts, found, rtol=1e-4, atol=1e-6)
 
 
-def test_the_same_noise_gives_the_same_maps_and_other_noise_others() -> None:
+def test_equal_noise_gives_equal_maps_and_different_noise_does_not() -> None:
     torch.manual_seed(3)
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 8), nn.GELU(), nn.Linear(8, 3))
     pixels, classes = pictures(2), np.array([2, 0])
@@ -92,11 +90,11 @@ def test_the_same_noise_gives_the_same_maps_and_other_noise_others() -> None:
     assert 0 <= first.min() <= first.max() == 1.0
 
 
-def test_an_image_on_which_nothing_hangs_gets_zeros() -> None:
+def test_an_image_without_influence_gets_zeros() -> None:
     found = smooth_grad(Linear(0.0), pictures(1), np.array([0]), generator=noise())
     assert not found.any()
 
 
-def test_a_broken_net_is_refused() -> None:
-    with pytest.raises(ValueError, match="gradients are not finite"):
+def test_gradients_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
         smooth_grad(Linear(float("nan")), pictures(1), np.array([0]), generator=noise())

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,92 +18,116 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.explain.attention import AttentionFacts, describe_gate
-from analysis.explain.confusions import most_confused
-from analysis.explain.examples import MOST_CLASSES, Chosen, Maps
-from analysis.explain.pictures import confused_pairs
-from analysis.facts.data_facts import DataFacts
+from analysis.explain.confusions import ConfusedPair, most_confused
+from analysis.explain.examples import MOST_CLASSES, Examples
+from analysis.explain.explain_run import confused_pairs
+from analysis.explain.explanations import (
+    AttentionWeights,
+    Explanations,
+    HeatMaps,
+    LayerWeights,
+)
+from analysis.facts.data import DataFacts
 from analysis.facts.importance import importances
-from analysis.facts.run_facts import RunFacts, load_facts
+from analysis.facts.predictions import class_differences
+from analysis.facts.run_facts import load_facts
 from analysis.facts.trials import EpochFacts, best_trial, trials_of
-from analysis.figures import draw as figures
 from analysis.figures import fonts
-from analysis.figures.attention_figures import channel_gates, spatial_gates
-from analysis.figures.class_figures import confusion, confusion_matrix, per_class
+from analysis.figures.class_figures import confusion, per_class
 from analysis.figures.curve_figures import last_path
+from analysis.figures.draw import FIGURES, FigureSource, save_figures
+from analysis.figures.explanations import (
+    channel_weights_figure,
+    confused_figure,
+    heat_map_figure,
+    spatial_weights_figure,
+)
 from analysis.figures.fonts import lettering
 from analysis.figures.picture_figures import class_sizes
 from analysis.figures.result_figures import MARK, disagreement, side_by_side
-from analysis.figures.sheet_figures import confused, explained
-from analysis.figures.student_figures import class_differences, student_classes
-from analysis.figures.style import drawing, round_ticks, round_times
+from analysis.figures.student_figures import student_classes
+from analysis.figures.style import drawing, round_ticks, round_times, save_figure
 from analysis.figures.sweep_figures import branches
-from common.statistics.intervals import paired_difference
-from common.statistics.metrics import apply_temperature
 from tests.docs import ROOT
 from tests.synthetic import SMALL, log_softmax, write_run
 from trainables.data.splits import SPLITS
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
+def source(tmp_path_factory: pytest.TempPathFactory) -> FigureSource:
+    """A small finished run with every figure's data."""
     folder = write_run(tmp_path_factory.mktemp("runs") / "drawn", shape=SMALL)
-    found = load_facts(folder)
+    facts = load_facts(folder)
     rng = np.random.default_rng(0)
-    trials = importances(found.trials, found.space, rng=rng, draws=5)
-    pairs = confused_pairs(found)
-    data = pictured(rng, classes=4)
-    shown = Chosen(
-        pixels=data.sheet[[0] * len(pairs)] if data.sheet is not None else np.zeros(0),
-        labels=np.array([pair.truth for pair in pairs]),
-        answers=np.array([pair.answer for pair in pairs]),
-        confidences=np.full(len(pairs), 0.8),
+    trials = importances(facts.trials, facts.space, rng=rng, draws=5)
+    facts = replace(facts, importances=trials, data=made_data(rng, classes=4))
+    return FigureSource(
+        facts=facts,
+        explanations=made_explanations(rng, pairs=confused_pairs(facts), classes=4),
+        letters=lettering(facts.class_names),
     )
-    return replace(found, importances=trials, data=replace(data, confused=shown))
 
 
-def pictured(rng: np.random.Generator, *, classes: int) -> DataFacts:
-    """Made-up images of a run, maps of them, and gates."""
+def made_data(rng: np.random.Generator, *, classes: int) -> DataFacts:
     rows = min(classes, MOST_CLASSES)
-    labels = np.repeat(np.arange(rows), 2)[1:]
-    answers = (labels + np.arange(1, 2 * rows) % 2) % classes
-    pixels = rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
-    # Smooth, as maps are: round noise, contours take seconds.
-    slopes = rng.random((2, len(labels), 16, 1)) * np.linspace(0, 1, 16)
-    heat = dict(zip(("Grad-CAM", "saliency"), np.sort(slopes, axis=2), strict=True))
     return DataFacts(
         missing="",
         counts={name: rng.integers(5, 50, classes) for name in SPLITS},
-        sheet=pixels[:rows],
+        sheet=rng.integers(0, 256, (rows, 16, 16, 3), dtype=np.uint8),
         sheet_classes=tuple(range(rows)),
-        chosen=Chosen(pixels=pixels, labels=labels, answers=answers,
-                      confidences=np.full(len(labels), 0.9)),
-        maps=Maps(trial="t0003", single=heat, ensemble=heat),
-        attention=gated(rng, classes=classes, pixels=pixels),
+    )
+
+
+def made_explanations(
+    rng: np.random.Generator, *, pairs: Sequence[ConfusedPair], classes: int
+) -> Explanations:
+    """Examples of every class but one correct answer, with smooth maps and attention."""
+    rows = min(classes, MOST_CLASSES)
+    labels = np.repeat(np.arange(rows), 2)[1:]
+    pixels = rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
+    # Smooth, as real maps are: contours round noise take seconds.
+    slopes = rng.random((2, len(labels), 16, 1)) * np.linspace(0, 1, 16)
+    maps = dict(zip(("Grad-CAM", "saliency"), np.sort(slopes, axis=2), strict=True))
+    examples = Examples(
+        pixels=pixels, labels=labels,
+        answers=(labels + np.arange(1, 2 * rows) % 2) % classes,
+        confidences=np.full(len(labels), 0.9),
     )  # fmt: skip
+    return Explanations(
+        stage="ensemble",
+        pairs=tuple(pairs),
+        confused=Examples(
+            pixels=pixels[[0] * len(pairs)],
+            labels=np.array([pair.truth for pair in pairs]),
+            answers=np.array([pair.answer for pair in pairs]),
+            confidences=np.full(len(pairs), 0.8),
+        ),
+        examples=examples,
+        heat_maps=HeatMaps(trial="t0003", single=maps, ensemble=maps),
+        attention=made_attention(rng, classes=classes, pixels=pixels),
+    )
 
 
-def gated(rng: np.random.Generator, *, classes: int, pixels: np.ndarray) -> AttentionFacts:
+def made_attention(
+    rng: np.random.Generator, *, classes: int, pixels: np.ndarray
+) -> AttentionWeights:
     """Three blocks of CBAM."""
-    labels = np.arange(4 * classes) % classes
-    channels = [
-        describe_gate(f"block {i}, channels", rng.random((len(labels), 8 * i)), labels,
-                      classes=classes, side=None)
-        for i in (1, 2, 3)
-    ]  # fmt: skip
-    places = [
-        replace(
-            describe_gate(f"block {i}, places", rng.random((len(labels), 4)), labels,
-                          classes=classes, side=2),
-            shown=rng.random((len(pixels), 2, 2)),
+
+    def layer(block: int, weights: int, side: int | None) -> LayerWeights:
+        return LayerWeights(
+            block=f"block {block}",
+            side=side,
+            mean=rng.random(weights),
+            spread=0.1 * rng.random(weights),
+            class_means=rng.random((classes, weights)),
+            shown=None if side is None else rng.random((len(pixels), side, side)),
         )
-        for i in (1, 2, 3)
-    ]  # fmt: skip
-    scores = rng.integers(0, 2, (2, 90)).astype(float)
-    return AttentionFacts(
-        trial="t0003", kind="cbam", images=len(labels), gates=(*channels, *places), holdout=90,
-        changed=9, loss=paired_difference(*scores, rng=rng), pixels=pixels,
-    )  # fmt: skip
+
+    channels = [layer(i, 8 * i, None) for i in (1, 2, 3)]
+    places = [layer(i, 4, 2) for i in (1, 2, 3)]
+    return AttentionWeights(
+        trial="t0003", kind="cbam", images=4 * classes, layers=(*channels, *places), pixels=pixels
+    )
 
 
 def faults(figure: Figure) -> list[str]:
@@ -133,11 +158,10 @@ def _x_labels(axes: Axes) -> list[Text]:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(figures.PLANS))
-def test_nothing_is_cut_off_or_overlaps(facts: RunFacts, name: str) -> None:
-    letters = lettering(facts.class_names)
-    with drawing(letters.families):
-        figure = figures.PLANS[name].draw(facts, letters)
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_nothing_is_cut_off_or_overlaps(source: FigureSource, name: str) -> None:
+    with drawing(source.letters.families):
+        figure = FIGURES[name].draw(source)
         assert faults(figure) == []
 
 
@@ -154,7 +178,7 @@ def test_any_number_of_classes_is_drawn_whole(classes: int) -> None:
             per_class(shown, labels, names),
             confusion(shown, labels, names),
             student_classes(differences, "student_int8", names),
-            class_sizes(pictured(rng, classes=classes), names),
+            class_sizes(made_data(rng, classes=classes), names),
         ):
             assert faults(figure) == []
             assert figure.get_figheight() < 9
@@ -163,20 +187,22 @@ def test_any_number_of_classes_is_drawn_whole(classes: int) -> None:
 @pytest.mark.parametrize("classes", [2, 200])
 def test_explanations_of_any_number_of_classes_are_drawn_whole(classes: int) -> None:
     rng = np.random.default_rng(classes)
-    data = pictured(rng, classes=classes)
-    chosen, attention = data.chosen, data.attention
-    assert chosen is not None
-    assert attention is not None
     pairs = most_confused(2 + 50 * np.eye(classes, dtype=int))
+    explanations = made_explanations(rng, pairs=pairs, classes=classes)
+    examples, maps, attention = (
+        explanations.examples, explanations.heat_maps, explanations.attention
+    )  # fmt: skip
+    assert examples is not None
+    assert attention is not None
     names = lettering([f"a rather long name of class number {i}" for i in range(classes)]).names
-    alone = {"saliency": chosen.pixels[..., 0]}
+    alone = {"saliency": examples.pixels[..., 0]}
     with drawing():
         for figure in (
-            explained(chosen, data.maps, names),
-            explained(chosen, replace(data.maps, ensemble={}, single=alone), names),
-            confused(chosen, pairs, names),
-            channel_gates(attention, names),
-            spatial_gates(attention),
+            heat_map_figure(examples, maps, names),
+            heat_map_figure(examples, replace(maps, ensemble={}, single=alone), names),
+            confused_figure(examples, pairs, names),
+            channel_weights_figure(attention, names),
+            spatial_weights_figure(attention),
         ):
             assert faults(figure) == []
             assert figure.get_figheight() < 9
@@ -186,53 +212,55 @@ def test_explanations_of_any_number_of_classes_are_drawn_whole(classes: int) -> 
             assert not any(box.overlaps(cell) for box in boxes for cell in cells)
 
 
-def test_figures_are_saved_at_print_quality(facts: RunFacts, tmp_path: Path) -> None:
+def save(source: FigureSource, folder: Path) -> list[str]:
+    """Save a run's figures and return their names."""
+    saved = save_figures(source.facts, source.explanations, folder)
+    return [path.stem for path in saved]
+
+
+def test_figures_are_saved_at_print_quality(source: FigureSource, tmp_path: Path) -> None:
     (tmp_path / "per_class.png").write_text("stale")
     before = dict(matplotlib.rcParams)
-    saved = figures.save_figures(facts, tmp_path)
-    assert [path.stem for path in saved] == list(figures.PLANS)
+    assert save(source, tmp_path) == list(FIGURES)
     assert dict(matplotlib.rcParams) == before
-    for path in saved:
-        with Image.open(path) as image:
+    for name in FIGURES:
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.format == "PNG"
             assert image.width == 1320, "6.6 inches at 200 dpi"
-    with Image.open(tmp_path / "per_class.png") as image:
-        assert image.format == "PNG"
 
 
-def test_one_trial_alone_is_not_compared(facts: RunFacts, tmp_path: Path) -> None:
+def test_a_single_trial_is_not_compared(source: FigureSource, tmp_path: Path) -> None:
+    facts = source.facts
     assert facts.best is not None
-    alone = replace(facts, trials=(facts.best,), importances=None)
-    saved = {path.stem for path in figures.save_figures(alone, tmp_path)}
+    alone = replace(source, facts=replace(facts, trials=(facts.best,), importances=None))
+    saved = set(save(alone, tmp_path))
     assert "training_curves" in saved
     assert not saved & {"learning_curves", "sweep", "hyperparameters", "importance", "trial_costs"}
-    with_seed = replace(alone, trials=(facts.best, facts.seed_trials[0]))
-    saved = {path.stem for path in figures.save_figures(with_seed, tmp_path)}
+    both = replace(alone.facts, trials=(facts.best, facts.seed_trials[0]))
+    saved = set(save(replace(alone, facts=both), tmp_path))
     assert {"learning_curves", "trial_costs"} <= saved
     assert not saved & {"sweep", "hyperparameters"}
 
 
-def test_a_figure_without_data_is_removed(facts: RunFacts, tmp_path: Path) -> None:
+def test_figures_without_data_are_removed(source: FigureSource, tmp_path: Path) -> None:
     early = replace(
-        facts, selection=None, ledger=None, test_labels=None, test_log_probs={}, member_log_probs={}
-    )
-    folder = tmp_path / "figures"
-    folder.mkdir()
-    (folder / "ledger.png").write_text("of another state of the run")
-    saved = [path.stem for path in figures.save_figures(early, folder)]
+        source.facts, selection=None, ledger=None, test_labels=None, test_log_probs={},
+        member_log_probs={},
+    )  # fmt: skip
+    unexplained = replace(source.explanations, pairs=(), confused=None)
+    (tmp_path / "ledger.png").write_text("of another state of the run")
+    saved = save(replace(source, facts=early, explanations=unexplained), tmp_path)
     kept = ["training_curves", "learning_curves", "sweep", "hyperparameters", "importance",
             "trial_costs", "explained", "attention", "attention_places",
             "class_sizes", "contact_sheet"]  # fmt: skip
     assert saved == kept
-    assert sorted(path.stem for path in folder.iterdir()) == sorted(saved)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(saved)
 
 
-def test_the_same_facts_give_the_same_bytes(facts: RunFacts, tmp_path: Path) -> None:
-    letters = lettering(facts.class_names)
+def test_the_same_facts_give_the_same_bytes(source: FigureSource, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         with drawing():
-            figure = figures.PLANS["disagreement"].draw(facts, letters)
-            FigureCanvasAgg(figure)
-            figure.savefig(tmp_path / name, metadata={"Software": None})
+            save_figure(FIGURES["disagreement"].draw(source), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -244,35 +272,6 @@ def test_pyplot_is_never_loaded() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
     )
     assert result.stdout.strip() == "[]"
-
-
-@given(st.integers(2, 6), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))
-def test_confusion_matrix_counts(classes: int, pairs: list[tuple[int, int]]) -> None:
-    truth = np.array([a % classes for a, _ in pairs])
-    answers = np.array([b % classes for _, b in pairs])
-    slow = np.zeros((classes, classes), int)
-    for i, j in zip(truth, answers, strict=True):
-        slow[i, j] += 1
-    found = confusion_matrix(np.eye(classes)[answers], truth, classes)
-    np.testing.assert_array_equal(found, slow)
-
-
-@given(st.floats(0.3, 3.0), st.integers(0, 1000))
-def test_a_temperature_can_be_undone(temperature: float, seed: int) -> None:
-    log_probs = log_softmax(np.random.default_rng(seed).standard_normal((5, 4)))
-    after = apply_temperature(log_probs, temperature)
-    before = figures.before_temperature(after, temperature)
-    assert before is not None
-    np.testing.assert_allclose(before, log_probs, atol=1e-5)
-    assert figures.before_temperature(after, None) is None
-
-
-def test_every_stage_knows_its_temperature(facts: RunFacts) -> None:
-    known = {stage: figures.temperature_of(facts, stage) for stage in facts.test_log_probs}
-    assert known["student_fp32"] == known["student_plain"] == 1.2143
-    assert known["student_int8"] == 1.2391
-    assert known["ensemble"] == (facts.selection or {})["temperature"]
-    assert None not in known.values()
 
 
 def _epoch(step: int, epoch: int, phase: str) -> EpochFacts:
@@ -344,19 +343,6 @@ def test_marks_of_one_cost_stand_side_by_side(values: list[float]) -> None:
             assert place == pytest.approx(value)
     gaps = np.diff(np.sort(np.log(places)))
     assert len(gaps) == 0 or gaps.min() > 0.99 * step
-
-
-def test_class_differences_hold_together() -> None:
-    """Equal predictions: no class apart. One class always lost: that one, and by all of it."""
-    labels = np.repeat(np.arange(3), 40)
-    right = log_softmax(8.0 * np.eye(3)[labels])
-    lost = right.copy()
-    lost[labels == 1] = log_softmax(8.0 * np.eye(3)[np.full(40, 2)])
-    assert not any(d.distinguishable for d in class_differences(right, right, labels, seed=0))
-    found = class_differences(lost, right, labels, seed=0)
-    assert [d.label for d in found if d.distinguishable] == [1]
-    assert found[1].value == -1.0
-    assert found[1].images == 40
 
 
 def test_lettering_keeps_plain_names_and_numbers_the_unshowable() -> None:

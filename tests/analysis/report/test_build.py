@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,22 @@ import pytest
 import typst
 from PIL import Image
 
-from analysis.explain.attention import AttentionFacts, describe_gate
-from analysis.explain.pictures import (
+from analysis.explain.confusions import confusion_matrix
+from analysis.explain.explain_run import (
+    attention_trial,
     best_single,
     confused_pairs,
+    explain_run,
     explained_stage,
-    net_with_attention,
-    with_images,
 )
-from analysis.facts.run_facts import RunFacts, load_facts
-from analysis.figures.class_figures import confusion_matrix
+from analysis.explain.explanations import AttentionWeights, Explanations, LayerWeights
+from analysis.facts.run_facts import RunFacts, load_facts, with_data
 from analysis.figures.fonts import lettering
 from analysis.report.build import TEMPLATE, build_report, report_content
 from analysis.report.plan_sections import forecast_section, seeds_note
 from analysis.report.search_sections import search_section
 from analysis.report.summary import key_figures, summary
 from common.errors import RunError
-from common.statistics.intervals import paired_difference
 from quorum.pipeline import Outcome
 from quorum.workspace.cleaning import clean
 from search.space.spec import load_spec
@@ -45,8 +45,13 @@ HOSTILE = (
 )
 
 
-def content(facts: RunFacts) -> dict[str, Any]:
-    return report_content(facts, lettering(facts.class_names), [])
+def content(
+    facts: RunFacts,
+    explanations: Explanations | None = None,
+    drawn: Sequence[str] = (),
+) -> dict[str, Any]:
+    explanations = explanations or explain_run(facts, RunFolder("."), None)
+    return report_content(facts, explanations, lettering(facts.class_names), list(drawn))
 
 
 def words(document: object) -> str:
@@ -247,7 +252,7 @@ def test_paths_of_the_machine_stay_out_of_the_commands(facts: RunFacts) -> None:
 
 
 def test_other_images_are_refused_and_said(facts: RunFacts, whole: RunFolder) -> None:
-    changed = with_images(facts, whole, None)
+    changed, _ = with_data(facts, None)
     assert "the images of digits have the fingerprint" in changed.data.missing
     assert set(changed.data.counts) == {"val", "holdout", "test"}
     assert "The images were not at hand for this report" in words(content(changed))
@@ -262,27 +267,32 @@ def test_images_give_the_data_card_and_explanations(finished_run: Outcome, tmp_p
     assert build_report(folder).is_file()
     drawn = {path.stem for path in folder.figures.iterdir()}
     assert {"contact_sheet", "class_sizes", "training_curves", "student_classes"} <= drawn
-    facts = with_images(load_facts(folder), folder, None)
+    facts, images = with_data(load_facts(folder), None)
+    explanations = explain_run(facts, folder, images)
     assert facts.data.missing == ""
     assert facts.data.duplicates is not None
     assert {name: int(v.sum()) for name, v in facts.data.counts.items()} == dict(facts.sizes)
-    chosen, maps = facts.data.chosen, facts.data.maps
+    chosen, maps = explanations.examples, explanations.heat_maps
     assert chosen is not None
     assert len(chosen.classes) == 10
     assert {"confused", "explained"} <= drawn
-    assert [values.shape for _, _, values in maps.columns()] == [chosen.pixels.shape[:3]] * 4
+    assert [column.maps.shape for column in maps.columns()] == [chosen.pixels.shape[:3]] * 4
     assert maps.skipped == {}
     hidden = replace(facts, spec=facts.spec.with_values(pictures=False))
-    found = with_images(hidden, folder, None)
-    data = found.data
-    assert (data.sheet, data.chosen, data.confused, data.maps.columns()) == (None, None, None, [])
-    assert "pictures are kept out of it" in words(content(found))
-    assert "most confused pairs" in words(content(found)), "a table shows no picture"
+    hidden, images = with_data(hidden, None)
+    found = explain_run(hidden, folder, images)
+    assert (hidden.data.sheet, found.examples, found.confused) == (None, None, None)
+    assert found.heat_maps.columns() == []
+    assert found.attention is not None, "weights by channel show no picture"
+    assert found.attention.pixels is None
+    assert "pictures are switched off" in words(content(hidden, found))
+    assert "most confused pairs" in words(content(hidden, found)), "a table shows no picture"
     kept = {"best_single": facts.test_log_probs["best_single"]}
-    alone = with_images(replace(facts, test_log_probs=kept), folder, None)
-    assert [whose for _, whose, _ in alone.data.maps.columns()] == ["best single"] * 2
-    told = words(report_content(alone, lettering(alone.class_names), ["explained"]))
-    assert "highest confidence of the best single on test" in told
+    alone, images = with_data(replace(facts, test_log_probs=kept), None)
+    found = explain_run(alone, folder, images)
+    assert [column.source for column in found.heat_maps.columns()] == ["best single"] * 2
+    told = words(content(alone, found, ["explained"]))
+    assert "confidence of the best single on test" in told
     assert "ensemble is wrong on" not in told
 
 
@@ -316,22 +326,21 @@ def test_the_net_that_is_explained_is_named_by_the_selection(facts: RunFacts) ->
     assert best_single(replace(facts, selection=None)) is None
 
 
-def test_what_attention_changes_is_told_of_a_net_that_has_it(facts: RunFacts) -> None:
-    gate = describe_gate("block 1", np.full((6, 4), 0.5), np.arange(6) % 3, classes=3, side=None)
-    scores = np.arange(40) % 8 > 0
-    found = AttentionFacts(
-        trial="t0002", kind="se", images=6, gates=(gate,), holdout=40, changed=5,
-        loss=paired_difference(np.zeros(40), scores.astype(float), rng=np.random.default_rng(0)),
-    )  # fmt: skip
-    text = words(content(replace(facts, data=replace(facts.data, attention=found))))
-    assert "The net of t0002 has SE attention" in text
-    assert "5 answers change (12.5%" in text
-    assert "accuracy by −87.5 points" in text
-    assert "block 1 4 channels 0.500" in text
+def test_attention_weights_are_shown_for_a_net_that_has_attention(facts: RunFacts) -> None:
+    layer = LayerWeights(block="block 1", side=None, mean=np.full(4, 0.5), spread=np.zeros(4),
+                         class_means=np.full((3, 4), 0.5))  # fmt: skip
+    weights = AttentionWeights(trial="t0002", kind="se", images=6, layers=(layer,))
+    explanations = replace(explain_run(facts, RunFolder("."), None), attention=weights)
+    squeezed = tuple(replace(t, recipe={**t.recipe, "attention": "se"}) for t in facts.trials)
+    having = replace(facts, trials=squeezed)
+    assert attention_trial(having) == (best_single(facts), "se")
+    assert "SE attention" in words(content(having, explanations))
+    failed = replace(explanations, attention=None, attention_missing="weights are gone")
+    assert "weights are gone" in words(content(having, failed))
     plain = tuple(replace(t, recipe={**t.recipe, "attention": "none"}) for t in facts.trials)
     without = replace(facts, trials=plain)
-    assert net_with_attention(without) is None
-    assert "What attention changes" not in words(content(without))
+    assert attention_trial(without) is None
+    assert "Attention weights" not in words(content(without))
 
 
 @pytest.mark.slow

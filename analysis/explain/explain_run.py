@@ -1,0 +1,132 @@
+"""Explain the answers of a finished run from its images, predictions and trained nets.
+
+Axes: N images of test, K classes. Torch and pytorch-grad-cam take seconds to load, so they
+are imported only when a net is explained.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from analysis.explain.confusions import ConfusedPair, confusion_matrix, most_confused
+from analysis.explain.examples import choose_by_class, choose_confused, same_images
+from analysis.explain.explanations import Explanations
+from analysis.facts.data import RunImages
+from analysis.facts.run_facts import RunFacts
+from trainables.records import RunFolder
+
+Array = np.ndarray[Any, Any]
+
+LONGEST_REASON = 160
+"""Characters of an error message that a report quotes."""
+
+
+def explain_run(facts: RunFacts, folder: RunFolder, found: RunImages | None) -> Explanations:
+    """Explain a run's answers, as far as its predictions and images allow.
+
+    With `pictures` off in the run's specification, no image is shown or explained. An
+    explanation that fails is left out, with its reason.
+    """
+    explanations = Explanations(stage=explained_stage(facts), pairs=confused_pairs(facts))
+    if found is None:
+        return replace(explanations, not_explained=facts.data.missing)
+    if facts.spec.pictures:
+        explanations = _explain_answers(facts, folder, found, explanations)
+    else:
+        explanations = replace(explanations, not_explained="pictures are switched off")
+    return _explain_attention(facts, folder, found, explanations)
+
+
+def explained_stage(facts: RunFacts) -> str | None:
+    """Return the stage whose answers are explained: the ensemble, else the best single net."""
+    stages = (stage for stage in ("ensemble", "best_single") if stage in facts.test_log_probs)
+    return next(stages, None) if facts.test_labels is not None else None
+
+
+def best_single(facts: RunFacts) -> str | None:
+    """Return the trial that the selection names as the best single net; None before it."""
+    name = ((facts.selection or {}).get("best_single") or {}).get("name")
+    return str(name) if name else next(iter(facts.weights), None)
+
+
+def confused_pairs(facts: RunFacts) -> tuple[ConfusedPair, ...]:
+    """Return the most confused pairs of the explained stage on test."""
+    matrix = stage_confusions(facts, explained_stage(facts))
+    return () if matrix is None else most_confused(matrix)
+
+
+def stage_confusions(facts: RunFacts, stage: str | None) -> Array | None:
+    """Return a stage's confusion matrix on test, int [K, K]; None without predictions."""
+    if stage is None or stage not in facts.test_log_probs or facts.test_labels is None:
+        return None
+    log_probs = facts.test_log_probs[stage]
+    return confusion_matrix(log_probs, facts.test_labels, log_probs.shape[1])
+
+
+def attention_trial(facts: RunFacts) -> tuple[str, str] | None:
+    """Return a net of the run with attention, and its kind: the best single, else the heaviest."""
+    recipes = {trial.trial: trial.recipe for trial in facts.trials}
+    for name in dict.fromkeys([best_single(facts), *facts.weights]):
+        recipe = recipes.get(name or "", {})
+        kind = str(recipe.get("attention", "none"))
+        if name and kind != "none" and recipe.get("model") == "convnet":
+            return name, kind
+    return None
+
+
+def _explain_answers(
+    facts: RunFacts, folder: RunFolder, found: RunImages, explanations: Explanations
+) -> Explanations:
+    """Add examples and their heat maps, where test has been predicted."""
+    stage, single, labels = explanations.stage, best_single(facts), facts.test_labels
+    if stage is None or single is None or labels is None:
+        return explanations
+    if not same_images(found.images, found.splits.test, labels):
+        return replace(explanations, not_explained="the stored predictions belong to other images")
+    from analysis.explain.heat_maps import heat_maps
+    from trainables.prediction import load_trained
+
+    source = (found.images, found.splits.test, facts.test_log_probs[stage], labels)
+    examples, pairs = choose_by_class(*source), explanations.pairs
+    maps = heat_maps(
+        lambda trial: load_trained(folder.trial(trial)),
+        facts.weights if stage == "ensemble" else {},
+        examples,
+        single=single,
+        seed=facts.spec.seed,
+    )
+    skipped = {name: _quoted(reason, folder) for name, reason in maps.skipped.items()}
+    return replace(
+        explanations,
+        examples=examples,
+        confused=choose_confused(*source, pairs) if pairs else None,
+        heat_maps=replace(maps, skipped=skipped),
+    )
+
+
+def _explain_attention(
+    facts: RunFacts, folder: RunFolder, found: RunImages, explanations: Explanations
+) -> Explanations:
+    """Add the attention weights of a chosen net that has attention."""
+    net = attention_trial(facts)
+    if net is None:
+        return explanations
+    from analysis.explain.attention import attention_weights
+    from trainables.prediction import load_trained
+
+    trial, kind = net
+    examples = explanations.examples
+    shown = None if examples is None else examples.pixels[examples.correct]
+    try:
+        model = load_trained(folder.trial(trial))
+        weights = attention_weights(model, found, trial=trial, kind=kind, shown=shown)
+    except Exception as error:  # Whatever a net raises, the report continues.
+        reason = str(error) or type(error).__name__
+        return replace(explanations, attention_missing=_quoted(reason, folder))
+    return replace(explanations, attention=weights)
+
+
+def _quoted(reason: str, folder: RunFolder) -> str:
+    """Return an error message as one line, without the run's path on this machine."""
+    return " ".join(reason.split()).replace(f"{folder.root}/", "")[:LONGEST_REASON]

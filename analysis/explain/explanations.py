@@ -1,0 +1,131 @@
+"""Explanations of a run's answers as values; computing them needs torch, reading them does not.
+
+Axes: C chosen images, S pixels a side, K classes, G weights of an attention layer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.explain.confusions import ConfusedPair
+from analysis.explain.examples import Examples
+
+Array = np.ndarray[Any, Any]
+Floats = NDArray[np.floating[Any]]
+
+METHODS = ("Grad-CAM", "saliency")
+"""Kinds of heat map, in the order of a figure's columns."""
+CELLS = 4
+"""Fewest cells a side of a feature map for Grad-CAM, where the net has such a layer."""
+COPIES = 32
+"""Noisy copies of an image that saliency averages over; each costs a forward and a backward
+pass."""
+NOISE = 0.05
+"""Standard deviation of that noise, as a share of the image's range of values. The usual 15%
+is too much for nets of small images, see analysis/explain/saliency.py."""
+PERCENTILE = 99.0
+"""The percentile of a saliency map that is scaled to 1: a few pixels outshine all others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMapColumn:
+    """One method's maps of one net, or of the ensemble's members on average."""
+
+    method: str
+    source: str
+    """`best single` or `ensemble`."""
+    maps: Array
+    """float32 [C, S, S], from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMaps:
+    """The evidence for each chosen image's answer: maps float32 [C, S, S], from 0 to 1."""
+
+    trial: str = ""
+    """The best single net."""
+    single: Mapping[str, Array] = field(default_factory=dict)
+    """Its maps by method; a method that failed is missing."""
+    ensemble: Mapping[str, Array] = field(default_factory=dict)
+    """By method, the mean of the members' maps by weight; empty without an ensemble."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Why maps are missing, by `TRIAL` or `TRIAL, METHOD`."""
+
+    def columns(self) -> list[HeatMapColumn]:
+        """Return the available maps in the order of the figure."""
+        sources = (("best single", self.single), ("ensemble", self.ensemble))
+        return [
+            HeatMapColumn(method=method, source=source, maps=maps[method])
+            for method in METHODS
+            for source, maps in sources
+            if method in maps
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWeights:
+    """The weights that one attention layer multiplies a feature map with, from 0 to 1."""
+
+    block: str
+    """`block 1`, counted from the input."""
+    side: int | None
+    """Cells a side of spatial weights; None for channel weights."""
+    mean: Floats
+    """Mean over images, float [G]."""
+    spread: Floats
+    """Standard deviation over images, float [G]."""
+    class_means: Floats
+    """Mean over the images of each class, float [K, G]; NaN for a class without images."""
+    shown: Floats | None = None
+    """Spatial weights for the shown images, float [C, side, side]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionWeights:
+    """The attention weights of one net, layer by layer."""
+
+    trial: str
+    kind: str
+    """`se`, `eca` or `cbam`."""
+    images: int
+    """Images of val that means and spreads are taken over."""
+    layers: tuple[LayerWeights, ...]
+    pixels: Array | None = None
+    """The shown images, uint8 [C, S, S, 3]; None without spatial weights."""
+
+    @property
+    def channel_layers(self) -> tuple[LayerWeights, ...]:
+        """The layers that weigh channels."""
+        return tuple(layer for layer in self.layers if layer.side is None)
+
+    @property
+    def shown_layers(self) -> tuple[LayerWeights, ...]:
+        """The spatial layers with weights for the shown images; one cell has no position."""
+        return tuple(
+            layer for layer in self.layers if layer.shown is not None and (layer.side or 0) > 1
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanations:
+    """Everything that explains a run's answers, as far as the run has come."""
+
+    stage: str | None = None
+    """The stage whose test answers are explained; None before test is predicted."""
+    pairs: tuple[ConfusedPair, ...] = ()
+    """The most confused pairs of classes."""
+    confused: Examples | None = None
+    """Examples of these pairs, pair by pair."""
+    examples: Examples | None = None
+    """A typical correct answer and the worst error of each class."""
+    heat_maps: HeatMaps = field(default_factory=HeatMaps)
+    """Heat maps of `examples`."""
+    not_explained: str = ""
+    """Why there are no examples and heat maps; empty where there are."""
+    attention: AttentionWeights | None = None
+    """The attention weights of a net of the run, where one has attention."""
+    attention_missing: str = ""
+    """Why the attention weights of such a net could not be measured."""

@@ -1,0 +1,137 @@
+"""Facts on a run's images: counts by class and split, sizes, copies, a contact sheet.
+
+Axes: N images, S pixels a side, K classes. A report can be made after the images are gone;
+then only the labels kept in the run's folder are known, and `DataFacts.missing` says why.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from common.errors import QuorumError
+from search.space.spec import SweepSpec
+from trainables.data.duplicates import Duplicates, find_duplicates
+from trainables.data.image_set import ImageSet
+from trainables.data.source_sizes import Originals
+from trainables.data.sources import load_dataset
+from trainables.data.splits import SPLITS, Splits, make_splits
+
+Array = np.ndarray[Any, Any]
+
+SHEET_IMAGES = 40
+"""Most images on the contact sheet."""
+SHEET_CLASSES = 10
+"""With more classes than this, the contact sheet shows one image of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """The data set of a run."""
+
+    missing: str = "they were not loaded"
+    """Why the images are not available; empty where they are."""
+    counts: Mapping[str, Array] = field(default_factory=dict)
+    """Images of each class, int [K], by split; without the images, only splits whose labels
+    are kept."""
+    image_size: int | None = None
+    """Pixels a side."""
+    originals: Originals | None = None
+    """Sizes and colour modes before resizing."""
+    own_test: bool | None = None
+    """The data set has its own test split."""
+    grouped: bool = False
+    """Images of a group are kept in one split."""
+    left_out: int = 0
+    """Images in no split because a copy of them, or their group, is in another one."""
+    skipped: tuple[str, ...] = ()
+    """Files that could not be read."""
+    duplicates: Duplicates | None = None
+    sheet: Array | None = None
+    """Contact sheet, uint8 [n, S, S, 3]: the first training images of each class."""
+    sheet_classes: tuple[int, ...] = ()
+    """The class of each image on the sheet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunImages:
+    """The images a run was made with, checked by fingerprint, and their splits."""
+
+    images: ImageSet
+    splits: Splits
+
+
+def find_images(
+    images: ImageSet | None, spec: SweepSpec, started: Mapping[str, Any]
+) -> tuple[RunImages | None, str]:
+    """Return a run's images with their splits, or None and the reason they are missing.
+
+    `images` saves loading them again from the place that `spec` names; `started` is the
+    run_started event, whose fingerprint they must have.
+    """
+    fingerprint = started.get("fingerprint")
+    if not fingerprint:
+        return None, "the run has not started"
+    try:
+        loaded = images if images is not None else load_dataset(spec.dataset)
+        if loaded.fingerprint != fingerprint:
+            return None, (
+                f"the images of {loaded.name} have the fingerprint {loaded.fingerprint}, but the "
+                f"run was made with {fingerprint}"
+            )
+        return RunImages(images=loaded, splits=make_splits(loaded, spec.splits)), ""
+    except QuorumError as error:
+        return None, " ".join(str(error).split())
+
+
+def describe_data(
+    found: RunImages | None,
+    missing: str,
+    labels: Mapping[str, Array],
+    classes: int,
+    *,
+    sheet: bool,
+) -> DataFacts:
+    """Describe a run's images, or what `labels` by split tell where the images are missing.
+
+    `sheet` asks for the contact sheet.
+    """
+    if found is None:
+        counts = {split: _counts(values, classes) for split, values in labels.items()}
+        return DataFacts(missing=missing, counts=counts)
+    images, splits = found.images, found.splits
+    each = max(1, SHEET_IMAGES // classes) if classes <= SHEET_CLASSES else 1
+    shown = _first_of_each(images.labels, splits.train, each)[:SHEET_IMAGES] if sheet else []
+    return DataFacts(
+        missing="",
+        counts={split: _counts(images.labels[getattr(splits, split)], classes) for split in SPLITS},
+        image_size=images.image_size,
+        originals=images.originals,
+        own_test=images.is_test is not None,
+        grouped=images.groups is not None,
+        left_out=splits.leaked,
+        skipped=tuple(images.skipped),
+        duplicates=find_duplicates(images),
+        sheet=np.asarray(images.images[np.array(shown)]) if shown else None,
+        sheet_classes=tuple(int(images.labels[index]) for index in shown),
+    )
+
+
+def class_counts(facts: DataFacts, splits: Sequence[str] = SPLITS) -> Array | None:
+    """Return the images of each class over all `splits`, int [K]; None if one is unknown."""
+    if not set(splits) <= set(facts.counts):
+        return None
+    return np.asarray(np.sum([facts.counts[split] for split in splits], axis=0))
+
+
+def _first_of_each(labels: Array, train: Array, each: int) -> list[int]:
+    """Return the first `each` training images of every class, class by class."""
+    order = np.argsort(labels[train], kind="stable")
+    _, starts = np.unique(labels[train][order], return_index=True)
+    parts = np.split(train[order], starts[1:])
+    return [int(index) for part in parts for index in part[:each]]
+
+
+def _counts(labels: Array, classes: int) -> Array:
+    return np.bincount(np.asarray(labels, np.int64), minlength=classes)

@@ -1,0 +1,121 @@
+"""Facts on test predictions: the stages compared, their temperatures, differences by class.
+
+Axes: N examples, K classes. Log-probabilities are float32 [N, K], labels int [N].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.facts.run_facts import RunFacts
+from common.seeds import numpy_generator
+from common.statistics.intervals import paired_difference
+from common.statistics.metrics import apply_temperature, correct
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+LEVEL = 0.95
+"""Confidence that the intervals of all classes hold at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassDifference:
+    """One class's accuracy on test: the student's minus the ensemble's, on the same images."""
+
+    label: int
+    images: int
+    value: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """The interval excludes zero."""
+        return not self.low <= 0 <= self.high
+
+
+def main_stages(facts: RunFacts) -> list[str]:
+    """Return the stages shown side by side: the ensemble (or best single net) and the student."""
+    available = facts.test_log_probs
+    students = [stage for stage in ("student_int8", "student_fp32") if stage in available]
+    teacher = "ensemble" if "ensemble" in available else "best_single"
+    return [stage for stage in (teacher, *students[:1]) if stage in available]
+
+
+def student_stage(facts: RunFacts) -> str | None:
+    """Return the student that is compared with the ensemble; None unless both have predictions."""
+    students = [stage for stage in main_stages(facts) if stage.startswith("student")]
+    return students[0] if students and "ensemble" in facts.test_log_probs else None
+
+
+def student_differences(facts: RunFacts) -> list[ClassDifference]:
+    """Return the student's accuracy minus the ensemble's for every class; [] without a student."""
+    stage = student_stage(facts)
+    if stage is None or facts.test_labels is None:
+        return []
+    predictions = facts.test_log_probs
+    return class_differences(
+        predictions[stage], predictions["ensemble"], facts.test_labels, seed=facts.spec.seed
+    )
+
+
+def class_differences(
+    student: Floats, ensemble: Floats, labels: Ints, *, seed: int
+) -> list[ClassDifference]:
+    """Compare two sets of predictions class by class, with simultaneous 95% intervals.
+
+    Each paired interval has the level 1 − 0.05/K (Bonferroni). With ten separate 95%
+    intervals, four reports in ten would show one off zero where nothing differs.
+    """
+    present, counts = np.unique(labels, return_counts=True)
+    level = 1 - (1 - LEVEL) / len(present)
+    # Twenty draws beyond either end, as far as that is affordable.
+    draws = int(np.clip(40 / (1 - level), 2000, 20_000))
+    right = [correct(values, labels) for values in (student, ensemble)]
+    differences = []
+    for k, images in zip(present.tolist(), counts.tolist(), strict=True):
+        members = labels == k
+        difference = paired_difference(
+            right[0][members], right[1][members],
+            rng=numpy_generator(seed, "report", "class", str(k)), level=level, draws=draws,
+        )  # fmt: skip
+        differences.append(
+            ClassDifference(
+                label=int(k), images=int(images), value=difference.value,
+                low=difference.interval.low, high=difference.interval.high,
+            )
+        )  # fmt: skip
+    return differences
+
+
+def before_temperature(log_probs: Floats, temperature: float | None) -> Floats | None:
+    """Undo a temperature T by log_softmax(T·log p); None if T is unknown.
+
+    Dividing by T and normalizing loses only one constant per row, so this is exact up to
+    rounding and the floor of probabilities.
+    """
+    return None if temperature is None else apply_temperature(log_probs, 1 / temperature)
+
+
+def temperature_of(facts: RunFacts, stage: str) -> float | None:
+    """Return the temperature that a stage's test predictions were divided by, if known.
+
+    It stands in the stage's row of the ledger, else in the selection, else in the card.
+    """
+    rows = (facts.ledger or {}).get("rows", [])
+    row: Mapping[str, Any] = next((row for row in rows if row["stage"] == stage), {})
+    if row.get("temperature") is not None:
+        return float(row["temperature"])
+    selection = facts.selection or {}
+    selected = selection if stage == "ensemble" else selection.get(stage) or {}
+    if selected.get("temperature") is not None:
+        return float(selected["temperature"])
+    card = facts.plain_card if stage == "student_plain" else facts.card
+    if card is None or not stage.startswith("student"):
+        return None
+    artifact = card.int8 if stage == "student_int8" else card.fp32
+    return artifact.temperature if artifact else None
