@@ -2,18 +2,16 @@
 
 import dataclasses
 import time
-from collections import Counter
 
-from common.errors import RunError
 from common.stage_costs import cost_at_rungs
 from journal.history import History
 from quorum.workspace.checks import require_same_weights
 from quorum.workspace.run import Run
+from search.samplers.best import best_recipe
 from search.samplers.fixed import Seeds
 from search.timetable.deadlines import seeds_that_fit
 from search.tune.session import cluster_capacity
 from trainables.recipe import Recipe
-from trainables.records import RunFolder, read_start
 from trainables.stages import fewest_epochs
 
 TOLERANCE = 1.1
@@ -53,35 +51,11 @@ def _planned(this: Run) -> tuple[Recipe, int]:
         count=this.spec.members,
         epochs=best.schedule.epochs,
         workers=workers,
-        each=each,
+        schedule_seconds=each,
         seconds=TOLERANCE * (end - time.time()),
-        fewest=fewest_epochs(best.schedule.stages),
+        min_epochs=fewest_epochs(best.schedule.stages),
     )
     seconds = {**this.plan.seconds, "seeds": -(-count // workers) * each(epochs)}
     revised = dataclasses.replace(this.plan, seeds=count, rungs=(epochs,), seconds=seconds)
     this.revise(revised, at="seeds")
     return best.with_values(epochs=epochs), count
-
-
-def best_recipe(folder: RunFolder) -> Recipe:
-    """The searched configuration with the lowest val NLL at the highest rung reached.
-
-    Raises:
-        RunError: no trial was scored at any rung.
-    """
-    scored = [
-        (-record.rung, record.metrics["val_nll"], record.trial)
-        for record in folder.records()
-        if record.kind == "search" and record.rung is not None and record.status != "failed"
-    ]
-    if not scored:
-        raise RunError(f"{folder.root}: no trial was scored; {_why_none(folder)}")
-    return read_start(folder.trial(min(scored)[2]) / "start.json").recipe
-
-
-def _why_none(folder: RunFolder) -> str:
-    reasons = Counter(record.reason for record in folder.records() if record.status == "failed")
-    if not reasons:
-        return "give the sweep more time"
-    (reason, count), *_ = reasons.most_common(1)
-    return f"of {reasons.total()} that failed, {count} did by this: {reason}"

@@ -17,7 +17,6 @@ from journal.journal import read_events
 from journal.states import STAGES
 from quorum import pipeline
 from quorum.cli import main as quorum
-from quorum.seeds import best_recipe
 from quorum.workspace.run import Run
 from search.space.spec import spec_from_mapping
 from search.timetable.planner import require_suitable
@@ -29,7 +28,6 @@ from trainables.data.image_set import ImageSet
 from trainables.nets.build import empty_model
 from trainables.prediction import save_weights
 from trainables.recipe import Recipe
-from trainables.records import RunFolder, TrialRecord, write_record
 
 pytestmark = pytest.mark.usefixtures("unmirrored")
 
@@ -185,22 +183,6 @@ def test_a_run_is_not_gone_on_with_on_other_images_or_weights(
         resumed()
     folder.selection.touch()  # only the student is left, which has none of them
     resumed()
-
-
-def test_a_sweep_of_which_all_trials_failed_says_why(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    with pytest.raises(RunError, match="no trial was scored; give the sweep more time"):
-        best_recipe(folder)
-    for number, reason in enumerate(("cutout too large", "cutout too large", "diverged")):
-        name = f"t{number:04d}"
-        folder.trial(name).mkdir(parents=True)
-        record = TrialRecord(
-            trial=name, kind="search", status="failed", reason=reason, split_id="0", steps=0,
-            rung=None, whole_schedule=False, seconds=0.0, peak_memory_bytes=0, params=0,
-        )  # fmt: skip
-        write_record(folder.trial(name), record)
-    with pytest.raises(RunError, match="of 3 that failed, 2 did by this: cutout too large"):
-        best_recipe(folder)
 
 
 def test_a_batch_larger_than_the_set_is_the_set() -> None:

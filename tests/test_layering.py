@@ -43,7 +43,6 @@ BEING_MOVED = {
     ("ensemble.deployment", "ensemble.student"),
     ("ensemble.student", "ensemble.ledger"),
     ("journal", "trainables.records"),
-    ("search.ablation", "quorum.seeds"),
     ("trainables.nets", "trainables.training"),
     ("trainables.prediction", "trainables.training"),
     ("trainables.recipe", "trainables.training"),

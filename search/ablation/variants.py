@@ -14,8 +14,8 @@ from common.files import read_json
 from common.seeds import derive_seed
 from journal.history import History
 from journal.states import STAGES, Kind
-from quorum.seeds import best_recipe
 from search.ablation.ablation import SEEDS, Ablation, ablation_of, ablation_of_run, trial_of
+from search.samplers.best import best_recipe
 from search.samplers.fixed import left_of
 from search.samplers.suggestions import Suggestion
 from search.space.spec import SweepSpec, spec_of_run

@@ -1,8 +1,9 @@
-"""Whether there is time: for another trial, and for a trial's next rung.
+"""Decide whether there is time for another trial, for a trial's next rung, and for the seeds.
 
-A trial counts only if it finishes its whole schedule, so none is started that could not,
-and at a rung none goes on that would not reach the next one. What an epoch takes is what it
-took so far, stages that cost less counted so; before anything was measured, there is time.
+A trial counts only if it finishes its whole schedule, so none starts that could not, and none
+continues after a rung if it would not reach the next one. Epochs are expected to take as long
+as they have so far, weighted by the costs of their stages; before anything has been measured,
+there is time.
 """
 
 import time
@@ -16,43 +17,46 @@ from trainables.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimeLeft:
-    """The end of one kind of trials. Unix seconds; None never comes."""
+class Deadlines:
+    """The deadlines of one kind of trials, in unix seconds; None for no deadline."""
 
-    deadline: float | None = None
-    """No trial is started that would end after it."""
-    latest: float | None = None
-    """No rung is begun that would end after it, and what runs then is stopped."""
+    finish: float | None = None
+    """A trial starts only if it would finish its whole schedule before this time."""
+    stop: float | None = None
+    """A trial continues after a rung only if it would reach the next one before this time, at
+    which running trials are stopped."""
     clock: Callable[[], float] = time.time
+    """Source of the present time, in unix seconds."""
 
     @property
-    def over(self) -> bool:
-        """Nothing may run any more."""
-        return self.latest is not None and self.clock() >= self.latest
+    def passed(self) -> bool:
+        """Whether running trials must stop now."""
+        return self.stop is not None and self.clock() >= self.stop
 
-    def starts(self, rungs: tuple[int, ...], history: History, recipe: Recipe | None) -> bool:
-        """Whether a trial that starts now would be through its schedule in time.
+    def allow_trial(self, rungs: tuple[int, ...], history: History, recipe: Recipe | None) -> bool:
+        """Return whether a trial that starts now would finish its schedule in time.
 
-        Its pace is the median of the trials so far, of those with `recipe` if there are any.
+        Its pace is the median over the trials so far; only those with `recipe` count if there
+        are any.
         """
-        if self.deadline is None:
+        if self.finish is None:
             return True
         pace = history.pace(None if recipe is None else recipe.to_mapping()) or 0.0
         fraction = (recipe or Recipe()).schedule.cooldown_fraction
         whole = cost_at_rungs(rungs, fraction, history.costs)[-1]
-        return self.clock() + pace * whole <= self.deadline
+        return self.clock() + pace * whole <= self.finish
 
-    def goes_on(
+    def allow_next_rung(
         self, rungs: tuple[int, ...], trial: TrialHistory, rung: int, costs: StageCosts = EQUAL
     ) -> bool:
-        """Whether a trial that was scored at `rung` would be scored at the next one in time."""
-        if self.latest is None or rung == rungs[-1]:
+        """Return whether a trial scored at `rung` would reach the next rung in time."""
+        if self.stop is None or rung == rungs[-1]:
             return True
         fraction = float(trial.recipe.get("cooldown_fraction", Recipe().schedule.cooldown_fraction))
         cost = cost_at_rungs(rungs, fraction, costs)
         index = rungs.index(rung)
         seconds = (trial.pace(costs) or 0.0) * (cost[index + 1] - cost[index])
-        return self.clock() + seconds <= self.latest
+        return self.clock() + seconds <= self.stop
 
 
 def seeds_that_fit(
@@ -60,24 +64,25 @@ def seeds_that_fit(
     count: int,
     epochs: int,
     workers: int,
-    each: Callable[[int], float],
+    schedule_seconds: Callable[[int], float],
     seconds: float,
-    fewest: int = 1,
+    min_epochs: int = 1,
 ) -> tuple[int, int]:
-    """How many seeds, and of how many epochs, `workers` can train in `seconds`.
+    """Return how many seeds, and with how many epochs, `workers` can train in `seconds`.
 
-    All of them and whole, if that fits; else all of them shortened, down to half their
-    length; else fewer of at least half the length; at the least one round, however short, but
-    of `fewest` epochs. `each` says how many seconds a schedule of so many epochs takes in one
-    worker.
+    In this order of preference: all seeds with all epochs; all seeds with at least half of
+    them; fewer seeds with at least half of them; one round of seeds with as many epochs as fit,
+    but at least `min_epochs`. `schedule_seconds` gives the time of a schedule of so many epochs
+    in one worker.
     """
 
     def longest(rounds: int) -> int:
-        fits = range(fewest, epochs + 1)
-        return fewest - 1 + bisect_right(fits, seconds, key=lambda n: rounds * each(n))
+        lengths = range(min_epochs, epochs + 1)
+        fitting = bisect_right(lengths, seconds, key=lambda n: rounds * schedule_seconds(n))
+        return min_epochs - 1 + fitting
 
-    half = max(fewest, -(-epochs // 2))
+    half = max(min_epochs, -(-epochs // 2))
     rounds = -(-count // workers)
     while rounds > 1 and longest(rounds) < half:
         rounds -= 1
-    return min(count, rounds * workers), max(fewest, longest(rounds))
+    return min(count, rounds * workers), max(min_epochs, longest(rounds))

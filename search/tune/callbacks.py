@@ -79,7 +79,7 @@ class Deadline(Stopper):
 
     def stop_all(self) -> bool:
         """Whether the time is over."""
-        return self._recorder.time_left.over or self._recorder.error is not None
+        return self._recorder.deadlines.passed or self._recorder.error is not None
 
 
 def trial_name(trial: Trial) -> str:

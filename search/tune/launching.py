@@ -46,7 +46,7 @@ class Launcher:
 
     def late(self, recipe: Recipe | None = None) -> bool:
         """Whether a trial that starts now would not be through its schedule in time."""
-        return not self.recorder.time_left.starts(self.rungs, self.recorder.history, recipe)
+        return not self.recorder.deadlines.allow_trial(self.rungs, self.recorder.history, recipe)
 
     def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
         start = self.recorder.started(suggestion, self._start(suggestion))

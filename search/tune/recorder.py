@@ -19,7 +19,7 @@ from journal.states import EPOCH_FIELDS, Kind
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
 from search.schedulers.verdicts import verdict_on
-from search.timetable.deadlines import TimeLeft
+from search.timetable.deadlines import Deadlines
 from search.tune.storage import Storage
 from trainables.records import (
     RunFolder,
@@ -55,7 +55,7 @@ class Recorder:
         kind: Kind,
         rungs: Sequence[int],
         asha: Asha | None = None,
-        time_left: TimeLeft = TimeLeft(),  # noqa: B008 (frozen)
+        deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         observers: Sequence[Observer] = (),
     ) -> None:
         """`asha` decides at rungs, if there is time; without it every trial runs to its end."""
@@ -65,7 +65,7 @@ class Recorder:
         self.kind = kind
         self.rungs = tuple(rungs)
         self.history = History(journal.events)
-        self.time_left = time_left
+        self.deadlines = deadlines
         self.error: Exception | None = None
         """The first thing that went wrong in the bookkeeping itself."""
         self._asha = asha.replay(journal.events) if asha is not None else None
@@ -180,7 +180,7 @@ class Recorder:
             return True
         fresh = self._asha.decided(trial, rung) is None
         history, costs = self.history.trials[trial], self.history.costs
-        in_time = self.time_left.goes_on(self.rungs, history, rung, costs)
+        in_time = self.deadlines.allow_next_rung(self.rungs, history, rung, costs)
         decision = self._asha.record(trial, rung, result["val_nll"], in_time=in_time)
         if fresh:
             self.emit(

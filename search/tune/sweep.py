@@ -22,7 +22,7 @@ from search.samplers.suggestions import FixedTrials
 from search.schedulers.asha import Asha, TuneAsha
 from search.space.space import Space
 from search.space.spec import SweepSpec
-from search.timetable.deadlines import TimeLeft
+from search.timetable.deadlines import Deadlines
 from search.tune.callbacks import RETRIES, Deadline, Hooks, trial_name
 from search.tune.launching import SENT_BYTES, Launcher
 from search.tune.recorder import Recorder
@@ -91,7 +91,7 @@ def run_sweep(
             kind="search",
             rungs=spec.rungs,
             asha=Asha(spec.rungs, spec.reduction_factor),
-            time_left=TimeLeft(deadline=deadline, latest=latest or deadline),
+            deadlines=Deadlines(finish=deadline, stop=latest or deadline),
             observers=[on_event],
         ),
         spec,
@@ -139,7 +139,7 @@ def run_fixed(
             _storage(storage, folder, journal),
             kind=fixed.kind,
             rungs=(recipe.schedule.epochs,),
-            time_left=TimeLeft(deadline=deadline, latest=deadline),
+            deadlines=Deadlines(finish=deadline, stop=deadline),
             observers=[on_event],
         ),
         spec,

@@ -14,7 +14,6 @@ from common.errors import RunError
 from journal.journal import read_events
 from quorum import pipeline
 from quorum import stages as pipeline_stages
-from quorum.seeds import best_recipe
 from quorum.workspace import run as run_module
 from quorum.workspace.cleaning import clean
 from search.space.spec import TargetSpec
@@ -92,11 +91,6 @@ def test_an_observer_that_fails_stops_nothing(
     with run_module.Run(tmp_path / "run", tiny_spec(), observers=[broken]) as run:
         run.emit({"event": "test_read"})
         assert run.count("test_read") == 1
-
-
-def test_without_a_scored_trial_there_is_no_best(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no trial was scored"):
-        best_recipe(RunFolder(tmp_path))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Whether there is time for another trial, another rung, and so many seeds."""
+"""Deadlines of trials and rungs, and the seeds that fit into the remaining time."""
 
 import math
 from functools import partial
@@ -9,52 +9,79 @@ from hypothesis import strategies as st
 
 from common.stage_costs import StageCosts, cost_at_rungs
 from journal.history import History, TrialHistory
-from search.timetable.deadlines import TimeLeft, seeds_that_fit
+from search.timetable.deadlines import Deadlines, seeds_that_fit
 from trainables.recipe import Recipe
 from trainables.training.optimizers import plan_epochs
 
 RUNGS = (3, 9, 27)
 
 
-def trial(seconds_a_step: float) -> TrialHistory:
+def trial(seconds_per_step: float) -> TrialHistory:
+    """A trial that has trained three epochs at this pace."""
     recipe = Recipe(epochs=27).to_mapping()
     steps = {1: 1, 2: 2, 3: 3}
     return TrialHistory(
         trial="t0", number=0, kind="search", recipe=recipe, seed=0, steps=steps,
-        seconds=seconds_a_step * len(steps),
+        seconds=seconds_per_step * len(steps),
     )  # fmt: skip
 
 
 def history(*trials: TrialHistory) -> History:
-    found = History()
-    found.trials = {one.trial: one for one in trials}
-    return found
+    known = History()
+    known.trials = {trial.trial: trial for trial in trials}
+    return known
 
 
-def test_without_an_end_there_is_always_time() -> None:
-    never = TimeLeft()
-    assert never.starts(RUNGS, history(trial(1e9)), None)
-    assert never.goes_on(RUNGS, trial(1e9), 3)
-    assert not never.over
+def at_zero(*, finish: float | None = None, stop: float | None = None) -> Deadlines:
+    return Deadlines(finish=finish, stop=stop, clock=lambda: 0.0)
 
 
-def test_a_trial_starts_if_its_whole_schedule_ends_in_time() -> None:
+def test_without_deadlines_there_is_always_time() -> None:
+    deadlines = Deadlines()
+    assert deadlines.allow_trial(RUNGS, history(trial(1e9)), None)
+    assert deadlines.allow_next_rung(RUNGS, trial(1e9), 3)
+    assert not deadlines.passed
+
+
+def test_a_trial_starts_if_its_whole_schedule_finishes_in_time() -> None:
     whole = len(plan_epochs(RUNGS, Recipe(epochs=27)))
-    for spare, starts in ((0.5, True), (-0.5, False)):
-        left = TimeLeft(deadline=1000 + 2 * whole + spare, clock=lambda: 1000.0)
-        assert left.starts(RUNGS, history(trial(2.0)), None) is starts
-    assert TimeLeft(deadline=0.0, clock=lambda: 0.0).starts(RUNGS, history(), None)
+    for spare, allowed in ((0.5, True), (-0.5, False)):
+        deadlines = Deadlines(finish=1000 + 2 * whole + spare, clock=lambda: 1000.0)
+        assert deadlines.allow_trial(RUNGS, history(trial(2.0)), None) is allowed
 
 
-def test_a_trial_goes_on_if_its_next_rung_ends_in_time() -> None:
+def test_the_first_trial_starts_before_anything_is_measured() -> None:
+    assert at_zero(finish=0.0).allow_trial(RUNGS, history(), None)
+
+
+def test_a_trial_continues_if_it_reaches_its_next_rung_in_time() -> None:
     plans = plan_epochs(RUNGS, Recipe(epochs=27))
     steps = {plan.rung: plan.step for plan in plans if plan.rung}
     needed = 2.0 * (steps[9] - steps[3])
-    for spare, goes_on in ((0.5, True), (-0.5, False)):
-        left = TimeLeft(latest=needed + spare, clock=lambda: 0.0)
-        assert left.goes_on(RUNGS, trial(2.0), 3) is goes_on
-    assert TimeLeft(latest=-1.0, clock=lambda: 0.0).goes_on(RUNGS, trial(2.0), 27)
-    assert TimeLeft(latest=0.0, clock=lambda: 0.0).over
+    for spare, allowed in ((0.5, True), (-0.5, False)):
+        assert at_zero(stop=needed + spare).allow_next_rung(RUNGS, trial(2.0), 3) is allowed
+    assert at_zero(stop=-1.0).allow_next_rung(RUNGS, trial(2.0), 27), "no rung is left"
+
+
+@pytest.mark.parametrize(("stop", "passed"), [(None, False), (0.1, False), (0.0, True)])
+def test_running_trials_stop_at_the_deadline(stop: float | None, passed: bool) -> None:
+    assert at_zero(stop=stop).passed is passed
+
+
+def test_time_is_forecast_from_the_costs_of_stages() -> None:
+    """Two epochs of the head take 3 s, 1 s of it for features; an epoch of everything 10 s."""
+    costs = StageCosts(starts=(0, 2), epochs=(0.1, 1.0), entries=(0.1, 0.0))
+    begun = trial(0.0)
+    begun.steps, begun.seconds = {1: 1, 2: 2}, 3.0
+    assert begun.pace(costs) == pytest.approx(10.0)
+    known = history(begun)
+    known.costs = costs
+    fraction = Recipe().schedule.cooldown_fraction
+    whole = 10.0 * cost_at_rungs((2, 6), fraction, costs)[-1]
+    for spare, allowed in ((0.5, True), (-0.5, False)):
+        assert at_zero(finish=whole + spare).allow_trial((2, 6), known, None) is allowed
+        left = at_zero(stop=whole - 3.0 + spare)
+        assert left.allow_next_rung((2, 6), begun, 2, costs) is allowed
 
 
 @pytest.mark.parametrize(
@@ -64,17 +91,15 @@ def test_a_trial_goes_on_if_its_next_rung_ends_in_time() -> None:
         (1000.0, (4, 20)),
         (60.0, (4, 15)),
         (40.0, (4, 10)),
-        (39.0, (2, 19)),  # half of the length does not fit twice
+        (39.0, (2, 19)),  # two rounds of half the length do not fit
         (5.0, (2, 2)),
         (0.0, (2, 1)),
         (-9.0, (2, 1)),
     ],
 )
 def test_seeds_get_shorter_and_then_fewer(seconds: float, expected: tuple[int, int]) -> None:
-    assert (
-        seeds_that_fit(count=4, epochs=20, workers=2, each=lambda n: 2.0 * n, seconds=seconds)
-        == expected
-    )
+    fit = partial(seeds_that_fit, count=4, epochs=20, workers=2)
+    assert fit(schedule_seconds=lambda n: 2.0 * n, seconds=seconds) == expected
 
 
 @given(
@@ -87,42 +112,35 @@ def test_seeds_get_shorter_and_then_fewer(seconds: float, expected: tuple[int, i
 def test_seeds_fit_and_waste_little(
     count: int, epochs: int, workers: int, pace: float, seconds: float
 ) -> None:
-    many, long = seeds_that_fit(
-        count=count, epochs=epochs, workers=workers, each=lambda n: n * pace, seconds=seconds
+    number, length = seeds_that_fit(
+        count=count,
+        epochs=epochs,
+        workers=workers,
+        schedule_seconds=lambda n: n * pace,
+        seconds=seconds,
     )
-    assert 1 <= many <= count
-    assert 1 <= long <= epochs
-    rounds = math.ceil(many / workers)
-    if (rounds, long) != (1, 1):
-        assert rounds * long * pace <= seconds * (1 + 1e-9)
-    if (many, long) != (count, epochs):
-        # A longer schedule for as many would not fit, or there would be too many of half length.
-        assert rounds * (long + 1) * pace > seconds * (1 - 1e-9) or long == epochs
+    assert 1 <= number <= count
+    assert 1 <= length <= epochs
+    rounds = math.ceil(number / workers)
+    if (rounds, length) != (1, 1):
+        assert rounds * length * pace <= seconds * (1 + 1e-9)
+    if (number, length) != (count, epochs):
+        # One epoch more for as many seeds would not fit.
+        assert rounds * (length + 1) * pace > seconds * (1 - 1e-9) or length == epochs
 
 
-def test_a_cheap_stage_says_nothing_bad_of_a_dear_one_and_nothing_good() -> None:
-    """Two epochs of the head in 2 s and 1 s, of which 1 s were for features; then 10 s each."""
-    costs = StageCosts(starts=(0, 2), epochs=(0.1, 1.0), entries=(0.1, 0.0))
-    begun = trial(0.0)
-    begun.steps, begun.seconds = {1: 1, 2: 2}, 3.0
-    assert begun.pace(costs) == pytest.approx(10.0)
-    seen = history(begun)
-    seen.costs = costs
-    fraction = Recipe().schedule.cooldown_fraction
-    whole = 10.0 * cost_at_rungs((2, 6), fraction, costs)[-1]
-    rest = whole - 3.0
-    for spare, yes in ((0.5, True), (-0.5, False)):
-        left = TimeLeft(deadline=whole + spare, clock=lambda: 0.0)
-        assert left.starts((2, 6), seen, None) is yes
-        left = TimeLeft(latest=rest + spare, clock=lambda: 0.0)
-        assert left.goes_on((2, 6), begun, 2, costs) is yes
-
-
-def test_seeds_are_not_shortened_into_their_first_stage() -> None:
-    def each(epochs: int) -> float:
+def test_seeds_keep_an_epoch_of_their_last_stage() -> None:
+    def schedule_seconds(epochs: int) -> float:
         return 5.0 + 0.5 * min(epochs, 4) + 2.0 * max(0, epochs - 4)
 
-    fit = partial(seeds_that_fit, count=4, epochs=12, workers=2, each=each, fewest=5)
+    fit = partial(
+        seeds_that_fit,
+        count=4,
+        epochs=12,
+        workers=2,
+        schedule_seconds=schedule_seconds,
+        min_epochs=5,
+    )
     assert fit(seconds=46.0) == (4, 12)
     assert fit(seconds=40.0) == (4, 10)  # 2 × 19 s
     assert fit(seconds=21.0) == (2, 11)

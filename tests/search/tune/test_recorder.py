@@ -18,7 +18,7 @@ from journal.history import History
 from journal.journal import read_events
 from journal.states import EPOCH_FIELDS
 from search.timetable.capacity import Capacity
-from search.timetable.deadlines import TimeLeft
+from search.timetable.deadlines import Deadlines
 from search.tune import session
 from search.tune.recorder import GIVE_UP
 from search.tune.session import capacity_at
@@ -214,7 +214,7 @@ def test_the_pace_is_that_of_the_recipe_where_it_has_been_trained() -> None:
 def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     assert not sweep.launcher.late()
-    sweep.recorder.time_left = TimeLeft(deadline=100.0, latest=100.0, clock=lambda: 0.0)
+    sweep.recorder.deadlines = Deadlines(finish=100.0, stop=100.0, clock=lambda: 0.0)
     launcher = replace(sweep.launcher, rungs=(3, 9))
     assert not launcher.late()
     sweep.recorder.history.apply(start("t0", Recipe()))
@@ -227,7 +227,7 @@ def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_ray")
 def test_a_trial_without_time_for_its_next_rung_is_ended_at_this_one(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
-    sweep.recorder.time_left = TimeLeft(latest=-1.0, clock=lambda: 0.0)
+    sweep.recorder.deadlines = Deadlines(stop=-1.0, clock=lambda: 0.0)
     sweep.run()
     rung = sweep.spec.rungs[0]
     decisions = [event for event in sweep.seen if event["event"] == "decision"]

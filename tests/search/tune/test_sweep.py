@@ -16,7 +16,7 @@ from common.errors import RunError
 from common.seeds import derive_seed
 from journal.journal import Journal, read_events
 from search.samplers.fixed import Seeds
-from search.timetable.deadlines import TimeLeft
+from search.timetable.deadlines import Deadlines
 from search.tune.session import ray_session
 from search.tune.sweep import run_fixed
 from tests.drive_sweep import spec_of, sweep
@@ -248,7 +248,7 @@ def test_at_the_deadline_trials_stop_and_can_be_gone_on_with(
     spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
     run = partial(sweep, folder.root, spec, storage=f"file://{elsewhere}")
     clock = Clock()
-    monkeypatch.setattr("search.tune.sweep.TimeLeft", partial(TimeLeft, clock=clock))
+    monkeypatch.setattr("search.tune.sweep.Deadlines", partial(Deadlines, clock=clock))
     outcome = run(deadline=1.0, on_event=clock.observe)
     assert outcome.reason == "time_budget"
     assert read_events(folder.journal)[-1]["reason"] == "time_budget"
