@@ -1,11 +1,12 @@
 """Files that are whole or not there: JSON, arrays, bytes; clear errors where one is damaged."""
 
+import csv
 import hashlib
 import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, TypeVar
@@ -61,6 +62,30 @@ def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
 def dump_json(value: Mapping[str, Any]) -> str:
     """Indented JSON with a final newline; NaN and infinity are refused, not written."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def dump_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV with a header; a pair becomes two columns, None an empty cell.
+
+    The columns of a pair `x` are `x_low` and `x_high`. All rows have the first row's keys.
+    """
+    flat = [
+        {
+            column: cell
+            for key, value in row.items()
+            for column, cell in (
+                zip((f"{key}_low", f"{key}_high"), value, strict=True)
+                if isinstance(value, list | tuple)
+                else [(key, value)]
+            )
+        }
+        for row in rows
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(flat[0]) if flat else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:

@@ -94,7 +94,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Teacher:
+class TeacherMember:
     """One member of the ensemble that taught the student."""
 
     name: str
@@ -128,7 +128,7 @@ class Card:
     """Weight of the teacher's loss; null for a student without a teacher."""
     tau: float | None = None
     """Temperature of the teacher's loss."""
-    teacher: tuple[Teacher, ...] = ()
+    teacher: tuple[TeacherMember, ...] = ()
     teacher_temperature: float | None = None
     fp32: Artifact
     int8: Artifact | None = None

@@ -1,1 +1,1 @@
-"""The ledger: rows and differences from arrays of predictions."""
+"""The ledger's typed values, and the arithmetic that fills them from arrays of predictions."""

@@ -1,158 +1,118 @@
-"""The ledger: what every stage of a run is worth, and which student may ship.
+"""The ledger as typed values: rows, paired differences, release gates; reading and writing.
 
-Axes: N examples, K classes. Pure table logic: predictions come in as log-probabilities
-[N, K], each stage's after its own temperature, and plain mappings go out, ready for JSON.
-A stage that is absent is left out; nothing is made up for it.
+`ledger.json` holds the fields of `Ledger` in their order; `ledger.csv` holds the rows.
 """
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from common.seeds import numpy_generator
-from common.statistics.intervals import proportion_interval
-from common.statistics.metrics import (
-    accuracy,
-    balanced_accuracy,
-    brier,
-    correct,
-    ece,
-    ece_null,
-    macro_f1,
-    nll,
-)
-from ensemble.deployment.card import Speedup
-from ensemble.deployment.gates import GateMargins, gates, released
-from ensemble.ledger.rows import STAGES, Predictions, StageFacts
-from ensemble.selection.comparison import SCORES, compare
+from common.files import dump_csv, dump_json, read_versioned, write_bytes_atomically
+from common.parsing import to_mapping
+from ensemble.selection.comparison import Comparison
 
 SCHEMA = 1
 
-PAIRS = (
-    ("ensemble", "best_single"),
-    ("ensemble", "uniform_top_k"),
-    ("ensemble", "seeds_ensemble"),
-    ("student_fp32", "student_plain"),
-    ("student_int8", "student_fp32"),
-    ("student_int8", "ensemble"),
-)
-"""Which stages are compared: the first less the second."""
+Verdict = Literal["pass", "fail", "undecided"]
 
 
-def build_ledger(
-    *,
-    run: str,
-    dataset: Mapping[str, Any],
-    test: Predictions,
-    holdout: Predictions,
-    facts: Mapping[str, StageFacts],
-    margins: GateMargins,
-    test_reads: int,
-    compute: Mapping[str, Any],
-    machine: Mapping[str, Any],
-    speedup: Speedup | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The mapping of ledger.json: rows and differences on test, gates on holdout.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One stage on one split: scores after the stage's own temperature, and costs."""
 
-    Unless every gate passes, fp32 is released. `seed` roots the bootstrap's draws.
+    stage: str
+    split: str
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    """Wilson's 95% interval."""
+    balanced_accuracy: float
+    macro_f1: float
+    nll: float
+    """Nats per example."""
+    brier: float
+    ece: float
+    ece_null: float
+    """Mean ECE of a perfectly calibrated model with these confidences, at this N."""
+    params: int | None
+    bytes: int | None
+    latency_ms_batch1: float | None
+    images_per_second: float | None
+    train_seconds: float | None
+    agreement_with_ensemble: float | None
+    """Share of examples on which the stage and the ensemble name the same class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One condition for release; figures that were not measured are None."""
+
+    name: str
+    value: float | None
+    bound: float | None
+    """One-sided 95% bound on the unfavourable side: pass if even this keeps the limit."""
+    optimistic: float | None
+    """One-sided 95% bound on the favourable side: fail if even this breaks the limit."""
+    limit: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerDataset:
+    """The data set that the rows were measured on."""
+
+    name: str
+    fingerprint: str
+    split_id: str
+    sizes: dict[str, int]
+    """Number of examples by split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The scores, costs and comparisons of every stage, and the decision on release."""
+
+    schema: int = SCHEMA
+    run: str
+    dataset: LedgerDataset
+    rows: tuple[Row, ...]
+    """In the order of STAGES; a stage that does not exist has no row."""
+    differences: tuple[Comparison, ...]
+    """Pairs of stages compared on test."""
+    gates: tuple[Gate, ...]
+    """Release gates of the int8 student, decided on holdout; empty without one."""
+    released: str
+    """The file that ships: `int8` or `fp32`."""
+    test_reads: int
+    """How often test has been read."""
+    compute: dict[str, int | float]
+    """Number of trials, and seconds of training and wall-clock so far."""
+    machine: dict[str, Any]
+    """See `common.provenance.machine_description`."""
+
+    def row(self, stage: str) -> Row | None:
+        """Return the row of a stage, or None if there is none."""
+        return next((row for row in self.rows if row.stage == stage), None)
+
+    def difference(self, a: str, b: str, metric: str) -> Comparison | None:
+        """Return the comparison of two stages in a metric, or None if they were not compared."""
+        return next(
+            (item for item in self.differences if (item.a, item.b, item.metric) == (a, b, metric)),
+            None,
+        )
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Read ledger.json.
 
     Raises:
-        PoolError: an unknown stage, or predictions that do not fit the labels.
+        RunError: the file is missing, damaged or of another schema.
     """
-    decided = gates(holdout, facts, margins, speedup=speedup, seed=seed)
-    return {
-        "schema": SCHEMA,
-        "run": run,
-        "dataset": dict(dataset),
-        "rows": ledger_rows(test, facts, seed=seed),
-        "differences": differences(test, seed=seed),
-        "gates": [asdict(gate) for gate in decided],
-        "released": released(decided),
-        "test_reads": test_reads,
-        "compute": dict(compute),
-        "machine": dict(machine),
-    }
+    return read_versioned(Ledger, path, schema=SCHEMA)
 
 
-def ledger_rows(
-    predictions: Predictions,
-    facts: Mapping[str, StageFacts],
-    *,
-    split: str = "test",
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """One row for each stage that is there, in the order of STAGES.
-
-    `accuracy_interval` is Wilson's at 95%; `ece_null` is the mean ECE of a perfectly
-    calibrated model with these confidences.
-
-    Raises:
-        PoolError: an unknown stage, or predictions that do not fit the labels.
-    """
-    predictions.check()
-    return [
-        _row(stage, predictions, facts.get(stage, StageFacts()), split=split, seed=seed)
-        for stage in STAGES
-        if stage in predictions.stages
-    ]
-
-
-def differences(predictions: Predictions, *, seed: int = 0) -> list[dict[str, Any]]:
-    """The PAIRS of stages that are there, compared in accuracy and NLL."""
-    predictions.check()
-    return [
-        compare(a, b, metric, predictions.stages, predictions.labels, seed=seed)
-        for a, b in PAIRS
-        if a in predictions.stages and b in predictions.stages
-        for metric in SCORES
-    ]
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as CSV with a header; an interval becomes two columns, None an empty cell."""
-    flat = [
-        {
-            column: cell
-            for key, value in row.items()
-            for column, cell in (
-                zip((f"{key}_low", f"{key}_high"), value, strict=True)
-                if isinstance(value, list)
-                else [(key, value)]
-            )
-        }
-        for row in rows
-    ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(flat[0]) if flat else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
-
-
-def _row(
-    stage: str, predictions: Predictions, facts: StageFacts, *, split: str, seed: int
-) -> dict[str, Any]:
-    log_probs, labels = predictions.stages[stage], predictions.labels
-    right = correct(log_probs, labels)
-    interval = proportion_interval(int(right.sum()), len(right))
-    ensemble = predictions.stages.get("ensemble")
-    agreement = None
-    if ensemble is not None:
-        agreement = float((log_probs.argmax(axis=1) == ensemble.argmax(axis=1)).mean())
-    return {
-        "stage": stage,
-        "split": split,
-        "accuracy": accuracy(log_probs, labels),
-        "accuracy_interval": [interval.low, interval.high],
-        "balanced_accuracy": balanced_accuracy(log_probs, labels),
-        "macro_f1": macro_f1(log_probs, labels),
-        "nll": nll(log_probs, labels),
-        "brier": brier(log_probs, labels),
-        "ece": ece(log_probs, labels),
-        "ece_null": ece_null(log_probs, rng=numpy_generator(seed, "ece_null", split, stage)),
-        **asdict(facts),
-        "agreement_with_ensemble": agreement,
-    }
+def write_ledger_files(folder: Path, ledger: Ledger) -> None:
+    """Write ledger.csv and then ledger.json, each whole or not at all."""
+    rows: list[Mapping[str, Any]] = to_mapping(ledger.rows)
+    write_bytes_atomically(folder / "ledger.csv", dump_csv(rows).encode())
+    write_bytes_atomically(folder / "ledger.json", dump_json(to_mapping(ledger)).encode())

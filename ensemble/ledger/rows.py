@@ -1,67 +1,99 @@
-"""The rows of a ledger, a stage each: what it says of a split's examples, and what it costs.
+"""Compute the ledger's rows and paired differences from arrays of predictions.
 
-Axes: N examples, K classes.
+Axes: N examples, K classes. Predictions are log-probabilities [N, K], each stage's after its
+own temperature. A stage without predictions gets no row.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 
-import numpy as np
-from jaxtyping import Float, Int
-
-from common.errors import PoolError
-
-STAGES = (
-    "best_single",
-    "uniform_top_k",
-    "seeds_ensemble",
-    "ensemble",
-    "student_plain",
-    "student_fp32",
-    "student_int8",
+from common.seeds import numpy_generator
+from common.statistics.intervals import proportion_interval
+from common.statistics.metrics import (
+    accuracy,
+    balanced_accuracy,
+    brier,
+    correct,
+    ece,
+    ece_null,
+    macro_f1,
+    nll,
 )
-"""In the order of the ledger."""
+from ensemble.ledger.ledger import Row
+from ensemble.ledger.predictions import STAGES, Predictions, StageCost
+from ensemble.selection.comparison import SCORES, Comparison, compare
 
-LogProbs = Float[np.ndarray, "N K"]
-Labels = Int[np.ndarray, " N"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageFacts:
-    """What a stage costs; None where it was not measured."""
-
-    params: int | None = None
-    """Parameters, summed over an ensemble's members."""
-    bytes: int | None = None
-    """Size of its files."""
-    latency_ms_batch1: float | None = None
-    """Milliseconds of a call with one image."""
-    images_per_second: float | None = None
-    train_seconds: float | None = None
-    """Training time, summed over an ensemble's members."""
+PAIRS = (
+    ("ensemble", "best_single"),
+    ("ensemble", "uniform_top_k"),
+    ("ensemble", "seeds_ensemble"),
+    ("student_fp32", "student_plain"),
+    ("student_int8", "student_fp32"),
+    ("student_int8", "ensemble"),
+)
+"""Stages that are compared: the first minus the second."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Predictions:
-    """Every stage's predictions on one split."""
+def ledger_rows(
+    predictions: Predictions,
+    costs: Mapping[str, StageCost],
+    *,
+    split: str = "test",
+    seed: int = 0,
+) -> tuple[Row, ...]:
+    """Return one row for each stage that has predictions, in the order of STAGES.
 
-    labels: Labels
-    stages: Mapping[str, LogProbs]
-    """By the stage's name, each after its own temperature."""
+    `costs` are by stage; `seed` roots the draws of `ece_null`.
 
-    def check(self) -> None:
-        """See that they are of known stages, and fit the labels.
+    Raises:
+        PoolError: an unknown stage, or predictions that do not fit the labels.
+    """
+    predictions.check()
+    return tuple(
+        _row(stage, predictions, costs.get(stage, StageCost()), split=split, seed=seed)
+        for stage in STAGES
+        if stage in predictions.stages
+    )
 
-        Raises:
-            PoolError: an unknown stage, another shape, or NaN.
-        """
-        for stage, log_probs in self.stages.items():
-            if stage not in STAGES:
-                raise PoolError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
-            if log_probs.ndim != 2 or self.labels.shape != log_probs.shape[:1]:
-                raise PoolError(
-                    f"stage {stage!r}: expected log-probabilities "
-                    f"[{len(self.labels)}, K], got shape {list(log_probs.shape)}"
-                )
-            if np.isnan(log_probs).any():
-                raise PoolError(f"stage {stage!r}: log-probabilities must not be NaN")
+
+def paired_differences(predictions: Predictions, *, seed: int = 0) -> tuple[Comparison, ...]:
+    """Compare the PAIRS of stages that have predictions, in accuracy and NLL.
+
+    `seed` roots the bootstrap's draws.
+
+    Raises:
+        PoolError: an unknown stage, or predictions that do not fit the labels.
+    """
+    predictions.check()
+    return tuple(
+        compare(a, b, metric, predictions.stages, predictions.labels, seed=seed)
+        for a, b in PAIRS
+        if a in predictions.stages and b in predictions.stages
+        for metric in SCORES
+    )
+
+
+def _row(
+    stage: str, predictions: Predictions, cost: StageCost, *, split: str, seed: int
+) -> Row:
+    log_probs, labels = predictions.stages[stage], predictions.labels
+    right = correct(log_probs, labels)
+    interval = proportion_interval(int(right.sum()), len(right))
+    ensemble = predictions.stages.get("ensemble")
+    agreement = None
+    if ensemble is not None:
+        agreement = float((log_probs.argmax(axis=1) == ensemble.argmax(axis=1)).mean())
+    return Row(
+        stage=stage,
+        split=split,
+        accuracy=accuracy(log_probs, labels),
+        accuracy_interval=(interval.low, interval.high),
+        balanced_accuracy=balanced_accuracy(log_probs, labels),
+        macro_f1=macro_f1(log_probs, labels),
+        nll=nll(log_probs, labels),
+        brier=brier(log_probs, labels),
+        ece=ece(log_probs, labels),
+        ece_null=ece_null(log_probs, rng=numpy_generator(seed, "ece_null", split, stage)),
+        **asdict(cost),
+        agreement_with_ensemble=agreement,
+    )

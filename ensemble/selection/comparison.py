@@ -1,10 +1,11 @@
-"""Two sets of predictions compared on the same examples, as an entry of a JSON file.
+"""Compare two sets of predictions on the same examples, in accuracy or NLL.
 
 Axes: N examples, K classes.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,7 +15,25 @@ from common.statistics.intervals import paired_difference
 from common.statistics.metrics import correct, nll_per_example
 
 SCORES = {"accuracy": correct, "nll": nll_per_example}
-"""What is compared: each gives one number per example."""
+"""The metrics that can be compared: each gives one number per example."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The metric of `a` minus the metric of `b` on the same examples, as JSON files hold it."""
+
+    a: str
+    b: str
+    metric: str
+    """`accuracy` or `nll`."""
+    value: float
+    interval: tuple[float, float]
+    """95% interval."""
+    method: str
+    """`paired-bootstrap` or `mcnemar-exact`."""
+    p_value: float
+    """Two-sided, for the hypothesis that the two are equal."""
+    verdict: Literal["distinguishable", "not distinguishable"]
 
 
 def compare(
@@ -25,25 +44,25 @@ def compare(
     labels: Int[np.ndarray, " N"],
     *,
     seed: int,
-) -> dict[str, Any]:
-    """The metric of `a` less that of `b`, with its 95% interval and p-value.
+) -> Comparison:
+    """Compare the predictions named `a` and `b` in a metric of SCORES.
 
-    `metric` is `accuracy` or `nll`; `a` and `b` are keys of `log_probs`. Method and interval
-    are those of `paired_difference`; `seed` roots its draws.
+    `a` and `b` are keys of `log_probs`. `paired_difference` chooses method and interval;
+    `seed` roots its draws.
     """
     score = SCORES[metric]
-    found = paired_difference(
+    difference = paired_difference(
         score(log_probs[a], labels),
         score(log_probs[b], labels),
         rng=numpy_generator(seed, "compare", a, b, metric),
     )
-    return {
-        "a": a,
-        "b": b,
-        "metric": metric,
-        "value": found.value,
-        "interval": [found.interval.low, found.interval.high],
-        "method": found.method,
-        "p_value": found.p_value,
-        "verdict": "distinguishable" if found.distinguishable else "not distinguishable",
-    }
+    return Comparison(
+        a=a,
+        b=b,
+        metric=metric,
+        value=difference.value,
+        interval=(difference.interval.low, difference.interval.high),
+        method=difference.method,
+        p_value=difference.p_value,
+        verdict="distinguishable" if difference.distinguishable else "not distinguishable",
+    )

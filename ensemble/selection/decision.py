@@ -1,11 +1,12 @@
-"""From a pool to the ensemble that ships: the mapping of selection.json.
+"""Select the ensemble that ships from a pool, with honest scores for it and its baselines.
 
-Axes: M members, N examples, K classes. What ships is fitted on the whole holdout; every
-figure about it is cross-fitted: the whole fit is repeated without a fold, its own inner folds
-and its temperature included, and scored on that fold.
+Axes: M members, N examples, K classes. What ships is fitted on all of holdout. Every score is
+cross-fitted: the whole fit, with its inner folds and its temperature, is repeated without a
+fold and scored on that fold.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,8 @@ from jaxtyping import Float32, Int64
 
 from common.errors import PoolError
 from common.seeds import numpy_generator
-from common.statistics.metrics import (
-    accuracy,
-    brier,
-    ece,
-    nll,
-)
-from ensemble.selection.comparison import SCORES, compare
+from common.statistics.metrics import accuracy, brier, ece, nll
+from ensemble.selection.comparison import SCORES, Comparison, compare
 from ensemble.selection.diversity import (
     disagreement,
     double_fault,
@@ -37,22 +33,29 @@ from ensemble.selection.fitting import (
 )
 from ensemble.selection.mixture import Mixture, View
 from ensemble.selection.pool import Pool, refit_votes
+from ensemble.selection.selection import (
+    Baseline,
+    BestAddition,
+    BestSingle,
+    Diversity,
+    Member,
+    Scores,
+    Selection,
+    SelectionMetrics,
+)
 from ensemble.selection.weights import gap
 
-SCHEMA = 1
-
-FEWEST_EXAMPLES = 2 * FOLDS
-"""Two in every fold; with fewer, nothing about a fold can be estimated."""
+MIN_EXAMPLES = 2 * FOLDS
+"""Two in every fold; with fewer, nothing can be estimated for a fold."""
 
 
-def decide(pool: Pool, *, members: int = 5, seed: int = 0) -> dict[str, Any]:
-    """Choose, weight and calibrate an ensemble of at most `members` distinct members.
+def select_ensemble(pool: Pool, *, members: int = 5, seed: int = 0) -> Selection:
+    """Select, weight and calibrate an ensemble of at most `members` distinct members.
 
-    Returns the mapping of selection.json, ready for JSON: the ensemble with its temperature
-    and certificates, three baselines of as many members, and for each its cross-fitted
-    metrics. `best_single` and `uniform_top_k` rank members by NLL on holdout at each one's
-    own temperature; `seeds_ensemble` takes the pool's first seeds and is None where there
-    are too few. The same pool and seed give the same mapping.
+    Three baselines of as many members are scored beside it. `best_single` and `uniform_top_k`
+    rank members by NLL on holdout, each at its own temperature; `seeds_ensemble` takes the
+    pool's first seeds and is None where there are too few. The same pool and seed give the
+    same selection.
 
     Raises:
         PoolError: members < 1, fewer than 10 examples, or predictions that are not finite.
@@ -60,42 +63,44 @@ def decide(pool: Pool, *, members: int = 5, seed: int = 0) -> dict[str, Any]:
     _check(pool, members)
     whole = View.of(pool, np.arange(len(pool.labels)))
     ensemble = fit_ensemble(whole, members=members, seed=seed)
-    fitted = {"ensemble": ensemble.mixture}
-    fitted |= fit_baselines(whole, size=ensemble.mixture.size)
-    held_out = _cross_fit(pool, members=members, size=ensemble.mixture.size, seed=seed)
-    scores = {name: _metrics(log_probs, pool.labels) for name, log_probs in held_out.items()}
-    single = _describe(pool, fitted["best_single"])
-    return {
-        "schema": SCHEMA,
-        "split_id": pool.split_id,
-        "examples": len(pool.labels),
-        "classes": pool.log_probs.shape[2],
-        "pool_size": len(pool.names),
-        "most_members": members,
-        **_describe_ensemble(whole, ensemble),
-        "metrics": {"holdout": scores["ensemble"]},
-        "best_single": {
-            "name": single["members"][0]["name"],
-            "temperature": single["temperature"],
-            **scores["best_single"],
-        },
-        **{
-            name: _describe(pool, fitted[name]) | scores[name] if name in fitted else None
-            for name in ("uniform_top_k", "seeds_ensemble")
-        },
-        "comparisons": _comparisons(held_out, pool.labels, seed=seed),
-        "diversity": _diversity(whole, ensemble.mixture),
-        "compute": _compute(pool, fitted),
-        "skipped": [{"name": left.name, "reason": left.reason} for left in pool.skipped],
-    }
+    mixture = ensemble.mixture
+    fitted = {"ensemble": mixture, **fit_baselines(whole, size=mixture.size)}
+    held_out = _cross_fit(pool, members=members, size=mixture.size, seed=seed)
+    scores = {name: _scores(log_probs, pool.labels) for name, log_probs in held_out.items()}
+
+    def baseline(name: str) -> Baseline:
+        return Baseline(**_members(pool, fitted[name]), **asdict(scores[name]))
+
+    best = _members(pool, fitted["best_single"])
+    return Selection(
+        split_id=pool.split_id,
+        examples=len(pool.labels),
+        classes=pool.log_probs.shape[2],
+        pool_size=len(pool.names),
+        most_members=members,
+        **_members(pool, mixture),
+        **_certified(whole, ensemble),
+        metrics=SelectionMetrics(holdout=scores["ensemble"]),
+        best_single=BestSingle(
+            name=best["members"][0].name,
+            temperature=best["temperature"],
+            **asdict(scores["best_single"]),
+        ),
+        uniform_top_k=baseline("uniform_top_k"),
+        seeds_ensemble=baseline("seeds_ensemble") if "seeds_ensemble" in fitted else None,
+        comparisons=_comparisons(held_out, pool.labels, seed=seed),
+        diversity=_diversity(whole, mixture),
+        compute=_compute(pool, fitted),
+        skipped=pool.skipped,
+    )
 
 
 def _check(pool: Pool, members: int) -> None:
     if members < 1:
         raise PoolError(f"an ensemble needs at least 1 member, got members={members}")
-    if len(pool.labels) < FEWEST_EXAMPLES:
+    if len(pool.labels) < MIN_EXAMPLES:
         raise PoolError(
-            f"a pool needs at least {FEWEST_EXAMPLES} labelled examples, two for each of "
+            f"a pool needs at least {MIN_EXAMPLES} labelled examples, two for each of "
             f"{FOLDS} folds; got {len(pool.labels)}"
         )
     for name, log_probs in zip(pool.names, pool.log_probs, strict=True):
@@ -106,7 +111,7 @@ def _check(pool: Pool, members: int) -> None:
 def _cross_fit(
     pool: Pool, *, members: int, size: int, seed: int
 ) -> dict[str, Float32[np.ndarray, "N K"]]:
-    """Log-probabilities of every example, from fits that have not seen its fold."""
+    """Return log-probabilities of every example, from fits that have not seen its fold."""
     held_out: dict[str, Float32[np.ndarray, "N K"]] = {}
     rng = numpy_generator(seed, "select", "folds")
     for rest, fold in stratified_folds(pool.labels, FOLDS, rng):
@@ -120,42 +125,42 @@ def _cross_fit(
     return held_out
 
 
-def _metrics(
-    log_probs: Float32[np.ndarray, "N K"], labels: Int64[np.ndarray, " N"]
-) -> dict[str, float]:
+def _scores(log_probs: Float32[np.ndarray, "N K"], labels: Int64[np.ndarray, " N"]) -> Scores:
+    return Scores(
+        accuracy=accuracy(log_probs, labels),
+        nll=nll(log_probs, labels),
+        brier=brier(log_probs, labels),
+        ece=ece(log_probs, labels),
+    )
+
+
+def _members(pool: Pool, mixture: Mixture) -> dict[str, Any]:
+    """Return the fields `members`, by falling weight and then in the pool's order, and
+    `temperature`.
+    """
+    support = np.flatnonzero(mixture.weights)
+    ranked = support[np.argsort(-mixture.weights[support], kind="stable")]
     return {
-        "accuracy": float(accuracy(log_probs, labels)),
-        "nll": float(nll(log_probs, labels)),
-        "brier": float(brier(log_probs, labels)),
-        "ece": float(ece(log_probs, labels)),
+        "members": tuple(
+            Member(name=pool.names[member], weight=float(mixture.weights[member]))
+            for member in ranked
+        ),
+        "temperature": float(mixture.temperature),
     }
 
 
-def _describe_ensemble(whole: View, ensemble: Ensemble) -> dict[str, Any]:
+def _certified(whole: View, ensemble: Ensemble) -> dict[str, Any]:
+    """Return the fields that say how the members and weights were chosen."""
     weights = ensemble.mixture.weights
     support = np.flatnonzero(weights)
     return {
-        **_describe(whole.pool, ensemble.mixture),
         "weighting": ensemble.weighting,
         "weighting_reason": ensemble.weighting_reason,
         "source": ensemble.source,
         "source_reason": ensemble.source_reason,
         "gap_support": gap(weights[support], whole.raw[:, support]),
         "gap_pool": gap(weights, whole.raw),
-        "order": [whole.pool.names[member] for member in ensemble.order],
-    }
-
-
-def _describe(pool: Pool, mixture: Mixture) -> dict[str, Any]:
-    """Members by falling weight, equal weights in the pool's order."""
-    support = np.flatnonzero(mixture.weights)
-    ranked = support[np.argsort(-mixture.weights[support], kind="stable")]
-    return {
-        "members": [
-            {"name": pool.names[member], "weight": float(mixture.weights[member])}
-            for member in ranked
-        ],
-        "temperature": float(mixture.temperature),
+        "order": tuple(whole.pool.names[member] for member in ensemble.order),
     }
 
 
@@ -164,21 +169,17 @@ def _comparisons(
     labels: Int64[np.ndarray, " N"],
     *,
     seed: int,
-) -> list[dict[str, Any]]:
-    """Ensemble less baseline, example by example, on the held-out folds."""
-    return [
+) -> tuple[Comparison, ...]:
+    """Compare the ensemble with each baseline on the held-out folds."""
+    return tuple(
         compare("ensemble", baseline, metric, held_out, labels, seed=seed)
         for baseline in held_out
         if baseline != "ensemble"
         for metric in SCORES
-    ]
+    )
 
 
-def _diversity(whole: View, mixture: Mixture) -> dict[str, Any]:
-    """How the ensemble's members differ; means over pairs, None for a single member.
-
-    `best_addition` is the member of the pool to which a little weight would help most.
-    """
+def _diversity(whole: View, mixture: Mixture) -> Diversity:
     support = np.flatnonzero(mixture.weights)
     names = whole.pool.names
     log_probs = whole.pool.log_probs[support]
@@ -187,22 +188,22 @@ def _diversity(whole: View, mixture: Mixture) -> dict[str, Any]:
     values = marginal_values(whole.raw, mixture.weights)
     best = int(values.argmax())
     several = len(support) > 1
-    return {
-        "disagreement": float(disagreement(predicted)[pairs].mean()) if several else None,
-        "double_fault": (
+    return Diversity(
+        disagreement=float(disagreement(predicted)[pairs].mean()) if several else None,
+        double_fault=(
             float(double_fault(predicted, whole.labels)[pairs].mean()) if several else None
         ),
-        "kohavi_wolpert": kohavi_wolpert(predicted, whole.labels),
-        "pooling_gain": pooling_gain(whole.raw, mixture.weights),
-        "near_duplicates": [
-            [names[support[a]], names[support[b]]] for a, b in near_duplicates(log_probs)
-        ],
-        "best_addition": {"name": names[best], "marginal_value": float(values[best])},
-    }
+        kohavi_wolpert=kohavi_wolpert(predicted, whole.labels),
+        pooling_gain=pooling_gain(whole.raw, mixture.weights),
+        near_duplicates=tuple(
+            (names[support[a]], names[support[b]]) for a, b in near_duplicates(log_probs)
+        ),
+        best_addition=BestAddition(name=names[best], marginal_value=float(values[best])),
+    )
 
 
 def _compute(pool: Pool, fitted: Mapping[str, Mixture]) -> dict[str, float | None]:
-    """Training seconds behind each choice; None where a member's are not known."""
+    """Return the training seconds behind each choice; None where a member's are unknown."""
     seconds = {"pool": pool.seconds.sum()}
     seconds |= {name: pool.seconds[mixture.weights > 0].sum() for name, mixture in fitted.items()}
     return {

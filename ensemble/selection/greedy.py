@@ -20,7 +20,7 @@ TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class GreedySelection:
     """The best prefix of a greedy selection."""
 
     order: tuple[int, ...]
@@ -50,7 +50,7 @@ def select_greedy(
     rounds: int = ROUNDS,
     cap: int | None = None,
     sorted_start: int = 0,
-) -> Selection:
+) -> GreedySelection:
     """Select members with replacement to minimise the pool's NLL (Caruana et al., 2004).
 
     Each round adds the member whose inclusion gives the lowest NLL of the running mean; of
@@ -77,7 +77,7 @@ def select_greedy(
         total += columns[winner]
         trace.append(_nll(total / len(order)))
     best = _shortest_best(trace)
-    return Selection(
+    return GreedySelection(
         order=tuple(int(usable[member]) for member in order[:best]), trace=tuple(trace[:best])
     )
 
@@ -91,7 +91,7 @@ def select_bagged(
     rounds: int = ROUNDS,
     cap: int | None = None,
     sorted_start: int = 0,
-) -> Selection:
+) -> GreedySelection:
     """Select greedily in `bags` random subsets of the members, and merge what each chose.
 
     Each bag sees `fraction` of the members (at least one). The orders are interleaved,
@@ -126,7 +126,7 @@ def select_bagged(
     running = np.cumsum(np.maximum(prob_true[:, order], TINY), axis=1) / np.arange(
         1, len(order) + 1
     )
-    return Selection(order=order, trace=tuple((-np.log(running)).mean(axis=0).tolist()))
+    return GreedySelection(order=order, trace=tuple((-np.log(running)).mean(axis=0).tolist()))
 
 
 def _usable_members(

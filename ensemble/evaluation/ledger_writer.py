@@ -1,0 +1,78 @@
+"""Write a run's ledger: read test, compute rows, differences and gates, save them all."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from common.files import write_arrays
+from common.provenance import machine_description
+from ensemble.deployment.card import read_card
+from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
+from ensemble.deployment.student_folder import has_student
+from ensemble.evaluation.stages import holdout_predictions, test_predictions
+from ensemble.ledger.ledger import Ledger, LedgerDataset, write_ledger_files
+from ensemble.ledger.predictions import Predictions, StageCost
+from ensemble.ledger.rows import ledger_rows, paired_differences
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
+from trainables.recipe import Numerics
+from trainables.records import RunFolder
+
+
+def write_ledger(
+    folder: RunFolder,
+    images: ImageSet,
+    splits: Splits,
+    numerics: Numerics,
+    *,
+    costs: Mapping[str, StageCost],
+    margins: GateMargins,
+    test_reads: int,
+    compute: Mapping[str, int | float],
+    seed: int,
+    progress: Callable[[float, str], None],
+) -> Ledger:
+    """Read test; write test_logprobs.npz, ledger.csv and, last, ledger.json; return the ledger.
+
+    `seed` roots the bootstraps' draws.
+    """
+    test = test_predictions(folder, images, splits, numerics, progress=progress)
+    speedup = read_card(folder.student).speedup if has_student(folder.student) else None
+    gates = decide_gates(
+        holdout_predictions(folder, images, splits), costs, margins, speedup=speedup, seed=seed
+    )
+    ledger = Ledger(
+        run=folder.name,
+        dataset=LedgerDataset(
+            name=images.name,
+            fingerprint=images.fingerprint,
+            split_id=splits.split_id,
+            sizes=splits.sizes,
+        ),
+        rows=ledger_rows(test, costs, seed=seed),
+        differences=paired_differences(test, seed=seed),
+        gates=gates,
+        released=released_precision(gates),
+        test_reads=test_reads,
+        compute=dict(compute),
+        machine=machine_description(),
+    )
+    write_arrays(folder.ledger / "test_logprobs.npz", _as_arrays(test))
+    write_ledger_files(folder.ledger, ledger)
+    for name in ("ledger.json", "ledger.csv"):
+        # People and scripts look for the ledger beside selection.json as well.
+        link = folder.root / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(folder.ledger.name) / name)
+    return ledger
+
+
+def _as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
+    """Return `labels` int64 [N] and one float32 [N, K] array a stage, as test_logprobs.npz."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        stage: np.asarray(log_probs, dtype=np.float32)
+        for stage, log_probs in predictions.stages.items()
+    }
+    return {"labels": np.asarray(predictions.labels, dtype=np.int64), **arrays}

@@ -1,0 +1,108 @@
+"""Predict with a run's trained members, pool them, and measure what they cost.
+
+Axes: M members, N examples, K classes.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from common.files import read_array
+from ensemble.deployment.export import export_onnx
+from ensemble.deployment.onnx_model import Images, LogProbs, OnnxClassifier, latency
+from ensemble.ledger.predictions import StageCost
+from ensemble.selection.selection import Member
+from ensemble.selection.voting import weighted_vote
+from trainables.recipe import Numerics
+from trainables.records import RunFolder, read_record, read_start
+from trainables.training.loop import load_trained, predict_log_probs
+
+ARCHITECTURE = ("model", "width", "depth", "block", "activation", "attention", "whitening")
+"""Recipe fields that decide a net's size and speed."""
+
+
+def pool_members(members: Sequence[Member], log_probs: Mapping[str, LogProbs]) -> LogProbs:
+    """Return the log of the members' weighted mean probabilities, float32 [N, K].
+
+    `log_probs` are the members' predictions by name.
+    """
+    stack = np.stack([log_probs[member.name] for member in members])
+    return weighted_vote(stack, np.asarray([member.weight for member in members]))
+
+
+def holdout_log_probs(folder: RunFolder, names: Iterable[str]) -> dict[str, LogProbs]:
+    """Read the members' predictions on holdout, as their trials wrote them."""
+    return {name: read_array(folder.trial(name) / "holdout.npy") for name in names}
+
+
+def predict_members(
+    folder: RunFolder,
+    names: Sequence[str],
+    images: Images,
+    indices: npt.NDArray[np.int64],
+    numerics: Numerics,
+    *,
+    on_member: Callable[[int], None],
+) -> dict[str, LogProbs]:
+    """Return the members' log-probabilities [N, K] for the images at `indices`, by name.
+
+    Members run one at a time; `on_member` receives the number that are done.
+    """
+    predictions = {}
+    for done, name in enumerate(names, start=1):
+        model = load_trained(folder.trial(name))
+        predictions[name] = predict_log_probs(model, images, numerics, indices=indices)
+        on_member(done)
+    return predictions
+
+
+def member_costs(
+    folder: RunFolder, names: Iterable[str], images: Images, *, classes: int
+) -> dict[str, StageCost]:
+    """Measure each member's size and speed as an fp32 ONNX file, like the student's.
+
+    Members of one architecture share one measurement, since weights do not change it.
+    `images`, uint8 [n, S, S, 3], are used for timing only.
+    """
+    measured: dict[tuple[Any, ...], StageCost] = {}
+    costs = {}
+    for name in names:
+        recipe = read_start(folder.trial(name) / "start.json").recipe
+        key = tuple(getattr(recipe.architecture, field) for field in ARCHITECTURE)
+        if key not in measured:
+            measured[key] = _measure(folder, name, images, classes)
+        seconds = read_record(folder.trial(name) / "record.json").seconds
+        costs[name] = replace(measured[key], train_seconds=seconds)
+    return costs
+
+
+def pooled_cost(members: Sequence[Member], costs: Mapping[str, StageCost]) -> StageCost:
+    """Return the cost of running all members one after the other: sizes and times add up."""
+    each = [costs[member.name] for member in members]
+    return StageCost(
+        params=sum(cost.params or 0 for cost in each),
+        bytes=sum(cost.bytes or 0 for cost in each),
+        latency_ms_batch1=sum(cost.latency_ms_batch1 or 0.0 for cost in each),
+        images_per_second=1.0 / sum(1.0 / (cost.images_per_second or 1.0) for cost in each),
+        train_seconds=sum(cost.train_seconds or 0.0 for cost in each),
+    )
+
+
+def _measure(folder: RunFolder, name: str, images: Images, classes: int) -> StageCost:
+    model = load_trained(folder.trial(name))
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "member.onnx"
+        export_onnx(model, path, image_size=images.shape[1], classes=classes)
+        times = latency(OnnxClassifier(path), images)
+        size = path.stat().st_size
+    return StageCost(
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        bytes=size,
+        latency_ms_batch1=times.ms_batch1,
+        images_per_second=times.images_per_second,
+    )

@@ -1,0 +1,102 @@
+"""Predictions and costs of every stage of the ledger: members pooled, students run.
+
+Axes: N examples, K classes. Temperatures are always fitted on holdout.
+"""
+
+from collections.abc import Callable
+
+from common.statistics.metrics import apply_temperature, fit_temperature
+from ensemble.deployment.onnx_model import LogProbs
+from ensemble.deployment.student_folder import has_student, student_costs, student_log_probs
+from ensemble.evaluation.members import (
+    holdout_log_probs,
+    member_costs,
+    pool_members,
+    pooled_cost,
+    predict_members,
+)
+from ensemble.ledger.predictions import Labels, Predictions, StageCost
+from ensemble.selection.selection import Member, read_selection
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
+from trainables.recipe import Numerics
+from trainables.records import RunFolder
+
+TIMED_IMAGES = 256
+
+
+def holdout_predictions(folder: RunFolder, images: ImageSet, splits: Splits) -> Predictions:
+    """Return every stage's predictions on holdout, from the arrays that the trials wrote."""
+    pooled = _pooled_stages(folder)
+    labels = images.labels[splits.holdout]
+    log_probs = holdout_log_probs(folder, _names(pooled))
+    stages = {}
+    for stage, members in pooled.items():
+        mixture = pool_members(members, log_probs)
+        stages[stage] = _calibrated(mixture, mixture, labels)
+    if has_student(folder.student):
+        stages |= student_log_probs(folder.student, images.images, splits.holdout)
+    return Predictions(labels=labels, stages=stages)
+
+
+def test_predictions(
+    folder: RunFolder,
+    images: ImageSet,
+    splits: Splits,
+    numerics: Numerics,
+    *,
+    progress: Callable[[float, str], None],
+) -> Predictions:
+    """Return every stage's predictions on test; nothing else looks at test images.
+
+    Raises:
+        RunError: no frozen selection.
+    """
+    pooled = _pooled_stages(folder)
+    names = _names(pooled)
+    holdout_labels = images.labels[splits.holdout]
+    on_holdout = holdout_log_probs(folder, names)
+    on_test = predict_members(
+        folder,
+        names,
+        images.images,
+        splits.test,
+        numerics,
+        on_member=lambda done: progress(0.6 * done / len(names), f"member {done}/{len(names)}"),
+    )
+    stages = {
+        stage: _calibrated(
+            pool_members(members, on_test), pool_members(members, on_holdout), holdout_labels
+        )
+        for stage, members in pooled.items()
+    }
+    if has_student(folder.student):
+        stages |= student_log_probs(folder.student, images.images, splits.test)
+    return Predictions(labels=images.labels[splits.test], stages=stages)
+
+
+def stage_costs(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str, StageCost]:
+    """Measure size, speed and training time of every stage, timed on images of holdout."""
+    pooled = _pooled_stages(folder)
+    timed = images.images[splits.holdout[:TIMED_IMAGES]]
+    members = member_costs(folder, _names(pooled), timed, classes=len(images.class_names))
+    costs = {stage: pooled_cost(chosen, members) for stage, chosen in pooled.items()}
+    return costs | (student_costs(folder.student) if has_student(folder.student) else {})
+
+
+def _pooled_stages(folder: RunFolder) -> dict[str, tuple[Member, ...]]:
+    """Return the stages made of members; a single net without a student is no ensemble."""
+    selection = read_selection(folder.selection)
+    stages = selection.pooled_stages()
+    if selection.most_members == 1 and not has_student(folder.student):
+        return {"best_single": stages["best_single"]}
+    return stages
+
+
+def _names(stages: dict[str, tuple[Member, ...]]) -> tuple[str, ...]:
+    return tuple(sorted({member.name for members in stages.values() for member in members}))
+
+
+def _calibrated(log_probs: LogProbs, holdout: LogProbs, labels: Labels) -> LogProbs:
+    """Apply to `log_probs` the temperature fitted to the same stage's predictions on holdout."""
+    return apply_temperature(log_probs, fit_temperature(holdout, labels))

@@ -1,0 +1,147 @@
+"""The selected ensemble as typed values: everything that selection.json holds.
+
+`selection.json` holds the fields of `Selection` in their order. It is written once, before
+test is read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.files import read_versioned
+from ensemble.selection.comparison import Comparison
+from ensemble.selection.pool import Skipped
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A member of an ensemble."""
+
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Cross-fitted scores on holdout; NLL in nats per example."""
+
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionMetrics:
+    """The ensemble's scores by split."""
+
+    holdout: Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestSingle:
+    """The best single member, with its cross-fitted scores."""
+
+    name: str
+    temperature: float
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A uniform ensemble of as many members as the selected one, with cross-fitted scores."""
+
+    members: tuple[Member, ...]
+    temperature: float
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestAddition:
+    """The pool's member to which a small weight would help the ensemble most."""
+
+    name: str
+    marginal_value: float
+    """Nats per unit of weight; see `ensemble.selection.diversity.marginal_values`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diversity:
+    """Measures of how the members differ; None for a single member."""
+
+    disagreement: float | None
+    """Mean over pairs."""
+    double_fault: float | None
+    """Mean over pairs."""
+    kohavi_wolpert: float
+    pooling_gain: float
+    """Nats per example."""
+    near_duplicates: tuple[tuple[str, str], ...]
+    best_addition: BestAddition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The selected ensemble, its certificates, its baselines and the comparisons with them."""
+
+    schema: int = SCHEMA
+    split_id: str
+    examples: int
+    """Number of holdout examples."""
+    classes: int
+    pool_size: int
+    most_members: int
+    """The largest ensemble that was allowed."""
+    members: tuple[Member, ...]
+    """By falling weight; weights sum to 1."""
+    temperature: float
+    """Applied after pooling."""
+    weighting: Literal["learned", "uniform"]
+    weighting_reason: str
+    source: Literal["search", "seeds"]
+    source_reason: str
+    gap_support: float
+    """Certificate: no reweighting of the members gains more nats per example on holdout."""
+    gap_pool: float
+    """The same over the whole pool."""
+    order: tuple[str, ...]
+    """Names in the order of their choice; greedy selection may repeat some."""
+    metrics: SelectionMetrics
+    best_single: BestSingle
+    uniform_top_k: Baseline
+    seeds_ensemble: Baseline | None
+    """None where the pool has fewer seeds than the ensemble has members."""
+    comparisons: tuple[Comparison, ...]
+    """The ensemble against each baseline, on the held-out folds."""
+    diversity: Diversity
+    compute: dict[str, float | None]
+    """Training seconds behind each choice; None where a member's are unknown."""
+    skipped: tuple[Skipped, ...]
+    """Candidates that were left out of the pool."""
+
+    def pooled_stages(self) -> dict[str, tuple[Member, ...]]:
+        """Return the members of each of the ledger's stages that pools members, in its order."""
+        stages = {
+            "best_single": (Member(name=self.best_single.name, weight=1.0),),
+            "uniform_top_k": self.uniform_top_k.members,
+        }
+        if self.seeds_ensemble is not None:
+            stages["seeds_ensemble"] = self.seeds_ensemble.members
+        return stages | {"ensemble": self.members}
+
+
+def read_selection(path: Path) -> Selection:
+    """Read selection.json.
+
+    Raises:
+        RunError: the file is missing, damaged or of another schema.
+    """
+    return read_versioned(Selection, path, schema=SCHEMA)

@@ -1,0 +1,132 @@
+"""Train a student on the training split: with a teacher, or without one for comparison."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import RunError
+from common.files import dump_json, read_json, write_bytes_atomically
+from common.parsing import from_mapping, to_mapping
+from ensemble.student.teacher import IdentifiedTeacher
+from trainables.data.sources import ImageSet
+from trainables.data.splits import Splits
+from trainables.nets.build import Classifier
+from trainables.recipe import Numerics, Recipe
+from trainables.training.data_parallel import Replica
+from trainables.training.loop import EpochReport, Training
+from trainables.training.losses import Distillation
+
+HISTORY = "history.json"
+"""The file of reports and the teacher's identity, beside the checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StudentResult:
+    """A trained student."""
+
+    model: Classifier
+    """The net that was scored last, in eval mode."""
+    seconds: float
+    """Training and scoring time, over all sessions of a resumed training."""
+    steps: int
+    """Optimizer steps."""
+    params: int
+    reports: tuple[EpochReport, ...]
+    """One for every epoch."""
+
+
+def distill(
+    recipe: Recipe,
+    *,
+    images: ImageSet,
+    splits: Splits,
+    seed: int,
+    numerics: Numerics,
+    teacher: IdentifiedTeacher | None = None,
+    distillation: Distillation | None = None,
+    on_report: Callable[[EpochReport], None] | None = None,
+    folder: Path | None = None,
+    replica: Replica | None = None,
+) -> StudentResult:
+    """Train the recipe's net on train, from a teacher or, for `student_plain`, without one.
+
+    With and without a teacher, the net, its initial weights, the augmented views and the
+    number of optimizer steps are the same. With a `folder`, every epoch is saved there and a
+    training found there is resumed: killed at any time, it ends with the weights that it
+    would have had. `on_report` receives each new epoch. With a `replica`, this is one of
+    several processes that share every batch; all need the same arguments, and only rank 0
+    writes.
+
+    Raises:
+        SpecError: a recipe that these images do not allow, or a teacher without distillation.
+        RunError: the folder holds another training, or one with another teacher.
+        DivergedError: a loss is not finite.
+    """
+    training = Training(
+        recipe,
+        rungs=(recipe.schedule.epochs,),
+        seed=seed,
+        numerics=numerics,
+        images=images,
+        splits=splits,
+        teacher=teacher,
+        distillation=distillation,
+        replica=replica,
+    )
+    history = _History(folder, teacher, writes=replica is None or replica.rank == 0)
+    history.resume(training)
+    for report in training.reports():
+        history.add(report, training)
+        if on_report is not None:
+            on_report(report)
+    batch = min(recipe.optimizer.batch_size, len(splits.train))
+    return StudentResult(
+        model=training.scored_model(),
+        seconds=sum(report.seconds for report in history.reports),
+        steps=training.step * (len(splits.train) // batch),
+        params=training.params,
+        reports=tuple(history.reports),
+    )
+
+
+def read_reports(folder: Path) -> list[EpochReport]:
+    """Return the reports saved in a distillation's folder so far, none before the first epoch."""
+    path = folder / HISTORY
+    if not path.exists():
+        return []
+    saved = read_json(path)["reports"]
+    return [from_mapping(EpochReport, item, where=str(path)) for item in saved]
+
+
+class _History:
+    """The reports of a training and its checkpoint, in a folder or in memory only."""
+
+    def __init__(
+        self, folder: Path | None, teacher: IdentifiedTeacher | None, *, writes: bool
+    ) -> None:
+        self.reports: list[EpochReport] = []
+        self._folder, self._writes = folder, writes
+        self._teacher = teacher.identity if teacher is not None else None
+
+    def resume(self, training: Training) -> None:
+        """Load the checkpoint, if there is one, and the reports up to it."""
+        if self._folder is None or not (self._folder / "checkpoint").is_dir():
+            return
+        history = read_json(self._folder / HISTORY)
+        if history.get("teacher") != self._teacher:
+            raise RunError(
+                f"{self._folder} holds a student of the teacher {history.get('teacher')}, but "
+                f"this teacher is {self._teacher}; remove the folder to start again"
+            )
+        training.load(self._folder / "checkpoint")
+        self.reports = read_reports(self._folder)[: training.step]
+
+    def add(self, report: EpochReport, training: Training) -> None:
+        """Save a report and then the checkpoint, so that no report before it can be missing."""
+        self.reports.append(report)
+        if self._folder is None or not self._writes:
+            return
+        content: dict[str, Any] = {"teacher": self._teacher, "reports": to_mapping(self.reports)}
+        write_bytes_atomically(self._folder / HISTORY, dump_json(content).encode())
+        training.save(self._folder / "checkpoint")

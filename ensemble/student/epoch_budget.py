@@ -1,0 +1,138 @@
+"""Fit the number of epochs of both students to a deadline.
+
+With t seconds for an epoch with a teacher, r·t for one without, and k epochs done, E epochs
+of both end after (E − k)·t + E·r·t. Until its cooldown a training does not depend on its
+length. If the machine turns out slower or faster than in the rehearsal, the student's
+schedule can therefore still change, and the plain student gets the same number of epochs.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.files import dump_json, read_json, write_bytes_atomically
+from ensemble.student.distillation import StudentResult
+from trainables.recipe import Recipe
+from trainables.training.loop import EpochReport
+from trainables.training.optimizers import cooldown_epochs
+
+SAFETY = 0.92
+"""Share of the remaining time that is planned; the rest absorbs a noisy machine."""
+
+MAX_LENGTHENING = 2
+"""With time to spare, plan up to this many times the recipe's epochs: distillation gains from
+long schedules (Beyer et al., 2022)."""
+
+MIN_LENGTHENING = 1.25
+"""A running schedule is lengthened only to this many times its epochs or more."""
+
+RECENT = 3
+"""Number of recent epochs whose median is the pace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochSeconds:
+    """The time that one epoch takes, with a teacher and without."""
+
+    taught: float
+    plain: float
+
+
+class EpochBudget:
+    """The number of epochs for both students, kept in a file for a resume."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        path: Path,
+        *,
+        deadline: float | None,
+        rehearse: Callable[[], EpochSeconds],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Read the plan in `path`, or make one: from `rehearse` if there is a `deadline`.
+
+        `deadline`, for both trainings, and `clock` are in unix seconds.
+        """
+        self._path, self._deadline, self._clock = path, deadline, clock
+        self._recent: list[float] = []
+        self._most = MAX_LENGTHENING * recipe.schedule.epochs
+        if path.exists():
+            plan = read_json(path)
+            self._plain_share = float(plan["twin"])
+            self.recipe = recipe.with_values(epochs=int(plan["epochs"]))
+            return
+        self._plain_share = 1.0
+        """Seconds of an epoch without a teacher, as a share of one with it."""
+        epochs = recipe.schedule.epochs
+        if deadline is not None:
+            each = rehearse()
+            self._plain_share = each.plain / each.taught
+            fitting = int(SAFETY * (deadline - clock()) / (each.taught + each.plain))
+            epochs = max(1, min(self._most, fitting))
+        self.recipe = recipe
+        self._set(epochs)
+
+    def train(
+        self,
+        train: Callable[[Recipe, Callable[[EpochReport], None]], StudentResult],
+        on_report: Callable[[EpochReport], None],
+    ) -> StudentResult:
+        """Run `train(recipe, on_report)`; run it again whenever the number of epochs changes."""
+
+        def watch(report: EpochReport) -> None:
+            on_report(report)
+            self._recent.append(report.seconds)
+            self._reconsider(report.step)
+
+        while True:
+            try:
+                return train(self.recipe, watch)
+            except _EpochsChangedError as change:
+                self._set(change.epochs)
+
+    def _reconsider(self, done: int) -> None:
+        """Raise `_EpochsChangedError` if another number of epochs fits the deadline better."""
+        if self._deadline is None or done == self.recipe.schedule.epochs:
+            return
+        pace = statistics.median(self._recent[-RECENT:])
+        remaining, epochs = self._deadline - self._clock(), self.recipe.schedule.epochs
+        if ((epochs - done) + epochs * self._plain_share) * pace <= remaining:
+            fitting = int((SAFETY * remaining / pace + done) / (1 + self._plain_share))
+            longer = min(self._most, fitting)
+            in_trunk = done <= _trunk_epochs(epochs, self.recipe)
+            if longer >= MIN_LENGTHENING * epochs and in_trunk:
+                raise _EpochsChangedError(longer)
+            return
+        fitting = int((remaining / pace + done) / (1 + self._plain_share))
+        shorter = max(_shortest(done, self.recipe), fitting)
+        if shorter < epochs:
+            raise _EpochsChangedError(shorter)
+
+    def _set(self, epochs: int) -> None:
+        self.recipe = self.recipe.with_values(epochs=epochs)
+        plan = {"epochs": epochs, "twin": self._plain_share}
+        write_bytes_atomically(self._path, dump_json(plan).encode())
+
+
+class _EpochsChangedError(Exception):
+    """Interrupts a training so that it continues with another number of epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs)
+        self.epochs = epochs
+
+
+def _shortest(done: int, recipe: Recipe) -> int:
+    """Return the shortest schedule whose cooldown has not begun after `done` epochs."""
+    epochs = done + 1
+    while _trunk_epochs(epochs, recipe) < done:
+        epochs += 1
+    return epochs
+
+
+def _trunk_epochs(epochs: int, recipe: Recipe) -> int:
+    """Return the number of epochs before the cooldown of a schedule."""
+    return epochs - cooldown_epochs(epochs, recipe.schedule.cooldown_fraction)
