@@ -1,1 +1,1 @@
-"""From a pool of predictions to one student."""
+"""Select an ensemble from a pool of predictions, distill it into one student, score them all."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import dump_json, read_json, write_bytes_atomically
+from common.parsing import to_mapping
 from journal.journal import Observer, read_events
 from quorum import stages
 from quorum.stages import select_run
@@ -29,6 +30,7 @@ from trainables.data.splits import make_splits
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
+    from ensemble.selection.selection import Selection
     from trainables.replay import Replay
     from trainables.training.loop import EpochReport
 
@@ -226,13 +228,13 @@ def replay(
     return train_again(this_folder, trial, images=images, splits=splits, on_report=on_report)
 
 
-def select_pool(pool: Path, *, members: int | None = None, out: Path) -> dict[str, Any]:
+def select_pool(pool: Path, *, members: int | None = None, out: Path) -> "Selection":
     """Select an ensemble from a file of predictions and write `out`/selection.json."""
-    from ensemble.selection.decision import decide
+    from ensemble.selection.decision import select_ensemble
     from ensemble.selection.pool import load_pool
 
-    selection = decide(load_pool(pool), members=5 if members is None else members)
-    write_bytes_atomically(out / "selection.json", dump_json(selection).encode())
+    selection = select_ensemble(load_pool(pool), members=5 if members is None else members)
+    write_bytes_atomically(out / "selection.json", dump_json(to_mapping(selection)).encode())
     return selection
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import RunError
-from common.files import dump_json, read_json, write_bytes_atomically, write_json_once
+from common.files import dump_json, write_bytes_atomically, write_json_once
+from common.parsing import to_mapping
 from common.seeds import derive_seed
 from quorum.workspace.run import Run
 from search.space.spec import spec_of_run
@@ -23,6 +24,7 @@ from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
+    from ensemble.selection.selection import Selection
     from search.ablation.ablation import Ablation
 
 log = logging.getLogger(__name__)
@@ -104,21 +106,23 @@ def _latest(this: Run, stage: str, following: str) -> float | None:
 
 def select_run(
     folder: RunFolder, *, members: int | None = None, out: Path | None = None
-) -> dict[str, Any]:
+) -> "Selection":
     """Select an ensemble from a run's pool and write selection.json.
 
     In the run's own folder the selection is frozen once it is written: a different one is
     refused there and goes elsewhere through `out`.
     """
-    from ensemble.selection.decision import decide
+    from ensemble.selection.decision import select_ensemble
     from ensemble.selection.pool import pool_from_run
 
     spec = spec_of_run(folder)
-    selection = decide(pool_from_run(folder), members=members or spec.most_members, seed=spec.seed)
+    selection = select_ensemble(
+        pool_from_run(folder), members=members or spec.most_members, seed=spec.seed
+    )
     if out is None:
-        _freeze(folder, selection)
+        _freeze(folder, to_mapping(selection))
     else:
-        write_bytes_atomically(out / "selection.json", dump_json(selection).encode())
+        write_bytes_atomically(out / "selection.json", dump_json(to_mapping(selection)).encode())
     return selection
 
 
@@ -134,14 +138,17 @@ def select(this: Run) -> None:
                 "event": "result",
                 "kind": "ensemble",
                 "params": {
-                    "members": ", ".join(member["name"] for member in selection["members"]),
-                    "weighting": selection["weighting"],
-                    "temperature": selection["temperature"],
+                    "members": ", ".join(member.name for member in selection.members),
+                    "weighting": selection.weighting,
+                    "temperature": selection.temperature,
                 },
                 "metrics": {
-                    **{f"holdout_{k}": v for k, v in selection["metrics"]["holdout"].items()},
-                    "gap_support": selection["gap_support"],
-                    "gap_pool": selection["gap_pool"],
+                    **{
+                        f"holdout_{metric}": value
+                        for metric, value in to_mapping(selection.metrics.holdout).items()
+                    },
+                    "gap_support": selection.gap_support,
+                    "gap_pool": selection.gap_pool,
                 },
                 "folder": None,
             }
@@ -157,9 +164,9 @@ def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
         this.skip("distill")
         return
     from common.cpu_runtime import usable_cores
-    from ensemble.deployment import release
-    from ensemble.ledger import ledger_writer as judging
-    from ensemble.student import teaching
+    from ensemble.deployment.release import decide_release
+    from ensemble.evaluation.stages import holdout_predictions
+    from ensemble.student.students import train_students
     from trainables.training.losses import Distillation
 
     with this.stage("distill") as progress, _trainers(this, workers) as train:
@@ -167,7 +174,7 @@ def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
         earlier = this.count("stage", stage="distill", status="finished")
         if again and folder.exists():
             folder.rename(folder.with_name(f"student.{earlier}"))
-        teaching.make_students(
+        train_students(
             this.folder,
             this.spec.student_recipe(),
             distillation=Distillation(alpha=this.spec.student.alpha, tau=this.spec.student.tau),
@@ -179,9 +186,9 @@ def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
             progress=progress,
             train=train,
         )
-        card = release.decide_release(
+        card = decide_release(
             folder,
-            judging.holdout_predictions(this.folder, this.images, this.splits),
+            holdout_predictions(this.folder, this.images, this.splits),
             _margins(this),
             seed=this.spec.seed,
         )
@@ -199,17 +206,17 @@ def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
 @contextmanager
 def _trainers(this: Run, workers: int) -> Iterator[Callable[..., Any]]:
     """What trains a student: this process, or several workers of a Ray of their own."""
-    from ensemble.student.student import distil
+    from ensemble.student.distillation import distill
 
     if workers <= 1:
-        yield distil
+        yield distill
         return
-    from ensemble.student.distributed import distil_distributed
+    from ensemble.student.distributed import distill_distributed
     from search.tune.session import ray_session
 
     store = max(100_000_000, 2 * this.images.images.nbytes)
     with ray_session(folder=this.folder.root, object_store_bytes=store):
-        yield functools.partial(distil_distributed, workers=workers)
+        yield functools.partial(distill_distributed, workers=workers)
 
 
 def ledger(this: Run, *, again: bool = False) -> None:
@@ -219,18 +226,19 @@ def ledger(this: Run, *, again: bool = False) -> None:
         this.skip("ledger")
         return
     from common.cpu_runtime import usable_cores
-    from ensemble.ledger import ledger_writer as judging
+    from ensemble.evaluation.ledger_writer import write_ledger
+    from ensemble.evaluation.stages import stage_costs
 
     with this.stage("ledger") as progress:
-        facts = judging.stage_facts(this.folder, this.images, this.splits)
+        costs = stage_costs(this.folder, this.images, this.splits)
         progress(0.3, "reading test")
         this.emit({"event": "test_read"})
-        ledger = judging.write_ledger(
+        ledger = write_ledger(
             this.folder,
             this.images,
             this.splits,
             dataclasses.replace(this.numerics, threads=usable_cores()),
-            facts=facts,
+            costs=costs,
             margins=_margins(this),
             test_reads=this.count("test_read"),
             compute=_compute(this),
@@ -241,10 +249,10 @@ def ledger(this: Run, *, again: bool = False) -> None:
             {
                 "event": "result",
                 "kind": "ledger",
-                "params": {"released": ledger["released"], "test_reads": ledger["test_reads"]},
+                "params": {"released": ledger.released, "test_reads": ledger.test_reads},
                 "metrics": {
-                    f"{row['stage']}_test_{metric}": row[metric]
-                    for row in ledger["rows"]
+                    f"{row.stage}_test_{metric}": getattr(row, metric)
+                    for row in ledger.rows
                     for metric in ("accuracy", "nll", "ece")
                 },
                 "folder": folder.name,
@@ -263,24 +271,25 @@ def register(this: Run) -> None:
     if not (this.folder.student / "card.json").exists():
         return
     from ensemble.deployment.card import read_card
-    from ensemble.ledger import ledger_writer as judging
+    from ensemble.deployment.release import beats_champion
+    from ensemble.ledger.ledger import read_ledger
     from search.mlflow.registry import Release, register_student
 
     card = read_card(this.folder.student)
     model = this.folder.student / card.shipped.file
     stage = f"student_{card.released}"
-    rows = {row["stage"]: row for row in read_json(this.folder.ledger / "ledger.json")["rows"]}
+    row = read_ledger(this.folder.ledger / "ledger.json").row(stage)
     release = Release(
         model=model,
         image_size=card.image_size,
         class_names=card.class_names,
         passed_gates=card.released == "int8",
         stage=stage,
-        row=rows[stage],
+        row=to_mapping(row),
     )
 
     def beats(champion: Path) -> bool:
-        return judging.beats(model, champion, this.images, this.splits, seed=this.spec.seed)
+        return beats_champion(model, champion, this.images, this.splits, seed=this.spec.seed)
 
     try:
         registration = register_student(this.folder, release, beats_champion=beats)

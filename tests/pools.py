@@ -1,13 +1,21 @@
-"""Synthetic pools for the tests of selection, decision and ledger."""
+"""Synthetic pools, predictions and costs for the tests of selection, gates and ledger."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ensemble.ledger.predictions import STAGES, Predictions, StageCost
 from ensemble.selection.pool import Pool
 
 Array = np.ndarray[Any, Any]
+
+SKILLS = {
+    "student_int8": 1.9, "ensemble": 2.4, "seeds_ensemble": 2.2, "best_single": 1.7,
+    "student_plain": 1.5, "uniform_top_k": 2.3, "student_fp32": 2.0,
+}  # fmt: skip
+"""Skill of each of the ledger's stages in `stage_predictions`."""
 
 
 def synthetic_log_probs(
@@ -19,9 +27,10 @@ def synthetic_log_probs(
     classes: int = 3,
     common: float = 0.6,
 ) -> Array:
-    """float32 [M, N, K]: members that err together, of given skill and sharpness.
+    """Return log-probabilities float32 [M, N, K] of members that err together.
 
-    `common` is the share of the members' noise variance that they have in common.
+    `skills` and `sharpness` are by member. `common` is the share of the noise variance that
+    all members have in common.
     """
     shared = rng.normal(size=(len(labels), classes))
     logits = np.empty((len(skills), len(labels), classes))
@@ -43,7 +52,7 @@ def synthetic_pool(
     common: float = 0.6,
     seeds: int = 0,
 ) -> Pool:
-    """A pool of which the last `seeds` members are seeds of the best configuration."""
+    """Return a pool whose last `seeds` members are seeds of the best configuration."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(examples) % classes)
     members = len(skills)
@@ -60,3 +69,21 @@ def synthetic_pool(
         seconds=np.full(members, 2.0),
         kinds=tuple("seed" if m >= members - seeds else "search" for m in range(members)),
     )
+
+
+def stage_predictions(seed: int, examples: int = 150) -> Predictions:
+    """Predictions of every stage of the ledger, three classes in turn."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(examples) % 3
+    log_probs = synthetic_log_probs(rng, labels, skills=list(SKILLS.values()))
+    return Predictions(labels=labels, stages=dict(zip(SKILLS, log_probs, strict=True)))
+
+
+def stage_costs() -> dict[str, StageCost]:
+    """Costs of every stage of the ledger; int8 is smaller and faster than the others."""
+    others = StageCost(
+        params=1000, bytes=4000, latency_ms_batch1=0.8, images_per_second=2000.0,
+        train_seconds=12.5,
+    )  # fmt: skip
+    int8 = replace(others, bytes=1500, latency_ms_batch1=0.5)
+    return {stage: int8 if stage == "student_int8" else others for stage in STAGES}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from common.files import dump_json, write_array
+from common.parsing import to_mapping
 from common.statistics.metrics import apply_temperature, fit_temperature
 from ensemble.deployment.card import (
     Artifact,
@@ -21,13 +22,14 @@ from ensemble.deployment.card import (
     Parity,
     Quantization,
     Speedup,
-    Teacher,
+    TeacherMember,
     write_card,
 )
 from ensemble.deployment.gates import GateMargins
-from ensemble.ledger.ledger import build_ledger
-from ensemble.ledger.rows import Predictions, StageFacts
-from ensemble.selection.decision import decide
+from ensemble.evaluation.ledger_writer import build_ledger
+from ensemble.ledger.ledger import LedgerDataset
+from ensemble.ledger.predictions import Predictions, StageCost
+from ensemble.selection.decision import select_ensemble
 from ensemble.selection.pool import pool_from_run
 from search.space.space import Space
 from search.space.spec import GateSpec, SweepSpec, load_spec
@@ -269,8 +271,8 @@ def _recipe(spec: SweepSpec, rng: np.random.Generator) -> Recipe:
 
 
 def _write_selection(folder: RunFolder, spec: SweepSpec) -> None:
-    selection = decide(pool_from_run(folder), members=spec.members, seed=spec.seed)
-    folder.selection.write_text(dump_json(selection))
+    selection = select_ensemble(pool_from_run(folder), members=spec.members, seed=spec.seed)
+    folder.selection.write_text(dump_json(to_mapping(selection)))
 
 
 def _write_card(folder: RunFolder, shape: Shape, names: Sequence[str]) -> None:
@@ -290,7 +292,7 @@ def _write_card(folder: RunFolder, shape: Shape, names: Sequence[str]) -> None:
         dataset={"name": "digits", "fingerprint": FINGERPRINT}, seed=0, params=73_114,
         recipe=spec.student_recipe().to_mapping(), steps=840, train_seconds=19.4,
         alpha=0.9, tau=4.0, teacher_temperature=0.8731,
-        teacher=tuple(Teacher(**member) for member in members),
+        teacher=tuple(TeacherMember(**member) for member in members),
         fp32=artifact("model.onnx", 296_412, 1.2143, 0.412),
         int8=artifact("model.int8.onnx", 91_004, 1.2391, 0.281),
         quantization=Quantization(
@@ -337,17 +339,19 @@ def _write_ledger(folder: RunFolder, world: World, *, alone: bool = False) -> No
     sizes = {name: getattr(shape, name) for name in ("train", "val", "holdout", "test")}
     ledger = build_ledger(
         run=folder.name,
-        dataset={"name": "digits", "fingerprint": FINGERPRINT, "sizes": sizes},
+        dataset=LedgerDataset(
+            name="digits", fingerprint=FINGERPRINT, split_id=SPLIT_ID, sizes=sizes
+        ),
         test=Predictions(labels=labels, stages=stages),
         holdout=Predictions(labels=world.labels["holdout"], stages=_on_holdout(world, stages)),
-        facts={stage: _facts(stage) for stage in stages},
+        costs={stage: _cost(stage) for stage in stages},
         margins=GateMargins(**(asdict(GateSpec()) | {"max_accuracy_loss": 0.03})),
         test_reads=shape.test_reads,
         compute={"search_seconds": 41.2, "seeds_seconds": 21.9, "distill_seconds": 21.0},
         machine=MACHINE,
         speedup=Speedup(value=1.47, bound=1.39, level=0.95, repeats=31),
     )
-    (folder.ledger / "ledger.json").write_text(dump_json(ledger))
+    (folder.ledger / "ledger.json").write_text(dump_json(to_mapping(ledger)))
 
 
 def _on_holdout(world: World, stages: Mapping[str, Array]) -> dict[str, Array]:
@@ -360,14 +364,14 @@ def _on_holdout(world: World, stages: Mapping[str, Array]) -> dict[str, Array]:
     return {name: _calibrated(value, labels) for name, value in logits.items() if name in stages}
 
 
-def _facts(stage: str) -> StageFacts:
+def _cost(stage: str) -> StageCost:
     params = {"best_single": 166_000, "uniform_top_k": 771_000, "seeds_ensemble": 830_000,
               "ensemble": 742_000}.get(stage, 73_114)  # fmt: skip
     latency = {"best_single": 1.21, "uniform_top_k": 5.62, "seeds_ensemble": 6.04,
                "ensemble": 5.31, "student_int8": 0.281}.get(stage, 0.412)  # fmt: skip
     seconds = {"best_single": 3.6, "uniform_top_k": 18.9, "seeds_ensemble": 21.9,
                "ensemble": 17.2, "student_plain": 9.8}.get(stage, 19.4)  # fmt: skip
-    return StageFacts(
+    return StageCost(
         params=params, bytes=91_004 if stage == "student_int8" else 4 * params,
         latency_ms_batch1=latency, images_per_second=14_000 / latency, train_seconds=seconds,
     )  # fmt: skip

@@ -39,9 +39,6 @@ OWNERS = {
 
 BEING_MOVED = {
     ("analysis.terminal", "quorum.workspace"),
-    ("ensemble.deployment", "ensemble.ledger"),
-    ("ensemble.deployment", "ensemble.student"),
-    ("ensemble.student", "ensemble.ledger"),
     ("journal", "trainables.records"),
     ("trainables.nets", "trainables.training"),
     ("trainables.prediction", "trainables.training"),
@@ -126,7 +123,10 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("ensemble.selection.greedy", ("torch", "ray", "optuna", "mlflow", "pandas")),
+        ("ensemble.selection.decision", ("torch", "ray", "optuna", "mlflow", "pandas")),
+        ("ensemble.ledger.rows", ("torch", "ray", "optuna", "mlflow", "pandas")),
+        ("ensemble.deployment.gates", ("torch", "ray", "optuna", "mlflow", "onnxruntime")),
+        ("ensemble.deployment.release", ("torch", "ray", "mlflow")),
         ("ensemble.deployment.onnx_model", ("torch", "ray", "mlflow")),
         ("journal.progress", ("torch", "ray", "optuna", "mlflow", "pandas")),
         ("analysis.terminal.console", ("torch", "ray", "optuna", "mlflow")),

@@ -12,10 +12,9 @@ import numpy as np
 
 from analysis.text.wording import LOWER_IS_BETTER, NOT_DISTINGUISHABLE
 from common.errors import RunError
-from common.files import dump_json, write_bytes_atomically
+from common.files import dump_csv, dump_json, write_bytes_atomically
 from common.statistics.metrics import accuracy, apply_temperature, nll
 from common.statistics.paired_differences import holm, mean_difference
-from ensemble.ledger.ledger import to_csv
 from ensemble.selection.pool import Pool, pool_from_run
 from search.ablation.ablation import ALL, FULL, Ablation, trial_of, variant_of
 from trainables.recipe import Recipe
@@ -42,7 +41,7 @@ def write_ablation(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> dic
         RunError: no seed has all its variants, or a file of the run is damaged.
     """
     result = compare_variants(folder, ablation, recipe)
-    write_bytes_atomically(folder.root / "ablation.csv", to_csv(_rows(result)).encode())
+    write_bytes_atomically(folder.root / "ablation.csv", dump_csv(_rows(result)).encode())
     write_bytes_atomically(folder.root / "ablation.json", dump_json(result).encode())
     return result
 

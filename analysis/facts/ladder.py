@@ -16,7 +16,8 @@ from analysis.facts.asked import command_asked, settings_asked
 from analysis.facts.run_facts import Array, test_predictions
 from analysis.text.wording import Ledger, Row, row_of, shipped_stage
 from common.files import read_json
-from ensemble.selection.comparison import compare
+from common.parsing import to_mapping
+from ensemble.selection.comparison import Comparison, compare
 from journal.journal import read_events
 from search.space.spec import SweepSpec, TargetSpec, load_spec, shipped_names, spec_of_run
 from trainables.records import RunFolder
@@ -173,7 +174,7 @@ def _gain(run: RunFolder, row: Row | None, rival: Rung | None) -> Row | None:
     if labels is None or rivals is None or not np.array_equal(labels, rivals):
         return None
     pair = {"this": ours[row["stage"]], rival.sweep: theirs[rival.row["stage"]]}
-    return compare("this", rival.sweep, "accuracy", pair, labels, seed=0)
+    return _as_row(compare("this", rival.sweep, "accuracy", pair, labels, seed=0))
 
 
 def _loss(run: RunFolder, row: Row | None, *, seed: int) -> Row | None:
@@ -182,7 +183,12 @@ def _loss(run: RunFolder, row: Row | None, *, seed: int) -> Row | None:
     labels, test = _test(run)
     if labels is None or "ensemble" not in test:
         return None
-    return compare(row["stage"], "ensemble", "accuracy", test, labels, seed=seed)
+    return _as_row(compare(row["stage"], "ensemble", "accuracy", test, labels, seed=seed))
+
+
+def _as_row(comparison: Comparison) -> Row:
+    row: Row = to_mapping(comparison)
+    return row
 
 
 def _test(run: RunFolder) -> tuple[Array | None, dict[str, Array]]:

@@ -28,6 +28,7 @@ from common.formats import (
     significant,
     value_text,
 )
+from common.parsing import to_mapping
 from common.statistics.intervals import proportion_interval
 from ensemble.deployment.card import Artifact, Card
 from ensemble.selection.comparison import compare
@@ -139,8 +140,8 @@ def _against_ensemble(facts: RunFacts, letters: Lettering) -> Block | None:
     digits = decimals(facts.ledger or {})
     sentences = [_agreement(found[stage], found["ensemble"], label(stage), digits)]
     for metric in ("accuracy", "nll"):
-        item = difference_of(facts.ledger or {}, stage, "ensemble", metric) or compare(
-            stage, "ensemble", metric, found, labels, seed=facts.spec.seed
+        item = difference_of(facts.ledger or {}, stage, "ensemble", metric) or to_mapping(
+            compare(stage, "ensemble", metric, found, labels, seed=facts.spec.seed)
         )
         sentences.append(f"It is {comparison(item, 'the ensemble', digits)}.")
     classes = student_differences(facts)

@@ -33,6 +33,7 @@ from common.formats import (
     percent_range,
     plural,
 )
+from common.parsing import to_mapping
 from ensemble.selection.comparison import compare
 
 
@@ -165,9 +166,11 @@ def _against_teacher(facts: RunFacts, stage: str) -> list[Row]:
     if written or facts.test_labels is None or not {stage, "ensemble"} <= set(facts.test_log_probs):
         return written
     return [
-        compare(
-            stage, "ensemble", metric, facts.test_log_probs, facts.test_labels,
-            seed=facts.spec.seed,
+        to_mapping(
+            compare(
+                stage, "ensemble", metric, facts.test_log_probs, facts.test_labels,
+                seed=facts.spec.seed,
+            )
         )
         for metric in ("accuracy", "nll")
     ]  # fmt: skip

@@ -1,99 +1,18 @@
-"""The student's folder: write its ONNX files and card, predict with them, read their costs.
+"""Read a student's folder: predict with its files, and look up what they cost.
 
 Axes: N examples, K classes. `student/` holds model.onnx, model.int8.onnx and card.json;
 `student/plain/` holds the same net, trained for as many steps without a teacher.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from common.files import file_sha256
-from common.provenance import code_version, machine_description
-from ensemble.deployment.card import Artifact, Card, TeacherMember, read_card, write_card
-from ensemble.deployment.export import export_onnx
-from ensemble.deployment.onnx_model import (
-    Images,
-    LogProbs,
-    OnnxClassifier,
-    latency,
-    paired_latency,
-    predict,
-)
-from ensemble.deployment.quantize import parity, quantize_int8, refit_temperature
+from ensemble.deployment.card import Artifact, Card, read_card
+from ensemble.deployment.onnx_model import Images, LogProbs, predict
 from ensemble.ledger.predictions import StageCost
-from trainables.data.image_set import ImageSet
-from trainables.data.splits import Splits
-from trainables.nets.build import Classifier
-from trainables.prediction import evenly_spaced
-from trainables.recipe import Recipe
-from trainables.training.losses import Distillation
-
-CALIBRATION_IMAGES = 512
-"""Number of training images whose activations set the int8 ranges."""
-
-TIMED_IMAGES = 256
-
-PARITY_IMAGES = 1000
-"""Most holdout images on which fp32 and int8 are compared; the gates use all of holdout."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainedStudent:
-    """A trained student, and how it was trained."""
-
-    model: Classifier
-    """In eval mode."""
-    recipe: Recipe
-    seed: int
-    params: int
-    steps: int
-    """Optimizer steps."""
-    train_seconds: float
-    distillation: Distillation | None = None
-    """None for a student without a teacher."""
-    teacher: tuple[TeacherMember, ...] = ()
-    teacher_temperature: float | None = None
-
-
-def export_student(
-    student: TrainedStudent, folder: Path, *, images: ImageSet, splits: Splits, int8: bool
-) -> Card:
-    """Write the student's ONNX files and its card; nothing is released yet.
-
-    Each file gets its own temperature, fitted on holdout. The int8 ranges come from training
-    images.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
-    fp32 = folder / "model.onnx"
-    export_onnx(student.model, fp32, image_size=images.image_size, classes=len(images.class_names))
-    distillation = student.distillation
-    card = Card(
-        class_names=images.class_names,
-        image_size=images.image_size,
-        dataset={"name": images.name, "fingerprint": images.fingerprint},
-        split_id=splits.split_id,
-        code_version=code_version(),
-        recipe=student.recipe.to_mapping(),
-        seed=student.seed,
-        params=student.params,
-        steps=student.steps,
-        train_seconds=student.train_seconds,
-        alpha=distillation.alpha if distillation else None,
-        tau=distillation.tau if distillation else None,
-        teacher=student.teacher,
-        teacher_temperature=student.teacher_temperature,
-        fp32=_artifact(fp32, refit_temperature(fp32, holdout, labels), holdout),
-        machine=machine_description(),
-    )
-    if int8:
-        card = _with_int8(card, folder, images=images, splits=splits)
-    write_card(folder, card)
-    return card
 
 
 def has_student(folder: Path) -> bool:
@@ -107,8 +26,7 @@ def student_log_probs(
     """Return log-probabilities [N, K] by the ledger's stage, one for each file of the folder."""
     chosen = images[indices]
     return {
-        stage: predict(path / artifact.file, chosen)
-        for stage, path, _, artifact in _stages(folder)
+        stage: predict(path / artifact.file, chosen) for stage, path, _, artifact in _stages(folder)
     }
 
 
@@ -124,37 +42,6 @@ def _stages(folder: Path) -> Iterator[tuple[str, Path, Card, Artifact]]:
     yield "student_fp32", folder, card, card.fp32
     if card.int8 is not None:
         yield "student_int8", folder, card, card.int8
-
-
-def _with_int8(card: Card, folder: Path, *, images: ImageSet, splits: Splits) -> Card:
-    fp32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
-    holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
-    # Indices ascend and image folders are sorted by class: the first ones share one class.
-    chosen = evenly_spaced(len(splits.train), CALIBRATION_IMAGES).numpy()
-    quantization = quantize_int8(
-        fp32,
-        int8,
-        calibration=images.images[splits.train[chosen]],
-        holdout=holdout,
-        labels=labels,
-    )
-    return replace(
-        card,
-        int8=_artifact(int8, refit_temperature(int8, holdout, labels), holdout),
-        quantization=quantization,
-        parity=parity(fp32, int8, holdout[:PARITY_IMAGES]),
-        speedup=paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), holdout[:1]),
-    )
-
-
-def _artifact(path: Path, temperature: float, images: Images) -> Artifact:
-    return Artifact(
-        file=path.name,
-        bytes=path.stat().st_size,
-        sha256=file_sha256(path),
-        temperature=temperature,
-        latency=latency(OnnxClassifier(path), images[:TIMED_IMAGES]),
-    )
 
 
 def _cost(card: Card, artifact: Artifact) -> StageCost:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from common.files import write_arrays
 from common.provenance import machine_description
-from ensemble.deployment.card import read_card
+from ensemble.deployment.card import Speedup, read_card
 from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
 from ensemble.deployment.student_folder import has_student
 from ensemble.evaluation.stages import holdout_predictions, test_predictions
@@ -39,11 +40,7 @@ def write_ledger(
     `seed` roots the bootstraps' draws.
     """
     test = test_predictions(folder, images, splits, numerics, progress=progress)
-    speedup = read_card(folder.student).speedup if has_student(folder.student) else None
-    gates = decide_gates(
-        holdout_predictions(folder, images, splits), costs, margins, speedup=speedup, seed=seed
-    )
-    ledger = Ledger(
+    ledger = build_ledger(
         run=folder.name,
         dataset=LedgerDataset(
             name=images.name,
@@ -51,13 +48,15 @@ def write_ledger(
             split_id=splits.split_id,
             sizes=splits.sizes,
         ),
-        rows=ledger_rows(test, costs, seed=seed),
-        differences=paired_differences(test, seed=seed),
-        gates=gates,
-        released=released_precision(gates),
+        test=test,
+        holdout=holdout_predictions(folder, images, splits),
+        costs=costs,
+        margins=margins,
         test_reads=test_reads,
-        compute=dict(compute),
+        compute=compute,
         machine=machine_description(),
+        speedup=read_card(folder.student).speedup if has_student(folder.student) else None,
+        seed=seed,
     )
     write_arrays(folder.ledger / "test_logprobs.npz", _as_arrays(test))
     write_ledger_files(folder.ledger, ledger)
@@ -67,6 +66,41 @@ def write_ledger(
         link.unlink(missing_ok=True)
         link.symlink_to(Path(folder.ledger.name) / name)
     return ledger
+
+
+def build_ledger(
+    *,
+    run: str,
+    dataset: LedgerDataset,
+    test: Predictions,
+    holdout: Predictions,
+    costs: Mapping[str, StageCost],
+    margins: GateMargins,
+    test_reads: int,
+    compute: Mapping[str, int | float],
+    machine: Mapping[str, Any],
+    speedup: Speedup | None = None,
+    seed: int = 0,
+) -> Ledger:
+    """Compute the ledger: rows and differences on test, gates and release on holdout.
+
+    `seed` roots the bootstraps' draws.
+
+    Raises:
+        PoolError: an unknown stage, or predictions that do not fit the labels.
+    """
+    gates = decide_gates(holdout, costs, margins, speedup=speedup, seed=seed)
+    return Ledger(
+        run=run,
+        dataset=dataset,
+        rows=ledger_rows(test, costs, seed=seed),
+        differences=paired_differences(test, seed=seed),
+        gates=gates,
+        released=released_precision(gates),
+        test_reads=test_reads,
+        compute=dict(compute),
+        machine=dict(machine),
+    )
 
 
 def _as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:

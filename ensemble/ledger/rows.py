@@ -73,9 +73,7 @@ def paired_differences(predictions: Predictions, *, seed: int = 0) -> tuple[Comp
     )
 
 
-def _row(
-    stage: str, predictions: Predictions, cost: StageCost, *, split: str, seed: int
-) -> Row:
+def _row(stage: str, predictions: Predictions, cost: StageCost, *, split: str, seed: int) -> Row:
     log_probs, labels = predictions.stages[stage], predictions.labels
     right = correct(log_probs, labels)
     interval = proportion_interval(int(right.sum()), len(right))

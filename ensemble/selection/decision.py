@@ -135,9 +135,7 @@ def _scores(log_probs: Float32[np.ndarray, "N K"], labels: Int64[np.ndarray, " N
 
 
 def _members(pool: Pool, mixture: Mixture) -> dict[str, Any]:
-    """Return the fields `members`, by falling weight and then in the pool's order, and
-    `temperature`.
-    """
+    """Return the fields `members` and `temperature`; equal weights keep the pool's order."""
     support = np.flatnonzero(mixture.weights)
     ranked = support[np.argsort(-mixture.weights[support], kind="stable")]
     return {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.deployment.card import TeacherMember
-from ensemble.deployment.student_folder import TrainedStudent, export_student
+from ensemble.deployment.packaging import TrainedStudent, export_student
 from ensemble.selection.selection import read_selection
 from ensemble.student.distillation import StudentResult, distill
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds

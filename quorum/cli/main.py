@@ -115,6 +115,7 @@ def status(options: argparse.Namespace) -> int:
 def select(options: argparse.Namespace) -> int:
     """Choose and weight an ensemble from a run or a pool of predictions."""
     from analysis.terminal.tables import selection_table
+    from common.parsing import to_mapping
     from quorum import pipeline
 
     if options.pool.endswith(".npz"):
@@ -127,7 +128,7 @@ def select(options: argparse.Namespace) -> int:
         selection = pipeline.select_run(folder, members=options.members, out=target)
         path = (target or folder.root) / "selection.json"
     console = console_here()
-    console.print(selection_table(selection))
+    console.print(selection_table(to_mapping(selection)))
     console.print(f"[dim]written to[/dim] {path}", soft_wrap=True)
     return 0
 

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from common.errors import RunError
 from common.files import (
+    dump_csv,
     dump_json,
     file_sha256,
     read_array,
@@ -131,3 +132,9 @@ def test_a_checksum_is_known(tmp_path: Path) -> None:
     known = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     write_bytes_atomically(tmp_path / "test", b"test")
     assert file_sha256(tmp_path / "test") == known
+
+
+def test_csv_has_two_columns_for_a_pair_and_empty_cells_for_none() -> None:
+    rows = [{"a": 1, "b": (0.5, 2.0), "c": None}, {"a": "x,y", "b": [1, 2], "c": True}]
+    assert dump_csv(rows) == 'a,b_low,b_high,c\n1,0.5,2.0,\n"x,y",1,2,True\n'
+    assert dump_csv([]) == "\n"

@@ -13,7 +13,7 @@ from ensemble.deployment.card import (
     Parity,
     Quantization,
     Speedup,
-    Teacher,
+    TeacherMember,
     read_card,
     write_card,
 )
@@ -35,7 +35,10 @@ def card(**values: object) -> Card:
         "params": 10,
         "steps": 5,
         "train_seconds": 1.5,
-        "teacher": (Teacher(name="t0001", weight=0.75), Teacher(name="s00", weight=0.25)),
+        "teacher": (
+            TeacherMember(name="t0001", weight=0.75),
+            TeacherMember(name="s00", weight=0.25),
+        ),
         "teacher_temperature": 1.25,
         "fp32": Artifact(file="model.onnx", bytes=9, sha256="0", temperature=1.5, latency=LATENCY),
         "int8": Artifact(file="model.int8.onnx", bytes=3, sha256="1", temperature=1.25),

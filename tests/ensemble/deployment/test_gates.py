@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.deployment.card import Speedup
-from ensemble.deployment.gates import Gate, GateMargins, gates, released
-from ensemble.ledger.rows import Predictions, StageFacts
+from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
+from ensemble.ledger.ledger import Gate
+from ensemble.ledger.predictions import Predictions, StageCost
 from search.space.spec import GateSpec
-from tests.ensemble.ledger.test_ledger import facts
+from tests.pools import stage_costs
 
 
 def margins(**changed: float) -> GateMargins:
@@ -33,7 +34,7 @@ def holdout(disagreements: int, examples: int = 1000) -> Predictions:
     ("errors", "verdict"), [(0, "pass"), (10, "pass"), (18, "undecided"), (60, "fail")]
 )
 def test_accuracy_loss(errors: int, verdict: str) -> None:
-    gate = gates(holdout(errors), facts(), margins(max_accuracy_loss=0.02))[0]
+    gate = decide_gates(holdout(errors), stage_costs(), margins(max_accuracy_loss=0.02))[0]
     assert (gate.name, gate.verdict) == ("accuracy_loss", verdict)
     assert gate.value == pytest.approx(errors / 1000)
     assert gate.bound is not None
@@ -44,7 +45,7 @@ def test_accuracy_loss(errors: int, verdict: str) -> None:
 def test_nll_gain() -> None:
     # Each error costs log 9; a margin of 0.1 nats allows 4.6% of them.
     for errors, verdict in ((30, "pass"), (44, "undecided"), (80, "fail")):
-        gate = gates(holdout(errors), facts(), margins(max_nll_gain=0.1))[1]
+        gate = decide_gates(holdout(errors), stage_costs(), margins(max_nll_gain=0.1))[1]
         assert (gate.name, gate.verdict) == ("nll_gain", verdict)
         assert gate.value == pytest.approx(errors / 1000 * np.log(9.0), rel=1e-5)
 
@@ -60,11 +61,11 @@ def test_nll_gain() -> None:
     ],
 )
 def test_speedup_from_two_latencies(fp32: float, int8: float, limit: float, verdict: str) -> None:
-    costs = {
-        "student_fp32": StageFacts(latency_ms_batch1=fp32),
-        "student_int8": StageFacts(latency_ms_batch1=int8),
+    latencies = {
+        "student_fp32": StageCost(latency_ms_batch1=fp32),
+        "student_int8": StageCost(latency_ms_batch1=int8),
     }
-    gate = gates(holdout(0), costs, margins(min_speedup=limit))[2]
+    gate = decide_gates(holdout(0), latencies, margins(min_speedup=limit))[2]
     assert (gate.name, gate.verdict) == ("speedup", verdict)
     assert gate.value == pytest.approx(fp32 / int8)
     assert gate.bound == pytest.approx(0.95 * fp32 / int8)
@@ -81,50 +82,53 @@ def test_speedup_from_two_latencies(fp32: float, int8: float, limit: float, verd
 )
 def test_speedup_from_paired_timings(value: float, bound: float, verdict: str) -> None:
     measured = Speedup(value=value, bound=bound, level=0.95, repeats=50)
-    gate = gates(holdout(0), facts(), margins(), speedup=measured)[2]
+    gate = decide_gates(holdout(0), stage_costs(), margins(), speedup=measured)[2]
     assert (gate.value, gate.bound, gate.verdict) == (value, bound, verdict)
 
 
 def test_shrink_is_exact() -> None:
     for limit, verdict in ((4000 / 1500, "pass"), (2.7, "fail")):
-        gate = gates(holdout(0), facts(), margins(min_shrink=limit))[3]
+        gate = decide_gates(holdout(0), stage_costs(), margins(min_shrink=limit))[3]
         assert (gate.name, gate.verdict) == ("shrink", verdict)
         assert gate.value == gate.bound == gate.optimistic == 4000 / 1500
 
 
 def test_missing_figures_are_undecided_and_hold_the_release() -> None:
-    decided = gates(holdout(0), {}, margins())
+    decided = decide_gates(holdout(0), {}, margins())
     assert [gate.verdict for gate in decided] == ["pass", "pass", "undecided", "undecided"]
     assert decided[2].value is None
-    assert released(decided) == "fp32"
+    assert released_precision(decided) == "fp32"
     alone = Predictions(
         labels=np.zeros(50, int),
         stages={"student_int8": holdout(0, 50).stages["student_int8"]},
     )
-    assert [gate.verdict for gate in gates(alone, facts(), margins())][:2] == [
+    assert [gate.verdict for gate in decide_gates(alone, stage_costs(), margins())][:2] == [
         "undecided", "undecided",
     ]  # fmt: skip
 
 
 def test_release() -> None:
-    passing = gates(holdout(0), facts(), margins())
+    passing = decide_gates(holdout(0), stage_costs(), margins())
     assert {gate.verdict for gate in passing} == {"pass"}
-    assert released(passing) == "int8"
+    assert released_precision(passing) == "int8"
     undecided = dataclasses.replace(passing[0], verdict="undecided")
-    assert released([*passing[1:], undecided]) == "fp32"
-    assert released([*passing[1:], dataclasses.replace(passing[0], verdict="fail")]) == "fp32"
-    assert released([]) == "fp32"
+    assert released_precision([*passing[1:], undecided]) == "fp32"
+    assert (
+        released_precision([*passing[1:], dataclasses.replace(passing[0], verdict="fail")])
+        == "fp32"
+    )
+    assert released_precision([]) == "fp32"
 
 
 def test_without_an_int8_student_there_are_no_gates() -> None:
     stages = {"ensemble": holdout(0).stages["ensemble"]}
-    assert gates(Predictions(labels=np.zeros(1000, int), stages=stages), {}, margins()) == []
+    assert decide_gates(Predictions(labels=np.zeros(1000, int), stages=stages), {}, margins()) == ()
 
 
 @given(errors=st.integers(0, 80), limit=st.floats(0.0, 0.2), more=st.floats(0.0, 0.2))
 def test_a_wider_margin_is_never_worse(errors: int, limit: float, more: float) -> None:
     def decide(margin: float) -> Gate:
-        return gates(holdout(errors), facts(), margins(max_accuracy_loss=margin))[0]
+        return decide_gates(holdout(errors), stage_costs(), margins(max_accuracy_loss=margin))[0]
 
     order = ("fail", "undecided", "pass")
     assert order.index(decide(limit + more).verdict) >= order.index(decide(limit).verdict)
@@ -138,5 +142,5 @@ def test_a_student_at_the_limit_passes_at_most_once_in_twenty() -> None:
     for _ in range(300):
         errors = int(rng.binomial(1000, 0.05))
         wide = margins(max_accuracy_loss=0.05)
-        passed += gates(holdout(errors), facts(), wide)[0].verdict == "pass"
+        passed += decide_gates(holdout(errors), stage_costs(), wide)[0].verdict == "pass"
     assert passed <= 28

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PoolError
-from ensemble.selection.greedy import Selection, select_bagged, select_greedy
+from ensemble.selection.greedy import GreedySelection, select_bagged, select_greedy
 
 Array = np.ndarray
 
@@ -88,7 +88,7 @@ def test_two_complementary_members_share_equally() -> None:
 def test_more_rounds_never_hurt_and_the_cap_holds(seed: int, members: int, rounds: int) -> None:
     prob_true = true_column(seed, members)
 
-    def run(rounds: int, cap: int | None, start: int = 0) -> Selection:
+    def run(rounds: int, cap: int | None, start: int = 0) -> GreedySelection:
         return select_greedy(
             prob_true, rng=np.random.default_rng(1), rounds=rounds, cap=cap, sorted_start=start
         )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from common.errors import PoolError, RunError, SpecError
 from common.statistics.metrics import accuracy, apply_temperature, log_probs_from_probs
-from ensemble.student.student import PooledTeacher, StudentResult, distil
+from ensemble.student.distillation import StudentResult, distill
+from ensemble.student.teacher import EnsembleTeacher
 from trainables.data.sources import ImageSet
 from trainables.data.splits import Splits
 from trainables.prediction import predict_log_probs
@@ -90,7 +91,7 @@ def train(recipe: Recipe = RECIPE, **options: object) -> StudentResult:
         "seed": 1,
         "numerics": NUMERICS,
     }
-    return distil(recipe, **{**values, **options})  # type: ignore[arg-type]
+    return distill(recipe, **{**values, **options})  # type: ignore[arg-type]
 
 
 def same_weights(a: StudentResult, b: StudentResult) -> bool:
@@ -107,7 +108,7 @@ def test_the_teacher_is_the_tempered_mean_of_probabilities(
     logits: list[list[float]], weights: list[float], temperature: float
 ) -> None:
     weights = [w + 0.01 if i == 0 else w for i, w in enumerate(weights[: len(logits)])]
-    teacher = PooledTeacher([Constant(row) for row in logits], weights, temperature, NUMERICS)
+    teacher = EnsembleTeacher([Constant(row) for row in logits], weights, temperature, NUMERICS)
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     pooled = np.average(probs, axis=0, weights=weights)
     expected = apply_temperature(log_probs_from_probs(pooled), temperature)
@@ -118,8 +119,8 @@ def test_the_teacher_is_the_tempered_mean_of_probabilities(
 def test_the_teacher_answers_in_batches_in_eval_mode_outside_autograd() -> None:
     dropping = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.Dropout(0.9)).train()
     images = torch.rand(7, 3, 8, 8)
-    whole = PooledTeacher([dropping, Constant([1, 0, 0])], [3.0, 1.0], 1.5, NUMERICS)
-    parts = PooledTeacher([dropping, Constant([1, 0, 0])], [3.0, 1.0], 1.5, NUMERICS, batch=2)
+    whole = EnsembleTeacher([dropping, Constant([1, 0, 0])], [3.0, 1.0], 1.5, NUMERICS)
+    parts = EnsembleTeacher([dropping, Constant([1, 0, 0])], [3.0, 1.0], 1.5, NUMERICS, batch=2)
     torch.testing.assert_close(whole(images), parts(images))
     assert torch.equal(whole(images), whole(images)), "dropout is off"
     student = torch.zeros(7, 3, requires_grad=True)
@@ -130,7 +131,7 @@ def test_the_teacher_answers_in_batches_in_eval_mode_outside_autograd() -> None:
 def test_the_teachers_identity_is_its_answers() -> None:
     def identity(logits: list[float], weights: list[float], temperature: float) -> str:
         models = [Constant(logits), Constant([0, 0, 1])]
-        return PooledTeacher(models, weights, temperature, NUMERICS).identity
+        return EnsembleTeacher(models, weights, temperature, NUMERICS).identity
 
     first = identity([1, 0, 0], [1, 1], 1.0)
     assert first == identity([1, 0, 0], [2, 2], 1.0), "only the shares count"
@@ -141,13 +142,13 @@ def test_the_teachers_identity_is_its_answers() -> None:
 def test_teachers_that_cannot_be_are_refused() -> None:
     member = Constant([0, 0, 0])
     with pytest.raises(PoolError, match="got 1 members and 2 weights"):
-        PooledTeacher([member], [1, 1], 1.0, NUMERICS)
-    with pytest.raises(PoolError, match="weights must be at least 0, one of them positive"):
-        PooledTeacher([member, member], [1, -0.1], 1.0, NUMERICS)
-    with pytest.raises(PoolError, match="weights must be at least 0, one of them positive"):
-        PooledTeacher([member], [0], 1.0, NUMERICS)
+        EnsembleTeacher([member], [1, 1], 1.0, NUMERICS)
+    with pytest.raises(PoolError, match="one of them positive"):
+        EnsembleTeacher([member, member], [1, -0.1], 1.0, NUMERICS)
+    with pytest.raises(PoolError, match="one of them positive"):
+        EnsembleTeacher([member], [0], 1.0, NUMERICS)
     with pytest.raises(PoolError, match="a temperature must be positive, got 0"):
-        PooledTeacher([member], [1], 0, NUMERICS)
+        EnsembleTeacher([member], [1], 0, NUMERICS)
     with pytest.raises(SpecError, match="teacher and distillation come together"):
         train(teacher=Colourist())
 
@@ -232,7 +233,7 @@ def test_a_distillation_killed_within_an_epoch_repeats_that_epoch(tmp_path: Path
 
 def test_a_folder_of_another_student_is_refused(tmp_path: Path) -> None:
     train(RECIPE.with_values(epochs=1), folder=tmp_path)
-    with pytest.raises(RunError, match="holds a student of another teacher"):
+    with pytest.raises(RunError, match="holds a student of the teacher None"):
         train(
             RECIPE.with_values(epochs=1),
             teacher=Colourist(),

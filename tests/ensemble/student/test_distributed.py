@@ -11,10 +11,17 @@ import torch
 from torch import Tensor
 
 from common.errors import DivergedError, RunError
-from ensemble.student.distributed import distil_distributed
-from ensemble.student.student import StudentResult, distil
+from ensemble.student.distillation import StudentResult, distill
+from ensemble.student.distributed import distill_distributed
 from search.tune.session import ray_session
-from tests.ensemble.student.test_student import HALF, IMAGES, NUMERICS, RECIPE, SPLITS, Colourist
+from tests.ensemble.student.test_distillation import (
+    HALF,
+    IMAGES,
+    NUMERICS,
+    RECIPE,
+    SPLITS,
+    Colourist,
+)
 from trainables.data.image_set import ImageSet
 from trainables.recipe import Recipe
 from trainables.training.loop import EpochReport
@@ -71,12 +78,12 @@ def test_two_workers_one_of_which_dies_take_the_steps_of_one(tmp_path: Path) -> 
     With batch normalization they would not: each worker normalizes by its own half.
     """
     seen: list[EpochReport] = []
-    one = distil(
+    one = distill(
         **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
         teacher=Colourist(),
         distillation=HALF,
     )
-    two = distil_distributed(
+    two = distill_distributed(
         **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
         workers=2,
         folder=tmp_path / "work",
@@ -90,7 +97,7 @@ def test_two_workers_one_of_which_dies_take_the_steps_of_one(tmp_path: Path) -> 
     assert (two.steps, two.params) == (one.steps, one.params) == (6, one.params)
     for a, b in zip(weights(two), weights(one), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-    start = distil(**common(WITHOUT_BATCH_NORM.with_values(adamw_lr=0.0), LARGER))  # type: ignore[arg-type]
+    start = distill(**common(WITHOUT_BATCH_NORM.with_values(adamw_lr=0.0), LARGER))  # type: ignore[arg-type]
     moved = [(a - b).abs().max() for a, b in zip(weights(one), weights(start), strict=True)]
     assert float(max(moved)) > 1e-3, "the steps are ten times larger than what is tolerated"
     for report, alone in zip(seen, one.reports, strict=True):
@@ -100,7 +107,7 @@ def test_two_workers_one_of_which_dies_take_the_steps_of_one(tmp_path: Path) -> 
 
 def test_a_workers_own_error_comes_through() -> None:
     with pytest.raises(DivergedError, match="the training loss became"):
-        distil_distributed(
+        distill_distributed(
             **common(RECIPE.with_values(adamw_lr=10.0, epochs=40, warmup_epochs=0)),  # type: ignore[arg-type]
             workers=1,
             teacher=NotANumber(),
@@ -117,8 +124,8 @@ class NotANumber(Colourist):
 
 def test_without_enough_of_ray_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself would wait without end."""
-    with pytest.raises(RunError, match="3 workers need 3 CPU, Ray has 2; take fewer workers"):
-        distil_distributed(**common(RECIPE), workers=3)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="3 workers need 3 CPU, Ray has 2; use fewer workers"):
+        distill_distributed(**common(RECIPE), workers=3)  # type: ignore[arg-type]
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(RunError, match="needs a running Ray; start one first"):
-        distil_distributed(**common(RECIPE), workers=2)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="needs a running Ray"):
+        distill_distributed(**common(RECIPE), workers=2)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The student's epochs: planned, fitted to a deadline, and changed while they can still be."""
+"""The number of epochs of both students: planned, fitted to a deadline, changed in time."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,29 +7,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.student.schedule import LONGER, SAFETY, EpochSeconds, Timetable
-from ensemble.student.student import StudentResult
+from ensemble.student.distillation import StudentResult
+from ensemble.student.epoch_budget import MAX_LENGTHENING, SAFETY, EpochBudget, EpochSeconds
 from trainables.recipe import Recipe
 from trainables.training.loop import EpochReport
 from trainables.training.optimizers import plan_epochs
 
-RECIPE = Recipe(epochs=20)
+RECIPE = Recipe.from_mapping({"epochs": 20})
+LONGEST = MAX_LENGTHENING * 20
 
 
 class Machine:
-    """Trains nothing, at a pace that may change; keeps the epochs done as a checkpoint does."""
+    """Train nothing, at a pace that may change; keep the epochs done as a checkpoint does."""
 
     def __init__(self, seconds: Callable[[int], float]) -> None:
         self.now, self.done, self.schedules = 0.0, 0, list[int]()
         self._seconds = seconds
 
     def train(self, recipe: Recipe, on_report: Callable[[EpochReport], None]) -> StudentResult:
-        self.schedules.append(recipe.schedule.epochs)
-        # What was trained must be the trunk of the new schedule too.
-        assert all(
-            p.phase == "trunk" for p in plan_epochs((recipe.schedule.epochs,), recipe)[: self.done]
-        )
-        while self.done < recipe.schedule.epochs:
+        epochs = recipe.schedule.epochs
+        self.schedules.append(epochs)
+        # The epochs done so far must belong to the trunk of the new schedule too.
+        assert all(p.phase == "trunk" for p in plan_epochs((epochs,), recipe)[: self.done])
+        while self.done < epochs:
             self.done += 1
             seconds = self._seconds(self.done)
             self.now += seconds
@@ -45,69 +45,69 @@ def report(step: int, seconds: float) -> EpochReport:
     )  # fmt: skip
 
 
-def timetable(machine: Machine, path: Path, deadline: float | None) -> Timetable:
-    return Timetable(
+def budget_of(machine: Machine, path: Path, deadline: float | None) -> EpochBudget:
+    return EpochBudget(
         RECIPE,
         path,
         deadline=deadline,
-        rehearsed=lambda: EpochSeconds(taught=3.0, plain=1.0),
+        rehearse=lambda: EpochSeconds(taught=3.0, plain=1.0),
         clock=lambda: machine.now,
     )
 
 
 @pytest.mark.parametrize(
     ("deadline", "epochs"),
-    [(None, 20), (40.0, 9), (80 / SAFETY + 0.1, 20), (1e6, LONGER * 20), (-5.0, 1)],
+    [(None, 20), (40.0, 9), (80 / SAFETY + 0.1, 20), (1e6, LONGEST), (-5.0, 1)],
 )
-def test_the_schedule_fits_the_deadline(
+def test_the_planned_epochs_fit_the_deadline(
     deadline: float | None, epochs: int, tmp_path: Path
 ) -> None:
-    found = timetable(Machine(lambda _: 3.0), tmp_path / "plan.json", deadline)
-    assert found.recipe.schedule.epochs == epochs
+    budget = budget_of(Machine(lambda _: 3.0), tmp_path / "plan.json", deadline)
+    assert budget.recipe.schedule.epochs == epochs
 
 
-def test_a_pace_as_rehearsed_keeps_the_schedule(tmp_path: Path) -> None:
+def test_a_pace_as_rehearsed_keeps_the_plan(tmp_path: Path) -> None:
     machine = Machine(lambda _: 3.0)
-    found = timetable(machine, tmp_path / "plan.json", 80.0)
-    found.teach(machine.train, lambda _: None)
+    budget = budget_of(machine, tmp_path / "plan.json", 80.0)
+    budget.train(machine.train, lambda _: None)
     assert machine.schedules == [18]
 
 
 def test_a_slower_machine_gets_fewer_epochs_and_a_resume_keeps_them(tmp_path: Path) -> None:
     machine = Machine(lambda step: 3.0 if step <= 4 else 6.0)
-    found = timetable(machine, tmp_path / "plan.json", 80.0)
-    found.teach(machine.train, lambda _: None)
+    budget = budget_of(machine, tmp_path / "plan.json", 80.0)
+    budget.train(machine.train, lambda _: None)
     assert machine.schedules == [18, 11]
-    assert machine.done == found.recipe.schedule.epochs == 11
-    # 4 epochs at 3 s, 7 at 6 s, and the twin's 11 at 2 s
+    assert machine.done == budget.recipe.schedule.epochs == 11
+    # 4 epochs at 3 s, 7 at 6 s, and 11 epochs of the plain student at 2 s.
     assert machine.now + 11 * 2.0 <= 80.0
-    again = timetable(machine, tmp_path / "plan.json", 1e6)
-    assert again.recipe.schedule.epochs == 11
+    resumed = budget_of(machine, tmp_path / "plan.json", 1e6)
+    assert resumed.recipe.schedule.epochs == 11
 
 
 def test_a_faster_machine_gets_more_epochs_up_to_a_bound(tmp_path: Path) -> None:
-    """As where something else was at work while it was rehearsed."""
+    """As when other work slowed the machine down during the rehearsal."""
     machine = Machine(lambda _: 0.3)
-    found = timetable(machine, tmp_path / "plan.json", 14.0)
-    assert found.recipe.schedule.epochs == 3
-    found.teach(machine.train, lambda _: None)
+    budget = budget_of(machine, tmp_path / "plan.json", 14.0)
+    assert budget.recipe.schedule.epochs == 3
+    budget.train(machine.train, lambda _: None)
     assert machine.schedules == [3, 32]
-    assert machine.done == found.recipe.schedule.epochs == 32
+    assert machine.done == budget.recipe.schedule.epochs == 32
     assert machine.now + 32 * 0.1 <= 14.0
     idle = Machine(lambda _: 0.001)
-    found = timetable(idle, tmp_path / "idle.json", 14.0)
-    found.teach(idle.train, lambda _: None)
-    assert idle.schedules == [3, LONGER * RECIPE.schedule.epochs]
+    budget = budget_of(idle, tmp_path / "idle.json", 14.0)
+    budget.train(idle.train, lambda _: None)
+    assert idle.schedules == [3, LONGEST]
 
 
 @given(slow=st.floats(0.1, 20), from_step=st.integers(1, 20), deadline=st.floats(1, 300))
-def test_it_ends_whatever_happens(
+def test_training_ends_at_any_pace(
     slow: float, from_step: int, deadline: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     machine = Machine(lambda step: 3.0 if step < from_step else 3.0 * slow)
     path = tmp_path_factory.mktemp("plan") / "plan.json"
-    found = timetable(machine, path, deadline)
-    found.teach(machine.train, lambda _: None)
+    budget = budget_of(machine, path, deadline)
+    budget.train(machine.train, lambda _: None)
     assert len(machine.schedules) <= 1 + machine.done
-    assert max(machine.schedules) <= LONGER * RECIPE.schedule.epochs
-    assert machine.done == found.recipe.schedule.epochs >= 1
+    assert max(machine.schedules) <= LONGEST
+    assert machine.done == budget.recipe.schedule.epochs >= 1

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import torch
 
-from ensemble.student.student import PooledTeacher
-from ensemble.student.teaching import _at_one_look
+from ensemble.student.students import _without_tta
+from ensemble.student.teacher import EnsembleTeacher
 from tests.trainables.training.test_loop import EVERYTHING, IMAGES, write_trial
 from trainables.prediction import load_trained
 from trainables.recipe import Numerics, Recipe
 
 
-def test_members_teach_at_one_look(tmp_path: Path) -> None:
+def test_members_teach_without_tta(tmp_path: Path) -> None:
     write_trial(tmp_path, Recipe(**EVERYTHING, tta="mirror_translate"))
-    member, scored = _at_one_look(tmp_path), load_trained(tmp_path)
+    member, scored = _without_tta(tmp_path), load_trained(tmp_path)
     images = torch.from_numpy(IMAGES.images[:9]).permute(0, 3, 1, 2) / 255
     looks: list[int] = []
     member.net.register_forward_hook(lambda *_: looks.append(1))
-    answers = PooledTeacher([member], [1.0], 1.0, Numerics())(images)
+    answers = EnsembleTeacher([member], [1.0], 1.0, Numerics())(images)
     assert len(looks) == 1
     assert not torch.allclose(answers, torch.log_softmax(scored(images), dim=1), atol=1e-4)
     scored.tta = "none"

@@ -132,11 +132,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.student.distributed import distil_distributed
+from ensemble.student.distributed import distill_distributed
 from ensemble.deployment.export import export_onnx
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import quantize_int8
-from ensemble.student.student import PooledTeacher
+from ensemble.student.teacher import EnsembleTeacher
 from search.tune.session import ray_session
 from trainables.data.sources import load_dataset
 from trainables.training.losses import Distillation
@@ -152,9 +152,9 @@ with ray_session(cpus=1, folder=Path("away")):
     members = [load_trained(folder.trial(record.trial)) for record in records]
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)
-    student = distil_distributed(
+    student = distill_distributed(
         own.student_recipe(), workers=1, images=images, splits=splits, seed=0,
-        numerics=Numerics(), teacher=PooledTeacher(members, [1, 1], 1.0, Numerics()),
+        numerics=Numerics(), teacher=EnsembleTeacher(members, [1, 1], 1.0, Numerics()),
         distillation=Distillation(alpha=0.9, tau=4.0),
     )
 holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from common.errors import SpecError
-from tests.ensemble.student.test_student import IMAGES, NUMERICS, RECIPE, SPLITS
+from tests.ensemble.student.test_distillation import IMAGES, NUMERICS, RECIPE, SPLITS
 from trainables.augmentation.batch import Batch
 from trainables.training.data_parallel import Replica
 from trainables.training.loop import Training
