@@ -177,7 +177,7 @@ def ablate(
         QuorumError: anything that the caller can mend; what was finished stays.
     """
     from analysis.facts.ablation import ablation_event, write_ablation
-    from analysis.figures.ablation_figure import save_ablation_figure
+    from analysis.figures.ablation import save_ablation_figure
     from search.ablation.ablation import factors_path
     from search.ablation.variants import ABLATION_STAGES, asked_for, begun_in, plan_variants
 

@@ -7,6 +7,14 @@ from typing import Any
 
 Event = Mapping[str, Any]
 
+ENDINGS: Mapping[str, str] = {
+    "finished": "finished the schedule",
+    "pruned": "stopped at a rung",
+    "failed": "failed",
+    "unfinished": "not ended",
+}
+"""How a trial can end, in words."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochFacts:
@@ -54,6 +62,13 @@ class TrialFacts:
             for epoch in self.epochs
             if epoch.rung is not None and epoch.val_nll is not None
         }
+
+    @property
+    def ending(self) -> str:
+        """How the trial ended: a key of ENDINGS."""
+        if self.whole_schedule:
+            return "finished"
+        return self.status if self.status in ENDINGS else "pruned"
 
     @property
     def rung(self) -> int | None:

@@ -21,8 +21,19 @@ from analysis.facts.predictions import (
     temperature_of,
 )
 from analysis.facts.run_facts import RunFacts
-from analysis.figures.class_figures import confusion, per_class, reliability
-from analysis.figures.curve_figures import training_curves, trial_costs
+from analysis.figures.calibration import ScaledPredictions, reliability_figure
+from analysis.figures.classes import (
+    class_accuracy_figure,
+    confusion_figure,
+    student_classes_figure,
+)
+from analysis.figures.curves import learning_curves_figure, training_curves_figure
+from analysis.figures.data import class_sizes_figure, contact_sheet_figure
+from analysis.figures.ensemble import (
+    HoldoutAccuracy,
+    disagreement_figure,
+    trial_costs_figure,
+)
 from analysis.figures.explanations import (
     channel_weights_figure,
     confused_figure,
@@ -30,12 +41,9 @@ from analysis.figures.explanations import (
     spatial_weights_figure,
 )
 from analysis.figures.fonts import Lettering, lettering
-from analysis.figures.picture_figures import class_sizes, contact_sheet
-from analysis.figures.result_figures import cost_figure, disagreement, ledger_figure
-from analysis.figures.space_figures import hyperparameters, importance_figure
-from analysis.figures.student_figures import student_classes
+from analysis.figures.ledger import cost_figure, ledger_figure
+from analysis.figures.search import hyperparameters_figure, importance_figure, sweep_figure
 from analysis.figures.style import drawing, save_figure
-from analysis.figures.sweep_figures import learning_curves, sweep_overview
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -132,7 +140,7 @@ def _training_curves(source: FigureSource) -> Figure:
     facts = source.facts
     assert facts.best is not None
     val = None if facts.val_labels is None else len(facts.val_labels)
-    return training_curves(facts.best, facts.seed_trials, facts.spec.rungs, val=val)
+    return training_curves_figure(facts.best, facts.seed_trials, facts.spec.rungs, val=val)
 
 
 def _importance(source: FigureSource) -> Figure:
@@ -144,27 +152,29 @@ def _trial_costs(source: FigureSource) -> Figure:
     facts = source.facts
     assert facts.holdout_labels is not None
     cross_fitted = ((facts.selection or {}).get("metrics") or {}).get("holdout") or {}
-    return trial_costs(
-        facts.trials,
-        facts.holdout_hits,
-        len(facts.holdout_labels),
+    holdout = HoldoutAccuracy(
+        hits=facts.holdout_hits,
+        images=len(facts.holdout_labels),
         members=facts.weights,
         ensemble=cross_fitted.get("accuracy") if len(facts.weights) > 1 else None,
     )
+    return trial_costs_figure(facts.trials, holdout)
 
 
 def _student_classes(source: FigureSource) -> Figure:
     stage = student_stage(source.facts)
     assert stage is not None
-    return student_classes(student_differences(source.facts), stage, source.names)
+    return student_classes_figure(student_differences(source.facts), stage, source.names)
 
 
 def _reliability(source: FigureSource) -> Figure:
-    panels = {
-        stage: (values, before_temperature(values, temperature_of(source.facts, stage)))
+    stages = {
+        stage: ScaledPredictions(
+            after=values, before=before_temperature(values, temperature_of(source.facts, stage))
+        )
         for stage, values in source.predictions.items()
     }
-    return reliability(panels, source.labels)
+    return reliability_figure(stages, source.labels)
 
 
 def _confused(source: FigureSource) -> Figure:
@@ -192,15 +202,15 @@ FIGURES: Mapping[str, FigurePlan] = {
     ),
     "learning_curves": FigurePlan(
         ready=lambda source: _has_scores(source) and _several_trials(source),
-        draw=lambda source: learning_curves(source.facts.trials, source.facts.spec.rungs),
+        draw=lambda source: learning_curves_figure(source.facts.trials, source.facts.spec.rungs),
     ),
     "sweep": FigurePlan(
         ready=_searched,
-        draw=lambda source: sweep_overview(source.facts.trials, source.facts.spec.rungs),
+        draw=lambda source: sweep_figure(source.facts.trials, source.facts.spec.rungs),
     ),
     "hyperparameters": FigurePlan(
         ready=lambda source: _searched(source) and bool(source.facts.space.parameters),
-        draw=lambda source: hyperparameters(
+        draw=lambda source: hyperparameters_figure(
             source.facts.trials, source.facts.space, source.facts.spec.rungs
         ),
     ),
@@ -213,17 +223,17 @@ FIGURES: Mapping[str, FigurePlan] = {
     ),
     "disagreement": FigurePlan(
         ready=lambda source: len(source.facts.member_log_probs) > 1,
-        draw=lambda source: disagreement(
+        draw=lambda source: disagreement_figure(
             source.facts.member_log_probs, source.facts.weights, source.facts.holdout_labels
         ),
     ),
     "per_class": FigurePlan(
         ready=_has_predictions,
-        draw=lambda source: per_class(source.predictions, source.labels, source.names),
+        draw=lambda source: class_accuracy_figure(source.predictions, source.labels, source.names),
     ),
     "confusion": FigurePlan(
         ready=_has_predictions,
-        draw=lambda source: confusion(source.predictions, source.labels, source.names),
+        draw=lambda source: confusion_figure(source.predictions, source.labels, source.names),
     ),
     "student_classes": FigurePlan(ready=_has_student, draw=_student_classes),
     "reliability": FigurePlan(ready=_has_predictions, draw=_reliability),
@@ -252,11 +262,11 @@ FIGURES: Mapping[str, FigurePlan] = {
     ),
     "class_sizes": FigurePlan(
         ready=lambda source: bool(source.facts.data.counts),
-        draw=lambda source: class_sizes(source.facts.data, source.names),
+        draw=lambda source: class_sizes_figure(source.facts.data, source.names),
     ),
     "contact_sheet": FigurePlan(
         ready=lambda source: source.facts.data.sheet is not None,
-        draw=lambda source: contact_sheet(source.facts.data, source.names),
+        draw=lambda source: contact_sheet_figure(source.facts.data, source.names),
     ),
 }
 """The figures by file name, in the order of the report."""

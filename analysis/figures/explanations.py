@@ -5,6 +5,7 @@ have a fixed size in inches, so that images are as large as the page allows and 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,21 @@ def heat_map_figure(examples: Examples, heat_maps: HeatMaps, class_names: Sequen
     top, bottom = 0.42, 0.24
     bare = WIDTH - 2 * MARGIN - HALVES_GAP - 2 * (len(columns) + 1) * GAP
     cell = min(LARGEST_CELL, bare / (2 * across), (TALLEST_SHEET - top - bottom) / rows - GAP)
-    figure = Figure(figsize=(WIDTH, top + bottom + rows * (cell + GAP)))
     half = across * cell + (len(columns) + 1) * GAP
+    sheet = _Sheet(
+        figure=Figure(figsize=(WIDTH, top + bottom + rows * (cell + GAP))),
+        cell=cell,
+        examples=examples,
+        columns=columns,
+        names=shorten_all(class_names, 11),
+    )
     for side, correct in enumerate((True, False)):
         left = MARGIN + side * max(half + HALVES_GAP, WIDTH / 2)
-        _column_titles(figure, left, top, cell, columns, "correct" if correct else "wrong")
+        _titles(sheet, left, top - 0.07, correct=correct)
         for row, label in enumerate(examples.classes):
-            y = top + row * (cell + GAP)
-            index = examples.find(label, correct=correct)
-            _example_row(figure, left, y, cell, examples, index, columns, class_names, label)
-    _colour_scale(figure, "low", "high")
-    return figure
+            _row(sheet, left, top + row * (cell + GAP), label, correct=correct)
+    _colour_scale(sheet.figure, "low", "high")
+    return sheet.figure
 
 
 def confused_figure(
@@ -152,45 +157,42 @@ def spatial_weights_figure(attention: AttentionWeights) -> Figure:
     return figure
 
 
-def _column_titles(
-    figure: Figure,
-    left: float,
-    top: float,
-    cell: float,
-    columns: Sequence[HeatMapColumn],
-    heading: str,
-) -> None:
-    _text(figure, left, top - 0.07, heading, size=7.5, weight="bold")
-    several = len({column.source for column in columns}) > 1
-    for number, column in enumerate(columns, 1):
-        x = left + (ANSWER_WIDTH + number + 0.5) * cell + number * GAP
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sheet:
+    """A sheet of examples: what it shows, and the size of its images."""
+
+    figure: Figure
+    cell: float
+    """Inches a side."""
+    examples: Examples
+    columns: Sequence[HeatMapColumn]
+    names: Sequence[str]
+
+
+def _titles(sheet: _Sheet, left: float, y: float, *, correct: bool) -> None:
+    heading = "correct answers" if correct else "wrong answers"
+    _text(sheet.figure, left, y, heading, size=7.5, weight="bold")
+    several = len({column.source for column in sheet.columns}) > 1
+    for number, column in enumerate(sheet.columns, 1):
+        x = left + (ANSWER_WIDTH + number + 0.5) * sheet.cell + number * GAP
         title = f"{column.method}\n{column.source}" if several else column.method
-        _text(figure, x, top - 0.07, title, size=5.8, align="center")
+        _text(sheet.figure, x, y, title, size=5.8, align="center")
 
 
-def _example_row(
-    figure: Figure,
-    left: float,
-    y: float,
-    cell: float,
-    examples: Examples,
-    index: int | None,
-    columns: Sequence[HeatMapColumn],
-    class_names: Sequence[str],
-    label: int,
-) -> None:
-    """Draw one example: its answer in words, the image, its heat maps; `index` None: none."""
-    names = shorten_all(class_names, 11)
-    size = min(6.0, 11.3 * cell)
+def _row(sheet: _Sheet, left: float, y: float, label: int, *, correct: bool) -> None:
+    """Draw one example of a class: its answer in words, the image, its heat maps."""
+    figure, cell, examples = sheet.figure, sheet.cell, sheet.examples
+    size, middle = min(6.0, 11.3 * cell), y + cell / 2
+    index = examples.find(label, correct=correct)
     if index is None:
-        _text(figure, left, y + cell / 2, f"none of\n{names[label]}", size=size, color=GREY,
-              middle=True)  # fmt: skip
+        text = f"{sheet.names[label]}:\nnone {'correct' if correct else 'wrong'}"
+        _text(figure, left, middle, text, size=size, color=GREY, middle=True)
         return
-    text, color = _answer(examples, index, names)
-    _text(figure, left, y + cell / 2, text, size=size, color=color, middle=True)
+    text, color = _answer(examples, index, sheet.names)
+    _text(figure, left, middle, text, size=size, color=color, middle=True)
     x = left + ANSWER_WIDTH * cell
     _image(_cell(figure, x, y, cell), examples.pixels[index])
-    for number, column in enumerate(columns, 1):
+    for number, column in enumerate(sheet.columns, 1):
         axes = _cell(figure, x + number * (cell + GAP), y, cell)
         background = None if column.method == "saliency" else examples.pixels[index]
         _heat_map(axes, background, column.maps[index])

@@ -1,7 +1,7 @@
-"""How figures look: one palette, one size of type, nothing that carries no data.
+"""The style of all figures: one palette, one type size, no decoration without data.
 
-The colours are Okabe and Ito's, told apart by colour-blind readers; every colour comes with
-a marker or a line style of its own, so that a grey print can be read too.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart. Every colour
+comes with its own marker or line style, so that a grey print can be read too.
 """
 
 import math
@@ -17,9 +17,11 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.text.wording import label
+from common.formats import signed
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -29,17 +31,19 @@ WIDTH = 6.6
 """Inches: the text width of the report, so that figures are never scaled."""
 DPI = 200
 
+NLL_LABEL = "NLL on val, nats"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageStyle:
-    """How one row of the ledger is drawn."""
+class MarkStyle:
+    """The colour, marker and legend text of one kind of mark."""
 
     label: str
     color: str
     marker: str
 
 
-_DRAWN: Mapping[str, tuple[str, str]] = {
+_STAGES: Mapping[str, tuple[str, str]] = {
     "best_single": (SKY, "o"),
     "uniform_top_k": (ORANGE, "^"),
     "seeds_ensemble": (GREEN, "v"),
@@ -50,18 +54,24 @@ _DRAWN: Mapping[str, tuple[str, str]] = {
 }
 
 
-RUNG_MARKERS = ("o", "s", "D", "^", "v", "P")
+def stage_style(stage: str) -> MarkStyle:
+    """Return the style of a stage of the ledger; an unknown stage is grey."""
+    color, marker = _STAGES.get(stage, (GREY, "h"))
+    return MarkStyle(label=label(stage), color=color, marker=marker)
 
 
-def stage_style(stage: str) -> StageStyle:
-    """The style of a stage; one that is not known is grey."""
-    color, marker = _DRAWN.get(stage, (GREY, "h"))
-    return StageStyle(label=label(stage), color=color, marker=marker)
+ENDING_COLORS: Mapping[str, str] = {
+    "finished": BLUE,
+    "pruned": PALE,
+    "failed": VERMILLION,
+    "unfinished": ORANGE,
+}
+"""Colours of trials by how they ended."""
 
 
 @contextmanager
 def drawing(families: Sequence[str] = ("DejaVu Sans",)) -> Iterator[None]:
-    """Lend matplotlib our style for a while; the caller's settings come back after it."""
+    """Apply the style to matplotlib inside the block and restore the caller's settings after."""
     settings: Any = {
         "font.family": list(families),
         "font.size": 7.5,
@@ -97,9 +107,9 @@ def drawing(families: Sequence[str] = ("DejaVu Sans",)) -> Iterator[None]:
 
 
 def new_figure(height: float, *, square: bool = False) -> Figure:
-    """An empty figure of the report's width, `height` in inches, that lays itself out.
+    """Return an empty figure of the report's width and `height` inches with automatic layout.
 
-    `square` is for panels of fixed aspect, which would else stand far apart.
+    `square` is for panels of fixed aspect, which would otherwise be spread far apart.
     """
     layout = ConstrainedLayoutEngine(
         w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.04, compress=square
@@ -108,19 +118,74 @@ def new_figure(height: float, *, square: bool = False) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure that was drawn in our style as PNG; the same figure gives the same bytes."""
+    """Write a figure as PNG; the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def grid(axes: Axes, axis: Literal["both", "x", "y"] = "y") -> None:
-    """Faint lines to read values by."""
+    """Draw faint grid lines."""
     axes.grid(True, axis=axis, which="major")
 
 
+def mark(color: str, marker: str, text: str, **style: Any) -> Line2D:
+    """Return a legend entry for a marker without a line."""
+    return Line2D([], [], ls="", color=color, marker=marker, label=text, **style)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int = 4) -> None:
+    """Draw the figure's legend below its panels."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def name_rows(axes: Axes, names: Sequence[str], **text: Any) -> None:
+    """Label the rows 0, 1, … of a panel, the first on top."""
+    axes.set_yticks(range(len(names)), names, **text)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def plot_interval(
+    axes: Axes,
+    value: float,
+    interval: Sequence[float] | None,
+    row: float,
+    *,
+    color: str,
+    marker: str = "o",
+    size: float = 5.0,
+    filled: bool = True,
+) -> None:
+    """Draw a value with its interval on a row; hollow unless `filled`."""
+    if interval is not None:
+        axes.plot(list(interval), [row, row], color=color, lw=1.2)
+    axes.plot(value, row, marker, ms=size, color=color, mfc=color if filled else "white")
+
+
+def plot_difference(
+    axes: Axes, value: float, interval: Sequence[float], row: float, *, distinguishable: bool
+) -> None:
+    """Draw a difference with its interval: blue where it is distinguishable, else hollow grey."""
+    color = BLUE if distinguishable else GREY
+    plot_interval(axes, value, interval, row, color=color, filled=distinguishable)
+
+
+def difference_axis(axes: Axes, *, bins: int = 5) -> None:
+    """Mark zero and give the x axis of differences signed, round ticks."""
+    axes.axvline(0, color=BLACK, lw=0.8)
+    # A label at the very edge would stand out of the figure.
+    axes.xaxis.set_major_locator(MaxNLocator(bins, prune="both"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed_tick(value)))
+    grid(axes, "x")
+
+
+def signed_tick(value: float) -> str:
+    """Format a difference with its sign and no trailing zeros: `+0.5`, `−10`, `0`."""
+    return "0" if abs(value) < 1e-9 else signed(value, 3).rstrip("0").rstrip(".")
+
+
 def percent_ticks(axis: Axis, *, bins: int = 7) -> None:
-    """Ticks of fractions in round percents; none above 100%."""
+    """Label an axis of fractions in round percentages up to 100%."""
     axis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{100 * value:.4g}%" if value < 1 + 1e-9 else "")
@@ -128,7 +193,7 @@ def percent_ticks(axis: Axis, *, bins: int = 7) -> None:
 
 
 def log_nll_axis(axes: Axes) -> None:
-    """A log scale whose ticks are plain decimals: 0.1, 0.2, 0.5, 1."""
+    """Use a log scale with plain decimals as ticks: 0.1, 0.2, 0.5, 1."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -138,31 +203,33 @@ def log_nll_axis(axes: Axes) -> None:
 
 
 def epoch_ticks(axes: Axes, rungs: Sequence[int]) -> None:
-    """Ticks at the rungs; before a single one, round epochs too, well apart from it."""
+    """Put ticks at the rungs; with a single rung, at round epochs before it too."""
     ticks = list(rungs)
     if len(ticks) == 1:
-        found = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True).tick_values(0, ticks[0])
-        ticks = [int(epoch) for epoch in found if 1 <= epoch <= 0.9 * ticks[0]] + ticks
+        candidates = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True).tick_values(
+            0, ticks[0]
+        )
+        ticks = [int(epoch) for epoch in candidates if 1 <= epoch <= 0.9 * ticks[0]] + ticks
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlabel("epoch of the schedule" + " (ticks: rungs)" * (len(rungs) > 1))
 
 
 def round_ticks(low: float, high: float, *, most: int = 4) -> list[float]:
-    """At most `most` round values of a log axis from `low` to `high`; 1, 2 and 5 of a decade."""
+    """Return at most `most` round values of a log axis: 1, 2 and 5, or 1 and 3, per decade."""
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     for digits in ((1, 2, 5), (1, 3), (1,)):
-        found = [d * 10.0**e for e in exponents for d in digits]
-        # A tick just outside keeps its place: the axis has room at both ends.
-        found = [value for value in found if low / 1.3 <= value <= high * 1.3]
-        if len(found) <= most:
-            return found or [low]
-    return found[:: math.ceil(len(found) / most)]
+        ticks = [d * 10.0**e for e in exponents for d in digits]
+        # A tick just outside stays: the axis has room at both ends.
+        ticks = [value for value in ticks if low / 1.3 <= value <= high * 1.3]
+        if len(ticks) <= most:
+            return ticks or [low]
+    return ticks[:: math.ceil(len(ticks) / most)]
 
 
 def round_times(low: float, high: float, *, most: int = 4) -> list[float]:
-    """As `round_ticks`, of seconds: round seconds, minutes or hours."""
-    found = [value for value in _TIMES if low / 1.3 <= value <= high * 1.3]
-    return found[:: math.ceil(len(found) / most)] if found else round_ticks(low, high, most=most)
+    """Return at most `most` round times of a log axis, in seconds."""
+    ticks = [value for value in _TIMES if low / 1.3 <= value <= high * 1.3]
+    return ticks[:: math.ceil(len(ticks) / most)] if ticks else round_ticks(low, high, most=most)
 
 
 _TIMES = [
@@ -171,6 +238,6 @@ _TIMES = [
 
 
 def empty(axes: Axes, text: str) -> None:
-    """Say in the panel why it is empty."""
+    """Write in an empty panel why it is empty."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)

@@ -10,7 +10,8 @@ import numpy as np
 
 from analysis.facts.predictions import main_stages, temperature_of
 from analysis.facts.run_facts import RunFacts
-from analysis.figures.class_figures import BINS, NAMED, NUMBERED
+from analysis.figures.calibration import BINS
+from analysis.figures.classes import MATRIX_CLASSES, MOST_NAMED
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, Cell, figure, section, table, text
 from analysis.text.wording import accuracy_text, decimals, label, rows
@@ -77,13 +78,13 @@ def _images(facts: RunFacts) -> str:
 
 
 def _of_many(letters: Lettering) -> str:
-    if len(letters.names) <= NAMED:
+    if len(letters.names) <= MOST_NAMED:
         return ""
     return f" The worst of {count(len(letters.names))} classes are named, the curve shows all."
 
 
 def _confusion_caption(letters: Lettering) -> str:
-    if len(letters.names) > NUMBERED:
+    if len(letters.names) > MATRIX_CLASSES:
         return "What is taken for what on test, the commonest confusions of all stages first."
     return "What is taken for what on test; the shades leave out what is right."
 

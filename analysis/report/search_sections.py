@@ -4,8 +4,7 @@ from collections.abc import Collection, Sequence
 
 from analysis.facts.importance import DRAWS, FEWEST
 from analysis.facts.run_facts import RunFacts
-from analysis.facts.trials import TrialFacts
-from analysis.figures.sweep_figures import ENDINGS, ending
+from analysis.facts.trials import ENDINGS, TrialFacts
 from analysis.report.blocks import Block, bullets, figure, section, table, text
 from common.formats import (
     DASH,
@@ -62,7 +61,7 @@ def _end(facts: RunFacts, trial: TrialFacts) -> str:
         "pruned": f"It was stopped at a rung after {epochs}",
         "failed": f"It failed after {epochs}",
         "unfinished": f"It has no end in the journal after {epochs}",
-    }[ending(trial)]
+    }[trial.ending]
     best = (
         f", and reached an NLL of {fixed(trial.scores[trial.rung], 4)} on val" if trial.rung else ""
     )
@@ -71,7 +70,7 @@ def _end(facts: RunFacts, trial: TrialFacts) -> str:
 
 def _ends(facts: RunFacts, trials: Sequence[TrialFacts]) -> str:
     """How several trials ended."""
-    ends = [ending(trial) for trial in trials]
+    ends = [trial.ending for trial in trials]
     finished, pruned, failed, open_ = map(ends.count, ENDINGS)
     use = "be delivered" if facts.spec.deliver == "single" else "join the ensemble"
     seconds = sum(trial.seconds for trial in trials)
@@ -183,7 +182,7 @@ def _rungs_table(facts: RunFacts) -> Block | None:
     for rung in facts.spec.rungs:
         here = [trial for trial in facts.search_trials if rung in trial.scores]
         last = [trial for trial in here if trial.rung == rung]
-        stopped = sum(ending(trial) == "pruned" for trial in last)
+        stopped = sum(trial.ending == "pruned" for trial in last)
         best = min((trial.scores[rung] for trial in here), default=None)
         lines.append(
             [

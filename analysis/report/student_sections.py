@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from analysis.facts.predictions import student_differences, student_stage
 from analysis.facts.run_facts import RunFacts
+from analysis.figures.classes import DIFFERENCES
 from analysis.figures.fonts import Lettering
-from analysis.figures.student_figures import NAMED
 from analysis.report.blocks import Block, Cell, figure, pairs, section, table, text
 from analysis.text.wording import GATES, comparison, decimals, difference_of, gate_label, label
 from common.formats import (
@@ -163,7 +163,7 @@ def _against_ensemble(facts: RunFacts, letters: Lettering) -> Block | None:
 def _classes_caption(facts: RunFacts) -> str:
     stage = student_stage(facts)
     classes = 0 if facts.test_labels is None else len(np.unique(facts.test_labels))
-    some = f" Shown: the {NAMED} classes that differ most." if classes > NAMED else ""
+    some = f" Shown: the {DIFFERENCES} classes that differ most." if classes > DIFFERENCES else ""
     return (
         f"The {label(stage or '')} against its teacher, class by class on test (in brackets: "
         f"images of the class). Paired intervals (bootstrap of up to 20,000 draws; Tango's where "

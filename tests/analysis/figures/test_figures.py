@@ -33,9 +33,15 @@ from analysis.facts.predictions import class_differences
 from analysis.facts.run_facts import load_facts
 from analysis.facts.trials import EpochFacts, best_trial, trials_of
 from analysis.figures import fonts
-from analysis.figures.class_figures import confusion, per_class
-from analysis.figures.curve_figures import last_path
+from analysis.figures.classes import (
+    class_accuracy_figure,
+    confusion_figure,
+    student_classes_figure,
+)
+from analysis.figures.curves import branches, last_path
+from analysis.figures.data import class_sizes_figure
 from analysis.figures.draw import FIGURES, FigureSource, save_figures
+from analysis.figures.ensemble import disagreement_figure
 from analysis.figures.explanations import (
     channel_weights_figure,
     confused_figure,
@@ -43,11 +49,8 @@ from analysis.figures.explanations import (
     spatial_weights_figure,
 )
 from analysis.figures.fonts import lettering
-from analysis.figures.picture_figures import class_sizes
-from analysis.figures.result_figures import MARK, disagreement, side_by_side
-from analysis.figures.student_figures import student_classes
+from analysis.figures.ledger import MARK_WIDTH, side_by_side
 from analysis.figures.style import drawing, round_ticks, round_times, save_figure
-from analysis.figures.sweep_figures import branches
 from tests.docs import ROOT
 from tests.synthetic import SMALL, log_softmax, write_run
 from trainables.data.splits import SPLITS
@@ -175,10 +178,10 @@ def test_any_number_of_classes_is_drawn_whole(classes: int) -> None:
     with drawing():
         differences = class_differences(shown["student_int8"], shown["ensemble"], labels, seed=0)
         for figure in (
-            per_class(shown, labels, names),
-            confusion(shown, labels, names),
-            student_classes(differences, "student_int8", names),
-            class_sizes(made_data(rng, classes=classes), names),
+            class_accuracy_figure(shown, labels, names),
+            confusion_figure(shown, labels, names),
+            student_classes_figure(differences, "student_int8", names),
+            class_sizes_figure(made_data(rng, classes=classes), names),
         ):
             assert faults(figure) == []
             assert figure.get_figheight() < 9
@@ -307,7 +310,7 @@ def test_a_repeated_report_counts_once() -> None:
 def test_disagreement_of_identical_members_is_drawn() -> None:
     log_probs = log_softmax(np.random.default_rng(0).standard_normal((20, 3)))
     with drawing():
-        figure = disagreement({"a": log_probs, "b": log_probs}, {"a": 1.0}, None)
+        figure = disagreement_figure({"a": log_probs, "b": log_probs}, {"a": 1.0}, None)
         assert faults(figure) == []
 
 
@@ -334,7 +337,7 @@ def test_ticks_of_times_are_few_and_round(low: float, ratio: float) -> None:
 @given(st.lists(st.sampled_from([1.0, 1.01, 1.02, 3.0, 3.05, 20.0]), min_size=1, max_size=7))
 def test_marks_of_one_cost_stand_side_by_side(values: list[float]) -> None:
     limits = (1 / 1.7, 20 * 1.7)
-    step = MARK * np.log(limits[1] / limits[0])
+    step = MARK_WIDTH * np.log(limits[1] / limits[0])
     places = side_by_side(values, limits)
     for value, place in zip(values, places, strict=True):
         near = [other for other in values if abs(np.log(other / value)) < 0.1]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.facts.ablation import by_factor, compare_variants, effect, write_ablation
-from analysis.figures.ablation_figure import ablation_figure, save_ablation_figure
+from analysis.figures.ablation import ablation_figure, save_ablation_figure
 from analysis.figures.style import drawing
 from analysis.terminal.ablation_views import ablation_table, ablation_view
 from analysis.terminal.views import status_view

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from analysis.figures.contact import GAP, contact_sheet
+from analysis.figures.augmentation import GAP, augmentation_sheet
 from common.seeds import numpy_generator, torch_generator
 from trainables.augmentation.batch import augment
 from trainables.recipe import Recipe
@@ -12,7 +12,7 @@ from trainables.recipe import Recipe
 def test_a_sheet_shows_the_originals_and_the_views_of_training() -> None:
     images = numpy_generator(0, "noise").integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     recipe = Recipe(augment="trivialaugment", cutout=2)
-    sheet = contact_sheet(images, recipe, torch_generator(0, "sheet"), draws=4)
+    sheet = augmentation_sheet(images, recipe, torch_generator(0, "sheet"), draws=4)
     assert sheet.shape == (3 * 8 + 2 * GAP, 5 * 8 + 4 * GAP, 3)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     mean, generator = pixels.mean(dim=(0, 2, 3)), torch_generator(0, "sheet")
@@ -32,5 +32,5 @@ def test_a_sheet_shows_the_originals_and_the_views_of_training() -> None:
 
 def test_without_augmentation_every_view_is_the_original() -> None:
     images = numpy_generator(0, "noise").integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
-    sheet = contact_sheet(images, Recipe(augment="none"), torch_generator(0, "s"), draws=1)
+    sheet = augmentation_sheet(images, Recipe(augment="none"), torch_generator(0, "s"), draws=1)
     np.testing.assert_array_equal(sheet[:, 8 + GAP :], images[0])

@@ -1,6 +1,6 @@
 """Draw docs/augment.png: what every augmentation policy makes of two photographs.
 
-Command:  python docs/contact_sheet.py         (a second)
+Command:  python docs/augmentation_sheet.py         (a second)
 
 The photographs are scikit-learn's sample images: china.jpg by danielbuechele and flower.jpg
 by vultilion, both CC BY 2.0.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_image
 
-from analysis.figures.contact import GAP, contact_sheet
+from analysis.figures.augmentation import GAP, augmentation_sheet
 from common.seeds import torch_generator
 from trainables.recipe import Recipe
 
@@ -65,7 +65,7 @@ def main() -> None:
 def row(images: list[npt.NDArray[np.uint8]], recipe: Recipe) -> npt.NDArray[np.uint8]:
     """The views of the first photograph, then those of the second."""
     parts = [
-        contact_sheet(image[None], recipe, torch_generator(SEED, "sheet", i), draws=DRAWS)
+        augmentation_sheet(image[None], recipe, torch_generator(SEED, "sheet", i), draws=DRAWS)
         for i, image in enumerate(images)
     ]
     return np.concatenate([parts[0], np.full((SIZE, SPACE, 3), 255, np.uint8), parts[1]], axis=1)

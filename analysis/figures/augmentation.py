@@ -1,4 +1,4 @@
-"""Contact sheets: what a recipe's augmentation makes of some images.
+"""Augmentation sheets: images beside what training sees of them under a recipe.
 
 Axes: N images, S×S pixels, 3 channels (RGB).
 """
@@ -14,17 +14,17 @@ GAP = 2
 """White pixels between neighbours."""
 
 
-def contact_sheet(
+def augmentation_sheet(
     images: npt.NDArray[np.uint8],
     recipe: Recipe,
     generator: torch.Generator,
     *,
     draws: int = 6,
 ) -> npt.NDArray[np.uint8]:
-    """A row for each of `images`, uint8 [N, S, S, 3]: itself, then `draws` views in training.
+    """Draw a row for each of `images`, uint8 [N, S, S, 3]: the original, then `draws` views.
 
-    uint8 [N·S + gaps, (1 + draws)·S + gaps, 3], for any saver of images. MixUp and CutMix
-    take their partners among `images`; what is painted over has their mean colour.
+    Returns pixels, uint8 [N·S + gaps, (1 + draws)·S + gaps, 3]. MixUp and CutMix take their
+    partners among `images`; areas that are painted over get the mean colour of `images`.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     labels, mean = torch.arange(len(images)), pixels.mean(dim=(0, 2, 3))
@@ -38,7 +38,7 @@ def contact_sheet(
 
 
 def _joined(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Tiles [rows, columns, S, S, 3] as one picture."""
+    """Join tiles [rows, columns, S, S, 3] to one picture."""
     rows, columns, size = tiles.shape[:3]
     pitch = size + GAP
     sheet = np.full((rows * pitch - GAP, columns * pitch - GAP, 3), 255, np.uint8)
