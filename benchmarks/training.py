@@ -36,8 +36,8 @@ from common.cpu_runtime import share_arena, usable_cores
 from common.provenance import machine_description
 from common.seeds import numpy_generator, torch_generator
 from trainables.augmentation.batch import augment
+from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
-from trainables.data.sources import DatasetSpec, load_dataset
 from trainables.data.splits import Splits, SplitSpec, make_splits
 from trainables.device.rehearsal import rehearse
 from trainables.nets.build import Classifier, build_model

@@ -24,8 +24,8 @@ from quorum.stages import select_run
 from quorum.workspace.checks import require_same_weights
 from quorum.workspace.run import Run
 from search.space.spec import SweepSpec, spec_of_run
+from trainables.data.dataset import load_dataset
 from trainables.data.image_set import ImageSet
-from trainables.data.sources import load_dataset
 from trainables.data.splits import make_splits
 from trainables.records import RunFolder
 

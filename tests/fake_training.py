@@ -23,7 +23,7 @@ import numpy as np
 from common.errors import DivergedError, RunError
 from common.files import dump_json, read_json, write_bytes_atomically
 from common.seeds import numpy_generator
-from trainables.data.sources import ImageSet
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
 

@@ -12,7 +12,7 @@ from quorum import pipeline
 from quorum import stages as pipeline_stages
 from tests.docs import python_blocks, yaml_blocks
 from tests.tiny import TINY
-from trainables.data.sources import DatasetSpec, load_dataset
+from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.recipe import Recipe
 
 

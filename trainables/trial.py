@@ -29,7 +29,8 @@ from common.errors import DataError, DivergedError, RunError, SpecError
 from common.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
 from common.parsing import from_mapping, to_mapping
 from common.plugins import use_folder
-from trainables.data.sources import DatasetSpec, ImageSet, load_dataset
+from trainables.data.dataset import DatasetSpec, load_dataset
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.records import TrialStart
 from trainables.training.feature_cache import FeatureCache

@@ -12,10 +12,10 @@ import numpy as np
 
 from common.errors import QuorumError
 from search.space.spec import SweepSpec
+from trainables.data.dataset import load_dataset
 from trainables.data.duplicates import Duplicates, find_duplicates
 from trainables.data.image_set import ImageSet
-from trainables.data.source_sizes import Originals
-from trainables.data.sources import load_dataset
+from trainables.data.source_sizes import SourceSizes
 from trainables.data.splits import SPLITS, Splits, make_splits
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +37,7 @@ class DataFacts:
     are kept."""
     image_size: int | None = None
     """Pixels a side."""
-    originals: Originals | None = None
+    source_sizes: SourceSizes | None = None
     """Sizes and colour modes before resizing."""
     own_test: bool | None = None
     """The data set has its own test split."""
@@ -107,7 +107,7 @@ def describe_data(
         missing="",
         counts={split: _counts(images.labels[getattr(splits, split)], classes) for split in SPLITS},
         image_size=images.image_size,
-        originals=images.originals,
+        source_sizes=images.source_sizes,
         own_test=images.is_test is not None,
         grouped=images.groups is not None,
         left_out=splits.leaked,

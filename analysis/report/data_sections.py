@@ -11,7 +11,7 @@ from analysis.facts.data import DataFacts, class_counts
 from analysis.facts.run_facts import RunFacts
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, figure, pairs, section, table, text
-from analysis.text.wording import originals_text
+from analysis.text.wording import source_sizes_text
 from common.formats import count, fixed, plural, shorten
 
 Drawn = Collection[str]
@@ -42,7 +42,7 @@ def data_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block:
         pairs(
             (
                 ("data set", _name(facts)),
-                ("originals", originals_text(data.originals) if data.originals else ""),
+                ("originals", source_sizes_text(data.source_sizes) if data.source_sizes else ""),
                 ("images", f"{size}×{size} pixels, RGB, as the nets get them" if size else ""),
                 ("classes", f"{count(len(letters.names))}: {names}" if names else ""),
                 ("per class", _balance(data)),

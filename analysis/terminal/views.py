@@ -11,7 +11,7 @@ from rich.text import Text
 
 from analysis.terminal.screen import render
 from analysis.terminal.tables import differences_table, gates_table, ledger_table
-from analysis.text.wording import Ledger, originals_text, shipped_stage
+from analysis.text.wording import Ledger, shipped_stage, source_sizes_text
 from common.errors import RunError
 from common.files import read_json
 from common.formats import file_size, fixed, percent, plural, rounded_duration
@@ -85,7 +85,7 @@ def preview_view(preview: Preview) -> RenderableType:
         ("data", f"{preview.name}, {plural(sum(preview.sizes.values()), 'image')} of "
                  f"{plural(len(preview.classes), 'class', 'classes')}, {preview.image_size}×"
                  f"{preview.image_size} pixels"),
-        ("original", originals_text(preview.originals)),
+        ("original", source_sizes_text(preview.source_sizes)),
         ("splits", " · ".join(f"{name} {size:,}" for name, size in preview.sizes.items())),
         ("trials", trials),
         ("rungs", " → ".join(map(str, preview.rungs)) + " epoch" + "s" * (preview.rungs != (1,))),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.formats import DASH, count, fixed, percent, signed, signed_range
-from trainables.data.source_sizes import Originals
+from trainables.data.source_sizes import SourceSizes
 
 Ledger = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -203,18 +203,18 @@ def gate_label(gate: Row) -> str:
     return GATES.get(name, name.replace("_", " "))
 
 
-def originals_text(originals: Originals) -> str:
-    """`32×32 pixels, RGB`, or `from 96×64 to 640×480 pixels, …; 90 RGB, 10 grey`."""
+def source_sizes_text(source_sizes: SourceSizes) -> str:
+    """Return `32×32 pixels, RGB`, or `from 96×64 to 640×480 pixels, …; 90 RGB, 10 grey`."""
     low, middle, high = (
         f"{width}×{height}"
-        for width, height in (originals.smallest, originals.median, originals.largest)
+        for width, height in (source_sizes.smallest, source_sizes.median, source_sizes.largest)
     )
     modes = [
-        (MODES.get(mode, mode), f"{count(number)} " if len(originals.modes) > 1 else "")
-        for mode, number in originals.modes.items()
+        (MODES.get(mode, mode), f"{count(number)} " if len(source_sizes.modes) > 1 else "")
+        for mode, number in source_sizes.modes.items()
     ]
     colours = ", ".join(f"{number}{mode}" for mode, number in modes)
-    if originals.sizes == 1:
+    if source_sizes.sizes == 1:
         return f"{middle} pixels{'; ' if len(modes) > 1 else ', '}{colours}"
-    sizes = f"median {middle}, {count(originals.sizes)} different sizes"
+    sizes = f"median {middle}, {count(source_sizes.sizes)} different sizes"
     return f"from {low} to {high} pixels, {sizes}; {colours}"

@@ -9,7 +9,7 @@ from common.errors import RunError
 from common.files import dump_json, read_json, write_bytes_atomically
 from common.parsing import from_mapping, to_mapping
 from ensemble.student.teacher import IdentifiedTeacher
-from trainables.data.sources import ImageSet
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.build import Classifier
 from trainables.recipe import Numerics, Recipe

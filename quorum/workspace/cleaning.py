@@ -27,7 +27,7 @@ from pathlib import Path
 
 from journal.history import History
 from journal.journal import Journal, read_events
-from trainables.data.cache import entries_of
+from trainables.data.cache import find_entries
 from trainables.records import RunFolder
 
 FINISHED_FILES = ("card.json", "model.onnx")
@@ -152,7 +152,7 @@ def _temporary(folder: RunFolder) -> list[Path]:
 def _cached(folder: RunFolder) -> list[Path]:
     """The decoded images of this run's data set."""
     for event in read_events(folder.journal)[:1]:
-        return entries_of(str(event.get("fingerprint")))
+        return find_entries(str(event.get("fingerprint")))
     return []
 
 

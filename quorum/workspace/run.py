@@ -34,7 +34,8 @@ from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink, probe_numerics
 from search.tune.session import capacity_at
-from trainables.data.sources import DatasetSpec, ImageSet, load_dataset, resolve_dataset
+from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, make_splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder

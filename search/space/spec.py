@@ -13,7 +13,7 @@ from common.parsing import from_mapping, to_mapping
 from journal.states import STAGES
 from search.space.settings import Profile, merged, with_profile, with_settings
 from search.space.space import Space
-from trainables.data.sources import DatasetSpec
+from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
 from trainables.recipe import Recipe, check_length
 from trainables.records import RunFolder

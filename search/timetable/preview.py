@@ -12,8 +12,9 @@ from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink, probe_numerics
-from trainables.data.source_sizes import Originals
-from trainables.data.sources import ImageSet, load_dataset, resolve_dataset
+from trainables.data.dataset import load_dataset, resolve_dataset
+from trainables.data.image_set import ImageSet
+from trainables.data.source_sizes import SourceSizes
 from trainables.data.splits import Splits, make_splits
 
 SPLITS = ("train", "val", "holdout", "test")
@@ -28,7 +29,7 @@ class Preview:
     """Name of the data set."""
     image_size: int
     """Side in pixels."""
-    originals: Originals
+    source_sizes: SourceSizes
     """Sizes and colour modes of the images before they were resized."""
     sizes: Mapping[str, int]
     """Images by split."""
@@ -117,7 +118,7 @@ def _summary(
         spec=spec,
         name=images.name,
         image_size=images.image_size,
-        originals=images.originals,
+        source_sizes=images.source_sizes,
         sizes={split: int(count.sum()) for split, count in counts.items()},
         classes={
             name: tuple(int(counts[split][index]) for split in SPLITS)

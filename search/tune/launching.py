@@ -10,7 +10,7 @@ from common.provenance import code_version, machine_description
 from search.samplers.suggestions import Suggestion
 from search.space.spec import SweepSpec
 from search.tune.recorder import Recorder
-from trainables.data.sources import ImageSet
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart

@@ -28,7 +28,7 @@ from search.tune.launching import SENT_BYTES, Launcher
 from search.tune.recorder import Recorder
 from search.tune.session import cluster_capacity
 from search.tune.storage import Storage
-from trainables.data.sources import ImageSet
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder

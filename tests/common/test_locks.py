@@ -65,3 +65,10 @@ def test_other_errors_are_raised(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError), locked(tmp_path / "folder", timeout=0):
         pass
+
+
+def test_an_error_in_the_block_releases_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="inside"), locked(tmp_path / "lock"):
+        raise KeyError("inside")
+    with locked(tmp_path / "lock", timeout=0):
+        assert (tmp_path / "lock").exists()

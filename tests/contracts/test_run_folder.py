@@ -14,7 +14,7 @@ from ensemble.deployment.onnx_model import OnnxClassifier
 from journal.journal import read_events
 from quorum import pipeline
 from search.space.spec import spec_of_run
-from trainables.data.sources import load_dataset
+from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
 from trainables.records import RunFolder
 

@@ -18,7 +18,8 @@ from quorum.workspace import run as run_module
 from quorum.workspace.cleaning import clean
 from search.space.spec import TargetSpec
 from tests.tiny import tiny_spec
-from trainables.data.sources import DatasetSpec, ImageSet
+from trainables.data.dataset import DatasetSpec
+from trainables.data.image_set import ImageSet
 from trainables.records import RunFolder
 
 pytestmark = pytest.mark.usefixtures("hasty", "unmirrored")

@@ -1,1 +1,1 @@
-"""From files to decoded images, a cache and four disjoint splits."""
+"""A data set's path: source files → decoded images → cache → splits."""

@@ -1,10 +1,9 @@
-"""Decoded images on disk: written once per content, then mapped into memory by everybody.
+"""Cache decoded images on disk: written once per content, memory-mapped by every process.
 
-An entry is a folder named by the hash of what it was made from. It is filled under a lock
-and renamed into place, so a reader sees all of it or nothing, and of several processes
-that want it one decodes and the others wait. What a killed process left half done is
-deleted and made again by the next. Entries are never deleted; any may be, at any time, by
-hand.
+An entry is a folder named by a hash of its source. It is filled under a lock and renamed into
+place: readers see all of it or nothing, and of several processes one decodes while the others
+wait. The next process deletes and redoes what a killed one left unfinished. Entries are never
+deleted automatically; users may delete any of them at any time.
 """
 
 import hashlib
@@ -24,15 +23,15 @@ import numpy as np
 from common.errors import DataError, RunError
 from common.files import dump_json, read_array, read_json, write_array, write_bytes_atomically
 from common.locks import locked
-from trainables.data.decoding import Decoding, Progress, decode
-from trainables.data.image_set import ImageSet, Source
-from trainables.data.source_sizes import Originals
+from trainables.data.decoding import DecodeOptions, Progress, Source, decode
+from trainables.data.image_set import ImageSet
+from trainables.data.source_sizes import SourceSizes
 
 SCHEMA = 3
-"""Part of every key: to be raised when decoding or the layout of an entry changes."""
+"""Part of every key: raise it when decoding or the layout of an entry changes."""
 
 SAMPLED = 64
-"""Images by which a file is known again."""
+"""Images hashed to check that images.npy belongs to its entry."""
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError)
 
@@ -40,40 +39,44 @@ log = logging.getLogger(__name__)
 
 
 def cached_images(
-    source: Source, how: Decoding, *, cache: Path | None, progress: Progress | None = None
+    source: Source,
+    options: DecodeOptions,
+    *,
+    cache: Path | None,
+    progress: Progress | None = None,
 ) -> ImageSet:
-    """The decoded images of `source`, memory-mapped; decoded on the first call only.
+    """Return the decoded images of `source`, memory-mapped; decode them on the first call only.
 
-    Entries lie in `cache`, else in the folder QUORUM_CACHE names, else in
-    ~/.cache/quorum. A file of the source that is changed, added or removed makes another
-    entry, and so does another `how`. `progress` is called after every batch.
+    Entries are in `cache`, else in the folder QUORUM_CACHE, else in ~/.cache/quorum. A changed,
+    added or removed file makes a new entry, and so do other options. `progress` is called after
+    every batch.
 
     Raises:
         DataError: images cannot be decoded, the classes of test and train differ, or the
             cache cannot be written or read.
     """
-    root = _root(cache)
-    entry = root / _key(source, how)
+    entry = _root(cache) / _key(source, options)
 
     def fill(folder: Path) -> None:
         began = time.monotonic()
-        log.info("decoding %s to %d × %d pixels", source.root, how.image_size, how.image_size)
-        images = decode(source, how, partial(_new_array, folder), progress)
+        size = options.image_size
+        log.info("decoding %s to %d × %d pixels", source.root, size, size)
+        images = decode(source, options, partial(_new_array, folder), progress)
         _shorten(folder, len(images))
-        _describe(folder, images)
+        _write_metadata(folder, images)
         log.info("decoded %s into %s in %.1f s", source.root, entry, time.monotonic() - began)
 
     _build(entry, fill)
     return _load(entry)
 
 
-def keep_images(images: ImageSet, *, cache: Path | None) -> ImageSet:
-    """The same images, memory-mapped from the cache, where `kept_images` finds them.
+def store_images(images: ImageSet, *, cache: Path | None) -> ImageSet:
+    """Write images to the cache, where `stored_images` finds them; return them memory-mapped.
 
     Raises:
         DataError: the cache cannot be written or read.
     """
-    entry = _root(cache) / _kept(images.fingerprint)
+    entry = _root(cache) / _stored_key(images.fingerprint)
 
     def fill(folder: Path) -> None:
         array = _new_array(folder, images.images.shape)
@@ -81,24 +84,24 @@ def keep_images(images: ImageSet, *, cache: Path | None) -> ImageSet:
         for start in range(0, len(images), rows):
             array[start : start + rows] = images.images[start : start + rows]
         array.flush()
-        _describe(folder, images)
+        _write_metadata(folder, images)
 
     _build(entry, fill)
     return _load(entry)
 
 
-def kept_images(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
-    """What `keep_images` has kept of this fingerprint here; None if it is not there."""
-    entry = _root(cache) / _kept(fingerprint)
+def stored_images(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
+    """Return the images that `store_images` wrote under this fingerprint, or None."""
+    entry = _root(cache) / _stored_key(fingerprint)
     return _load(entry) if entry.is_dir() else None
 
 
-def images_of(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
-    """The decoded images of this fingerprint, whatever has become of their files since.
+def find_images(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
+    """Return the decoded images with this fingerprint, even if their files have changed since.
 
-    An entry that cannot be read, an older version's for instance, is passed over.
+    Unreadable entries, e.g. of an older version, are skipped. None if there is no entry.
     """
-    for entry in entries_of(fingerprint, cache=cache):
+    for entry in find_entries(fingerprint, cache=cache):
         try:
             return _load(entry)
         except DataError as error:
@@ -106,33 +109,33 @@ def images_of(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
     return None
 
 
-def entries_of(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
-    """The entries with images of this fingerprint, at any image size; damaged ones are left out."""
-    found = []
+def find_entries(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
+    """Return the entries with this fingerprint; damaged ones are left out."""
+    entries = []
     for about in sorted(_root(cache).glob("*/about.json")):
         try:
             if read_json(about).get("fingerprint") == fingerprint:
-                found.append(about.parent)
+                entries.append(about.parent)
         except RunError:
             continue
-    return found
+    return entries
 
 
 def _root(cache: Path | None) -> Path:
     return cache or Path(os.environ.get("QUORUM_CACHE") or Path.home() / ".cache" / "quorum")
 
 
-def _kept(fingerprint: str) -> str:
+def _stored_key(fingerprint: str) -> str:
     return f"own-{SCHEMA}-{fingerprint.removeprefix('sha256:')}"
 
 
-def _key(source: Source, how: Decoding) -> str:
-    """The hash of where the files are, their sizes and their times of change."""
+def _key(source: Source, options: DecodeOptions) -> str:
+    """Return a hash of the options and of the paths, sizes and modification times of the files."""
     about: list[Any] = [
         SCHEMA,
         source.kind,
         str(source.root.resolve()),
-        [how.image_size, how.skip_unreadable, sorted(how.leave_out)],
+        [options.image_size, options.skip_unreadable, sorted(options.leave_out)],
     ]
     for path in source.files:
         name = path.relative_to(source.root).as_posix()
@@ -140,42 +143,42 @@ def _key(source: Source, how: Decoding) -> str:
             status = path.stat()
             about.append((name, status.st_size, status.st_mtime_ns))
         except OSError:
-            about.append((name, None, None))  # decoding will name it
-    # A file name need not be valid UTF-8; ASCII JSON spells any.
+            about.append((name, None, None))  # decoding reports it
+    # File names need not be valid UTF-8; ASCII JSON can hold any.
     digest = hashlib.sha256(json.dumps(about).encode())
     return f"{source.kind}-{digest.hexdigest()[:16]}"
 
 
 def _build(entry: Path, fill: Callable[[Path], None]) -> None:
-    """Make an entry that is not there: fill a folder beside it, under a lock; rename it."""
+    """Make a missing entry: fill a folder beside it under a lock, then rename it."""
     if entry.is_dir():
         return
-    making = entry.with_suffix(".partial")
+    partial_entry = entry.with_suffix(".partial")
     try:
         with locked(entry.with_suffix(".lock")):
             if entry.is_dir():
                 return
-            shutil.rmtree(making, ignore_errors=True)
-            making.mkdir()
+            shutil.rmtree(partial_entry, ignore_errors=True)
+            partial_entry.mkdir()
             try:
-                fill(making)
+                fill(partial_entry)
             except BaseException:
-                shutil.rmtree(making, ignore_errors=True)
+                shutil.rmtree(partial_entry, ignore_errors=True)
                 raise
-            making.rename(entry)
+            partial_entry.rename(entry)
     except OSError as error:
         raise DataError(
-            f"decoded images cannot be kept in {entry.parent}: {error}; "
-            "set QUORUM_CACHE to a folder with room"
+            f"decoded images cannot be written to {entry.parent}: {error}; "
+            "set QUORUM_CACHE to a folder with space"
         ) from None
 
 
 def _new_array(folder: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """images.npy of this shape, mapped for writing, with its place on the disk taken."""
+    """Create images.npy of this shape, mapped for writing, with its disk space allocated."""
     path = folder / "images.npy"
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     with path.open("r+b") as file:
-        # A mapped file with holes on a full disk would end the process with SIGBUS.
+        # Writing to a hole in a mapped file on a full disk kills the process with SIGBUS.
         size = path.stat().st_size
         try:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -186,20 +189,20 @@ def _new_array(folder: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
 
 
 def _shorten(folder: Path, rows: int) -> None:
-    """Keep the first rows of images.npy: its header is written anew, its end cut off."""
+    """Shorten images.npy to its first rows: rewrite its header and truncate it."""
     path = folder / "images.npy"
     images = np.lib.format.open_memmap(path, mode="r+")
     if rows == len(images):
         return
     about = np.lib.format.header_data_from_array_1_0(images)
     with path.open("r+b") as file:
-        # NumPy pads headers so that another number of rows does not change their length.
+        # NumPy pads headers, so the number of rows does not change their length.
         np.lib.format.write_array_header_1_0(file, {**about, "shape": (rows, *images.shape[1:])})
         file.truncate(file.tell() + rows * images[:1].nbytes)
 
 
-def _describe(folder: Path, images: ImageSet) -> None:
-    """All but the pixels."""
+def _write_metadata(folder: Path, images: ImageSet) -> None:
+    """Write everything but the pixels."""
     write_array(folder / "labels.npy", images.labels)
     if images.is_test is not None:
         write_array(folder / "is_test.npy", images.is_test)
@@ -210,16 +213,16 @@ def _describe(folder: Path, images: ImageSet) -> None:
         "has_test": images.is_test is not None,
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
-        "originals": images.originals.to_mapping(),
+        "originals": images.source_sizes.to_mapping(),
         "sample": _sample_digest(images.images),
     }
     write_bytes_atomically(folder / "about.json", dump_json(about).encode())
 
 
 def _sample_digest(images: np.ndarray) -> str:
-    """Of some images, evenly spaced: to hash all of a large set would take minutes."""
-    which = np.linspace(0, len(images) - 1, SAMPLED).astype(np.int64)
-    return hashlib.sha256(np.ascontiguousarray(images[which]).data).hexdigest()[:16]
+    """Return a hash of evenly spaced images; hashing all of a large set would take minutes."""
+    chosen = np.linspace(0, len(images) - 1, SAMPLED).astype(np.int64)
+    return hashlib.sha256(np.ascontiguousarray(images[chosen]).data).hexdigest()[:16]
 
 
 def _load(entry: Path) -> ImageSet:
@@ -227,7 +230,7 @@ def _load(entry: Path) -> ImageSet:
         about = read_json(entry / "about.json")
         images = np.lib.format.open_memmap(entry / "images.npy", mode="r")
         if about.get("sample", _sample_digest(images)) != _sample_digest(images):
-            raise ValueError("images.npy holds other images")
+            raise ValueError("images.npy holds other images than about.json describes")
         return ImageSet(
             name=about["name"],
             images=np.asarray(images),
@@ -237,7 +240,9 @@ def _load(entry: Path) -> ImageSet:
             groups=None if about["groups"] is None else tuple(about["groups"]),
             fingerprint=about["fingerprint"],
             skipped=tuple(about["skipped"]),
-            resized_from=Originals.from_mapping(about["originals"]),
+            resized_from=SourceSizes.from_mapping(about["originals"]),
         )
     except (*_DAMAGED, RunError) as error:
-        raise DataError(f"the decoded images in {entry} are damaged; delete it ({error})") from None
+        raise DataError(
+            f"the decoded images in {entry} are damaged ({error}); delete that folder"
+        ) from None

@@ -1,58 +1,95 @@
-"""From a source's files to its set of images: what is decoded, left out and refused.
+"""Decode a source into a set of images: leave out classes, skip or refuse unreadable images.
 
 Axes: N images, S pixels a side.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from common.errors import DataError
-from trainables.data.class_names import class_name
-from trainables.data.image_set import Contents, ImageSet, Source
-from trainables.data.source_sizes import Original, Originals
+from trainables.data.image_set import ImageSet, clean_class_name
+from trainables.data.pixels import DecodedBatch
+from trainables.data.source_sizes import SourceFormat, SourceSizes
+
+SAMPLE = 1000
+"""Images whose headers are read to choose a data set's image size."""
 
 Progress = Callable[[float, str], None]
-"""Takes the share that is done, in [0, 1], and what is being done."""
+"""Takes the finished share, in [0, 1], and a description of the step."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """A data set on disk: its files, and a function that decodes them."""
+
+    kind: str
+    """The kind as named in `DatasetSpec`, e.g. `parquet`."""
+    name: str
+    """Display name."""
+    root: Path
+    files: tuple[Path, ...]
+    """Every file that the contents depend on, below `root`."""
+    short_sides: Callable[[], list[int]]
+    """Returns the shorter sides of a sample of the images, in pixels; may raise DataError."""
+    read: Callable[[int], "Contents"]
+    """Takes the image size in pixels a side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contents:
+    """The labels of a source, and an iterator that decodes its pixels."""
+
+    labels: Int64[np.ndarray, " N"]
+    class_names: tuple[str, ...]
+    is_test: Bool[np.ndarray, " N"] | None = None
+    groups: tuple[str, ...] | None = None
+    batches: Iterator[DecodedBatch]
+    """All images, in the order of the labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """What becomes of a source's images."""
+class DecodeOptions:
+    """Options that change the decoded images."""
 
     image_size: int
     """Pixels a side, S."""
     skip_unreadable: bool = False
-    """Leave out images that cannot be read, instead of refusing them all."""
+    """Leave out unreadable images instead of refusing the data set."""
     leave_out: tuple[str, ...] = ()
-    """Classes that are left out."""
+    """Names of classes to leave out."""
 
 
 def decode(
     source: Source,
-    how: Decoding,
+    options: DecodeOptions,
     allocate: Callable[[tuple[int, ...]], np.ndarray],
     progress: Progress | None = None,
 ) -> ImageSet:
-    """Decode a source into an array that `allocate` makes, of shape [N, S, S, 3].
+    """Decode a source into an array of shape [N, S, S, 3] made by `allocate`.
 
-    Where images are skipped, the set that is returned holds only the first part of the
-    array. `progress` is called after every batch.
+    If images are skipped, the returned set holds only the first rows of the array. `progress`
+    is called after every batch.
 
     Raises:
-        DataError: images cannot be decoded, the classes of test and train differ, or
-            classes are to be left out that do not exist.
+        DataError: images cannot be decoded, test and train have different classes, or
+            `leave_out` names an unknown class.
     """
-    contents = source.read(how.image_size)
-    chosen = _chosen(contents, how.leave_out)
+    contents = source.read(options.image_size)
+    chosen = _chosen(contents, options.leave_out)
     _check_own_test(contents, chosen)
-    total, size = len(chosen), how.image_size
+    total, size = len(chosen), options.image_size
     images = allocate((int(chosen.sum()), size, size, 3))
     broken: dict[int, str] = {}
-    originals: Counter[Original] = Counter()
+    formats: Counter[SourceFormat] = Counter()
     seen = filled = 0
     for batch in contents.batches:
         good = chosen[seen : seen + len(batch.images)].copy()
@@ -60,62 +97,69 @@ def decode(
             if good[i]:
                 broken[seen + i] = name
                 good[i] = False
-        if not broken or how.skip_unreadable:
+        if not broken or options.skip_unreadable:
             images[filled : filled + good.sum()] = batch.images[good]
             filled += int(good.sum())
-            kept = itertools.compress(batch.originals, good)
-            originals.update(original for original in kept if original is not None)
+            kept = itertools.compress(batch.formats, good)
+            formats.update(source_format for source_format in kept if source_format is not None)
         seen += len(batch.images)
         if progress is not None:
             progress(seen / total, f"{seen:,} of {total:,} images decoded")
     if seen != total:
-        raise DataError(f"{source.root} gave {seen} images for {total} labels")
-    if broken and (not how.skip_unreadable or not filled):
+        raise DataError(f"{source.root} gave {seen} images for {total} labels; check its files")
+    if broken and (not options.skip_unreadable or not filled):
         raise DataError(_unreadable(list(broken.values()), total))
     chosen[list(broken)] = False
-    return _image_set(source.name, images[:filled], contents, chosen, how, broken, originals)
+    return _image_set(source.name, images[:filled], contents, chosen, options, broken, formats)
+
+
+def evenly(items: Sequence[Item], count: int = SAMPLE) -> list[Item]:
+    """Return at most `count` of the items, evenly spaced, including the first."""
+    if len(items) <= count:
+        return [*items]
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _chosen(contents: Contents, leave_out: tuple[str, ...]) -> np.ndarray:
-    """Which images are of a class that is wanted, bool [N]."""
-    leave_out = tuple(class_name(name) for name in leave_out)
+    """Return which images belong to a class that is kept, bool [N]."""
+    leave_out = tuple(clean_class_name(name) for name in leave_out)
     unknown = [name for name in leave_out if name not in contents.class_names]
     if unknown:
         raise DataError(
-            f"leave_out names {unknown[0]!r}, which is no class; "
+            f"leave_out names {unknown[0]!r}, which is not a class; "
             f"classes: {_listing(contents.class_names)}"
         )
-    left_out = [contents.class_names.index(name) for name in leave_out]
-    left = [name for name in contents.class_names if name not in leave_out]
-    if len(left) < 2:
-        raise DataError(f"there must be two or more distinct classes, got {left}")
-    chosen: np.ndarray = ~np.isin(contents.labels, left_out)
+    kept = [name for name in contents.class_names if name not in leave_out]
+    if len(kept) < 2:
+        raise DataError(f"there must be two or more distinct classes, got {kept}")
+    dropped = [contents.class_names.index(name) for name in leave_out]
+    chosen: np.ndarray = ~np.isin(contents.labels, dropped)
     return chosen
 
 
 def _check_own_test(contents: Contents, chosen: np.ndarray) -> None:
-    """Every class must stand both in the set's own test split and outside it."""
+    """Refuse classes that occur only in the data set's own test split, or only outside it."""
     if contents.is_test is None:
         return
     names = np.array(contents.class_names)
-    learnt = set(names[contents.labels[chosen & ~contents.is_test]].tolist())
-    tested = set(names[contents.labels[chosen & contents.is_test]].tolist())
-    if learnt != tested:
+    in_train = set(names[contents.labels[chosen & ~contents.is_test]].tolist())
+    in_test = set(names[contents.labels[chosen & contents.is_test]].tolist())
+    if in_train != in_test:
         only = [
-            f"{_listing(sorted(classes))} only in {where}"
-            for classes, where in ((learnt - tested, "train"), (tested - learnt, "test"))
+            f"{_listing(sorted(classes))} only in {split}"
+            for classes, split in ((in_train - in_test, "train"), (in_test - in_train, "test"))
             if classes
         ]
         raise DataError(
-            f"train and test have different classes: {'; '.join(only)}; give them the same, "
-            "or name these in dataset.leave_out"
+            f"train and test have different classes: {'; '.join(only)}; give them the same "
+            "classes, or list these in dataset.leave_out"
         )
 
 
 def _unreadable(names: list[str], total: int) -> str:
     return (
         f"{len(names)} of {total} images cannot be read: {_listing(names)}; replace or remove "
-        "them, or go on without them by --skip-unreadable"
+        "them, or skip them with --skip-unreadable"
     )
 
 
@@ -128,12 +172,12 @@ def _image_set(
     images: np.ndarray,
     contents: Contents,
     chosen: np.ndarray,
-    how: Decoding,
+    options: DecodeOptions,
     broken: Mapping[int, str],
-    originals: Mapping[Original, int],
+    formats: Mapping[SourceFormat, int],
 ) -> ImageSet:
-    """The images that were decoded, with the classes that are left, numbered anew."""
-    left_out = {class_name(name) for name in how.leave_out}
+    """Return the decoded images, with the remaining classes renumbered."""
+    left_out = {clean_class_name(name) for name in options.leave_out}
     classes = [i for i, name in enumerate(contents.class_names) if name not in left_out]
     groups = contents.groups
     return ImageSet(
@@ -144,5 +188,5 @@ def _image_set(
         is_test=None if contents.is_test is None else contents.is_test[chosen],
         groups=None if groups is None else tuple(groups[i] for i in np.flatnonzero(chosen)),
         skipped=tuple(broken.values()),
-        resized_from=Originals.of(originals) if originals else None,
+        resized_from=SourceSizes.from_counts(formats) if formats else None,
     )

@@ -1,35 +1,37 @@
-"""Images that stand in a data set more than once.
+"""Find images that occur more than once in a data set.
 
-Axes: N images, S pixels a side. Two images are copies of each other if all their decoded
-pixels are equal: what differs after resizing by a single value is not found here.
+Axes: N images, S pixels a side. Two images are copies if all their decoded pixels are equal;
+images that differ in a single value after resizing are not.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import UInt8
 
-from trainables.data.image_set import ImageSet, pixel_digests
+from trainables.data.image_set import ImageSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicates:
-    """What a data set holds more than once, in counts."""
+    """Counts of exact copies in a data set."""
 
     groups: int
     """Groups of two or more equal images."""
     images: int
     """Images that are copies of an earlier one."""
     across_test: int
-    """Images outside the data set's own test split that have a copy in it; 0 without one."""
+    """Images outside the data set's own test split with a copy in it; 0 without such a split."""
     conflicting_labels: int
-    """Groups whose images do not all have the same label."""
+    """Groups whose images differ in their labels."""
 
 
 def find_duplicates(images: ImageSet) -> Duplicates:
-    """Count exact copies, in O(N·S²) time and 16 bytes of memory an image.
+    """Count exact copies in O(N·S²) time, with 16 bytes of memory an image.
 
-    Nothing is left out of the set: which copies would leak from test into training, and are
-    therefore in no split, is decided by `trainables.data.splits.make_splits`.
+    Nothing is removed: `trainables.data.splits.make_splits` leaves out copies that would leak
+    from test into training.
     """
     digests = pixel_digests(images.images)
     _, group, sizes = np.unique(digests, return_inverse=True, return_counts=True)
@@ -48,3 +50,10 @@ def find_duplicates(images: ImageSet) -> Duplicates:
         across_test=across,
         conflicting_labels=int((lowest < highest).sum()),
     )
+
+
+def pixel_digests(images: UInt8[np.ndarray, "N S S 3"]) -> np.ndarray:
+    """Return a digest of 16 bytes per image, dtype V16 [N]; equal pixels have equal digests."""
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+    # Not dtype S16, which would drop a final zero byte.
+    return np.array(digests, "V16")

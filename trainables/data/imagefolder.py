@@ -1,4 +1,4 @@
-"""Folders of images: `root/{train,val,test}/CLASS/*` or `root/CLASS/*`."""
+"""Read folders of images: `root/{train,val,test}/CLASS/*` or `root/CLASS/*`."""
 
 import os
 from collections import Counter
@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import DataError
-from trainables.data.class_names import class_name
-from trainables.data.image_set import Contents, Source, evenly
+from trainables.data.decoding import Contents, Source, evenly
+from trainables.data.image_set import clean_class_name
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SPLITS = ("train", "val", "valid", "validation", "test")
 UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
-"""Suffixes of images of other kinds."""
+"""Suffixes of image formats that are not read."""
 NAMED = 5
-"""Most folders that an error names."""
+"""Number of folders that an error names."""
 BATCH = 256
 
 _Listed = tuple[str, str, str]
@@ -27,16 +27,15 @@ _Listed = tuple[str, str, str]
 def folder_source(root: Path) -> Source:
     """List the images of a folder; nothing is decoded yet.
 
-    `train`, `val`, `valid` and `validation` are one pool, which `make_splits` divides;
-    `test` is the data set's own test split, and without it a fifth of the pool becomes it.
-    Each folder in them (or in `root`) that holds an image, at any depth, is a class. Links
-    are followed, once. Hidden files and files of other kinds are ignored; of a GIF the
-    first frame counts. The order is that of the relative paths. Folders whose names
-    `class_name` makes the same are one class.
+    `train`, `val`, `valid` and `validation` are one pool, which `make_splits` divides. `test`
+    is the data set's own test split; without it, a fifth of the pool becomes test. Each folder
+    in them (or in `root`) that holds an image at any depth is a class; folders with the same
+    `clean_class_name` are one class. Symbolic links are followed once. Hidden and other files
+    are ignored; the first frame of a GIF is used. Images are ordered by relative path.
 
     Raises:
         DataError: the folder is missing, or has no images or fewer than two classes; a class
-            is empty, or its images are of a kind that is not read.
+            is empty, or all its images are in formats that are not read.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the images")
@@ -55,7 +54,7 @@ def folder_source(root: Path) -> Source:
     _check_empty(root, class_names)
     is_test = np.array([split == "test" for _, split, _ in images])
     if is_test.all():
-        raise DataError(f"{root} has images in test only; put those to learn from into train")
+        raise DataError(f"{root} has images in test only; put the training images into train")
     index = {name: i for i, name in enumerate(class_names)}
     labels = np.array([index[name] for _, _, name in images], np.int64)
     named: list[NamedImage] = [(path, root / path) for path, _, _ in images]
@@ -80,21 +79,21 @@ def folder_source(root: Path) -> Source:
 
 
 def holds_classes(root: Path) -> bool:
-    """Whether `folder_source` would find an image there."""
+    """Return whether `folder_source` would find an image there."""
     return any(True for split in _split_folders(root) for _ in _images(split))
 
 
 def _listed(root: Path) -> list[_Listed]:
-    """All images, in the order of their paths below the root."""
-    found: list[_Listed] = []
+    """Return all images, ordered by path below the root."""
+    listed: list[_Listed] = []
     for split in _split_folders(root):
         name = "" if split == root else split.name
-        found += [(f"{name}/{path}" if name else path, name, c) for path, c in _images(split)]
-    return sorted(found)
+        listed += [(f"{name}/{path}" if name else path, name, c) for path, c in _images(split)]
+    return sorted(listed)
 
 
 def _split_folders(root: Path) -> list[Path]:
-    """The split folders, or the root itself where the classes stand in it.
+    """Return the split folders, or the root itself if it holds the classes.
 
     A folder named `train` that holds images but no folders is a class of that name.
     """
@@ -103,23 +102,23 @@ def _split_folders(root: Path) -> list[Path]:
 
 
 def _images(split: Path) -> Iterator[tuple[str, str]]:
-    """Path below the split, and class, of every image."""
+    """Yield the path below the split and the class of every image."""
     for folder in _visible(str(split)):
         if folder.is_dir():
             for path in _below(folder.path, above=(os.path.realpath(split),)):
                 if path.lower().endswith(SUFFIXES):
-                    yield f"{folder.name}/{path}", class_name(folder.name)
+                    yield f"{folder.name}/{path}", clean_class_name(folder.name)
 
 
 def _check_empty(root: Path, class_names: Sequence[str]) -> None:
-    """Refuse what was meant as a class and would be left out without a word.
+    """Refuse folders that look like classes but have no readable image.
 
-    A folder of other things, of annotations, say, is none.
+    Folders with files of other kinds, e.g. annotations, are ignored.
     """
     empty: dict[str, str] = {}
     for split in _split_folders(root):
         for folder in _visible(str(split)):
-            name = class_name(folder.name)
+            name = clean_class_name(folder.name)
             if name in class_names or name.startswith("__") or not folder.is_dir():
                 continue
             files = list(_below(folder.path, above=()))
@@ -128,16 +127,16 @@ def _check_empty(root: Path, class_names: Sequence[str]) -> None:
             if unread or not files:
                 empty[name] = unread or "empty"
     if empty:
-        told = ", ".join(f"{name} ({what})" for name, what in sorted(empty.items())[:NAMED])
+        named = ", ".join(f"{name} ({files})" for name, files in sorted(empty.items())[:NAMED])
         more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
         raise DataError(
-            f"classes of {root} without an image that is read: {told}{more}; put some of "
+            f"classes of {root} without a readable image: {named}{more}; put images in "
             f"{', '.join(SUFFIXES)} there, or remove these folders"
         )
 
 
 def _below(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:
-    """Every file, at any depth; a link back to one of the folders `above` is left alone."""
+    """Yield every file at any depth; links back to one of the folders `above` are skipped."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -155,7 +154,7 @@ def _visible(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _others(root: Path) -> str:
-    """What there is instead of images, for a message."""
+    """Return the most common other files, for a message."""
     kinds = Counter(Path(path).suffix.lower() for path in _below(str(root), above=()))
     kinds.pop("", None)
     commonest = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:3]
@@ -164,8 +163,8 @@ def _others(root: Path) -> str:
 
 
 def _deeper(root: Path, name: str) -> str:
-    """A hint where the classes stand one folder lower."""
+    """Return a hint if the classes are one folder lower."""
     folder = root / name
-    if not folder.is_dir() or len({found for _, found in _images(folder)}) < 2:
+    if not folder.is_dir() or len({label for _, label in _images(folder)}) < 2:
         return ""
-    return f"; the classes seem to stand in {folder}: give that"
+    return f"; the classes seem to be in {folder}: use that folder"

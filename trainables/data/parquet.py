@@ -1,4 +1,4 @@
-"""Parquet files in the Hugging Face layout: `train*.parquet`, `test*.parquet`."""
+"""Read Parquet files in the Hugging Face layout: `train*.parquet`, `test*.parquet`."""
 
 import itertools
 import json
@@ -14,33 +14,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import DataError
-from trainables.data.class_names import class_name
-from trainables.data.image_set import Contents, Source, evenly
+from trainables.data.decoding import Contents, Source, evenly
+from trainables.data.image_set import clean_class_name
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 GROUP_COLUMN = "group"
 POOL = ("train", "val")
-"""How the names of files begin that are divided among train, val and holdout."""
+"""First letters of the files that are divided among train, val and holdout."""
 SHARD = re.compile(r"(?P<split>.+)-(?P<part>\d+)-of-(?P<parts>\d+)\b")
-"""How Hugging Face names the parts of a split; a hash may follow."""
+"""File names of the parts of a split on Hugging Face; a hash may follow."""
 BATCH = 1024
 SAMPLED_GROUPS, SAMPLED_ROWS = 16, 64
-"""Row groups, and the first rows in each, that are looked at for the size of the images."""
+"""Number of row groups, and of first rows in each, that are read for the images' sizes."""
 
 
 def parquet_source(root: Path) -> Source:
     """Find the files in `root` or in `root/data`; nothing is decoded yet.
 
-    The first of the columns `img`, `image` has the images: encoded bytes, or a struct of
-    `bytes` and `path`. The first of `label`, `labels`, `fine_label` has the classes:
-    whole numbers, or texts. Names of classes are those of the schema's `huggingface`
-    metadata, else the values themselves, in order. A column `group`, if there is one,
-    says which images must not be divided among the splits.
+    The image column is the first of `img` and `image`: encoded bytes, or a struct of `bytes`
+    and `path`. The class column is the first of `label`, `labels` and `fine_label`: integers or
+    texts. Class names come from the schema's `huggingface` metadata, else from the sorted
+    values. Images with the same value in a column `group`, if present, stay in one split.
 
     `train*` and `val*` (`valid`, `validation`) are one pool, which `make_splits` divides;
-    `test*` is the data set's own test split, and without it a fifth of the pool becomes it.
+    `test*` is the data set's own test split; without it, a fifth of the pool becomes test.
 
     Raises:
         DataError: no training file, a missing part of one, or (when read) a broken file, a
@@ -50,7 +49,9 @@ def parquet_source(root: Path) -> Source:
         raise DataError(f"there is no folder {root}; give the folder of the Parquet files")
     folder = _folder(root)
     if folder is None:
-        raise DataError(f"no train*.parquet in {root} or in its folder data")
+        raise DataError(
+            f"no train*.parquet in {root} or in its folder data; give the folder that has them"
+        )
     pool = [path for part in POOL for path in sorted(folder.glob(f"{part}*.parquet"))]
     test = sorted(folder.glob("test*.parquet"))
     _check_shards((*pool, *test))
@@ -65,27 +66,27 @@ def parquet_source(root: Path) -> Source:
 
 
 def holds_parquet(root: Path) -> bool:
-    """Whether `parquet_source` would find a training file there."""
+    """Return whether `parquet_source` would find a training file there."""
     return _folder(root) is not None
 
 
 def _folder(root: Path) -> Path | None:
-    found = (folder for folder in (root, root / "data") if any(folder.glob("train*.parquet")))
-    return next(found, None)
+    folders = (folder for folder in (root, root / "data") if any(folder.glob("train*.parquet")))
+    return next(folders, None)
 
 
 def _check_shards(files: Sequence[Path]) -> None:
-    """Refuse a split of which a part is missing, by names like train-00001-of-00003.parquet."""
+    """Refuse a split with a missing part, by names like train-00001-of-00003.parquet."""
     present: dict[tuple[str, int], set[int]] = {}
     for path in files:
         match = SHARD.match(path.name)
         if match is not None:
             present.setdefault((match["split"], int(match["parts"])), set()).add(int(match["part"]))
-    for (split, parts), found in present.items():
-        missing = sorted(set(range(parts)) - found)
+    for (split, parts), numbers in present.items():
+        missing = sorted(set(range(parts)) - numbers)
         if missing:
             raise DataError(
-                f"{files[0].parent} has {len(found)} of {parts} parts of {split}; fetch "
+                f"{files[0].parent} has {len(numbers)} of {parts} parts of {split}; fetch "
                 f"{split}-{missing[0]:05d}-of-{parts:05d}.parquet"
                 f"{', …' if len(missing) > 1 else ''}"
             )
@@ -93,7 +94,7 @@ def _check_shards(files: Sequence[Path]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """What the columns are called, and the classes if the schema names them."""
+    """Names of the columns, and of the classes if the schema has them."""
 
     image: str
     label: str
@@ -123,7 +124,9 @@ def _clear_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"the Parquet files in {root} cannot be read: {error}") from None
+        raise DataError(
+            f"the Parquet files in {root} cannot be read: {error}; fetch them again"
+        ) from None
 
 
 def _columns(path: Path) -> _Columns:
@@ -132,7 +135,7 @@ def _columns(path: Path) -> _Columns:
     kind = schema.field(image).type
     encoded = kind.field("bytes").type if _has_bytes(kind) else kind
     if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
-        raise DataError(f"{path}: the column {image!r} must hold encoded images, it holds {kind}")
+        raise DataError(f"{path}: the column {image!r} must hold encoded images, got {kind}")
     return _Columns(
         image=image,
         label=label,
@@ -155,17 +158,17 @@ def _first(schema: pa.Schema, names: Sequence[str], path: Path) -> str:
 
 
 def _named_classes(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
-    """The `names` of the label's ClassLabel feature in the `huggingface` metadata."""
+    """Return the names in the label's ClassLabel feature of the `huggingface` metadata."""
     try:
         about = json.loads((schema.metadata or {})[b"huggingface"])
         names = about["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError):
         return None
-    return tuple(class_name(str(name)) for name in names) if isinstance(names, list) else None
+    return tuple(clean_class_name(str(name)) for name in names) if isinstance(names, list) else None
 
 
 def _values(files: Sequence[Path], column: str) -> list[Any]:
-    # Not read_table, which takes folders like `label=3` on the way for columns.
+    # Not read_table, which would turn folders like `label=3` in the path into columns.
     tables = (pq.ParquetFile(path).read(columns=[column]) for path in files)
     return [value for table in tables for value in table.column(0).to_pylist()]
 
@@ -179,18 +182,18 @@ def _groups(files: Sequence[Path], column: str | None) -> tuple[str, ...] | None
 def _classes(
     values: list[Any], columns: _Columns, root: Path
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Class names, and each value's index among them as int64 [N]."""
+    """Return the class names, and each value's index among them as int64 [N]."""
     distinct = set(values)
     if not distinct:
         raise DataError(_no_rows(root))
     kinds = {type(value) for value in distinct}
     if kinds not in ({int}, {str}):
-        found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        got = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise DataError(
-            f"{root}: {columns.label} must be a whole number or a text in every row, got {found}"
+            f"{root}: {columns.label} must be an integer in every row, or a text, got {got}"
         )
     if kinds == {str}:
-        values = [class_name(value) for value in values]
+        values = [clean_class_name(value) for value in values]
         distinct = set(values)
     if kinds == {str} or columns.class_names is None:
         ordered = sorted(distinct)
@@ -206,7 +209,7 @@ def _classes(
 
 def _out_of_range(root: Path, label: str, value: int) -> str:
     return (
-        f"{root}: the {label} {value} is no class; if the test files are unlabelled, move them away"
+        f"{root}: the {label} {value} is not a class; if the test files are unlabelled, remove them"
     )
 
 
@@ -222,7 +225,7 @@ def _batches(root: Path, files: Sequence[Path], column: str) -> Iterator[list[Na
 
 
 def _encoded(batch: pa.RecordBatch) -> list[bytes]:
-    """The images of a batch of one column; what is null is empty."""
+    """Return the encoded images of a one-column batch; nulls are empty."""
     images = batch.column(0)
     if pa.types.is_struct(images.type):
         images = images.field("bytes")
@@ -230,7 +233,7 @@ def _encoded(batch: pa.RecordBatch) -> list[bytes]:
 
 
 def _sampled_sides(root: Path, files: Sequence[Path]) -> list[int]:
-    """The shorter sides in the first rows of some row groups, evenly spaced over all."""
+    """Return the shorter sides in the first rows of evenly spaced row groups."""
     sides: list[int] = []
     with _clear_errors(root):
         column = _columns(files[0]).image
@@ -248,4 +251,4 @@ def _sampled_sides(root: Path, files: Sequence[Path]) -> list[int]:
 
 
 def _no_rows(root: Path) -> str:
-    return f"the Parquet files in {root} have no rows"
+    return f"the Parquet files in {root} have no rows; fetch them again"

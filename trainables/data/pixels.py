@@ -1,4 +1,4 @@
-"""From image files to pixels: one rule, shared by training and by the exported model.
+"""Read image files as RGB pixels by one rule, shared by training and the exported model.
 
 Axes: N images, S pixels a side, 3 channels (RGB).
 """
@@ -17,30 +17,29 @@ from PIL import Image, ImageOps
 
 from common.cpu_runtime import usable_cores
 from common.errors import DataError
-from trainables.data.source_sizes import Original
+from trainables.data.source_sizes import SourceFormat
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""The decoders that may run. Some of Pillow's others start programs (EPS runs Ghostscript)."""
+"""Image formats that are read. Some of Pillow's others start programs (EPS runs Ghostscript)."""
 
 SMALLEST_SIDE = 8
-"""Pixels a side: less, and the convolutional family has nothing left to pool."""
+"""Fewest pixels a side: below, the convolutional family has nothing left to pool."""
 LARGEST_SIDE = 64
-"""Pixels a side that larger photographs are reduced to, unless a larger size is affordable."""
+"""Pixels a side to which larger images are reduced, unless a larger size is affordable."""
 
 NamedImage = tuple[str, Path | bytes]
-"""What to call an image in a message, and where its bytes are."""
+"""An image's name for messages, and its file or bytes."""
 
 
-class Decoded(NamedTuple):
-    """A batch of images."""
+class DecodedBatch(NamedTuple):
+    """A batch of decoded images."""
 
     images: UInt8[np.ndarray, "batch S S 3"]
-    """Black where an image cannot be read."""
+    """Unreadable images are black."""
     broken: dict[int, str]
-    """The positions in the batch of those that cannot be read, and what they are called."""
-    originals: Sequence[Original | None] = ()
-    """What each was before it became S × S: None of those that cannot be read; empty where
-    nobody knows."""
+    """Names of the unreadable images, by position in the batch."""
+    formats: Sequence[SourceFormat | None] = ()
+    """Size and mode of each image in its file; None if unreadable, empty if unknown."""
 
 
 _UNREADABLE = (
@@ -54,13 +53,13 @@ _UNREADABLE = (
 
 
 def resize_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Any Pillow image as uint8 RGB of `size` × `size` pixels.
+    """Return any Pillow image as uint8 RGB of `size` × `size` pixels.
 
-    The rule: turn as EXIF says; scale 16-bit grey to 8 bits; put transparency on white;
-    convert to RGB (grey repeated, palettes looked up, CMYK without a colour profile); cut
-    the largest centred square (of an odd surplus, the right or bottom loses one pixel
-    more); resize it by Pillow's bicubic filter, whose support grows with the reduction, so
-    that it antialiases. An image of that size already is left as it is.
+    The steps: rotate by EXIF; scale 16-bit grey to 8 bits; put transparency on white; convert
+    to RGB (grey repeated, palettes looked up, CMYK without a colour profile); crop the largest
+    centred square (of an odd surplus, right or bottom loses one pixel more); resize with
+    Pillow's bicubic filter, whose support grows with the reduction, so that it antialiases.
+    Pixels of a square of `size` are unchanged.
     """
     rgb = _to_rgb(_upright(image))
     width, height = rgb.size
@@ -71,36 +70,36 @@ def resize_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 
 
 
 def read_image(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Decode a file, or the bytes of one, by the rule of `resize_image`.
+    """Decode an image file, or its bytes, as `resize_image` does.
 
-    A JPEG of at least four times the size is decoded at ½, ¼ or ⅛ of its own, by leaving
-    out high frequencies of its blocks, but never at less than twice `size`: photographs
-    of 12 megapixels take a quarter of the time.
+    A JPEG of at least four times `size` is decoded at ½, ¼ or ⅛ of its own size, without the
+    high frequencies of its blocks, but never below twice `size`: photographs of 12 megapixels
+    take a quarter of the time.
 
     Raises:
-        DataError: it is missing, damaged, empty or not one of FORMATS.
+        DataError: the file is missing, damaged, empty or not one of FORMATS.
     """
     return _read(source, size)[0]
 
 
 def short_sides(images: Iterable[NamedImage]) -> list[int]:
-    """The shorter side of each image, in pixels, from its header alone; 0 if unreadable."""
+    """Return the shorter side of each image in pixels, from its header; 0 if unreadable."""
     return [_short_side(source) for _, source in images]
 
 
 def choose_image_size(short_sides: Sequence[int], *, affordable: int | None = None) -> int:
-    """Pixels a side that images whose shorter sides are these should be resized to.
+    """Return the pixels a side to which images with these shorter sides should be resized.
 
-    The side that most images have is kept, so that nothing is resampled; without such a
-    majority it is the median, to the nearest multiple of 8. Both within SMALLEST_SIDE and
-    the largest multiple of 8 that `affordable` allows: the side that a time budget pays
-    for, LARGEST_SIDE where nobody has said.
+    A side that more than half of the images share is kept, so that they are not resampled;
+    else it is the median, rounded to a multiple of 8. Either is limited to SMALLEST_SIDE and
+    to the largest multiple of 8 up to `affordable`, the side that a time budget allows
+    (LARGEST_SIDE if None).
 
     Raises:
-        ValueError: there is no side, or one that is not positive.
+        ValueError: there is no side, or one is not positive.
     """
     if not short_sides or min(short_sides) < 1:
-        raise ValueError(f"sides must be positive and at least one, got {list(short_sides)[:5]}")
+        raise ValueError(f"there must be positive sides, got {list(short_sides)[:5]}")
     side, count = Counter(short_sides).most_common(1)[0]
     if 2 * count <= len(short_sides):
         side = int(np.median(short_sides) / 8 + 0.5) * 8
@@ -108,19 +107,16 @@ def choose_image_size(short_sides: Sequence[int], *, affordable: int | None = No
     return max(SMALLEST_SIDE, min(side, largest))
 
 
-def decode_batches(batches: Iterable[Sequence[NamedImage]], size: int) -> Iterator[Decoded]:
-    """Decode batch after batch, in order, in as many threads as there are cores.
-
-    Pillow decodes and resizes without Python's global lock.
-    """
+def decode_batches(batches: Iterable[Sequence[NamedImage]], size: int) -> Iterator[DecodedBatch]:
+    """Decode batches in order, with a thread per core; Pillow releases Python's global lock."""
     with ThreadPoolExecutor(usable_cores()) as threads:
         for batch in batches:
             decoded = list(threads.map(lambda item: _read_or_none(item[1], size), batch))
             black = np.zeros((size, size, 3), np.uint8)
-            yield Decoded(
-                images=np.stack([black if found is None else found[0] for found in decoded]),
-                broken={i: batch[i][0] for i, found in enumerate(decoded) if found is None},
-                originals=[None if found is None else found[1] for found in decoded],
+            yield DecodedBatch(
+                images=np.stack([black if image is None else image[0] for image in decoded]),
+                broken={i: batch[i][0] for i, image in enumerate(decoded) if image is None},
+                formats=[None if image is None else image[1] for image in decoded],
             )
 
 
@@ -128,21 +124,21 @@ def _opened(source: Path | bytes) -> Image.Image:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
-def _read(source: Path | bytes, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], Original]:
-    """`read_image`, and what the image is in its file, which its header tells for nothing."""
+def _read(source: Path | bytes, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], SourceFormat]:
+    """Return the pixels as `read_image` does, and the size and mode in the file."""
     try:
         with _opened(source) as image:
-            original = (*image.size, image.mode)
-            image.draft(None, (2 * size, 2 * size))  # does nothing for other formats
-            return resize_image(image, size), original
+            source_format = (*image.size, image.mode)
+            image.draft(None, (2 * size, 2 * size))  # affects JPEG only
+            return resize_image(image, size), source_format
     except _UNREADABLE as error:
         name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
-        raise DataError(f"{name} cannot be read as an image: {error}") from None
+        raise DataError(f"{name} cannot be read as an image: {error}; replace it") from None
 
 
 def _read_or_none(
     source: Path | bytes, size: int
-) -> tuple[UInt8[np.ndarray, "size size 3"], Original] | None:
+) -> tuple[UInt8[np.ndarray, "size size 3"], SourceFormat] | None:
     try:
         return _read(source, size)
     except DataError:
@@ -162,12 +158,12 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except (*_UNREADABLE, KeyError, TypeError):
-        return image  # The pixels are there; a damaged EXIF block says nothing about them.
+        return image  # a damaged EXIF block does not affect the pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip at 255: all but the darkest 1/256 turns white.
+        # Pillow's own conversion clips at 255: all but the darkest 1/256 would turn white.
         grey = np.clip(np.asarray(image).astype(np.float64), 0, 65535)
         return Image.fromarray(np.rint(grey / 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

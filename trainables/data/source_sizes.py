@@ -1,4 +1,4 @@
-"""What images were before they were brought to the training size.
+"""Sizes and colour modes that images have in their source files, before resizing.
 
 Axes: N images.
 """
@@ -7,48 +7,46 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-Original = tuple[int, int, str]
-"""Width and height in pixels, as stored (before any turn that EXIF asks for), and Pillow's
-colour mode."""
+SourceFormat = tuple[int, int, str]
+"""Width and height in pixels as stored (before EXIF rotation), and Pillow's colour mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Originals:
-    """The sizes and colour modes of N images, in a few values.
+class SourceSizes:
+    """A summary of the sizes and colour modes of N images.
 
-    Sizes are a width and a height in pixels. They stand in order of their area; of equal
-    areas the narrower comes first.
+    Sizes are (width, height) in pixels, ordered by area, then by width.
     """
 
     smallest: tuple[int, int]
-    """The size of the smallest image."""
+    """Size of the smallest image."""
     median: tuple[int, int]
-    """That of the image in the middle; of two in the middle, the smaller."""
+    """Size of the image in the middle; the smaller of two."""
     largest: tuple[int, int]
-    """That of the largest image."""
+    """Size of the largest image."""
     sizes: int
-    """How many different sizes there are."""
+    """Number of different sizes."""
     modes: Mapping[str, int]
-    """Images of each of Pillow's colour modes, the commonest first."""
+    """Number of images of each of Pillow's colour modes, the most common first."""
 
     @classmethod
-    def of(cls, found: Mapping[Original, int]) -> Self:
-        """From how many images there are of each size and mode.
+    def from_counts(cls, counts: Mapping[SourceFormat, int]) -> Self:
+        """Summarise the number of images of each size and mode.
 
         Raises:
             ValueError: there is no image.
         """
-        if not found:
-            raise ValueError("there must be an image of some size, got none")
+        if not counts:
+            raise ValueError("there must be at least one image, got none")
         sizes: dict[tuple[int, int], int] = {}
         modes: dict[str, int] = {}
-        for (width, height, mode), count in found.items():
+        for (width, height, mode), count in counts.items():
             sizes[width, height] = sizes.get((width, height), 0) + count
             modes[mode] = modes.get(mode, 0) + count
         ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size[0]))
         return cls(
             smallest=ordered[0],
-            median=_middle(ordered, sizes),
+            median=_median_size(ordered, sizes),
             largest=ordered[-1],
             sizes=len(ordered),
             modes=dict(sorted(modes.items(), key=lambda mode: (-mode[1], mode[0]))),
@@ -56,10 +54,10 @@ class Originals:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """What `to_mapping` gave, after a way through JSON.
+        """Restore a summary from the output of `to_mapping`, read back from JSON.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the mapping is something else.
         """
         smallest, median, largest = (
             (int(width), int(height))
@@ -74,17 +72,17 @@ class Originals:
         )
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
-def _middle(
-    ordered: list[tuple[int, int]], sizes: Mapping[tuple[int, int], int]
+def _median_size(
+    ordered: list[tuple[int, int]], counts: Mapping[tuple[int, int], int]
 ) -> tuple[int, int]:
-    """The size of image ⌊(N − 1)/2⌋, counted from 0, when all stand in order."""
-    left = (sum(sizes.values()) - 1) // 2
+    """Return the size of image ⌊(N − 1)/2⌋ of all images in order, counted from 0."""
+    remaining = (sum(counts.values()) - 1) // 2
     for size in ordered:
-        if left < sizes[size]:
+        if remaining < counts[size]:
             return size
-        left -= sizes[size]
-    raise AssertionError("the middle lies among the images")
+        remaining -= counts[size]
+    raise AssertionError("the median image is one of the images")

@@ -1,7 +1,7 @@
-"""Who is in train, val, holdout and test.
+"""Divide a data set into train, val, holdout and test.
 
-Axes: N images. Every image gets a number u in [0, 1), the hash of its content alone, and
-its split follows from u: so copies stay together, and a new image moves no other.
+Axes: N images. Every image gets a number u in [0, 1), a hash of its content alone, which
+determines its split: copies stay together, and a new image moves no other image.
 """
 
 import hashlib
@@ -14,25 +14,26 @@ from jaxtyping import Bool, Float64, Int64
 from common.errors import DataError, SpecError
 from common.parsing import to_mapping
 from common.seeds import derive_seed
-from trainables.data.image_set import ImageSet, pixel_digests
+from trainables.data.duplicates import pixel_digests
+from trainables.data.image_set import ImageSet
 
-LEAST_OF_A_CLASS = 5
+FEWEST_PER_CLASS = 5
 """Fewest examples of each class in each split."""
 NAMED_CLASSES = 5
-"""Most classes that an error names."""
+"""Number of classes that an error names."""
 FLOOR_SHARE = 0.20
-"""Most that a floor may take of the images outside test, for val and for holdout each."""
+"""Largest share of the images outside test that a floor takes, for val and holdout each."""
 
 SPLITS = ("train", "val", "holdout", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSpec:
-    """Who is in train, val, holdout and test."""
+    """Sizes of the splits, and the seed that draws them."""
 
     seed: int = 0
     test: float = 0.20
-    """Fraction for test, where the data set has no test split of its own."""
+    """Fraction for test, if the data set has no test split of its own."""
     holdout: float = 0.10
     """Fraction of the rest."""
     val: float = 0.05
@@ -46,15 +47,18 @@ class SplitSpec:
         """Refuse fractions and counts that leave a split empty."""
         for name in ("test", "holdout", "val"):
             if not 0 < getattr(self, name) < 1:
-                raise SpecError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+                raise SpecError(
+                    f"splits.{name} must lie between 0 and 1, got {getattr(self, name)}"
+                )
         if self.holdout + self.val >= 1:
             raise SpecError(
-                f"holdout and val must leave something to train, got {self.holdout} + {self.val}"
+                f"splits.holdout and splits.val must add up to less than 1, "
+                f"got {self.holdout} + {self.val}"
             )
         if self.floor < 0:
-            raise SpecError(f"floor must be at least 0, got {self.floor}")
+            raise SpecError(f"splits.floor must be at least 0, got {self.floor}")
         if self.counts is not None and min(self.counts) < 1:
-            raise SpecError(f"counts must be at least 1 each, got {list(self.counts)}")
+            raise SpecError(f"splits.counts must be at least 1 each, got {list(self.counts)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,34 +70,34 @@ class Splits:
     holdout: Int64[np.ndarray, " holdout"]
     test: Int64[np.ndarray, " test"]
     split_id: str
-    """16 hex digits: the same for the same images, seed and fractions only."""
+    """16 hex digits that identify the images, seed and fractions."""
     leaked: int = 0
-    """Images in no split, because a copy or their group stands in another one."""
+    """Images left out of all splits, because a copy or their group is in another split."""
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The number of examples in each split."""
+        """Return the number of examples in each split."""
         return {name: len(getattr(self, name)) for name in SPLITS}
 
 
 def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
-    """Divide a data set by the hash of its content.
+    """Divide a data set by a hash of its content.
 
-    u = hash(group, or decoded pixels where there is none; seed). Without a test split of
-    its own, a set gives those images to test whose second, independent hash is below
-    `spec.test`. Of the rest, holdout has u < `spec.holdout`, val the next `spec.val`,
-    train what remains. Where a part of the rest has fewer than `spec.floor` examples, its
-    upper end rises until it has them, but to FLOOR_SHARE of the rest at most.
+    u is a hash of the seed and of an image's group, or of its decoded pixels if it has none.
+    If the set has no test split of its own, images whose second, independent hash is below
+    `spec.test` are test. Of the rest, holdout has u < `spec.holdout`, val the next `spec.val`,
+    and train what remains. If val or holdout has fewer than `spec.floor` examples, its upper
+    end rises until it has them, up to FLOOR_SHARE of the rest.
 
-    With `spec.counts`, images are taken in order of u, for holdout first, then val, then
-    train; one that would overfill a split with its copies goes to the next. All others
-    are test, or stand in no split if the set has a test split of its own.
+    With `spec.counts`, images are taken in order of u for holdout, then val, then train; an
+    image that would overfill a split together with its copies goes to the next. All others
+    are test, or in no split if the set has a test split of its own.
 
-    What would leak is in no split, and counted in `leaked`: images of the rest whose exact
-    copy or whose group is in the set's own test split, and copies in another group.
+    Images that would leak are in no split and counted in `leaked`: those of the rest with an
+    exact copy or their group in the set's own test split, and copies in another group.
 
     Raises:
-        DataError: a split has fewer than 5 examples of a class, or not `spec.counts`.
+        DataError: a split has fewer than 5 examples of a class, or `spec.counts` cannot be met.
     """
     content, unit = _identities(images)
     u = _uniform(unit, "split", spec.seed)
@@ -113,7 +117,7 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
 
 
 def _identities(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """16 bytes an image: the digest of its pixels, and of what must not be divided."""
+    """Return two digests per image, V16 [N]: of its pixels, and of its group or else its pixels."""
     content = pixel_digests(images.images)
     if images.groups is None:
         return content, content
@@ -127,7 +131,7 @@ def _identities(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _uniform(unit: np.ndarray, stream: str, seed: int) -> Float64[np.ndarray, " N"]:
-    """A number in [0, 1) for each unit, of 53 bits, by the stream and seed."""
+    """Return a number in [0, 1) for each unit, of 53 bits, hashed with the stream and seed."""
     key = derive_seed(seed, "splits", stream).to_bytes(8, "big")
     digests = b"".join(hashlib.blake2b(u.tobytes(), digest_size=8, key=key).digest() for u in unit)
     bits: Float64[np.ndarray, " N"] = np.frombuffer(digests, ">u8") >> np.uint64(11)
@@ -137,7 +141,7 @@ def _uniform(unit: np.ndarray, stream: str, seed: int) -> Float64[np.ndarray, " 
 def _leaks(
     images: ImageSet, content: np.ndarray, unit: np.ndarray, u: Float64[np.ndarray, " N"]
 ) -> Bool[np.ndarray, " N"]:
-    """Who must be left out: see `make_splits`."""
+    """Return which images must be left out of all splits; see `make_splits`."""
     leaks = np.zeros(len(images), np.bool_)
     if images.is_test is not None:
         for identity in (content, unit):
@@ -154,7 +158,7 @@ def _leaks(
 def _by_fractions(
     u: Float64[np.ndarray, " N"], rest: Bool[np.ndarray, " N"], spec: SplitSpec
 ) -> np.ndarray:
-    """The split's name for every image of the rest, empty for the others."""
+    """Return the split's name for every image of the rest, an empty text for the others."""
     ascending = np.sort(u[rest])
     holdout = _end(ascending, start=0.0, fraction=spec.holdout, floor=spec.floor)
     val = _end(ascending, start=holdout, fraction=spec.val, floor=spec.floor)
@@ -165,15 +169,15 @@ def _by_fractions(
 def _end(
     ascending: Float64[np.ndarray, " rest"], *, start: float, fraction: float, floor: int
 ) -> float:
-    """The upper end of a part that begins at `start`: its fraction, or more for the floor."""
+    """Return the upper end of the part from `start`: its fraction, or more to reach the floor."""
     first, last = np.searchsorted(ascending, [start, start + fraction])
     if last - first >= floor:
         return start + fraction
     values, sizes = np.unique(ascending[first:], return_counts=True)
     totals = np.cumsum(sizes)
-    wanted = int(np.searchsorted(totals, floor)) + 1
+    needed = int(np.searchsorted(totals, floor)) + 1
     allowed = int(np.searchsorted(totals, FLOOR_SHARE * len(ascending), side="right"))
-    taken = min(wanted, allowed)
+    taken = min(needed, allowed)
     if taken == 0 or totals[taken - 1] <= last - first:
         return start + fraction
     return float(np.nextafter(values[taken - 1], 1.0))
@@ -182,22 +186,22 @@ def _end(
 def _by_counts(
     u: Float64[np.ndarray, " N"], candidates: Bool[np.ndarray, " N"], counts: tuple[int, int, int]
 ) -> np.ndarray:
-    """The split's name for each candidate that is taken, empty for the others."""
+    """Return the split's name for each candidate taken, an empty text for the others."""
     train, val, holdout = counts
     room = {"holdout": holdout, "val": val, "train": train}
     chosen: list[str] = []
     values, place, sizes = np.unique(u[candidates], return_inverse=True, return_counts=True)
     for size in sizes.tolist():
-        name = next((name for name, left in room.items() if left >= size), "")
+        name = next((name for name, places in room.items() if places >= size), "")
         if name:
             room[name] -= size
         chosen.append(name)
-    short = {name: left for name, left in room.items() if left}
+    short = {name: places for name, places in room.items() if places}
     if short:
         raise DataError(
-            f"counts ask for {sum(counts)} images in train, val and holdout, of "
-            f"{int(candidates.sum())} ({len(values)} without copies and groups); "
-            f"missing: {short}; ask for fewer"
+            f"splits.counts asks for {sum(counts)} images in train, val and holdout, but only "
+            f"{int(candidates.sum())} are available ({len(values)} distinct images or groups); "
+            f"missing: {short}; set smaller counts"
         )
     split = np.full(len(u), "", "<U8")
     split[candidates] = np.array(chosen, "<U8")[place]
@@ -205,28 +209,29 @@ def _by_counts(
 
 
 def _check_classes(images: ImageSet, split: np.ndarray) -> None:
+    """Refuse splits with too few examples of a class, and name the rarest classes."""
     classes = len(images.class_names)
     counts = np.array(
         [np.bincount(images.labels[split == name], minlength=classes) for name in SPLITS]
     )
     least = counts.min(axis=0)
-    rare = np.flatnonzero(least < LEAST_OF_A_CLASS)
+    rare = np.flatnonzero(least < FEWEST_PER_CLASS)
     if not len(rare):
         return
     rarest_first = rare[np.argsort(least[rare], kind="stable")]
-    told = [
+    named = [
         f"{images.class_names[k]!r} ({least[k]} in {SPLITS[counts[:, k].argmin()]}, "
         f"{counts[:, k].sum()} in all)"
         for k in rarest_first[:NAMED_CLASSES]
     ]
-    more = f" and {len(rare) - len(told)} more" if len(rare) > len(told) else ""
+    more = f" and {len(rare) - len(named)} more" if len(rare) > len(named) else ""
     short = ", ".join(name for name, row in zip(SPLITS, counts, strict=True)
-                      if row.min() < LEAST_OF_A_CLASS)  # fmt: skip
+                      if row.min() < FEWEST_PER_CLASS)  # fmt: skip
     names = ", ".join(images.class_names[k] for k in rarest_first[:NAMED_CLASSES])
     raise DataError(
-        f"{len(rare)} of {classes} classes have fewer than {LEAST_OF_A_CLASS} examples in "
-        f"some split: {', '.join(told)}{more}; add images of them, merge classes, make "
-        f"{short} larger in splits, or go on without them: "
+        f"{len(rare)} of {classes} classes have fewer than {FEWEST_PER_CLASS} examples in "
+        f"some split: {', '.join(named)}{more}; add images of them, merge classes, make "
+        f"{short} larger in splits, or leave them out: "
         f"dataset: {{leave_out: [{names}{', …' if more else ''}]}}"
     )
 

@@ -1,4 +1,4 @@
-"""A data set from a function of the user's own, named by its import path.
+"""Load a data set from a user function, named by its import path.
 
 Axes: N images of H×W pixels, S pixels a side once they are square, 3 channels (RGB).
 """
@@ -11,29 +11,28 @@ from PIL import Image
 
 from common.errors import DataError, QuorumError
 from common.plugins import blame, load_object
-from trainables.data.class_names import class_name
-from trainables.data.image_set import ImageSet, as_they_are
+from trainables.data.image_set import ImageSet, clean_class_name, unresized
 from trainables.data.pixels import choose_image_size, resize_image
 
 
-def own_images(name: str, path: str | None, image_size: int | None) -> ImageSet:
-    """Call the function that `name` says, as f(path=…, image_size=…), and check its result.
+def images_from_function(name: str, path: str | None, image_size: int | None) -> ImageSet:
+    """Call the function at the import path `name` as f(path=…, image_size=…); check its result.
 
-    It returns an ImageSet, or a tuple of images (uint8 [N, H, W, 3]), labels (whole numbers
-    [N]) and class names (texts), and, if it likes, of is_test (bools [N], or None) and
-    groups (texts [N]). Images that are not squares of `image_size` (or, where that is None,
-    of the size that `choose_image_size` gives) are resized by the rule of `resize_image`.
+    The function returns an ImageSet, or a tuple (images, labels, class_names[, is_test[,
+    groups]]): images uint8 [N, H, W, 3], labels integers [N], class names texts, is_test bools
+    [N] or None, groups texts [N]. Images are resized by `resize_image` to squares of
+    `image_size`, or of the size from `choose_image_size` if None.
 
-    The function runs in the process that the user started, once for each command; workers
-    map what it returned from the cache.
+    The function runs in the process that the user started, once per command; workers map its
+    result from the cache.
 
     Raises:
-        SpecError: there is no such module or function, or it cannot be imported.
-        DataError: it fails, or returns something else.
+        SpecError: the module or function does not exist or cannot be imported.
+        DataError: the function fails, or returns something else.
     """
     function = load_object(name, where="dataset: name")
     if not callable(function):
-        raise DataError(f"dataset {name!r} must be a function, it is {function!r}")
+        raise DataError(f"dataset {name!r} must be a function, got {function!r}")
     try:
         returned = function(path=path, image_size=image_size)
     except QuorumError:
@@ -43,8 +42,8 @@ def own_images(name: str, path: str | None, image_size: int | None) -> ImageSet:
     if isinstance(returned, ImageSet):
         if image_size is not None and returned.image_size != image_size:
             raise DataError(
-                f"dataset {name!r} was asked for images of {image_size} px and returned an "
-                f"ImageSet of {returned.image_size} px"
+                f"dataset {name!r} returned an ImageSet of {returned.image_size} px, not of the "
+                f"requested image_size {image_size}"
             )
         return returned
     try:
@@ -57,7 +56,7 @@ def _image_set(name: str, returned: Any, image_size: int | None) -> ImageSet:
     if not isinstance(returned, tuple) or not 3 <= len(returned) <= 5:
         raise DataError(
             "expected an ImageSet or a tuple (images, labels, class_names[, is_test[, groups]]), "
-            f"got {_described(returned)}"
+            f"got {_type_of(returned)}"
         )
     images, labels, class_names, is_test, groups = (*returned, None, None)[:5]
     images, labels = np.asanyarray(images), np.asarray(labels)
@@ -66,15 +65,15 @@ def _image_set(name: str, returned: Any, image_size: int | None) -> ImageSet:
             f"images must be uint8 [N, H, W, 3], got {images.dtype} {list(images.shape)}"
         )
     if labels.dtype.kind not in "iu":
-        raise DataError(f"labels must be whole numbers, got {labels.dtype}")
+        raise DataError(f"labels must be integers, got {labels.dtype}")
     return ImageSet(
         name=name.partition(":")[0].rpartition(".")[2],
         images=_squares(images, image_size),
         labels=labels.astype(np.int64),
-        class_names=tuple(class_name(name) for name in _texts(class_names)),
+        class_names=tuple(clean_class_name(name) for name in _texts(class_names)),
         is_test=None if is_test is None else np.asarray(is_test),
         groups=None if groups is None else _texts(groups),
-        resized_from=as_they_are(images),
+        resized_from=unresized(images),
     )
 
 
@@ -93,6 +92,6 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(str(value) for value in values)
 
 
-def _described(value: object) -> str:
+def _type_of(value: object) -> str:
     kind = type(value).__name__
     return f"{kind} of {len(value)}" if isinstance(value, tuple | list | dict) else kind

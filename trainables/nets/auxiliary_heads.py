@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from common.errors import SpecError
-from trainables.data.class_names import class_name
+from trainables.data.image_set import clean_class_name
 from trainables.hyperparameters import Loss
 from trainables.training.losses import cross_entropy
 
@@ -94,7 +94,7 @@ def group_matrix(groups: Sequence[Sequence[str]], class_names: Sequence[str]) ->
         raise SpecError("superclass_weight needs `superclasses`: lists of names of classes")
     owner: dict[str, int] = {}
     for column, members in enumerate(groups):
-        for name in map(class_name, members):
+        for name in map(clean_class_name, members):
             if name not in class_names:
                 near = difflib.get_close_matches(name, class_names, n=1, cutoff=0.0)
                 raise SpecError(

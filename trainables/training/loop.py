@@ -27,7 +27,7 @@ from common.errors import DivergedError, SpecError
 from common.seeds import global_torch_stream, torch_generator
 from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
 from trainables.augmentation.batch import check_augmentation
-from trainables.data.sources import ImageSet
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.build import STATISTICS_IMAGES, Classifier, build_model
 from trainables.prediction import (

@@ -34,7 +34,7 @@ from quorum.pipeline import Outcome
 from quorum.workspace.cleaning import clean
 from search.space.spec import load_spec
 from tests.synthetic import SMALL, Shape, write_run
-from trainables.data.source_sizes import Originals
+from trainables.data.source_sizes import SourceSizes
 from trainables.records import RunFolder
 
 HOSTILE = (
@@ -427,8 +427,8 @@ def test_views_that_are_averaged_are_told(facts: RunFacts) -> None:
 
 
 def test_the_data_card_tells_what_the_images_were(facts: RunFacts) -> None:
-    originals = Originals.of({(640, 480, "RGB"): 3, (96, 64, "L"): 1})
-    told = words(content(replace(facts, data=replace(facts.data, originals=originals))))
+    originals = SourceSizes.from_counts({(640, 480, "RGB"): 3, (96, 64, "L"): 1})
+    told = words(content(replace(facts, data=replace(facts.data, source_sizes=originals))))
     assert "from 96×64 to 640×480 pixels, median 640×480, 2 different sizes; 3 RGB, 1 grey" in told
 
 

@@ -3,20 +3,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.text import wording
-from trainables.data.source_sizes import Originals
+from trainables.data.source_sizes import SourceSizes
 
 finite = st.floats(-1e12, 1e12)
 
 
 @pytest.mark.parametrize(
-    ("originals", "expected"),
+    ("source_sizes", "expected"),
     [
-        (Originals.of({(32, 32, "RGB"): 9}), "32×32 pixels, RGB"),
-        (Originals.of({(8, 9, "L"): 2, (8, 9, "XY"): 1000}), "8×9 pixels; 1,000 XY, 2 grey"),
+        (SourceSizes.from_counts({(32, 32, "RGB"): 9}), "32×32 pixels, RGB"),
+        (
+            SourceSizes.from_counts({(8, 9, "L"): 2, (8, 9, "XY"): 1000}),
+            "8×9 pixels; 1,000 XY, 2 grey",
+        ),
     ],
 )
-def test_source_sizes_are_described(originals: Originals, expected: str) -> None:
-    assert wording.originals_text(originals) == expected
+def test_source_sizes_are_described(source_sizes: SourceSizes, expected: str) -> None:
+    assert wording.source_sizes_text(source_sizes) == expected
 
 
 @given(finite, finite, st.sampled_from(["accuracy", "balanced_accuracy", "nll", "brier"]))

@@ -14,7 +14,7 @@ from common.errors import PoolError, RunError, SpecError
 from common.statistics.metrics import accuracy, apply_temperature, log_probs_from_probs
 from ensemble.student.distillation import StudentResult, distill
 from ensemble.student.teacher import EnsembleTeacher
-from trainables.data.sources import ImageSet
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics, Recipe

@@ -18,7 +18,7 @@ from search.timetable import planner
 from search.timetable.pace import Pace
 from search.timetable.preview import preview
 from tests.tiny import tiny_spec
-from trainables.data.sources import DatasetSpec
+from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
 from trainables.records import RunFolder
 

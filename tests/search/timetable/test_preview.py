@@ -10,7 +10,7 @@ from analysis.terminal.views import preview_view
 from quorum.cli import main as quorum
 from search.space.spec import load_spec
 from search.timetable.preview import Preview, preview
-from trainables.data.source_sizes import Originals
+from trainables.data.source_sizes import SourceSizes
 
 
 def test_the_counts_are_those_of_the_splits() -> None:
@@ -34,7 +34,7 @@ def test_nothing_is_cut_at_any_width(width: int, classes: int) -> None:
         spec=load_spec("digits"),
         name="photographs",
         image_size=32,
-        originals=Originals.of({(640, 480, "RGB"): 900, (40, 30, "L"): 60}),
+        source_sizes=SourceSizes.from_counts({(640, 480, "RGB"): 900, (40, 30, "L"): 60}),
         sizes={"train": 600, "val": 100, "holdout": 100, "test": 160},
         classes={f"{i}_{long}": (i, 5, 5, 5) for i in range(classes)},
         trials=None,

@@ -1,4 +1,4 @@
-"""Copies in a data set, counted."""
+"""Counts of exact copies agree with comparing every pair of images."""
 
 from collections import defaultdict
 from dataclasses import asdict
@@ -7,15 +7,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.duplicates import Duplicates, find_duplicates
 from trainables.data.image_set import ImageSet
-from trainables.data.sources import DatasetSpec, load_dataset
 
 
 def image_set(contents: list[int], labels: list[int], is_test: list[bool] | None) -> ImageSet:
-    """One 2×2 image for each number; equal numbers are exact copies."""
+    """Return one 2×2 image per number; equal numbers are exact copies."""
     images = np.zeros((len(contents), 2, 2, 3), np.uint8)
-    # The last byte too, zero for small numbers: a digest must see the whole of an image.
+    # Numbers fill the last bytes too: a digest must cover the whole image.
     images.reshape(-1, 12)[:, -4:] = np.array(contents, "<u4")[:, None].view(np.uint8)
     return ImageSet(
         name="set",
@@ -27,7 +27,7 @@ def image_set(contents: list[int], labels: list[int], is_test: list[bool] | None
 
 
 def slow_duplicates(images: ImageSet) -> Duplicates:
-    """By the definition: every image against every other."""
+    """Compare every image with every other."""
     is_test = [False] * len(images) if images.is_test is None else images.is_test.tolist()
     copies: dict[int, list[int]] = defaultdict(list)
     for i, image in enumerate(images.images):
@@ -45,7 +45,7 @@ def slow_duplicates(images: ImageSet) -> Duplicates:
     )  # fmt: skip
 
 
-def test_a_case_counted_by_hand() -> None:
+def test_duplicates_counted_by_hand() -> None:
     images = image_set(
         contents=[7, 7, 8, 9, 7, 9, 5],
         labels=[0, 0, 1, 1, 2, 1, 0],
@@ -57,7 +57,7 @@ def test_a_case_counted_by_hand() -> None:
 
 
 @given(st.data())
-def test_equal_to_comparing_every_pair(data: st.DataObject) -> None:
+def test_duplicates_agree_with_comparing_every_pair(data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 12))
     contents = data.draw(st.lists(st.integers(0, 4), min_size=count, max_size=count))
     labels = data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
@@ -68,6 +68,6 @@ def test_equal_to_comparing_every_pair(data: st.DataObject) -> None:
     assert find_duplicates(images) == slow_duplicates(images)
 
 
-def test_the_digits_have_none() -> None:
+def test_the_digits_have_no_duplicates() -> None:
     none = Duplicates(groups=0, images=0, across_test=0, conflicting_labels=0)
     assert find_duplicates(load_dataset(DatasetSpec())) == none

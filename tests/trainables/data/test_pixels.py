@@ -1,4 +1,4 @@
-"""The one rule from any image to RGB pixels."""
+"""Image files of every format, mode and size become RGB pixels by one rule."""
 
 import io
 import statistics
@@ -35,20 +35,20 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_unchanged() -> None:
     pixels = noise(8, 8)
     assert np.array_equal(resize_image(Image.fromarray(pixels), 8), pixels)
 
 
 @pytest.mark.parametrize(("height", "width", "top", "left"), [(8, 13, 0, 2), (11, 8, 1, 0)])
-def test_the_square_is_cut_from_the_centre(height: int, width: int, top: int, left: int) -> None:
+def test_the_centred_square_is_cropped(height: int, width: int, top: int, left: int) -> None:
     pixels = noise(height, width)
     expected = pixels[top : top + 8, left : left + 8]
     assert np.array_equal(resize_image(Image.fromarray(pixels), 8), expected)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(0, 255))
-def test_any_size_becomes_the_size_and_flat_stays_flat(
+def test_uniform_images_of_any_size_stay_uniform(
     height: int, width: int, size: int, grey: int
 ) -> None:
     found = resize_image(Image.new("RGB", (width, height), (grey, grey, grey)), size)
@@ -57,7 +57,7 @@ def test_any_size_becomes_the_size_and_flat_stays_flat(
     assert (found == grey).all()
 
 
-def test_reduction_averages_where_sampling_would_alias() -> None:
+def test_reduction_antialiases() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     found = resize_image(Image.fromarray(stripes), 8).astype(int)
@@ -65,7 +65,7 @@ def test_reduction_averages_where_sampling_would_alias() -> None:
 
 
 def cubic_reduction(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Bicubic (a = −½) with support grown by the reduction, axis by axis, in float."""
+    """Resize bicubically (a = −½, support grown by the reduction), axis by axis, in float."""
     side = len(pixels)
     scale = side / size
     weights = np.zeros((size, side))
@@ -132,14 +132,14 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert white == [list(corner)]
 
 
-def test_a_damaged_exif_block_costs_nothing() -> None:
+def test_a_damaged_exif_block_is_ignored() -> None:
     pixels = noise(8, 8)
     data = encode(Image.fromarray(pixels), exif=b"Exif\x00\x00garbage")
     assert np.array_equal(read_image(data, 8), pixels)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
-def test_the_accepted_formats(kind: str, tmp_path: Path) -> None:
+def test_accepted_formats_are_read_from_files_and_bytes(kind: str, tmp_path: Path) -> None:
     data = encode(Image.new("RGB", (12, 10), (255, 0, 0)), kind)
     path = tmp_path / "image"
     path.write_bytes(data)
@@ -152,14 +152,14 @@ def test_other_formats_and_broken_files_are_refused(tmp_path: Path) -> None:
     post_script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n"
     whole = encode(Image.fromarray(noise(20, 20)), "JPEG")
     for data in (post_script, b"", b"text", whole[:40], whole[: len(whole) // 2]):
-        with pytest.raises(DataError, match=f"{len(data)} bytes cannot be read as an image"):
+        with pytest.raises(DataError, match=f"{len(data)} bytes cannot be read"):
             read_image(data, 8)
     with pytest.raises(DataError, match=r"absent\.png cannot be read"):
         read_image(tmp_path / "absent.png", 8)
     assert short_sides([("a", b"text"), ("b", whole[:40])]) == [0, 0]
 
 
-def test_a_file_cut_anywhere_is_refused_or_read_never_worse() -> None:
+def test_a_file_truncated_anywhere_is_read_or_refused() -> None:
     whole = encode(Image.fromarray(noise(6, 6)))
     outcomes = set()
     for length in range(len(whole)):
@@ -171,7 +171,7 @@ def test_a_file_cut_anywhere_is_refused_or_read_never_worse() -> None:
     assert () in outcomes
 
 
-def test_batches_come_in_order_from_many_threads() -> None:
+def test_batches_are_decoded_in_order() -> None:
     images = [encode(Image.new("RGB", (5, 5), (i, 0, 0))) for i in range(50)]
     named = [(f"row {i}", data) for i, data in enumerate(images)]
     batches = list(decode_batches([named[:20], named[20:]], 5))
@@ -187,21 +187,21 @@ def test_unreadable_images_are_black_and_named() -> None:
     (found,) = decode_batches([batch], 5)
     assert found.broken == {1: "row 1", 3: "row 3"}
     assert found.images[:, 0, 0, 0].tolist() == [9, 0, 9, 0, 9]
-    assert list(found.originals) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
+    assert list(found.formats) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
 
 
-def test_the_original_is_what_stands_in_the_file() -> None:
-    """Before EXIF's turn, and before a JPEG is decoded at a quarter of its size."""
+def test_formats_are_those_in_the_file() -> None:
+    """Sizes are from before EXIF rotation and before a JPEG is decoded at a quarter size."""
     exif = Image.Exif()
     exif[0x0112] = 6
     grey = Image.new("L", (640, 480))
     batch = [("a", encode(grey, "JPEG", exif=exif)), ("b", encode(grey.convert("LA")))]
     (found,) = decode_batches([batch], 8)
-    assert list(found.originals) == [(640, 480, "L"), (640, 480, "LA")]
+    assert list(found.formats) == [(640, 480, "L"), (640, 480, "LA")]
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_large_jpegs_are_decoded_smaller_and_look_alike(orientation: int) -> None:
+def test_large_jpegs_are_decoded_at_reduced_size(orientation: int) -> None:
     rng = np.random.default_rng(0)
     waves = np.cumsum(np.cumsum(rng.normal(size=(480, 640, 3)), axis=0), axis=1)
     pixels = (127 + 127 * waves / np.abs(waves).max()).astype(np.uint8)
@@ -212,11 +212,11 @@ def test_large_jpegs_are_decoded_smaller_and_look_alike(orientation: int) -> Non
     assert np.abs(read_image(data, 32).astype(int) - whole).max() <= 4
     with Image.open(io.BytesIO(data)) as image:
         image.draft(None, (64, 64))
-        assert image.size == (160, 120)  # at ¼, for ⅛ would be below twice the size
+        assert image.size == (160, 120)  # at ¼: ⅛ would be below twice the size
 
 
 def slow_size(sides: list[int], affordable: int | None) -> int:
-    """The rule, literally."""
+    """Apply the rule literally."""
     largest = (
         64 if affordable is None else max(multiple for multiple in range(0, affordable + 1, 8))
     )
@@ -230,7 +230,7 @@ def slow_size(sides: list[int], affordable: int | None) -> int:
 
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=9), st.none() | st.integers(1, 300))
-def test_the_size_follows_the_rule(sides: list[int], affordable: int | None) -> None:
+def test_the_image_size_follows_the_rule(sides: list[int], affordable: int | None) -> None:
     assert choose_image_size(sides, affordable=affordable) == slow_size(sides, affordable)
 
 
@@ -240,12 +240,12 @@ def test_the_size_follows_the_rule(sides: list[int], affordable: int | None) -> 
      ([300, 500, 800], 224, 224), ([300, 500, 800], 45, 40), ([3, 3, 4], None, 8),
      ([32], 20, 16), ([20, 30], None, 24), ([20, 28], 3, 8)],
 )  # fmt: skip
-def test_sizes_worked_out_by_hand(sides: list[int], affordable: int | None, size: int) -> None:
+def test_image_sizes_computed_by_hand(sides: list[int], affordable: int | None, size: int) -> None:
     assert choose_image_size(sides, affordable=affordable) == size
 
 
-def test_a_size_needs_sides() -> None:
-    with pytest.raises(ValueError, match=r"positive and at least one, got \[\]"):
+def test_an_image_size_needs_positive_sides() -> None:
+    with pytest.raises(ValueError, match=r"got \[\]"):
         choose_image_size([])
     with pytest.raises(ValueError, match=r"got \[5, 0\]"):
         choose_image_size([5, 0])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.tiny import tiny_spec
-from trainables.data.sources import load_dataset
+from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
 from trainables.device import rehearsal
 from trainables.device.rehearsal import rehearse

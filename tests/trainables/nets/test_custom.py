@@ -138,7 +138,7 @@ from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import quantize_int8
 from ensemble.student.teacher import EnsembleTeacher
 from search.tune.session import ray_session
-from trainables.data.sources import load_dataset
+from trainables.data.dataset import load_dataset
 from trainables.training.losses import Distillation
 from trainables.prediction import load_trained
 from trainables.recipe import Numerics

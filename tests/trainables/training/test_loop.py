@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from common.errors import DivergedError, RunError, SpecError
 from common.seeds import numpy_generator
 from common.statistics.metrics import accuracy, apply_temperature, nll
-from trainables.data.sources import DatasetSpec, ImageSet, load_dataset
+from trainables.data.dataset import DatasetSpec, load_dataset
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, SplitSpec, make_splits
 from trainables.nets.build import build_model
 from trainables.prediction import (

@@ -1,0 +1,169 @@
+"""CIFAR-10: order, sizes, place, and a download that is checked."""
+
+import functools
+import hashlib
+import http.server
+import pickle
+import sys
+import tarfile
+import threading
+import types
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import DataError
+from tests.trainables.data.samples import load, pixels, write_parquet
+from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
+from trainables.data.pixels import resize_image
+
+
+class FakeCifar10:
+    """torchvision's class, as far as it is used: 20 training and 10 test images."""
+
+    url = "http://127.0.0.1/cifar.tar.gz"
+    error: Exception | None = None
+    calls = 0
+
+    def __init__(self, root: Path, *, train: bool, download: bool) -> None:
+        assert download
+        if FakeCifar10.error:
+            raise FakeCifar10.error
+        FakeCifar10.calls += 1
+        folder = Path(root) / "cifar-10-batches-py"
+        folder.mkdir(exist_ok=True)
+        for name in ("data_batch_1", "test_batch", "batches.meta", "readme.html"):
+            if not (folder / name).exists():
+                (folder / name).touch()
+        start, count = (0, 20) if train else (100, 10)
+        self.data = np.stack([pixels(start + i, 32) for i in range(count)])
+        self.targets = [i % 10 for i in range(count)]
+        self.classes = [f"class {i}" for i in range(10)]
+
+
+@pytest.fixture
+def fake_cifar10(monkeypatch: pytest.MonkeyPatch) -> type[FakeCifar10]:
+    module: Any = types.ModuleType("torchvision.datasets")
+    module.CIFAR10 = FakeCifar10
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
+    FakeCifar10.error, FakeCifar10.calls = None, 0
+    return FakeCifar10
+
+
+def test_cifar10_keeps_its_order_and_its_test_split(
+    fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path
+) -> None:
+    images = load("cifar10", tmp_path / "data", cache)
+    assert images.name == "cifar10"
+    assert np.array_equal(images.images[:20], np.stack([pixels(i, 32) for i in range(20)]))
+    assert images.is_test is not None
+    assert images.is_test.tolist() == [False] * 20 + [True] * 10
+    assert images.labels.tolist() == [i % 10 for i in range(20)] + list(range(10))
+    calls = fake_cifar10.calls
+    again = load("cifar10", tmp_path / "data", cache)
+    assert fake_cifar10.calls == calls  # from the cache
+    assert again.fingerprint == images.fingerprint
+
+
+def test_cifar10_can_be_resized(
+    fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path
+) -> None:
+    images = load("cifar10", tmp_path / "data", cache, image_size=16)
+    assert np.array_equal(images.images[3], resize_image(Image.fromarray(pixels(3, 32)), 16))
+    sizes = images.source_sizes
+    assert (sizes.median, sizes.modes) == ((32, 32), {"RGB": 30})
+
+
+def test_cifar10_is_looked_for_in_the_environments_folder_then_in_data(
+    fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUORUM_DATA", str(tmp_path / "elsewhere"))
+    load_dataset(DatasetSpec(name="cifar10"), cache=cache)
+    assert (tmp_path / "elsewhere" / "cifar-10-batches-py").is_dir()
+    monkeypatch.delenv("QUORUM_DATA")
+    monkeypatch.chdir(tmp_path)
+    load_dataset(DatasetSpec(name="cifar10"), cache=cache)
+    assert (tmp_path / "data" / "cifar-10-batches-py").is_dir()
+
+
+def test_the_environments_folder_may_hold_parquet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], [0, 1])
+    monkeypatch.setenv("QUORUM_DATA", str(tmp_path))
+    resolved = resolve_dataset(DatasetSpec(name="cifar10"))
+    assert (resolved.name, resolved.path) == ("parquet", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error", [URLError("no route"), RuntimeError("File not found or corrupted."), OSError("no")]
+)
+def test_a_failed_download_names_the_host_and_the_fix(
+    fake_cifar10: type[FakeCifar10], tmp_path: Path, cache: Path, error: Exception
+) -> None:
+    fake_cifar10.error = error
+    message = r"from http://127\.0\.0\.1.*put cifar-10-python.tar.gz .*QUORUM_DATA"
+    with pytest.raises(DataError, match=message):
+        load("cifar10", tmp_path / "data", cache)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without logging."""
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@pytest.mark.slow
+def test_torchvisions_cifar10_is_downloaded_checked_and_read(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serve the real class an archive of ten images a batch on loopback, with its checksums."""
+    from torchvision.datasets import CIFAR10
+
+    source = tmp_path / "server" / "cifar-10-batches-py"
+    source.mkdir(parents=True)
+
+    def write(name: str, value: dict[str, Any]) -> str:
+        data = pickle.dumps(value)
+        (source / name).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    def batch(number: int) -> dict[str, Any]:
+        images = np.stack([pixels(10 * number + i, 32) for i in range(10)])
+        return {"data": images.transpose(0, 3, 1, 2).reshape(10, -1), "labels": [*range(10)]}
+
+    names = [f"data_batch_{i}" for i in range(1, 6)]
+    parts = [[name, write(name, batch(i))] for i, name in enumerate(names)]
+    labels = {"label_names": [f"class {i}" for i in range(10)]}
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": write("batches.meta", labels)}
+    monkeypatch.setattr(CIFAR10, "train_list", parts)
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", write("test_batch", batch(5))]])
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    archive = tmp_path / "server" / "cifar.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source, source.name)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    handler = functools.partial(QuietHandler, directory=str(archive.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        images = load("cifar10", tmp_path / "here", cache)
+        server.shutdown()
+    assert np.array_equal(images.images, np.stack([pixels(i, 32) for i in range(60)]))
+    assert images.labels.tolist() == [*range(10)] * 6
+    assert images.class_names[3] == "class 3"
+    assert images.is_test is not None
+    assert images.is_test.sum() == 10
+    (tmp_path / "here" / "cifar-10-python.tar.gz").unlink()
+    # The server is gone: files that are there are not downloaded again.
+    again = load("cifar10", tmp_path / "here", tmp_path / "other cache")
+    assert again.fingerprint == images.fingerprint
+    (tmp_path / "here" / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"another pickle")
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        load("cifar10", tmp_path / "here", cache)

@@ -1,0 +1,175 @@
+"""Parquet files in the Hugging Face layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from common.errors import DataError
+from tests.trainables.data.samples import load, pixels, png, write_parquet
+
+CLASS_NAMES = {
+    b"huggingface": json.dumps(
+        {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    ).encode()
+}
+
+
+@pytest.mark.parametrize("below", ["", "data", "label=3"])
+@pytest.mark.parametrize(("image", "raw"), [("img", False), ("image", True)])
+@pytest.mark.parametrize("label", ["label", "labels", "fine_label"])
+def test_shards_are_read_in_order_with_a_test_split(
+    below: str, image: str, raw: bool, label: str, tmp_path: Path, cache: Path
+) -> None:
+    root = tmp_path / ("label=3" if below == "label=3" else "set")
+    folder = root / "data" if below == "data" else root
+    for name, seeds, labels in (
+        ("train-00000-of-00002", [0, 1, 2, 3], [0, 1, 0, 1]),
+        ("train-00001-of-00002", [4, 5], [1, 0]),
+        ("test-00000-of-00001", [6, 7], [0, 1]),
+    ):
+        path = folder / f"{name}.parquet"
+        write_parquet(path, seeds, labels, image=image, raw=raw, label=label)
+    images = load("parquet", root, cache)
+    assert np.array_equal(images.images, np.stack([pixels(i) for i in range(8)]))
+    assert images.labels.tolist() == [0, 1, 0, 1, 1, 0, 0, 1]
+    assert images.class_names == ("0", "1")
+    assert images.is_test is not None
+    assert images.is_test.tolist() == [False] * 6 + [True] * 2
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, cache: Path) -> None:
+    """Hugging Face names the parts of a split, in some versions with a hash at the end."""
+    for name in ("train-00000-of-00003", "train-00002-of-00003", "test-00000-of-00001-ab12"):
+        write_parquet(tmp_path / "set" / f"{name}.parquet", [0, 1], [0, 1])
+    message = r"has 2 of 3 parts of train; fetch train-00001-of-00003\.parquet$"
+    with pytest.raises(DataError, match=message):
+        load("parquet", tmp_path / "set", cache)
+    write_parquet(tmp_path / "set" / "train-00001-of-00003.parquet", [2, 3], [0, 1])
+    assert len(load("parquet", tmp_path / "set", cache)) == 8
+
+
+def test_class_names_come_from_the_metadata(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], [1, 0], metadata=CLASS_NAMES)
+    images = load("parquet", tmp_path, cache)
+    assert images.class_names == ("cat", "dog")
+    assert images.is_test is None
+    assert images.groups is None
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {b"huggingface": b"not json"}, {b"huggingface": b'{"info": {"features": {}}}'},
+     {b"huggingface": b'{"info": {"features": {"label": {"names": 3}}}}'}, {b"pandas": b"{}"}],
+)  # fmt: skip
+def test_without_names_in_the_metadata_the_values_are_the_classes(
+    metadata: dict[bytes, bytes] | None, tmp_path: Path, cache: Path
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2], [10, 9, 9], metadata=metadata)
+    images = load("parquet", tmp_path, cache)
+    assert images.class_names == ("9", "10")
+    assert images.labels.tolist() == [1, 0, 0]
+
+
+def test_labels_may_be_texts(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2], ["dog", "cat", "dog"])
+    images = load("parquet", tmp_path, cache)
+    assert images.class_names == ("cat", "dog")
+    assert images.labels.tolist() == [1, 0, 1]
+
+
+def test_a_group_column_is_read(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2], [0, 1, 0], group=[7, None, 7])
+    images = load("parquet", tmp_path, cache)
+    assert images.groups == ("7", "", "7")
+    assert load("parquet", tmp_path, cache).groups == images.groups
+
+
+def test_the_size_of_most_images_is_the_default(tmp_path: Path, cache: Path) -> None:
+    seeds, sides = [0, 1, 2, 3, 4], [6, 12, 12, 20, 12]
+    write_parquet(tmp_path / "train.parquet", seeds, [0, 1, 0, 1, 0], sizes=sides)
+    images = load("parquet", tmp_path, cache)
+    assert images.image_size == 12
+    sizes = images.source_sizes
+    assert (sizes.smallest, sizes.largest) == ((6, 6), (20, 20))
+    assert np.array_equal(images.images[1], pixels(1, 12))
+    assert load("parquet", tmp_path, cache, image_size=10).image_size == 10
+
+
+def test_validation_shards_join_the_pool(tmp_path: Path, cache: Path) -> None:
+    for i, name in enumerate(["train-0", "train-1", "validation-0", "test-0"]):
+        write_parquet(tmp_path / f"{name}.parquet", [2 * i, 2 * i + 1], [0, 1])
+    images = load("parquet", tmp_path, cache)
+    assert np.array_equal(images.images, np.stack([pixels(i) for i in range(8)]))
+    assert images.is_test is not None
+    assert images.is_test.tolist() == [False] * 6 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "metadata", "message"),
+    [
+        ([0, 2], CLASS_NAMES, "label 2 is not a class"),
+        ([0, -1], CLASS_NAMES, "label -1 is not a class; if the test files are unlabelled"),
+        ([0, -1], None, "label -1 is not a class"),
+        ([0, None], None, "label must be an integer .*, got NoneType, int"),
+        ([0.5, 1.5], None, "label must be an integer .*, got float"),
+        ([1, 1], None, "two or more distinct classes"),
+    ],
+)
+def test_unusable_labels_are_refused(
+    labels: list[Any],
+    metadata: dict[bytes, bytes] | None,
+    message: str,
+    tmp_path: Path,
+    cache: Path,
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], labels, metadata=metadata)
+    with pytest.raises(DataError, match=message):
+        load("parquet", tmp_path, cache)
+
+
+def test_unusable_files_are_refused(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(DataError, match=r"no train\*\.parquet in"):
+        load("parquet", tmp_path, cache)
+    path = tmp_path / "train.parquet"
+    path.write_bytes(b"PAR1 no more")
+    with pytest.raises(DataError, match=r"Parquet files in .* cannot be read"):
+        load("parquet", tmp_path, cache)
+    write_parquet(path, [0, 1], [0, 1], image="picture")
+    with pytest.raises(DataError, match="columns img, image; it has picture, label"):
+        load("parquet", tmp_path, cache)
+    write_parquet(path, [0, 1], [0, 1], label="class")
+    with pytest.raises(DataError, match="columns label, labels, fine_label"):
+        load("parquet", tmp_path, cache)
+    pq.write_table(pa.table({"img": [1, 2], "label": [0, 1]}), path)
+    with pytest.raises(DataError, match="'img' must hold encoded images, got int64"):
+        load("parquet", tmp_path, cache)
+    write_parquet(path, [], [])
+    with pytest.raises(DataError, match="have no rows"):
+        load("parquet", tmp_path, cache)
+
+
+def test_unreadable_rows_are_named(tmp_path: Path, cache: Path) -> None:
+    data = [png(0), b"", None, png(3), b"text"]
+    table = pa.table({"img": pa.array(data, pa.binary()), "label": [0, 1, 0, 1, 0]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    message = r"3 of 5 images .*: train\.parquet row 1, .* row 2, .* row 4; replace"
+    with pytest.raises(DataError, match=message):
+        load("parquet", tmp_path, cache)
+    pq.write_table(table.slice(1, 2), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="none of 2 images"):
+        load("parquet", tmp_path, cache)
+
+
+def test_a_damaged_page_is_refused(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "train.parquet"
+    write_parquet(path, list(range(40)), [0, 1] * 20)
+    data = bytearray(path.read_bytes())
+    data[50:3000] = bytes(2950)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read"):
+        load("parquet", tmp_path, cache, image_size=8)

@@ -1,0 +1,94 @@
+"""CIFAR-10 in torchvision's layout, downloaded if missing.
+
+Axes: N images, S pixels a side.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from common.errors import DataError
+from common.locks import locked
+from trainables.data.decoding import Contents, Source
+from trainables.data.pixels import DecodedBatch, resize_image
+
+CIFAR10_FOLDER = "cifar-10-batches-py"
+CIFAR10_SIZE = 32
+BATCH = 1024
+NETWORK_SECONDS = 60.0
+"""Longest silence of a server before the download fails."""
+
+
+def cifar10_source(root: Path) -> Source:
+    """Return CIFAR-10 in `root`; torchvision downloads what is missing.
+
+    Its batches are pickles: torchvision opens only those whose MD5 sums are the published ones.
+
+    Raises:
+        DataError: it is not there and cannot be downloaded.
+    """
+    folder = root / CIFAR10_FOLDER
+    if not folder.is_dir():
+        _torchvision_sets(root)
+    files = tuple(sorted(folder.glob("*batch*")))
+    return Source(
+        kind="cifar10",
+        name="cifar10",
+        root=root,
+        files=files,
+        short_sides=lambda: [CIFAR10_SIZE],
+        read=lambda size: _read(root, size),
+    )
+
+
+def _torchvision_sets(root: Path) -> tuple[Any, Any]:
+    """Return torchvision's train and test sets, after it has checked their files."""
+    from torchvision.datasets import CIFAR10
+
+    # A folder that exists may be read-only, so no lock is made beside it.
+    present = (root / CIFAR10_FOLDER).is_dir()
+    try:
+        with nullcontext() if present else locked(root / ".cifar10.lock"), _network_timeout():
+            train, test = (CIFAR10(root, train=part, download=True) for part in (True, False))
+            return train, test
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"CIFAR-10 is not in {root} and cannot be downloaded from {CIFAR10.url} ({error}); put "
+            f"cifar-10-python.tar.gz or its folder {CIFAR10_FOLDER} there, or choose another "
+            "folder with --data or QUORUM_DATA: train*.parquet, or one folder per class"
+        ) from None
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    """Give up on a server that does not answer; torchvision sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read(root: Path, size: int) -> Contents:
+    train, test = _torchvision_sets(root)
+    images = np.concatenate([train.data, test.data])
+    chunks = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    return Contents(
+        labels=np.array([*train.targets, *test.targets], np.int64),
+        class_names=tuple(train.classes),
+        is_test=np.arange(len(images)) >= len(train.data),
+        batches=(_resized(chunk, size) for chunk in chunks),
+    )
+
+
+def _resized(images: np.ndarray, size: int) -> DecodedBatch:
+    source_format = (CIFAR10_SIZE, CIFAR10_SIZE, "RGB")
+    if size != CIFAR10_SIZE:
+        images = np.stack([resize_image(Image.fromarray(image), size) for image in images])
+    return DecodedBatch(images=images, broken={}, formats=[source_format] * len(images))

@@ -1,0 +1,184 @@
+"""Load a data set by name, path or user function, decoded and cached.
+
+Axes: N images, S pixels a side, 3 channels (RGB), K classes.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.errors import DataError, SpecError
+from common.parsing import check_key
+from common.plugins import is_import_path
+from trainables.data.cache import cached_images, find_images, store_images, stored_images
+from trainables.data.cifar10 import CIFAR10_FOLDER, cifar10_source
+from trainables.data.decoding import DecodeOptions, Progress, Source
+from trainables.data.image_set import ImageSet
+from trainables.data.imagefolder import folder_source, holds_classes
+from trainables.data.parquet import holds_parquet, parquet_source
+from trainables.data.pixels import choose_image_size
+from trainables.data.source_sizes import SourceSizes
+from trainables.data.user_function import images_from_function
+
+KINDS = ("digits", "cifar10", "images", "parquet", "imagefolder")
+DIGITS_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """The data set of a sweep and the options for decoding it."""
+
+    name: str = "digits"
+    """`digits`, `cifar10`, `images` (any folder), `parquet` or `imagefolder` (a folder of that
+    layout), or the import path of a user function, `package.module:function`."""
+    path: str | None = None
+    """Folder of the data; `--data` overrides it."""
+    image_size: int | None = None
+    """Side in pixels that images are resized to; null chooses one from the data."""
+    skip_unreadable: bool = False
+    """Skip images that cannot be read."""
+    leave_out: tuple[str, ...] = ()
+    """Classes to leave out."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown data sets and impossible sizes."""
+        if not is_import_path(self.name):
+            check_key(self.name, KINDS, where="dataset name")
+        if self.image_size is not None and not 4 <= self.image_size <= 1024:
+            raise SpecError(f"image_size must lie in [4, 1024] pixels, got {self.image_size}")
+
+
+def load_dataset(
+    spec: DatasetSpec,
+    *,
+    cache: Path | None = None,
+    fingerprint: str | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Decode a data set, or map it from the cache of decoded images.
+
+    Axes: images uint8 [N, S, S, 3], labels int64 [N]. `cache` is described at
+    `trainables.data.cache.cached_images`; `digits` needs none. `fingerprint` names a set that
+    another process on this machine has loaded: a user function is then not called again, and
+    files that have changed since do not matter. `progress` is called as decoding proceeds.
+
+    - `digits`: scikit-learn's 1,797 handwritten digits. Values 0 … 16 become 0 … 255 and
+      the 8×8 pixels are resized to 16×16 (or `image_size`) by Pillow's bilinear filter.
+    - `cifar10`: see `trainables.data.cifar10.cifar10_source`, with the folder `path`, else
+      QUORUM_DATA, else ./data.
+    - `parquet`: see `trainables.data.parquet.parquet_source`.
+    - `imagefolder`: see `trainables.data.imagefolder.folder_source`.
+    - `images`: the folder `path` as CIFAR-10's batches, `parquet` or `imagefolder`, the first
+      of these that it holds. `digits` and `cifar10` with a `path` do the same, so that every
+      sweep runs on every folder.
+    - `package.module:function`: see `trainables.data.user_function.images_from_function`.
+
+    Raises:
+        DataError: the data are missing, unreadable, or not a classification problem.
+    """
+    if not _consists_of_files(spec):
+        if spec.leave_out:
+            raise SpecError(f"leave_out needs a data set of files, which {spec.name} is not")
+        if spec.name == "digits":
+            return _digits(spec.image_size or DIGITS_SIZE)
+        stored = stored_images(fingerprint, cache=cache) if fingerprint else None
+        return stored or store_images(
+            images_from_function(spec.name, spec.path, spec.image_size), cache=cache
+        )
+    loaded = find_images(fingerprint, cache=cache) if fingerprint else None
+    if loaded is not None:
+        return loaded
+    source = _source(spec)
+    options = DecodeOptions(
+        image_size=spec.image_size or _image_size(source, None),
+        skip_unreadable=spec.skip_unreadable,
+        leave_out=spec.leave_out,
+    )
+    return cached_images(source, options, cache=cache, progress=progress)
+
+
+def resolve_dataset(spec: DatasetSpec, *, affordable: int | None = None) -> DatasetSpec:
+    """Return the specification with the folder's layout and the image size filled in.
+
+    `affordable` is described at `trainables.data.pixels.choose_image_size`. Values that are set
+    stay. Nothing is decoded; CIFAR-10 may be downloaded.
+
+    Raises:
+        DataError: the same as `load_dataset`, as far as listing the files shows it.
+    """
+    if not _consists_of_files(spec):
+        return spec
+    source = _source(spec)
+    return replace(
+        spec,
+        name=source.kind,
+        path=spec.path if source.kind == "cifar10" else str(source.root),
+        image_size=spec.image_size or _image_size(source, affordable),
+    )
+
+
+def _consists_of_files(spec: DatasetSpec) -> bool:
+    return not is_import_path(spec.name) and (spec.name != "digits" or spec.path is not None)
+
+
+def _image_size(source: Source, affordable: int | None) -> int:
+    sides = source.short_sides()
+    readable = [side for side in sides if side]
+    if not readable:
+        raise DataError(
+            f"none of {len(sides)} images of {source.root} can be read, "
+            f"e.g. {source.files[0].name}; replace them"
+        )
+    return choose_image_size(readable, affordable=affordable)
+
+
+def _source(spec: DatasetSpec) -> Source:
+    if spec.path is None and spec.name != "cifar10":
+        raise DataError(f"{spec.name} needs a folder: set dataset.path, or give --data")
+    root = Path(spec.path or os.environ.get("QUORUM_DATA") or "data").expanduser()
+    try:
+        if spec.name == "parquet":
+            return parquet_source(root)
+        if spec.name == "imagefolder":
+            return folder_source(root)
+        return _detect_source(root, spec)
+    except OSError as error:
+        raise DataError(f"{root} cannot be listed: {error}; check its permissions") from None
+
+
+def _detect_source(root: Path, spec: DatasetSpec) -> Source:
+    """Return a source of the layout that the folder has, whatever the data set's name."""
+    if (root / CIFAR10_FOLDER).is_dir():
+        return cifar10_source(root)
+    if holds_parquet(root):
+        return parquet_source(root)
+    # The default folder, ./data, may hold data sets other than CIFAR-10.
+    if spec.path is not None and root.is_dir() and holds_classes(root):
+        return folder_source(root)
+    if spec.name == "cifar10":
+        return cifar10_source(root)
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}; give the folder of the images")
+    raise DataError(
+        f"{root} holds no data set: expected root/CLASS/* or root/{{train,test}}/CLASS/* with "
+        f"images, train*.parquet (there or in its folder data), or {CIFAR10_FOLDER}"
+    )
+
+
+def _digits(size: int) -> ImageSet:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    shape, bilinear = (size, size), Image.Resampling.BILINEAR
+    images = np.stack([np.asarray(Image.fromarray(i).resize(shape, bilinear)) for i in grey])
+    return ImageSet(
+        name="digits",
+        images=np.repeat(images[..., None], 3, axis=3),
+        labels=digits.target.astype(np.int64),
+        class_names=tuple(str(name) for name in digits.target_names),
+        resized_from=SourceSizes.from_counts({(8, 8, "L"): len(grey)}),
+    )
