@@ -128,6 +128,33 @@ def read_array(path: Path) -> np.ndarray[Any, Any]:
         raise RunError(f"{path} cannot be read as an array: {error}") from None
 
 
+def read_arrays(
+    path: Path, *, required: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Read arrays of a .npz file by name; pickled objects are refused, other entries ignored.
+
+    Raises:
+        RunError: the file is missing, no archive or damaged, or a required array is missing.
+    """
+    try:
+        # Opened here, because np.load leaves a file open that turns out to be no archive.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is not an archive")
+            for key in required:
+                if key not in archive:
+                    raise ValueError(f"the array {key!r} is missing; it holds {archive.files}")
+            arrays = {key: archive[key] for key in (*required, *optional) if key in archive}
+    except Exception as error:  # damaged archives and headers raise a dozen unrelated types
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path} cannot be read as .npz: {reason}") from None
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise RunError(f"{path} cannot be read as .npz: {key!r} is not an array")
+    return arrays
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:

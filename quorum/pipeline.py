@@ -231,7 +231,7 @@ def replay(
 def select_pool(pool: Path, *, members: int | None = None, out: Path) -> "Selection":
     """Select an ensemble from a file of predictions and write `out`/selection.json."""
     from ensemble.selection.decision import select_ensemble
-    from ensemble.selection.pool import load_pool
+    from ensemble.selection.pool_file import load_pool
 
     selection = select_ensemble(load_pool(pool), members=5 if members is None else members)
     write_bytes_atomically(out / "selection.json", dump_json(to_mapping(selection)).encode())

@@ -113,7 +113,7 @@ def select_run(
     refused there and goes elsewhere through `out`.
     """
     from ensemble.selection.decision import select_ensemble
-    from ensemble.selection.pool import pool_from_run
+    from ensemble.selection.run_pool import pool_from_run
 
     spec = spec_of_run(folder)
     selection = select_ensemble(

@@ -30,7 +30,7 @@ from ensemble.evaluation.ledger_writer import build_ledger
 from ensemble.ledger.ledger import LedgerDataset
 from ensemble.ledger.predictions import Predictions, StageCost
 from ensemble.selection.decision import select_ensemble
-from ensemble.selection.pool import pool_from_run
+from ensemble.selection.run_pool import pool_from_run
 from search.space.space import Space
 from search.space.spec import GateSpec, SweepSpec, load_spec
 from trainables.recipe import Numerics, Recipe

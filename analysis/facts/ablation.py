@@ -15,7 +15,8 @@ from common.errors import RunError
 from common.files import dump_csv, dump_json, write_bytes_atomically
 from common.statistics.metrics import accuracy, apply_temperature, nll
 from common.statistics.paired_differences import holm, mean_difference
-from ensemble.selection.pool import Pool, pool_from_run
+from ensemble.selection.pool import Pool
+from ensemble.selection.run_pool import pool_from_run
 from search.ablation.ablation import ALL, FULL, Ablation, trial_of, variant_of
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, TrialRecord

@@ -1,7 +1,7 @@
-"""Choose ensemble members greedily, with replacement.
+"""Select ensemble members greedily, with replacement.
 
 Axes: M members, N examples. `prob_true[i, m]` is the probability that member m gives to
-example i's true class: all that the NLL of a linear pool needs, so the class axis is gone.
+example i's true class. The NLL of a linear pool needs nothing else, so there is no class axis.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from common.errors import PoolError
 from ensemble.selection.weights import TINY
 
 ROUNDS = 40
-"""Rounds of selection. More of them only sharpen the weights, and overfit (AutoGluon #4737)."""
+"""Rounds of selection; more only sharpen the weights and overfit (AutoGluon #4737)."""
 
 TOLERANCE = 1e-12
-"""NLLs closer than this are a tie: it is the rounding of a mean over thousands of terms."""
+"""Relative difference below which two NLLs tie: the rounding of a mean over thousands of terms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,9 @@ class GreedySelection:
     """The best prefix of a greedy selection."""
 
     order: tuple[int, ...]
-    """The member added in each round; a member may come back."""
+    """The member added in each round; members may repeat."""
     trace: tuple[float, ...]
-    """NLL of the pool after each round of `order`."""
+    """NLL of the pool after each round, in nats per example."""
 
     @property
     def nll(self) -> float:
@@ -35,11 +35,11 @@ class GreedySelection:
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The distinct members, in the order of their first choice."""
+        """The distinct members, in the order in which they were first chosen."""
         return tuple(dict.fromkeys(self.order))
 
     def weights(self, pool_size: int) -> Float[np.ndarray, " M"]:
-        """Each member's share of the rounds; the sum is 1."""
+        """Return each member's share of the rounds; the sum is 1."""
         return np.bincount(self.order, minlength=pool_size) / len(self.order)
 
 
@@ -53,11 +53,10 @@ def select_greedy(
 ) -> GreedySelection:
     """Select members with replacement to minimise the pool's NLL (Caruana et al., 2004).
 
-    Each round adds the member whose inclusion gives the lowest NLL of the running mean; of
-    all rounds, the shortest prefix with the lowest NLL is kept. At most `cap` distinct
-    members are taken. `sorted_start` begins with that many of the best single members.
-    Members with a non-finite column never win; ties favour current members, then `rng`.
-    Cost O(rounds·N·M).
+    Each round adds the member whose inclusion gives the lowest NLL of the running mean. The
+    shortest prefix of rounds with the lowest NLL is kept. At most `cap` distinct members are
+    taken. `sorted_start` starts from that many of the best single members. Members with a
+    non-finite column never win; ties favour current members, then `rng`. Cost O(rounds·N·M).
 
     Raises:
         PoolError: rounds or cap < 1, sorted_start < 0, or no member is finite.
@@ -92,12 +91,12 @@ def select_bagged(
     cap: int | None = None,
     sorted_start: int = 0,
 ) -> GreedySelection:
-    """Select greedily in `bags` random subsets of the members, and merge what each chose.
+    """Select greedily in `bags` random subsets of the members, and merge the selections.
 
-    Each bag sees `fraction` of the members (at least one). The orders are interleaved,
-    first choices first; of all members the `cap` most often chosen stay. A member must win
-    in many companies to weigh much: Caruana's defence against overfitting a large pool.
-    Cost O(bags·rounds·N·M·fraction).
+    Each bag sees `fraction` of the members (at least one). The orders are interleaved, first
+    choices first, and the `cap` members chosen most often stay. To get a large weight a member
+    must win in many bags: Caruana's defence against overfitting a large pool. Cost
+    O(bags·rounds·N·M·fraction).
 
     Raises:
         PoolError: bags < 1, fraction outside (0, 1], or as `select_greedy`.
@@ -120,7 +119,7 @@ def select_bagged(
         if turn < len(order)
     ]
     counts = np.bincount(merged, minlength=prob_true.shape[1])
-    # A stable sort: of equally frequent members the one chosen earlier stays.
+    # The sort is stable: among equally frequent members, those chosen earlier stay.
     frequent = sorted(dict.fromkeys(merged), key=lambda member: -counts[member])[:cap]
     order = tuple(member for member in merged if member in set(frequent))
     running = np.cumsum(np.maximum(prob_true[:, order], TINY), axis=1) / np.arange(
@@ -139,7 +138,9 @@ def _usable_members(
     if sorted_start < 0:
         raise PoolError(f"sorted_start must be 0 or more, got {sorted_start}")
     if prob_true.ndim != 2 or 0 in prob_true.shape:
-        raise PoolError(f"expected probabilities [N, M] of at least one, got {prob_true.shape}")
+        raise PoolError(
+            f"expected probabilities [N, M] with N and M at least 1, got shape {prob_true.shape}"
+        )
     usable = np.flatnonzero(np.isfinite(prob_true).all(axis=0))
     if not usable.size:
         raise PoolError(f"none of the {prob_true.shape[1]} members has finite predictions")

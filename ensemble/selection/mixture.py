@@ -1,7 +1,7 @@
-"""Some examples of a pool, what its members say of them, and what a mixture of members says.
+"""Look at some examples of a pool, and fit a mixture of its members to them.
 
 Axes: M members, R rows (examples in view), K classes. Members are compared at each one's own
-temperature; a mixture pools raw probabilities and is calibrated after (see
+temperature; a mixture pools raw probabilities and is calibrated afterwards (see
 `ensemble.selection.fitting`).
 """
 
@@ -26,18 +26,18 @@ Weights = Float[np.ndarray, " M"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class View:
-    """Some examples of a pool; the pool's predictions are not copied."""
+    """A subset of a pool's examples; the pool's predictions are not copied."""
 
     pool: Pool
     rows: Rows
     raw: Float[np.ndarray, "R M"]
-    """Probability that each member gives to the true class."""
+    """Probability that each member gives to the true class, before any temperature."""
     own: Float[np.ndarray, "R M"]
     """The same at each member's own temperature."""
 
     @classmethod
     def of(cls, pool: Pool, rows: Rows) -> "View":
-        """These examples, with every member's temperature fitted to them."""
+        """Return a view of these examples, with every member's temperature fitted to them."""
         labels = pool.labels[rows]
         own = [
             prob_true_at_own_temperature(log_probs[rows], labels) for log_probs in pool.log_probs
@@ -45,7 +45,7 @@ class View:
         return cls(pool=pool, rows=rows, raw=pool.prob_true()[rows], own=np.stack(own, axis=1))
 
     def take(self, rows: Rows) -> "View":
-        """Some of the examples in view, by their place in it; temperatures stay as they are."""
+        """Return a view of some of the rows of this one; temperatures are not fitted again."""
         return View(pool=self.pool, rows=self.rows[rows], raw=self.raw[rows], own=self.own[rows])
 
     @property
@@ -54,41 +54,41 @@ class View:
         return np.asarray(self.pool.labels[self.rows])
 
     def ranked(self) -> Int[np.ndarray, " M"]:
-        """Members by NLL, each at its own temperature, best first."""
+        """Return the members by NLL, each at its own temperature, best first."""
         return np.argsort(-np.log(self.own).mean(axis=0), kind="stable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mixture:
-    """A linear pool, calibrated by one temperature after pooling."""
+    """A linear pool of members, calibrated by one temperature after pooling."""
 
     weights: Weights
     temperature: float
 
     @classmethod
     def fit(cls, view: View, weights: Weights) -> "Mixture":
-        """These weights, with the temperature that suits the examples in view."""
+        """Return a mixture of these weights, its temperature fitted to the examples in view."""
         pooled = pooled_log_probs(view.pool, view.rows, weights)
         temperature = fit_temperature(pooled, view.labels)
         return cls(weights=weights, temperature=temperature)
 
     @property
     def size(self) -> int:
-        """Members with a weight."""
+        """Number of members with a weight above 0."""
         return int(np.count_nonzero(self.weights))
 
     def log_probs(self, pool: Pool, rows: Rows) -> Float32[np.ndarray, "R K"]:
-        """Calibrated log-probabilities of these examples."""
+        """Return calibrated log-probabilities of these examples."""
         return apply_temperature(pooled_log_probs(pool, rows, self.weights), self.temperature)
 
 
 def prob_true_at_own_temperature(
     log_probs: Float32[np.ndarray, "R K"], labels: Int[np.ndarray, " R"]
 ) -> Float[np.ndarray, " R"]:
-    """Probability of the true class at the temperature that `fit_temperature` would give.
+    """Return the probability of the true class at the temperature of `fit_temperature`.
 
-    Newton's method on 1/T, in which the loss is convex, in float32 and to four digits: to
-    rank, where `fit_temperature` gives the digits that ship at twenty times the cost.
+    Newton's method on 1/T, in which the loss is convex, in float32 and to four digits. That
+    suffices for ranking; `fit_temperature` is exact and takes twenty times as long.
     """
     # Classes first: sums over a short last axis are several times slower.
     logits = np.maximum(log_probs.T, np.float32(LOG_FLOOR), order="C")
@@ -107,7 +107,7 @@ def prob_true_at_own_temperature(
         squares = masses.sum(axis=0) / totals
         slope = float(means.mean(dtype=np.float64)) - target
         curvature = max(float((squares - means**2).mean(dtype=np.float64)), 1e-12)
-        # Far from the optimum a full step may overshoot, so none goes beyond a factor of 3.
+        # Far from the optimum a full step may overshoot, so a step is at most a factor of 3.
         step = float(np.clip(sharpness - slope / curvature, sharpness / 3, sharpness * 3))
         moved = abs(min(max(step, dullest), sharpest) - sharpness)
         if moved <= 1e-4 * sharpness:
@@ -117,6 +117,6 @@ def prob_true_at_own_temperature(
 
 
 def pooled_log_probs(pool: Pool, rows: Rows, weights: Weights) -> Float32[np.ndarray, "R K"]:
-    """Log of the weighted mean probabilities of these examples, not calibrated."""
+    """Return the log of the weighted mean probabilities of these examples, not calibrated."""
     support = np.flatnonzero(weights)
     return weighted_vote(pool.log_probs[np.ix_(support, rows)], weights[support])

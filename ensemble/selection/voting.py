@@ -14,7 +14,7 @@ from common.errors import PoolError
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HardVote:
-    """What the members decide by counting heads."""
+    """The result of a majority vote."""
 
     labels: Int64[np.ndarray, " N"]
     """The class with the most votes."""
@@ -23,9 +23,9 @@ class HardVote:
 
 
 def hard_vote(log_probs: Float[np.ndarray, "M N K"]) -> HardVote:
-    """Each member votes for its likeliest class; ties go to the higher summed probability.
+    """Let each member vote for its most probable class, and count the votes.
 
-    Classes that tie in that as well go to the lower index.
+    Ties go to the class with the higher summed probability, then to the lower index.
 
     Raises:
         PoolError: not [M, N, K] with at least one of each.
@@ -43,7 +43,7 @@ def hard_vote(log_probs: Float[np.ndarray, "M N K"]) -> HardVote:
 
 
 def soft_vote(log_probs: Float[np.ndarray, "M N K"]) -> Float32[np.ndarray, "N K"]:
-    """Log of the members' mean probabilities.
+    """Return the log of the members' mean probabilities.
 
     Raises:
         PoolError: not [M, N, K] with at least one of each.
@@ -55,9 +55,9 @@ def soft_vote(log_probs: Float[np.ndarray, "M N K"]) -> Float32[np.ndarray, "N K
 def weighted_vote(
     log_probs: Float[np.ndarray, "M N K"], weights: Float[np.ndarray, " M"]
 ) -> Float32[np.ndarray, "N K"]:
-    """Log of the members' weighted mean probabilities, log Σ_m w_m p_m (the linear pool).
+    """Return the log of the members' weighted mean probabilities, log Σ_m w_m p_m.
 
-    Members of weight 0 cost nothing, so a whole pool may be passed.
+    This is the linear pool. Members of weight 0 cost nothing, so a whole pool may be passed.
 
     Raises:
         PoolError: not [M, N, K], or weights that are negative or do not sum to 1.
@@ -69,7 +69,7 @@ def weighted_vote(
         raise PoolError(f"weights must be at least 0 and sum to 1, got {weights.tolist()}")
     support = np.flatnonzero(weights)
     peak = log_probs[support].max(axis=0).astype(np.float64)
-    # A class to which all members give probability 0 has a peak of −inf, and stays there.
+    # A class to which all members give probability 0 has a peak of −inf and keeps it.
     safe = np.where(np.isfinite(peak), peak, 0.0)
     total = np.zeros(peak.shape)
     for member in support:

@@ -1,4 +1,4 @@
-"""Convex weights on the simplex, with a certificate of how close to optimal they are.
+"""Fit convex weights on the simplex, with a certificate of how close to optimal they are.
 
 Axes: M members, N examples. `prob_true[i, m]` is the probability T_im that member m gives
 to example i's true class. The pool's NLL, f(w) = −mean log(Tw), is convex in w.
@@ -13,24 +13,24 @@ from scipy.optimize import LinearConstraint, minimize
 from common.errors import PoolError
 
 TINY = 1e-300
-"""Stands for a probability of zero, whose NLL would otherwise be infinite."""
+"""Replaces a probability of zero, whose NLL would be infinite."""
 
 GAP_TARGET = 1e-7
-"""Nats. Weights this close to the optimum are not polished further."""
+"""Gap in nats below which weights are not refined further."""
 
 EM_ITERATIONS = 2000
-"""Most iterations of the fallback, and of shrunken weights."""
+"""Most iterations of the fallback and of shrunken weights."""
 
 
 def simplex_weights(
     prob_true: Float[np.ndarray, "N M"], *, shrinkage: float = 0.0
 ) -> Float[np.ndarray, " M"]:
-    """The weights, at least 0 and summing to 1, that minimise the linear pool's NLL.
+    """Return the weights, at least 0 and summing to 1, that minimise the linear pool's NLL.
 
-    SciPy's SLSQP with the analytic gradient −mean_i(T_im/(Tw)_i); where it stops short, as
-    it may for collinear members, EM goes on from its best point. `shrinkage` α adds a
+    Uses SciPy's SLSQP with the analytic gradient −mean_i(T_im/(Tw)_i); where it stops early,
+    as it may for collinear members, EM continues from its result. `shrinkage` α adds a
     Dirichlet prior worth α examples per member, which pulls the weights towards uniform.
-    Among several optima (duplicate members) any one may be returned.
+    Where there are several optima (duplicate members), any of them may be returned.
 
     Raises:
         PoolError: not [N, M], non-finite or negative probabilities, or shrinkage < 0.
@@ -46,18 +46,18 @@ def simplex_weights(
         return em_weights(prob_true, start=uniform, shrinkage=shrinkage)
     weights = _slsqp(ratios, uniform)
     if gap(weights, ratios) > GAP_TARGET:
-        # EM cannot revive a zero, so every member gets a little back first.
-        polished = em_weights(ratios, start=0.99 * weights + 0.01 * uniform)
-        weights = min(weights, polished, key=lambda w: gap(w, ratios))
+        # EM cannot raise a weight from zero, so every member first gets a little back.
+        refined = em_weights(ratios, start=0.99 * weights + 0.01 * uniform)
+        weights = min(weights, refined, key=lambda w: gap(w, ratios))
     return weights
 
 
 def gap(weights: Float[np.ndarray, " M"], prob_true: Float[np.ndarray, "N M"]) -> float:
-    """The certificate max_m mean_i(T_im/(Tw)_i) − 1 ≥ f(w) − f*, in nats per example.
+    """Return the certificate max_m mean_i(T_im/(Tw)_i) − 1 ≥ f(w) − f*, in nats per example.
 
-    It is the Frank–Wolfe duality gap of f on the simplex: no reweighting of these M members
-    improves their pool's NLL on these examples by more. At least 0, and 0 at the optimum.
-    It certifies optimization, not generalization.
+    This is the Frank–Wolfe duality gap of f on the simplex: no reweighting of these M members
+    lowers their pool's NLL on these examples by more. It is 0 at the optimum, and certifies
+    optimization, not generalization.
 
     Raises:
         PoolError: not [N, M], non-finite or negative probabilities.
@@ -73,11 +73,11 @@ def em_weights(
     iterations: int = EM_ITERATIONS,
     shrinkage: float = 0.0,
 ) -> Float[np.ndarray, " M"]:
-    """The same weights by EM: w_m ← (N·w_m·r_m + α)/(N + M·α), r_m = mean_i(T_im/(Tw)_i).
+    """Fit the same weights by EM: w_m ← (N·w_m·r_m + α)/(N + M·α), r_m = mean_i(T_im/(Tw)_i).
 
-    Every step lowers f (or its penalised form) or leaves it; slow to converge. Begins at
-    `start` (uniform by default), where a weight of 0 stays 0 if α is 0. Stops early once
-    no weight moves by more than 1e-12.
+    No step raises f (or its penalised form), but convergence is slow. Starts from `start`
+    (uniform by default); a weight of 0 stays 0 if α is 0. Stops once no weight moves by more
+    than 1e-12.
 
     Raises:
         PoolError: not [N, M], non-finite or negative probabilities.
@@ -103,9 +103,9 @@ def _slsqp(
         return -float(np.log(pooled).mean()), -(ratios.T @ (1.0 / pooled)) / len(ratios)
 
     with warnings.catch_warnings():
-        # SLSQP may step a rounding error outside its bounds, and says so.
+        # SLSQP warns when it steps outside its bounds by a rounding error.
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = minimize(
+        result = minimize(
             value_and_gradient,
             start,
             jac=True,
@@ -114,17 +114,21 @@ def _slsqp(
             constraints=LinearConstraint(np.ones(len(start)), 1.0, 1.0),
             options={"maxiter": 200, "ftol": 1e-12},
         )
-    weights = np.where(found.x > 1e-10, found.x, 0.0)
+    weights = np.where(result.x > 1e-10, result.x, 0.0)
     if not np.isfinite(weights).all() or weights.sum() <= 0.0:
         return start
     return np.asarray(weights / weights.sum())
 
 
 def _scaled(prob_true: Float[np.ndarray, "N M"]) -> Float[np.ndarray, "N M"]:
-    """Rows divided by their largest entry: f moves by a constant, gradient and gap not at all."""
+    """Divide each row by its largest entry, which changes neither gradient nor gap."""
     if prob_true.ndim != 2 or 0 in prob_true.shape:
-        raise PoolError(f"expected probabilities [N, M] of at least one, got {prob_true.shape}")
+        raise PoolError(
+            f"expected probabilities [N, M] with N and M at least 1, got shape {prob_true.shape}"
+        )
     if not np.isfinite(prob_true).all() or (prob_true < 0.0).any():
-        raise PoolError("probabilities must be finite and at least 0; leave such members out")
+        raise PoolError(
+            "probabilities must be finite and at least 0; leave out the members that break this"
+        )
     floored = np.maximum(prob_true, TINY, dtype=np.float64)
     return np.asarray(floored / floored.max(axis=1, keepdims=True))

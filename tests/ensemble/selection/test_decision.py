@@ -19,7 +19,8 @@ from common.errors import PoolError, RunError
 from common.files import dump_json
 from common.parsing import to_mapping
 from ensemble.selection.decision import select_ensemble
-from ensemble.selection.pool import Pool, Skipped, load_pool
+from ensemble.selection.pool import Pool, Skipped
+from ensemble.selection.pool_file import load_pool
 from ensemble.selection.selection import Member, Selection, read_selection
 from tests.docs import ROOT
 from tests.pools import synthetic_pool

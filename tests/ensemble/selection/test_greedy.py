@@ -191,7 +191,7 @@ def test_impossible_options(options: dict[str, int], message: str) -> None:
 
 def test_impossible_shapes_and_bags() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(PoolError, match=r"probabilities \[N, M\] of at least one, got \(0, 3\)"):
+    with pytest.raises(PoolError, match=r"\[N, M\].*\(0, 3\)"):
         select_greedy(np.empty((0, 3)), rng=rng)
     with pytest.raises(PoolError, match=r"bags >= 1 and 0 < fraction <= 1, got 0, 0.5"):
         select_bagged(true_column(0, 2), rng=rng, bags=0)

@@ -168,8 +168,8 @@ def test_em_never_goes_up_and_keeps_zeros() -> None:
     [
         (np.full((3, 2), np.nan), "finite and at least 0"),
         (np.full((3, 2), -0.1), "finite and at least 0"),
-        (np.full(3, 0.5), r"\[N, M\] of at least one, got \(3,\)"),
-        (np.empty((0, 2)), r"\[N, M\] of at least one, got \(0, 2\)"),
+        (np.full(3, 0.5), r"\[N, M\].*\(3,\)"),
+        (np.empty((0, 2)), r"\[N, M\].*\(0, 2\)"),
     ],
 )
 def test_impossible_probabilities(prob_true: Array, message: str) -> None:

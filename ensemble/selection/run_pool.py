@@ -1,0 +1,105 @@
+"""Build the pool from a run's finished trials.
+
+Axes: M members, N examples, K classes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from common.errors import PoolError, RunError
+from common.files import file_sha256, read_array, read_arrays
+from ensemble.selection.pool import Pool, Skipped
+from trainables.records import RunFolder, TrialRecord
+
+
+def pool_from_run(folder: RunFolder) -> Pool:
+    """Return the pool of a run: every trial that completed its whole schedule, seeds included.
+
+    Trials with non-finite predictions are left out and listed in `skipped`.
+
+    Raises:
+        PoolError: no trial qualifies.
+        RunError: trials of different splits, or a file that is missing, damaged or of the
+            wrong shape.
+    """
+    records = [r for r in folder.records() if r.whole_schedule and r.status == "completed"]
+    if not records:
+        raise PoolError(
+            f"{folder.root}: no trial completed its whole schedule, so there is nothing to "
+            "select from; resume the sweep, or raise its time budget"
+        )
+    _check_split(records)
+    labels = _read_labels(folder)
+    predictions, skipped = {}, []
+    for record in records:
+        log_probs = _read_predictions(folder, record, labels)
+        if np.isfinite(log_probs).all():
+            predictions[record.trial] = log_probs
+        else:
+            skipped.append(Skipped(name=record.trial, reason="its predictions are not finite"))
+    if not predictions:
+        raise PoolError(f"{folder.root}: no trial has finite predictions on holdout")
+    _check_classes(predictions)
+    kept = [record for record in records if record.trial in predictions]
+    return Pool(
+        names=tuple(record.trial for record in kept),
+        log_probs=np.stack([predictions[record.trial] for record in kept]),
+        labels=labels,
+        split_id=kept[0].split_id,
+        seconds=np.array([record.seconds for record in kept]),
+        kinds=tuple(record.kind for record in kept),
+        skipped=tuple(skipped),
+    )
+
+
+def _check_split(records: list[TrialRecord]) -> None:
+    first = records[0]
+    for record in records:
+        if record.split_id != first.split_id:
+            raise RunError(
+                f"trial {record.trial} was trained on split {record.split_id}, trial "
+                f"{first.trial} on {first.split_id}; predictions of different splits cannot be "
+                "pooled: select from a run of one split"
+            )
+
+
+def _check_classes(predictions: Mapping[str, Float32[np.ndarray, "N K"]]) -> None:
+    first = next(iter(predictions))
+    for trial, log_probs in predictions.items():
+        if log_probs.shape != predictions[first].shape:
+            raise RunError(
+                f"trial {trial} predicts {log_probs.shape[1]} classes, trial {first} "
+                f"{predictions[first].shape[1]}; they cannot be pooled"
+            )
+
+
+def _read_labels(folder: RunFolder) -> Int64[np.ndarray, " N"]:
+    labels = read_arrays(folder.labels, required=("holdout",))["holdout"]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+        raise RunError(
+            f"{folder.labels}: holdout must be integers [N], got {labels.dtype} {labels.shape}"
+        )
+    return np.asarray(labels, dtype=np.int64)
+
+
+def _read_predictions(
+    folder: RunFolder, record: TrialRecord, labels: Int64[np.ndarray, " N"]
+) -> Float32[np.ndarray, "N K"]:
+    path = folder.trial(record.trial) / "holdout.npy"
+    advice = f"move {path.parent} elsewhere to select without it"
+    if not path.is_file():
+        raise RunError(f"trial {record.trial}: {path} is missing; {advice}")
+    if file_sha256(path) != record.sha256.get(path.name):
+        raise RunError(
+            f"trial {record.trial}: {path} does not match the checksum in its record; {advice}"
+        )
+    log_probs = read_array(path)
+    classes = int(labels.max()) + 1
+    if log_probs.ndim != 2 or len(log_probs) != len(labels) or log_probs.shape[1] < max(2, classes):
+        raise RunError(
+            f"trial {record.trial}: expected log-probabilities [{len(labels)}, K], got shape "
+            f"{list(log_probs.shape)}; {advice}"
+        )
+    return np.asarray(log_probs, dtype=np.float32)
