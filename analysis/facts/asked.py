@@ -48,6 +48,7 @@ def _by_profile(asked: Mapping[str, Any]) -> dict[str, list[str]]:
     """The settings that make what was asked for of each profile's sweep."""
     name = str(asked["name"])
     told = {**asked, "dataset": {**asked.get("dataset", {}), "path": None}}
+    told.pop("description", None)  # describes the sweep, and changes nothing of it
     return {
         profile: settings_between(load_spec(name, profile=profile).to_mapping(), told)
         for profile in PROFILES

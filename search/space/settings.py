@@ -1,4 +1,4 @@
-"""Values that change a sweep's YAML: those of a device's profile, and a user's own."""
+"""Changes to a sweep's YAML before it is checked: device profiles and `--set` settings."""
 
 import json
 import re
@@ -8,20 +8,22 @@ from typing import Any, Literal
 import yaml
 
 from common.errors import SpecError
+from common.parsing import check_key
 
 Profile = Literal["cpu", "gpu"]
 PROFILES: tuple[Profile, ...] = ("cpu", "gpu")
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+e[-+]?\d+")
-"""What YAML 1.1 takes for text, and people for a number: 4e-3."""
+"""Numbers such as 4e-3, which YAML 1.1 reads as text."""
 
 
 def with_profile(
     mapping: Mapping[str, Any], profile: Profile | None, *, where: str
 ) -> dict[str, Any]:
-    """`mapping` with the values that its `profiles` have for a device, and without the others.
+    """Merge the values that `profiles` has for a device into a sweep, and drop `profiles`.
 
-    None stands for `gpu` where there is one, else `cpu`. A mapping without profiles suits both.
+    None stands for `gpu` where there is a GPU, else `cpu`. A sweep without profiles is returned
+    unchanged.
 
     Raises:
         SpecError: `profiles` has anything but values for `cpu` and `gpu`.
@@ -30,71 +32,74 @@ def with_profile(
     if "profiles" not in mapping:
         return plain
     profiles = mapping["profiles"]
-    if not isinstance(profiles, Mapping) or not set(profiles) <= set(PROFILES):
+    if not isinstance(profiles, Mapping):
         raise SpecError(f"{where}: profiles must have values for cpu and gpu, got {profiles!r}")
-    chosen = profile or _profile_here()
-    return merged(plain, profiles.get(chosen) or {})
+    for key in profiles:
+        check_key(key, PROFILES, where=f"{where}: profiles")
+    return merge(plain, profiles.get(profile or _profile_of_machine()) or {})
 
 
 def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """`mapping` changed by settings such as `recipe.width=64`; values are YAML.
+    """Apply settings such as `recipe.width=64` to a sweep; values are YAML.
 
     Raises:
-        SpecError: a setting that is not `KEY=VALUE`, or whose value is not YAML.
+        SpecError: a setting is not `KEY=VALUE`, or its value is not YAML.
     """
     changed = dict(mapping)
     for setting in settings:
-        changed = merged(changed, _parsed(setting))
+        changed = merge(changed, _parse(setting))
     return changed
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`, mapping by mapping; a value in both is that of `changes`.
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge `changes` into `base`, mapping by mapping; where both have a value, `changes` wins.
 
-    A null takes a value away, so that its default holds again. A recipe value that `changes`
-    gives is no longer searched, and the other way round.
+    A null removes a value, so that its default holds again. A value that `changes` puts into
+    `recipe` is removed from `space`, and the reverse.
     """
-    found = dict(base)
+    merged = dict(base)
     for key, value in changes.items():
-        old = found.get(key)
+        old = merged.get(key)
         if value is None:
-            found.pop(key, None)
+            merged.pop(key, None)
         elif isinstance(old, Mapping) and isinstance(value, Mapping):
-            found[key] = merged(old, value)
+            merged[key] = merge(old, value)
         else:
-            found[key] = value
-    for one, other in (("recipe", "space"), ("space", "recipe")):
-        new, there = changes.get(one), found.get(other)
-        if isinstance(new, Mapping) and isinstance(there, Mapping):
-            given = {k for k, v in new.items() if v is not None} - set(changes.get(other) or {})
-            found[other] = {key: value for key, value in there.items() if key not in given}
-    return found
+            merged[key] = value
+    for section, opposite in (("recipe", "space"), ("space", "recipe")):
+        new, old = changes.get(section), merged.get(opposite)
+        if isinstance(new, Mapping) and isinstance(old, Mapping):
+            given = {k for k, v in new.items() if v is not None}
+            moved = given - set(changes.get(opposite) or {})
+            merged[opposite] = {key: value for key, value in old.items() if key not in moved}
+    return merged
 
 
 def settings_between(base: Mapping[str, Any], changed: Mapping[str, Any]) -> list[str]:
-    """The settings that make `changed` of `base`, both resolved, in the order of `changed`.
+    """Return the settings that turn `base` into `changed`, in the order of `changed`.
 
-    What is no longer searched has a value of its own under `recipe`, and needs no word.
+    Both are resolved. A value that is no longer searched needs no setting under `space`, because
+    it has one under `recipe`.
     """
-    found = []
+    settings = []
     for key, value in changed.items():
         old = base.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            found += [f"{key}.{setting}" for setting in settings_between(old, value)]
+            settings += [f"{key}.{setting}" for setting in settings_between(old, value)]
         elif value != old:
-            found.append(f"{key}={json.dumps(value)}")
-    return found
+            settings.append(f"{key}={json.dumps(value)}")
+    return settings
 
 
-def _parsed(setting: str) -> dict[str, Any]:
+def _parse(setting: str) -> dict[str, Any]:
     name, equals, text = setting.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
-        raise SpecError(f"{setting!r} is no setting; write it like recipe.width=64")
+        raise SpecError(f"{setting!r} is not a setting; write it like recipe.width=64")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise SpecError(f"{setting!r}: {text!r} is no YAML value") from None
+        raise SpecError(f"{setting!r}: {text!r} is not a YAML value") from None
     if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
         value = float(value)
     for key in reversed(keys):
@@ -102,7 +107,7 @@ def _parsed(setting: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _profile_here() -> Profile:
-    import torch  # takes seconds
+def _profile_of_machine() -> Profile:
+    import torch  # takes seconds to import
 
     return "gpu" if torch.cuda.is_available() else "cpu"

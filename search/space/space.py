@@ -1,15 +1,15 @@
-"""The search space: which recipe values are searched, over what, and under which condition.
+"""The search space: the searched recipe values, their domains and their conditions.
 
-In a sweep's YAML, `space` maps a recipe field to one of
+In a sweep's YAML, `space` maps a recipe key to one of
 
     {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
     {type: int, low: 16, high: 48, step: 16}
     {type: categorical, choices: [sgd, adamw]}
 
 each with an optional `when: {optimizer: sgd}` or `when: {optimizer: [sgd, adamw]}`. A
-condition names an earlier parameter or a fixed recipe value; a parameter whose condition
+condition names an earlier parameter or a fixed recipe value. A parameter whose condition
 fails is not searched in that trial and keeps the sweep's own value. A condition on a
-parameter that is itself not searched in a trial fails.
+parameter that is not searched in a trial fails.
 """
 
 import math
@@ -30,33 +30,36 @@ class Suggester(Protocol):
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """A number in [low, high]."""
+        """Return a number in [low, high]."""
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
-        """A whole number in [low, high]."""
+        """Return a whole number in [low, high]."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices."""
+        """Return one of the choices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One searched recipe value: its domain and its condition."""
+    """A searched recipe value: its domain and its condition."""
 
     name: str
+    """Recipe key."""
     type: Literal["float", "int", "categorical"]
     low: float = 0.0
+    """Lowest value; both limits belong to the domain."""
     high: float = 0.0
-    """Both ends belong to the domain."""
+    """Highest value."""
     step: float | None = None
-    """Distance of neighbouring values; it divides high - low."""
+    """Distance between neighbouring values, a divisor of high - low; None for every value."""
     log: bool = False
-    """Uniform in the logarithm."""
+    """Draw uniformly in the logarithm."""
     choices: tuple[Scalar, ...] = ()
+    """Values of a categorical parameter."""
     when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
-    """Searched only if each named value is among those given."""
+    """Condition: every named recipe value must be among the values given with it."""
 
     @property
     def ends(self) -> tuple[Scalar, ...]:
@@ -77,7 +80,7 @@ class Parameter:
         return suggester.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
     def contains(self, value: object) -> bool:
-        """Whether `value` belongs to the domain."""
+        """Return whether `value` belongs to the domain."""
         if self.type == "categorical":
             return any(value == choice and type(value) is type(choice) for choice in self.choices)
         kinds = int if self.type == "int" else (int, float)
@@ -90,26 +93,27 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """All searched values, each after those that its condition names."""
+    """The searched values of a sweep."""
 
     parameters: tuple[Parameter, ...]
+    """Each comes after the parameters that its condition names."""
 
     @classmethod
     def from_mapping(
         cls, mapping: Mapping[str, Any], *, base: Recipe, where: str = "space"
     ) -> "Space":
-        """Read a space; `base` holds the fixed recipe values.
+        """Read a space from plain values; `base` holds the fixed recipe values.
 
         Raises:
-            SpecError: an unknown key, an empty or reversed range, a value that no recipe
-                can have, or a condition that names a later or unknown parameter.
+            SpecError: a key is unknown, a range is empty or reversed, no recipe can have a
+                value, or a condition names a later or unknown parameter.
         """
         parameters: dict[str, Parameter] = {}
         for name, entry in mapping.items():
             check_key(name, Recipe.KEYS, where=where)
             place = f"{where}: {name}"
-            read = _read(name, from_mapping(_Entry, entry, where=place), base, place)
-            parameter = _resolve(read, parameters, list(mapping), base, f"{place}: when")
+            given = _parameter_of(name, from_mapping(_Entry, entry, where=place), base, place)
+            parameter = _resolve(given, parameters, list(mapping), base, f"{place}: when")
             if parameter is not None:
                 parameters[name] = parameter
         return cls(parameters=tuple(parameters.values()))
@@ -118,49 +122,52 @@ class Space:
         """Draw a value for every parameter whose condition holds."""
         values: dict[str, Scalar] = {}
         for parameter in self.parameters:
-            if _active(parameter, values):
+            if _condition_holds(parameter, values):
                 values[parameter.name] = parameter.suggest(suggester)
         return values
 
     def contains(self, values: Mapping[str, Any]) -> bool:
-        """Whether `suggest` could have drawn exactly these values."""
+        """Return whether `suggest` could have drawn exactly these values."""
         chosen: dict[str, Scalar] = {}
         for parameter in self.parameters:
-            if _active(parameter, chosen):
+            if _condition_holds(parameter, chosen):
                 if not parameter.contains(values.get(parameter.name)):
                     return False
                 chosen[parameter.name] = values[parameter.name]
         return set(chosen) == set(values)
 
     def active(self, values: Mapping[str, Any]) -> dict[str, Scalar]:
-        """Those of `values` (a whole recipe's, say) that are searched under its conditions."""
+        """Return the values that are searched under their own conditions.
+
+        `values` may be those of a whole recipe.
+        """
         chosen: dict[str, Scalar] = {}
         for parameter in self.parameters:
-            if parameter.name in values and _active(parameter, chosen):
+            if parameter.name in values and _condition_holds(parameter, chosen):
                 chosen[parameter.name] = values[parameter.name]
         return chosen
 
     def ends(self) -> Iterator[dict[str, Scalar]]:
-        """Draws, in part: each parameter at each end of its range, and with each choice.
+        """Yield partial draws: each parameter at each end of its range, and with each choice.
 
-        They hold that parameter, and the first values under which it is searched.
+        A partial draw holds that parameter and the first values that satisfy its condition.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
+        by_name = {parameter.name: parameter for parameter in self.parameters}
 
-        def holding(parameter: Parameter) -> dict[str, Scalar]:
-            found: dict[str, Scalar] = {}
-            for other, wanted in parameter.when:
-                found |= {**holding(known[other]), other: wanted[0]}
-            return found
+        def conditions_of(parameter: Parameter) -> dict[str, Scalar]:
+            values: dict[str, Scalar] = {}
+            for name, allowed in parameter.when:
+                values |= {**conditions_of(by_name[name]), name: allowed[0]}
+            return values
 
         for parameter in self.parameters:
             for value in parameter.ends:
-                yield {**holding(parameter), parameter.name: value}
+                yield {**conditions_of(parameter), parameter.name: value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """A parameter as it stands in the YAML."""
+    """A parameter as the YAML holds it."""
 
     type: Literal["float", "int", "categorical"]
     low: int | float | None = None
@@ -171,10 +178,10 @@ class _Entry:
     when: dict[str, Any] | None = None
 
 
-def _read(name: str, entry: _Entry, base: Recipe, where: str) -> Parameter:
+def _parameter_of(name: str, entry: _Entry, base: Recipe, where: str) -> Parameter:
     when = tuple(
-        (other, tuple(wanted) if isinstance(wanted, list | tuple) else (wanted,))
-        for other, wanted in (entry.when or {}).items()
+        (other, tuple(allowed) if isinstance(allowed, list | tuple) else (allowed,))
+        for other, allowed in (entry.when or {}).items()
     )
     if entry.type == "categorical":
         if entry.choices is None or (entry.low, entry.high, entry.step) != (None, None, None):
@@ -185,7 +192,7 @@ def _read(name: str, entry: _Entry, base: Recipe, where: str) -> Parameter:
         if len(set(choices)) < len(choices):
             raise SpecError(f"{where}: choices must differ, got {list(choices)}")
         return Parameter(name=name, type=entry.type, choices=choices, when=when)
-    low, high = _check_range(name, entry, where)
+    low, high = _range_of(name, entry, where)
     for value in (low, high):
         _as_recipe_value(base, name, value, where)
     return Parameter(
@@ -193,7 +200,7 @@ def _read(name: str, entry: _Entry, base: Recipe, where: str) -> Parameter:
     )
 
 
-def _check_range(name: str, entry: _Entry, where: str) -> tuple[float, float]:
+def _range_of(name: str, entry: _Entry, where: str) -> tuple[float, float]:
     if entry.low is None or entry.high is None or entry.choices is not None:
         raise SpecError(f"{where}: a parameter of type {entry.type} has `low` and `high`")
     numbers = [value for value in (entry.low, entry.high, entry.step) if value is not None]
@@ -216,10 +223,10 @@ def _check_range(name: str, entry: _Entry, where: str) -> tuple[float, float]:
 
 
 def _as_recipe_value(base: Recipe, name: str, value: object, where: str) -> Scalar:
-    """`value` as a recipe would hold it; refused if no recipe could."""
+    """Convert `value` to the type that a recipe holds; refuse what no recipe can hold."""
     recipe = Recipe.from_mapping({**base.to_mapping(), name: value}, where=where)
-    held: Scalar = recipe.values()[name]
-    return held
+    converted: Scalar = recipe.values()[name]
+    return converted
 
 
 def _resolve(
@@ -229,16 +236,16 @@ def _resolve(
     base: Recipe,
     where: str,
 ) -> Parameter | None:
-    """The parameter with only those conditions that a draw decides; None if one never holds."""
+    """Keep only the conditions that depend on drawn values; None if one of the others fails."""
     possible = True
     conditions = []
-    for other, wanted in parameter.when:
+    for other, allowed in parameter.when:
         check_key(other, Recipe.KEYS, where=where)
         if other in names and names.index(other) >= names.index(parameter.name):
-            raise SpecError(f"{where} names {other!r}, which must stand before {parameter.name!r}")
-        values = tuple(_as_recipe_value(base, other, value, where) for value in wanted)
+            raise SpecError(f"{where} names {other!r}, which must come before {parameter.name!r}")
+        values = tuple(_as_recipe_value(base, other, value, where) for value in allowed)
         if other in earlier:
-            _check_drawn(earlier[other], values, where)
+            _require_possible(earlier[other], values, where)
             conditions.append((other, values))
         else:
             # A fixed value, or a parameter that is never searched.
@@ -246,15 +253,17 @@ def _resolve(
     return replace(parameter, when=tuple(conditions)) if possible else None
 
 
-def _check_drawn(other: Parameter, values: Sequence[Scalar], where: str) -> None:
+def _require_possible(parameter: Parameter, values: Sequence[Scalar], where: str) -> None:
     for value in values:
-        if not other.contains(value):
-            domain = list(other.choices) or f"{other.low:g} to {other.high:g}"
-            raise SpecError(f"{where} wants {other.name} = {value!r}, which has only {domain}")
+        if not parameter.contains(value):
+            domain = list(parameter.choices) or f"{parameter.low:g} to {parameter.high:g}"
+            raise SpecError(
+                f"{where} requires {parameter.name} = {value!r}, but its values are {domain}"
+            )
 
 
-def _active(parameter: Parameter, values: Mapping[str, Any]) -> bool:
-    return all(other in values and values[other] in wanted for other, wanted in parameter.when)
+def _condition_holds(parameter: Parameter, values: Mapping[str, Any]) -> bool:
+    return all(name in values and values[name] in allowed for name, allowed in parameter.when)
 
 
 def _whole(ratio: float) -> bool:

@@ -1,4 +1,4 @@
-"""A sweep's specification: what the YAML says, checked, with every default in one place."""
+"""The specification of a sweep: the YAML, checked, with every default in one place."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import yaml
 from common.errors import SpecError
 from common.parsing import from_mapping, to_mapping
 from journal.states import STAGES
-from search.space.settings import Profile, merged, with_profile, with_settings
+from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Space
 from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
@@ -20,42 +20,43 @@ from trainables.records import RunFolder
 
 SHIPPED = Path(__file__).parent.parent / "sweeps"
 
-TRIALS_ALONE = ("pretrained", "stages", "rotation_weight", "superclass_weight", "superclasses")
-"""Recipe values that the student has by its own recipe only: weights are those of another net,
-stages are laid for these weights, and what it is to learn besides labels its teacher knows."""
+NOT_INHERITED = ("pretrained", "stages", "rotation_weight", "superclass_weight", "superclasses")
+"""Recipe values that the student never takes from the sweep's recipe: the weights fit another
+net, the stages were chosen for these weights, and the teacher knows nothing of auxiliary tasks."""
 
-LEFT_OUT = {"single": ("seeds", "distill"), "ensemble": ("distill",), "student": ()}
-"""Stages that a run does not need for what it delivers."""
+UNNEEDED_STAGES = {"single": ("seeds", "distill"), "ensemble": ("distill",), "student": ()}
+"""Stages that a run skips, by what it delivers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentSpec:
-    """The net that ships, and how it is taught."""
+    """The net that ships, and how the ensemble teaches it."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
-    """Recipe values; what is not given comes from the sweep's `recipe`, but for TRIALS_ALONE."""
+    """Recipe values of the student; the others come from the sweep's `recipe`, except those in
+    NOT_INHERITED."""
     alpha: float = 0.9
-    """Weight of the teacher's loss; the labels have the rest."""
+    """Weight of the teacher's loss, in [0, 1]; the labels' loss has the rest."""
     tau: float = 4.0
     """Temperature of the teacher's loss."""
 
     def with_recipe(self, **values: Any) -> "StudentSpec":
-        """A copy with some recipe values replaced."""
+        """Return a copy with some recipe values replaced."""
         return replace(self, recipe={**self.recipe, **values})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSpec:
-    """Margins of the release gates, decided on holdout."""
+    """Margins of the release gates, which are decided on holdout."""
 
     max_accuracy_loss: float = 0.02
-    """Student int8 may be at most this much less accurate than the ensemble."""
+    """Accuracy that the int8 student may lose against the ensemble; a share in [0, 1]."""
     max_nll_gain: float = 0.10
-    """Student int8 may have at most this much more NLL than the student in fp32."""
+    """NLL that the int8 student may have above the fp32 student, in nats per image."""
     min_speedup: float = 1.0
-    """The int8 student must be at least this much faster than in fp32, batch 1."""
+    """Least ratio of the fp32 student's latency to the int8 student's, at batch 1."""
     min_shrink: float = 1.5
-    """The int8 file must be at least this much smaller than the fp32 file."""
+    """Least ratio of the fp32 file's size to the int8 file's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +64,16 @@ class TargetSpec:
     """What a run is meant to reach on test: its row of `quorum ladder`."""
 
     row: Literal["best_single", "ensemble", "student"] = "best_single"
-    """The row of the ledger that is judged; `student` is the one that ships."""
+    """Row of the ledger that is judged; `student` is the student that ships."""
     accuracy: float | None = None
-    """At least this share of the test images."""
+    """Least share of test images classified correctly; null for no threshold."""
     over: str = ""
-    """Name of a sweep whose judged row must be less accurate, beyond doubt."""
+    """Name of a sweep whose judged row must be significantly less accurate; empty for none."""
     max_loss: float | None = None
-    """It may be at most this much less accurate than the ensemble."""
+    """Accuracy that the row may lose against the ensemble, a share; null for no threshold."""
 
     def __post_init__(self) -> None:
-        """Refuse shares outside of 0 to 1."""
+        """Refuse shares outside [0, 1]."""
         for name in ("accuracy", "max_loss"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -81,50 +82,51 @@ class TargetSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
-    """A whole run: data, search, ensemble, student, gates."""
+    """The specification of a whole run: data, search, ensemble, student, gates."""
 
     name: str
+    """Name of the sweep; by default the YAML file's."""
     description: str = ""
+    """One or two sentences for reports and MLflow."""
     dataset: DatasetSpec = field(default_factory=DatasetSpec)
     splits: SplitSpec = field(default_factory=SplitSpec)
     seed: int = 0
     """Root of every random stream of the run."""
     trials: int = 24
+    """Number of trials; with a time budget, as many as it allows."""
     rungs: tuple[int, ...] = (3, 9, 27)
-    """Epoch budgets at which trials are scored and the worse ones stopped."""
+    """Epochs after which trials are scored and the worse ones stopped, rising."""
     reduction_factor: int = 3
-    """ASHA keeps about one in this many at each rung."""
+    """About one trial in this many continues after each rung."""
     startup_trials: int = 8
     """Random trials before TPE models the space."""
     concurrent: int | None = None
-    """Trials at a time; null uses one per core (CPU) or per GPU."""
+    """Trials at a time; null for one per core on CPUs, one per GPU on GPUs."""
     recipe: dict[str, Any] = field(default_factory=dict)
-    """Recipe values that all trials share."""
+    """Recipe values that all trials share (see Recipe)."""
     space: dict[str, Any] = field(default_factory=dict)
-    """Recipe values that are searched: see search/space/space.py."""
+    """Recipe values that are searched (see search/space/space.py)."""
     deliver: Literal["single", "ensemble", "student"] = "student"
-    """What the run ends with: `single` trains neither seeds nor a student and chooses one
-    trial, `ensemble` no student."""
+    """Result of the run: `single` trains neither seeds nor a student and selects one trial,
+    `ensemble` trains no student."""
     members: int = 5
-    """Most members of the ensemble; also how many seeds of the best are trained."""
+    """Most members of the ensemble, and the number of seeds of the best recipe."""
     student: StudentSpec = field(default_factory=StudentSpec)
     gates: GateSpec = field(default_factory=GateSpec)
     target: TargetSpec | None = None
+    """Row of `quorum ladder`; null for none."""
     pictures: bool = True
     """Show images of the data set in reports and artifacts."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible values, naming the value and the mend."""
-        if self.trials < 1:
-            raise SpecError(f"trials must be at least 1, got {self.trials}")
-        if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] < 1:
-            raise SpecError(f"rungs must be rising epoch counts, got {list(self.rungs)}")
-        if self.reduction_factor < 2:
-            raise SpecError(f"reduction_factor must be at least 2, got {self.reduction_factor}")
-        if self.members < 1:
-            raise SpecError(f"members must be at least 1, got {self.members}")
+        """Refuse impossible values; the message names the value and what to do."""
+        for name, least in (("trials", 1), ("reduction_factor", 2), ("members", 1)):
+            if getattr(self, name) < least:
+                raise SpecError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.concurrent is not None and self.concurrent < 1:
             raise SpecError(f"concurrent must be at least 1, got {self.concurrent}")
+        if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] < 1:
+            raise SpecError(f"rungs must be rising epoch counts, got {list(self.rungs)}")
         both = sorted(set(self.recipe) & set(self.space))
         if both:
             raise SpecError(f"{both[0]!r} stands both in recipe and in space; keep one")
@@ -134,25 +136,29 @@ class SweepSpec:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What the run goes through, in order."""
-        return tuple(stage for stage in STAGES if stage not in LEFT_OUT[self.deliver])
+        """The stages of the run, in order."""
+        return tuple(stage for stage in STAGES if stage not in UNNEEDED_STAGES[self.deliver])
 
     @property
     def most_members(self) -> int:
-        """Of what is selected."""
+        """The most members that the selection may have."""
         return 1 if self.deliver == "single" else self.members
 
     def base_recipe(self) -> Recipe:
-        """The recipe that all trials start from, before the searched values."""
+        """Return the recipe that all trials start from, before the searched values."""
         values = {**self.recipe, "epochs": self.rungs[-1]}
         recipe = Recipe.from_mapping(values, where="recipe")
         check_length(recipe, where="rungs")
         return recipe
 
+    def search_space(self, *, where: str = "space") -> Space:
+        """Return the searched values; `where` names their place for messages."""
+        return Space.from_mapping(self.space, base=self.base_recipe(), where=where)
+
     def student_recipe(self) -> Recipe:
-        """The student's recipe."""
+        """Return the student's recipe."""
         shared = self.base_recipe().to_mapping()
-        for name in TRIALS_ALONE:
+        for name in NOT_INHERITED:
             del shared[name]
         values = {**shared, **self.student.recipe}
         recipe = Recipe.from_mapping(values, where="student: recipe")
@@ -160,16 +166,16 @@ class SweepSpec:
         return recipe
 
     def with_values(self, **values: Any) -> "SweepSpec":
-        """A copy with some fields replaced."""
+        """Return a copy with some fields replaced."""
         return replace(self, **values)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values, ready for YAML."""
+        """Return plain values, ready for YAML."""
         mapping: dict[str, Any] = to_mapping(self)
         return mapping
 
     def to_yaml(self) -> str:
-        """The resolved specification, as it stands in a run's sweep.yaml."""
+        """Return the resolved specification, as it is written to a run's sweep.yaml."""
         return yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
 
 
@@ -178,11 +184,12 @@ def load_spec(
 ) -> SweepSpec:
     """Load a shipped sweep by name, or a YAML file by path.
 
-    A sweep may have `profiles`, values that suit one kind of device; None takes the GPU's
-    where there is one. `settings` such as `recipe.width=64` come last.
+    A sweep may have `profiles`, values for one kind of device; None takes the GPU's where there
+    is one. `settings` such as `recipe.width=64` are applied last.
 
     Raises:
-        SpecError: no such sweep, broken YAML, an unknown key or an impossible value.
+        SpecError: there is no such sweep, the YAML is broken, a key is unknown, or a value is
+            impossible.
     """
     path = _find(sweep)
     mapping = _read(path)
@@ -194,22 +201,31 @@ def load_spec(
 def spec_from_mapping(
     mapping: object, *, where: str = "sweep", default_name: str = "sweep"
 ) -> SweepSpec:
-    """A specification from plain values, with its space checked."""
+    """Return the specification with these plain values, its space and student checked.
+
+    Raises:
+        SpecError: a key is unknown, or a value is impossible.
+    """
     if isinstance(mapping, Mapping) and "name" not in mapping:
         mapping = {"name": default_name, **mapping}
     spec = from_mapping(SweepSpec, mapping, where=where)
-    Space.from_mapping(spec.space, base=spec.base_recipe(), where=f"{where}: space")
+    spec.search_space(where=f"{where}: space")
     spec.student_recipe()
     return spec
 
 
 def spec_of_run(folder: RunFolder) -> SweepSpec:
-    """The specification that a run was started with."""
+    """Return the specification that a run was started with."""
     return load_spec(folder.require().sweep)
 
 
+def shipped_names() -> list[str]:
+    """Return the names of the sweeps that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
 def parse_duration(text: str | None) -> float | None:
-    """Seconds in a duration like `45s`, `90m`, `2h` or `1h30m`; None stays None."""
+    """Return the seconds of a duration like `45s`, `90m`, `2h` or `1h30m`; None for None."""
     if text is None:
         return None
     match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
@@ -223,13 +239,8 @@ def parse_duration(text: str | None) -> float | None:
     return seconds
 
 
-def shipped_names() -> list[str]:
-    """The names of the sweeps that come with the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
-def _read(path: Path, *, by: Sequence[Path] = ()) -> Any:
-    """The values of a YAML file, over those of the sweep that it `extends`, if it does."""
+def _read(path: Path, *, extended_by: Sequence[Path] = ()) -> Any:
+    """Read a YAML file; its values override those of the sweep that it `extends`, if any."""
     try:
         mapping = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -243,16 +254,15 @@ def _read(path: Path, *, by: Sequence[Path] = ()) -> Any:
         return mapping
     name = str(mapping.pop("extends"))
     base = _find(name if name in shipped_names() else path.parent / name)
-    if base in (path, *by):
-        raise SpecError(f"{path} extends {name!r}, which extends it")
-    found = _read(base, by=(path, *by))
-    return merged({**found, "name": path.stem}, mapping) if isinstance(found, dict) else found
+    if base in (path, *extended_by):
+        raise SpecError(f"{path} extends {name!r}, which extends {path.name}; remove one `extends`")
+    values = _read(base, extended_by=(path, *extended_by))
+    return merge({**values, "name": path.stem}, mapping) if isinstance(values, dict) else values
 
 
 def _find(sweep: str | Path) -> Path:
-    shipped = SHIPPED / f"{sweep}.yaml"
     if str(sweep) in shipped_names():
-        return shipped
+        return SHIPPED / f"{sweep}.yaml"
     path = Path(sweep)
     if path.is_file():
         return path

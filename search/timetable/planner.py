@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from common.stage_costs import StageCosts
 from journal.states import STAGES
-from search.space.space import Space
 from search.space.spec import SweepSpec
 from search.timetable.pace import Pace
 from search.timetable.plan import Plan, TooShortError, plan_run
@@ -175,7 +174,7 @@ def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[st
 
     base = spec.base_recipe()
     recipes = [("", base)]
-    for values in Space.from_mapping(spec.space, base=base).ends():
+    for values in spec.search_space().ends():
         drawn = ", ".join(f"{name} {value!r}" for name, value in values.items())
         recipes.append((f"space: {drawn}", base.with_values(**values)))
     if "distill" in stages:

@@ -1,4 +1,4 @@
-"""The search space: what is drawn is legal, what is not legal is refused by name."""
+"""The search space draws legal recipes and refuses impossible spaces by name."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from trainables.recipe import Recipe
 
 
 class Draws:
-    """A suggester that takes its numbers in [0, 1) from a list."""
+    """A suggester that takes its numbers in [0, 1) from a list, and 0 after its end."""
 
     def __init__(self, numbers: list[float]) -> None:
         self.numbers = list(numbers)
-        self.asked: list[str] = []
+        self.names: list[str] = []
 
     def unit(self, name: str) -> float:
-        self.asked.append(name)
+        self.names.append(name)
         return self.numbers.pop(0) if self.numbers else 0.0
 
     def suggest_float(
@@ -58,7 +58,7 @@ units = st.lists(st.floats(0, 1, exclude_max=True), max_size=20)
 
 
 @given(numbers=units)
-def test_draws_are_recipes_and_belong_to_the_space(numbers: list[float]) -> None:
+def test_every_draw_is_a_recipe_and_belongs_to_the_space(numbers: list[float]) -> None:
     searched = space(CONDITIONAL)
     values = searched.suggest(Draws(numbers))
     recipe = Recipe().with_values(**values)
@@ -70,24 +70,25 @@ def test_draws_are_recipes_and_belong_to_the_space(numbers: list[float]) -> None
 
 @pytest.mark.parametrize("name", shipped_names())
 @given(numbers=units)
-def test_shipped_spaces_draw_recipes(name: str, numbers: list[float]) -> None:
+def test_every_draw_of_a_shipped_space_is_a_recipe(name: str, numbers: list[float]) -> None:
     spec = load_spec(name)
-    base = spec.base_recipe()
-    searched = Space.from_mapping(spec.space, base=base)
-    values = searched.suggest(Draws(numbers))
+    values = spec.search_space().suggest(Draws(numbers))
     assert set(values) <= set(spec.space)
-    assert Recipe.from_mapping({**base.to_mapping(), **values}).schedule.epochs == spec.rungs[-1]
+    assert (
+        Recipe.from_mapping({**spec.base_recipe().to_mapping(), **values}).schedule.epochs
+        == spec.rungs[-1]
+    )
 
 
-def test_only_what_the_conditions_allow_is_asked_for() -> None:
+def test_only_parameters_whose_condition_holds_are_drawn() -> None:
     sgd, adamw = Draws([0.0]), Draws([0.9])
     assert space(CONDITIONAL).suggest(sgd)["optimizer"] == "sgd"
-    assert sgd.asked == ["optimizer", "lr_per_1024", "momentum", "depth"]
+    assert sgd.names == ["optimizer", "lr_per_1024", "momentum", "depth"]
     assert space(CONDITIONAL).suggest(adamw) == {"optimizer": "adamw", "adamw_lr": 1e-4, "depth": 2}
-    assert adamw.asked == ["optimizer", "adamw_lr", "depth"]
+    assert adamw.names == ["optimizer", "adamw_lr", "depth"]
 
 
-def test_a_condition_on_something_not_searched_fails() -> None:
+def test_a_condition_on_a_parameter_that_is_not_searched_fails() -> None:
     chained = space("""
         optimizer: {type: categorical, choices: [sgd, adamw]}
         mixup_alpha: {type: float, low: 0, high: 1, when: {optimizer: adamw}}
@@ -101,17 +102,17 @@ def test_a_condition_on_something_not_searched_fails() -> None:
     }
 
 
-def test_conditions_on_fixed_values_are_settled_at_once() -> None:
+def test_conditions_on_fixed_values_are_decided_before_any_draw() -> None:
     text = """
         momentum: {type: float, low: 0.8, high: 0.9, when: {optimizer: sgd}}
         dropout: {type: float, low: 0, high: 0.5, when: {momentum: 0.85}}
     """
     assert [p.name for p in space(text, optimizer="sgd").parameters] == ["momentum", "dropout"]
-    # dropout hangs on momentum, which is never searched.
+    # dropout depends on momentum, which is never searched.
     assert space(text, optimizer="adamw").parameters == ()
 
 
-def test_values_are_held_as_the_recipe_holds_them() -> None:
+def test_values_have_the_types_of_the_recipe() -> None:
     searched = space("""
         attention: {type: categorical, choices: [null, se]}
         dropout: {type: categorical, choices: [0, 0.5]}
@@ -123,7 +124,7 @@ def test_values_are_held_as_the_recipe_holds_them() -> None:
     assert isinstance(momentum.low, float)
 
 
-def test_the_ends_are_partial_draws_under_their_conditions() -> None:
+def test_limits_and_choices_come_with_the_values_of_their_conditions() -> None:
     ends = list(space(CONDITIONAL).ends())
     assert ends == [
         {"optimizer": "sgd"}, {"optimizer": "adamw"},
@@ -135,7 +136,7 @@ def test_the_ends_are_partial_draws_under_their_conditions() -> None:
     assert all(type(end.get("depth", 0)) is int for end in ends)
 
 
-def test_membership() -> None:
+def test_only_values_of_the_domain_belong_to_the_space() -> None:
     searched = space("""
         depth: {type: int, low: 2, high: 6, step: 2}
         momentum: {type: float, low: 0.1, high: 0.7, step: 0.2}
@@ -180,25 +181,25 @@ def test_membership() -> None:
         ("model: {type: categorical, choices: [resnet50]}", "model must be 'convnet', 'wrn-D"),
         ("width: {type: int, low: 1, high: 8, when: {optimiser: sgd}}", "did you mean 'optimizer'"),
         ("width: {type: int, low: 1, high: 8, when: {optimizer: sdg}}", "did you mean 'sgd'"),
-        ("width: {type: int, low: 1, high: 8, when: {width: 2}}", "must stand before 'width'"),
+        ("width: {type: int, low: 1, high: 8, when: {width: 2}}", "must come before 'width'"),
         (
             "width: {type: int, low: 1, high: 8, when: {depth: 2}}\n"
             "depth: {type: int, low: 1, high: 3, when: {width: 2}}",
-            "names 'depth', which must stand before 'width'",
+            "names 'depth', which must come before 'width'",
         ),
         (
             "depth: {type: int, low: 1, high: 3}\n"
             "width: {type: int, low: 1, high: 8, when: {depth: 4}}",
-            "wants depth = 4, which has only 1 to 3",
+            "requires depth = 4, but its values are 1 to 3",
         ),
         (
             "optimizer: {type: categorical, choices: [sgd]}\n"
             "width: {type: int, low: 1, high: 8, when: {optimizer: adamw}}",
-            "wants optimizer = 'adamw', which has only \\['sgd'\\]",
+            "requires optimizer = 'adamw', but its values are \\['sgd'\\]",
         ),
     ],
 )  # fmt: skip
-def test_impossible_spaces_are_refused_by_name(text: str, message: str) -> None:
+def test_an_impossible_space_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         space(text)
     assert str(caught.value).startswith("space: ")

@@ -1,4 +1,4 @@
-"""The specification of a sweep: strict, complete, and the same after a round trip."""
+"""The specification of a sweep is strict, and the same after a round trip."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import yaml
 
 from common.errors import RunError, SpecError
 from search.space.spec import (
-    TRIALS_ALONE,
+    NOT_INHERITED,
     SweepSpec,
     load_spec,
     parse_duration,
@@ -69,12 +69,12 @@ def test_a_run_remembers_its_specification(tmp_path: Path) -> None:
         (None, "expected a mapping"),
     ],
 )
-def test_mistakes_are_named(mapping: object, message: str) -> None:
+def test_a_mistake_is_refused_by_name(mapping: object, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         spec_from_mapping(mapping)
 
 
-def test_what_is_the_trials_alone_is_not_the_students() -> None:
+def test_the_student_does_not_inherit_weights_stages_and_auxiliary_tasks() -> None:
     own = {
         "pretrained": "backbone.safetensors",
         "stages": [{"epochs": 2, "train": "head"}, {"lr_scale": 0.1}],
@@ -82,7 +82,7 @@ def test_what_is_the_trials_alone_is_not_the_students() -> None:
         "superclass_weight": 0.2,
         "superclasses": [["cat", "dog"]],
     }
-    assert own.keys() == set(TRIALS_ALONE)
+    assert own.keys() == set(NOT_INHERITED)
     recipe = {**own, "model": "timm:resnet18", "width": 8}
     spec = spec_from_mapping({"recipe": recipe, "student": {"recipe": {"rotation_weight": 0.3}}})
     base, student = spec.base_recipe(), spec.student_recipe()
@@ -106,7 +106,7 @@ def test_an_unknown_sweep_lists_the_shipped_ones() -> None:
         load_spec("digit")
 
 
-def test_the_name_defaults_to_the_files(tmp_path: Path) -> None:
+def test_the_default_name_is_the_name_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("trials: 3\n")
     assert load_spec(tmp_path / "mine.yaml") == SweepSpec(name="mine", trials=3)
 
@@ -114,15 +114,15 @@ def test_the_name_defaults_to_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800)]
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_a_duration_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2d", "0s", "1.2.3h", "1m2h"])
-def test_what_is_no_duration(text: str) -> None:
+def test_a_malformed_duration_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="is not a duration"):
         parse_duration(text)
 
 
-def test_no_budget_is_no_deadline() -> None:
+def test_no_duration_is_none() -> None:
     assert parse_duration(None) is None
