@@ -42,8 +42,10 @@ from trainables.data.splits import Splits, SplitSpec, make_splits
 from trainables.device.rehearsal import rehearse
 from trainables.nets.build import Classifier, build_model
 from trainables.recipe import Numerics, Recipe
-from trainables.training.loop import RECALIBRATION_IMAGES, Training
-from trainables.training.optimizers import learning_rate, make_optimizer, plan_epochs, set_progress
+from trainables.training.loop import Training
+from trainables.training.optimizers import make_optimizer, set_progress
+from trainables.training.schedule import learning_rate, plan_epochs
+from trainables.training.scoring import RECALIBRATION_IMAGES
 
 BATCH, SIZE, CLASSES, IMAGES = 512, 32, 10, 8192
 ROUNDS, LEAD, STEPS = 5, 6, 8

@@ -1,7 +1,7 @@
 """What the epochs of a schedule cost, where the stages of a recipe cost differently.
 
 The unit is an epoch of the recipe's last stage, scored as every epoch is. Where only the head
-learns and what lies before it is computed once (trainables/training/stage_learner.py), an epoch may
+learns and what lies before it is computed once (trainables/training/active_stage.py), an epoch may
 cost a tenth of one that trains everything, and the computing several such epochs.
 
 On 6,000 images of CIFAR-10 (JPEG; width 32, one thread of a busy machine, n = 1 each), forecast
@@ -10,13 +10,14 @@ where the last stage's pace for all epochs would say 69.8; 10.8 and 12.7 s for t
 head alone, where an epoch's pace would say 5.9.
 """
 
-import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
+
+from common.rungs import epochs_trained, steps_at_rungs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,30 +73,3 @@ def cost_at_rungs(
     """What a schedule has cost when each of its rungs is scored."""
     after = cost_after(tuple(rungs), cooldown_fraction, costs)
     return tuple(after[steps] for steps in steps_at_rungs(rungs, cooldown_fraction))
-
-
-def steps_at_rungs(rungs: Sequence[int], cooldown_fraction: float) -> tuple[int, ...]:
-    """Epochs trained up to each rung, the cooldown branches of the lower ones included."""
-    steps, trunk, counts = 0, 0, []
-    for rung in rungs:
-        steps += rung - trunk
-        trunk = _trunk(rung, cooldown_fraction)
-        counts.append(steps)
-    return tuple(counts)
-
-
-def epochs_trained(rungs: Sequence[int], cooldown_fraction: float) -> tuple[int, ...]:
-    """The epoch of the schedule that each step trains.
-
-    The same as in `trainables.training.optimizers.plan_epochs`, which needs torch.
-    """
-    trunk, epochs = 0, list[int]()
-    for rung in rungs:
-        epochs += range(trunk + 1, rung + 1)
-        trunk = _trunk(rung, cooldown_fraction)
-    return tuple(epochs)
-
-
-def _trunk(rung: int, cooldown_fraction: float) -> int:
-    """Epochs before the cooldown that leads to `rung`."""
-    return rung - max(1, math.ceil(cooldown_fraction * rung - 1e-9))

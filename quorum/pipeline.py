@@ -32,7 +32,7 @@ from trainables.records import RunFolder
 if TYPE_CHECKING:
     from ensemble.selection.selection import Selection
     from trainables.replay import Replay
-    from trainables.training.loop import EpochReport
+    from trainables.trainer import EpochReport
 
 __all__ = [
     "Outcome",

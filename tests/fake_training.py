@@ -7,7 +7,7 @@ The curve of a trial follows from its recipe and seed alone; a step is an epoch.
     102 raises at step 2, once      105 scores NaN at its first rung
     103 raises at step 2, always
 
-A `batch_size` above 1000 asks for epochs of so many milliseconds more.
+A `batch_size` above 1000 makes every epoch last so many milliseconds more.
 """
 
 import json
@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,12 +25,13 @@ from common.seeds import numpy_generator
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
+from trainables.trainer import EpochReport
 
 DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER = 101, 102, 103, 104, 105
 
 
 class FakeTraining:
-    """Looks like `trainables.training.loop.Training`."""
+    """A `trainables.trainer.Trainer`."""
 
     def __init__(
         self,
@@ -44,61 +44,64 @@ class FakeTraining:
         splits: Splits,
         features: object = None,
     ) -> None:
-        self.recipe, self.rungs, self.seed = recipe, tuple(rungs), seed
-        self.classes = len(images.class_names)
-        self.step = 0
+        self._recipe, self._rungs, self._seed = recipe, tuple(rungs), seed
+        self._classes = len(images.class_names)
+        self._step = 0
 
     @property
     def params(self) -> int:
-        return 1000 + self.recipe.architecture.width
+        return 1000 + self._recipe.architecture.width
 
-    def reports(self) -> Iterator[dict[str, Any]]:
-        while self.step < self.rungs[-1]:
-            time.sleep(max(0, self.recipe.optimizer.batch_size - 1000) / 1000)
-            self.step += 1
+    def reports(self) -> Iterator[EpochReport]:
+        while self._step < self._rungs[-1]:
+            time.sleep(max(0, self._recipe.optimizer.batch_size - 1000) / 1000)
+            self._step += 1
             self._strike()
-            rung = self.step if self.step in self.rungs else None
-            val_nll = curve(self.recipe, self.seed, self.step)
-            if rung is not None and self.recipe.architecture.width == NOT_A_NUMBER:
+            rung = self._step if self._step in self._rungs else None
+            val_nll = curve(self._recipe, self._seed, self._step)
+            if rung is not None and self._recipe.architecture.width == NOT_A_NUMBER:
                 val_nll = float("nan")
-            yield {
-                "step": self.step,
-                "epoch": self.step,
-                "phase": "trunk" if rung is None else "cooldown",
-                "rung": rung,
-                "train_loss": val_nll / 2,
-                "val_nll": val_nll,
-                "val_accuracy": 1 / (1 + val_nll),
-                "temperature": 1.0,
-                "lr": 0.1,
-                "seconds": 0.25,
-                "images_per_second": 100.0,
-                "peak_memory_bytes": 1_000_000 + self.step,
-            }
-
-    def scored_model(self) -> "FakeTraining":
-        return self
+            yield EpochReport(
+                step=self._step,
+                epoch=self._step,
+                phase="trunk" if rung is None else "cooldown",
+                rung=rung,
+                train_loss=val_nll / 2,
+                val_nll=val_nll,
+                val_accuracy=1 / (1 + val_nll),
+                temperature=1.0,
+                lr=0.1,
+                seconds=0.25,
+                images_per_second=100.0,
+                peak_memory_bytes=1_000_000 + self._step,
+            )
 
     def log_probs(self, indices: np.ndarray) -> np.ndarray:
-        rng = numpy_generator(self.seed, "fake", self.step, len(indices))
-        logits = rng.standard_normal((len(indices), self.classes))
+        rng = numpy_generator(self._seed, "fake", self._step, len(indices))
+        logits = rng.standard_normal((len(indices), self._classes))
         shifted: np.ndarray = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return shifted.astype(np.float32)
 
     def save(self, folder: Path) -> None:
-        state = {"step": self.step, "seed": self.seed}
+        state = {"step": self._step, "seed": self._seed}
         write_bytes_atomically(folder / "state.json", dump_json(state).encode())
 
     def load(self, folder: Path) -> None:
         state = read_json(folder / "state.json")
-        if state["seed"] != self.seed:
-            raise RunError(f"{folder} is of another seed")
-        self.step = state["step"]
+        if state["seed"] != self._seed:
+            raise RunError(f"{folder} is a checkpoint of seed {state['seed']}, not {self._seed}")
+        self._step = state["step"]
+
+    def save_weights(self, path: Path) -> None:
+        """Write a safetensors file with a header and no tensors."""
+        about = {"seed": str(self._seed), "step": str(self._step)}
+        header = json.dumps({"__metadata__": about}).encode()
+        write_bytes_atomically(path, len(header).to_bytes(8, "little") + header)
 
     def _strike(self) -> None:
-        if self.step != 2:
+        if self._step != 2:
             return
-        width = self.recipe.architecture.width
+        width = self._recipe.architecture.width
         if width == DIVERGES:
             raise DivergedError("the loss is not finite at step 2")
         if width == RAISES or (width == RAISES_ONCE and self._first_time()):
@@ -107,7 +110,7 @@ class FakeTraining:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _first_time(self) -> bool:
-        mark = Path(os.environ["QUORUM_FAKE_MARKS"]) / str(self.seed)
+        mark = Path(os.environ["QUORUM_FAKE_MARKS"]) / str(self._seed)
         if mark.exists():
             return False
         mark.touch()
@@ -115,15 +118,8 @@ class FakeTraining:
 
 
 def curve(recipe: Recipe, seed: int, step: int) -> float:
-    """val_nll after `step` epochs: falls with the budget, to a level set by the recipe."""
-    level = abs(recipe.architecture.dropout - 0.4) + 0.1 * abs(
-        np.log10(recipe.optimizer.weight_decay) + 3
-    )
+    """Return val_nll after `step` epochs, falling to a level that the recipe sets."""
+    decay = recipe.optimizer.weight_decay
+    level = abs(recipe.architecture.dropout - 0.4) + 0.1 * abs(np.log10(decay) + 3)
     noise = 0.02 * numpy_generator(seed, "noise", step).standard_normal()
     return float(level + 1.5 / step + abs(noise))
-
-
-def save_weights(model: FakeTraining, path: Path) -> None:
-    """In the format of safetensors: an empty header and no tensors."""
-    header = json.dumps({"__metadata__": {"seed": str(model.seed)}}).encode()
-    write_bytes_atomically(path, len(header).to_bytes(8, "little") + header)

@@ -5,13 +5,11 @@ killed at every point where it touches the disk.
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 from ray.tune import Checkpoint
 from ray.tune.search import Searcher
 
@@ -26,10 +24,12 @@ from search.tune.callbacks import Hooks
 from search.tune.launching import Launcher
 from search.tune.recorder import Recorder
 from search.tune.storage import Storage
+from tests.fake_training import FakeTraining
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, make_splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder, TrialStart
+from trainables.trainer import TrainerFactory
 from trainables.trial import QuorumTrial
 
 SPEC = spec_from_mapping(
@@ -46,7 +46,9 @@ SPEC = spec_from_mapping(
         },
     }
 )
-TRAINER = "tests.fake_training:FakeTraining"
+
+
+TRAINER: TrainerFactory = FakeTraining
 
 
 def small_images(count: int = 100) -> ImageSet:
@@ -183,10 +185,3 @@ class Sweep:
         trainable.save_checkpoint(str(local))
         shutil.copytree(local, self.storage.uri(path))
         return Checkpoint.from_directory(self.storage.uri(path))
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """References into the object store are the objects themselves."""
-    identity: Callable[[Any], Any] = lambda reference: reference  # noqa: E731
-    monkeypatch.setattr("trainables.trial.ray.get", identity)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from common.stage_costs import steps_at_rungs
+from common.rungs import steps_at_rungs
 from trainables.recipe import Recipe
 
 Event = dict[str, Any]

@@ -26,8 +26,8 @@ from tests.tiny import TINY
 from tests.trainables.training.test_loop import SPLITS, start
 from trainables.data.image_set import ImageSet
 from trainables.nets.build import empty_model
-from trainables.prediction import save_weights
 from trainables.recipe import Recipe
+from trainables.weights import save_weights
 
 pytestmark = pytest.mark.usefixtures("unmirrored")
 

@@ -28,8 +28,7 @@ OWNERS = {
         "trainables.nets.build",
         "trainables.nets.convnet",
         "trainables.training.optimizers",
-        "trainables.training.loop",
-        "trainables.training.snapshot",
+        "trainables.training.averaging",
     },
     "onnxruntime": {"ensemble.deployment.onnx_model", "ensemble.deployment.quantize"},
     "onnx": {"ensemble.deployment.export"},
@@ -40,9 +39,6 @@ OWNERS = {
 BEING_MOVED = {
     ("analysis.terminal", "quorum.workspace"),
     ("journal", "trainables.records"),
-    ("trainables.nets", "trainables.training"),
-    ("trainables.prediction", "trainables.training"),
-    ("trainables.recipe", "trainables.training"),
 }
 
 
@@ -104,6 +100,8 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         "analysis.explain.heat_maps",
         "analysis.explain.attention",
         "trainables.prediction",
+        "trainables.weights",
+        "trainables.training.loop",
     }  # they import torch
     slow |= {"trainables.preflight"}
     slow |= {"pytorch_grad_cam"}
@@ -130,6 +128,10 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         ("ensemble.deployment.onnx_model", ("torch", "ray", "mlflow")),
         ("journal.progress", ("torch", "ray", "optuna", "mlflow", "pandas")),
         ("analysis.terminal.console", ("torch", "ray", "optuna", "mlflow")),
+        ("trainables.recipe", ("torch", "ray", "numpy", "mlflow")),
+        ("trainables.records", ("torch", "ray", "mlflow", "pandas")),
+        ("trainables.trainer", ("torch", "ray", "mlflow", "pandas")),
+        ("trainables.training.schedule", ("torch", "ray", "mlflow", "pandas")),
         ("quorum", ("torch", "ray", "numpy", "mlflow", "yaml", "rich")),
     ],
 )

@@ -3,24 +3,16 @@
 Axes: N images, S×S pixels, K classes, B images of a batch.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.cpu_runtime import keep_freed_memory
-from common.errors import RunError
-from common.files import file_sha256, write_bytes_atomically
-from trainables.nets.build import Classifier, empty_model
 from trainables.recipe import Numerics
-from trainables.records import read_record, read_start
-from trainables.training.checkpoint import bytes_to_tensors, tensors_to_bytes
 
 _LARGEST_BATCH = 1024
 
@@ -137,73 +129,3 @@ def log_probs_of(
         ]
     result: npt.NDArray[np.float32] = torch.cat(pieces).numpy()
     return result
-
-
-def recalibrate(
-    model: nn.Module, source: PixelSource, positions: Tensor, numerics: Numerics
-) -> None:
-    """Measure batch normalization's statistics again, on the images at `positions`.
-
-    An average of weights has activations of its own: the averaged statistics of the nets
-    it is made of are not theirs (Izmailov et al., 2018). Only batch normalization is in
-    training mode meanwhile, so dropout draws nothing. The net is left in eval mode.
-    """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-        norm.train()
-    if norms:
-        with torch.no_grad(), autocast(numerics):
-            for images in source.batches(positions):
-                model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
-
-
-def evenly_spaced(size: int, most: int) -> Tensor:
-    """At most `most` positions, int64, spread evenly over 0 … size − 1."""
-    return torch.linspace(0, size - 1, min(size, most), dtype=torch.float64).long()
-
-
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a net's parameters and buffers as safetensors, whole or not at all."""
-    if not isinstance(model, Classifier):
-        raise TypeError(f"save_weights takes a Classifier, got {type(model).__name__}")
-    # One key: safetensors writes several in no fixed order, and equal nets get equal checksums.
-    shape = json.dumps({"classes": model.classes, "image_size": model.image_size})
-    data = tensors_to_bytes(model.state_dict(), {"shape": shape})
-    write_bytes_atomically(Path(path), data)
-
-
-def load_trained(trial_folder: str | Path) -> Classifier:
-    """A trial's scored net, in eval mode on the CPU, from start.json and weights.safetensors.
-
-    Raises:
-        RunError: a file is missing or damaged, or differs from the record's checksum.
-    """
-    folder = Path(trial_folder)
-    path = folder / "weights.safetensors"
-    recipe = read_start(folder / "start.json").recipe
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-    if (folder / "record.json").is_file():
-        wanted = read_record(folder / "record.json").sha256.get(path.name)
-        if wanted is not None and wanted != file_sha256(path):
-            raise RunError(
-                f"{path} differs from its record's checksum; restore it or drop the trial"
-            )
-    tensors, metadata = bytes_to_tensors(data, where=str(path))
-    try:
-        shape = json.loads(metadata["shape"])
-        model = empty_model(recipe, classes=shape["classes"], image_size=shape["image_size"])
-        model.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{path} does not fit the recipe of its start.json: {reason}") from None
-    return model.eval()

@@ -18,9 +18,10 @@ from common.files import file_sha256, read_array
 from common.provenance import code_version, machine_description
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.nets.tensor_file import bytes_to_tensors
 from trainables.records import RunFolder, TrialRecord, TrialStart, read_record, read_start
-from trainables.training.checkpoint import bytes_to_tensors
-from trainables.training.loop import EpochReport, Training, save_weights
+from trainables.trainer import EpochReport
+from trainables.training.loop import Training
 
 WEIGHTS = "weights.safetensors"
 
@@ -82,7 +83,7 @@ def replay(
     holdout = training.log_probs(splits.holdout)
     with tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch) / WEIGHTS
-        save_weights(training.scored_model(), again)
+        training.save_weights(again)
         identical = file_sha256(again) == file_sha256(here / WEIGHTS)
         difference = _largest_difference(_tensors(here / WEIGHTS), _tensors(again))
     return Replay(

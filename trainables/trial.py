@@ -1,24 +1,23 @@
-"""One trial in a Ray Tune worker: an epoch a step, resumable, many trials a process.
+"""One trial in a Ray Tune worker: one epoch per step, resumable, many trials per process.
 
 Axes: N examples of a split, K classes.
 
-A result is the payload of an `epoch` event, with Tune's own keys: `done` after the last
-epoch, `should_checkpoint` after a rung, after the last epoch, and when the last checkpoint
-is 15 s old. A training that diverges, or whose recipe cannot be, ends with `failure` in its
-result; any other exception is left to Tune, which starts the trial again.
+A result is the payload of an `epoch` event with Tune's own keys: `done` after the last epoch,
+and `should_checkpoint` after a rung or if the last checkpoint is 15 s old. A training that
+diverges, or whose recipe is impossible, ends with `failure` in its result; any other exception
+is left to Tune, which restarts the trial.
 
-A checkpoint is a folder: `training/` (what `Training.save` writes), `trial.json`, and,
-where a rung has just been scored, what the trial hands over: val.npy and holdout.npy
-(float32 log-probabilities [N, K]) and weights.safetensors.
+A checkpoint is a folder: `training/` (written by the trainer's `save`), `trial.json`, and, right
+after a rung, the trial's results: val.npy and holdout.npy (float32 log-probabilities [N, K])
+and weights.safetensors.
 """
 
-import importlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, chdir, nullcontext
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,119 +31,147 @@ from common.plugins import use_folder
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.recipe import Recipe
 from trainables.records import TrialStart
-from trainables.training.feature_cache import FeatureCache
+from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
 
 log = logging.getLogger(__name__)
 
-TRAINER = "trainables.training.loop:Training"
-"""The class that trains; tests put a quick one in its place."""
-
 CHECKPOINT_SECONDS = 15.0
-"""Most work that a killed process loses, a running epoch aside."""
+"""Most work lost when a process is killed, apart from the running epoch."""
 
-ABOUT = "trial.json"
+TRIAL_FILE = "trial.json"
+WEIGHTS = "weights.safetensors"
+RESULT_FILES = ("val.npy", "holdout.npy", WEIGHTS)
+"""The files of a checkpoint that a record keeps."""
+
 TRAINING = "training"
-HANDED_OVER = ("val.npy", "holdout.npy", "weights.safetensors")
+
+
+def default_trainer(recipe: Recipe, **options: Any) -> Trainer:
+    """Build a `trainables.training.loop.Training`.
+
+    Only workers call it, so the driver does not load torch for it.
+    """
+    from trainables.training.loop import Training
+
+    return Training(recipe, **options)
 
 
 class QuorumTrial(tune.Trainable):
     """Trains the recipe of `config["start"]`.
 
-    `config` holds `start` (a TrialStart as a mapping), `images` and `splits` (references
-    into Ray's object store; None for images that every node maps from its own cache),
-    `dataset` (a DatasetSpec as a mapping), `cache` (folder of decoded images, or None),
-    `folder` (which relative data paths refer to, and where a net or a data set of the
-    user's own is imported from), `resume_from` (checkpoints, the best first), `trainer`
-    and `resources`.
+    `config` holds
+
+    - `start`: a TrialStart as a mapping,
+    - `images` and `splits`: the objects or Ray references to them; `images` is None if every
+      node maps them from its own cache,
+    - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
+    - `folder`: relative data paths and custom networks and data sets are found from here,
+    - `resume_from`: checkpoints to resume from, the best first,
+    - `trainer`: a TrainerFactory, and `resources`.
     """
 
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+
     _features: FeatureCache
-    """Of the trials so far in this process."""
-    _training: Any
-    """The trainer's instance, usually a `trainables.training.loop.Training`; None until needed."""
-    _reports: Iterator[Any]
-    """What is still to be trained."""
+    """Shared by all trials of this process."""
+    _trainer: Trainer | None
+    """None until the first epoch."""
+    _reports: Iterator[EpochReport]
+    """The epochs still to be trained."""
     _rung: int | None
     """The rung that the last epoch ended."""
+    _scored: Mapping[str, Any]
+    """The images whose log-probabilities are saved at a rung: indices by split."""
+    _saved_at: float
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Tune's hook: what a trial occupies."""
+        """Return what a trial occupies; called by Tune."""
         return tune.PlacementGroupFactory([config["resources"]])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Tune's hook: the first trial of this process.
+        """Prepare the first trial of this process; called by Tune.
 
-        Nothing is built before the first epoch: Tune starts a trial again whose epoch
-        fails, but gives up one whose preparation does.
+        Nothing is built before the first epoch: Tune restarts a trial whose epoch fails, but
+        gives up one whose preparation does.
         """
         self._features = FeatureCache()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Tune's hook: the next trial of this process."""
+        """Prepare the next trial of this process; called by Tune."""
         self._config = new_config
         self._start = from_mapping(TrialStart, new_config["start"], where="start")
-        self._training = None
+        self._trainer = None
         return True
 
     def step(self) -> dict[str, Any]:
-        """Tune's hook: train one epoch.
+        """Train one epoch; called by Tune.
 
         Raises:
-            DataError: the data here are not those that the sweep was started with.
+            DataError: the data on this machine differ from those the sweep was started with.
         """
         try:
-            if self._training is None:
-                self._begin(self._config["resume_from"])
-            report = to_mapping(next(self._reports))
+            trainer = self._trainer or self._begin(self._config["resume_from"])
+            report = next(self._reports)
         except (DivergedError, SpecError) as error:
-            params = 0 if self._training is None else self._training.params
+            params = 0 if self._trainer is None else self._trainer.params
             return {"done": True, "failure": str(error), "params": params}
         except StopIteration:
             raise RunError(f"{self._start.trial} has no epoch left to train") from None
-        self._rung = report["rung"]
-        old = time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
+        self._rung = report.rung
+        due = self.clock() - self._saved_at >= CHECKPOINT_SECONDS
         return {
-            **report,
-            "params": self._training.params,
-            "done": self._rung == self._start.rungs[-1],
-            "should_checkpoint": old or self._rung is not None,
+            **to_mapping(report),
+            "params": trainer.params,
+            "done": report.rung == self._start.rungs[-1],
+            "should_checkpoint": due or report.rung is not None,
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Tune's hook: write a checkpoint."""
-        folder = Path(checkpoint_dir)
-        self._training.save(folder / TRAINING)
+        """Write a checkpoint; called by Tune after a step."""
+        assert self._trainer is not None
+        folder, trainer = Path(checkpoint_dir), self._trainer
+        trainer.save(folder / TRAINING)
+        sums = {}
         if self._rung is not None:
-            for split, indices in self._indices.items():
-                write_array(folder / f"{split}.npy", self._training.log_probs(indices))
-            weights = folder / "weights.safetensors"
-            self._module.save_weights(self._training.scored_model(), weights)
-        sums = {name: file_sha256(folder / name) for name in HANDED_OVER if self._rung is not None}
+            for split, indices in self._scored.items():
+                write_array(folder / f"{split}.npy", trainer.log_probs(indices))
+            trainer.save_weights(folder / WEIGHTS)
+            sums = {name: file_sha256(folder / name) for name in RESULT_FILES}
         about = {
             "trial": self._start.trial,
             "rung": self._rung,
-            "params": self._training.params,
+            "params": trainer.params,
             "sha256": sums,
         }
-        write_bytes_atomically(folder / ABOUT, dump_json(about).encode())
-        self._saved_at = time.monotonic()
+        write_bytes_atomically(folder / TRIAL_FILE, dump_json(about).encode())
+        self._saved_at = self.clock()
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """Tune's hook, after a failure: go on from a checkpoint."""
+        """Resume from a checkpoint; called by Tune after a failure."""
         self._begin([checkpoint, *self._config["resume_from"]])
 
-    def _begin(self, checkpoints: Sequence[str]) -> None:
-        """Build the training and go on from the first checkpoint that loads, if one does."""
+    def _begin(self, checkpoints: Sequence[str]) -> Trainer:
+        """Build the trainer and resume from the first checkpoint that loads, if any does."""
         use_folder(self._config["folder"])
         images, splits = _data(self._config, self._start)
-        module, _, name = self._config["trainer"].partition(":")
-        self._module = importlib.import_module(module)
-        self._indices = {"val": splits.val, "holdout": splits.holdout}
-        make = partial(
-            getattr(self._module, name),
+        with _inside(self._config["folder"]):  # the path of pretrained weights may be relative
+            trainer = self._new_trainer(images, splits)
+            for checkpoint in checkpoints:
+                if self._loads(trainer, tune.Checkpoint(checkpoint)):
+                    break
+                trainer = self._new_trainer(images, splits)
+        self._trainer, self._reports, self._rung = trainer, trainer.reports(), None
+        self._scored = {"val": splits.val, "holdout": splits.holdout}
+        self._saved_at = self.clock()
+        return trainer
+
+    def _new_trainer(self, images: ImageSet, splits: Splits) -> Trainer:
+        factory: TrainerFactory = self._config["trainer"]
+        return factory(
             self._start.recipe,
             rungs=self._start.rungs,
             seed=self._start.seed,
@@ -153,57 +180,58 @@ class QuorumTrial(tune.Trainable):
             splits=splits,
             features=self._features,
         )
-        with _where_started(self._config["folder"]):  # weights to begin with may be relative
-            self._training = make()
-            for checkpoint in checkpoints:
-                if self._loads(tune.Checkpoint(checkpoint)):
-                    break
-                self._training = make()
-        self._reports = self._training.reports()
-        self._rung = None
-        self._saved_at = time.monotonic()
 
-    def _loads(self, checkpoint: Any) -> bool:
+    def _loads(self, trainer: Trainer, checkpoint: tune.Checkpoint) -> bool:
+        """Return whether the trainer could resume from a checkpoint; log why it could not."""
         try:
             with checkpoint.as_directory() as folder:
-                about = read_json(Path(folder) / ABOUT)
+                about = read_json(Path(folder) / TRIAL_FILE)
                 if about.get("trial") != self._start.trial:
                     raise RunError(f"{folder} is a checkpoint of {about.get('trial')!r}")
-                self._training.load(Path(folder) / TRAINING)
+                trainer.load(Path(folder) / TRAINING)
         except (RunError, OSError) as error:
-            log.warning("%s cannot go on from %s: %s", self._start.trial, checkpoint.path, error)
+            trial, path = self._start.trial, checkpoint.path
+            log.warning("%s cannot resume from checkpoint %s: %s", trial, path, error)
             return False
         return True
 
 
 def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Splits]:
-    """The images, loaded once a process, and their splits; refused if they are others."""
-    splits: Splits = ray.get(config["splits"])
+    """Return the images, loaded once per process, and their splits; refuse other data."""
+    splits: Splits = _fetched(config["splits"])
     if config["images"] is not None:
-        images: ImageSet = ray.get(config["images"])
+        images: ImageSet = _fetched(config["images"])
     else:
         spec = from_mapping(DatasetSpec, config["dataset"], where="dataset")
         fingerprint = start.data["fingerprint"]
-        images = _images(spec, config["cache"], config["folder"], fingerprint)
-    for what, here, wanted in (
+        images = _mapped_images(spec, config["cache"], config["folder"], fingerprint)
+    for name, found, expected in (
         ("fingerprint", images.fingerprint, start.data["fingerprint"]),
         ("split_id", splits.split_id, start.split_id),
     ):
-        if here != wanted:
+        if found != expected:
             raise DataError(
-                f"{start.trial}: the data on {os.uname().nodename} have {what} {here}, the sweep "
-                f"was started with {wanted}; give every node the same data"
+                f"{start.trial}: the data on {os.uname().nodename} have {name} {found}, the sweep "
+                f"was started with {expected}; give every node the same data"
             )
     return images, splits
 
 
+def _fetched(value: Any) -> Any:
+    return ray.get(value) if isinstance(value, ray.ObjectRef) else value
+
+
 @lru_cache(maxsize=1)
-def _images(spec: DatasetSpec, cache: str | None, folder: str, fingerprint: str) -> ImageSet:
-    with _where_started(folder):
-        place = None if cache is None else Path(cache)
-        return load_dataset(spec, cache=place, fingerprint=fingerprint)
+def _mapped_images(spec: DatasetSpec, cache: str | None, folder: str, fingerprint: str) -> ImageSet:
+    with _inside(folder):
+        return load_dataset(
+            spec, cache=None if cache is None else Path(cache), fingerprint=fingerprint
+        )
 
 
-def _where_started(folder: str) -> AbstractContextManager[None]:
-    """In here, paths mean what they meant to the command, if this node has its folder."""
+def _inside(folder: str) -> AbstractContextManager[None]:
+    """Work in the folder that the command was started in, if this node has it.
+
+    Relative paths then mean what they meant to the command.
+    """
     return chdir(folder) if Path(folder).is_dir() else nullcontext()

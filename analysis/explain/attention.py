@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from analysis.explain.explanations import AttentionWeights, LayerWeights
 from analysis.facts.data import RunImages
+from common.sampling import evenly_spaced
 from trainables.nets.build import Classifier
 from trainables.nets.convnet import ConvBlock, ConvNet
-from trainables.prediction import evenly_spaced, predict_log_probs
+from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +45,7 @@ def attention_weights(
     modules = attention_modules(model)
     if not modules:
         raise ValueError("the net has no attention")
-    val = found.splits.val[evenly_spaced(len(found.splits.val), MOST_IMAGES).numpy()]
+    val = found.splits.val[evenly_spaced(len(found.splits.val), MOST_IMAGES)]
     weights = _outputs(model, modules, found.images.images, val)
     if not any(by == "place" for _, by in modules):
         shown = None

@@ -85,7 +85,7 @@ def _explain_answers(
     if not same_images(found.images, found.splits.test, labels):
         return replace(explanations, not_explained="the stored predictions belong to other images")
     from analysis.explain.heat_maps import heat_maps
-    from trainables.prediction import load_trained
+    from trainables.weights import load_trained
 
     source = (found.images, found.splits.test, facts.test_log_probs[stage], labels)
     examples, pairs = choose_by_class(*source), explanations.pairs
@@ -113,7 +113,7 @@ def _explain_attention(
     if net is None:
         return explanations
     from analysis.explain.attention import attention_weights
-    from trainables.prediction import load_trained
+    from trainables.weights import load_trained
 
     trial, kind = net
     examples = explanations.examples

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.files import file_sha256
 from common.provenance import code_version, machine_description
+from common.sampling import evenly_spaced
 from ensemble.deployment.card import Artifact, Card, TeacherMember, write_card
 from ensemble.deployment.export import export_onnx
 from ensemble.deployment.onnx_model import Images, OnnxClassifier, latency, paired_latency
@@ -12,7 +13,6 @@ from ensemble.deployment.quantize import parity, quantize_int8, refit_temperatur
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.build import Classifier
-from trainables.prediction import evenly_spaced
 from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
 
@@ -84,7 +84,7 @@ def _with_int8(card: Card, folder: Path, *, images: ImageSet, splits: Splits) ->
     fp32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
     # Indices ascend and image folders are sorted by class: the first ones share one class.
-    chosen = evenly_spaced(len(splits.train), CALIBRATION_IMAGES).numpy()
+    chosen = evenly_spaced(len(splits.train), CALIBRATION_IMAGES)
     quantization = quantize_int8(
         fp32,
         int8,

@@ -18,9 +18,10 @@ from ensemble.deployment.onnx_model import Images, LogProbs, OnnxClassifier, lat
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import Member
 from ensemble.selection.voting import weighted_vote
+from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics
 from trainables.records import RunFolder, read_record, read_start
-from trainables.training.loop import load_trained, predict_log_probs
+from trainables.weights import load_trained
 
 ARCHITECTURE = ("model", "width", "depth", "block", "activation", "attention", "whitening")
 """Recipe fields that decide a net's size and speed."""

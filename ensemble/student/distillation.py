@@ -13,8 +13,9 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.build import Classifier
 from trainables.recipe import Numerics, Recipe
-from trainables.training.data_parallel import Replica
-from trainables.training.loop import EpochReport, Training
+from trainables.trainer import EpochReport
+from trainables.training.data_parallel import DataParallel
+from trainables.training.loop import Training
 from trainables.training.losses import Distillation
 
 HISTORY = "history.json"
@@ -47,14 +48,14 @@ def distill(
     distillation: Distillation | None = None,
     on_report: Callable[[EpochReport], None] | None = None,
     folder: Path | None = None,
-    replica: Replica | None = None,
+    parallel: DataParallel | None = None,
 ) -> StudentResult:
     """Train the recipe's net on train, from a teacher or, for `student_plain`, without one.
 
     With and without a teacher, the net, its initial weights, the augmented views and the
     number of optimizer steps are the same. With a `folder`, every epoch is saved there and a
     training found there is resumed: killed at any time, it ends with the weights that it
-    would have had. `on_report` receives each new epoch. With a `replica`, this is one of
+    would have had. `on_report` receives each new epoch. With `parallel`, this is one of
     several processes that share every batch; all need the same arguments, and only rank 0
     writes.
 
@@ -72,9 +73,9 @@ def distill(
         splits=splits,
         teacher=teacher,
         distillation=distillation,
-        replica=replica,
+        parallel=parallel,
     )
-    history = _History(folder, teacher, writes=replica is None or replica.rank == 0)
+    history = _History(folder, teacher, writes=parallel is None or parallel.rank == 0)
     history.resume(training)
     for report in training.reports():
         history.add(report, training)

@@ -24,8 +24,8 @@ from ensemble.student.teacher import IdentifiedTeacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
-from trainables.training.data_parallel import Replica
-from trainables.training.loop import EpochReport
+from trainables.trainer import EpochReport
+from trainables.training.data_parallel import DataParallel
 from trainables.training.losses import Distillation
 
 POLL_SECONDS = 0.5
@@ -138,12 +138,12 @@ def _work(config: dict[str, Any]) -> QuorumError | None:
     """
     use_folder(config["modules"])  # makes a user-defined net importable
     context = ray.train.get_context()
-    replica = Replica(rank=context.get_world_rank(), world=context.get_world_size())
+    parallel = DataParallel(rank=context.get_world_rank(), world_size=context.get_world_size())
     images = ray.get(config["images"])
     try:
         distill(
             images=images() if config["load"] else images,
-            replica=replica,
+            parallel=parallel,
             **ray.get(config["arguments"]),
         )
     except QuorumError as error:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import dump_json, read_json, write_bytes_atomically
+from common.rungs import cooldown_epochs
 from ensemble.student.distillation import StudentResult
 from trainables.recipe import Recipe
-from trainables.training.loop import EpochReport
-from trainables.training.optimizers import cooldown_epochs
+from trainables.trainer import EpochReport
 
 SAFETY = 0.92
 """Share of the remaining time that is planned; the rest absorbs a noisy machine."""

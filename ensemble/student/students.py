@@ -22,8 +22,9 @@ from trainables.device.rehearsal import rehearse
 from trainables.nets.build import Classifier
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
-from trainables.training.loop import EpochReport, load_trained
+from trainables.trainer import EpochReport
 from trainables.training.losses import Distillation
+from trainables.weights import load_trained
 
 REHEARSAL_SECONDS = 3.0
 """Time for measuring each of the two trainings before their epochs are planned."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import PoolError
+from trainables.nets.tensor_file import tensors_to_bytes
 from trainables.prediction import autocast, place_model
 from trainables.recipe import Numerics
-from trainables.training.checkpoint import tensors_to_bytes
 
 TEACHER_BATCH = 512
 """Most images that a member sees at a time."""

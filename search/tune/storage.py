@@ -16,7 +16,7 @@ from ray.tune import Checkpoint
 
 from common.errors import RunError
 from common.files import read_json, write_bytes_atomically
-from trainables.trial import ABOUT, HANDED_OVER
+from trainables.trial import RESULT_FILES, TRIAL_FILE
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class Storage:
 
     def _read(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         with Checkpoint(self.uri(path)).as_directory() as folder:
-            about = read_json(Path(folder) / ABOUT)
-            files = {name: (Path(folder) / name).read_bytes() for name in HANDED_OVER}
+            about = read_json(Path(folder) / TRIAL_FILE)
+            files = {name: (Path(folder) / name).read_bytes() for name in RESULT_FILES}
         for name, data in files.items():
             if about["sha256"].get(name) != hashlib.sha256(data).hexdigest():
                 raise RunError(f"{name} does not match its checksum")

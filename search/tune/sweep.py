@@ -32,7 +32,8 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
-from trainables.trial import TRAINER, QuorumTrial
+from trainables.trainer import TrainerFactory
+from trainables.trial import QuorumTrial, default_trainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ def run_sweep(
     on_event: Observer = ignore,
     storage: str | None = None,
     cache: Path | None = None,
-    trainer: str = TRAINER,
+    trainer: TrainerFactory = default_trainer,
 ) -> SweepOutcome:
     """Run the sweep inside a `ray_session`, or go on with it: the journal says which.
 
@@ -128,7 +129,7 @@ def run_fixed(
     on_event: Observer = ignore,
     storage: str | None = None,
     cache: Path | None = None,
-    trainer: str = TRAINER,
+    trainer: TrainerFactory = default_trainer,
 ) -> SweepOutcome:
     """Train each of `fixed` for its whole schedule; none is stopped early. Else as `run_sweep`."""
     recipe, deadline = fixed.recipe, fixed.deadline

@@ -5,17 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.parsing import to_mapping
+from common.rungs import epochs_trained, steps_at_rungs
 from common.stage_costs import (
     EQUAL,
     StageCosts,
     cost_after,
     cost_at_rungs,
-    epochs_trained,
-    steps_at_rungs,
 )
 from trainables.recipe import Recipe
 from trainables.stages import Stage, starts
-from trainables.training.optimizers import plan_epochs
+from trainables.training.schedule import plan_epochs
 
 RUNGS = st.lists(st.integers(1, 40), min_size=1, max_size=4, unique=True).map(sorted).map(tuple)
 

@@ -16,10 +16,8 @@ import pytest
 from common.files import file_sha256
 from journal.journal import read_events
 from tests.drive_sweep import spec_of
-from tests.simulated_tune import SPEC, Sweep, without_ray
+from tests.simulated_tune import SPEC, Sweep
 from trainables.records import RunFolder
-
-__all__ = ["without_ray"]
 
 ROOT = Path(__file__).parent.parent.parent
 KILLED = 137
@@ -76,7 +74,6 @@ def killed_at(sync: int, root: Path) -> int:
     return in_a_child(action)
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_killed_after_any_write_a_sweep_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +100,6 @@ def test_killed_after_any_write_a_sweep_ends_as_if_it_had_not_been(
     assert sync > 200
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_killed_again_and_again_a_sweep_still_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +142,6 @@ def wait_for_events(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("without_ray")
 def test_a_driver_killed_and_then_interrupted_ends_where_the_simulation_ends(
     tmp_path: Path,
 ) -> None:

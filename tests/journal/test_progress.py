@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.stage_costs import steps_at_rungs
+from common.rungs import steps_at_rungs
 from journal.progress import RunState
 from journal.states import RungCount
 from search.timetable.forecast import seconds_left
 from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
 from trainables.recipe import Recipe
-from trainables.training.optimizers import plan_epochs
+from trainables.training.schedule import plan_epochs
 
 
 def sweep(**options: Any) -> list[Event]:

@@ -12,17 +12,14 @@ from common.errors import DataError, RunError
 from common.files import file_sha256, read_json
 from search.samplers.suggestions import Suggestion
 from tests.fake_training import DIVERGES, RAISES
-from tests.simulated_tune import SPLITS, config_of, start_of, without_ray
+from tests.simulated_tune import SPLITS, config_of, start_of
 from trainables import trial as module
 from trainables.data.splits import SplitSpec, make_splits
 from trainables.nets.build import build_model
-from trainables.prediction import save_weights
 from trainables.recipe import Recipe
-from trainables.trial import ABOUT, HANDED_OVER, QuorumTrial
+from trainables.trial import RESULT_FILES, TRIAL_FILE, QuorumTrial, default_trainer
+from trainables.weights import save_weights
 
-__all__ = ["without_ray"]
-
-pytestmark = pytest.mark.usefixtures("without_ray")
 RUNGS = (1, 2, 4)
 
 
@@ -53,10 +50,10 @@ def test_results_are_epoch_events_with_tunes_keys() -> None:
         trial.step()
 
 
-def test_a_checkpoint_is_due_when_the_last_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_due_when_the_last_is_old() -> None:
     now = 100.0
-    monkeypatch.setattr("trainables.trial.time.monotonic", lambda: now)
     trial = QuorumTrial(config())
+    trial.clock = lambda: now
     scores(trial, 2)
     now += module.CHECKPOINT_SECONDS
     assert trial.step()["should_checkpoint"]
@@ -66,9 +63,9 @@ def test_a_scored_rung_is_handed_over_with_checksums(tmp_path: Path) -> None:
     trial = QuorumTrial(config())
     trial.step()
     trial.save_checkpoint(str(tmp_path))
-    about = read_json(tmp_path / ABOUT)
+    about = read_json(tmp_path / TRIAL_FILE)
     assert (about["trial"], about["rung"], about["params"]) == ("t0007", 1, 1032)
-    assert about["sha256"] == {name: file_sha256(tmp_path / name) for name in HANDED_OVER}
+    assert about["sha256"] == {name: file_sha256(tmp_path / name) for name in RESULT_FILES}
     for split, indices in (("val", SPLITS.val), ("holdout", SPLITS.holdout)):
         logp = np.load(tmp_path / f"{split}.npy")
         assert (logp.dtype, logp.shape) == (np.float32, (len(indices), 2))
@@ -79,8 +76,8 @@ def test_between_rungs_nothing_is_handed_over(tmp_path: Path) -> None:
     trial = QuorumTrial(config())
     scores(trial, 3)
     trial.save_checkpoint(str(tmp_path))
-    assert read_json(tmp_path / ABOUT)["sha256"] == {}
-    assert not any((tmp_path / name).exists() for name in HANDED_OVER)
+    assert read_json(tmp_path / TRIAL_FILE)["sha256"] == {}
+    assert not any((tmp_path / name).exists() for name in RESULT_FILES)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -101,7 +98,7 @@ def test_a_trial_goes_on_where_its_checkpoint_was_written(
 
 
 def drop(folder: Path) -> None:
-    (folder / ABOUT).unlink()
+    (folder / TRIAL_FILE).unlink()
 
 
 def tear(folder: Path) -> None:
@@ -153,7 +150,7 @@ def test_a_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
 def test_a_recipe_that_cannot_be_is_a_result_and_not_tried_again() -> None:
     """Of a combination that nobody could refuse beforehand, one trial fails, with its reason."""
     images = 8  # pixels a side
-    trial = QuorumTrial({**config(cutout=images), "trainer": "trainables.training.loop:Training"})
+    trial = QuorumTrial({**config(cutout=images), "trainer": default_trainer})
     result = trial.step()
     assert (result["done"], result["params"]) == (True, 0)
     assert result["failure"] == "cutout must be less than the image's side of 8 px, got 8"
@@ -168,9 +165,9 @@ def test_weights_to_begin_with_are_where_the_command_was_started(tmp_path: Path)
     model = build_model(recipe, classes=2, image_size=8, train_images=image, seed=0)
     save_weights(model, tmp_path / "first.safetensors")
     begun = config(width=4, batch_size=10, pretrained="first.safetensors")
-    trial = QuorumTrial({**begun, "trainer": "trainables.training.loop:Training"})
+    trial = QuorumTrial({**begun, "trainer": default_trainer})
     assert "first.safetensors cannot be read" in trial.step()["failure"]
-    there = {**begun, "trainer": "trainables.training.loop:Training", "folder": str(tmp_path)}
+    there = {**begun, "trainer": default_trainer, "folder": str(tmp_path)}
     assert QuorumTrial(there).step()["step"] == 1
 
 
@@ -196,13 +193,13 @@ def test_large_images_are_mapped_from_the_nodes_cache_once(
         return config()["images"]
 
     monkeypatch.setattr(module, "load_dataset", load_dataset)
-    module._images.cache_clear()
+    module._mapped_images.cache_clear()
     data = {"images": None, "dataset": {"name": "parquet", "path": "data"}, "cache": str(tmp_path)}
     for seed in (1, 2):
         scores(QuorumTrial({**config(seed=seed), **data, "folder": str(tmp_path)}), 1)
     # A relative path means what it meant to the one who started the sweep.
     assert calls == [("parquet", "data", tmp_path, tmp_path)]
-    module._images.cache_clear()
+    module._mapped_images.cache_clear()
 
 
 def test_a_trial_asks_for_its_share() -> None:

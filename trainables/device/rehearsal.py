@@ -23,7 +23,8 @@ from trainables.nets.build import Classifier
 from trainables.prediction import PixelSource, log_probs_of
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
-from trainables.training.loop import RECALIBRATION_IMAGES, Training
+from trainables.training.loop import Training
+from trainables.training.scoring import RECALIBRATION_IMAGES
 
 MOST_WORKERS = 4
 """Workers that are rehearsed at once; beyond, Python's lock would be what is measured."""

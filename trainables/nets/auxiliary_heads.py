@@ -21,7 +21,6 @@ from torch.nn import functional
 from common.errors import SpecError
 from trainables.data.image_set import clean_class_name
 from trainables.hyperparameters import Loss
-from trainables.training.losses import cross_entropy
 
 TURNS = 4
 EVERY = 4
@@ -54,31 +53,6 @@ class Auxiliary(nn.Module):
             superclass=None if self.superclass is None else self.superclass(features),
             rotation=None if self.rotation is None else self.rotation(turned),
         )
-
-
-def auxiliary_loss(
-    answers: Answers,
-    loss: Loss,
-    *,
-    targets: Tensor,
-    groups: Tensor | None,
-    turns: Tensor | None,
-) -> Tensor:
-    """The weighted sum of the tasks' losses, in nats.
-
-    `targets` is float32 [B, K], as the labels' loss has them: mixed images belong to both
-    groups. `groups` is float32 [K, G + 1], `turns` int64 [B], −1 where an image is not turned.
-    """
-    total = torch.zeros((), device=targets.device)
-    if answers.superclass is not None and groups is not None:
-        total = total + loss.superclass_weight * cross_entropy(answers.superclass, targets @ groups)
-    if answers.rotation is not None and turns is not None:
-        wrong = functional.cross_entropy(
-            answers.rotation.float(), turns[turns >= 0], reduction="sum"
-        )
-        # Not the mean over those turned: parts of a batch then add up to the whole.
-        total = total + loss.rotation_weight * wrong * EVERY / len(turns)
-    return total
 
 
 def group_matrix(groups: Sequence[Sequence[str]], class_names: Sequence[str]) -> Tensor:

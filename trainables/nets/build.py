@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import SpecError
+from common.sampling import evenly_spaced
 from common.seeds import global_torch_stream
 from trainables.hyperparameters import HUB, Architecture
 from trainables.nets.auxiliary_heads import Auxiliary
@@ -216,9 +217,8 @@ def _use_small_stem(net: nn.Module, name: str) -> None:
 
 def _sample(train_images: npt.NDArray[np.uint8]) -> Tensor:
     """At most 5,000 images, evenly spaced, as float [N, 3, S, S] in [0, 1]."""
-    count = min(len(train_images), STATISTICS_IMAGES)
-    which = np.linspace(0, len(train_images) - 1, count).astype(np.int64)
-    images = torch.from_numpy(np.ascontiguousarray(train_images[which]))
+    chosen = train_images[evenly_spaced(len(train_images), STATISTICS_IMAGES)]
+    images = torch.from_numpy(np.ascontiguousarray(chosen))
     return images.permute(0, 3, 1, 2).float() / 255
 
 

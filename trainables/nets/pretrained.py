@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import RunError, SpecError
-from trainables.training.checkpoint import bytes_to_tensors
+from trainables.nets.tensor_file import bytes_to_tensors
 
 _PICKLES = (b"PK\x03\x04", b"\x80")
 """How files of torch.save begin, now and before version 1.6."""

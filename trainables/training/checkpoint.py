@@ -7,20 +7,17 @@ Nothing is pickled.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
 from common.errors import RunError
-from common.files import dump_json, read_json, sync_folder
+from common.files import dump_json, read_json, sync_folder, write_synced
+from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
 
 SCHEMA = 1
 TENSORS = "tensors.safetensors"
@@ -32,9 +29,9 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint through a temporary folder and a rename.
 
-    A checkpoint that stands at `folder` already is replaced; a reader sees the old one,
-    the new one or, for the moment between two renames, none, but never a mixture.
-    `state` must be plain JSON. Tensors may be on any device and in any memory format.
+    An existing checkpoint at `folder` is replaced; a reader sees the old one, the new one or,
+    for the moment between two renames, none, but never a mixture. `state` must be plain JSON.
+    Tensors may be on any device and in any memory format.
     """
     folder = Path(folder)
     data = tensors_to_bytes(tensors)
@@ -48,8 +45,8 @@ def save_checkpoint(
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         temporary.chmod(0o755)
-        _write(temporary / TENSORS, data)
-        _write(temporary / STATE, dump_json(header).encode())
+        write_synced(temporary / TENSORS, data)
+        write_synced(temporary / STATE, dump_json(header).encode())
         sync_folder(temporary)
         _replace_folder(temporary, folder)
     finally:
@@ -58,7 +55,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the state of a checkpoint.
+    """Return the tensors (on the CPU) and the state of a checkpoint.
 
     Raises:
         RunError: the checkpoint is missing, torn, altered or of an unknown schema.
@@ -81,36 +78,8 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
     return bytes_to_tensors(data, where=str(folder / TENSORS))[0], state
 
 
-def tensors_to_bytes(
-    tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> bytes:
-    """The safetensors file of `tensors`, in order of name, with texts as metadata."""
-    # The format stores rows in order: channels_last is an affair of the net that loads them.
-    rows = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    data: bytes = serialize_tensors(rows, metadata)
-    return data
-
-
-def bytes_to_tensors(data: bytes, *, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file; `where` names it for errors."""
-    try:
-        tensors: dict[str, Tensor] = parse_tensors(data)
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-    except (SafetensorError, ValueError) as error:
-        raise RunError(f"{where} is not a whole safetensors file: {error}") from None
-    return tensors, header.get("__metadata__", {})
-
-
 def _digest(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _replace_folder(source: Path, target: Path) -> None:

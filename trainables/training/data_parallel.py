@@ -1,11 +1,11 @@
-"""One of several processes that train the same net together, each on its part of a batch.
+"""Data-parallel training: several processes train one network, each on a shard of every batch.
 
-Axes: B images of a batch. Every replica draws and augments the whole batch from the same
-streams, works through its own part of it, and takes the same optimizer step from the sum
-of all gradients. So any number of replicas does what one process does, up to the order of
-float sums: with one exception. Batch normalization in training sees a replica's own part
-alone. The scored net has no such exception, since its statistics are measured again on the
-same images by every replica.
+Axes: B images of a batch. Every process draws and augments the whole batch from the same
+streams, runs its own shard, and takes the same optimizer step from the sum of all gradients.
+So any number of processes computes what one does, up to the order of float sums, with one
+exception: batch normalization in training sees only the process's own shard. The scored
+network has no such exception, because every process measures its statistics again on the
+same images.
 """
 
 from dataclasses import dataclass, fields
@@ -18,28 +18,29 @@ from trainables.augmentation.batch import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
-    """Which of the processes this is; their torch.distributed group must exist."""
+class DataParallel:
+    """The process's place among those of its torch.distributed group, which must exist."""
 
     rank: int
     """From 0; the process of rank 0 writes the files."""
-    world: int
-    """How many processes there are."""
+    world_size: int
+    """Number of processes."""
 
-    def part(self, batch: Batch) -> Batch:
-        """The replica's consecutive share of a batch; shares differ by one image at most."""
+    def shard(self, batch: Batch) -> Batch:
+        """Return this process's consecutive part of a batch; parts differ by at most one image."""
         size = len(batch.images)
-        start, end = self.rank * size // self.world, (self.rank + 1) * size // self.world
+        start = self.rank * size // self.world_size
+        end = (self.rank + 1) * size // self.world_size
         parts: dict[str, Any] = {item.name: getattr(batch, item.name) for item in fields(Batch)}
         for name, value in parts.items():
             parts[name] = None if value is None else value[start:end]
         return Batch(**parts)
 
-    def average(self, loss: Tensor, model: nn.Module, share: float) -> Tensor:
-        """Make every gradient the whole batch's; return the whole batch's loss.
+    def average_gradients(self, loss: Tensor, model: nn.Module, share: float) -> Tensor:
+        """Replace every gradient by the whole batch's; return the whole batch's loss.
 
-        `loss` and the gradients are means over this replica's part, which is `share` of
-        the batch; they are summed, weighted by it, in one exchange.
+        `loss` and the gradients are means over this process's shard, which is `share` of the
+        batch; they are summed, weighted by it, in one exchange.
         """
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         flat = torch.cat([loss.detach().reshape(1), *[g.reshape(-1) for g in gradients]])

@@ -1,4 +1,4 @@
-"""Which training a checkpoint is of: what it must share with the one that continues it."""
+"""The values that a checkpoint must share with the training that resumes from it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,23 +6,23 @@ from typing import Any
 
 from common.errors import RunError
 from common.parsing import to_mapping
+from common.rungs import cooldown_epochs
 from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
-from trainables.training.optimizers import cooldown_epochs
 
-Identity = Mapping[str, Any]
+TrainingIdentity = Mapping[str, Any]
 """Plain JSON."""
 
 
-def identity_of(
+def training_identity(
     recipe: Recipe,
     *,
     rungs: Sequence[int],
     seed: int,
     split_id: str,
     distillation: Distillation | None,
-) -> Identity:
-    """All that decides a training, its numerics and its teacher aside."""
+) -> TrainingIdentity:
+    """Return everything that decides a training, except its numerics and its teacher."""
     return {
         "recipe": recipe.to_mapping(),
         "rungs": list(rungs),
@@ -32,37 +32,40 @@ def identity_of(
     }
 
 
-def require_same(saved: Identity, here: Identity, *, step: int, where: str | Path) -> None:
-    """Refuse a checkpoint, `saved` at `where` after `step` epochs, of another training.
+def require_same_training(
+    saved: TrainingIdentity, current: TrainingIdentity, *, step: int, where: str | Path
+) -> None:
+    """Refuse a checkpoint of another training, saved at `where` after `step` epochs.
 
-    Before the first cooldown, schedules of all lengths are the same: there, epochs and
-    rungs may be others. A field that the recipe has got since had its default's effect.
+    Schedules of all lengths are the same before their first cooldown, so up to there epochs
+    and rungs may differ. Recipe values that the checkpoint lacks are the defaults: versions
+    without such a value trained as its default does.
 
     Raises:
-        RunError: what differs first, with both values.
+        RunError: the first value that differs.
     """
     saved = {**saved, "recipe": {**Recipe().to_mapping(), **saved.get("recipe", {})}}
-    if step <= min(_trunk_epochs(saved), _trunk_epochs(here)):
-        saved, here = _without_length(saved), _without_length(here)
-    for key, mine in here.items():
-        theirs = saved.get(key)
-        if theirs != mine:
-            raise RunError(f"{where} is of another training: {_difference(key, theirs, mine)}")
+    if step <= min(_trunk_epochs(saved), _trunk_epochs(current)):
+        saved, current = _without_length(saved), _without_length(current)
+    for key, value in current.items():
+        if saved.get(key) != value:
+            difference = _difference(key, saved.get(key), value)
+            raise RunError(f"{where} is of another training: {difference}")
 
 
-def _trunk_epochs(identity: Identity) -> int:
-    """Epochs before the first cooldown."""
+def _trunk_epochs(identity: TrainingIdentity) -> int:
+    """Return the number of epochs before the first cooldown."""
     first, fraction = identity["rungs"][0], identity["recipe"]["cooldown_fraction"]
     return int(first) - cooldown_epochs(first, fraction)
 
 
-def _without_length(identity: Identity) -> Identity:
+def _without_length(identity: TrainingIdentity) -> TrainingIdentity:
     recipe = {key: value for key, value in identity["recipe"].items() if key != "epochs"}
     return {**identity, "recipe": recipe, "rungs": []}
 
 
-def _difference(key: str, theirs: Any, mine: Any) -> str:
-    if isinstance(theirs, dict) and isinstance(mine, dict):
-        name = next(name for name in mine if theirs.get(name) != mine[name])
-        key, theirs, mine = f"{key} {name}", theirs.get(name), mine[name]
-    return f"{key} is {theirs!r} there and {mine!r} here"
+def _difference(key: str, saved: Any, current: Any) -> str:
+    if isinstance(saved, dict) and isinstance(current, dict):
+        name = next(name for name in current if saved.get(name) != current[name])
+        key, saved, current = f"{key} {name}", saved.get(name), current[name]
+    return f"{key} is {saved!r} there and {current!r} here"

@@ -18,7 +18,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics, Recipe
-from trainables.training.loop import EpochReport
+from trainables.trainer import EpochReport
 from trainables.training.losses import Distillation
 
 NUMERICS = Numerics()

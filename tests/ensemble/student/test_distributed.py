@@ -24,7 +24,7 @@ from tests.ensemble.student.test_distillation import (
 )
 from trainables.data.image_set import ImageSet
 from trainables.recipe import Recipe
-from trainables.training.loop import EpochReport
+from trainables.trainer import EpochReport
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ensemble.student.distillation import StudentResult
 from ensemble.student.epoch_budget import MAX_LENGTHENING, SAFETY, EpochBudget, EpochSeconds
 from trainables.recipe import Recipe
-from trainables.training.loop import EpochReport
-from trainables.training.optimizers import plan_epochs
+from trainables.trainer import EpochReport
+from trainables.training.schedule import plan_epochs
 
 RECIPE = Recipe.from_mapping({"epochs": 20})
 LONGEST = MAX_LENGTHENING * 20

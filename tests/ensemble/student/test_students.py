@@ -6,9 +6,10 @@ import torch
 
 from ensemble.student.students import _without_tta
 from ensemble.student.teacher import EnsembleTeacher
-from tests.trainables.training.test_loop import EVERYTHING, IMAGES, write_trial
-from trainables.prediction import load_trained
+from tests.trainables.test_weights import IMAGES, write_trial
+from tests.trainables.training.test_loop import EVERYTHING
 from trainables.recipe import Numerics, Recipe
+from trainables.weights import load_trained
 
 
 def test_members_teach_without_tta(tmp_path: Path) -> None:

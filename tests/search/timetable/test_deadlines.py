@@ -11,7 +11,7 @@ from common.stage_costs import StageCosts, cost_at_rungs
 from journal.history import History, TrialHistory
 from search.timetable.deadlines import Deadlines, seeds_that_fit
 from trainables.recipe import Recipe
-from trainables.training.optimizers import plan_epochs
+from trainables.training.schedule import plan_epochs
 
 RUNGS = (3, 9, 27)
 

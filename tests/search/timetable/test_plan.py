@@ -24,7 +24,7 @@ from search.timetable.plan import (
 from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
-from trainables.training.optimizers import plan_epochs
+from trainables.training.schedule import plan_epochs
 
 PACE = Pace(
     workers=2,

@@ -4,13 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from search.tune.callbacks import RETRIES, Hooks
-from tests.simulated_tune import Sweep, without_ray
+from tests.simulated_tune import Sweep
 from trainables.records import RunFolder
-
-__all__ = ["without_ray"]
 
 
 def failing(hooks: Hooks, trial: Any) -> bool:
@@ -22,7 +18,6 @@ def failing(hooks: Hooks, trial: Any) -> bool:
     return True
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_the_echo_of_a_failure_is_no_second_one(tmp_path: Path) -> None:
     """A lost node may fail a waiting trial twice; it still has its retry, and no more."""
     sweep = Sweep(RunFolder(tmp_path))
@@ -43,7 +38,6 @@ def test_the_echo_of_a_failure_is_no_second_one(tmp_path: Path) -> None:
     assert not failing(hooks, trial)
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_trial_that_cannot_start_is_given_up(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     hooks = Hooks(sweep.recorder)

@@ -24,11 +24,9 @@ from search.tune.recorder import GIVE_UP
 from search.tune.session import capacity_at
 from search.tune.storage import Storage
 from tests.faults.test_resume import outcome
-from tests.simulated_tune import SPEC, Sweep, without_ray
+from tests.simulated_tune import SPEC, Sweep
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
-
-__all__ = ["without_ray"]
 
 
 def run(root: Path) -> dict[str, Any]:
@@ -36,7 +34,6 @@ def run(root: Path) -> dict[str, Any]:
     return outcome(root)
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_full_disk_is_one_error_and_a_resumed_sweep_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,11 +57,9 @@ def test_a_full_disk_is_one_error_and_a_resumed_sweep_loses_nothing(
             sweep.run()
         sweep.journal.close()
         monkeypatch.undo()
-        monkeypatch.setattr("trainables.trial.ray.get", lambda reference: reference)
         assert run(root) == whole, f"full at write {last}"
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_after_an_error_nothing_more_is_done(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     recorder = sweep.recorder
@@ -81,7 +76,6 @@ def test_after_an_error_nothing_more_is_done(tmp_path: Path) -> None:
     assert read_events(sweep.folder.journal) == []
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_sweep_whose_trials_all_fail_at_once_gives_up(tmp_path: Path) -> None:
     """With a time budget and no number of trials it would go on until its deadline."""
     sweep = Sweep(RunFolder(tmp_path), replace(SPEC, trials=30))
@@ -107,7 +101,6 @@ def test_a_sweep_whose_trials_all_fail_at_once_gives_up(tmp_path: Path) -> None:
     assert isinstance(resumed.source.suggest("any"), dict)
 
 
-@pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize("gone", ["val.npy", "trial.json", "everything"])
 def test_a_decided_trial_with_a_bad_checkpoint_is_trained_again(
     gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,7 +114,6 @@ def test_a_decided_trial_with_a_bad_checkpoint_is_trained_again(
         killed.run()
     killed.journal.close()
     monkeypatch.undo()
-    monkeypatch.setattr("trainables.trial.ray.get", lambda reference: reference)
     last = sorted(root.glob("checkpoints/*/*/checkpoint_*"))[-1]
     if gone == "everything":
         shutil.rmtree(last)
@@ -134,7 +126,6 @@ def _killed(*_: Any) -> None:
     raise KeyboardInterrupt("killed")
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_running_trial_keeps_its_last_two_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +201,6 @@ def test_the_pace_is_that_of_the_recipe_where_it_has_been_trained() -> None:
     assert history.pace(Recipe(width=9).to_mapping()) == 3.0
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     assert not sweep.launcher.late()
@@ -224,7 +214,6 @@ def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
     assert launcher.late()
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_trial_without_time_for_its_next_rung_is_ended_at_this_one(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     sweep.recorder.deadlines = Deadlines(stop=-1.0, clock=lambda: 0.0)

@@ -12,14 +12,14 @@ from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, s
 from trainables.augmentation.batch import Batch
 from trainables.nets.auxiliary_heads import (
     Answers,
-    auxiliary_loss,
     draw_turns,
     group_matrix,
     turn,
 )
 from trainables.nets.build import build_model
 from trainables.recipe import Recipe
-from trainables.training.data_parallel import Replica
+from trainables.training.data_parallel import DataParallel
+from trainables.training.losses import auxiliary_loss
 
 NAMES = ("cat", "ship", "dog", "truck")
 GROUPS = (("dog", "cat"), ("truck",))
@@ -86,12 +86,12 @@ def test_the_loss_is_the_weighted_sum_and_parts_add_up() -> None:
     torch.testing.assert_close(halves, whole)
 
 
-def test_replicas_share_the_turns() -> None:
+def test_processes_share_the_rotated_images() -> None:
     batch = Batch(
         images=torch.zeros(8, 3, 4, 4), labels_a=torch.arange(8), labels_b=torch.arange(8),
         share=torch.ones(8), turns=torch.arange(8),
     )  # fmt: skip
-    part = Replica(rank=1, world=2).part(batch)
+    part = DataParallel(rank=1, world_size=2).shard(batch)
     assert part.turns is not None
     assert part.turns.tolist() == [4, 5, 6, 7]
 

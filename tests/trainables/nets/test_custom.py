@@ -13,14 +13,12 @@ from common.errors import RunError, SpecError
 from common.seeds import numpy_generator
 from search.samplers.suggestions import Suggestion
 from tests.docs import python_blocks
-from tests.simulated_tune import config_of, start_of, without_ray
+from tests.simulated_tune import config_of, start_of
 from trainables.nets.build import Classifier, build_model
-from trainables.prediction import load_trained, save_weights
 from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart, write_start
-from trainables.trial import QuorumTrial
-
-__all__ = ["without_ray"]
+from trainables.trial import QuorumTrial, default_trainer
+from trainables.weights import load_trained, save_weights
 
 MYNET = """
 import torch
@@ -140,7 +138,7 @@ from ensemble.student.teacher import EnsembleTeacher
 from search.tune.session import ray_session
 from trainables.data.dataset import load_dataset
 from trainables.training.losses import Distillation
-from trainables.prediction import load_trained
+from trainables.weights import load_trained
 from trainables.recipe import Numerics
 from trainables.data.splits import make_splits
 
@@ -201,14 +199,13 @@ def test_a_sweep_from_a_folder_with_packages_named_like_ours(user_folder: Path) 
     assert result.stdout.endswith("done\n")
 
 
-@pytest.mark.usefixtures("without_ray")
 def test_a_worker_finds_the_net_in_the_drivers_folder(
     user_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     recipe = Recipe(model="mynet:build", width=4, epochs=1, batch_size=8)
     suggestion = Suggestion(trial="t0000", number=0, kind="search", recipe=recipe, seed=0)
     config = config_of(start_of(suggestion, (1,)))
-    config |= {"trainer": "trainables.training.loop:Training", "folder": str(user_folder)}
+    config |= {"trainer": default_trainer, "folder": str(user_folder)}
     monkeypatch.chdir(tmp_path_factory.mktemp("worker"))
     result = QuorumTrial(config).step()
     assert result["done"]

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import RunError
+from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
 from trainables.training.checkpoint import (
     STATE,
     TENSORS,
-    bytes_to_tensors,
     load_checkpoint,
     save_checkpoint,
-    tensors_to_bytes,
 )
 
 TENSOR_SET = {
@@ -129,7 +128,7 @@ def test_a_writer_that_dies_leaves_the_old_checkpoint(
         raise OSError("no space left on device")
 
     if dies_at == "fsync":
-        monkeypatch.setattr("trainables.training.checkpoint.os.fsync", die)
+        monkeypatch.setattr("os.fsync", die)
     else:
         monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(OSError, match="no space left"):

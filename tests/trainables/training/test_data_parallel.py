@@ -1,4 +1,4 @@
-"""Replicas in one process: their parts make up the batch, their sum is its gradient."""
+"""Data-parallel processes, simulated in one: shards make up the batch, gradients add up."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from common.errors import SpecError
 from tests.ensemble.student.test_distillation import IMAGES, NUMERICS, RECIPE, SPLITS
 from trainables.augmentation.batch import Batch
-from trainables.training.data_parallel import Replica
+from trainables.training.data_parallel import DataParallel
 from trainables.training.loop import Training
 from trainables.training.losses import cross_entropy, soft_targets
 
@@ -27,7 +27,7 @@ def some_batch(size: int) -> Batch:
 @given(size=st.integers(1, 50), world=st.integers(1, 9))
 def test_the_parts_make_up_the_batch(size: int, world: int) -> None:
     batch = some_batch(size)
-    parts = [Replica(rank=rank, world=world).part(batch) for rank in range(world)]
+    parts = [DataParallel(rank=rank, world_size=world).shard(batch) for rank in range(world)]
     for name in ("images", "labels_a", "labels_b", "share"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(batch, name))
@@ -61,9 +61,9 @@ def test_the_exchange_gives_the_gradient_of_the_whole_batch(
 
     monkeypatch.setattr(torch.distributed, "all_reduce", exchange)
     for rank in range(world):  # the last one receives the sum of all
-        replica = Replica(rank=rank, world=world)
-        part = replica.part(batch)
-        loss = replica.average(mean_loss(net, part), net, len(part.images) / size)
+        parallel = DataParallel(rank=rank, world_size=world)
+        part = parallel.shard(batch)
+        loss = parallel.average_gradients(mean_loss(net, part), net, len(part.images) / size)
     torch.testing.assert_close(loss, whole)
     found = [p.grad for p in net.parameters()]
     for gradient, wanted in zip(found, expected, strict=True):
@@ -75,6 +75,6 @@ def test_the_exchange_gives_the_gradient_of_the_whole_batch(
 def test_a_part_too_small_to_normalize_is_refused() -> None:
     recipe = RECIPE.with_values(batch_size=5)
     options = {"rungs": (3,), "seed": 0, "numerics": NUMERICS, "images": IMAGES, "splits": SPLITS}
-    Training(recipe, replica=Replica(rank=0, world=2), **options)  # type: ignore[arg-type]
+    Training(recipe, parallel=DataParallel(rank=0, world_size=2), **options)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"batch_size must be at least 2 a process .* got 5"):
-        Training(recipe, replica=Replica(rank=0, world=3), **options)  # type: ignore[arg-type]
+        Training(recipe, parallel=DataParallel(rank=0, world_size=3), **options)  # type: ignore[arg-type]

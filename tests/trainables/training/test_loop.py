@@ -9,32 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import DivergedError, RunError, SpecError
-from common.seeds import numpy_generator
 from common.statistics.metrics import accuracy, apply_temperature, nll
+from quorum.testing.trainers import striped_images
 from trainables.data.dataset import DatasetSpec, load_dataset
-from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, SplitSpec, make_splits
-from trainables.nets.build import build_model
-from trainables.prediction import (
-    PixelSource,
-    evenly_spaced,
-    place_model,
-    recalibrate,
-)
 from trainables.recipe import Numerics, Recipe
-from trainables.records import TrialStart, write_start
 from trainables.stages import Stage
+from trainables.trainer import EpochReport
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
-from trainables.training.loop import (
-    EpochReport,
-    Training,
-    load_trained,
-    predict_log_probs,
-    save_weights,
-)
+from trainables.training.loop import Training
 from trainables.training.losses import Distillation
 
 SIZE, CLASSES = 8, 3
@@ -54,26 +40,7 @@ AUXILIARY: dict[str, Any] = {
 DISTILLATION = Distillation(alpha=0.7, tau=3.0)
 
 
-def some_images() -> ImageSet:
-    """Stripes of three colours under noise: learnable, but not at once."""
-    rng = numpy_generator(0, "images")
-    labels = np.arange(90) % CLASSES
-    images = rng.integers(0, 200, (90, SIZE, SIZE, 3))
-    for i, label in enumerate(labels):
-        images[i, :, label::CLASSES, label] += 55
-    return ImageSet(
-        name="stripes",
-        images=images.astype(np.uint8),
-        labels=labels.astype(np.int64),
-        class_names=("a", "b", "c"),
-    )
-
-
-IMAGES = some_images()
-SPLITS = Splits(
-    train=np.arange(0, 44), val=np.arange(44, 66), holdout=np.arange(66, 80),
-    test=np.arange(80, 90), split_id="one",
-)  # fmt: skip
+IMAGES, SPLITS = striped_images()
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +119,7 @@ def test_resume_keeps_the_optimizers_memory_format(tmp_path: Path) -> None:
     strides = [
         {
             (index, key): row_order(value)
-            for index, state in t._learner.optimizer.state_dict()["state"].items()
+            for index, state in t._stage.optimizer.state_dict()["state"].items()
             for key, value in state.items()
         }
         for t in (training, resumed)
@@ -185,7 +152,7 @@ def test_the_trunk_goes_on_as_if_there_had_been_no_branch() -> None:
     first = [without_clock(report) for report in alone.reports()]
     reports = among.reports()
     assert [without_clock(next(reports)) for _ in range(2)] == first
-    trunk = among._trunk
+    trunk = among._state.trunk
     assert trunk is not None
     assert float(trunk["model.net.blocks.0.norms.0.num_batches_tracked"]) == 2  # one epoch
     kept = {name: value.clone() for name, value in trunk.items()}
@@ -236,24 +203,13 @@ def test_a_diverging_training_says_where() -> None:
         list(start(recipe, rungs=(4,)).reports())
 
 
-def test_a_score_that_is_not_finite_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = start()
-
-    def poisoned(*_: object) -> np.ndarray[Any, Any]:
-        return np.full((22, CLASSES), np.nan, dtype=np.float32)
-
-    monkeypatch.setattr("trainables.training.loop.log_probs_of", poisoned)
-    with pytest.raises(DivergedError, match="score on val became nan in epoch 1"):
-        next(training.reports())
-
-
 @pytest.mark.parametrize(
     ("recipe_changes", "changes", "message"),
     [
         ({"width": 4}, {}, "recipe width is 3 there and 4 here"),
         ({}, {"seed": 6}, "seed is 5 there and 6 here"),
         ({}, {"rungs": (2, 4)}, r"rungs is \[1, 2, 4\] there and \[2, 4\] here"),
-        ({}, {"splits": "two"}, "split_id is 'one' there and 'two' here"),
+        ({}, {"splits": "two"}, "split_id is 'stripes' there and 'two' here"),
         ({}, {"distillation": DISTILLATION}, "distillation is None there"),
     ],
 )
@@ -361,103 +317,6 @@ def test_a_square_as_large_as_the_image_is_refused_before_the_first_epoch() -> N
 def test_a_batch_of_one_is_refused() -> None:
     with pytest.raises(SpecError, match="batch_size must be at least 2"):
         start(Recipe(**{**EVERYTHING, "batch_size": 1}))
-
-
-def test_recalibrated_statistics_are_those_of_the_images() -> None:
-    model = place_model(
-        build_model(
-            Recipe(width=4, dropout=0.5),
-            classes=CLASSES, image_size=SIZE, train_images=IMAGES.images, seed=0,
-        ),
-        Numerics(),
-    )  # fmt: skip
-    seen: list[Tensor] = []
-    norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-    norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    state = torch.random.get_rng_state()
-    recalibrate(
-        model, PixelSource(IMAGES.images, SPLITS.train, Numerics()), torch.arange(20), Numerics()
-    )
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert not any(module.training for module in model.modules())
-    assert norm.momentum == 0.1
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    np.testing.assert_allclose(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), atol=1e-5)
-    np.testing.assert_allclose(norm.running_var, seen[0].var(dim=(0, 2, 3)), rtol=1e-4)
-
-
-def test_predictions_depend_on_neither_batch_nor_memory_map(tmp_path: Path) -> None:
-    model = build_model(
-        Recipe(width=4), classes=CLASSES, image_size=SIZE, train_images=IMAGES.images, seed=0
-    )
-    whole = predict_log_probs(model, IMAGES.images, Numerics())
-    assert whole.dtype == np.float32
-    np.testing.assert_allclose(np.exp(whole).sum(axis=1), 1, rtol=1e-5)
-    np.save(tmp_path / "x.npy", IMAGES.images)
-    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    chosen = np.array([3, 3, 80, 0])
-    parts = predict_log_probs(model, mapped, Numerics(), indices=chosen, batch=3)
-    np.testing.assert_allclose(parts, whole[chosen], atol=1e-5)
-    numerics = Numerics(layout="contiguous", dtype="bfloat16")
-    rough = predict_log_probs(model, IMAGES.images, numerics)
-    np.testing.assert_allclose(rough, whole, atol=0.1)
-
-
-def test_batches_cover_every_image_once_in_order() -> None:
-    source = PixelSource(IMAGES.images, SPLITS.val, Numerics())
-    batches = list(source.batches(size=10))
-    assert [len(images) for images in batches] == [8, 8, 6]
-    expected = torch.from_numpy(IMAGES.images[SPLITS.val]).permute(0, 3, 1, 2) / 255
-    assert torch.equal(torch.cat(batches), expected)
-    assert evenly_spaced(5, 9).tolist() == [0, 1, 2, 3, 4]
-    assert evenly_spaced(9, 3).tolist() == [0, 4, 8]
-
-
-def write_trial(folder: Path, recipe: Recipe) -> Training:
-    training = start(recipe)
-    next(training.reports())
-    write_start(
-        folder,
-        TrialStart(
-            trial="t0", kind="search", recipe=recipe, seed=5, rungs=RUNGS, data={},
-            split_id="one", numerics=Numerics(), code_version="0", machine={},
-        ),
-    )  # fmt: skip
-    save_weights(training.scored_model(), folder / "weights.safetensors")
-    return training
-
-
-def test_a_trials_weights_are_loaded_as_they_were_scored(tmp_path: Path) -> None:
-    training = write_trial(tmp_path, Recipe(**EVERYTHING))
-    model = load_trained(tmp_path)
-    assert not model.training
-    loaded = predict_log_probs(model, IMAGES.images, Numerics(), indices=SPLITS.holdout)
-    np.testing.assert_array_equal(loaded, training.log_probs(SPLITS.holdout))
-
-
-def test_equal_nets_get_equal_files(tmp_path: Path) -> None:
-    write_trial(tmp_path, Recipe(**EVERYTHING))
-    model = load_trained(tmp_path)
-    for number in range(8):
-        save_weights(model, tmp_path / str(number))
-    assert len({(tmp_path / str(number)).read_bytes() for number in range(8)}) == 1
-
-
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    write_trial(tmp_path / "a", Recipe(**EVERYTHING))
-    write_trial(tmp_path / "b", Recipe(**{**EVERYTHING, "width": 4}))
-    path = tmp_path / "a" / "weights.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes((tmp_path / "b" / "weights.safetensors").read_bytes())
-    with pytest.raises(RunError, match=r"does not fit the recipe of its start\.json"):
-        load_trained(tmp_path / "a")
-    path.write_bytes(whole[:-3])
-    with pytest.raises(RunError, match="not a whole safetensors file"):
-        load_trained(tmp_path / "a")
-    path.unlink()
-    with pytest.raises(RunError, match=r"weights.safetensors cannot be read"):
-        load_trained(tmp_path / "a")
 
 
 def test_the_thread_count_is_the_numerics(monkeypatch: pytest.MonkeyPatch) -> None:

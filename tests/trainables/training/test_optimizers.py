@@ -9,15 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from common.errors import SpecError
+from common.rungs import cooldown_epochs
 from trainables.nets.build import empty_model
 from trainables.recipe import Recipe
-from trainables.training.optimizers import (
-    cooldown_epochs,
-    learning_rate,
-    make_optimizer,
-    plan_epochs,
-    set_progress,
-)
+from trainables.training.optimizers import make_optimizer, set_progress
+from trainables.training.schedule import learning_rate, plan_epochs
 
 rung_lists = st.sets(st.integers(1, 40), min_size=1, max_size=4).map(sorted)
 

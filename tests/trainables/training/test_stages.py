@@ -15,12 +15,14 @@ from common.errors import SpecError
 from common.seeds import torch_generator
 from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, start
 from trainables.nets.build import build_model, empty_model
-from trainables.prediction import PixelSource, save_weights
+from trainables.prediction import PixelSource
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage, stage_at, starts
-from trainables.training.feature_cache import FeatureCache
-from trainables.training.optimizers import learning_rate, make_optimizer, plan_epochs
-from trainables.training.stage_learner import Learner
+from trainables.trainer import FeatureCache
+from trainables.training.active_stage import ActiveStage
+from trainables.training.optimizers import make_optimizer
+from trainables.training.schedule import learning_rate, plan_epochs
+from trainables.weights import save_weights
 
 HEAD_FIRST = (Stage(epochs=2, train="head", values={"augment": "none"}), Stage(lr_scale=0.1))
 
@@ -104,11 +106,11 @@ def test_features_that_are_kept_are_those_of_the_images(flip: bool) -> None:
     turned = torch.tensor([True, False, True, False]) if flip else None
     logits = []
     for reuse in (True, False):
-        learner = Learner(model, recipe, source, Numerics(), reuse=reuse)
-        learner.train()
-        batch = learner.batch(positions, labels, torch_generator(0, "a"), flips=turned)
+        active = ActiveStage(model, recipe, source, Numerics(), reuse_features=reuse)
+        active.start_epoch(1)
+        batch = active.batch(positions, labels, torch_generator(0, "a"), flips=turned)
         assert batch.images.ndim == (2 if reuse else 4)
-        logits.append(learner.outputs(batch)[0])
+        logits.append(active.outputs(batch)[0])
     torch.testing.assert_close(*logits)
 
 
@@ -116,13 +118,13 @@ def test_features_are_computed_once_for_all_trainings_that_begin_alike(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     computed: list[int] = []
-    compute = Learner._compute_features
+    compute = ActiveStage._compute_features
 
-    def counted(learner: Learner) -> Any:
+    def counted(active: ActiveStage) -> Any:
         computed.append(1)
-        return compute(learner)
+        return compute(active)
 
-    monkeypatch.setattr(Learner, "_compute_features", counted)
+    monkeypatch.setattr(ActiveStage, "_compute_features", counted)
     stage = Stage(train="head", values={"augment": "none"})
     cache, recipe = FeatureCache(), Recipe(width=3, epochs=1, batch_size=16, stages=(stage,))
 

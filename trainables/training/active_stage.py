@@ -1,10 +1,10 @@
-"""What learns, and how, in the stage of a training that is under way.
+"""The stage that is being trained: its learnable parameters, its optimizer and its batches.
 
 Axes: N training images, B images of a batch, S×S pixels, K classes, V views, C features.
 
-Every stage has an optimizer of its own, over what learns in it. Where only the head learns
-and images are shown as they are or mirrored, what lies before the head gives the same
-features in every epoch: they are computed once.
+Every stage has its own optimizer over the parameters that learn in it. If only the head
+learns and images are shown unchanged or mirrored, the layers below the head give the same
+features in every epoch, which are therefore computed once.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from trainables.nets.pretrained import classifier_of
 from trainables.prediction import PixelSource, autocast
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
-from trainables.training.feature_cache import FeatureCache
+from trainables.trainer import FeatureCache
 from trainables.training.optimizers import make_optimizer
 
 
-class Learner:
-    """A net, the optimizer of its present stage, and the batches that it is shown."""
+class ActiveStage:
+    """A network, the optimizer of its current stage, and the batches of that stage."""
 
     def __init__(
         self,
@@ -34,84 +34,81 @@ class Learner:
         source: PixelSource,
         numerics: Numerics,
         *,
-        reuse: bool = True,
+        reuse_features: bool = True,
         cache: FeatureCache | None = None,
         data: str = "",
     ) -> None:
-        """Begin with the recipe's first stage; `source` has the training images.
+        """Enter the recipe's first stage; `source` holds the training images.
 
-        Without `reuse`, batches are of images in every stage: a teacher wants to see them.
-        A `cache` saves computing features that are in it; `data` names the training images.
+        Without `reuse_features`, batches hold images in every stage, which a teacher needs.
+        `cache` keeps features between trainings; `data` identifies the training images.
 
         Raises:
-            SpecError: a stage trains the head alone, and the net does not say which it is.
+            SpecError: a stage trains only the head of a network that does not declare it.
         """
         self.model = model
-        self._whole = recipe
+        self._whole_recipe = recipe
         self._source = source
         self._numerics = numerics
         self._learnable = [p for p in model.parameters() if p.requires_grad]
-        self._reuse = reuse
+        self._reuse_features = reuse_features
         self._cache = FeatureCache() if cache is None else cache
         self._data = data
         self._features: Tensor | None = None
         self._views = 0
-        """Views of each image whose features are computed once; 0 where images are shown."""
+        """Views of each image whose features are computed once; 0 if batches hold images."""
         self._index = -1
         if any(stage.train == "head" for stage in recipe.schedule.stages):
             classifier_of(model.net, recipe.architecture.model)
         self.enter(0)
 
     def enter(self, index: int) -> None:
-        """Go to a stage of the recipe, with a fresh optimizer; no change where it is there."""
+        """Start a stage of the recipe with a fresh optimizer; do nothing if it is the current."""
         if index == self._index:
             return
         self._index, self._features = index, None
-        stages = self._whole.schedule.stages
+        stages = self._whole_recipe.schedule.stages
         stage = stages[index] if stages else Stage()
-        self.recipe = self._whole.in_stage(index)
-        """What holds in this stage."""
+        self.recipe = self._whole_recipe.in_stage(index)
+        """The values that hold in this stage."""
         self._head: nn.Module | None = None
         if stage.train == "head":
-            self._head = classifier_of(self.model.net, self._whole.architecture.model)
+            self._head = classifier_of(self.model.net, self._whole_recipe.architecture.model)
+        reuse = self._reuse_features and self._head is not None
+        self._views = views_of(self.recipe.augmentation) if reuse else 0
         chosen = self._learnable if self._head is None else [*self._head.parameters()]
-        self._views = (
-            views_of(self.recipe.augmentation) if self._reuse and self._head is not None else 0
-        )
-        kept = {id(parameter) for parameter in chosen}
+        learns = {id(parameter) for parameter in chosen}
         for parameter in self._learnable:
-            parameter.requires_grad_(id(parameter) in kept)
+            parameter.requires_grad_(id(parameter) in learns)
         self.optimizer = make_optimizer(
             self.model, self.recipe.optimizer, layer_decay=stage.layer_decay
         )
 
-    def begin(self, epoch: int) -> None:
-        """What learns in this epoch of the schedule: the whitening's bias in the first ones."""
-        whitening = getattr(self.model.net, "whitening", None)
-        if isinstance(whitening, nn.Conv2d) and whitening.bias is not None and not self.head_only:
-            whitening.bias.requires_grad_(epoch <= self._whole.architecture.whitening_epochs)
-
     @property
     def head_only(self) -> bool:
-        """Whether what lies before the head stays as it is."""
+        """Everything below the head stays as it is."""
         return self._head is not None
 
-    def train(self) -> None:
-        """Put what learns in training mode, and all else in eval mode."""
-        self.model.train()
-        if self._head is not None:
-            self.model.net.eval()
-            self._head.train()
+    def start_epoch(self, epoch: int) -> None:
+        """Put what learns in training mode and all else in eval mode; freeze the whitening's bias.
+
+        The bias learns in the first epochs of the schedule only.
+        """
+        self._set_modes()
+        whitening = getattr(self.model.net, "whitening", None)
+        if isinstance(whitening, nn.Conv2d) and whitening.bias is not None and not self.head_only:
+            learns = epoch <= self._whole_recipe.architecture.whitening_epochs
+            whitening.bias.requires_grad_(learns)
 
     def batch(
         self, positions: Tensor, labels: Tensor, generator: Generator, *, flips: Tensor | None
     ) -> Batch:
-        """The training images at `positions`, int64 [B], augmented; or their features.
+        """Return the training images at `positions`, int64 [B], augmented; or their features.
 
         `labels` is int64 [B]; `flips` as in `augment`.
         """
         if self._views:
-            return self._known(positions, labels, generator, flips)
+            return self._feature_batch(positions, labels, generator, flips)
         batch = augment(
             self._source.batch(positions),
             labels,
@@ -125,7 +122,7 @@ class Learner:
         return replace(batch, turns=draw_turns(labels, generator))
 
     def outputs(self, batch: Batch) -> tuple[Tensor, Answers | None]:
-        """Logits [B, K] of what `batch` gave, and the auxiliary heads' answers if they learn."""
+        """Return logits [B, K] for a batch, and the auxiliary heads' answers if they learn."""
         with autocast(self._numerics):
             if self._head is not None and self._views:
                 return self._head(batch.images), None
@@ -136,23 +133,29 @@ class Learner:
             if batch.turns is not None:
                 images = torch.cat([images, turn(images, batch.turns)])
             features = self.model.features(images)
-            head = classifier_of(self.model.net, self._whole.architecture.model)
+            head = classifier_of(self.model.net, self._whole_recipe.architecture.model)
             return head(features[:count]), auxiliary(features[:count], features[count:])
 
-    def _known(
+    def _set_modes(self) -> None:
+        self.model.train()
+        if self._head is not None:
+            self.model.net.eval()
+            self._head.train()
+
+    def _feature_batch(
         self, positions: Tensor, labels: Tensor, generator: Generator, flips: Tensor | None
     ) -> Batch:
         if self._features is None:
-            self._features = self._cache.get(self._key(), self._compute_features)
-        shown = torch.zeros_like(labels)
+            self._features = self._cache.get(self._features_key(), self._compute_features)
+        view = torch.zeros_like(labels)
         if self._views == 2:
-            shown = (draw_flips(labels, True, generator) if flips is None else flips).long()
-        features = self._features[shown, positions.to(shown.device)]
+            view = (draw_flips(labels, True, generator) if flips is None else flips).long()
+        features = self._features[view, positions.to(view.device)]
         share = torch.ones(len(labels), device=labels.device)
         return Batch(images=features, labels_a=labels, labels_b=labels, share=share)
 
-    def _key(self) -> str:
-        """Of all that decides the features: images, views, numerics, what lies before the head."""
+    def _features_key(self) -> str:
+        """Return a digest of all that decides the features: data, views, numerics, weights."""
         digest = hashlib.sha256(f"{self._data} {self._views} {self._numerics}".encode())
         head = {id(value) for value in self._head.parameters()} if self._head else set()
         for name, value in self.model.state_dict(keep_vars=True).items():
@@ -162,12 +165,13 @@ class Learner:
         return digest.hexdigest()
 
     def _compute_features(self) -> Tensor:
-        """Features [V, N, C] of all training images, and of their mirror images if V is 2."""
+        """Return features [V, N, C] of all training images, then of their mirror images."""
         model = self.model.eval()
         views = []
         with torch.no_grad(), autocast(self._numerics):
-            for turned in range(self._views):
-                parts = (images.flip(3) if turned else images for images in self._source.batches())
-                views.append(torch.cat([model.features(images) for images in parts]))
-        self.train()
+            for mirrored in range(self._views):
+                batches = self._source.batches()
+                images = (batch.flip(3) if mirrored else batch for batch in batches)
+                views.append(torch.cat([model.features(part) for part in images]))
+        self._set_modes()
         return torch.stack(views)

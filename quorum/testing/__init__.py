@@ -1,0 +1,1 @@
+"""Contract tests that an implementation of a plug-in point can run."""

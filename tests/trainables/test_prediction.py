@@ -1,0 +1,38 @@
+"""Predictions: the same for any batch size, and from memory-mapped images."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from quorum.testing.trainers import striped_images
+from trainables.nets.build import build_model
+from trainables.prediction import PixelSource, predict_log_probs
+from trainables.recipe import Numerics, Recipe
+
+IMAGES, SPLITS = striped_images()
+
+
+def test_predictions_depend_on_neither_batch_nor_memory_map(tmp_path: Path) -> None:
+    model = build_model(
+        Recipe(width=4), classes=3, image_size=8, train_images=IMAGES.images, seed=0
+    )
+    whole = predict_log_probs(model, IMAGES.images, Numerics())
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(np.exp(whole).sum(axis=1), 1, rtol=1e-5)
+    np.save(tmp_path / "x.npy", IMAGES.images)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    chosen = np.array([3, 3, 80, 0])
+    parts = predict_log_probs(model, mapped, Numerics(), indices=chosen, batch=3)
+    np.testing.assert_allclose(parts, whole[chosen], atol=1e-5)
+    numerics = Numerics(layout="contiguous", dtype="bfloat16")
+    rough = predict_log_probs(model, IMAGES.images, numerics)
+    np.testing.assert_allclose(rough, whole, atol=0.1)
+
+
+def test_batches_cover_every_image_once_in_order() -> None:
+    source = PixelSource(IMAGES.images, SPLITS.val, Numerics())
+    batches = list(source.batches(size=10))
+    assert [len(images) for images in batches] == [8, 8, 6]
+    expected = torch.from_numpy(IMAGES.images[SPLITS.val]).permute(0, 3, 1, 2) / 255
+    assert torch.equal(torch.cat(batches), expected)

@@ -1,0 +1,124 @@
+"""What a trial needs of the object that trains it, and what that object reports.
+
+Axes: n images, K classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
+from trainables.recipe import Numerics, Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """The result of one epoch: the payload of the journal's `epoch` event."""
+
+    step: int
+    """Epochs trained so far, cooldown branches included."""
+    epoch: int
+    """Epoch of the schedule that ended, from 1; equal to the rung at a rung's end."""
+    phase: Literal["trunk", "cooldown"]
+    rung: int | None
+    """The rung that this epoch ends."""
+    train_loss: float
+    """Mean of the loss that was minimized, in nats."""
+    val_nll: float
+    """In nats, after one temperature fitted on val."""
+    val_accuracy: float
+    temperature: float
+    lr: float
+    """Learning rate of the last optimizer step."""
+    seconds: float
+    """Wall time of the epoch, scoring included."""
+    images_per_second: float
+    """Training images per second of training, without scoring."""
+    peak_memory_bytes: int
+    """Peak of the process since its start (CPU), or of torch's allocator in this training
+    (CUDA)."""
+
+
+class FeatureCache:
+    """The last features computed, for the next training in this process that needs the same.
+
+    Trials of a sweep that train only a head start from the same weights below it.
+    """
+
+    def __init__(self) -> None:
+        """Create an empty cache."""
+        self._key = ""
+        self._features: Tensor | None = None
+
+    def get(self, key: str, compute: "Callable[[], Tensor]") -> "Tensor":
+        """Return the features kept under `key`, or compute and keep them."""
+        if self._features is None or key != self._key:
+            self._key, self._features = key, None  # free the old ones before computing new ones
+            self._features = compute()
+        return self._features
+
+
+class Trainer(Protocol):
+    """A training that reports after every epoch and can be saved and resumed.
+
+    `quorum.testing.trainers.TrainerContract` tests an implementation.
+    """
+
+    @property
+    def params(self) -> int:
+        """The number of the network's parameters, frozen ones included."""
+
+    def reports(self) -> Iterator[EpochReport]:
+        """Train from the current step to the end of the schedule; report after every epoch.
+
+        Raises:
+            DivergedError: a loss or a score is not finite.
+        """
+
+    def log_probs(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return log-probabilities [n, K] of the network that the last report scored.
+
+        `indices` are positions in the image set.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint into `folder`."""
+
+    def load(self, folder: Path) -> None:
+        """Resume from a checkpoint of the same recipe, rungs, seed and split.
+
+        Raises:
+            RunError: the checkpoint is damaged or belongs to another training.
+        """
+
+    def save_weights(self, path: Path) -> None:
+        """Write the weights of the network that the last report scored, as safetensors."""
+
+
+class TrainerFactory(Protocol):
+    """Builds a trainer; a class or a function that a worker can import by its name."""
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        *,
+        rungs: Sequence[int],
+        seed: int,
+        numerics: Numerics,
+        images: ImageSet,
+        splits: Splits,
+        features: FeatureCache | None = None,
+    ) -> Trainer:
+        """Return a trainer that has trained nothing yet.
+
+        Raises:
+            SpecError: the recipe does not suit these images or rungs.
+        """

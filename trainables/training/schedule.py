@@ -1,0 +1,94 @@
+"""The schedule of a training, in which every rung is a finished training.
+
+A rung's score should say what that many epochs can achieve, so each rung is annealed: the
+trunk runs at a constant learning rate, and the last epochs before a rung are a branch in
+which the rate falls linearly to zero (warm-up, stable, decay: arXiv 2405.18392). A trial
+that continues past a rung restores the trunk as it was where the branch began.
+
+    rate   ┌───────┬────────────┬─────── … trunk
+          ╱        │╲           │╲
+         ╱         │ ╲ rung 3   │ ╲ rung 9
+    epoch 0        1  3         5  9
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from common.errors import SpecError
+from common.rungs import cooldown_epochs
+from trainables.recipe import Recipe
+from trainables.stages import stage_at, starts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochPlan:
+    """One pass over the training images. Epochs and steps count from 1."""
+
+    step: int
+    """Epochs trained after this one, branches included."""
+    epoch: int
+    """The epoch of the schedule that ends with this one; at a rung's end, the rung."""
+    phase: Literal["trunk", "cooldown"]
+    rung: int | None
+    """The rung that is scored at the end of this epoch."""
+    branch: int | None
+    """The rung at the end of this cooldown; None on the trunk."""
+    restore: bool
+    """The trunk is restored before this epoch."""
+    keep: bool
+    """The trunk is kept before this epoch, because a later one restores it."""
+    stage: int = 0
+    """Index of the recipe's stage."""
+
+
+def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
+    """Return every epoch of a trial that is scored at `rungs`.
+
+    Raises:
+        SpecError: the rungs do not rise from 1 or more up to the recipe's epochs.
+    """
+    schedule = recipe.schedule
+    if not rungs or rungs[0] < 1 or list(rungs) != sorted(set(rungs)):
+        raise SpecError(f"rungs must be rising epoch counts, got {list(rungs)}")
+    if rungs[-1] != schedule.epochs:
+        raise SpecError(f"the last of rungs {list(rungs)} must be epochs = {schedule.epochs}")
+    plans: list[EpochPlan] = []
+    trunk = 0
+    for rung in rungs:
+        branch_start = rung - cooldown_epochs(rung, schedule.cooldown_fraction)
+        for epoch in range(trunk + 1, rung + 1):
+            plans.append(
+                EpochPlan(
+                    step=len(plans) + 1,
+                    epoch=epoch,
+                    phase="trunk" if epoch <= branch_start else "cooldown",
+                    rung=rung if epoch == rung else None,
+                    branch=None if epoch <= branch_start else rung,
+                    restore=bool(plans) and epoch == trunk + 1,
+                    keep=epoch == branch_start + 1 and rung != rungs[-1],
+                    stage=stage_at(schedule.stages, epoch),
+                )
+            )
+        trunk = branch_start
+    return tuple(plans)
+
+
+def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
+    """Return the learning rate when a share `progress` ∈ [0, 1] of the epoch has passed.
+
+    It is the stage's peak times the least of 1, the line of the warm-up at the start of each
+    stage, and the line to zero at the branch's end. A branch that begins within a warm-up is
+    therefore a triangle.
+    """
+    schedule, stages = recipe.schedule, recipe.schedule.stages
+    passed = plan.epoch - 1 + progress
+    warmup = recipe.in_stage(plan.stage).schedule.warmup_epochs
+    factor = 1.0
+    if warmup > 0:
+        factor = min(factor, (passed - starts(stages)[plan.stage]) / warmup)
+    if plan.branch is not None:
+        cooldown = cooldown_epochs(plan.branch, schedule.cooldown_fraction)
+        factor = min(factor, (plan.branch - passed) / cooldown)
+    scale = stages[plan.stage].lr_scale if stages else 1.0
+    return recipe.optimizer.peak_lr * scale * factor

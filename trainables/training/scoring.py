@@ -1,0 +1,105 @@
+"""Score a network on val: batch normalization recalibrated, one temperature fitted.
+
+The score is never that of the raw weights. It is that of their moving average with batch
+normalization's statistics measured again on a fixed, unaugmented part of train, so that it
+does not depend on how far the running averages have come.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from common.errors import DivergedError
+from common.sampling import evenly_spaced
+from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
+from trainables.nets.build import Classifier
+from trainables.prediction import PixelSource, autocast, log_probs_of
+from trainables.recipe import Numerics
+from trainables.training.schedule import EpochPlan
+
+RECALIBRATION_IMAGES = 2048
+"""Most training images from which batch normalization's statistics are measured again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A network's score on val."""
+
+    val_nll: float
+    """In nats, after the temperature."""
+    val_accuracy: float
+    temperature: float
+
+
+class Scorer:
+    """Scores networks on the val split of an image set."""
+
+    def __init__(
+        self, train: PixelSource, images: ImageSet, splits: Splits, numerics: Numerics
+    ) -> None:
+        """`train` holds the training images."""
+        self._train = train
+        self._val = PixelSource(images.images, splits.val, numerics)
+        self._labels = images.labels[splits.val]
+        self._sample = torch.from_numpy(evenly_spaced(len(splits.train), RECALIBRATION_IMAGES))
+        self._numerics = numerics
+
+    def score(self, model: Classifier, plan: EpochPlan, *, recalibrated: bool) -> Score:
+        """Score a network after the epoch `plan`; it is left in eval mode.
+
+        Without `recalibrated`, batch normalization keeps its statistics: those of features that
+        a head learns on.
+
+        Raises:
+            DivergedError: a log-probability is not finite.
+        """
+        model.eval()
+        if recalibrated:
+            recalibrate(model, self._train, self._sample, self._numerics)
+        logp = log_probs_of(model, self._val, self._numerics)
+        require_finite(float(logp.min()), "score on val", plan)
+        temperature = fit_temperature(logp, self._labels)
+        return Score(
+            val_nll=nll(apply_temperature(logp, temperature), self._labels),
+            val_accuracy=accuracy(logp, self._labels),
+            temperature=temperature,
+        )
+
+
+def recalibrate(
+    model: nn.Module, source: PixelSource, positions: Tensor, numerics: Numerics
+) -> None:
+    """Measure batch normalization's statistics again, on the images at `positions`.
+
+    Averaged weights have their own activations, which the averaged statistics of the networks
+    they are made of do not describe (Izmailov et al., 2018). Only batch normalization is in
+    training mode meanwhile, so dropout draws nothing. The network is left in eval mode.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+        norm.train()
+    if norms:
+        with torch.no_grad(), autocast(numerics):
+            for images in source.batches(positions):
+                model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def require_finite(value: float, name: str, plan: EpochPlan) -> None:
+    """Raise a DivergedError that names the value and the epoch `plan` unless it is finite."""
+    if not math.isfinite(value):
+        raise DivergedError(
+            f"the {name} became {value} in epoch {plan.epoch} (step {plan.step}); "
+            f"lower the learning rate or lengthen the warm-up"
+        )

@@ -1,0 +1,55 @@
+"""The weights of trained networks on disk: `weights.safetensors` of a trial."""
+
+import json
+from pathlib import Path
+
+from torch import nn
+
+from common.errors import RunError
+from common.files import file_sha256, write_bytes_atomically
+from trainables.nets.build import Classifier, empty_model
+from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
+from trainables.records import read_record, read_start
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a network's parameters and buffers as a safetensors file, whole or not at all."""
+    if not isinstance(model, Classifier):
+        raise TypeError(f"save_weights takes a Classifier, got {type(model).__name__}")
+    # One key: safetensors writes several in no fixed order, and equal networks must get equal
+    # checksums.
+    shape = json.dumps({"classes": model.classes, "image_size": model.image_size})
+    data = tensors_to_bytes(model.state_dict(), {"shape": shape})
+    write_bytes_atomically(Path(path), data)
+
+
+def load_trained(trial_folder: str | Path) -> Classifier:
+    """Return a trial's scored network, in eval mode on the CPU.
+
+    It is built from start.json and filled from weights.safetensors.
+
+    Raises:
+        RunError: a file is missing or damaged, or differs from the record's checksum.
+    """
+    folder = Path(trial_folder)
+    path = folder / "weights.safetensors"
+    recipe = read_start(folder / "start.json").recipe
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if (folder / "record.json").is_file():
+        recorded = read_record(folder / "record.json").sha256.get(path.name)
+        if recorded is not None and recorded != file_sha256(path):
+            raise RunError(
+                f"{path} differs from its record's checksum; restore it or drop the trial"
+            )
+    tensors, metadata = bytes_to_tensors(data, where=str(path))
+    try:
+        shape = json.loads(metadata["shape"])
+        model = empty_model(recipe, classes=shape["classes"], image_size=shape["image_size"])
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path} does not fit the recipe of its start.json: {reason}") from None
+    return model.eval()
