@@ -1,4 +1,4 @@
-"""`python -m quorum` is the command `quorum`."""
+"""`python -m quorum` runs the command `quorum`."""
 
 import sys
 

@@ -1,139 +1,90 @@
-"""The stages of a run: what each does, and where it leaves its result.
+"""The stages of a run, one function each; `quorum.pipeline` calls them in order.
 
-Every stage is skipped when its result is there, so a run that was killed goes on where it
-stood. The order is `pipeline`'s. Imports stand inside the functions: a run that only
-selects needs neither Ray nor torch.
+A stage leaves its result in the run's folder and is skipped if the result is already there,
+so a killed run resumes with the stage that was interrupted. Imports stand inside the
+functions: a run that only selects loads neither Ray nor torch.
 """
 
 import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.cpu_runtime import usable_cores
 from common.errors import RunError
-from common.files import dump_json, write_bytes_atomically, write_json_once
 from common.parsing import to_mapping
 from common.seeds import derive_seed
+from quorum.selection import select_run
 from quorum.workspace.run import Run
-from search.space.spec import spec_of_run
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
+    from ensemble.deployment.card import Card
     from ensemble.deployment.gates import GateMargins
-    from ensemble.selection.selection import Selection
     from search.ablation.ablation import Ablation
+    from search.mlflow.registry import Release
 
 log = logging.getLogger(__name__)
 
 UNBOUNDED = 1_000_000
-"""More trials than any time budget has room for."""
+"""Number of trials that stands for "as many as the time budget allows"."""
 
 GRACE = 0.3
-"""A stage that its forecast deceived may take this share of the next one's time."""
+"""How far a stage may run past its planned end, as a share of the next stage's planned time.
+
+Forecasts are a little wrong; without this margin a trial that needs a few more seconds would
+be cut off."""
 
 
 def sweep_and_seeds(
-    this: Run, *, trials: int | None, address: str | None, seeds: bool = True
+    run: Run, *, trials: int | None, address: str | None, seeds: bool = True
 ) -> None:
-    """The sweep and, unless only that is wanted, seeds of its best configuration."""
-    if this.folder.selection.exists():
-        this.skip("sweep")
-        this.skip("seeds")
+    """Search, then train more seeds of the best configuration unless `seeds` is False.
+
+    Both stages share one Ray session, because starting Ray takes seconds.
+    """
+    if run.folder.selection.exists():
+        run.skip("sweep")
+        run.skip("seeds")
         return
-    from quorum.seeds import planned_seeds
     from search.tune.session import ray_session
-    from search.tune.sweep import run_fixed, run_sweep
 
-    with ray_session(address=address, folder=this.folder.root):
-        trials = _most_trials(this, trials)
-        with this.stage("sweep", trials=trials):
-            run_sweep(
-                this.spec,
-                this.folder,
-                this.journal,
-                trials=trials or UNBOUNDED,
-                deadline=this.end_of("sweep"),
-                latest=_latest(this, "sweep", "seeds"),
-                **_common(this),
-            )
-        if seeds and _wanted(this, "seeds"):
-            with this.stage("seeds"):
-                wanted = planned_seeds(this, deadline=_latest(this, "seeds", "distill"))
-                run_fixed(this.spec, this.folder, this.journal, fixed=wanted, **_common(this))
+    with ray_session(address=address, folder=run.folder.root):
+        _sweep(run, trials)
+        if seeds and _is_wanted(run, "seeds"):
+            _train_seeds(run)
 
 
-def train_variants(this: Run, ablation: "Ablation", *, address: str | None) -> None:
-    """Those trainings of an ablation that are left."""
-    if not ablation.left(this.folder):
-        this.skip("sweep")
+def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> None:
+    """Train the variants of an ablation that have not finished yet."""
+    if not ablation.left(run.folder):
+        run.skip("sweep")
         return
     from search.ablation.variants import Variants
     from search.tune.session import ray_session
     from search.tune.sweep import run_fixed
 
-    recipe, end = this.spec.base_recipe(), this.end_of("sweep")
+    recipe, end = run.spec.base_recipe(), run.end_of("sweep")
     variants = Variants(ablation=ablation, recipe=recipe, deadline=end)
     with (
-        ray_session(address=address, folder=this.folder.root),
-        this.stage("sweep", trials=ablation.trials),
+        ray_session(address=address, folder=run.folder.root),
+        run.stage("sweep", trials=ablation.trials),
     ):
-        run_fixed(this.spec, this.folder, this.journal, fixed=variants, **_common(this))
+        run_fixed(run.spec, run.folder, run.journal, fixed=variants, **_training_inputs(run))
 
 
-def _common(this: Run) -> dict[str, Any]:
-    return {
-        "images": this.images,
-        "splits": this.splits,
-        "numerics": this.numerics,
-        "on_event": this.tell,
-    }
-
-
-def _most_trials(this: Run, trials: int | None) -> int | None:
-    """How many trials there may be in all; None where the time alone bounds them."""
-    return trials or (this.spec.trials if this.deadline is None else None)
-
-
-def _latest(this: Run, stage: str, following: str) -> float | None:
-    """When a stage is cut off."""
-    end = this.end_of(stage)
-    return None if end is None or this.plan is None else end + GRACE * this.plan.seconds[following]
-
-
-def select_run(
-    folder: RunFolder, *, members: int | None = None, out: Path | None = None
-) -> "Selection":
-    """Select an ensemble from a run's pool and write selection.json.
-
-    In the run's own folder the selection is frozen once it is written: a different one is
-    refused there and goes elsewhere through `out`.
-    """
-    from ensemble.selection.decision import select_ensemble
-    from ensemble.selection.run_pool import pool_from_run
-
-    spec = spec_of_run(folder)
-    selection = select_ensemble(
-        pool_from_run(folder), members=members or spec.most_members, seed=spec.seed
-    )
-    if out is None:
-        _freeze(folder, to_mapping(selection))
-    else:
-        write_bytes_atomically(out / "selection.json", dump_json(to_mapping(selection)).encode())
-    return selection
-
-
-def select(this: Run) -> None:
-    """Freeze the ensemble that holdout speaks for."""
-    if this.folder.selection.exists():
-        this.skip("select")
+def select(run: Run) -> None:
+    """Choose the ensemble on holdout and freeze it in selection.json."""
+    if run.folder.selection.exists():
+        run.skip("select")
         return
-    with this.stage("select"):
-        selection = select_run(this.folder)
-        this.emit(
+    with run.stage("select"):
+        selection = select_run(run.folder)
+        run.emit(
             {
                 "event": "result",
                 "kind": "ensemble",
@@ -155,97 +106,77 @@ def select(this: Run) -> None:
         )
 
 
-def distill(this: Run, *, workers: int = 1, again: bool = False) -> None:
-    """Train the student and its twin without a teacher; decide on holdout which file ships."""
-    if not again and not _wanted(this, "distill"):
+def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
+    """Train the student, and a twin without a teacher; decide on holdout which file ships.
+
+    `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
+    """
+    if not again and not _is_wanted(run, "distill"):
         return
-    folder = this.folder.student
+    folder = run.folder.student
     if (folder / "card.json").exists() and not again:
-        this.skip("distill")
+        run.skip("distill")
         return
-    from common.cpu_runtime import usable_cores
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
-    from ensemble.student.students import train_students
-    from trainables.training.losses import Distillation
 
-    with this.stage("distill") as progress, _trainers(this, workers) as train:
-        end = this.end_of("distill")
-        earlier = this.count("stage", stage="distill", status="finished")
+    with run.stage("distill") as progress, _student_trainer(run, workers) as train:
+        finished_before = run.count("stage", stage="distill", status="finished")
         if again and folder.exists():
-            folder.rename(folder.with_name(f"student.{earlier}"))
-        train_students(
-            this.folder,
-            this.spec.student_recipe(),
-            distillation=Distillation(alpha=this.spec.student.alpha, tau=this.spec.student.tau),
-            images=this.images,
-            splits=this.splits,
-            seed=derive_seed(this.spec.seed, "student", earlier),
-            numerics=this.probe(threads=max(1, usable_cores() // workers)),
-            deadline=None if end is None or this.plan is None else end - this.plan.export_seconds,
+            folder.rename(folder.with_name(f"student.{finished_before}"))
+        _train_students(
+            run,
+            seed=derive_seed(run.spec.seed, "student", finished_before),
+            workers=workers,
             progress=progress,
             train=train,
         )
         card = decide_release(
             folder,
-            holdout_predictions(this.folder, this.images, this.splits),
-            _margins(this),
-            seed=this.spec.seed,
+            holdout_predictions(run.folder, run.images, run.splits),
+            _margins(run),
+            seed=run.spec.seed,
         )
-        this.emit(
+        run.emit(
             {
                 "event": "result",
                 "kind": f"student_{card.released}",
                 "params": {"released": card.released, "because": card.released_because},
                 "metrics": {"bytes": card.shipped.bytes, "temperature": card.shipped.temperature},
-                "folder": str(folder.relative_to(this.folder.root)),
+                "folder": str(folder.relative_to(run.folder.root)),
             }
         )
 
 
-@contextmanager
-def _trainers(this: Run, workers: int) -> Iterator[Callable[..., Any]]:
-    """What trains a student: this process, or several workers of a Ray of their own."""
-    from ensemble.student.distillation import distill
+def ledger(run: Run, *, again: bool = False) -> None:
+    """Read test and write the ledger: predictions, metrics, differences and gates.
 
-    if workers <= 1:
-        yield distill
-        return
-    from ensemble.student.distributed import distill_distributed
-    from search.tune.session import ray_session
-
-    store = max(100_000_000, 2 * this.images.images.nbytes)
-    with ray_session(folder=this.folder.root, object_store_bytes=store):
-        yield functools.partial(distill_distributed, workers=workers)
-
-
-def ledger(this: Run, *, again: bool = False) -> None:
-    """Read test, once: predictions of every row, the table, the gates."""
-    folder = this.folder.ledger
+    `again` reads test once more; the ledger counts its reads.
+    """
+    folder = run.folder.ledger
     if (folder / "ledger.json").exists() and not again:
-        this.skip("ledger")
+        run.skip("ledger")
         return
-    from common.cpu_runtime import usable_cores
     from ensemble.evaluation.ledger_writer import write_ledger
     from ensemble.evaluation.stages import stage_costs
 
-    with this.stage("ledger") as progress:
-        costs = stage_costs(this.folder, this.images, this.splits)
+    with run.stage("ledger") as progress:
+        costs = stage_costs(run.folder, run.images, run.splits)
         progress(0.3, "reading test")
-        this.emit({"event": "test_read"})
+        run.emit({"event": "test_read"})
         ledger = write_ledger(
-            this.folder,
-            this.images,
-            this.splits,
-            dataclasses.replace(this.numerics, threads=usable_cores()),
+            run.folder,
+            run.images,
+            run.splits,
+            dataclasses.replace(run.numerics, threads=usable_cores()),
             costs=costs,
-            margins=_margins(this),
-            test_reads=this.count("test_read"),
-            compute=_compute(this),
-            seed=this.spec.seed,
+            margins=_margins(run),
+            test_reads=run.count("test_read"),
+            compute=_compute(run),
+            seed=run.spec.seed,
             progress=progress,
         )
-        this.emit(
+        run.emit(
             {
                 "event": "result",
                 "kind": "ledger",
@@ -260,43 +191,25 @@ def ledger(this: Run, *, again: bool = False) -> None:
         )
 
 
-def _margins(this: Run) -> "GateMargins":
-    from ensemble.deployment.gates import GateMargins
-
-    return GateMargins(**dataclasses.asdict(this.spec.gates))
-
-
-def register(this: Run) -> None:
-    """Put the student that ships into MLflow's registry; a registry that fails stops nothing."""
-    if not (this.folder.student / "card.json").exists():
+def register(run: Run) -> None:
+    """Register the released student in MLflow; a registry that fails is logged, not raised."""
+    if not (run.folder.student / "card.json").exists():
         return
     from ensemble.deployment.card import read_card
     from ensemble.deployment.release import beats_champion
-    from ensemble.ledger.ledger import read_ledger
-    from search.mlflow.registry import Release, register_student
+    from search.mlflow.registry import register_student
 
-    card = read_card(this.folder.student)
-    model = this.folder.student / card.shipped.file
-    stage = f"student_{card.released}"
-    row = read_ledger(this.folder.ledger / "ledger.json").row(stage)
-    release = Release(
-        model=model,
-        image_size=card.image_size,
-        class_names=card.class_names,
-        passed_gates=card.released == "int8",
-        stage=stage,
-        row=to_mapping(row),
-    )
+    release = _release(run.folder, read_card(run.folder.student))
 
     def beats(champion: Path) -> bool:
-        return beats_champion(model, champion, this.images, this.splits, seed=this.spec.seed)
+        return beats_champion(release.model, champion, run.images, run.splits, seed=run.spec.seed)
 
     try:
-        registration = register_student(this.folder, release, beats_champion=beats)
+        registration = register_student(run.folder, release, beats_champion=beats)
     except RunError as error:
         log.warning("%s", error)
         return
-    this.emit(
+    run.emit(
         {
             "event": "registered",
             "name": registration.name,
@@ -307,33 +220,134 @@ def register(this: Run) -> None:
     )
 
 
-def _wanted(this: Run, stage: str) -> bool:
-    """Whether the run has this stage; if not, that is announced."""
-    wanted = stage in this.spec.stages
-    if not wanted:
-        this.skip(stage, f"the run delivers: {this.spec.deliver}")
-    return wanted
+def report(run: Run) -> None:
+    """Draw the figures and typeset report.pdf."""
+    from analysis.report.build import build_report
+
+    with run.stage("report"):
+        build_report(run.folder, run.images, pictures=run.spec.pictures)
 
 
-def _compute(this: Run) -> dict[str, Any]:
-    """What the run has cost so far, in seconds of training and of wall-clock."""
-    seconds = {"search": 0.0, "seed": 0.0}
-    for record in this.folder.records():
-        seconds[record.kind] += record.seconds
+def _sweep(run: Run, trials: int | None) -> None:
+    from search.tune.sweep import run_sweep
+
+    most_trials = trials or (run.spec.trials if run.deadline is None else None)
+    with run.stage("sweep", trials=most_trials):
+        run_sweep(
+            run.spec,
+            run.folder,
+            run.journal,
+            trials=most_trials or UNBOUNDED,
+            deadline=run.end_of("sweep"),
+            latest=_cutoff(run, "sweep", following="seeds"),
+            **_training_inputs(run),
+        )
+
+
+def _train_seeds(run: Run) -> None:
+    from quorum.seeds import planned_seeds
+    from search.tune.sweep import run_fixed
+
+    with run.stage("seeds"):
+        seeds = planned_seeds(run, deadline=_cutoff(run, "seeds", following="distill"))
+        run_fixed(run.spec, run.folder, run.journal, fixed=seeds, **_training_inputs(run))
+
+
+def _training_inputs(run: Run) -> dict[str, Any]:
     return {
-        "trials": sum(1 for record in this.folder.records() if record.kind == "search"),
-        "search_seconds": seconds["search"],
-        "seeds_seconds": seconds["seed"],
-        "wall_seconds": time.time() - this.began,
+        "images": run.images,
+        "splits": run.splits,
+        "numerics": run.numerics,
+        "on_event": run.tell,
     }
 
 
-def _freeze(folder: RunFolder, selection: Mapping[str, Any]) -> None:
-    """Write the run's selection, once."""
-    try:
-        write_json_once(folder.selection, selection)
-    except RunError:
-        raise RunError(
-            f"{folder.selection} is frozen, and this selection differs from it; "
-            "write it elsewhere with --out DIR"
-        ) from None
+def _cutoff(run: Run, stage: str, *, following: str) -> float | None:
+    """Return when a stage is cut off, in unix seconds; None without a time budget."""
+    end = run.end_of(stage)
+    return None if end is None or run.plan is None else end + GRACE * run.plan.seconds[following]
+
+
+def _train_students(
+    run: Run,
+    *,
+    seed: int,
+    workers: int,
+    progress: Callable[[float, str], None],
+    train: Callable[..., Any],
+) -> None:
+    from ensemble.student.students import train_students
+    from trainables.training.losses import Distillation
+
+    end = run.end_of("distill")
+    train_students(
+        run.folder,
+        run.spec.student_recipe(),
+        distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
+        images=run.images,
+        splits=run.splits,
+        seed=seed,
+        numerics=run.probe(threads=max(1, usable_cores() // workers)),
+        deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
+        progress=progress,
+        train=train,
+    )
+
+
+@contextmanager
+def _student_trainer(run: Run, workers: int) -> Iterator[Callable[..., Any]]:
+    """Yield the function that trains a student: in this process, or on `workers` Ray workers."""
+    from ensemble.student.distillation import distill
+
+    if workers <= 1:
+        yield distill
+        return
+    from ensemble.student.distributed import distill_distributed
+    from search.tune.session import ray_session
+
+    store = max(100_000_000, 2 * run.images.images.nbytes)
+    with ray_session(folder=run.folder.root, object_store_bytes=store):
+        yield functools.partial(distill_distributed, workers=workers)
+
+
+def _release(folder: RunFolder, card: "Card") -> "Release":
+    from ensemble.ledger.ledger import read_ledger
+    from search.mlflow.registry import Release
+
+    stage = f"student_{card.released}"
+    row = read_ledger(folder.ledger / "ledger.json").row(stage)
+    return Release(
+        model=folder.student / card.shipped.file,
+        image_size=card.image_size,
+        class_names=card.class_names,
+        passed_gates=card.released == "int8",
+        stage=stage,
+        row=to_mapping(row),
+    )
+
+
+def _margins(run: Run) -> "GateMargins":
+    from ensemble.deployment.gates import GateMargins
+
+    return GateMargins(**dataclasses.asdict(run.spec.gates))
+
+
+def _is_wanted(run: Run, stage: str) -> bool:
+    """Return whether the run's specification includes a stage; announce it as skipped if not."""
+    wanted = stage in run.spec.stages
+    if not wanted:
+        run.skip(stage, f"the run delivers: {run.spec.deliver}")
+    return wanted
+
+
+def _compute(run: Run) -> dict[str, Any]:
+    """Return the run's cost so far, in seconds of training and of wall-clock time."""
+    seconds = {"search": 0.0, "seed": 0.0}
+    for record in run.folder.records():
+        seconds[record.kind] += record.seconds
+    return {
+        "trials": sum(1 for record in run.folder.records() if record.kind == "search"),
+        "search_seconds": seconds["search"],
+        "seeds_seconds": seconds["seed"],
+        "wall_seconds": time.time() - run.began,
+    }

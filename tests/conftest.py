@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from common.locks import locked
-from quorum import pipeline
+from quorum import Outcome, pipeline
 from search.mlflow.tracking import MlflowMirror
 from search.timetable import planner
 from tests.tiny import tiny_spec
@@ -47,13 +47,13 @@ def _own_cache(shared: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(shared: Path) -> pipeline.Outcome:
+def finished_run(shared: Path) -> Outcome:
     """One tiny run of the whole chain, shared: tests read it and never write to it."""
     folder = RunFolder(shared / "runs" / "tiny")
     with locked(shared / "finished_run.lock"):
         if not folder.report.is_file():  # which is written last
             return pipeline.run(tiny_spec(), folder)
-    return pipeline.Outcome(folder=folder, tracking_uri=f"sqlite:///{shared}/runs/mlflow.db")
+    return Outcome(folder=folder, tracking_uri=f"sqlite:///{shared}/runs/mlflow.db")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from quorum.workspace.run import Run
 from search.space.spec import spec_from_mapping
 from search.timetable.planner import require_suitable
 from search.timetable.preview import preview
-from tests.quorum.cli.test_main import fails
+from tests.command_line import mistake
 from tests.tiny import TINY
 from tests.trainables.training.test_loop import SPLITS, start
 from trainables.data.image_set import ImageSet
@@ -102,7 +102,7 @@ def test_the_command_refuses_in_one_line_and_leaves_no_folder(
 ) -> None:
     space = {**TINY["space"], "cutout": {"type": "int", "low": 0, "high": 40}}  # type: ignore[dict-item]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TINY, "space": space}))
-    line = fails(capsys, "sweep", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
+    line = mistake(capsys, "sweep", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
     assert line.startswith("quorum: space: cutout 40: cutout must be less than the image's side")
     assert not (tmp_path / "runs").exists()
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from quorum import pipeline
-from quorum import stages as pipeline_stages
+from quorum import Outcome, stages
 from tests.docs import python_blocks, yaml_blocks
 from tests.tiny import TINY
 from trainables.data.dataset import DatasetSpec, load_dataset
@@ -18,12 +17,12 @@ from trainables.recipe import Recipe
 
 @pytest.mark.slow
 def test_the_examples_run_as_they_stand(
-    finished_run: pipeline.Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # Registry and report have tests of their own; all else of the finished run is found there.
-    monkeypatch.setattr(pipeline_stages, "register", lambda run: None)
-    monkeypatch.setattr(pipeline, "_report", lambda run: None)
+    monkeypatch.setattr(stages, "register", lambda run: None)
+    monkeypatch.setattr(stages, "report", lambda run: None)
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(TINY))
     shutil.copytree(finished_run.folder.root, tmp_path / "runs" / "mine")
     blocks = python_blocks("python.md")

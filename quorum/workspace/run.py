@@ -33,7 +33,6 @@ from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink, probe_numerics
-from search.tune.session import capacity_at
 from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, make_splits
@@ -250,6 +249,8 @@ class Run:
     def _setup(self) -> Setup:
         """Return the data and the machines that the plan is made for."""
         numerics = self.numerics
+        from search.tune.session import capacity_at  # imports Ray
+
         workers = self.spec.concurrent or capacity_at(self._address, numerics).trials_at_a_time(
             numerics
         )

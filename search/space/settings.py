@@ -39,15 +39,23 @@ def with_profile(
     return merge(plain, profiles.get(profile or _profile_of_machine()) or {})
 
 
-def with_settings(mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Apply settings such as `recipe.width=64` to a sweep; values are YAML.
+def with_settings(
+    mapping: Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any]
+) -> dict[str, Any]:
+    """Apply settings such as `recipe.width=64`, or {"recipe.width": 64}, to a sweep.
+
+    The value in a text is YAML.
 
     Raises:
-        SpecError: a setting is not `KEY=VALUE`, or its value is not YAML.
+        SpecError: a text is not `KEY=VALUE`, its value is not YAML, or a key is empty.
     """
+    if isinstance(settings, Mapping):
+        changes = [_nested(str(key), value, where=str(key)) for key, value in settings.items()]
+    else:
+        changes = [_parse(setting) for setting in settings]
     changed = dict(mapping)
-    for setting in settings:
-        changed = merge(changed, _parse(setting))
+    for change in changes:
+        changed = merge(changed, change)
     return changed
 
 
@@ -93,8 +101,7 @@ def settings_between(base: Mapping[str, Any], changed: Mapping[str, Any]) -> lis
 
 def _parse(setting: str) -> dict[str, Any]:
     name, equals, text = setting.partition("=")
-    keys = name.strip().split(".")
-    if not equals or not all(keys):
+    if not equals:
         raise SpecError(f"{setting!r} is not a setting; write it like recipe.width=64")
     try:
         value = yaml.safe_load(text)
@@ -102,6 +109,14 @@ def _parse(setting: str) -> dict[str, Any]:
         raise SpecError(f"{setting!r}: {text!r} is not a YAML value") from None
     if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
         value = float(value)
+    return _nested(name, value, where=setting)
+
+
+def _nested(name: str, value: Any, *, where: str) -> dict[str, Any]:
+    """Return {"recipe": {"width": 64}} for `recipe.width` and 64."""
+    keys = name.strip().split(".")
+    if not all(keys):
+        raise SpecError(f"{where!r} is not a setting; write it like recipe.width=64")
     for key in reversed(keys):
         value = {key: value}
     return dict(value)

@@ -1,5 +1,6 @@
 """The specification of a sweep: the YAML, checked, with every default in one place."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -180,7 +181,10 @@ class SweepSpec:
 
 
 def load_spec(
-    sweep: str | Path, *, profile: Profile | None = None, settings: Sequence[str] = ()
+    sweep: str | Path,
+    *,
+    profile: Profile | None = None,
+    settings: Sequence[str] | Mapping[str, Any] = (),
 ) -> SweepSpec:
     """Load a shipped sweep by name, or a YAML file by path.
 
@@ -224,10 +228,20 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def parse_duration(text: str | None) -> float | None:
-    """Return the seconds of a duration like `45s`, `90m`, `2h` or `1h30m`; None for None."""
+def parse_duration(text: str | float | None) -> float | None:
+    """Return the seconds of a duration like `45s`, `90m`, `2h` or `1h30m`.
+
+    A number is in seconds already; None stays None.
+
+    Raises:
+        SpecError: `text` is not a duration, or not longer than 0 s.
+    """
     if text is None:
         return None
+    if not isinstance(text, str):
+        if not 0 < text < math.inf:
+            raise SpecError(f"a duration must be more than 0 s, got {text!r}")
+        return float(text)
     match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
     try:
         parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []

@@ -12,7 +12,7 @@ import yaml
 
 from ensemble.deployment.onnx_model import OnnxClassifier
 from journal.journal import read_events
-from quorum import pipeline
+from quorum import Outcome
 from search.space.spec import spec_of_run
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
@@ -32,7 +32,7 @@ STAGES = [
 
 
 @pytest.fixture(scope="session")
-def root(finished_run: pipeline.Outcome) -> Path:
+def root(finished_run: Outcome) -> Path:
     return finished_run.folder.root
 
 

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from analysis.terminal.views import replay_view
 from common.errors import RunError
-from quorum import pipeline
+from quorum import Outcome, pipeline
 from trainables.records import RunFolder, read_record
 
 pytestmark = pytest.mark.slow
@@ -24,12 +24,12 @@ def plain(view: RenderableType) -> str:
 
 
 @pytest.fixture
-def copied(finished_run: pipeline.Outcome, tmp_path: Path) -> RunFolder:
+def copied(finished_run: Outcome, tmp_path: Path) -> RunFolder:
     shutil.copytree(finished_run.folder.root, tmp_path / "run")
     return RunFolder(tmp_path / "run")
 
 
-def test_a_trial_comes_out_the_same(finished_run: pipeline.Outcome) -> None:
+def test_a_trial_comes_out_the_same(finished_run: Outcome) -> None:
     folder = finished_run.folder
     pruned = [r.trial for r in folder.records() if r.status == "pruned"][:1]
     for trial in ("s00", *pruned):

@@ -30,7 +30,7 @@ from analysis.report.plan_sections import forecast_section, seeds_note
 from analysis.report.search_sections import search_section
 from analysis.report.summary import key_figures, summary
 from common.errors import RunError
-from quorum.pipeline import Outcome
+from quorum import Outcome
 from quorum.workspace.cleaning import clean
 from search.space.spec import load_spec
 from tests.synthetic import SMALL, Shape, write_run

@@ -8,8 +8,8 @@ from PIL import Image
 
 from common.errors import RunError
 from journal.journal import Journal, at_work
+from quorum import Outcome
 from quorum.cli import main as quorum
-from quorum.pipeline import Outcome
 from quorum.workspace.cleaning import clean, removable, usage
 from trainables.records import RunFolder
 

@@ -24,8 +24,9 @@ from common.statistics.paired_differences import holm
 from journal.history import History
 from journal.journal import read_events
 from journal.progress import RunState
-from quorum import pipeline
+from quorum import Outcome, pipeline
 from quorum.cli import main as quorum
+from quorum.options import AblationOptions
 from search.ablation.ablation import ALL, Ablation, ablation_of, ablation_of_run, trial_of
 from search.ablation.variants import (
     DRAW_SECONDS,
@@ -292,7 +293,7 @@ def test_a_dry_run_lists_what_would_be_removed(hasty: None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a SWEEP, or a run with --of"),
+        ([], "--of"),
         (["digits", "--factors", "flip"], "the recipe has no 'flip'; its factors: "),
         (["digits", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["digits", "--of", "absent"], "absent"),
@@ -311,11 +312,11 @@ def test_a_mistake_is_one_line(
 @pytest.mark.slow
 @pytest.mark.usefixtures("hasty", "unmirrored")
 def test_an_ablation_from_start_to_end_goes_on_and_on(
-    finished_run: pipeline.Outcome, tmp_path: Path
+    finished_run: Outcome, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "tiny-ablation")
-    options: dict[str, Any] = {"of": finished_run.folder, "epochs": 1, "factors": ["ema"]}
-    result = pipeline.ablate(tiny_spec(), folder, seeds=2, **options)
+    options = AblationOptions(seeds=2, epochs=1, factors=["ema"])
+    result = pipeline.ablate(tiny_spec(), folder, options, of=finished_run.folder)
     assert (result["seeds"], result["epochs"], len(result["variants"])) == (2, 1, 2)
     assert result["recipe"]["width"] == recipe_of(finished_run.folder).architecture.width
     starts = {start.trial: start for start in folder.starts()}
@@ -325,11 +326,12 @@ def test_an_ablation_from_start_to_end_goes_on_and_on(
     assert (folder.figures / "ablation.png").is_file()
 
     before = len(read_events(folder.journal))
-    more = pipeline.ablate(spec_of_run(folder), folder, seeds=3, resume=True)
+    resumed = AblationOptions(seeds=3, resume=True)
+    more = pipeline.ablate(spec_of_run(folder), folder, resumed)
     news = read_events(folder.journal)[before:]
     fresh = {event["trial"] for event in news if event["event"] == "trial_started"}
     assert (fresh, more["seeds"]) == ({"full-2", "no-ema-2"}, 3)
-    again = pipeline.ablate(spec_of_run(folder), folder, seeds=3, resume=True)
+    again = pipeline.ablate(spec_of_run(folder), folder, resumed)
     assert again == more
     state = RunState.from_events(read_events(folder.journal))
     assert state.stages["sweep"].status == "skipped"

@@ -1,0 +1,284 @@
+"""The public functions of `import quorum`: plain values in, results out.
+
+Every command of the command line calls one of these functions and prints what it returns.
+Wherever a function takes a run, it accepts a run's name, its path, or what `run` returned.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quorum.inputs import (
+    Sweep,
+    ablated,
+    existing,
+    name_of,
+    opened,
+    path_of,
+    shown,
+    specification_of,
+)
+from quorum.options import AblationOptions, PlanOptions, RunOptions, SearchOptions, with_options
+from quorum.outcome import AblationOutcome, AnyRun, Outcome
+from quorum.process import prepared
+from quorum.workspace.listing import Runs
+from search.space.spec import SweepSpec, load_spec, spec_of_run
+from trainables.records import RunFolder
+
+if TYPE_CHECKING:
+    from analysis.facts.ladder import Rung
+    from ensemble.deployment.onnx_model import Prediction
+    from ensemble.selection.selection import Selection
+    from journal.journal import Observer
+    from quorum.workspace.cleaning import Removable
+    from search.ablation.ablation import Ablation
+    from search.mlflow.tracking import SyncSummary
+    from search.space.settings import Profile
+    from search.timetable.preview import Preview
+    from trainables.replay import Replay
+    from trainables.trainer import EpochReport
+
+
+@prepared
+@with_options(SearchOptions)
+def run(sweep: Sweep, options: SearchOptions) -> Outcome:
+    """Turn labelled images into a released student: sweep, seeds, selection, student, report.
+
+    `sweep` is a shipped sweep's name, the path of a YAML file, or a SweepSpec.
+
+    Raises:
+        QuorumError: an error that you can fix; finished work is kept, and `resume=True`
+            continues it.
+    """
+    from quorum import pipeline
+
+    spec, folder = opened(sweep, options, default=name_of(sweep))
+    with shown(spec, folder, options) as options:
+        return pipeline.run(spec, folder, options)
+
+
+@prepared
+def demo(
+    *, name: str | None = None, runs: str | Path | None = None, progress: bool = True
+) -> Outcome:
+    """Run everything on the bundled digits, in minutes; continue a demo that was interrupted."""
+    from quorum import pipeline
+
+    folder = Runs(runs).new(name, default="demo", go_on=True)
+    spec = load_sweep("digits")
+    options = SearchOptions(runs=runs, progress=progress, resume=folder.sweep.exists())
+    with shown(spec, folder, options) as options:
+        return pipeline.run(spec, folder, options)
+
+
+@prepared
+@with_options(SearchOptions)
+def sweep(sweep: Sweep, options: SearchOptions) -> RunFolder:
+    """Search only: train the sweep's trials and return the run's folder.
+
+    `quorum.run` with `resume=True` and the same name continues from there.
+    """
+    from quorum import pipeline
+
+    spec, folder = opened(sweep, options, default=name_of(sweep))
+    with shown(spec, folder, options) as options:
+        return pipeline.sweep(spec, folder, options)
+
+
+@prepared
+@with_options(PlanOptions)
+def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
+    """Check a sweep and its data, and forecast the run's trials, schedules and time.
+
+    Nothing is trained or written, except for the cache of decoded images.
+    """
+    from search.timetable.preview import preview
+
+    spec = specification_of(sweep, options, name=name_of(sweep))
+    return preview(
+        spec,
+        time_budget=options.budget_seconds,
+        device=options.device,
+        stages=("sweep",) if options.search_only else spec.stages,
+    )
+
+
+@prepared
+@with_options(AblationOptions)
+def ablate(sweep: Sweep | None, options: AblationOptions) -> AblationOutcome:
+    """Train a recipe without each of its factors in turn; measure each factor's effect on holdout.
+
+    Every variant is trained from the same seeds. With `of`, the recipe is that of a run's best
+    trial, and `sweep` may be None. The run's folder is called SWEEP-ablation by default.
+    """
+    from quorum import pipeline
+
+    of = None if options.of is None else existing(options.of, options.runs)
+    sweep, default = ablated(sweep, of)
+    spec, folder = opened(sweep, options, default=default)
+    with shown(spec, folder, options) as options:
+        result = pipeline.ablate(spec, folder, options, of=of)
+    return AblationOutcome(folder=folder, result=result)
+
+
+@prepared
+@with_options(AblationOptions)
+def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Preview, Ablation]":
+    """Check an ablation and its data, and forecast its trainings and time; train nothing."""
+    from search.ablation.variants import preview_variants
+
+    of = None if options.of is None else existing(options.of, options.runs)
+    sweep, default = ablated(sweep, of)
+    return preview_variants(
+        specification_of(sweep, options, name=default),
+        of=of,
+        time_budget=options.budget_seconds,
+        device=options.device,
+        **options.comparison,
+    )
+
+
+@prepared
+def select(
+    source: AnyRun,
+    *,
+    members: int | None = None,
+    out: str | Path | None = None,
+    runs: str | Path | None = None,
+) -> "Selection":
+    """Choose and weight an ensemble of at most `members` (5).
+
+    `source` is a run, or the path of a POOL.npz: `probs` float [M, N, K], `labels` int [N] and
+    optionally `names` [M]. A run's selection is written to its folder, where it is frozen, or
+    to the folder `out`; a pool's is written to `out` only.
+    """
+    from quorum.selection import select_pool, select_run
+
+    target = None if out is None else Path(out)
+    if isinstance(source, str | Path) and str(source).endswith(".npz"):
+        return select_pool(Path(source), members=members, out=target)
+    return select_run(existing(source, runs), members=members, out=target)
+
+
+@prepared
+def distill(
+    run: AnyRun,
+    *,
+    workers: int = 1,
+    runs: str | Path | None = None,
+    progress: bool = True,
+    observers: "Sequence[Observer]" = (),
+) -> Outcome:
+    """Train, quantize and judge another student on `workers` workers; read test once more."""
+    from quorum import pipeline
+
+    folder = existing(run, runs)
+    options = RunOptions(progress=progress, observers=observers)
+    with shown(spec_of_run(folder), folder, options) as options:
+        return pipeline.distill(folder, options, workers=workers)
+
+
+@prepared
+def replay(
+    run: AnyRun,
+    trial: str,
+    *,
+    runs: str | Path | None = None,
+    on_report: "Callable[[EpochReport], None]" = lambda _: None,
+) -> "Replay":
+    """Train a trial again from its record and compare the weights; the run stays untouched.
+
+    `on_report` is called after every epoch.
+    """
+    from quorum import pipeline
+
+    return pipeline.replay(existing(run, runs), trial, on_report=on_report)
+
+
+@prepared
+def report(run: AnyRun, *, pictures: bool | None = None, runs: str | Path | None = None) -> Path:
+    """Draw a run's figures, typeset its report.pdf and return the path.
+
+    `pictures` False leaves out the data set's images; None keeps to the run's specification.
+    """
+    from analysis.report.build import build_report
+
+    return build_report(existing(run, runs), pictures=pictures)
+
+
+@prepared
+def predict(
+    model: AnyRun, images: str | Path | Sequence[str | Path], *, runs: str | Path | None = None
+) -> "tuple[Prediction, ...]":
+    """Return class probabilities for image files of any size and format that Pillow reads.
+
+    `model` is a run with a student, a student's folder, or an ONNX file beside its card.json.
+    """
+    from ensemble.deployment.onnx_model import classify
+
+    if isinstance(images, str | Path):
+        images = [images]
+    return classify(Runs(runs).model(path_of(model)), images)
+
+
+@prepared
+def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) -> "list[Rung]":
+    """Return the levels of the reference problem, each with what its latest run reached.
+
+    `data` counts only runs that were trained on this folder.
+    """
+    from analysis.facts.ladder import ladder as levels
+
+    return levels(Runs(runs), data=None if data is None else str(data))
+
+
+@prepared
+def sync(run: AnyRun, *, runs: str | Path | None = None) -> "SyncSummary":
+    """Bring the MLflow view of a run up to date with its journal."""
+    from search.mlflow.tracking import sync as sync_run
+
+    return sync_run(existing(run, runs))
+
+
+@prepared
+def clean(
+    run: AnyRun,
+    *,
+    everything: bool = False,
+    cache: bool = False,
+    dry_run: bool = False,
+    runs: str | Path | None = None,
+) -> "list[Removable]":
+    """Remove files that a run no longer needs or that can be made again; return what was removed.
+
+    `everything` includes report.pdf and optuna.journal, `cache` this machine's decoded images.
+    `dry_run` removes nothing.
+    """
+    from quorum.workspace.cleaning import clean as clean_run
+    from quorum.workspace.cleaning import removable
+
+    act = removable if dry_run else clean_run
+    return act(existing(run, runs), everything=everything, cache=cache)
+
+
+@prepared
+def load_run(run: AnyRun, *, runs: str | Path | None = None) -> Outcome:
+    """Return the outcome of a run that is on disk."""
+    from search.mlflow.tracking import tracking_uri
+
+    folder = existing(run, runs)
+    return Outcome(folder=folder, tracking_uri=tracking_uri(folder))
+
+
+@prepared
+def load_sweep(
+    sweep: str | Path,
+    *,
+    profile: "Profile | None" = None,
+    set: "dict[str, Any] | Sequence[str]" = (),
+) -> SweepSpec:
+    """Load a shipped sweep by name, or a YAML file by path.
+
+    `set` changes values, as in {"recipe.width": 64} or ["recipe.width=64"].
+    """
+    return load_spec(sweep, profile=profile, settings=set)

@@ -1,0 +1,26 @@
+"""Train, quantize and judge another student.
+
+It replaces the run's student, which is kept in student.1, and reads test once more.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+import quorum
+from quorum.cli.arguments import add_options, add_run
+from quorum.cli.printing import print_outcome
+
+EXAMPLE = "quorum distill demo --workers 2"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add RUN, --workers and --runs."""
+    add_run(parser)
+    workers = "number of workers that train the student (1)"
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
+    add_options(parser, only=["runs"])
+
+
+def execute(arguments: Namespace) -> int:
+    """Distill again and print the new ledger."""
+    print_outcome(quorum.distill(arguments.run, workers=arguments.workers, runs=arguments.runs))
+    return 0

@@ -1,0 +1,44 @@
+"""Print results on standard output."""
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quorum.outcome import Outcome
+    from search.timetable.preview import Preview
+    from trainables.records import RunFolder
+
+
+def console() -> "Console":
+    """Return the console of standard output."""
+    from rich.console import Console
+
+    return Console()
+
+
+def print_outcome(outcome: "Outcome") -> None:
+    """Print the ledger, and the places of the report, the student and the MLflow view."""
+    from analysis.terminal.views import outcome_view
+    from common.files import read_json
+
+    folder = outcome.folder
+    view = outcome_view(read_json(folder.ledger / "ledger.json"), folder, outcome.tracking_uri)
+    console().print(view, crop=False)
+
+
+def print_status(folder: "RunFolder") -> None:
+    """Print a run's progress and the disk space it uses."""
+    from analysis.terminal.views import status_view
+
+    screen = console()
+    view = status_view(folder, time.time(), width=screen.width, height=screen.height)
+    screen.print(view, crop=False)
+
+
+def print_plan(preview: "Preview") -> None:
+    """Print the data, the splits and the forecast of a run."""
+    from analysis.terminal.views import preview_view
+
+    console().print(preview_view(preview))

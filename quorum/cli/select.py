@@ -1,0 +1,41 @@
+"""Choose and weight an ensemble from a run, or from a file of predictions.
+
+The selection of a run is written to its folder, where it is frozen, or to --out. The selection
+from a file is written to --out, by default the current folder.
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import quorum
+from quorum.cli.arguments import add_options
+from quorum.cli.printing import console
+
+EXAMPLE = "quorum select pool.npz --members 5 --out picked/"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add RUN|POOL.npz, --members, --out and --runs."""
+    source = "a run, or a file of predictions"
+    parser.add_argument("pool", metavar="RUN|POOL.npz", help=source)
+    parser.add_argument("--members", type=int, metavar="K", help="largest ensemble (5)")
+    parser.add_argument("--out", metavar="DIR", help="folder to write selection.json to")
+    add_options(parser, only=["runs"])
+
+
+def execute(arguments: Namespace) -> int:
+    """Select, print the ensemble, and say where selection.json is."""
+    from analysis.terminal.tables import selection_table
+    from common.parsing import to_mapping
+    from quorum.inputs import existing
+
+    is_file = arguments.pool.endswith(".npz")
+    out = arguments.out or ("." if is_file else None)
+    selection = quorum.select(
+        arguments.pool, members=arguments.members, out=out, runs=arguments.runs
+    )
+    folder = Path(out) if out else existing(arguments.pool, arguments.runs).root
+    screen = console()
+    screen.print(selection_table(to_mapping(selection)))
+    screen.print(f"[dim]written to[/dim] {folder / 'selection.json'}", soft_wrap=True)
+    return 0

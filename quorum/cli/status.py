@@ -1,0 +1,28 @@
+"""Print a run's progress and disk usage, or list all runs."""
+
+import time
+from argparse import ArgumentParser, Namespace
+
+from quorum.cli.arguments import add_options, add_run
+from quorum.cli.printing import console, print_status
+
+EXAMPLE = "quorum status demo"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add RUN and --runs."""
+    add_run(parser, nargs="?")
+    add_options(parser, only=["runs"])
+
+
+def execute(arguments: Namespace) -> int:
+    """Print the progress of one run, or a line for each run."""
+    from analysis.terminal.views import runs_view
+    from quorum.workspace.listing import Runs
+
+    runs = Runs(arguments.runs)
+    if arguments.run is not None:
+        print_status(runs.existing(arguments.run))
+    else:
+        console().print(runs_view(runs, time.time()))
+    return 0

@@ -1,0 +1,31 @@
+"""Train the trials of a sweep, and nothing else."""
+
+from argparse import ArgumentParser, Namespace
+
+import quorum
+from quorum.cli.arguments import add_dry_run, add_options, add_sweep, values_of
+from quorum.cli.printing import console, print_plan, print_status
+from quorum.options import SearchOptions
+
+EXAMPLE = "quorum sweep digits --trials 40 --name wide"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add SWEEP and the options of a run."""
+    add_sweep(parser)
+    add_options(parser, SearchOptions)
+    add_dry_run(parser, "check sweep and data, print the plan, and stop")
+
+
+def execute(arguments: Namespace) -> int:
+    """Search and print where the run stands."""
+    values = values_of(arguments, SearchOptions)
+    if arguments.dry_run:
+        print_plan(quorum.plan(arguments.sweep, search_only=True, **values))
+        return 0
+    folder = quorum.sweep(arguments.sweep, **values)
+    print_status(folder)
+    where = f" --runs {arguments.runs}" if arguments.runs else ""
+    command = f"quorum run {arguments.sweep} --resume --name {folder.name}{where}"
+    console().print(f"next: {command}", soft_wrap=True)
+    return 0

@@ -1,0 +1,32 @@
+"""Prepare this process before a library with settings of its own is loaded."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from common.cpu_runtime import share_arena, wait_passively
+from common.telemetry import report_nothing
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def prepare_process() -> None:
+    """Turn telemetry off, let idle OpenMP threads sleep, and share one memory arena.
+
+    OpenMP reads its settings when torch is loaded, so this must come first.
+    """
+    report_nothing()
+    wait_passively()
+    share_arena()
+
+
+def prepared(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Prepare the process before `function` runs."""
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **values: Arguments.kwargs) -> Result:
+        prepare_process()
+        return function(*args, **values)
+
+    return call

@@ -1,0 +1,14 @@
+"""Run the command line within a test."""
+
+import pytest
+
+from quorum.cli.main import main
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that must fail by the user's mistake; return its one line of explanation."""
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("quorum: ")
+    return lines[0]
