@@ -1,6 +1,6 @@
-"""Draw docs/augment.png: what every augmentation policy makes of two photographs.
+"""Draw docs/augment.png: two photographs under every augmentation policy.
 
-Command:  python docs/augmentation_sheet.py         (a second)
+Command:  python docs/augmentation_sheet.py         (one second)
 
 The photographs are scikit-learn's sample images: china.jpg by danielbuechele and flower.jpg
 by vultilion, both CC BY 2.0.
@@ -20,15 +20,15 @@ from common.seeds import torch_generator
 from trainables.recipe import Recipe
 
 SIZE, DRAWS = 64, 5
-"""Pixels of a picture's side, views of each."""
+"""Pixels a side of a picture, and views of each photograph."""
 
 LABEL, HEADER, SPACE = 136, 18, 8
-"""Pixels of the labels' column, of the header, and between the two photographs."""
+"""Pixels: width of the label column, height of the header, gap between the photographs."""
 
 SEED = 1
 
 CROPS = {"china.jpg": (150, 60, 360), "flower.jpg": (130, 20, 400)}
-"""Left, upper edge and side of the square that is shown, in pixels."""
+"""Left edge, upper edge and side of the square that is shown, in pixels."""
 
 ROWS: dict[str, dict[str, Any]] = {
     "standard": {"translate": 4},
@@ -44,7 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Write the picture."""
+    """Draw one row per policy and save the picture."""
     images = [photograph(name) for name in CROPS]
     rows = [Image.fromarray(row(images, Recipe.from_mapping(values))) for values in ROWS.values()]
     pitch = SIZE + GAP
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def row(images: list[npt.NDArray[np.uint8]], recipe: Recipe) -> npt.NDArray[np.uint8]:
-    """The views of the first photograph, then those of the second."""
+    """Join the views of the first photograph and those of the second."""
     parts = [
         augmentation_sheet(image[None], recipe, torch_generator(SEED, "sheet", i), draws=DRAWS)
         for i, image in enumerate(images)
@@ -72,7 +72,7 @@ def row(images: list[npt.NDArray[np.uint8]], recipe: Recipe) -> npt.NDArray[np.u
 
 
 def photograph(name: str) -> npt.NDArray[np.uint8]:
-    """A square of a sample image, at SIZE pixels."""
+    """Load the square of a sample image, resized to SIZE pixels."""
     left, upper, side = CROPS[name]
     image = Image.fromarray(load_sample_image(name))
     box = (left, upper, left + side, upper + side)

@@ -1,1 +1,1 @@
-"""What explains a net's answers: confusions, examples, heat maps, attention weights."""
+"""Explanations of a net's answers: confusions, examples, heat maps, attention weights."""

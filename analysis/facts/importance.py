@@ -1,12 +1,12 @@
-"""Which searched values moved the score, and how sure that is.
+"""Importance of the searched values for the score, with bootstrap intervals.
 
 Axes: T trials, P searched values, D bootstrap draws, F columns of the encoded values.
 
-A random forest learns the trials' rank from their searched values; a value is as important
-as the forest gets worse on trials that it has not seen when that value is shuffled among
-them (Breiman, 2001). All of it is repeated on D bootstrap samples of the trials, each time
-judged on the trials left out, and the spread of the results is the interval. Only the lowest
-rung compares all trials at one budget: beyond it the scheduler has chosen who is seen.
+A random forest predicts the trials' ranks from their searched values. The importance of a
+value is the loss in accuracy on unseen trials when that value is shuffled among them
+(Breiman, 2001). This is repeated on D bootstrap samples of the trials, each scored on the
+trials left out; the spread of the results is the interval. Trials are compared at the lowest
+rung, the only one where all have the same budget: later ones hold the scheduler's choice.
 """
 
 import itertools
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from analysis.facts.trials import TrialFacts
 from common.formats import value_text
@@ -28,39 +29,39 @@ DRAWS = 100
 """Bootstrap samples of trials: 30 ms each for 30 trials and 13 values."""
 TREES = 25
 SHUFFLES = 4
-"""How often each value is shuffled in a draw."""
+"""Shuffles of each value in a draw."""
 FEWEST = 10
-"""Trials below which nothing is estimated: about a third of them judge in each draw."""
+"""Fewest trials for an estimate: about a third of them are left out in each draw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """One searched value."""
+    """The importance of one searched value."""
 
     name: str
     value: float
-    """Mean over draws of the share of the ranks' variance that shuffling the value costs."""
+    """Share of the variance of ranks lost by shuffling the value, averaged over draws."""
     low: float
     high: float
     """95% percentile interval over draws."""
 
     @property
     def distinguishable(self) -> bool:
-        """The interval lies above 0."""
+        """The interval is above 0."""
         return self.low > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importances:
-    """All searched values that varied, the most important first."""
+    """The importance of every searched value that varied, highest first."""
 
     values: tuple[Importance, ...]
     trials: int
     rung: int
     """The budget in epochs at which the trials are compared."""
     explained: tuple[float, float, float]
-    """Share of the ranks' variance that the forest explains on trials left out: mean, and
-    95% interval over draws. Below 0 it guesses worse than the mean rank does."""
+    """Share of the variance of ranks that the forest explains on trials left out: mean and
+    95% interval over draws. Below 0, the forest predicts worse than the mean rank."""
 
 
 def importances(
@@ -70,10 +71,10 @@ def importances(
     rng: np.random.Generator,
     draws: int = DRAWS,
 ) -> Importances | None:
-    """Importance of every searched value that varied; None of fewer than FEWEST trials.
+    """Estimate the importance of every searched value that varied; None below FEWEST trials.
 
-    The score is the rank of a trial's NLL on val at the lowest rung. A value that only
-    shows its worth in longer training is therefore not seen.
+    The score is the rank of a trial's NLL on val at the lowest rung, so a value that only
+    pays off in longer training goes unnoticed.
     """
     search = [trial for trial in trials if trial.kind == "search" and trial.scores]
     rung = min((min(trial.scores) for trial in search), default=0)
@@ -87,7 +88,7 @@ def importances(
     ranks = _ranks(np.array([trial.scores[rung] for trial in scored]))
     losses, explained = _bootstrap(list(columns.values()), ranks, rng=rng, draws=draws)
     low, high = np.quantile(losses, [0.025, 0.975], axis=0)
-    found = [
+    values = [
         Importance(
             name=name, value=float(losses[:, i].mean()), low=float(low[i]), high=float(high[i])
         )
@@ -95,7 +96,7 @@ def importances(
     ]
     ends = np.quantile(explained, [0.025, 0.975])
     return Importances(
-        values=tuple(sorted(found, key=lambda item: (-item.value, item.name))),
+        values=tuple(sorted(values, key=lambda item: (-item.value, item.name))),
         trials=len(scored),
         rung=rung,
         explained=(float(explained.mean()), float(ends[0]), float(ends[1])),
@@ -105,7 +106,7 @@ def importances(
 def _bootstrap(
     blocks: Sequence[Floats], ranks: Floats, *, rng: np.random.Generator, draws: int
 ) -> tuple[Floats, Floats]:
-    """Losses [D, P] by shuffling each value, and explained shares [D], on trials left out."""
+    """Return losses [D, P] by shuffling each value and explained shares [D], on trials left out."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     table = np.hstack(blocks)
@@ -114,9 +115,9 @@ def _bootstrap(
     losses: list[Floats] = []
     explained: list[float] = []
     while len(losses) < draws:
-        inside = rng.integers(0, len(ranks), len(ranks))
-        outside = np.setdiff1d(np.arange(len(ranks)), inside)
-        if len(outside) < 2 or np.ptp(ranks[inside]) == 0:
+        sample = rng.integers(0, len(ranks), len(ranks))
+        left_out = np.setdiff1d(np.arange(len(ranks)), sample)
+        if len(left_out) < 2 or np.ptp(ranks[sample]) == 0:
             continue
         forest = ExtraTreesRegressor(
             n_estimators=TREES,
@@ -124,9 +125,9 @@ def _bootstrap(
             max_features=0.5,
             random_state=int(rng.integers(2**31)),
         )
-        forest.fit(table[inside], ranks[inside])
-        judged = _shuffled(table[outside], edges, rng)
-        error = (forest.predict(judged).reshape(-1, len(outside)) - ranks[outside]) ** 2
+        forest.fit(table[sample], ranks[sample])
+        shuffled = _shuffled(table[left_out], edges, rng)
+        error = (forest.predict(shuffled).reshape(-1, len(left_out)) - ranks[left_out]) ** 2
         error = error.mean(axis=1) / spread
         per_value = error[1:].reshape(len(blocks), SHUFFLES).mean(axis=1)
         losses.append(per_value - error[0])
@@ -135,7 +136,7 @@ def _bootstrap(
 
 
 def _shuffled(rows: Floats, edges: Ints, rng: np.random.Generator) -> Floats:
-    """The rows as they are, then SHUFFLES copies for each value with it shuffled."""
+    """Stack the rows unchanged, then SHUFFLES copies with each value shuffled in turn."""
     copies = [rows]
     for start, end in itertools.pairwise(edges):
         for _ in range(SHUFFLES):
@@ -146,7 +147,7 @@ def _shuffled(rows: Floats, edges: Ints, rng: np.random.Generator) -> Floats:
 
 
 def _encode(parameter: Parameter, trials: Sequence[TrialFacts]) -> Floats:
-    """One searched value of each trial as columns [T, F]: a column a choice, or a number."""
+    """Encode one searched value as columns [T, F]: one column per choice, or a number."""
     values = [trial.recipe.get(parameter.name) for trial in trials]
     if parameter.type == "categorical" or not all(isinstance(v, int | float) for v in values):
         texts = np.array([value_text(value) for value in values])
@@ -156,8 +157,6 @@ def _encode(parameter: Parameter, trials: Sequence[TrialFacts]) -> Floats:
 
 
 def _ranks(values: Floats) -> Floats:
-    """Ranks from 0 to 1; equal values share their mean rank."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    upto = np.cumsum(counts)
-    mean: Floats = (upto - (counts + 1) / 2)[place] / max(len(values) - 1, 1)
-    return mean
+    """Return ranks from 0 to 1; equal values share their mean rank."""
+    ranks: Floats = (rankdata(values) - 1) / max(len(values) - 1, 1)
+    return ranks

@@ -1,10 +1,10 @@
-"""Fonts for text that users wrote: class names in any script.
+"""Fonts for class names in any script.
 
 Figures and report use DejaVu Sans, which comes with matplotlib. A name in a script that it
-lacks is drawn with an installed font that has it, and shown by its number where none has.
+lacks is drawn with an installed font that has it, or replaced by its number if none has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,35 +15,42 @@ from common.formats import shorten_all
 
 BASE = "DejaVu Sans"
 FOLDER = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-"""Where matplotlib keeps the fonts that it brings."""
+"""The fonts that come with matplotlib."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lettering:
-    """How the class names are shown."""
+    """The class names as they are shown, and the fonts that can draw them."""
 
     names: tuple[str, ...]
-    """One a class [K], on one line, drawable with `families`."""
+    """One line per class [K], drawable with `families`."""
     families: tuple[str, ...] = (BASE,)
     """Fonts in order of preference."""
     folders: tuple[Path, ...] = (FOLDER,)
-    """Where the fonts lie."""
+    """Folders of the fonts."""
     renamed: int = 0
-    """How many names no font could show, so that their number stands instead."""
+    """Number of names replaced because no font has their characters."""
 
 
-def lettering(names: Sequence[str], *, width: int = 28) -> Lettering:
-    """Names [K] cut to `width` characters, and the fonts to draw them with.
+def lettering(
+    names: Sequence[str],
+    *,
+    width: int = 28,
+    characters: Callable[[Path], Set[int]] | None = None,
+) -> Lettering:
+    """Cut class names [K] to `width` characters and find fonts to draw them.
 
-    Axes: K classes. The same names and the same installed fonts give the same answer.
+    `characters` returns the code points that a font file has; by default it reads the file.
+    The same names and the same installed fonts give the same result.
     """
+    characters = characters or _characters
     lines = shorten_all([_printable(name) for name in names], width)
-    base = _characters(FOLDER / "DejaVuSans.ttf")
+    base = characters(FOLDER / "DejaVuSans.ttf")
     missing = {ord(letter) for line in lines for letter in line} - base
     if not missing:
         return Lettering(names=_numbered(lines, set()))
-    path, family = _best_fallback(missing)
-    lost = missing - _characters(path) if path else missing
+    path, family = _best_fallback(missing, characters)
+    lost = missing - characters(path) if path else missing
     bad = {i for i, line in enumerate(lines) if any(ord(letter) in lost for letter in line)}
     return Lettering(
         names=_numbered(lines, bad),
@@ -53,15 +60,17 @@ def lettering(names: Sequence[str], *, width: int = 28) -> Lettering:
     )
 
 
-def _best_fallback(missing: set[int]) -> tuple[Path | None, str]:
-    """The installed font with most of the missing characters; by path among equals."""
+def _best_fallback(
+    missing: Set[int], characters: Callable[[Path], Set[int]]
+) -> tuple[Path | None, str]:
+    """Return the installed font with most of the missing characters; ties go by path."""
     best: tuple[int, Path | None, str] = (0, None, "")
     entries = sorted(font_manager.fontManager.ttflist, key=lambda font: font.fname)
     for entry in entries:
-        # The last resort has a box for every character, a letter for none.
+        # This font draws a box for every character.
         if entry.name.startswith("Last Resort"):
             continue
-        covered = len(missing & _characters(Path(entry.fname)))
+        covered = len(missing & characters(Path(entry.fname)))
         if covered > best[0]:
             best = (covered, Path(entry.fname), entry.name)
     return best[1], best[2]

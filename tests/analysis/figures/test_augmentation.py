@@ -1,4 +1,4 @@
-"""Contact sheets: the original at the left, and what training sees beside it."""
+"""Augmentation sheets: the original on the left, the views of training beside it."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from trainables.augmentation.batch import augment
 from trainables.recipe import Recipe
 
 
-def test_a_sheet_shows_the_originals_and_the_views_of_training() -> None:
+def test_a_sheet_shows_originals_and_training_views() -> None:
     images = numpy_generator(0, "noise").integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     recipe = Recipe(augment="trivialaugment", cutout=2)
     sheet = augmentation_sheet(images, recipe, torch_generator(0, "sheet"), draws=4)

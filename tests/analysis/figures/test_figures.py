@@ -1,341 +1,74 @@
-"""Figures: right numbers, nothing clipped, nothing global changed."""
+"""Figures show the values they are given."""
 
-import itertools
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from PIL import Image
 
-from analysis.explain.confusions import ConfusedPair, most_confused
-from analysis.explain.examples import MOST_CLASSES, Examples
-from analysis.explain.explain_run import confused_pairs
-from analysis.explain.explanations import (
-    AttentionWeights,
-    Explanations,
-    HeatMaps,
-    LayerWeights,
-)
-from analysis.facts.data import DataFacts
-from analysis.facts.importance import importances
-from analysis.facts.predictions import class_differences
-from analysis.facts.run_facts import load_facts
-from analysis.facts.trials import EpochFacts, best_trial, trials_of
-from analysis.figures import fonts
+from analysis.explain.confusions import confusion_matrix
+from analysis.facts.predictions import ClassDifference
+from analysis.facts.trials import EpochFacts, best_trial
+from analysis.figures.calibration import BINS, ScaledPredictions, reliability_figure
 from analysis.figures.classes import (
     class_accuracy_figure,
     confusion_figure,
     student_classes_figure,
 )
-from analysis.figures.curves import branches, last_path
-from analysis.figures.data import class_sizes_figure
-from analysis.figures.draw import FIGURES, FigureSource, save_figures
-from analysis.figures.ensemble import disagreement_figure
-from analysis.figures.explanations import (
-    channel_weights_figure,
-    confused_figure,
-    heat_map_figure,
-    spatial_weights_figure,
+from analysis.figures.curves import branches, last_path, training_curves_figure
+from analysis.figures.data import class_sizes_figure, contact_sheet_figure
+from analysis.figures.draw import FigureSource
+from analysis.figures.ensemble import HoldoutAccuracy, disagreement_figure, trial_costs_figure
+from analysis.figures.explanations import channel_weights_figure, heat_map_figure
+from analysis.figures.ledger import MARK_WIDTH, cost_figure, ledger_figure, side_by_side
+from analysis.figures.search import (
+    hyperparameters_figure,
+    importance_figure,
+    sweep_figure,
 )
-from analysis.figures.fonts import lettering
-from analysis.figures.ledger import MARK_WIDTH, side_by_side
-from analysis.figures.style import drawing, round_ticks, round_times, save_figure
-from tests.docs import ROOT
-from tests.synthetic import SMALL, log_softmax, write_run
-from trainables.data.splits import SPLITS
+from analysis.figures.style import drawing
+from ensemble.selection import diversity
+from tests.analysis.figures.made import bars, curve, faults, points, row_names
+from tests.synthetic import log_softmax
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> FigureSource:
-    """A small finished run with every figure's data."""
-    folder = write_run(tmp_path_factory.mktemp("runs") / "drawn", shape=SMALL)
-    facts = load_facts(folder)
-    rng = np.random.default_rng(0)
-    trials = importances(facts.trials, facts.space, rng=rng, draws=5)
-    facts = replace(facts, importances=trials, data=made_data(rng, classes=4))
-    return FigureSource(
-        facts=facts,
-        explanations=made_explanations(rng, pairs=confused_pairs(facts), classes=4),
-        letters=lettering(facts.class_names),
-    )
-
-
-def made_data(rng: np.random.Generator, *, classes: int) -> DataFacts:
-    rows = min(classes, MOST_CLASSES)
-    return DataFacts(
-        missing="",
-        counts={name: rng.integers(5, 50, classes) for name in SPLITS},
-        sheet=rng.integers(0, 256, (rows, 16, 16, 3), dtype=np.uint8),
-        sheet_classes=tuple(range(rows)),
-    )
-
-
-def made_explanations(
-    rng: np.random.Generator, *, pairs: Sequence[ConfusedPair], classes: int
-) -> Explanations:
-    """Examples of every class but one correct answer, with smooth maps and attention."""
-    rows = min(classes, MOST_CLASSES)
-    labels = np.repeat(np.arange(rows), 2)[1:]
-    pixels = rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
-    # Smooth, as real maps are: contours round noise take seconds.
-    slopes = rng.random((2, len(labels), 16, 1)) * np.linspace(0, 1, 16)
-    maps = dict(zip(("Grad-CAM", "saliency"), np.sort(slopes, axis=2), strict=True))
-    examples = Examples(
-        pixels=pixels, labels=labels,
-        answers=(labels + np.arange(1, 2 * rows) % 2) % classes,
-        confidences=np.full(len(labels), 0.9),
-    )  # fmt: skip
-    return Explanations(
-        stage="ensemble",
-        pairs=tuple(pairs),
-        confused=Examples(
-            pixels=pixels[[0] * len(pairs)],
-            labels=np.array([pair.truth for pair in pairs]),
-            answers=np.array([pair.answer for pair in pairs]),
-            confidences=np.full(len(pairs), 0.8),
-        ),
-        examples=examples,
-        heat_maps=HeatMaps(trial="t0003", single=maps, ensemble=maps),
-        attention=made_attention(rng, classes=classes, pixels=pixels),
-    )
-
-
-def made_attention(
-    rng: np.random.Generator, *, classes: int, pixels: np.ndarray
-) -> AttentionWeights:
-    """Three blocks of CBAM."""
-
-    def layer(block: int, weights: int, side: int | None) -> LayerWeights:
-        return LayerWeights(
-            block=f"block {block}",
-            side=side,
-            mean=rng.random(weights),
-            spread=0.1 * rng.random(weights),
-            class_means=rng.random((classes, weights)),
-            shown=None if side is None else rng.random((len(pixels), side, side)),
-        )
-
-    channels = [layer(i, 8 * i, None) for i in (1, 2, 3)]
-    places = [layer(i, 4, 2) for i in (1, 2, 3)]
-    return AttentionWeights(
-        trial="t0003", kind="cbam", images=4 * classes, layers=(*channels, *places), pixels=pixels
-    )
-
-
-def faults(figure: Figure) -> list[str]:
-    """What a reader would trip over: parts cut off at the edge, labels on one another."""
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    figure.draw(renderer)
-    box, (width, height) = figure.get_tightbbox(renderer), figure.get_size_inches()
-    inside = min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
-    found = [] if inside else [f"{box} is not inside {width} x {height} inches"]
-    for axes in figure.axes:
-        boxes = [text.get_window_extent(renderer) for text in _x_labels(axes)]
-        found += [
-            f"tick labels of {axes.get_title(loc='left')!r} overlap"
-            for left, right in itertools.pairwise(sorted(boxes, key=lambda b: b.x0))
-            if right.x0 < left.x1 and right.y0 < left.y1 and left.y0 < right.y1
-        ]
-    return found
-
-
-def _x_labels(axes: Axes) -> list[Text]:
-    low, high = sorted(axes.get_xlim())
-    if not axes.axison:
-        return []
-    return [
-        label
-        for place, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=False)
-        if low <= place <= high and label.get_visible() and label.get_text()
-    ]
-
-
-@pytest.mark.parametrize("name", sorted(FIGURES))
-def test_nothing_is_cut_off_or_overlaps(source: FigureSource, name: str) -> None:
-    with drawing(source.letters.families):
-        figure = FIGURES[name].draw(source)
-        assert faults(figure) == []
-
-
-@pytest.mark.parametrize("classes", [2, 20, 45, 200])
-def test_any_number_of_classes_is_drawn_whole(classes: int) -> None:
-    rng = np.random.default_rng(classes)
-    labels = rng.integers(0, classes, 6 * classes)
-    logits = rng.standard_normal((len(labels), classes)) + 3.0 * np.eye(classes)[labels]
-    shown = {"ensemble": log_softmax(logits), "student_int8": log_softmax(0.8 * logits)}
-    names = lettering([f"a rather long name of class number {i}" for i in range(classes)]).names
+@pytest.fixture(autouse=True)
+def styled() -> Iterator[None]:
     with drawing():
-        differences = class_differences(shown["student_int8"], shown["ensemble"], labels, seed=0)
-        for figure in (
-            class_accuracy_figure(shown, labels, names),
-            confusion_figure(shown, labels, names),
-            student_classes_figure(differences, "student_int8", names),
-            class_sizes_figure(made_data(rng, classes=classes), names),
-        ):
-            assert faults(figure) == []
-            assert figure.get_figheight() < 9
+        yield
 
 
-@pytest.mark.parametrize("classes", [2, 200])
-def test_explanations_of_any_number_of_classes_are_drawn_whole(classes: int) -> None:
-    rng = np.random.default_rng(classes)
-    pairs = most_confused(2 + 50 * np.eye(classes, dtype=int))
-    explanations = made_explanations(rng, pairs=pairs, classes=classes)
-    examples, maps, attention = (
-        explanations.examples, explanations.heat_maps, explanations.attention
-    )  # fmt: skip
-    assert examples is not None
-    assert attention is not None
-    names = lettering([f"a rather long name of class number {i}" for i in range(classes)]).names
-    alone = {"saliency": examples.pixels[..., 0]}
-    with drawing():
-        for figure in (
-            heat_map_figure(examples, maps, names),
-            heat_map_figure(examples, replace(maps, ensemble={}, single=alone), names),
-            confused_figure(examples, pairs, names),
-            channel_weights_figure(attention, names),
-            spatial_weights_figure(attention),
-        ):
-            assert faults(figure) == []
-            assert figure.get_figheight() < 9
-            renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-            cells = [axes.get_window_extent(renderer) for axes in figure.axes]
-            boxes = [text.get_window_extent(renderer) for text in figure.texts if text.get_text()]
-            assert not any(box.overlaps(cell) for box in boxes for cell in cells)
+def test_the_ledger_shows_accuracies_and_differences(source: FigureSource) -> None:
+    accuracy, in_points, in_nats = ledger_figure(source.ledger).axes
+    rows = [row for row in source.ledger["rows"] if row["split"] == "test"]
+    assert [p.x for p in points(accuracy)] == [row["accuracy"] for row in rows]
+    assert len(row_names(accuracy)) == len(rows)
+    for axes, metric, scale in ((in_points, "accuracy", 100.0), (in_nats, "nll", 1.0)):
+        items = [item for item in source.ledger["differences"] if item["metric"] == metric]
+        shown = list(points(axes))
+        assert [p.x for p in shown] == pytest.approx([scale * item["value"] for item in items])
+        clear = [item["interval"][0] > 0 or item["interval"][1] < 0 for item in items]
+        assert [p.filled for p in shown] == clear
+        assert axes.get_xlabel().split()[0] in ("points", "nats")
 
 
-def save(source: FigureSource, folder: Path) -> list[str]:
-    """Save a run's figures and return their names."""
-    saved = save_figures(source.facts, source.explanations, folder)
-    return [path.stem for path in saved]
-
-
-def test_figures_are_saved_at_print_quality(source: FigureSource, tmp_path: Path) -> None:
-    (tmp_path / "per_class.png").write_text("stale")
-    before = dict(matplotlib.rcParams)
-    assert save(source, tmp_path) == list(FIGURES)
-    assert dict(matplotlib.rcParams) == before
-    for name in FIGURES:
-        with Image.open(tmp_path / f"{name}.png") as image:
-            assert image.format == "PNG"
-            assert image.width == 1320, "6.6 inches at 200 dpi"
-
-
-def test_a_single_trial_is_not_compared(source: FigureSource, tmp_path: Path) -> None:
-    facts = source.facts
-    assert facts.best is not None
-    alone = replace(source, facts=replace(facts, trials=(facts.best,), importances=None))
-    saved = set(save(alone, tmp_path))
-    assert "training_curves" in saved
-    assert not saved & {"learning_curves", "sweep", "hyperparameters", "importance", "trial_costs"}
-    both = replace(alone.facts, trials=(facts.best, facts.seed_trials[0]))
-    saved = set(save(replace(alone, facts=both), tmp_path))
-    assert {"learning_curves", "trial_costs"} <= saved
-    assert not saved & {"sweep", "hyperparameters"}
-
-
-def test_figures_without_data_are_removed(source: FigureSource, tmp_path: Path) -> None:
-    early = replace(
-        source.facts, selection=None, ledger=None, test_labels=None, test_log_probs={},
-        member_log_probs={},
-    )  # fmt: skip
-    unexplained = replace(source.explanations, pairs=(), confused=None)
-    (tmp_path / "ledger.png").write_text("of another state of the run")
-    saved = save(replace(source, facts=early, explanations=unexplained), tmp_path)
-    kept = ["training_curves", "learning_curves", "sweep", "hyperparameters", "importance",
-            "trial_costs", "explained", "attention", "attention_places",
-            "class_sizes", "contact_sheet"]  # fmt: skip
-    assert saved == kept
-    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(saved)
-
-
-def test_the_same_facts_give_the_same_bytes(source: FigureSource, tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        with drawing():
-            save_figure(FIGURES["disagreement"].draw(source), tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def test_pyplot_is_never_loaded() -> None:
-    absent = ("matplotlib.pyplot", "torch", "ray", "optuna", "mlflow", "pandas")
-    code = f"import sys, analysis.report.build; print([m for m in {absent} if m in sys.modules])"
-    root = ROOT
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
-    )
-    assert result.stdout.strip() == "[]"
-
-
-def _epoch(step: int, epoch: int, phase: str) -> EpochFacts:
-    return EpochFacts(step=step, epoch=epoch, phase=phase, rung=None, train_loss=1.2, val_nll=1.0,
-                      val_accuracy=0.5, seconds=1.0)  # fmt: skip
-
-
-def test_a_cooldown_branch_starts_at_the_trunk() -> None:
-    """Rungs 3 and 6: the trunk goes on from epoch 1, where the first branch began."""
-    epochs = [
-        _epoch(1, 1, "trunk"), _epoch(2, 2, "cooldown"), _epoch(3, 3, "cooldown"),
-        _epoch(4, 2, "trunk"), _epoch(5, 3, "trunk"), _epoch(6, 4, "cooldown"),
-    ]  # fmt: skip
-    steps = [[epoch.step for epoch in line] for line in branches(epochs)]
-    assert steps == [[1, 4, 5], [1, 2, 3], [5, 6]]
-    assert [epoch.step for epoch in last_path(epochs)] == [1, 4, 5, 6]
-
-
-def test_a_repeated_report_counts_once() -> None:
-    start = {"event": "trial_started", "trial": "t0000", "number": 0, "kind": "search",
-             "recipe": {}, "attempt": 1}  # fmt: skip
-    first = {"event": "epoch", "trial": "t0000", "step": 1, "epoch": 1, "phase": "cooldown",
-             "rung": 1, "val_nll": 0.5, "val_accuracy": 0.9, "seconds": 2.0}  # fmt: skip
-    events = [start, first, {"event": "trial_retried", "trial": "t0000", "attempt": 2,
-                             "reason": "killed"}, {**first, "val_nll": float("nan")}]  # fmt: skip
-    (trial,) = trials_of(events, lambda _: None)
-    assert trial.scores == {1: 0.5}
-    assert (trial.retries, trial.status, trial.seconds) == (1, "unfinished", 2.0)
-    assert best_trial([trial]) is trial
-    assert best_trial([]) is None
-
-
-def test_disagreement_of_identical_members_is_drawn() -> None:
-    log_probs = log_softmax(np.random.default_rng(0).standard_normal((20, 3)))
-    with drawing():
-        figure = disagreement_figure({"a": log_probs, "b": log_probs}, {"a": 1.0}, None)
-        assert faults(figure) == []
-
-
-@given(st.floats(1e-3, 1e6), st.floats(1.0, 1e5))
-def test_ticks_of_a_log_axis_are_few_and_round(low: float, ratio: float) -> None:
-    ticks = round_ticks(low, low * ratio)
-    assert 1 <= len(ticks) <= 4
-    assert ticks == sorted(ticks)
-    if ratio > 5:
-        assert all(low / 1.31 <= tick <= low * ratio * 1.31 for tick in ticks)
-
-
-@given(st.floats(1e-2, 1e5), st.floats(1.0, 1e4))
-def test_ticks_of_times_are_few_and_round(low: float, ratio: float) -> None:
-    ticks = round_times(low, low * ratio)
-    assert 1 <= len(ticks) <= 4
-    assert ticks == sorted(ticks)
-    if low > 1:
-        assert all(
-            tick % (3600 if tick >= 3600 else 60 if tick >= 60 else 1) == 0 for tick in ticks
-        ) or ticks == round_ticks(low, low * ratio)
+def test_the_cost_figure_has_a_panel_per_known_cost(source: FigureSource) -> None:
+    rows = [row for row in source.ledger["rows"] if row["split"] == "test"]
+    axes = cost_figure(source.ledger).axes
+    assert len(axes) == 3
+    for panel, field in zip(axes, ("bytes", "latency_ms_batch1", "train_seconds"), strict=True):
+        assert panel.get_xscale() == "log"
+        shown = list(points(panel))
+        assert [p.y for p in shown] == [row["accuracy"] for row in rows]
+        assert [p.x for p in shown] == pytest.approx([row[field] for row in rows], rel=0.5)
+    unknown = [{**row, "bytes": None, "latency_ms_batch1": 0} for row in rows]
+    assert len(cost_figure({**source.ledger, "rows": unknown}).axes) == 1
 
 
 @given(st.lists(st.sampled_from([1.0, 1.01, 1.02, 3.0, 3.05, 20.0]), min_size=1, max_size=7))
-def test_marks_of_one_cost_stand_side_by_side(values: list[float]) -> None:
+def test_marks_of_equal_cost_stand_side_by_side(values: list[float]) -> None:
     limits = (1 / 1.7, 20 * 1.7)
     step = MARK_WIDTH * np.log(limits[1] / limits[0])
     places = side_by_side(values, limits)
@@ -348,28 +81,177 @@ def test_marks_of_one_cost_stand_side_by_side(values: list[float]) -> None:
     assert len(gaps) == 0 or gaps.min() > 0.99 * step
 
 
-def test_lettering_keeps_plain_names_and_numbers_the_unshowable() -> None:
-    hostile = ["$a_1$ and $b^2$", "*bold* #let", "Щука", "line\nbreak", "", "\U000f0000", "x" * 90]
-    letters = lettering(hostile)
-    assert letters.names[:4] == ("$a_1$ and $b^2$", "*bold* #let", "Щука", "line break")
-    assert letters.names[4] == "class 4"
-    assert letters.names[5] in ("class 5", "\U000f0000")
-    assert len(letters.names[6]) == 28
-    assert letters.families[0] == "DejaVu Sans"
+def epoch(step: int, epoch: int, phase: str) -> EpochFacts:
+    return EpochFacts(step=step, epoch=epoch, phase=phase, rung=None, train_loss=1.2, val_nll=1.0,
+                      val_accuracy=0.5, seconds=1.0)  # fmt: skip
 
 
-def test_lettering_finds_the_font_that_has_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A font stands in that has the letters which the base font lacks, as one for CJK would."""
-    stand_in = fonts.FOLDER / "DejaVuSans.ttf"
-    base = fonts._characters(stand_in) - {ord("λ")}
-    monkeypatch.setattr(
-        fonts,
-        "_characters",
-        lambda path: (
-            base if path == stand_in else base | {ord("λ")} if "STIXGeneral" in path.name else set()
-        ),
-    )
-    letters = lettering(["λ", "b"])
-    assert letters.names == ("λ", "b")
-    assert letters.families == ("DejaVu Sans", "STIXGeneral")
-    assert letters.renamed == 0
+def test_a_cooldown_branch_starts_at_the_trunk() -> None:
+    """Rungs 3 and 6: the trunk goes on from epoch 1, where the first branch began."""
+    epochs = [
+        epoch(1, 1, "trunk"), epoch(2, 2, "cooldown"), epoch(3, 3, "cooldown"),
+        epoch(4, 2, "trunk"), epoch(5, 3, "trunk"), epoch(6, 4, "cooldown"),
+    ]  # fmt: skip
+    steps = [[epoch.step for epoch in line] for line in branches(epochs)]
+    assert steps == [[1, 4, 5], [1, 2, 3], [5, 6]]
+    assert [epoch.step for epoch in last_path(epochs)] == [1, 4, 5, 6]
+
+
+def test_training_curves_end_at_the_last_score(source: FigureSource) -> None:
+    facts = source.facts
+    assert facts.best is not None
+    last = last_path(facts.best.epochs)[-1]
+    figure = training_curves_figure(facts.best, facts.seed_trials, facts.spec.rungs, val=60)
+    loss, accuracy = figure.axes
+    ends = [curve(line)[1][-1] for line in loss.lines]
+    assert ends[-2:] == [last.train_loss, last.val_nll], "the best trial is drawn last"
+    assert len(loss.lines) == 2 * (1 + len(facts.seed_trials))
+    assert any(curve(line)[1][-1] == last.val_accuracy for line in accuracy.lines)
+
+
+def test_the_sweep_shows_every_score_and_every_epoch(source: FigureSource) -> None:
+    search = source.facts.search_trials
+    above, below = sweep_figure(source.facts.trials, source.facts.spec.rungs).axes
+    assert [height for _, height in bars(below)] == [len(t.epochs) for t in search]
+    marks = [(p.x, p.y) for p in points(above)]
+    scores = [(t.number, score) for t in search for score in t.scores.values()]
+    best = best_trial(search)
+    assert best is not None
+    assert set(marks) == set(scores)
+    assert marks[-1] == (best.number, best.scores[best.rung or 0]), "the ring"
+
+
+def test_every_searched_value_has_a_panel(source: FigureSource) -> None:
+    facts = source.facts
+    axes = hyperparameters_figure(facts.trials, facts.space, facts.spec.rungs).axes
+    shown = [panel for panel in axes if panel.axison]
+    assert [p.get_title(loc="left") for p in shown] == [p.name for p in facts.space.parameters]
+    scored = [t for t in facts.search_trials if facts.spec.rungs[0] in t.scores]
+    for panel, parameter in zip(shown, facts.space.parameters, strict=True):
+        active = [t for t in scored if parameter.name in facts.space.active(t.recipe)]
+        assert len(curve(panel.lines[0])[1]) == len(active)
+
+
+def test_importances_are_drawn_with_their_names(source: FigureSource) -> None:
+    found = source.facts.importances
+    assert found is not None
+    (axes,) = importance_figure(found).axes
+    assert row_names(axes) == [item.name for item in found.values]
+    assert [p.x for p in points(axes)] == [item.value for item in found.values]
+    assert [p.filled for p in points(axes)] == [item.distinguishable for item in found.values]
+
+
+def test_trial_costs_place_the_ensemble_at_the_cost_of_its_members(source: FigureSource) -> None:
+    trials = source.facts.trials
+    members = {trials[0].trial: 0.5, trials[1].trial: 0.5}
+    hits = {trial.trial: 50 + i for i, trial in enumerate(trials[:3])}
+    holdout = HoldoutAccuracy(hits=hits, images=100, members=members, ensemble=0.9)
+    by_time, _ = trial_costs_figure(trials, holdout).axes
+    shown = list(points(by_time))
+    assert sorted(p.y for p in shown) == [0.5, 0.51, 0.52, 0.9]
+    assert {p.y for p in shown if not p.filled} == {0.52}
+    assert shown[-1].x == pytest.approx(trials[0].seconds + trials[1].seconds)
+
+
+def test_disagreement_shows_pairs_and_weights(source: FigureSource) -> None:
+    log_probs = source.facts.member_log_probs
+    answers = np.stack([values.argmax(axis=1) for values in log_probs.values()])
+    figure = disagreement_figure(log_probs, source.facts.weights, source.facts.holdout_labels)
+    differ, _, weights = figure.axes
+    np.testing.assert_array_equal(differ.images[0].get_array(), diversity.disagreement(answers))
+    assert [width for width, _ in bars(weights)] == [
+        source.facts.weights[name] for name in log_probs
+    ]
+
+
+def test_disagreement_of_identical_members_is_drawn() -> None:
+    log_probs = log_softmax(np.random.default_rng(0).standard_normal((20, 3)))
+    figure = disagreement_figure({"a": log_probs, "b": log_probs}, {"a": 1.0}, None)
+    assert faults(figure) == []
+
+
+def test_accuracy_by_class_is_sorted_worst_first(source: FigureSource) -> None:
+    labels, names = source.labels, source.names
+    (axes,) = class_accuracy_figure(source.predictions, labels, names).axes
+    accuracies = {
+        stage: [float((values.argmax(axis=1) == labels)[labels == k].mean()) for k in range(4)]
+        for stage, values in source.predictions.items()
+    }
+    first = next(iter(accuracies.values()))
+    order = sorted(range(4), key=lambda k: first[k])
+    expected = [accuracy[k] for accuracy in accuracies.values() for k in order]
+    assert [p.x for p in points(axes)] == pytest.approx(expected)
+    assert row_names(axes) == [f"{names[k]}  ({(labels == k).sum()})" for k in order]
+
+
+def test_confusion_matrices_show_every_count(source: FigureSource) -> None:
+    figure = confusion_figure(source.predictions, source.labels, source.names)
+    for axes, values in zip(figure.axes, source.predictions.values(), strict=False):
+        matrix = confusion_matrix(values, source.labels, 4)
+        numbers = {text.get_position(): int(text.get_text()) for text in axes.texts}
+        assert numbers == {(j, i): n for (i, j), n in np.ndenumerate(matrix) if n}
+
+
+def test_class_differences_are_sorted_and_filled_where_clear() -> None:
+    spans = [(-0.1, -0.2, -0.01), (0.05, -0.1, 0.2), (-0.3, -0.5, -0.1)]
+    differences = [
+        ClassDifference(label=k, images=50, value=value, low=low, high=high)
+        for k, (value, low, high) in enumerate(spans)
+    ]
+    (axes,) = student_classes_figure(differences, "student_int8", ("a", "b", "c")).axes
+    assert [p.x for p in points(axes)] == pytest.approx([-30, -10, 5])
+    assert [p.filled for p in points(axes)] == [True, True, False]
+    assert row_names(axes) == ["c  (50)", "a  (50)", "b  (50)"]
+
+
+def test_the_reliability_diagram_shows_each_bin() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    log_probs = log_softmax(rng.standard_normal((200, 3)) + 1.5 * np.eye(3)[labels])
+    stages = {"ensemble": ScaledPredictions(after=log_probs, before=None)}
+    figure = reliability_figure(stages, labels)
+    upper, lower = figure.axes[0], figure.axes[2]
+    confidence, right = np.exp(log_probs.max(axis=1)), log_probs.argmax(axis=1) == labels
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    expected = [
+        (confidence[bins == b].mean(), right[bins == b].mean()) for b in range(BINS) if b in bins
+    ]
+    np.testing.assert_allclose([(p.x, p.y) for p in points(upper)], expected, rtol=1e-6)
+    assert sum(height for _, height in bars(lower)) == len(labels)
+
+
+def test_every_example_is_drawn_with_its_maps(source: FigureSource) -> None:
+    examples, maps = source.explanations.examples, source.explanations.heat_maps
+    assert examples is not None
+    figure = heat_map_figure(examples, maps, source.names)
+    images = sum(bool(axes.images) for axes in figure.axes)
+    assert images == len(examples.labels) * (1 + len(maps.columns()))
+
+
+def test_channel_weights_are_sorted_by_their_mean(source: FigureSource) -> None:
+    attention = source.explanations.attention
+    assert attention is not None
+    axes = channel_weights_figure(attention, source.names).axes
+    for column, layer in enumerate(attention.channel_layers):
+        np.testing.assert_array_equal(axes[column].lines[0].get_ydata(), np.sort(layer.mean))
+        order = np.argsort(layer.mean)
+        expected = (layer.class_means - layer.mean)[:, order]
+        np.testing.assert_array_equal(axes[3 + column].images[0].get_array(), expected)
+
+
+@pytest.mark.parametrize("classes", [4, 40])
+def test_class_sizes_add_up(source: FigureSource, classes: int) -> None:
+    data = source.facts.data
+    data = replace(data, counts={split: np.resize(n, classes) for split, n in data.counts.items()})
+    names = [f"class {k}" for k in range(classes)]
+    (axes,) = class_sizes_figure(data, names).axes
+    sizes = [width if classes == 4 else height for width, height in bars(axes)]
+    assert sum(sizes) == sum(int(n.sum()) for n in data.counts.values())
+
+
+def test_the_contact_sheet_shows_every_image(source: FigureSource) -> None:
+    data = source.facts.data
+    figure = contact_sheet_figure(data, source.names)
+    assert sum(len(axes.images) for axes in figure.axes) == len(data.sheet_classes)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == list(source.names)

@@ -38,7 +38,7 @@ from search.ablation.variants import (
 from search.space.spec import load_spec, spec_of_run
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import TooShortError
-from tests.analysis.figures.test_figures import faults
+from tests.analysis.figures.made import faults
 from tests.analysis.terminal.test_tables import shown
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe

@@ -1,0 +1,11 @@
+"""A finished run with the data of every figure, made once per module."""
+
+import pytest
+
+from analysis.figures.draw import FigureSource
+from tests.analysis.figures.made import made_source
+
+
+@pytest.fixture(scope="package")
+def source(tmp_path_factory: pytest.TempPathFactory) -> FigureSource:
+    return made_source(tmp_path_factory.mktemp("runs") / "drawn")
