@@ -1,1 +1,1 @@
-"""Shared ground floor without torch and Ray: errors, files, parsing, seeds, provenance."""
+"""Shared code free of torch and Ray: errors, files, locks, parsing, seeds, provenance."""

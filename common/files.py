@@ -1,4 +1,4 @@
-"""Files that are whole or not there: JSON, arrays, bytes; clear errors where one is damaged."""
+"""Read and write JSON, arrays and bytes: written files are whole or absent, damage is an error."""
 
 import csv
 import hashlib
@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, or one clear error."""
+    """Return the object in a JSON file.
+
+    Raises:
+        RunError: the file is missing, unreadable, damaged or not an object.
+    """
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -35,7 +39,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_versioned(cls: type[T], path: Path, *, schema: int) -> T:
-    """The dataclass in a JSON file, if that is of this version's schema; or one clear error."""
+    """Return the dataclass stored in a JSON file of this `schema`.
+
+    Raises:
+        RunError: the file is missing or damaged, or has another schema.
+    """
     mapping = read_json(path)
     if mapping.get("schema") != schema:
         raise RunError(f"{path}: schema {mapping.get('schema')!r}, this version reads {schema}")
@@ -46,7 +54,7 @@ def read_versioned(cls: type[T], path: Path, *, schema: int) -> T:
 
 
 def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file that nobody has written before (or exactly so before).
+    """Write a JSON file once; writing the same content again does nothing.
 
     Raises:
         RunError: the file exists with other content.
@@ -55,12 +63,15 @@ def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
     if path.exists():
         if path.read_bytes() == data:
             return
-        raise RunError(f"{path} is already written, with other content; records are write-once")
+        raise RunError(
+            f"{path} is already written, with other content, and records are write-once; "
+            "use another run name"
+        )
     write_bytes_atomically(path, data)
 
 
 def dump_json(value: Mapping[str, Any]) -> str:
-    """Indented JSON with a final newline; NaN and infinity are refused, not written."""
+    """Return indented JSON with a final newline; NaN and infinity raise ValueError."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
@@ -89,7 +100,7 @@ def dump_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write through a temporary file, fsync and rename: whole or not at all."""
+    """Write a file whole or not at all: temporary file, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -112,21 +123,21 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
-    """Write a .npy file whole or not at all; arrays of objects are refused."""
+    """Write a .npy file whole or not at all; object arrays raise ValueError."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_bytes_atomically(path, buffer.getvalue())
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write a .npz file whole or not at all; arrays of objects are refused."""
+    """Write a .npz file whole or not at all; object arrays raise ValueError."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_bytes_atomically(path, buffer.getvalue())
 
 
 def read_array(path: Path) -> np.ndarray[Any, Any]:
-    """Read a .npy file; pickled objects are refused."""
+    """Return the array in a .npy file; missing or damaged files and pickles raise RunError."""
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
@@ -162,13 +173,13 @@ def read_arrays(
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex."""
+    """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was renamed or made in a folder outlast a loss of power."""
+    """Make new and renamed files in a folder survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Plain mappings (from YAML or JSON) to frozen dataclasses, strictly.
+"""Convert plain mappings (from YAML or JSON) to frozen dataclasses, strictly.
 
-An unknown key is an error that names the nearest known one; a value of the wrong type is
-an error that shows the value. Defaults live in the dataclass fields and nowhere else.
+An unknown key is an error that names the nearest known key; a value of the wrong type is an
+error that shows the value. Defaults are those of the dataclass fields.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ class CustomMapping(ABC):
 
 
 def from_mapping(cls: type[T], mapping: object, *, where: str) -> T:
-    """Build the dataclass `cls` from `mapping`; nested dataclasses are built likewise.
+    """Build the dataclass `cls`, and dataclasses nested in it, from a mapping.
 
-    `where` names the place for messages, e.g. "sweep digits.yaml: splits".
+    `where` starts error messages, e.g. "sweep digits.yaml: splits".
 
     Raises:
-        SpecError: `mapping` is not a mapping, has an unknown key, lacks a required one,
-            or holds a value of another type than the field's.
+        SpecError: `mapping` is not a mapping, has an unknown key, lacks a required key, or
+            has a value of the wrong type.
     """
     if not isinstance(mapping, Mapping):
         raise SpecError(f"{where}: expected a mapping of keys to values, got {mapping!r}")
@@ -67,7 +67,7 @@ def from_mapping(cls: type[T], mapping: object, *, where: str) -> T:
 
 
 def to_mapping(value: object) -> Any:
-    """The inverse of `from_mapping`: plain dicts, lists and scalars, ready for JSON."""
+    """Return plain dicts, lists and scalars for JSON; the inverse of `from_mapping`."""
     if isinstance(value, CustomMapping):
         return value.to_mapping()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -83,7 +83,7 @@ def to_mapping(value: object) -> Any:
 
 
 def check_key(key: object, known: Iterable[str], *, where: str) -> None:
-    """Refuse a key that is not among `known`, naming the nearest one that is."""
+    """Raise SpecError for a key that is not in `known`, naming the nearest known key."""
     names = sorted(known)
     if key in names:
         return
@@ -140,7 +140,7 @@ def _convert_union(value: object, options: tuple[Any, ...], *, where: str) -> An
 
 
 def _convert_literal(value: object, options: tuple[Any, ...], *, where: str) -> Any:
-    # YAML reads a bare `none`, `off` or `no` differently from what its author meant.
+    # YAML reads a bare null as None where its author meant `none`.
     if value is None and "none" in options:
         return "none"
     if value in options and type(value) in {type(option) for option in options}:
@@ -166,7 +166,7 @@ def _convert_tuple(value: object, items: tuple[Any, ...], *, where: str) -> tupl
 def _convert_scalar(value: object, hint: Any, *, where: str) -> Any:
     if hint is Any or hint is object:
         return value
-    # PyYAML reads 1e-3 (no dot) as a string; the author meant the number.
+    # PyYAML reads 1e-3 (no dot) as a string where its author meant the number.
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -179,11 +179,11 @@ def _convert_scalar(value: object, hint: Any, *, where: str) -> Any:
         raise SpecError(f"{where}: expected a whole number, got {value!r}")
     if isinstance(hint, type) and isinstance(value, hint):
         return value
-    wanted = {
+    descriptions = {
         "int": "a whole number",
         "float": "a number",
-        "str": "a text",
+        "str": "text",
         "bool": "true or false",
     }
     name = getattr(hint, "__name__", str(hint))
-    raise SpecError(f"{where}: expected {wanted.get(name, name)}, got {value!r}")
+    raise SpecError(f"{where}: expected {descriptions.get(name, name)}, got {value!r}")

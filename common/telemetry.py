@@ -1,20 +1,20 @@
-"""Nothing that we use tells anybody that it is used.
+"""Turn off the usage reports of the libraries in use.
 
-Ray, MLflow and the Hugging Face hub (a dependency of timm) would report to their makers
-unless told otherwise; Optuna, torch, torchvision and the ONNX tools do not.
+Ray, MLflow and the Hugging Face hub (a dependency of timm) report usage unless told not to;
+Optuna, torch, torchvision and the ONNX tools do not report any.
 """
 
 import os
 
-OFF = {
+TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Read by the libraries when they are imported; processes that we start inherit it."""
+"""Environment variables that the libraries read on import; child processes inherit them."""
 
 
-def report_nothing() -> None:
-    """Turn the telemetry of all libraries off, for this process and those that it starts."""
-    os.environ.update(OFF)
+def disable_telemetry() -> None:
+    """Turn off the telemetry of all libraries, for this process and its children."""
+    os.environ.update(TELEMETRY_OFF)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from common.cpu_runtime import share_arena, wait_passively
-from common.telemetry import report_nothing
+from common.telemetry import disable_telemetry
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -16,7 +16,7 @@ def prepare_process() -> None:
 
     OpenMP reads its settings when torch is loaded, so this must come first.
     """
-    report_nothing()
+    disable_telemetry()
     wait_passively()
     share_arena()
 

@@ -1,30 +1,30 @@
-"""Whom the processes of a test talk to: tests/guard keeps them on this machine."""
+"""Keep the processes of a test on this machine, and list their attempts to leave it."""
 
 import os
 from pathlib import Path
 
-from common.telemetry import OFF
+from common.telemetry import TELEMETRY_OFF
 
 GUARD = Path(__file__).parent / "guard"
 
 
 def guarded(notes: Path) -> dict[str, str]:
-    """An environment in which Python is guarded and telemetry is not yet off.
+    """Return an environment that guards Python's sockets and does not turn telemetry off.
 
-    `notes` is a folder; see `refused` and `commands`.
+    The guard writes to the folder `notes`; read it with `refused` and `commands`.
     """
     notes.mkdir(exist_ok=True)
     paths = [str(GUARD), *filter(None, [os.environ.get("PYTHONPATH")])]
-    kept = {name: value for name, value in os.environ.items() if name not in OFF}
+    kept = {name: value for name, value in os.environ.items() if name not in TELEMETRY_OFF}
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "QUORUM_SOCKET_NOTES": str(notes)}
 
 
 def refused(notes: Path) -> list[str]:
-    """Every attempt to reach another machine."""
+    """Return every attempt to reach another machine."""
     path = notes / "refused"
     return path.read_text().splitlines() if path.exists() else []
 
 
 def commands(notes: Path) -> list[str]:
-    """The command lines of all Python processes that were guarded."""
+    """Return the command lines of all guarded Python processes."""
     return [path.read_text() for path in notes.iterdir() if path.name != "refused"]

@@ -27,7 +27,7 @@ from ray import tune
 from common.errors import DataError, DivergedError, RunError, SpecError
 from common.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
 from common.parsing import from_mapping, to_mapping
-from common.plugins import use_folder
+from common.plugins import add_import_folder
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -156,7 +156,7 @@ class QuorumTrial(tune.Trainable):
 
     def _begin(self, checkpoints: Sequence[str]) -> Trainer:
         """Build the trainer and resume from the first checkpoint that loads, if any does."""
-        use_folder(self._config["folder"])
+        add_import_folder(self._config["folder"])
         images, splits = _data(self._config, self._start)
         with _inside(self._config["folder"]):  # the path of pretrained weights may be relative
             trainer = self._new_trainer(images, splits)

@@ -18,7 +18,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from common.errors import QuorumError, RunError
-from common.plugins import use_folder
+from common.plugins import add_import_folder
 from ensemble.student.distillation import StudentResult, distill, read_reports
 from ensemble.student.teacher import IdentifiedTeacher
 from trainables.data.image_set import ImageSet
@@ -136,7 +136,7 @@ def _work(config: dict[str, Any]) -> QuorumError | None:
 
     A QuorumError is returned, not raised: Ray would restart the group, which cannot help.
     """
-    use_folder(config["modules"])  # makes a user-defined net importable
+    add_import_folder(config["modules"])  # makes a user-defined net importable
     context = ray.train.get_context()
     parallel = DataParallel(rank=context.get_world_rank(), world_size=context.get_world_size())
     images = ray.get(config["images"])

@@ -17,7 +17,7 @@ from common.cpu_runtime import share_arena, usable_cores, wait_passively
 from common.errors import RunError
 from common.files import write_bytes_atomically
 from common.provenance import code_version, machine_description
-from common.telemetry import report_nothing
+from common.telemetry import disable_telemetry
 from journal.journal import Event, Journal, Observer
 from journal.states import STAGES
 from quorum.workspace.checks import (
@@ -92,7 +92,7 @@ class Run:
             SpecError: the time budget is too short for anything.
             RunError: the folder holds another run, or one that is at work.
         """
-        report_nothing()
+        disable_telemetry()
         wait_passively()
         share_arena()
         resumed = self.folder.sweep.exists()

@@ -1,4 +1,4 @@
-"""Plain mappings to dataclasses, strictly."""
+"""Mappings become dataclasses strictly, and errors name the key, the value and the fix."""
 
 import json
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ outers = st.builds(
 
 
 @given(outers)
-def test_there_and_back_through_json_and_yaml(value: Outer) -> None:
+def test_values_round_trip_through_json_and_yaml(value: Outer) -> None:
     mapping = to_mapping(value)
     assert from_mapping(Outer, mapping, where="test") == value
     assert from_mapping(Outer, json.loads(json.dumps(mapping)), where="test") == value
@@ -70,7 +70,7 @@ def test_there_and_back_through_json_and_yaml(value: Outer) -> None:
         assert from_mapping(Outer, yaml.safe_load(text), where="test") == value
 
 
-def test_defaults_are_the_fields() -> None:
+def test_defaults_are_those_of_the_fields() -> None:
     assert parse() == Outer(name="x")
     assert parse(inner={"high": 3}).inner == Inner(low=0.0, high=3.0)
     assert parse(inner=Inner(high=2.0)).inner == Inner(high=2.0)
@@ -88,13 +88,13 @@ def test_defaults_are_the_fields() -> None:
         ("figures", {"nll": 1}, {"nll": 1.0}),
     ],
 )
-def test_what_authors_write_and_mean(key: str, value: object, parsed: object) -> None:
-    found = getattr(parse(**{key: value}), key)
-    assert found == parsed
-    assert type(found) is type(parsed)
+def test_near_miss_values_are_converted(key: str, value: object, parsed: object) -> None:
+    converted = getattr(parse(**{key: value}), key)
+    assert converted == parsed
+    assert type(converted) is type(parsed)
 
 
-def test_yaml_numbers_without_a_dot() -> None:
+def test_yaml_numbers_without_a_dot_are_numbers() -> None:
     assert from_mapping(Outer, yaml.safe_load("{name: x, rate: 1e-3}"), where="t").rate == 0.001
 
 
@@ -118,7 +118,7 @@ def test_yaml_numbers_without_a_dot() -> None:
         ({"rate": "inf"}, "^test: rate: expected a number, got 'inf'"),
         ({"rate": 10**400}, "^test: rate: expected a number, got 1000"),
         ({"loud": 1}, "^test: loud: expected true or false, got 1"),
-        ({"name": 3}, "^test: name: expected a text, got 3"),
+        ({"name": 3}, "^test: name: expected text, got 3"),
         ({"limit": "3"}, "^test: limit: expected a whole number, got '3'"),
         ({"kind": "soem"}, r"^test: kind: 'soem' is not a choice; did you mean 'some'\? choices"),
         ({"kind": False}, "^test: kind: False is not a choice; choices"),
@@ -129,10 +129,10 @@ def test_yaml_numbers_without_a_dot() -> None:
         ({"pair": [1]}, r"^test: pair: expected 2 values, got \[1\]"),
         ({"extra": [1]}, r"^test: extra: expected a mapping, got \[1\]"),
         ({"figures": {"nll": "low"}}, "^test: figures: nll: expected a number, got 'low'"),
-        ({"figures": {3: 1.0}}, "^test: figures: key: expected a text, got 3"),
+        ({"figures": {3: 1.0}}, "^test: figures: key: expected text, got 3"),
     ],
 )
-def test_what_cannot_be_is_refused(values: Mapping[str, Any], message: str) -> None:
+def test_impossible_values_are_refused(values: Mapping[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         from_mapping(Outer, {"name": "x", **values}, where="test")
 
@@ -143,19 +143,19 @@ def test_a_required_key_is_named() -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])
-def test_only_a_mapping_is_a_mapping(value: object) -> None:
+def test_values_other_than_mappings_are_refused(value: object) -> None:
     with pytest.raises(SpecError, match="here: expected a mapping of keys to values"):
         from_mapping(Outer, value, where="here")
 
 
 def test_a_parsed_mapping_is_a_copy() -> None:
     extra = {"a": 1}
-    found = parse(extra=extra)
+    outer = parse(extra=extra)
     extra["a"] = 2
-    assert found.extra == {"a": 1}
+    assert outer.extra == {"a": 1}
 
 
-def test_a_known_key_passes() -> None:
+def test_only_known_keys_pass() -> None:
     check_key("low", ["high", "low"], where="test")
     with pytest.raises(SpecError, match="test: unknown key 'lo'; did you mean 'low'"):
         check_key("lo", ["high", "low"], where="test")

@@ -1,4 +1,4 @@
-"""Telemetry is off before any library that has some is imported."""
+"""Telemetry is off for every library, and the socket guard notices attempts to leave."""
 
 import subprocess
 import sys
@@ -6,23 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from common.telemetry import OFF, report_nothing
+from common.telemetry import TELEMETRY_OFF, disable_telemetry
 from tests.docs import ROOT
 from tests.sockets import commands, guarded, refused
 
 
-def test_all_are_off_for_this_process_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in OFF:
+def test_telemetry_is_off_for_this_process_and_its_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in TELEMETRY_OFF:
         monkeypatch.setenv(name, "")
-    report_nothing()
+    disable_telemetry()
     code = "import os; print(dict(os.environ))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(f"'{name}': '{value}'" in child.stdout for name, value in OFF.items())
+    assert all(f"'{name}': '{value}'" in child.stdout for name, value in TELEMETRY_OFF.items())
 
 
-def test_the_hub_understands() -> None:
+def test_the_hugging_face_hub_reads_the_setting() -> None:
     code = (
-        "from common.telemetry import report_nothing; report_nothing();"
+        "from common.telemetry import disable_telemetry; disable_telemetry();"
         "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     done = subprocess.run(
@@ -40,13 +42,11 @@ def test_the_hub_understands() -> None:
         ("getaddrinfo('localhost', 443)", True),
     ],
 )
-def test_the_guard_of_sockets_sees_who_leaves_this_machine(
-    call: str, allowed: bool, tmp_path: Path
-) -> None:
-    """It watches the whole chain in faults/test_chain.py."""
+def test_the_socket_guard_refuses_other_machines(call: str, allowed: bool, tmp_path: Path) -> None:
+    """The guard watches the whole chain in faults/test_chain.py."""
     code = f"import socket; socket.{call}"
     environment = guarded(tmp_path / "notes")
-    assert not environment.keys() & OFF.keys()
+    assert not environment.keys() & TELEMETRY_OFF.keys()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )

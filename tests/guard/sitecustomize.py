@@ -1,9 +1,9 @@
-"""With this folder on PYTHONPATH, Python talks to this machine alone, and says if it tried others.
+"""With this folder on PYTHONPATH, Python can connect to this machine only.
 
-Every Python process, and every one that it starts, puts a file with its command line into the
-folder $QUORUM_SOCKET_NOTES; what would reach another host, or look one up, is refused and noted
-in `refused` there. See tests/sockets.py. Ray's servers, which are not Python, are seen to by
-tests/search/tune/test_session.py.
+Every Python process and its children write a file with their command line to the folder
+$QUORUM_SOCKET_NOTES. Connections to other hosts, and lookups of their names, are refused and
+noted in the file `refused` there; see tests/sockets.py. Ray's servers are not Python:
+tests/search/tune/test_session.py checks them.
 """
 
 import os
@@ -27,10 +27,10 @@ def _is_here(host: Any) -> bool:
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    """Judge what the interpreter tells of its sockets before it acts."""
+    """Refuse audit events of sockets that would reach another machine."""
     if event in ("socket.connect", "socket.sendto"):
         address = arguments[1]
-        host = address[0] if isinstance(address, tuple) else ""  # else a path in the file system
+        host = address[0] if isinstance(address, tuple) else ""  # a path is a Unix socket
     elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = arguments[0]
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import DataError, QuorumError
-from common.plugins import blame, load_object
+from common.plugins import describe_user_error, load_object
 from trainables.data.image_set import ImageSet, clean_class_name, unresized
 from trainables.data.pixels import choose_image_size, resize_image
 
@@ -38,7 +38,7 @@ def images_from_function(name: str, path: str | None, image_size: int | None) ->
     except QuorumError:
         raise
     except Exception as error:
-        raise DataError(f"dataset {name!r} failed: {blame(error)}") from error
+        raise DataError(f"dataset {name!r} failed: {describe_user_error(error)}") from error
     if isinstance(returned, ImageSet):
         if image_size is not None and returned.image_size != image_size:
             raise DataError(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import SpecError
-from common.plugins import blame, load_object
+from common.plugins import describe_user_error, load_object
 from trainables.hyperparameters import Architecture
 
 _IMAGES = 2
@@ -39,7 +39,7 @@ def custom_model(architecture: Architecture, *, classes: int, image_size: int) -
     except Exception as error:
         raise SpecError(
             f"model {path!r} failed on (classes={classes}, image_size={image_size}, recipe=…): "
-            f"{blame(error)}"
+            f"{describe_user_error(error)}"
         ) from error
     if not isinstance(net, nn.Module):
         raise SpecError(f"model {path!r} must build a torch.nn.Module, got {type(net).__name__}")
@@ -56,7 +56,7 @@ def _check_logits(net: nn.Module, path: str, *, classes: int, image_size: int) -
             logits = net.eval()(images)
     except Exception as error:
         raise SpecError(
-            f"model {path!r} cannot take images {list(images.shape)}: {blame(error)}"
+            f"model {path!r} cannot take images {list(images.shape)}: {describe_user_error(error)}"
         ) from error
     found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != [_IMAGES, classes]:
