@@ -14,7 +14,8 @@ import numpy as np
 from common.provenance import machine_description
 from common.seeds import numpy_generator
 from ensemble.deployment.export import export_onnx
-from ensemble.deployment.onnx_model import OnnxClassifier, paired_latency
+from ensemble.deployment.latency import paired_latency
+from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import quantize_int8
 from trainables.nets.build import build_model
 from trainables.recipe import Recipe

@@ -1,9 +1,8 @@
-"""The student's card: all that stands in `student/card.json` beside the model.
+"""The student's card: the contents of `student/card.json` beside the model.
 
-A card says how to call the model (class names, input size, the one resize rule), where it
-comes from (data, split, teacher, recipe), what was measured on which machine, and which of
-the two files ships. Every field is documented at its dataclass; lengths are in pixels,
-sizes in bytes, times as their names say.
+A card documents how to call the model (class names, input size, resize rule), its origin
+(data, split, teacher, recipe), the measurements and their machine, and which of the two files
+ships. Lengths are in pixels, sizes in bytes, times in the unit that the name gives.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ Precision = Literal["fp32", "int8"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """What one call costs, on the machine that the card names."""
+    """The time that calls take on the card's machine."""
 
     ms_batch1: float
     """Median milliseconds of a call with one image."""
@@ -31,16 +30,16 @@ class Latency:
     """Median throughput of calls with `batch` images."""
     batch: int
     repeats: int
-    """Timed blocks of calls behind the median."""
+    """Number of timed blocks of calls behind the median."""
     threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speedup:
-    """How many times faster one model answers than another, from interleaved calls."""
+    """The speed of one model relative to another, from interleaved calls."""
 
     value: float
-    """Median over repeats of the ratio of their times, batch 1."""
+    """Median over repeats of the ratio of their times, at batch size 1; above 1 is faster."""
     bound: float
     """One-sided lower confidence bound of that median."""
     level: float
@@ -50,41 +49,41 @@ class Speedup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How far two models' log-probabilities lie apart on the same N images."""
+    """The difference between two models' log-probabilities on the same images."""
 
     max_abs: float
     """Largest absolute difference over all images and classes, in nats."""
     mean_abs: float
     """Mean absolute difference over all images and classes, in nats."""
     agreement: float
-    """Share of images for which both name the same class."""
+    """Share of images for which both predict the same class."""
     images: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """How the int8 file was made."""
+    """The settings and scores behind the int8 file."""
 
     method: str
-    """The calibration method chosen: the lowest NLL on holdout."""
+    """The chosen calibration method, which has the lowest NLL on holdout."""
     holdout_nll: dict[str, float]
-    """NLL of every method tried, each at its own best temperature."""
+    """NLL of every method, each at its own best temperature."""
     qdq_nodes: int
-    """QuantizeLinear and DequantizeLinear nodes in the file; never 0."""
+    """Number of QuantizeLinear and DequantizeLinear nodes in the file; never 0."""
     reduce_range: bool
-    """Weights in 7 bits, for processors that would saturate 16-bit sums."""
+    """Weights use 7 bits, for processors on which 16-bit sums would saturate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """One ONNX file."""
+    """An ONNX file of the student."""
 
     file: str
-    """Its name in the card's folder."""
+    """Name in the card's folder."""
     bytes: int
     sha256: str
     temperature: float
-    """Fitted on holdout, for this file; already inside the graph."""
+    """Fitted on holdout for this file; already inside the graph."""
     latency: Latency | None = None
 
     def __post_init__(self) -> None:
@@ -95,7 +94,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherMember:
-    """One member of the ensemble that taught the student."""
+    """A member of the ensemble that taught the student."""
 
     name: str
     weight: float
@@ -103,7 +102,7 @@ class TeacherMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """All that is known about a student."""
+    """Everything known about a student."""
 
     schema: int = SCHEMA
     class_names: tuple[str, ...]
@@ -125,7 +124,7 @@ class Card:
     """Optimizer steps."""
     train_seconds: float
     alpha: float | None = None
-    """Weight of the teacher's loss; null for a student without a teacher."""
+    """Weight of the teacher's loss; None for a student without a teacher."""
     tau: float | None = None
     """Temperature of the teacher's loss."""
     teacher: tuple[TeacherMember, ...] = ()
@@ -138,12 +137,12 @@ class Card:
     speedup: Speedup | None = None
     """Int8 against fp32."""
     released: Precision = "fp32"
-    """Which file ships, by the gates."""
+    """The file that ships, as the gates decided."""
     released_because: str = ""
-    """The gates' reason, in one line."""
+    """The gates' reason in one line."""
     machine: dict[str, Any]
-    """Where latencies and int8 figures were measured: the same int8 file can answer
-    differently on another processor."""
+    """The machine on which latencies and int8 figures were measured; the same int8 file can
+    give other predictions on another processor."""
 
     def __post_init__(self) -> None:
         """Refuse a card that contradicts itself."""
@@ -159,7 +158,7 @@ class Card:
 
 
 def write_card(folder: Path, card: Card) -> Path:
-    """Write `folder/card.json` whole or not at all, in place of an earlier one."""
+    """Write `folder/card.json` atomically, replacing an earlier one, and return its path."""
     path = folder / "card.json"
     write_bytes_atomically(path, dump_json(to_mapping(card)).encode())
     return path
@@ -169,6 +168,6 @@ def read_card(folder: Path) -> Card:
     """Read `folder/card.json`.
 
     Raises:
-        RunError: there is none, or it is damaged or of another schema.
+        RunError: the file is missing, damaged or of another schema.
     """
     return read_versioned(Card, folder / "card.json", schema=SCHEMA)

@@ -1,10 +1,9 @@
-"""Export a trained net as an ONNX classifier, in as few bytes and operators as it takes.
+"""Export a trained net as a compact ONNX classifier.
 
-Axes: B images of a batch, K classes. The graph takes `images` uint8 [B, H, W, 3] and
-returns `log_probs` float32 [B, K]: the pixels' layout and scaling, the net, division by
-the constant `temperature` and the log-softmax are inside. Files are stripped of names of
-source lines, shapes and other metadata, so that sizes before and after quantization
-compare fairly.
+Axes: B images of a batch, K classes. The graph takes `images` uint8 [B, H, W, 3] and returns
+`log_probs` float32 [B, K]. The layout and scaling of the pixels, the net, the division by the
+constant `temperature` and the log-softmax are inside. Source lines, shapes and other metadata
+are stripped, so that sizes before and after quantization compare fairly.
 """
 
 import copy
@@ -28,7 +27,7 @@ from trainables.recipe import Numerics
 def export_onnx(
     model: nn.Module, path: Path, *, image_size: int, classes: int, temperature: float = 1.0
 ) -> None:
-    """Write `model` as an ONNX classifier whose log-probabilities carry `temperature`.
+    """Write `model` as an ONNX classifier that divides its logits by `temperature`.
 
     `model` takes float images [B, 3, H, W] in [0, 1], normalizes them itself and returns
     logits [B, K]. Batch norms after convolutions are folded into them, and the scaling of
@@ -44,9 +43,9 @@ def export_onnx(
     _fold_pixel_scaling(graph)
     _append_temperature(graph, temperature)
     _save(graph, path)
-    found = OnnxClassifier(path).classes
-    if found != classes:
-        raise RunError(f"the exported model has {found} classes, {classes} were expected")
+    exported = OnnxClassifier(path).classes
+    if exported != classes:
+        raise RunError(f"the exported model has {exported} classes, expected {classes}")
 
 
 def set_temperature(path: Path, temperature: float) -> None:
@@ -65,21 +64,21 @@ def set_temperature(path: Path, temperature: float) -> None:
             initializer.CopyFrom(numpy_helper.from_array(value, "temperature"))
             write_bytes_atomically(path, model.SerializeToString())
             return
-    raise RunError(f"{path} has no initializer `temperature`: it was not exported by this module")
+    raise RunError(f"{path} has no initializer `temperature`, so it is not an exported student")
 
 
 def count_nodes(path: Path, *op_types: str) -> int:
-    """How many nodes of these types an ONNX file has."""
+    """Return the number of nodes of these types in an ONNX file."""
     return sum(node.op_type in op_types for node in onnx.load(path).graph.node)
 
 
 def strip(path: Path) -> None:
-    """Remove from a file what only a debugger needs."""
+    """Remove debugging metadata from an ONNX file."""
     _save(onnx.load(path), path)
 
 
 class _Logits(nn.Module):
-    """The net behind the pixels' layout: uint8 [B, H, W, 3] in, logits [B, K] out."""
+    """The net with the pixels' layout and scaling: uint8 [B, H, W, 3] in, logits [B, K] out."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -91,9 +90,9 @@ class _Logits(nn.Module):
 
 
 def _export_logits(model: nn.Module, path: Path, image_size: int) -> None:
-    # A copy: the caller's net keeps its device, its layout and its mode.
+    # A copy, so that the caller's net keeps its device, layout and mode.
     wrapped = _Logits(place_model(copy.deepcopy(model), Numerics(layout="contiguous"))).eval()
-    # A batch of 1 would be taken for a constant; any other size becomes the symbol.
+    # The exporter takes a batch of 1 for a constant; any other size becomes a symbol.
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     with torch.inference_mode(False), torch.no_grad():
         torch.onnx.export(
@@ -124,12 +123,12 @@ def _append_temperature(model: ModelProto, temperature: float) -> None:
 
 
 def _fold_pixel_scaling(model: ModelProto) -> None:
-    """Fold x/255, −mean and /std, between the cast and the first convolution, into both.
+    """Fold x/255, −mean and /std into one subtraction and the first convolution's weights.
 
     The chain is a·x + b per channel, so conv(W, a·x + b) = conv(a·W, x + b/a); borders stay
-    right because padded zeros are zeros in both. One operator is left of three, which saves
-    8% of a call of the smallest student in int8 (36.0 → 33.1 µs, medians of 2,000 calls, one
-    core of an AMD EPYC). A graph without such a chain is left as it is.
+    correct because padded zeros are zeros in both. One operator remains of three, which saves
+    8% of a call of the smallest int8 student (36.0 → 33.1 µs, medians of 2,000 calls, one core
+    of an AMD EPYC). A graph without such a chain is not changed.
     """
     graph = model.graph
     constants = {item.name: item for item in graph.initializer}
@@ -166,19 +165,19 @@ def _fold_pixel_scaling(model: ModelProto) -> None:
 
 
 def _pixel_chain(graph: Any, constants: dict[str, Any]) -> list[NodeProto]:
-    """The scalings of the pixels and the convolution they end in; [] where that differs."""
+    """Return the scalings of the pixels and the convolution after them, or [] if there is none."""
     users: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node)
     name = "images"
     chain: list[NodeProto] = []
-    while len(following := users.get(name, [])) == 1:
-        node = following[0]
+    while len(next_nodes := users.get(name, [])) == 1:
+        node = next_nodes[0]
         if node.op_type == "Conv":
             weight = constants.get(node.input[1])
-            plain = weight is not None and weight.dims[1] == 3 and len(users[weight.name]) == 1
-            return [*chain, node] if plain else []
+            foldable = weight is not None and weight.dims[1] == 3 and len(users[weight.name]) == 1
+            return [*chain, node] if foldable else []
         if node.op_type in ("Div", "Mul", "Sub", "Add"):
             if node.input[0] != name or not _per_channel(constants.get(node.input[1])):
                 return []
@@ -194,7 +193,7 @@ def _per_channel(constant: Any) -> bool:
 
 
 def _save(model: ModelProto, path: Path) -> None:
-    """Check the graph, strip what only a debugger needs, and write it whole or not at all."""
+    """Strip debugging metadata, check the graph and write it atomically."""
     graph = model.graph
     del graph.value_info[:]
     for item in [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:

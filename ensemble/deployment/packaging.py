@@ -8,7 +8,8 @@ from common.provenance import code_version, machine_description
 from common.sampling import evenly_spaced
 from ensemble.deployment.card import Artifact, Card, TeacherMember, write_card
 from ensemble.deployment.export import export_onnx
-from ensemble.deployment.onnx_model import Images, OnnxClassifier, latency, paired_latency
+from ensemble.deployment.latency import latency, paired_latency
+from ensemble.deployment.onnx_model import Images, OnnxClassifier
 from ensemble.deployment.quantize import parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits

@@ -1,11 +1,11 @@
-"""Quantize an exported classifier to int8, and say how far the two files differ.
+"""Quantize an exported classifier to int8, and compare the two files' predictions.
 
-Axes: N images, K classes. Both files take `images` uint8 [N, H, W, 3] and return
-`log_probs` float32 [N, K]. Scaling of the pixels, log-softmax and the temperature stay in
-float32; convolutions, poolings and matrix products become 8-bit, in the QDQ format: int8
-weights, symmetric per output channel, and uint8 activations. (onnxruntime turns int8
-activations into uint8 on x86 anyway, but not those that two operators read: of a residual
-net with int8 activations it runs half of the convolutions in float32.)
+Axes: N images, K classes. Both files take `images` uint8 [N, H, W, 3] and return `log_probs`
+float32 [N, K]. The scaling of the pixels, the log-softmax and the temperature stay in float32;
+convolutions, poolings and matrix products become 8-bit, in the QDQ format: int8 weights,
+symmetric per output channel, and uint8 activations. On x86, onnxruntime converts int8
+activations to uint8 except where two operators read them; in a residual net with int8
+activations it would therefore run half of the convolutions in float32.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ from ensemble.deployment.onnx_model import Images, predict
 log = logging.getLogger(__name__)
 
 METHODS = ("MinMax", "Entropy", "Percentile")
-"""How onnxruntime can turn the activations of calibration images into ranges."""
+"""onnxruntime's methods of choosing activation ranges from calibration images."""
 
 QUANTIZED_OPS = ("Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Add", "GlobalAveragePool")
 """Operators that may become int8; all others stay float32."""
@@ -60,7 +60,7 @@ _CALIBRATOR_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def refit_temperature(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> float:
-    """Fit the file's temperature anew on `images` and `labels`, write it in, and return it."""
+    """Fit the file's temperature to `images` and `labels`, write it into the file, return it."""
     return _refit(path, images, labels)[0]
 
 
@@ -74,16 +74,15 @@ def quantize_int8(
     methods: Sequence[str] = METHODS,
     reduce_range: bool | None = None,
 ) -> Quantization:
-    """Write `int8`, the quantized `fp32`, by the calibration method that serves holdout best.
+    """Quantize `fp32` into the file `int8` with the calibration method that is best on holdout.
 
-    `calibration` are training images; each method is judged by the NLL of `holdout`, at the
-    method's own best temperature, which is left in the file. Never hand in test images.
-    `reduce_range` gives weights 7 bits in place of 8; by default `needs_reduced_range`
-    decides for this machine.
+    `calibration` are training images. Each method is scored by its NLL on `holdout` at its own
+    best temperature, which stays in the file. Never pass test images. `reduce_range` limits
+    weights to 7 bits instead of 8; by default `needs_reduced_range` decides for this machine.
 
     Raises:
         DataError: no calibration images.
-        RunError: the quantizer left the model as it was.
+        RunError: the quantizer quantized no operator.
     """
     if not len(calibration):
         raise DataError("quantization needs calibration images, got none")
@@ -125,30 +124,30 @@ def needs_reduced_range(machine: str, flags: Collection[str]) -> bool:
     if architecture.startswith(("arm", "aarch64")):
         return False
     log.warning(
-        "int8 weights use 7 bits: it is not known whether the architecture %r adds products "
-        "of 8-bit numbers without overflow",
+        "int8 weights use 7 bits instead of 8, because it is unknown whether the architecture %r "
+        "adds 8-bit products without overflow",
         machine,
     )
     return True
 
 
 def count_qdq(path: Path) -> int:
-    """QuantizeLinear and DequantizeLinear nodes in a file.
+    """Return the number of QuantizeLinear and DequantizeLinear nodes in a file.
 
     Raises:
-        RunError: there are none: the quantizer silently did nothing.
+        RunError: there is none, since the quantizer silently did nothing.
     """
     count = count_nodes(path, "QuantizeLinear", "DequantizeLinear")
     if not count:
         raise RunError(
-            f"{path.name} has no quantized node: none of {', '.join(QUANTIZED_OPS)} in it "
-            "has constant weights; ship fp32"
+            f"{path.name} has no quantized node: it has no {', '.join(QUANTIZED_OPS)} with "
+            "constant weights; ship fp32"
         )
     return count
 
 
 def parity(fp32: Path, int8: Path, images: Images) -> Parity:
-    """How far two exported files differ on the same images."""
+    """Return the difference between two exported files' predictions on the same images."""
     a, b = predict(fp32, images), predict(int8, images)
     return Parity(
         max_abs=float(np.abs(a - b).max()),
@@ -159,7 +158,7 @@ def parity(fp32: Path, int8: Path, images: Images) -> Parity:
 
 
 class _Batch(CalibrationDataReader):  # type: ignore[misc]
-    """One batch of images, then the end."""
+    """A calibration reader of a single batch."""
 
     def __init__(self, images: Images) -> None:
         self._batches = iter([{"images": images}])
@@ -194,10 +193,10 @@ def _quantize(
 def _calibrate(prepared: Path, ranges: Path, images: Images, method: str) -> None:
     """Write the range of every activation over `images`, batch by batch.
 
-    `quantize_static` would calibrate by itself, but it holds all activations of all images
-    in memory and fixes what must be changed here: Entropy with 128 bins for 128 codes has
-    one candidate only and so repeats MinMax, and Percentile's symmetric ranges waste half
-    of the codes below a ReLU's zero.
+    `quantize_static` could calibrate by itself, but it keeps all activations of all images in
+    memory and its options cannot be changed: Entropy with 128 bins for 128 codes has only one
+    candidate and repeats MinMax, and Percentile's symmetric ranges waste the half of the codes
+    below a ReLU's zero.
     """
     calibrator = create_calibrator(
         prepared,
@@ -212,7 +211,7 @@ def _calibrate(prepared: Path, ranges: Path, images: Images, method: str) -> Non
 
 
 def _refit(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """The temperature that makes the NLL least, which is left in the file, and that NLL."""
+    """Fit the temperature, write it into the file, and return it with its NLL."""
     set_temperature(path, 1.0)
     log_probs = predict(path, images)
     temperature = fit_temperature(log_probs, labels)
@@ -222,6 +221,6 @@ def _refit(path: Path, images: Images, labels: np.ndarray[Any, Any]) -> tuple[fl
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """The quantizer prints its progress; a library of ours does not."""
+    """Swallow the progress that the quantizer prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

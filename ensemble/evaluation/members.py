@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from common.files import read_array
 from ensemble.deployment.export import export_onnx
-from ensemble.deployment.onnx_model import Images, LogProbs, OnnxClassifier, latency
+from ensemble.deployment.latency import latency
+from ensemble.deployment.onnx_model import Images, LogProbs, OnnxClassifier
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import Member
 from ensemble.selection.voting import weighted_vote

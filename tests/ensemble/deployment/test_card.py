@@ -1,4 +1,4 @@
-"""The student's card: round trip, contradictions, damage."""
+"""The student's card: reading, writing, and what is refused."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ LATENCY = Latency(
 
 
 def card(**values: object) -> Card:
-    """A whole card, with some fields replaced."""
+    """Return a complete card with some fields replaced."""
     fields: dict[str, object] = {
         "class_names": ("cat", "dog"),
         "image_size": 16,
@@ -61,9 +61,9 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_card_that_contradicts_itself_is_refused() -> None:
-    with pytest.raises(SpecError, match="released is 'int8' but the card has no int8 file"):
+    with pytest.raises(SpecError, match="no int8 file"):
         card(released="int8", int8=None)
-    with pytest.raises(SpecError, match="class_names needs two names or more"):
+    with pytest.raises(SpecError, match="class_names"):
         card(class_names=("cat",))
 
 
@@ -73,7 +73,7 @@ def test_a_file_outside_the_folder_is_refused(name: str) -> None:
         Artifact(file=name, bytes=1, sha256="0", temperature=1.0)
 
 
-def test_a_missing_damaged_or_foreign_card_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_missing_damaged_or_newer_card_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"card\.json does not exist"):
         read_card(tmp_path)
     path = write_card(tmp_path, card())
@@ -84,7 +84,7 @@ def test_a_missing_damaged_or_foreign_card_is_one_clear_error(tmp_path: Path) ->
             read_card(tmp_path)
     content = json.loads(text)
     path.write_text(json.dumps({**content, "schema": 99}))
-    with pytest.raises(RunError, match="schema 99, this version reads 1"):
+    with pytest.raises(RunError, match="schema 99"):
         read_card(tmp_path)
     path.write_text(json.dumps({**content, "classnames": []}))
     with pytest.raises(RunError, match="did you mean 'class_names'"):

@@ -1,7 +1,7 @@
-"""Exported files against the net they were made from.
+"""Exported files against the nets they were made from.
 
-An export takes most of a second, and the first one loads the exporter: the nets are tiny,
-and files that tests only read are made once.
+An export takes most of a second, so the nets are tiny and files that tests only read are
+exported once.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ def pictures(count: int, seed: int = 0) -> Array:
 
 
 def small_net(recipe: Recipe = PLAIN) -> Classifier:
-    """A net in eval mode whose batch norms are not the identity."""
+    """Return a net in eval mode whose batch norms are not the identity."""
     model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=pictures(64), seed=1)
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
@@ -68,7 +68,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["residual, whitened", "airbench with attention, six views"],
 )
-def test_the_file_answers_as_the_net(tmp_path: Path, recipe: Recipe) -> None:
+def test_the_file_predicts_what_the_net_predicts(tmp_path: Path, recipe: Recipe) -> None:
     model = small_net(recipe)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
@@ -80,11 +80,11 @@ def test_the_file_answers_as_the_net(tmp_path: Path, recipe: Recipe) -> None:
     expected = apply_temperature(torch_log_probs(model.eval(), images), 2.0)
     assert np.ptp(expected) > 0.1
     for batch in (1, 2, 5):
-        found = OnnxClassifier(path).log_probs(images, batch=batch)
-        np.testing.assert_allclose(found, expected, atol=2e-5)
+        log_probs = OnnxClassifier(path).log_probs(images, batch=batch)
+        np.testing.assert_allclose(log_probs, expected, atol=2e-5)
 
 
-def test_the_plain_block_leaves_convolutions_alone_in_the_graph(exported: Path) -> None:
+def test_batch_norms_are_folded_into_convolutions(exported: Path) -> None:
     operators = [node.op_type for node in onnx.load(exported).graph.node]
     block = ["Conv", "Relu", "Conv", "Relu", "MaxPool"]
     before, after = ["Transpose", "Cast", "Sub"], ["ReduceMean", "Gemm", "Div", "LogSoftmax"]
@@ -93,7 +93,7 @@ def test_the_plain_block_leaves_convolutions_alone_in_the_graph(exported: Path) 
     assert count_nodes(exported, "BatchNormalization") == 0
 
 
-def test_the_file_is_lean(exported: Path) -> None:
+def test_the_file_holds_weights_and_little_else(exported: Path) -> None:
     model = onnx.load(exported)
     assert len(model.graph.value_info) == 0
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
@@ -104,7 +104,7 @@ def test_the_file_is_lean(exported: Path) -> None:
     assert exported.stat().st_size == size
 
 
-def test_the_temperature_is_the_ones_that_metrics_apply(tmp_path: Path, exported: Path) -> None:
+def test_the_temperature_acts_like_apply_temperature(tmp_path: Path, exported: Path) -> None:
     images = pictures(4)
     plain = OnnxClassifier(exported).log_probs(images)
     np.testing.assert_allclose(plain, torch_log_probs(small_net(), images), atol=2e-5)
@@ -112,30 +112,28 @@ def test_the_temperature_is_the_ones_that_metrics_apply(tmp_path: Path, exported
     path.write_bytes(exported.read_bytes())
     for temperature in (0.5, 1.0, 3.0):
         set_temperature(path, temperature)
-        found = OnnxClassifier(path).log_probs(images)
-        np.testing.assert_allclose(found, apply_temperature(plain, temperature), atol=2e-5)
+        log_probs = OnnxClassifier(path).log_probs(images)
+        np.testing.assert_allclose(log_probs, apply_temperature(plain, temperature), atol=2e-5)
 
 
-def test_impossible_temperatures_and_foreign_files_are_refused(
-    tmp_path: Path, exported: Path
-) -> None:
-    for wrong in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="a temperature must be positive"):
-            set_temperature(exported, wrong)
+def test_invalid_temperatures_and_other_files_are_refused(tmp_path: Path, exported: Path) -> None:
+    for temperature in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="must be positive"):
+            set_temperature(exported, temperature)
     model = onnx.load(exported)
     next(i for i in model.graph.initializer if i.name == "temperature").name = "other"
-    onnx.save(model, tmp_path / "foreign.onnx")
+    onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(RunError, match="has no initializer `temperature`"):
-        set_temperature(tmp_path / "foreign.onnx", 2.0)
+        set_temperature(tmp_path / "other.onnx", 2.0)
 
 
-def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the exported model has 3 classes, 4 were expected"):
+def test_a_wrong_number_of_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="3 classes, expected 4"):
         export_onnx(MeanColour(), tmp_path / "m.onnx", image_size=SIZE, classes=4)
 
 
 class MeanColour(nn.Module):
-    """Three classes without a weight."""
+    """A net of three classes without parameters."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.sin(images.mean(dim=(2, 3)))
@@ -167,7 +165,7 @@ class Unusual(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["depthwise", "two readers", "shared weights"])
-def test_scaling_is_not_folded_where_that_is_wrong(tmp_path: Path, kind: str) -> None:
+def test_pixel_scaling_is_not_folded_where_that_would_be_wrong(tmp_path: Path, kind: str) -> None:
     model, images = Unusual(kind).eval(), pictures(5)
     path = tmp_path / "model.onnx"
     export_onnx(model, path, image_size=SIZE, classes=CLASSES)

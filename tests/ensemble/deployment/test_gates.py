@@ -1,4 +1,4 @@
-"""The rule of the gates, and what it lets pass."""
+"""The release gates: verdicts at and around the limits, and their error rate."""
 
 import dataclasses
 
@@ -16,12 +16,12 @@ from tests.pools import stage_costs
 
 
 def margins(**changed: float) -> GateMargins:
-    """Those of the specification, some of them changed."""
+    """Return the specification's margins, some of them changed."""
     return GateMargins(**(dataclasses.asdict(GateSpec()) | changed))
 
 
 def holdout(disagreements: int, examples: int = 1000) -> Predictions:
-    """The ensemble and fp32 are all right; int8 errs on the first `disagreements`."""
+    """Ensemble and fp32 are always right; int8 is wrong on the first `disagreements` examples."""
     labels = np.zeros(examples, dtype=np.int64)
     right = np.log(np.tile([0.9, 0.1], (examples, 1))).astype(np.float32)
     int8 = right.copy()
@@ -33,7 +33,7 @@ def holdout(disagreements: int, examples: int = 1000) -> Predictions:
 @pytest.mark.parametrize(
     ("errors", "verdict"), [(0, "pass"), (10, "pass"), (18, "undecided"), (60, "fail")]
 )
-def test_accuracy_loss(errors: int, verdict: str) -> None:
+def test_accuracy_loss_passes_fails_or_is_undecided(errors: int, verdict: str) -> None:
     gate = decide_gates(holdout(errors), stage_costs(), margins(max_accuracy_loss=0.02))[0]
     assert (gate.name, gate.verdict) == ("accuracy_loss", verdict)
     assert gate.value == pytest.approx(errors / 1000)
@@ -42,7 +42,7 @@ def test_accuracy_loss(errors: int, verdict: str) -> None:
     assert gate.optimistic <= errors / 1000 < gate.bound
 
 
-def test_nll_gain() -> None:
+def test_nll_gain_passes_fails_or_is_undecided() -> None:
     # Each error costs log 9; a margin of 0.1 nats allows 4.6% of them.
     for errors, verdict in ((30, "pass"), (44, "undecided"), (80, "fail")):
         gate = decide_gates(holdout(errors), stage_costs(), margins(max_nll_gain=0.1))[1]
@@ -93,7 +93,7 @@ def test_shrink_is_exact() -> None:
         assert gate.value == gate.bound == gate.optimistic == 4000 / 1500
 
 
-def test_missing_figures_are_undecided_and_hold_the_release() -> None:
+def test_missing_figures_are_undecided_and_block_the_release() -> None:
     decided = decide_gates(holdout(0), {}, margins())
     assert [gate.verdict for gate in decided] == ["pass", "pass", "undecided", "undecided"]
     assert decided[2].value is None
@@ -107,7 +107,7 @@ def test_missing_figures_are_undecided_and_hold_the_release() -> None:
     ]  # fmt: skip
 
 
-def test_release() -> None:
+def test_int8_is_released_only_if_every_gate_passes() -> None:
     passing = decide_gates(holdout(0), stage_costs(), margins())
     assert {gate.verdict for gate in passing} == {"pass"}
     assert released_precision(passing) == "int8"
@@ -135,8 +135,8 @@ def test_a_wider_margin_is_never_worse(errors: int, limit: float, more: float) -
 
 
 def test_a_student_at_the_limit_passes_at_most_once_in_twenty() -> None:
-    # The true loss equals the limit. At a true level of 5%, more than 28 of 300 pass once
-    # in 1,600 repetitions of this test; here 17 do.
+    # The true loss equals the limit. At a true level of 5%, more than 28 of 300 pass in one of
+    # 1,600 repetitions of this test; with this seed 17 do.
     rng = np.random.default_rng(0)
     passed = 0
     for _ in range(300):

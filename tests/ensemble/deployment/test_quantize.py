@@ -1,4 +1,4 @@
-"""Quantized files against an 8-bit oracle, their float parents and their promises."""
+"""Quantized files against closed forms and against the float files they come from."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ CALIBRATION, HOLDOUT = pictures(100, seed=5), pictures(80, seed=6)
 
 
 def labels_of(path: Path, images: Array, seed: int = 0) -> Array:
-    """Labels drawn from the model's own predictions: it is calibrated at temperature 1."""
+    """Draw labels from the model's own predictions, so that it is calibrated at temperature 1."""
     uniform = np.random.default_rng(seed).random((len(images), 1))
     cumulative = np.exp(OnnxClassifier(path).log_probs(images)).cumsum(axis=1)
     labels: Array = (uniform > cumulative[:, :-1]).sum(axis=1).astype(np.int64)
@@ -54,7 +54,7 @@ def float_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(float_model: Path) -> tuple[Path, Path, Quantization]:
-    """fp32, int8 and how it was made."""
+    """Return the fp32 file, the int8 file and the quantization's settings."""
     int8 = float_model.with_name("model.int8.onnx")
     made = quantize_int8(
         float_model,
@@ -68,26 +68,26 @@ def pair(float_model: Path) -> tuple[Path, Path, Quantization]:
     return float_model, int8, made
 
 
-def test_int8_is_near_fp32_and_says_how_near(
+def test_int8_is_close_to_fp32(
     pair: tuple[Path, Path, Quantization],
 ) -> None:
     fp32, int8, _ = pair
     images = pictures(60, seed=9)
     temperature = _temperature(int8)
     set_temperature(int8, 1.0)
-    found = parity(fp32, int8, images)
+    measured = parity(fp32, int8, images)
     a, b = OnnxClassifier(fp32).log_probs(images), OnnxClassifier(int8).log_probs(images)
     set_temperature(int8, temperature)
-    assert found.images == 60
-    assert found.max_abs == np.abs(a - b).max() < 0.2
-    assert found.mean_abs == pytest.approx(np.abs(a - b).mean(), rel=1e-4)
-    assert 0 < found.mean_abs < 0.05
-    assert found.agreement == np.mean(a.argmax(1) == b.argmax(1)) > 0.9
+    assert measured.images == 60
+    assert measured.max_abs == np.abs(a - b).max() < 0.2
+    assert measured.mean_abs == pytest.approx(np.abs(a - b).mean(), rel=1e-4)
+    assert 0 < measured.mean_abs < 0.05
+    assert measured.agreement == np.mean(a.argmax(1) == b.argmax(1)) > 0.9
     same = parity(fp32, fp32, images)
     assert (same.max_abs, same.mean_abs, same.agreement) == (0, 0, 1)
 
 
-def test_every_convolution_and_product_is_quantized_and_nothing_else(
+def test_only_convolutions_and_matrix_products_are_quantized(
     pair: tuple[Path, Path, Quantization],
 ) -> None:
     _, int8, made = pair
@@ -142,7 +142,7 @@ def test_weights_are_symmetric_int8_per_output_channel(
             np.testing.assert_allclose(scale, widest / largest, rtol=1e-5)
 
 
-def test_the_method_of_least_holdout_nll_is_chosen_silently(
+def test_the_method_with_the_lowest_holdout_nll_is_chosen(
     float_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     labels, int8 = labels_of(float_model, HOLDOUT), tmp_path / "int8.onnx"
@@ -156,10 +156,10 @@ def test_the_method_of_least_holdout_nll_is_chosen_silently(
         labels=labels,
         reduce_range=True,
     )
-    assert capfd.readouterr() == ("", ""), "the quantizer prints, ours does not"
+    assert capfd.readouterr() == ("", ""), "the quantizer's own prints are swallowed"
     assert set(made.holdout_nll) == set(METHODS)
     assert made.holdout_nll[made.method] == min(made.holdout_nll.values())
-    assert len(set(made.holdout_nll.values())) == 3, "rare bright pixels divide the methods"
+    assert len(set(made.holdout_nll.values())) == 3, "rare bright pixels separate the methods"
     log_probs = OnnxClassifier(int8).log_probs(HOLDOUT)
     assert nll(log_probs, labels) == pytest.approx(made.holdout_nll[made.method], abs=1e-6)
     assert fit_temperature(log_probs, labels) == pytest.approx(1, abs=2e-3)
@@ -173,7 +173,7 @@ def test_a_temperature_of_one_survives_quantization(
     assert _temperature(int8) > 0
 
 
-def test_refitting_undoes_a_wrong_temperature(tmp_path: Path, float_model: Path) -> None:
+def test_refitting_replaces_a_wrong_temperature(tmp_path: Path, float_model: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(float_model.read_bytes())
     labels = labels_of(path, HOLDOUT)
@@ -186,8 +186,8 @@ def test_refitting_undoes_a_wrong_temperature(tmp_path: Path, float_model: Path)
         assert nll(OnnxClassifier(path).log_probs(HOLDOUT), labels) > best
 
 
-def test_a_residual_net_runs_in_integers(tmp_path: Path) -> None:
-    """With int8 activations onnxruntime would run half of these convolutions in float."""
+def test_a_residual_net_runs_in_integer_arithmetic(tmp_path: Path) -> None:
+    """Check every convolution: with int8 activations half of them would run in float32."""
     import onnxruntime
 
     fp32, int8 = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
@@ -223,7 +223,7 @@ def test_a_residual_net_runs_in_integers(tmp_path: Path) -> None:
         ("", set(), True),
     ],
 )
-def test_only_processors_that_may_saturate_get_narrow_weights(
+def test_only_processors_that_could_saturate_get_7_bit_weights(
     machine: str, flags: set[str], reduced: bool
 ) -> None:
     assert needs_reduced_range(machine, flags) == reduced
@@ -237,11 +237,11 @@ def test_an_unknown_architecture_is_reported(caplog: pytest.LogCaptureFixture) -
     assert "riscv64" in caplog.text
 
 
-def test_a_quantizer_that_did_nothing_is_an_error(tmp_path: Path, float_model: Path) -> None:
+def test_quantizing_nothing_is_refused(tmp_path: Path, float_model: Path) -> None:
     path = tmp_path / "model.onnx"
     export_onnx(MeanColour(), path, image_size=SIZE, classes=3)
     labels = labels_of(path, HOLDOUT)
-    with pytest.raises(RunError, match="has no quantized node: none of Conv, Gemm"):
+    with pytest.raises(RunError, match="no quantized node"):
         quantize_int8(
             path,
             tmp_path / "int8.onnx",
@@ -251,7 +251,7 @@ def test_a_quantizer_that_did_nothing_is_an_error(tmp_path: Path, float_model: P
             methods=["MinMax"],
         )
     assert not (tmp_path / "int8.onnx").exists()
-    with pytest.raises(DataError, match="quantization needs calibration images, got none"):
+    with pytest.raises(DataError, match="calibration images, got none"):
         quantize_int8(
             float_model,
             tmp_path / "int8.onnx",
@@ -259,7 +259,7 @@ def test_a_quantizer_that_did_nothing_is_an_error(tmp_path: Path, float_model: P
             holdout=HOLDOUT,
             labels=labels,
         )
-    with pytest.raises(RunError, match="has no quantized node"):
+    with pytest.raises(RunError, match="no quantized node"):
         count_qdq(float_model)
 
 
@@ -269,10 +269,10 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(seed=st.integers(0, 1000), count=st.integers(1, 30))
-def test_parity_is_that_of_the_predictions(linear: Path, seed: int, count: int) -> None:
+def test_a_file_is_equal_to_itself(linear: Path, seed: int, count: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    found = parity(linear, linear, images)
-    assert (found.max_abs, found.mean_abs, found.agreement, found.images) == (0, 0, 1, count)
+    same = parity(linear, linear, images)
+    assert (same.max_abs, same.mean_abs, same.agreement, same.images) == (0, 0, 1, count)
 
 
 def _temperature(path: Path) -> float:
