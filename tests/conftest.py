@@ -1,4 +1,4 @@
-"""What every test shares: quiet libraries, one thread, a bounded hypothesis profile."""
+"""Shared setup: quiet libraries, one thread, a bounded hypothesis profile, a finished run."""
 
 import os
 
@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import quorum
 from common.locks import locked
-from quorum import Outcome, pipeline
+from quorum import Outcome
 from search.mlflow.tracking import MlflowMirror
 from search.timetable import planner
 from tests.tiny import tiny_spec
-from trainables.records import RunFolder
 
 settings.register_profile(
     "quorum",
@@ -33,14 +33,14 @@ settings.load_profile("quorum")
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what is made once, by whichever of xdist's processes needs it first."""
+    """Return a folder shared by all test processes, for results that are made once."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(shared: Path) -> Iterator[None]:
-    """Decoded images are kept out of the home of whoever runs the tests."""
+    """Keep decoded images out of the home folder of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUORUM_CACHE", str(shared / "cache"))
         yield
@@ -48,30 +48,30 @@ def _own_cache(shared: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished_run(shared: Path) -> Outcome:
-    """One tiny run of the whole chain, shared: tests read it and never write to it."""
-    folder = RunFolder(shared / "runs" / "tiny")
+    """Run the whole chain once, on little data. Tests share the run and must not change it."""
+    runs = shared / "runs"
     with locked(shared / "finished_run.lock"):
-        if not folder.report.is_file():  # which is written last
-            return pipeline.run(tiny_spec(), folder)
-    return Outcome(folder=folder, tracking_uri=f"sqlite:///{shared}/runs/mlflow.db")
+        if not (runs / "tiny" / "report.pdf").is_file():  # written last
+            return quorum.run(tiny_spec(), runs=runs, progress=False)
+    return quorum.load_run("tiny", runs=runs)
 
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rehearsals of a step or two."""
+    """Shorten rehearsals to a step or two."""
     monkeypatch.setattr(planner, "MOST_SECONDS", 0.01)
     monkeypatch.setattr(planner, "USUAL_SECONDS", 0.01)
 
 
 @pytest.fixture
 def unmirrored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs have no view in MLflow: to make its database takes seconds each time."""
+    """Run without the MLflow mirror, whose database takes seconds to create."""
     monkeypatch.setattr(MlflowMirror, "handle", lambda self, event: None)
 
 
 @pytest.fixture(scope="session")
 def empty_store(shared: Path) -> Path:
-    """MLflow's database, migrated, to be copied: making one takes three seconds."""
+    """Return the path of a new MLflow database to copy; creating one takes three seconds."""
     from search.mlflow.store import load_mlflow
 
     path = shared / "empty.db"

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md run as they stand; the sweep of a net runs in test_custom.py."""
+"""The examples of docs/python.md run; tests/trainables/nets/test_custom.py runs the custom net."""
 
 import shutil
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from quorum import Outcome, stages
+from quorum import Outcome
 from tests.docs import python_blocks, yaml_blocks
 from tests.tiny import TINY
 from trainables.data.dataset import DatasetSpec, load_dataset
@@ -16,30 +17,36 @@ from trainables.recipe import Recipe
 
 
 @pytest.mark.slow
-def test_the_examples_run_as_they_stand(
+def test_the_examples_run(
     finished_run: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Run the page's blocks in order, resuming a finished run in place of a new one on digits."""
     monkeypatch.chdir(tmp_path)
-    # Registry and report have tests of their own; all else of the finished run is found there.
-    monkeypatch.setattr(stages, "register", lambda run: None)
-    monkeypatch.setattr(stages, "report", lambda run: None)
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump(TINY))
     shutil.copytree(finished_run.folder.root, tmp_path / "runs" / "mine")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(TINY))
+    digit = load_dataset(DatasetSpec(name="digits")).images[0]
+    Image.fromarray(digit).save(tmp_path / "photo.jpg")
     blocks = python_blocks("python.md")
+    assert set(blocks) == {"0", "1", "2", "3", "4", "mynet.py", "own.py", "mydata.py"}
+    new, resumed = 'time_budget="10m"', 'name="mine", resume=True, report=False, register=False'
+    assert new in blocks["0"]
+    blocks["0"] = blocks["0"].replace(new, resumed)
     names: dict[str, Any] = {}
     for name, code in blocks.items():
         if not name.endswith(".py"):
             exec(compile(code, f"docs/python.md, block {name}", "exec"), names)
     assert names["outcome"].ledger == finished_run.ledger
+    assert names["table"].loc["ensemble", "accuracy"] > 0.5
+    assert names["prediction"].best in set("0123456789")
+    assert names["again"].identical
     assert names["log_probs"].shape == (8, 10)
-    assert 1 <= len(names["selection"]["members"]) <= 3
+    assert 1 <= len(names["selection"].members) <= 3
     assert (tmp_path / "picked" / "selection.json").is_file()
     assert names["holdout"].shape == (400, 10)
     assert np.isfinite(names["holdout"]).all()
-    assert set(blocks) == {"0", "1", "2", "3", "mynet.py", "own.py", "mydata.py"}
 
 
-def test_the_data_set_of_ones_own_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_custom_data_set_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mydata.py").write_text(python_blocks("python.md")["mydata.py"])
     monkeypatch.syspath_prepend(tmp_path)
     images = load_dataset(DatasetSpec(name="mydata:load"), cache=tmp_path / "cache")

@@ -15,6 +15,7 @@ import pytest
 
 from common.files import file_sha256
 from journal.journal import read_events
+from tests.architecture import PACKAGES
 from tests.drive_sweep import spec_of
 from tests.simulated_tune import SPEC, Sweep
 from trainables.records import RunFolder
@@ -149,7 +150,7 @@ def test_a_driver_killed_and_then_interrupted_ends_where_the_simulation_ends(
 
     Started where somebody else's `search` and `trainables` stand, as it happens.
     """
-    for package in ("analysis", "search", "trainables", "ensemble"):
+    for package in PACKAGES:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')")
     root = tmp_path / "killed"

@@ -12,6 +12,7 @@ import torch
 from common.errors import RunError, SpecError
 from common.seeds import numpy_generator
 from search.samplers.suggestions import Suggestion
+from tests.architecture import PACKAGES
 from tests.docs import python_blocks
 from tests.simulated_tune import config_of, start_of
 from trainables.nets.build import Classifier, build_model
@@ -135,6 +136,7 @@ from ensemble.deployment.export import export_onnx
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import quantize_int8
 from ensemble.student.teacher import EnsembleTeacher
+from search.space.spec import spec_of_run
 from search.tune.session import ray_session
 from trainables.data.dataset import load_dataset
 from trainables.training.losses import Distillation
@@ -148,10 +150,11 @@ with ray_session(cpus=1, folder=Path("away")):
     assert [record.status for record in records] == ["completed"] * 2, records
     assert {start.recipe.architecture.model for start in folder.starts()} == {"mynet:build"}
     members = [load_trained(folder.trial(record.trial)) for record in records]
+    spec = spec_of_run(folder)
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)
     student = distill_distributed(
-        own.student_recipe(), workers=1, images=images, splits=splits, seed=0,
+        spec.student_recipe(), workers=1, images=images, splits=splits, seed=0,
         numerics=Numerics(), teacher=EnsembleTeacher(members, [1, 1], 1.0, Numerics()),
         distillation=Distillation(alpha=0.9, tau=4.0),
     )
@@ -183,7 +186,7 @@ student: {recipe: {epochs: 1}}
 @pytest.mark.slow
 def test_a_sweep_from_a_folder_with_packages_named_like_ours(user_folder: Path) -> None:
     """The example of docs/python.md, a student on a worker of its own, export, int8."""
-    for package in ("analysis", "search", "trainables", "ensemble"):
+    for package in PACKAGES:
         (user_folder / package).mkdir()
         (user_folder / package / "__init__.py").write_text("raise SystemExit('the wrong package')")
     (user_folder / "my.yaml").write_text(SWEEP)
