@@ -121,7 +121,12 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("ensemble.selection.decision", ("torch", "ray", "optuna", "mlflow", "pandas")),
+        (
+            "ensemble.selection.decision",
+            ("torch", "ray", "optuna", "mlflow", "pandas", "timm", "onnx", "onnxruntime"),
+        ),
+        ("ensemble.selection.run_pool", ("torch", "ray", "optuna", "mlflow", "pandas")),
+        ("ensemble.selection.pool_file", ("torch", "ray", "optuna", "mlflow", "pandas")),
         ("ensemble.ledger.rows", ("torch", "ray", "optuna", "mlflow", "pandas")),
         ("ensemble.deployment.gates", ("torch", "ray", "optuna", "mlflow", "onnxruntime")),
         ("ensemble.deployment.release", ("torch", "ray", "mlflow")),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from common.errors import RunError
 from common.files import dump_json, read_json, write_bytes_atomically
@@ -35,6 +35,25 @@ class StudentResult:
     params: int
     reports: tuple[EpochReport, ...]
     """One for every epoch."""
+
+
+class StudentTrainer(Protocol):
+    """Trains a student: `distill`, or a function that does the same elsewhere."""
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        *,
+        images: ImageSet,
+        splits: Splits,
+        seed: int,
+        numerics: Numerics,
+        teacher: IdentifiedTeacher | None = None,
+        distillation: Distillation | None = None,
+        on_report: Callable[[EpochReport], None] | None = None,
+        folder: Path | None = None,
+    ) -> StudentResult:
+        """Train a student; see `distill`."""
 
 
 def distill(

@@ -7,24 +7,21 @@ no teacher: the difference between the two is the gain from distillation.
 import shutil
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ensemble.deployment.card import TeacherMember
 from ensemble.deployment.packaging import TrainedStudent, export_student
 from ensemble.selection.selection import read_selection
-from ensemble.student.distillation import StudentResult, distill
+from ensemble.student.distillation import StudentResult, StudentTrainer, distill
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
-from ensemble.student.teacher import EnsembleTeacher
+from ensemble.student.teacher import load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.rehearsal import rehearse
-from trainables.nets.build import Classifier
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 from trainables.trainer import EpochReport
 from trainables.training.losses import Distillation
-from trainables.weights import load_trained
 
 REHEARSAL_SECONDS = 3.0
 """Time for measuring each of the two trainings before their epochs are planned."""
@@ -44,25 +41,20 @@ def train_students(
     numerics: Numerics,
     deadline: float | None,
     progress: Callable[[float, str], None],
-    train: Callable[..., StudentResult] = distill,
+    train: StudentTrainer = distill,
 ) -> None:
     """Train, export and quantize both students into `folder`.student.
 
     Both trainings save every epoch and resume from the last one saved. With a `deadline` for
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
-    `train` is `distill`, or a function with the same arguments that trains elsewhere.
+    `train` trains each of the two.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
         DivergedError: a loss is not finite.
     """
     selection = read_selection(folder.selection)
-    teacher = EnsembleTeacher(
-        [_without_tta(folder.trial(member.name)) for member in selection.members],
-        [member.weight for member in selection.members],
-        selection.temperature,
-        numerics,
-    )
+    teacher = load_teacher(folder, selection.members, selection.temperature, numerics)
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": numerics}
@@ -116,16 +108,6 @@ def _trained(result: StudentResult, recipe: Recipe, seed: int, **lesson: Any) ->
         train_seconds=result.seconds,
         **lesson,
     )
-
-
-def _without_tta(trial: Path) -> Classifier:
-    """Load a member without its test-time augmentation, which costs twice as much or more.
-
-    The student sees both mirror images anyway and learns what they have in common.
-    """
-    model = load_trained(trial)
-    model.tta = "none"
-    return model
 
 
 def _reporter(

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import PoolError
+from ensemble.selection.selection import Member
 from trainables.nets.tensor_file import tensors_to_bytes
 from trainables.prediction import autocast, place_model
 from trainables.recipe import Numerics
+from trainables.records import RunFolder
+from trainables.weights import load_trained
 
 TEACHER_BATCH = 512
 """Most images that a member sees at a time."""
@@ -30,6 +33,25 @@ class IdentifiedTeacher(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return log-probabilities [B, K] of float images [B, 3, S, S] in [0, 1]."""
+
+
+def load_teacher(
+    folder: RunFolder, members: Sequence[Member], temperature: float, numerics: Numerics
+) -> "EnsembleTeacher":
+    """Load trained members as a teacher, without their test-time augmentation.
+
+    Test-time augmentation would double the teacher's cost or more. The student sees both
+    mirror images anyway and learns what they have in common.
+
+    Raises:
+        RunError: a member's files are missing or damaged.
+    """
+    models = []
+    for member in members:
+        model = load_trained(folder.trial(member.name))
+        model.tta = "none"
+        models.append(model)
+    return EnsembleTeacher(models, [member.weight for member in members], temperature, numerics)
 
 
 class EnsembleTeacher:

@@ -1,4 +1,4 @@
-"""Measures of diversity against loops, and the identities that tie them to the NLL."""
+"""Measures of diversity against loops, and their identities with the NLL."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def true_probs(seed: int, members: int, examples: int = 30) -> Array:
 
 
 @given(seed=seeds, members=st.integers(1, 6))
-def test_pairs_against_loops(seed: int, members: int) -> None:
+def test_disagreement_and_double_fault_equal_loops_over_examples(seed: int, members: int) -> None:
     predicted, labels = votes(seed, members)
     differ, fault = disagreement(predicted), double_fault(predicted, labels)
     for a, b in itertools.product(range(members), repeat=2):
@@ -43,7 +43,7 @@ def test_pairs_against_loops(seed: int, members: int) -> None:
 
 
 @given(seed=seeds, members=st.integers(2, 6))
-def test_kohavi_wolpert_is_mean_disagreement_in_being_right(seed: int, members: int) -> None:
+def test_kohavi_wolpert_follows_from_pairs_of_which_one_is_right(seed: int, members: int) -> None:
     predicted, labels = votes(seed, members)
     right = (predicted == labels).astype(int)
     pairs = [np.mean(right[a] != right[b]) for a, b in itertools.combinations(range(members), 2)]
@@ -64,13 +64,13 @@ def test_marginal_values_are_slopes_of_the_nll(seed: int, members: int) -> None:
         assert values[member] == pytest.approx(change / step, abs=1e-3)
 
 
-def test_marginal_value_in_closed_form() -> None:
+def test_marginal_values_equal_the_closed_form() -> None:
     prob_true = np.array([[0.5, 1.0], [0.5, 0.25]])
     np.testing.assert_allclose(marginal_values(prob_true, np.array([1.0, 0.0])), [0.0, 0.25])
 
 
 @given(seed=seeds, members=st.integers(1, 6))
-def test_pooling_gain_is_what_the_pool_beats_its_members_by(seed: int, members: int) -> None:
+def test_pooling_gain_is_the_members_mean_nll_minus_the_pools(seed: int, members: int) -> None:
     prob_true = true_probs(seed, members)
     weights = np.random.default_rng(seed).dirichlet(np.ones(members))
     singles = -np.log(prob_true).mean(axis=0)
@@ -88,7 +88,7 @@ def log_probs(seed: int, members: int) -> Array:
 
 
 @given(seed=seeds, members=st.integers(1, 5))
-def test_distance_against_a_loop(seed: int, members: int) -> None:
+def test_distance_equals_a_loop_over_examples(seed: int, members: int) -> None:
     pool = log_probs(seed, members)
     distances = probability_distance(pool)
     for a, b in itertools.product(range(members), repeat=2):
@@ -102,12 +102,12 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
     pool = log_probs(0, 4)
     nudged = pool[1] + np.array([1e-3, 0.0, 0.0])
     nudged -= np.log(np.exp(nudged).sum(axis=1, keepdims=True))
-    found = near_duplicates(np.concatenate([pool, pool[2:3], nudged[None]]))
-    assert found == ((1, 5), (2, 4))
+    pairs = near_duplicates(np.concatenate([pool, pool[2:3], nudged[None]]))
+    assert pairs == ((1, 5), (2, 4))
     assert near_duplicates(pool) == ()
 
 
-def test_distance_of_sure_opposites() -> None:
+def test_certain_members_of_different_classes_are_farthest_apart() -> None:
     with np.errstate(divide="ignore"):
         pool = np.log(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]))
     assert probability_distance(pool)[0, 1] == pytest.approx(np.sqrt(2.0))

@@ -1,4 +1,4 @@
-"""Fitting looks at nothing but the examples in view, and compares members fairly."""
+"""Fitting uses only the examples in view, and compares members at their own temperatures."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_folds_are_a_stratified_partition(seed: int, examples: int, classes: int
 
 
 @given(seed=seeds, sharpness=st.floats(0.01, 30.0))
-def test_own_temperatures_are_those_of_the_metrics(seed: int, sharpness: float) -> None:
+def test_own_temperatures_equal_fit_temperature(seed: int, sharpness: float) -> None:
     pool = synthetic_pool(seed, skills=(1.5, 6.0), sharpness=(sharpness, sharpness))
     own = View.of(pool, np.arange(100)).own
     for member in range(2):
@@ -51,11 +51,11 @@ def test_only_the_examples_in_view_matter(votes: bool) -> None:
     labels = pool.labels.copy()
     labels[others] = 2 - labels[others] // 2
     elsewhere = refit_votes(replace(pool, log_probs=scrambled, labels=labels), rows)
-    found = [fit_ensemble(View.of(p, rows), members=3, seed=1) for p in (pool, elsewhere)]
-    assert found[0].order == found[1].order
-    assert found[0].weighting_reason == found[1].weighting_reason
-    np.testing.assert_array_equal(found[0].mixture.weights, found[1].mixture.weights)
-    assert found[0].mixture.temperature == found[1].mixture.temperature
+    fitted = [fit_ensemble(View.of(p, rows), members=3, seed=1) for p in (pool, elsewhere)]
+    assert fitted[0].order == fitted[1].order
+    assert fitted[0].weighting_reason == fitted[1].weighting_reason
+    np.testing.assert_array_equal(fitted[0].mixture.weights, fitted[1].mixture.weights)
+    assert fitted[0].mixture.temperature == fitted[1].mixture.temperature
     for p in (pool, elsewhere):
         baselines = fit_baselines(View.of(p, rows), size=2)
         assert set(baselines) == {"best_single", "uniform_top_k", "seeds_ensemble"}
@@ -78,8 +78,8 @@ def test_a_mixture_is_pooled_and_then_calibrated() -> None:
     assert mixture.size == 3
 
 
-def test_blunt_members_are_not_punished_for_their_calibration() -> None:
-    # Three good members, as blunt as label smoothing makes them, and three sharp poor ones.
+def test_underconfident_members_are_not_penalised() -> None:
+    # Three good members, underconfident as with label smoothing, and three poor, sharp ones.
     pool = synthetic_pool(
         5, skills=(2.5, 2.5, 2.5, 1.2, 1.2, 1.2), sharpness=(0.2, 0.2, 0.2, 1, 1, 1), examples=400
     )
@@ -90,8 +90,8 @@ def test_blunt_members_are_not_punished_for_their_calibration() -> None:
     assert fit_baselines(view, size=3)["uniform_top_k"].weights[:3].min() > 0
 
 
-def test_equal_shares_do_not_undo_the_greedy_choice() -> None:
-    # One member far better than the others: a uniform ensemble of all would be worse.
+def test_uniform_weights_are_no_worse_than_the_best_single() -> None:
+    # One member is far better than the others, so a uniform ensemble of all would be worse.
     pool = synthetic_pool(2, skills=(6.0, 0.1, 0.1, 0.1), examples=300, common=0.0)
     view = View.of(pool, np.arange(300))
     ensemble = fit_ensemble(view, members=4, seed=0)

@@ -1,4 +1,4 @@
-"""Votes against loops over examples."""
+"""Hard, soft and weighted votes against loops over examples."""
 
 import numpy as np
 import pytest
@@ -38,12 +38,12 @@ def test_weighted_vote_is_the_log_of_the_weighted_mean(
 
 
 @given(seed=st.integers(0, 10_000), **sizes)
-def test_hard_vote_counts_heads(seed: int, members: int, examples: int, classes: int) -> None:
+def test_hard_vote_counts_votes(seed: int, members: int, examples: int, classes: int) -> None:
     log_probs = random_log_probs(seed, members, examples, classes)
     vote = hard_vote(log_probs)
     for i in range(examples):
-        heads = [int(log_probs[m, i].argmax()) for m in range(members)]
-        counts = [heads.count(k) for k in range(classes)]
+        votes = [int(log_probs[m, i].argmax()) for m in range(members)]
+        counts = [votes.count(k) for k in range(classes)]
         np.testing.assert_allclose(vote.shares[i], np.array(counts) / members)
         leading = [k for k in range(classes) if counts[k] == max(counts)]
         support = np.exp(log_probs[:, i].astype(float)).sum(axis=0)
@@ -51,13 +51,13 @@ def test_hard_vote_counts_heads(seed: int, members: int, examples: int, classes:
 
 
 def test_hard_and_soft_voting_can_differ() -> None:
-    # Two lukewarm votes for class 0 outnumber one sure vote for class 1, but weigh less.
+    # Two uncertain votes for class 0 outnumber one confident vote for class 1 but weigh less.
     probs = np.array([[[0.55, 0.45]], [[0.55, 0.45]], [[0.01, 0.99]]])
     assert hard_vote(np.log(probs)).labels.tolist() == [0]
     assert soft_vote(np.log(probs)).argmax(axis=1).tolist() == [1]
 
 
-def test_a_tie_goes_to_the_summed_probability() -> None:
+def test_a_tie_goes_to_the_class_of_higher_summed_probability() -> None:
     probs = np.array([[[0.6, 0.3, 0.1]], [[0.05, 0.9, 0.05]]])
     vote = hard_vote(np.log(probs))
     assert vote.shares.tolist() == [[0.5, 0.5, 0.0]]
@@ -95,12 +95,12 @@ def test_members_of_weight_zero_do_not_matter() -> None:
         ([1.0], r"expected 2 weights, got shape \(1,\)"),
     ],
 )
-def test_impossible_weights(weights: list[float], message: str) -> None:
+def test_invalid_weights_are_refused(weights: list[float], message: str) -> None:
     with pytest.raises(PoolError, match=message):
         weighted_vote(random_log_probs(0, 2, 3, 2), np.array(weights))
 
 
-def test_impossible_shapes() -> None:
+def test_invalid_shapes_are_refused() -> None:
     with pytest.raises(PoolError, match=r"\[M, N, K\], got shape \(3, 2\)"):
         soft_vote(np.zeros((3, 2)))
     with pytest.raises(PoolError, match=r"\[M, N, K\], got shape \(0, 3, 2\)"):

@@ -25,7 +25,7 @@ def random_pool(seed: int, members: int, examples: int = 60) -> Array:
 
 
 def em_oracle(prob_true: Array, iterations: int) -> Array:
-    """Expectation–maximization of mixture proportions, one example at a time."""
+    """Run expectation–maximization of mixture proportions, one example at a time."""
     weights = np.full(prob_true.shape[1], 1.0 / prob_true.shape[1])
     for _ in range(iterations):
         shares = np.array([weights * row / (weights @ row) for row in prob_true])
@@ -34,8 +34,8 @@ def em_oracle(prob_true: Array, iterations: int) -> Array:
 
 
 @given(a=st.floats(0.55, 0.95), share=st.floats(0.05, 0.95))
-def test_two_members_in_closed_form(a: float, share: float) -> None:
-    # Member 0 gives a where member 1 gives 1 − a, and the reverse on the rest. With
+def test_weights_of_two_members_equal_the_closed_form(a: float, share: float) -> None:
+    # Member 0 gives a where member 1 gives 1 − a, and vice versa on the other examples. With
     # b = 2a − 1 and p the share of the first kind, f' = 0 at w = ½ + (2p − 1)/(2b).
     counts = round(share * 1000)
     prob_true = np.empty((1000, 2))
@@ -45,7 +45,7 @@ def test_two_members_in_closed_form(a: float, share: float) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-def test_two_members_against_a_root_of_the_slope(seed: int) -> None:
+def test_weights_of_two_members_are_a_root_of_the_slope(seed: int) -> None:
     prob_true = random_pool(seed, 2)
 
     def slope(w: float) -> float:
@@ -62,7 +62,7 @@ def test_two_members_against_a_root_of_the_slope(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000), members=st.integers(1, 12))
-def test_on_the_simplex_and_certified(seed: int, members: int) -> None:
+def test_weights_are_on_the_simplex_and_certified_optimal(seed: int, members: int) -> None:
     prob_true = random_pool(seed, members)
     weights = simplex_weights(prob_true)
     assert (weights >= 0.0).all()
@@ -74,7 +74,7 @@ def test_on_the_simplex_and_certified(seed: int, members: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_a_long_em(seed: int) -> None:
+def test_weights_agree_with_a_long_em(seed: int) -> None:
     prob_true = random_pool(seed, members=6, examples=40)
     oracle = em_oracle(prob_true, 1500)
     assert objective(simplex_weights(prob_true), prob_true) <= objective(oracle, prob_true) + 1e-9
@@ -90,7 +90,7 @@ def test_the_gap_bounds_the_distance_to_the_optimum(seed: int, members: int) -> 
         assert gap(weights, prob_true) >= objective(weights, prob_true) - best - 1e-12
 
 
-def test_the_gap_in_closed_form() -> None:
+def test_the_gap_equals_the_closed_form() -> None:
     prob_true = np.array([[0.8, 0.4], [0.8, 0.4]])
     assert gap(np.array([1.0, 0.0]), prob_true) == 0.0
     assert gap(np.array([0.0, 1.0]), prob_true) == pytest.approx(1.0)
@@ -107,7 +107,7 @@ def test_the_scale_of_an_example_does_not_matter(seed: int, scale: float) -> Non
     assert gap(weights, scaled) == pytest.approx(gap(weights, prob_true), abs=1e-9)
 
 
-def test_collinear_members_are_no_trouble() -> None:
+def test_weights_of_collinear_members_are_optimal() -> None:
     base = random_pool(0, 10, examples=400)
     best = objective(em_weights(base, iterations=5000), base)
     mixed = base @ np.random.default_rng(1).dirichlet(np.ones(10), size=10).T
@@ -119,15 +119,15 @@ def test_collinear_members_are_no_trouble() -> None:
     )
 
 
-def test_two_hundred_members() -> None:
+def test_weights_of_two_hundred_members_are_optimal() -> None:
     pool = random_pool(4, 200, examples=500)
     weights = simplex_weights(pool)
     assert gap(weights, pool) <= 1e-6
     assert weights.sum() == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_probability_of_zero() -> None:
-    # Member 0 is best but for one impossible example, which costs −log(1 − w)/50.
+def test_a_probability_of_zero_lowers_a_members_weight() -> None:
+    # Member 0 is better except on one example, which costs −log(1 − w)/50.
     prob_true = np.full((50, 2), [0.9, 0.3])
     prob_true[0] = [0.0, 0.3]
     weights = simplex_weights(prob_true)
@@ -146,7 +146,7 @@ def test_shrinkage_solves_the_penalised_problem(seed: int, members: int, alpha: 
     np.testing.assert_allclose(stationary, total * weights, atol=1e-6 * total)
 
 
-def test_shrinkage_goes_from_learned_to_uniform() -> None:
+def test_more_shrinkage_brings_weights_closer_to_uniform() -> None:
     prob_true = random_pool(7, 4)
     distances = [
         np.abs(simplex_weights(prob_true, shrinkage=alpha) - 0.25).max()
@@ -156,7 +156,7 @@ def test_shrinkage_goes_from_learned_to_uniform() -> None:
     assert distances[-1] < 1e-5
 
 
-def test_em_never_goes_up_and_keeps_zeros() -> None:
+def test_em_never_raises_the_nll_and_keeps_zero_weights() -> None:
     prob_true = random_pool(2, 5)
     values = [objective(em_weights(prob_true, iterations=n), prob_true) for n in range(1, 60)]
     assert (np.diff(values) <= 1e-15).all()
@@ -172,11 +172,11 @@ def test_em_never_goes_up_and_keeps_zeros() -> None:
         (np.empty((0, 2)), r"\[N, M\].*\(0, 2\)"),
     ],
 )
-def test_impossible_probabilities(prob_true: Array, message: str) -> None:
+def test_invalid_probabilities_are_refused(prob_true: Array, message: str) -> None:
     with pytest.raises(PoolError, match=message):
         simplex_weights(prob_true)
 
 
-def test_impossible_shrinkage() -> None:
+def test_negative_shrinkage_is_refused() -> None:
     with pytest.raises(PoolError, match=r"shrinkage must be 0 or more, got -1\.0"):
         simplex_weights(np.full((3, 2), 0.5), shrinkage=-1.0)

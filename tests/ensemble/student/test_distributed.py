@@ -1,4 +1,4 @@
-"""Two workers do what one process does, die and come back, and tell whose fault it was."""
+"""Distillation on several workers: same steps as one process, worker deaths, errors."""
 
 import os
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated"),
 ]
 
-# Layer normalization looks at one image at a time, so a divided batch changes nothing.
+# Layer normalization works on one image at a time, so a divided batch changes nothing.
 WITHOUT_BATCH_NORM = Recipe(
     model="timm:test_convnext", epochs=2, batch_size=15, adamw_lr=1e-3, optimizer="adamw"
 )
@@ -41,7 +41,7 @@ WITHOUT_BATCH_NORM = Recipe(
 @pytest.fixture(scope="module", autouse=True)
 def _ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        # Ray Train looks for what its workers have come to every two seconds.
+        # By default Ray Train checks its workers every two seconds.
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         with ray_session(cpus=2, folder=tmp_path_factory.mktemp("driver")):
             yield
@@ -59,7 +59,7 @@ def weights(student: StudentResult) -> list[Tensor]:
 
 
 class Mortal(Colourist):
-    """Kills its process on the way through the second epoch, once."""
+    """A teacher that kills its process once, during the second epoch."""
 
     def __init__(self, mark: Path) -> None:
         super().__init__()
@@ -72,10 +72,10 @@ class Mortal(Colourist):
         return super().__call__(images)
 
 
-def test_two_workers_one_of_which_dies_take_the_steps_of_one(tmp_path: Path) -> None:
-    """Parameters agree within what another order of float sums does; 3 × 2 steps, AdamW.
+def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> None:
+    """Compare parameters up to the order of float sums, after 3 × 2 steps of AdamW.
 
-    With batch normalization they would not: each worker normalizes by its own half.
+    With batch normalization they would differ: each worker normalizes by its own half.
     """
     seen: list[EpochReport] = []
     one = distill(
@@ -99,14 +99,14 @@ def test_two_workers_one_of_which_dies_take_the_steps_of_one(tmp_path: Path) -> 
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     start = distill(**common(WITHOUT_BATCH_NORM.with_values(adamw_lr=0.0), LARGER))  # type: ignore[arg-type]
     moved = [(a - b).abs().max() for a, b in zip(weights(one), weights(start), strict=True)]
-    assert float(max(moved)) > 1e-3, "the steps are ten times larger than what is tolerated"
+    assert float(max(moved)) > 1e-3, "the steps are ten times the tolerance"
     for report, alone in zip(seen, one.reports, strict=True):
         assert report.train_loss == pytest.approx(alone.train_loss, rel=1e-4)
         assert report.val_nll == pytest.approx(alone.val_nll, rel=1e-3)
 
 
-def test_a_workers_own_error_comes_through() -> None:
-    with pytest.raises(DivergedError, match="the training loss became"):
+def test_an_error_in_a_worker_is_raised_in_the_driver() -> None:
+    with pytest.raises(DivergedError, match="loss"):
         distill_distributed(
             **common(RECIPE.with_values(adamw_lr=10.0, epochs=40, warmup_epochs=0)),  # type: ignore[arg-type]
             workers=1,
@@ -116,15 +116,15 @@ def test_a_workers_own_error_comes_through() -> None:
 
 
 class NotANumber(Colourist):
-    """Has no answer."""
+    """A teacher whose answers are NaN."""
 
     def __call__(self, images: Tensor) -> Tensor:
         return super().__call__(images) * float("nan")
 
 
-def test_without_enough_of_ray_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray itself would wait without end."""
-    with pytest.raises(RunError, match="3 workers need 3 CPU, Ray has 2; use fewer workers"):
+def test_a_ray_that_is_too_small_or_not_running_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would wait forever."""
+    with pytest.raises(RunError, match="3 workers need 3 CPU, Ray has 2"):
         distill_distributed(**common(RECIPE), workers=3)  # type: ignore[arg-type]
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(RunError, match="needs a running Ray"):
