@@ -125,11 +125,11 @@ def ablate(sweep: Sweep | None, options: AblationOptions) -> AblationOutcome:
 @with_options(AblationOptions)
 def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Preview, Ablation]":
     """Check an ablation and its data, and forecast its trainings and time; train nothing."""
-    from search.ablation.variants import preview_variants
+    from search.ablation.plan import preview_ablation
 
     of = None if options.of is None else existing(options.of, options.runs)
     sweep, default = ablated(sweep, of)
-    return preview_variants(
+    return preview_ablation(
         specification_of(sweep, options, name=default),
         of=of,
         time_budget=options.budget_seconds,

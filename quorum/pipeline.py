@@ -96,16 +96,16 @@ def ablate(
     """
     from analysis.facts.ablation import ablation_event, write_ablation
     from analysis.figures.ablation import save_ablation_figure
-    from search.ablation.ablation import factors_path
-    from search.ablation.variants import ABLATION_STAGES, asked_for, begun_in, plan_variants
+    from search.ablation.ablation import factors_path, new_ablation, resumed_ablation
+    from search.ablation.plan import ABLATION_STAGES, plan_ablation
 
     options = options or AblationOptions()
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     if options.resume and factors_path(folder).exists():
-        ablation, spec = begun_in(folder, seeds=options.seeds)
+        ablation, spec = resumed_ablation(folder, seeds=options.seeds)
     else:
-        ablation, spec = asked_for(spec, of=of, **options.comparison)
-    planner = partial(plan_variants, ablation=ablation, trials=ablation.left(folder))
+        ablation, spec = new_ablation(spec, of=of, **options.comparison)
+    planner = partial(plan_ablation, ablation=ablation, trials=ablation.trials_left(folder))
     with _open(spec, folder, options, stages=ABLATION_STAGES, planner=planner) as opened:
         ablation.write(opened.folder)
         stages.train_variants(opened, ablation, address=options.address)

@@ -61,20 +61,20 @@ def sweep_and_seeds(
 
 def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> None:
     """Train the variants of an ablation that have not finished yet."""
-    if not ablation.left(run.folder):
+    if not ablation.trials_left(run.folder):
         run.skip("sweep")
         return
-    from search.ablation.variants import Variants
+    from search.ablation.trials import AblationTrials
     from search.tune.session import ray_session
     from search.tune.sweep import run_fixed
 
     recipe, end = run.spec.base_recipe(), run.end_of("sweep")
-    variants = Variants(ablation=ablation, recipe=recipe, deadline=end)
+    trials = AblationTrials(ablation=ablation, recipe=recipe, deadline=end)
     with (
         ray_session(address=address, folder=run.folder.root),
         run.stage("sweep", trials=ablation.trials),
     ):
-        run_fixed(run.spec, run.folder, run.journal, fixed=variants, **_training_inputs(run))
+        run_fixed(run.spec, run.folder, run.journal, fixed=trials, **_training_inputs(run))
 
 
 def select(run: Run) -> None:

@@ -1,63 +1,65 @@
-"""An ablation: the full recipe, the recipe without each factor, and the bare one without all.
+"""An ablation: a full recipe, the same recipe without each factor, and without all of them.
 
-Each of these variants is trained from the same seeds.
+These recipes are the variants; each of them is trained from the same seeds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.errors import RunError, SpecError
 from common.files import read_json, write_json_once
 from common.parsing import check_key
-from search.ablation.factors import FACTORS, differ, distinct, factors_of, without
-from search.space.spec import SweepSpec
+from search.ablation.factors import FACTORS, distinct_factors, factors_of, same_training, without
+from search.samplers.best import best_recipe
+from search.space.spec import SweepSpec, spec_of_run
 from trainables.recipe import Recipe
-from trainables.records import RunFolder
+from trainables.records import RunFolder, read_start
 
 SCHEMA = 1
 
 SEEDS = 5
-"""How many seeds every variant is trained from, where nobody says."""
+"""Default number of seeds that every variant is trained from."""
 
 FULL, BARE = "full", "bare"
-"""The variants that lack nothing, and everything."""
+"""Names of the variant with every factor and of the variant with none."""
 
 ALL = "all"
-"""Stands for every factor at once."""
+"""Stands for all factors at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """What is to be compared: every variant of a recipe, each from the same seeds."""
+    """The variants to compare, and the number of seeds of each."""
 
     factors: Mapping[str, Mapping[str, Any]]
     """By factor, and for ALL: the recipe values that remove it, as in a YAML."""
     seeds: int
+    """Seeds that every variant is trained from."""
 
     def __post_init__(self) -> None:
-        """Refuse what has no spread."""
+        """Refuse an ablation without seeds."""
         if self.seeds < 1:
             raise SpecError(f"--seeds must be at least 1, got {self.seeds}")
 
     @property
     def trials(self) -> int:
-        """How many trainings that is."""
+        """The number of trainings."""
         return self.seeds * (1 + len(self.factors))
 
     def variants(self, recipe: Recipe) -> dict[str, Recipe]:
-        """The recipes by name, the full one first."""
+        """Return the variants of `recipe` by name, the full one first."""
         plain = recipe.to_mapping()
         return {FULL: recipe} | {
             variant_of(factor): Recipe.from_mapping({**plain, **values}, where=factor)
             for factor, values in self.factors.items()
         }
 
-    def applied(self, spec: SweepSpec, recipe: Recipe | None = None) -> SweepSpec:
-        """The specification of a run that trains these variants of `recipe`, and no others.
+    def spec_for(self, spec: SweepSpec, recipe: Recipe | None = None) -> SweepSpec:
+        """Return the specification of a run that trains only the variants of `recipe`.
 
-        By default of the specification's own.
+        The recipe is by default that of `spec`.
         """
         values = (recipe or spec.base_recipe()).to_mapping()
         epochs = values.pop("epochs")
@@ -70,8 +72,8 @@ class Ablation:
             target=None,
         )
 
-    def left(self, folder: RunFolder) -> int:
-        """How many of the trainings have not ended in a run's folder."""
+    def trials_left(self, folder: RunFolder) -> int:
+        """Return how many of the trainings have no record in a run's folder."""
         names = {
             trial_of(variant, seed)
             for variant in (FULL, *map(variant_of, self.factors))
@@ -80,68 +82,118 @@ class Ablation:
         return len(names - {record.trial for record in folder.records()})
 
     def write(self, folder: RunFolder) -> None:
-        """Leave in the run's folder what is removed, once."""
+        """Write the factors into a run's folder, unless they are there already."""
         write_json_once(factors_path(folder), {"schema": SCHEMA, "factors": self.factors})
+
+
+def new_ablation(
+    spec: SweepSpec,
+    *,
+    of: RunFolder | None = None,
+    factors: Sequence[str] | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+) -> tuple[Ablation, SweepSpec]:
+    """Return an ablation of a sweep, and the specification of the run that trains it.
+
+    The full recipe is the one that all trials of `spec` start from, or the best of the run `of`;
+    `epochs` replaces its own.
+
+    Raises:
+        SpecError: the recipe has none of `factors`, or seeds < 1.
+        RunError: no trial of `of` was scored.
+    """
+    recipe = spec.base_recipe() if of is None else recipe_of(of)
+    if epochs is not None:
+        recipe = recipe.with_values(epochs=epochs)
+    ablation = ablation_of(recipe, names=factors, seeds=SEEDS if seeds is None else seeds)
+    return ablation, ablation.spec_for(spec, recipe)
+
+
+def resumed_ablation(folder: RunFolder, *, seeds: int | None = None) -> tuple[Ablation, SweepSpec]:
+    """Return the ablation that was started in `folder`, and its specification.
+
+    `seeds` may raise its number of seeds.
+
+    Raises:
+        RunError: the folder holds another kind of run.
+    """
+    spec = spec_of_run(folder)
+    ablation = read_ablation(folder, spec)
+    return replace(ablation, seeds=max(seeds or 0, ablation.seeds)), spec
 
 
 def ablation_of(
     recipe: Recipe, *, names: Sequence[str] | None = None, seeds: int = SEEDS
 ) -> Ablation:
-    """Remove each factor of `recipe`, or those of `names`, and all of them.
+    """Return the ablation that removes each factor of `recipe`, and all of them together.
 
-    Without `names`, of factors whose removal comes to the same, the most particular is left.
+    `names` restricts it to some factors. Without them, of factors whose removal has the same
+    effect, only the most specific is removed.
 
     Raises:
-        SpecError: a name that is no factor, or none of this recipe's, or seeds < 1.
+        SpecError: a name is not a factor of this recipe, or seeds < 1.
     """
-    there = factors_of(recipe)
+    present = factors_of(recipe)
     if names is None:
-        chosen = distinct(recipe, there)
+        chosen = distinct_factors(recipe, present)
     else:
         for name in names:
             check_key(name, FACTORS, where="--factors")
-            if name not in there:
-                known = ", ".join(there) or "none that can be removed"
+            if name not in present:
+                known = ", ".join(present) or "none that can be removed"
                 raise SpecError(f"the recipe has no {name!r}; its factors: {known}")
         chosen = [name for name in FACTORS if name in names]
     if not chosen:
         raise SpecError("there is no factor to remove from this recipe")
     removed = {name: without(recipe, [name]) for name in chosen}
     bare = without(recipe, chosen)
-    if all(differ(bare, variant) for variant in removed.values()):
+    if not any(same_training(bare, variant) for variant in removed.values()):
         removed[ALL] = bare
     changes = {name: _changes(recipe, variant) for name, variant in removed.items()}
     return Ablation(factors=changes, seeds=seeds)
 
 
-def ablation_of_run(folder: RunFolder, spec: SweepSpec) -> Ablation:
-    """What the run in `folder`, of the specification `spec`, was started to compare.
+def read_ablation(folder: RunFolder, spec: SweepSpec) -> Ablation:
+    """Read the ablation that the run in `folder`, with the specification `spec`, was started for.
 
     Raises:
-        RunError: it was started for something else, or the file that says so is damaged.
+        RunError: it was started for something else, or the file with the factors is damaged.
     """
     path = factors_path(folder)
     if not path.exists():
         raise RunError(f"{folder.root} holds no ablation; choose another folder")
-    found = read_json(path)
-    factors = found.get("factors")
-    if found.get("schema") != SCHEMA or not isinstance(factors, dict):
-        raise RunError(f"{path}: schema {found.get('schema')!r}, this version reads {SCHEMA}")
+    content = read_json(path)
+    factors = content.get("factors")
+    if content.get("schema") != SCHEMA or not isinstance(factors, dict):
+        raise RunError(f"{path}: schema {content.get('schema')!r}, this version reads {SCHEMA}")
     return Ablation(factors=factors, seeds=spec.trials // (1 + len(factors)))
 
 
+def recipe_of(folder: RunFolder) -> Recipe:
+    """Return the recipe of a run's best single trial: on holdout if selected, else on val.
+
+    Raises:
+        RunError: no trial was scored.
+    """
+    if not folder.selection.exists():
+        return best_recipe(folder)
+    name = read_json(folder.selection)["best_single"]["name"]
+    return read_start(folder.trial(name) / "start.json").recipe
+
+
 def variant_of(factor: str) -> str:
-    """The name of the variant that lacks a factor."""
+    """Return the name of the variant without a factor."""
     return BARE if factor == ALL else f"no-{factor}"
 
 
 def trial_of(variant: str, seed: int) -> str:
-    """The name of a variant's training from the seed of this number."""
+    """Return the name of a variant's training from the seed with this number."""
     return f"{variant}-{seed}"
 
 
 def factors_path(folder: RunFolder) -> Path:
-    """The file that tells an ablation from other runs."""
+    """Return the file that only the folder of an ablation has."""
     return folder.root / "factors.json"
 
 

@@ -1,9 +1,9 @@
-"""What a recipe is made of: its factors, and the recipe without one of them.
+"""The factors of a recipe, and the recipe without one of them.
 
-A factor is a part that a practitioner would name, such as `flip` or `whitening`, with the
-recipe values that remove it. A recipe has it only if removing it changes what is trained or
-how it predicts: `flip` is no factor of a recipe that augments nothing, nor `whitening` of a
-net that has none.
+A factor is a part that a practitioner would name, such as `flip` or `whitening`, with the recipe
+values that remove it. A recipe has a factor only if removing it changes what is trained or how
+the net predicts: `flip` is not a factor of a recipe without augmentation, nor `whitening` of a net
+that has none.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from trainables.recipe import Recipe
 from trainables.stages import CHANGEABLE, Stage
 
 LAST = "last"
-"""As a value of `stages`: the last one alone, from the first epoch on."""
+"""Value of `stages` that keeps only the last stage, from the first epoch on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +22,9 @@ class Factor:
     """A part of a recipe."""
 
     off: Mapping[str, Any]
-    """The recipe values that remove it."""
+    """Recipe values that remove it."""
     on: Callable[[Recipe], bool] = lambda _: True
-    """Whether a recipe has it, where its values alone do not tell."""
+    """Tells whether a recipe has it, where comparing values is not enough."""
 
 
 FACTORS: Mapping[str, Factor] = {
@@ -59,33 +59,33 @@ FACTORS: Mapping[str, Factor] = {
     "stages": Factor(off={"stages": LAST}),
     "tta": Factor(off={"tta": "none"}),
 }
-"""By the name that a command takes. Stages are laid for the weights that a net starts from, so
-they go with them; the values of the last one stay."""
+"""The factors by name, as a command takes it. Removing pretraining removes the stages too, which
+were chosen for those weights; the values of the last stage remain."""
 
 
 def factors_of(recipe: Recipe) -> list[str]:
-    """The factors that a recipe has, in the order of FACTORS."""
-    return [name for name in FACTORS if differ(recipe, without(recipe, [name]))]
+    """Return the names of the factors that a recipe has, in the order of FACTORS."""
+    return [name for name in FACTORS if not same_training(recipe, without(recipe, [name]))]
 
 
 def without(recipe: Recipe, names: Iterable[str]) -> Recipe:
-    """The recipe, in all its stages, without these factors."""
+    """Return the recipe without these factors in any of its stages."""
     for name in names:
         recipe = _without(recipe, FACTORS[name])
     return recipe
 
 
-def differ(one: Recipe, other: Recipe) -> bool:
-    """Whether two recipes train otherwise, or predict otherwise."""
-    return _in_effect(one) != _in_effect(other)
+def same_training(first: Recipe, second: Recipe) -> bool:
+    """Return whether two recipes train and predict alike, however they are written."""
+    return _effective(first) == _effective(second)
 
 
-def distinct(recipe: Recipe, names: Sequence[str]) -> list[str]:
-    """`names` without those whose removal is the same training as that of a later one."""
+def distinct_factors(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """Leave out each factor whose removal gives the same training as that of a later one."""
     kept: list[str] = []
     for name in reversed(names):
-        own = without(recipe, [name])
-        if all(differ(own, without(recipe, [other])) for other in kept):
+        variant = without(recipe, [name])
+        if not any(same_training(variant, without(recipe, [other])) for other in kept):
             kept.insert(0, name)
     return kept
 
@@ -94,14 +94,17 @@ def _without(recipe: Recipe, factor: Factor) -> Recipe:
     off, stages = factor.off, recipe.schedule.stages
     if "stages" in off:
         return _without_stages(recipe, factor)
-    own = recipe.with_values(**off) if factor.on(recipe) else recipe
-    inside = {key: value for key, value in off.items() if key in CHANGEABLE}
-    if not inside or not stages:
-        return own
-    # What a stage says for itself, or said through the recipe until now, it says still.
-    return own.with_values(
+    changed = recipe.with_values(**off) if factor.on(recipe) else recipe
+    off_in_stages = {key: value for key, value in off.items() if key in CHANGEABLE}
+    if not off_in_stages or not stages:
+        return changed
+    # A stage keeps its other values, whether it sets them itself or takes them from the recipe.
+    return changed.with_values(
         stages=tuple(
-            replace(stage, values=_stage_values(own, recipe.in_stage(index), stage, factor, inside))
+            replace(
+                stage,
+                values=_stage_values(changed, recipe.in_stage(index), stage, factor, off_in_stages),
+            )
             for index, stage in enumerate(stages)
         )
     )
@@ -116,49 +119,53 @@ def _without_stages(recipe: Recipe, factor: Factor) -> Recipe:
 
 
 def _stage_values(
-    own: Recipe, before: Recipe, stage: Stage, factor: Factor, off: Mapping[str, Any]
+    changed: Recipe, before: Recipe, stage: Stage, factor: Factor, off: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A stage's values once the factor is gone from it; none that the recipe has anyway."""
-    there = factor.on(before)
-    now = {key: off[key] if there else before.values()[key] for key in off}
+    """Return a stage's values without the factor, leaving out those that `changed` has anyway."""
+    present = factor.on(before)
+    new = {key: off[key] if present else before.values()[key] for key in off}
     return {
         key: value
-        for key, value in {**stage.values, **now}.items()
-        if key not in off or value != own.values()[key]
+        for key, value in {**stage.values, **new}.items()
+        if key not in off or value != changed.values()[key]
     }
 
 
-def _in_effect(recipe: Recipe) -> list[tuple[Stage, Recipe]]:
-    """What is done in every stage, with everything that has no effect there at its default."""
+def _effective(recipe: Recipe) -> list[tuple[Stage, Recipe]]:
+    """Return each stage and its recipe, with fixed values in place of those without effect."""
     return [
-        (replace(stage, values={}), _used(recipe.in_stage(index)))
+        (replace(stage, values={}), _without_idle_values(recipe.in_stage(index)))
         for index, stage in enumerate(recipe.schedule.stages or (Stage(),))
     ]
 
 
-def _used(recipe: Recipe) -> Recipe:
+def _without_idle_values(recipe: Recipe) -> Recipe:
     idle: dict[str, Any] = {}
-    changes, architecture = recipe.augmentation, recipe.architecture
-    mixes = changes.mix_probability and (changes.mixup_alpha or changes.cutmix_alpha)
+    augmentation, architecture = recipe.augmentation, recipe.architecture
+    mixes = augmentation.mix_probability and (augmentation.mixup_alpha or augmentation.cutmix_alpha)
     if not mixes:
         idle |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.0}
-    if not changes.flip:
+    if not augmentation.flip:
         idle["alternating_flip"] = False
-    drawn = (
-        changes.flip or changes.translate or changes.cutout or changes.erase_probability or mixes
+    draws = (
+        augmentation.flip
+        or augmentation.translate
+        or augmentation.cutout
+        or augmentation.erase_probability
+        or mixes
     )
-    if changes.policy == "none" or (changes.policy == "standard" and not drawn):
-        idle |= _UNCHANGED
+    if augmentation.policy == "none" or (augmentation.policy == "standard" and not draws):
+        idle |= _NO_AUGMENTATION
     if architecture.model != "convnet" or architecture.pretrained:
-        # Other nets have no such parts, and weights fit the net that they come from.
+        # Other nets lack these parts, and weights fit only the net that they were trained in.
         idle |= _NO_PARTS
     return recipe.with_values(**idle)
 
 
 _NO_PARTS = {"whitening": False, "init": "default", "attention": "none", "depth": 2}
-"""Recipe values of parts that only our own family of nets has."""
+"""Recipe values without the parts that only our own family of nets has."""
 
-_UNCHANGED = {
+_NO_AUGMENTATION = {
     "augment": "none",
     "flip": False,
     "alternating_flip": False,
@@ -169,4 +176,4 @@ _UNCHANGED = {
     "cutmix_alpha": 0.0,
     "mix_probability": 0.0,
 }
-"""Recipe values of training on images as they are."""
+"""Recipe values of training without augmentation."""

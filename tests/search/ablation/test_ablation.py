@@ -27,14 +27,16 @@ from journal.progress import RunState
 from quorum import Outcome, pipeline
 from quorum.cli import main as quorum
 from quorum.options import AblationOptions
-from search.ablation.ablation import ALL, Ablation, ablation_of, ablation_of_run, trial_of
-from search.ablation.variants import (
-    DRAW_SECONDS,
-    Variants,
-    preview_variants,
+from search.ablation.ablation import (
+    ALL,
+    Ablation,
+    ablation_of,
+    read_ablation,
     recipe_of,
-    variants_plan,
+    trial_of,
 )
+from search.ablation.plan import COMPARE_SECONDS, plan_trials, preview_ablation
+from search.ablation.trials import AblationTrials
 from search.space.spec import load_spec, spec_of_run
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import TooShortError
@@ -79,24 +81,24 @@ def test_factors_that_a_recipe_has_not_are_refused(names: list[str], message: st
 def test_a_run_of_variants_says_what_it_compares(tmp_path: Path) -> None:
     spec = load_spec("level2", profile="cpu")
     ablation = ablation_of(spec.base_recipe(), seeds=3)
-    asked = ablation.applied(spec)
+    asked = ablation.spec_for(spec)
     assert (asked.base_recipe(), asked.trials) == (spec.base_recipe(), ablation.trials)
     assert (asked.space, asked.rungs, asked.target) == ({}, (spec.rungs[-1],), None)
-    assert ablation.applied(asked) == asked
+    assert ablation.spec_for(asked) == asked
     folder = RunFolder(tmp_path)
     with pytest.raises(RunError, match="holds no ablation"):
-        ablation_of_run(folder, asked)
+        read_ablation(folder, asked)
     ablation.write(folder)
-    again = ablation_of_run(folder, asked)
+    again = read_ablation(folder, asked)
     recipe = asked.base_recipe()
     assert (again.seeds, again.variants(recipe)) == (3, ablation.variants(recipe))
     (tmp_path / "factors.json").write_text('{"schema": 9, "factors": {}}')
     with pytest.raises(RunError, match="schema 9, this version reads 1"):
-        ablation_of_run(folder, asked)
+        read_ablation(folder, asked)
 
 
 def test_seed_by_seed_the_same_for_every_variant() -> None:
-    fixed = Variants(ablation=two(seeds=2), recipe=RECIPE, deadline=None)
+    fixed = AblationTrials(ablation=two(seeds=2), recipe=RECIPE, deadline=None)
     found = fixed.suggestions(History(), root=7)
     variants = ["full", "no-ema", "no-whitening", "bare"]
     assert [one.trial for one in found] == [f"{v}-{seed}" for seed in (0, 1) for v in variants]
@@ -107,7 +109,7 @@ def test_seed_by_seed_the_same_for_every_variant() -> None:
 
 
 def test_trainings_that_were_begun_come_first_and_none_comes_twice() -> None:
-    fixed = Variants(ablation=two(seeds=1), recipe=RECIPE, deadline=None)
+    fixed = AblationTrials(ablation=two(seeds=1), recipe=RECIPE, deadline=None)
     history = History()
     for one in fixed.suggestions(History(), root=0)[:2]:
         history.apply(
@@ -126,19 +128,19 @@ def planned(budget: float | None, **values: Any) -> Any:
         "trials": 20, "workers": 2, "epoch_seconds": 3.0, "handover_seconds": 1.0, "now": 1000.0,
         "deadline": None if budget is None else 1000.0 + budget, **values,
     }  # fmt: skip
-    return variants_plan(load_spec("digits"), **given)
+    return plan_trials(load_spec("digits"), **given)
 
 
 def test_epochs_by_the_time_there_is() -> None:
     """Ten rounds of two: 31 s each allow ten epochs of 3 s and the handover."""
-    over = START_SECONDS + DRAW_SECONDS
+    over = START_SECONDS + COMPARE_SECONDS
     found = planned(over + 310)
     assert (found.rungs, found.trials) == ((10,), 20)
     assert found.seconds["sweep"] == START_SECONDS + 310
     assert found.end_of("sweep") == 1000 + START_SECONDS + 310
     assert planned(None).rungs == planned(1e6).rungs == (27,)
     assert planned(None).seconds["sweep"] == START_SECONDS + 10 * (27 * 3 + 1)
-    assert planned(over + 310, fixed=True).rungs == (27,)
+    assert planned(over + 310, keep_epochs=True).rungs == (27,)
     assert planned(None, trials=0).seconds["sweep"] == START_SECONDS
     with pytest.raises(TooShortError, match=r"69 s, is too short for 20 trainings, 2 at a time: .* "
                        r"70 s here; give 1.5m or more, fewer --seeds or --factors"):  # fmt: skip
@@ -284,7 +286,7 @@ def test_it_is_written_and_shown(folder: RunFolder) -> None:
 
 
 def test_a_dry_run_lists_what_would_be_removed(hasty: None) -> None:
-    found, ablation = preview_variants(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
+    found, ablation = preview_ablation(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
     text = "\n".join(shown(ablation_view(found, ablation), 80))  # type: ignore[arg-type]
     assert "ema_decay: 0" in text
     assert "8 trainings of 2 epochs, 4 variants from 2 seeds: about" in text

@@ -1,4 +1,4 @@
-"""The factors of a recipe: removed from every stage, and nothing else with them."""
+"""A factor is removed from every stage of a recipe, and nothing else with it."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.ablation.factors import FACTORS, LAST, differ, distinct, factors_of, without
+from search.ablation.factors import (
+    FACTORS,
+    LAST,
+    distinct_factors,
+    factors_of,
+    same_training,
+    without,
+)
 from search.space.spec import load_spec
 from tests.docs import ROOT
 from trainables.recipe import Recipe
@@ -46,36 +53,38 @@ recipes = st.builds(
 )
 
 
-def slowly_without(recipe: Recipe, name: str, index: int) -> Recipe:
-    """What a stage does without a factor: the stage alone, its values changed."""
+def stage_without(recipe: Recipe, name: str, index: int) -> Recipe:
+    """The recipe of one stage without a factor, computed from that stage alone."""
     inner, factor = recipe.in_stage(index), FACTORS[name]
     return inner.with_values(**factor.off) if factor.on(inner) else inner
 
 
 @given(recipes, st.sampled_from([name for name in FACTORS if "stages" not in FACTORS[name].off]))
-def test_a_factor_goes_from_every_stage_and_nothing_else_does(recipe: Recipe, name: str) -> None:
+def test_a_factor_is_removed_from_every_stage_and_nothing_else_changes(
+    recipe: Recipe, name: str
+) -> None:
     found = without(recipe, [name])
     assert [replace(stage, values={}) for stage in found.schedule.stages] == [
         replace(stage, values={}) for stage in recipe.schedule.stages
     ]
     for index in range(max(1, len(recipe.schedule.stages))):
-        assert found.in_stage(index) == slowly_without(recipe, name, index)
+        assert found.in_stage(index) == stage_without(recipe, name, index)
 
 
 @settings(max_examples=15)
 @given(recipes)
-def test_what_was_removed_is_gone(recipe: Recipe) -> None:
+def test_a_removed_factor_is_no_longer_a_factor(recipe: Recipe) -> None:
     for name in factors_of(recipe):
-        lacking = without(recipe, [name])
-        assert not differ(lacking, without(lacking, [name]))
+        variant = without(recipe, [name])
+        assert same_training(variant, without(variant, [name]))
     bare = without(recipe, factors_of(recipe))
-    # Weights hold on to the parts of the net that they were trained with.
-    held = (
+    # Pretrained weights keep the parts of the net that they were trained with.
+    kept = (
         {"whitening", "dirac-init", "attention", "residual"}
         if recipe.architecture.pretrained
         else set()
     )
-    assert set(factors_of(bare)) <= held
+    assert set(factors_of(bare)) <= kept
     assert Recipe.from_mapping(bare.to_mapping()) == bare
 
 
@@ -92,11 +101,11 @@ def test_what_was_removed_is_gone(recipe: Recipe) -> None:
         (Recipe(augment="none", stages=(Stage(),)), {"policy", "augmentation"}),
     ],
 )
-def test_what_has_no_effect_is_no_factor(recipe: Recipe, absent: set[str]) -> None:
+def test_a_value_without_effect_is_not_a_factor(recipe: Recipe, absent: set[str]) -> None:
     assert absent.isdisjoint(factors_of(recipe))
 
 
-def test_a_recipe_of_two_stages_by_hand() -> None:
+def test_factors_of_a_recipe_with_two_stages() -> None:
     head = Stage(epochs=2, train="head", values={"augment": "randaugment", "mixup_alpha": 0.4})
     rest = Stage(lr_scale=0.1, values={"cutout": 4})
     recipe = Recipe(pretrained="own.safetensors", stages=(head, rest))
@@ -114,14 +123,14 @@ def test_a_recipe_of_two_stages_by_hand() -> None:
     assert FACTORS["stages"].off == {"stages": LAST}
 
 
-def test_every_factor_is_described() -> None:
-    told = (ROOT / "docs" / "ablation.md").read_text()
-    assert [name for name in FACTORS if f"`{name}`" not in told] == []
+def test_the_documentation_describes_every_factor() -> None:
+    text = (ROOT / "docs" / "ablation.md").read_text()
+    assert [name for name in FACTORS if f"`{name}`" not in text] == []
 
 
-def test_of_the_same_removal_by_two_names_the_more_particular_is_left() -> None:
-    """Digits are only moved: without that, nothing is left of the augmentation."""
+def test_of_two_factors_with_the_same_removal_the_more_specific_is_kept() -> None:
+    """Digits are only translated, so removing that removes all augmentation."""
     digits, cifar10 = (load_spec(name).base_recipe() for name in ("digits", "cifar10"))
     assert {"augmentation", "translate"} <= set(factors_of(digits))
-    assert "augmentation" not in distinct(digits, factors_of(digits))
-    assert distinct(cifar10, factors_of(cifar10)) == factors_of(cifar10)
+    assert "augmentation" not in distinct_factors(digits, factors_of(digits))
+    assert distinct_factors(cifar10, factors_of(cifar10)) == factors_of(cifar10)

@@ -1,0 +1,47 @@
+"""The trials of an ablation: every variant from every seed.
+
+They are trained seed by seed. When the time runs out, all seeds but the last have all their
+variants, which can be compared fairly.
+"""
+
+from dataclasses import dataclass
+
+from common.seeds import derive_seed
+from journal.history import History
+from journal.states import Kind
+from search.ablation.ablation import Ablation, trial_of
+from search.samplers.fixed import left_of
+from search.samplers.suggestions import Suggestion
+from trainables.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblationTrials:
+    """The trials of an ablation, as `search.tune.sweep.run_fixed` takes them."""
+
+    ablation: Ablation
+    recipe: Recipe
+    """The full recipe."""
+    deadline: float | None
+    """No trial starts that could not finish before this time, in unix seconds."""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of trials that they count as."""
+        return "search"
+
+    def suggestions(self, history: History, *, root: int) -> list[Suggestion]:
+        """Return the unfinished trials, then seed by seed those that never started."""
+        variants = self.ablation.variants(self.recipe)
+        fresh = (
+            Suggestion(
+                trial=trial_of(name, seed),
+                number=seed * len(variants) + place,
+                kind=self.kind,
+                recipe=recipe,
+                seed=derive_seed(root, "ablation", seed),
+            )
+            for seed in range(self.ablation.seeds)
+            for place, (name, recipe) in enumerate(variants.items())
+        )
+        return left_of(fresh, history, kind=self.kind)
