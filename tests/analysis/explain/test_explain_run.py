@@ -8,7 +8,9 @@ import pytest
 from analysis.explain.explain_run import explain_run
 from analysis.facts.data import RunImages, find_images
 from analysis.facts.run_facts import RunFacts, load_facts
-from tests.synthetic import FINGERPRINT, SMALL, write_run
+from tests.synthetic.predictions import SMALL
+from tests.synthetic.run import write_run
+from tests.synthetic.trials import FINGERPRINT
 from trainables.data.image_set import ImageSet
 from trainables.records import RunFolder
 

@@ -12,7 +12,8 @@ from analysis.facts.ladder import Rung, ladder
 from analysis.terminal.ladder_table import asked, ladder_table
 from quorum.workspace.listing import Runs
 from search.space.spec import TargetSpec, load_spec
-from tests.synthetic import Shape, write_run
+from tests.synthetic.predictions import Shape
+from tests.synthetic.run import write_run
 from trainables.records import RunFolder
 
 ALONE = Shape(classes=4, val=60, holdout=200, test=120, trials=4, seeds=False, distilled=False)

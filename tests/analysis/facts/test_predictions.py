@@ -17,7 +17,8 @@ from analysis.facts.predictions import (
 )
 from analysis.facts.run_facts import RunFacts, load_facts
 from common.statistics.metrics import apply_temperature
-from tests.synthetic import SMALL, log_softmax, write_run
+from tests.synthetic.predictions import SMALL, log_softmax
+from tests.synthetic.run import write_run
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from analysis.facts.importance import importances
 from analysis.facts.run_facts import load_facts
 from analysis.figures.draw import FigureSource
 from analysis.figures.fonts import lettering
-from tests.synthetic import SMALL, write_run
+from tests.synthetic.predictions import SMALL
+from tests.synthetic.run import write_run
 from trainables.data.splits import SPLITS
 
 

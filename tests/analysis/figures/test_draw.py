@@ -30,7 +30,7 @@ from analysis.figures.fonts import lettering
 from analysis.figures.style import drawing, save_figure
 from tests.analysis.figures.made import faults, made_data, made_explanations
 from tests.docs import ROOT
-from tests.synthetic import log_softmax
+from tests.synthetic.predictions import log_softmax
 
 
 @pytest.mark.parametrize("name", sorted(FIGURES))

@@ -31,7 +31,7 @@ from analysis.figures.search import (
 from analysis.figures.style import drawing
 from ensemble.selection import diversity
 from tests.analysis.figures.made import bars, curve, faults, points, row_names
-from tests.synthetic import log_softmax
+from tests.synthetic.predictions import log_softmax
 
 
 @pytest.fixture(autouse=True)

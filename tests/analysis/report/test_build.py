@@ -33,7 +33,8 @@ from common.errors import RunError
 from quorum import Outcome
 from quorum.workspace.cleaning import clean
 from search.space.spec import load_spec
-from tests.synthetic import SMALL, Shape, write_run
+from tests.synthetic.predictions import SMALL, Shape
+from tests.synthetic.run import write_run
 from trainables.data.source_sizes import SourceSizes
 from trainables.records import RunFolder
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from analysis.facts.run_facts import RunFacts, load_facts
 from analysis.terminal import tables
 from tests.docs import ROOT
-from tests.synthetic import SMALL, write_run
+from tests.synthetic.predictions import SMALL
+from tests.synthetic.run import write_run
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Runs made up without training: real files, invented numbers."""
