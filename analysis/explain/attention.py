@@ -27,7 +27,7 @@ MOST_IMAGES = 1000
 
 def attention_weights(
     model: Classifier,
-    found: RunImages,
+    images: RunImages,
     *,
     trial: str,
     kind: str,
@@ -45,8 +45,8 @@ def attention_weights(
     modules = attention_modules(model)
     if not modules:
         raise ValueError("the net has no attention")
-    val = found.splits.val[evenly_spaced(len(found.splits.val), MOST_IMAGES)]
-    weights = _outputs(model, modules, found.images.images, val)
+    val = images.splits.val[evenly_spaced(len(images.splits.val), MOST_IMAGES)]
+    weights = _outputs(model, modules, images.image_set.images, val)
     if not any(by == "place" for _, by in modules):
         shown = None
     kept = {}
@@ -57,7 +57,7 @@ def attention_weights(
         kind=kind,
         images=len(val),
         layers=tuple(
-            _layer(key, values, found.images.labels[val], model.classes, kept.get(key))
+            _layer(key, values, images.image_set.labels[val], model.classes, kept.get(key))
             for key, values in weights.items()
         ),
         pixels=shown,

@@ -22,20 +22,20 @@ LONGEST_REASON = 160
 """Characters of an error message that a report quotes."""
 
 
-def explain_run(facts: RunFacts, folder: RunFolder, found: RunImages | None) -> Explanations:
+def explain_run(facts: RunFacts, folder: RunFolder, images: RunImages | None) -> Explanations:
     """Explain a run's answers, as far as its predictions and images allow.
 
     With `pictures` off in the run's specification, no image is shown or explained. An
     explanation that fails is left out, with its reason.
     """
     explanations = Explanations(stage=explained_stage(facts), pairs=confused_pairs(facts))
-    if found is None:
+    if images is None:
         return replace(explanations, not_explained=facts.data.missing)
     if facts.spec.pictures:
-        explanations = _explain_answers(facts, folder, found, explanations)
+        explanations = _explain_answers(facts, folder, images, explanations)
     else:
         explanations = replace(explanations, not_explained="pictures are switched off")
-    return _explain_attention(facts, folder, found, explanations)
+    return _explain_attention(facts, folder, images, explanations)
 
 
 def explained_stage(facts: RunFacts) -> str | None:
@@ -76,18 +76,18 @@ def attention_trial(facts: RunFacts) -> tuple[str, str] | None:
 
 
 def _explain_answers(
-    facts: RunFacts, folder: RunFolder, found: RunImages, explanations: Explanations
+    facts: RunFacts, folder: RunFolder, images: RunImages, explanations: Explanations
 ) -> Explanations:
     """Add examples and their heat maps, where test has been predicted."""
     stage, single, labels = explanations.stage, best_single(facts), facts.test_labels
     if stage is None or single is None or labels is None:
         return explanations
-    if not same_images(found.images, found.splits.test, labels):
+    if not same_images(images.image_set, images.splits.test, labels):
         return replace(explanations, not_explained="the stored predictions belong to other images")
     from analysis.explain.heat_maps import heat_maps
     from trainables.weights import load_trained
 
-    source = (found.images, found.splits.test, facts.test_log_probs[stage], labels)
+    source = (images.image_set, images.splits.test, facts.test_log_probs[stage], labels)
     examples, pairs = choose_by_class(*source), explanations.pairs
     maps = heat_maps(
         lambda trial: load_trained(folder.trial(trial)),
@@ -106,7 +106,7 @@ def _explain_answers(
 
 
 def _explain_attention(
-    facts: RunFacts, folder: RunFolder, found: RunImages, explanations: Explanations
+    facts: RunFacts, folder: RunFolder, images: RunImages, explanations: Explanations
 ) -> Explanations:
     """Add the attention weights of a chosen net that has attention."""
     net = attention_trial(facts)
@@ -120,7 +120,7 @@ def _explain_attention(
     shown = None if examples is None else examples.pixels[examples.correct]
     try:
         model = load_trained(folder.trial(trial))
-        weights = attention_weights(model, found, trial=trial, kind=kind, shown=shown)
+        weights = attention_weights(model, images, trial=trial, kind=kind, shown=shown)
     except Exception as error:  # Whatever a net raises, the report continues.
         reason = str(error) or type(error).__name__
         return replace(explanations, attention_missing=_quoted(reason, folder))

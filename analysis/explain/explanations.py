@@ -50,9 +50,9 @@ class HeatMaps:
     single: Mapping[str, Array] = field(default_factory=dict)
     """Its maps by method; a method that failed is missing."""
     ensemble: Mapping[str, Array] = field(default_factory=dict)
-    """By method, the mean of the members' maps by weight; empty without an ensemble."""
+    """Weighted mean of the members' maps by method; empty without an ensemble."""
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """Why maps are missing, by `TRIAL` or `TRIAL, METHOD`."""
+    """Reasons for missing maps, by `TRIAL` or `TRIAL, METHOD`."""
 
     def columns(self) -> list[HeatMapColumn]:
         """Return the available maps in the order of the figure."""
@@ -124,8 +124,8 @@ class Explanations:
     heat_maps: HeatMaps = field(default_factory=HeatMaps)
     """Heat maps of `examples`."""
     not_explained: str = ""
-    """Why there are no examples and heat maps; empty where there are."""
+    """The reason if there are no examples and heat maps."""
     attention: AttentionWeights | None = None
     """The attention weights of a net of the run, where one has attention."""
     attention_missing: str = ""
-    """Why the attention weights of such a net could not be measured."""
+    """The reason if the weights of such a net could not be measured."""

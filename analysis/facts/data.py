@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 SHEET_IMAGES = 40
 """Most images on the contact sheet."""
 SHEET_CLASSES = 10
-"""With more classes than this, the contact sheet shows one image of each."""
+"""Most classes with several images each on the contact sheet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class DataFacts:
     """The data set of a run."""
 
     missing: str = "they were not loaded"
-    """Why the images are not available; empty where they are."""
+    """The reason if the images are not available."""
     counts: Mapping[str, Array] = field(default_factory=dict)
     """Images of each class, int [K], by split; without the images, only splits whose labels
     are kept."""
@@ -58,7 +58,7 @@ class DataFacts:
 class RunImages:
     """The images a run was made with, checked by fingerprint, and their splits."""
 
-    images: ImageSet
+    image_set: ImageSet
     splits: Splits
 
 
@@ -80,41 +80,43 @@ def find_images(
                 f"the images of {loaded.name} have the fingerprint {loaded.fingerprint}, but the "
                 f"run was made with {fingerprint}"
             )
-        return RunImages(images=loaded, splits=make_splits(loaded, spec.splits)), ""
+        return RunImages(image_set=loaded, splits=make_splits(loaded, spec.splits)), ""
     except QuorumError as error:
         return None, " ".join(str(error).split())
 
 
 def describe_data(
-    found: RunImages | None,
+    images: RunImages | None,
     missing: str,
     labels: Mapping[str, Array],
     classes: int,
     *,
     sheet: bool,
 ) -> DataFacts:
-    """Describe a run's images, or what `labels` by split tell where the images are missing.
+    """Describe a run's images; if they are missing, count the kept `labels` by split.
 
-    `sheet` asks for the contact sheet.
+    `missing` is the reason that they are missing; `sheet` adds the contact sheet.
     """
-    if found is None:
+    if images is None:
         counts = {split: _counts(values, classes) for split, values in labels.items()}
         return DataFacts(missing=missing, counts=counts)
-    images, splits = found.images, found.splits
+    image_set, splits = images.image_set, images.splits
     each = max(1, SHEET_IMAGES // classes) if classes <= SHEET_CLASSES else 1
-    shown = _first_of_each(images.labels, splits.train, each)[:SHEET_IMAGES] if sheet else []
+    shown = _first_of_each(image_set.labels, splits.train, each)[:SHEET_IMAGES] if sheet else []
     return DataFacts(
         missing="",
-        counts={split: _counts(images.labels[getattr(splits, split)], classes) for split in SPLITS},
-        image_size=images.image_size,
-        source_sizes=images.source_sizes,
-        own_test=images.is_test is not None,
-        grouped=images.groups is not None,
+        counts={
+            split: _counts(image_set.labels[getattr(splits, split)], classes) for split in SPLITS
+        },
+        image_size=image_set.image_size,
+        source_sizes=image_set.source_sizes,
+        own_test=image_set.is_test is not None,
+        grouped=image_set.groups is not None,
         left_out=splits.leaked,
-        skipped=tuple(images.skipped),
-        duplicates=find_duplicates(images),
-        sheet=np.asarray(images.images[np.array(shown)]) if shown else None,
-        sheet_classes=tuple(int(images.labels[index]) for index in shown),
+        skipped=tuple(image_set.skipped),
+        duplicates=find_duplicates(image_set),
+        sheet=np.asarray(image_set.images[np.array(shown)]) if shown else None,
+        sheet_classes=tuple(int(image_set.labels[index]) for index in shown),
     )
 
 

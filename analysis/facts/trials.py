@@ -13,7 +13,7 @@ ENDINGS: Mapping[str, str] = {
     "failed": "failed",
     "unfinished": "not ended",
 }
-"""How a trial can end, in words."""
+"""The possible ends of a trial, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class TrialFacts:
 
     @property
     def ending(self) -> str:
-        """How the trial ended: a key of ENDINGS."""
+        """The end of the trial, a key of ENDINGS."""
         if self.whole_schedule:
             return "finished"
         return self.status if self.status in ENDINGS else "pruned"

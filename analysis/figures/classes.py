@@ -36,9 +36,9 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 MOST_NAMED = 40
-"""With up to this many classes, the figure of accuracies names every class."""
+"""Most classes that the figure of accuracies names without exception."""
 WORST_NAMED = 24
-"""With more classes, the number named: those that the first stage gets wrong most."""
+"""Number of classes named if there are more: those that the first stage gets wrong most."""
 MATRIX_CLASSES = 20
 """Most classes of a confusion matrix; with more, pairs are shown."""
 PAIRS = 20

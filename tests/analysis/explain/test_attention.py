@@ -68,7 +68,7 @@ def test_weights_are_averaged_over_val_and_over_each_class(kind: str, images: Ru
     handle = first.register_forward_hook(
         lambda _m, _i, output: collected.append(output.numpy().reshape(1, -1))
     )
-    pixels = torch.from_numpy(images.images.images).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(images.image_set.images).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         for index in val:
             model(pixels[index : index + 1])
@@ -79,7 +79,7 @@ def test_weights_are_averaged_over_val_and_over_each_class(kind: str, images: Ru
     assert (found.trial, found.kind, found.images) == ("t0001", kind, len(val))
     np.testing.assert_allclose(layer.mean, one_by_one.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(layer.spread, one_by_one.std(axis=0), atol=1e-5)
-    labels = images.images.labels[val]
+    labels = images.image_set.labels[val]
     for k in range(3):
         expected = one_by_one[labels == k].mean(axis=0)
         np.testing.assert_allclose(layer.class_means[k], expected, atol=1e-5)
@@ -96,7 +96,7 @@ def test_a_class_without_images_has_no_mean(images: RunImages) -> None:
 
 
 def test_spatial_weights_are_kept_for_the_shown_images(images: RunImages) -> None:
-    shown = images.images.images[:4]
+    shown = images.image_set.images[:4]
     found = attention_weights(net("cbam"), images, trial="t", kind="cbam", shown=shown)
     assert found.pixels is shown
     assert [layer.side for layer in found.layers] == [None, 5, None, 2, None, 1]

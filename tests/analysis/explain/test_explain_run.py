@@ -63,7 +63,7 @@ def test_predictions_of_other_images_are_not_explained(
 def test_nets_that_cannot_be_loaded_leave_their_reasons(
     facts: RunFacts, folder: RunFolder, images: RunImages
 ) -> None:
-    labels = images.images.labels[images.splits.test]
+    labels = images.image_set.labels[images.splits.test]
     log_probs = np.log(np.full((len(labels), 4), 0.1) + 0.6 * np.eye(4)[np.roll(labels, 1)])
     predicted = replace(facts, test_labels=labels, test_log_probs={"ensemble": log_probs})
     found = explain_run(predicted, folder, images)

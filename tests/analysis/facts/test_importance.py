@@ -1,4 +1,4 @@
-"""Which values mattered: a planted effect is found, noise is not, and the interval says so."""
+"""Importance: a planted effect is result, noise is not."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def trial(number: int, recipe: dict[str, Any], scores: dict[int, float]) -> Tria
 
 
 def trials(count: int, seed: int, *, effect: float) -> list[TrialFacts]:
-    """The score follows the learning rate as far as `effect` says; the rest is noise."""
+    """Trials whose score grows with the learning rate by `effect`, plus noise."""
     rng = np.random.default_rng(seed)
     made = []
     for number in range(count):
@@ -49,35 +49,35 @@ def trials(count: int, seed: int, *, effect: float) -> list[TrialFacts]:
 
 def test_a_planted_effect_is_found_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
-    found = importances(trials(60, 1, effect=10.0), SPACE, rng=rng, draws=40)
-    assert found is not None
-    assert found.values[0].name == "lr_per_1024"
-    assert [item.name for item in found.values if item.distinguishable] == ["lr_per_1024"]
-    assert found.explained[1] > 0
-    assert (found.trials, found.rung) == (60, 3)
+    result = importances(trials(60, 1, effect=10.0), SPACE, rng=rng, draws=40)
+    assert result is not None
+    assert result.values[0].name == "lr_per_1024"
+    assert [item.name for item in result.values if item.distinguishable] == ["lr_per_1024"]
+    assert result.explained[1] > 0
+    assert (result.trials, result.rung) == (60, 3)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_is_not_distinguishable(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    found = importances(trials(24, seed, effect=0.0), SPACE, rng=rng, draws=30)
-    assert found is not None
-    assert not any(item.distinguishable for item in found.values)
-    assert all(item.low <= item.value <= item.high for item in found.values)
+    result = importances(trials(24, seed, effect=0.0), SPACE, rng=rng, draws=30)
+    assert result is not None
+    assert not any(item.distinguishable for item in result.values)
+    assert all(item.low <= item.value <= item.high for item in result.values)
 
 
-def test_the_lowest_rung_alone_counts() -> None:
-    """Later scores, which the scheduler's choice decides, change nothing."""
+def test_only_the_lowest_rung_counts() -> None:
+    """Scores at later rungs, which depend on the scheduler's choice, are ignored."""
     plain = trials(12, 2, effect=3.0)
     further = [
         trial(t.number, dict(t.recipe), {**t.scores, 9: 1e-3 * t.number}) if t.number % 3 else t
         for t in plain
     ]
-    one, two = (
+    first, second = (
         importances(group, SPACE, rng=np.random.default_rng(5), draws=5)
         for group in (plain, further)
     )
-    assert one == two
+    assert first == second
 
 
 def test_too_few_trials_or_nothing_varied_give_nothing() -> None:
