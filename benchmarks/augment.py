@@ -1,11 +1,11 @@
-"""Measure what augmentation costs, beside a training step and beside torchvision's transforms.
+"""Compare the time of augmentation with a training step and with torchvision's transforms.
 
 Command:  python benchmarks/augment.py         (half a minute on one core)
 
-512 images of 32 px, float32, channels_last, one thread. Ours works on the batch with a draw
-per image; torchvision draws once per call, so it is called image by image, on uint8, as its
-users do. Times are CPU seconds, the median over rounds in which all take turns: those of a
-busy machine are inflated less than wall-clock times, and the ratios hardly.
+512 images of 32 px, float32, channels_last, one thread. Ours augments a batch with one draw per
+image; torchvision draws once per call, so it is called image by image, on uint8, as its users
+do. Times are CPU seconds, the median over rounds in which all tasks take turns: on a busy
+machine they are inflated less than wall-clock times, and the ratios hardly at all.
 """
 
 import statistics
@@ -29,7 +29,7 @@ from trainables.training.optimizers import make_optimizer
 BATCH, SIZE, CLASSES = 512, 32, 10
 ROUNDS = 7
 WIDTH = 32
-"""Of the net whose training step is the measure."""
+"""Width of the net whose training step is timed."""
 
 CROP = [v2.RandomHorizontalFlip(), v2.RandomCrop(SIZE, padding=2, padding_mode="reflect")]
 
@@ -37,25 +37,25 @@ THEIRS = {
     "standard": v2.Compose(CROP),
     "colour": v2.Compose([v2.ColorJitter(0.27, 0.27, 0.27, 0.05), *CROP]),
     "affine": v2.Compose([v2.RandomAffine(9, scale=(0.88, 1.13), shear=5), *CROP]),
-    "trivialaugment": None,  # torchvision has the wide ranges only
+    "trivialaugment": None,  # torchvision has only the wide ranges
     "trivialaugment_wide": v2.Compose([v2.TrivialAugmentWide(), *CROP]),
     "randaugment": v2.Compose([v2.RandAugment(), *CROP]),
 }
 
 
 def main() -> None:
-    """Print a Markdown table with one row a policy."""
+    """Print a Markdown table with one row per policy."""
     torch.set_num_threads(1)
     rng = numpy_generator(0, "benchmark")
     pixels = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
-    whole = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    images, labels = whole.float().div_(255), torch.arange(BATCH) % CLASSES
-    single = list(whole.contiguous())
-    tasks: dict[str, Callable[[], object]] = {"step": step(pixels, images, labels)}
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    images, labels = batch.float().div_(255), torch.arange(BATCH) % CLASSES
+    singles = list(batch.contiguous())
+    tasks: dict[str, Callable[[], object]] = {"step": training_step(pixels, images, labels)}
     for name, transform in THEIRS.items():
-        tasks[f"ours {name}"] = ours(name, images, labels)
+        tasks[f"ours {name}"] = our_policy(name, images, labels)
         if transform is not None:
-            tasks[f"theirs {name}"] = partial(one_by_one, transform, single)
+            tasks[f"theirs {name}"] = partial(one_by_one, transform, singles)
     seconds = in_turns(tasks)
     machine = machine_description()
     print(
@@ -66,29 +66,29 @@ def main() -> None:
     print_row("`augment`", "ours", "of a step", "× `standard`", "torchvision", "faster")
     print_row(":" + "-" * 21, *["-" * 11 + ":"] * 5)
     for name in THEIRS:
-        mine, other = seconds[f"ours {name}"], seconds.get(f"theirs {name}")
+        own, other = seconds[f"ours {name}"], seconds.get(f"theirs {name}")
         print_row(
             f"`{name}`",
-            per_thousand(mine),
-            f"{mine / seconds['step']:.1%}",
-            f"{mine / seconds['ours standard']:.2f}",
+            per_thousand(own),
+            f"{own / seconds['step']:.1%}",
+            f"{own / seconds['ours standard']:.2f}",
             per_thousand(other) if other else "–",
-            f"{other / mine:.1f}×" if other else "–",
+            f"{other / own:.1f}×" if other else "–",
         )
 
 
 def print_row(first: str, *others: str) -> None:
-    """A row of the table, which can be read as it is and set by a Markdown reader."""
+    """Print a row of the table, padded so that it is readable as plain text too."""
     print(f"| {first:22} | " + " | ".join(f"{cell:>12}" for cell in others) + " |")
 
 
 def one_by_one(transform: Callable[[Tensor], Tensor], images: list[Tensor]) -> list[Tensor]:
-    """As a data loader's workers do."""
+    """Transform image by image, as a data loader's workers do."""
     return [transform(image) for image in images]
 
 
-def step(pixels: np.ndarray, images: Tensor, labels: Tensor) -> Callable[[], object]:
-    """Forward, backward and optimizer step, without augmentation."""
+def training_step(pixels: np.ndarray, images: Tensor, labels: Tensor) -> Callable[[], object]:
+    """Return a task that takes one training step without augmentation."""
     recipe = Recipe(width=WIDTH)
     model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=pixels, seed=0)
     model.to(memory_format=torch.channels_last)
@@ -103,8 +103,8 @@ def step(pixels: np.ndarray, images: Tensor, labels: Tensor) -> Callable[[], obj
     return take
 
 
-def ours(name: str, images: Tensor, labels: Tensor) -> Callable[[], object]:
-    """The policy of that name, on the whole batch."""
+def our_policy(name: str, images: Tensor, labels: Tensor) -> Callable[[], object]:
+    """Return a task that applies one of our policies to the batch."""
     recipe = Recipe.from_mapping({"augment": name})
     generator = torch_generator(0, "benchmark")
     return lambda: augment(
@@ -113,18 +113,18 @@ def ours(name: str, images: Tensor, labels: Tensor) -> Callable[[], object]:
 
 
 def in_turns(tasks: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median CPU seconds of each task; a first round warms up."""
+    """Return the median CPU seconds of each task; a first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(1 + ROUNDS):
         for name, task in tasks.items():
-            began = time.process_time()
+            start = time.process_time()
             task()
-            seconds[name].append(time.process_time() - began)
+            seconds[name].append(time.process_time() - start)
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def per_thousand(seconds: float) -> str:
-    """A batch's time as milliseconds per 1,000 images."""
+    """Format a batch's time as milliseconds per 1,000 images."""
     return f"{seconds / BATCH * 1e6:.1f}"
 
 

@@ -1,9 +1,10 @@
-"""Measure how much faster and smaller the int8 student is than its fp32 twin, by shape.
+"""Measure how much faster and smaller an int8 student is than the same student in fp32.
 
 Command:  python benchmarks/int8.py            (half a minute on 2 cores)
 
-Untrained plain/relu nets: weights change neither size nor speed. Calls alternate fp32, int8,
-int8, fp32; the ratio is the median over pairs, the bound its one-sided 95% lower bound.
+The nets are plain/relu and untrained, since weights change neither size nor speed. Calls
+alternate fp32, int8, int8, fp32; the speedup is the median ratio over repeats, in brackets its
+one-sided 95% lower bound.
 """
 
 import tempfile
@@ -25,7 +26,7 @@ SHAPES = ((16, 16), (16, 24), (16, 32), (32, 32), (32, 64))
 
 
 def main() -> None:
-    """Print one row a shape."""
+    """Print one row per shape."""
     machine = machine_description()
     print(f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['cpu_flags'])}")
     print("px  width  params   fp32 kB  int8 kB  smaller  faster  (at least)  batch 1, 1 thread")
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 def measure(size: int, width: int) -> str:
-    """One row of the table."""
+    """Return the table's row for one shape."""
     rng = numpy_generator(0, "benchmark")
     images = rng.integers(0, 256, (256, size, size, 3), dtype=np.uint8)
     labels = np.arange(256) % 10

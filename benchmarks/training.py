@@ -1,15 +1,15 @@
-"""Measure training beside the loop that users usually write, with the same nets.
+"""Compare the speed of training with the loop that users usually write, for the same nets.
 
 Command:  python benchmarks/training.py                      (ten minutes on 2 cores)
           python benchmarks/training.py --data FOLDER --epochs 4 --seeds 3     (accuracies too)
 
-The usual loop: a torchvision Dataset of PIL images, RandomCrop, RandomHorizontalFlip, ToTensor
-and Normalize in a DataLoader with a worker a core, an eager float32 net, the loss read after
-every step. Eager: its steps alone, on batches in memory that are not augmented. Ours: the same
-net, batch, optimizer and augmentation, in float32 and in bfloat16. All take turns, each in a
-process of its own; images per second are medians over turns of a few steps, wall-clock, the data
-loader's start left out. With `--data`, pairs of trainings of equal epochs and rates show
-whether they end at the same accuracy on val.
+Usual: a torchvision Dataset of PIL images with RandomCrop, RandomHorizontalFlip, ToTensor and
+Normalize, a DataLoader with one worker per core, an eager float32 net, the loss read after every
+step. Eager: the same steps alone, on batches in memory without augmentation. Ours: the same
+net, batch size, optimizer and augmentation, in float32 and in bfloat16. All take turns, each in
+its own process. Images per second are wall-clock medians over turns of a few steps, without the
+data loader's start. With `--data`, pairs of trainings with equal epochs and learning rates are
+compared in accuracy on val.
 """
 
 import argparse
@@ -49,7 +49,7 @@ from trainables.training.scoring import RECALIBRATION_IMAGES
 
 BATCH, SIZE, CLASSES, IMAGES = 512, 32, 10, 8192
 ROUNDS, LEAD, STEPS = 5, 6, 8
-"""Of every turn the first steps are not timed: the loader has made their batches before."""
+"""LEAD steps of a turn are not timed: the loader prepared their batches during other turns."""
 
 NETS = {"32/64/128": Recipe(), "64/256/256": Recipe(width=64, middle=4)}
 USUAL = "usual loop"
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--no-speeds", action="store_true", help="only the accuracies")
     options = parser.parse_args()
-    share_arena()  # so that what is rehearsed in a thread keeps its memory
+    share_arena()  # a rehearsal runs in a thread, and its memory should be reused
     machine = machine_description()
     print(f"{machine['processor']}, {machine['cores']} cores, torch {torch.__version__}\n")
     if not options.no_speeds:
@@ -77,15 +77,15 @@ def main() -> None:
 
 
 def print_speeds() -> None:
-    """Images per second, and what an epoch is made of, of every net."""
+    """Print images per second, and the shares of augmentation and scoring, for every net."""
     print("| net | usual | eager | ours, float32 | ours, bfloat16 | over usual | over eager |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for name, recipe in NETS.items():
         speeds = speeds_of(recipe)
-        told = " | ".join(f"{speeds[kind]:,.0f}" for kind in KINDS)
+        cells = " | ".join(f"{speeds[kind]:,.0f}" for kind in KINDS)
         best = speeds["bfloat16"]
         print(
-            f"| {name} | {told} | {best / speeds[USUAL]:.1f}× | {best / speeds[EAGER]:.1f}× |",
+            f"| {name} | {cells} | {best / speeds[USUAL]:.1f}× | {best / speeds[EAGER]:.1f}× |",
             flush=True,
         )
     print(f"\nimages per second, batch {BATCH}, {SIZE} px\n")
@@ -97,9 +97,9 @@ def print_speeds() -> None:
 
 
 def speeds_of(recipe: Recipe) -> dict[str, float]:
-    """Images per second of the usual loop and of ours in both dtypes, taking turns.
+    """Return images per second by kind; the kinds take turns.
 
-    Each has a process of its own, as ours changes how its process keeps memory.
+    Each kind runs in its own process, because ours changes its process's memory allocator.
     """
     with ExitStack() as stack:
         turns = {kind: stack.enter_context(racing(kind, recipe)) for kind in KINDS}
@@ -112,25 +112,25 @@ def speeds_of(recipe: Recipe) -> dict[str, float]:
 
 @contextmanager
 def racing(kind: str, recipe: Recipe) -> Iterator[Callable[[], float]]:
-    """A process that trains as `kind` says; what is handed out takes a turn, in seconds."""
+    """Start a process that trains as `kind`; yield a function that takes a turn, in seconds."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=race, args=(theirs, kind, recipe))
+    near, far = context.Pipe()
+    process = context.Process(target=race, args=(far, kind, recipe))
     process.start()
 
     def turn() -> float:
-        ours.send("go")
-        return float(ours.recv())
+        near.send("go")
+        return float(near.recv())
 
     try:
         yield turn
     finally:
-        ours.send(None)
+        near.send(None)
         process.join()
 
 
 def race(connection: Connection, kind: str, recipe: Recipe) -> None:
-    """Take a turn whenever told to, until there is nothing more."""
+    """Take a turn for each message received, until None."""
     torch.set_num_threads(usable_cores())
     images = noise()
     if kind == USUAL:
@@ -148,26 +148,26 @@ def race(connection: Connection, kind: str, recipe: Recipe) -> None:
         ).rehearse
     while connection.recv():
         task(LEAD)
-        began = time.perf_counter()
+        start = time.perf_counter()
         task(STEPS)
-        connection.send(time.perf_counter() - began)
+        connection.send(time.perf_counter() - start)
 
 
 def shares_of(recipe: Recipe) -> tuple[float, float]:
-    """What augmentation and scoring take of an epoch of CIFAR-10: 42,500 images to train on."""
+    """Return the shares of augmentation and scoring in an epoch of 42,500 CIFAR-10 images."""
     images, splits = noise(), everything()
-    found = rehearse(recipe, images=images, splits=splits, numerics=numerics("bfloat16"))
-    ours = found.train_seconds / len(splits.train)
+    rehearsed = rehearse(recipe, images=images, splits=splits, numerics=numerics("bfloat16"))
+    training = rehearsed.train_seconds / len(splits.train)
     scored = len(splits.val) + min(RECALIBRATION_IMAGES, len(splits.train))
-    forward = found.forward_seconds / len(splits.train)
-    step = ours - forward * scored / len(splits.train)
+    forward = rehearsed.forward_seconds / len(splits.train)
+    step = training - forward * scored / len(splits.train)
     pixels = torch.from_numpy(images.images[:BATCH]).permute(0, 3, 1, 2).float().div_(255)
     labels, generator = torch.zeros(BATCH, dtype=torch.int64), torch_generator(0, "augment")
     times = []
     for _ in range(1 + ROUNDS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         augment(pixels, labels, recipe.augmentation, mean=torch.zeros(3), generator=generator)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     epoch = 42_500 * step + (2_500 + RECALIBRATION_IMAGES) * forward
     augmenting = 42_500 * statistics.median(times[1:]) / BATCH
     return augmenting / epoch, (2_500 + RECALIBRATION_IMAGES) * forward / epoch
@@ -175,23 +175,23 @@ def shares_of(recipe: Recipe) -> tuple[float, float]:
 
 @dataclass
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """What `torchvision.datasets.CIFAR10` does for each image."""
+    """A data set that does for each image what `torchvision.datasets.CIFAR10` does."""
 
     images: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     transform: Callable[[Image.Image], Tensor]
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """An image, transformed, and its label."""
+        """Return a transformed image and its label."""
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
 def usual_loader(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], seed: int) -> Any:
-    """Shuffled batches, augmented image by image in worker processes."""
+    """Return shuffled batches, augmented image by image in worker processes."""
     transform = transforms.Compose(
         [
             transforms.RandomCrop(SIZE, padding=2, padding_mode="reflect"),
@@ -211,7 +211,7 @@ def usual_loader(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], see
 
 
 def usual_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
-    """A task of some training steps; batches go on over epochs."""
+    """Return a task that takes training steps on the loader's batches, epoch after epoch."""
     model, optimizer = usual_net(recipe, images.images, seed=0)
     loader = usual_loader(images.images, images.labels, seed=0)
     batches: Iterator[Any] = itertools.chain.from_iterable(itertools.repeat(loader))
@@ -224,7 +224,7 @@ def usual_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
 
 
 def eager_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
-    """A task of the usual steps on batches that are in memory, not augmented."""
+    """Return a task that takes training steps on batches in memory, without augmentation."""
     model, optimizer = usual_net(recipe, images.images, seed=0)
     pixels = torch.from_numpy(images.images).permute(0, 3, 1, 2).float().div_(255).contiguous()
     labels = torch.from_numpy(images.labels)
@@ -232,8 +232,8 @@ def eager_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
     batches = itertools.cycle(parts)
 
     def take(steps: int) -> None:
-        for some, theirs in itertools.islice(batches, steps):
-            usual_step(model, optimizer, some, theirs)
+        for batch, targets in itertools.islice(batches, steps):
+            usual_step(model, optimizer, batch, targets)
 
     return take
 
@@ -241,7 +241,7 @@ def eager_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
 def usual_net(
     recipe: Recipe, images: np.ndarray[Any, Any], *, seed: int
 ) -> tuple[Classifier, torch.optim.Optimizer]:
-    """The net, which normalizes by itself, and its optimizer."""
+    """Return the net, which normalizes its input itself, and its optimizer."""
     model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=images, seed=seed)
     return model.train(), make_optimizer(model, recipe.optimizer)
 
@@ -249,7 +249,7 @@ def usual_net(
 def usual_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, pixels: Tensor, labels: Tensor
 ) -> float:
-    """Forward, backward, step, and the loss for a progress bar."""
+    """Take one training step and return the loss, as for a progress bar."""
     optimizer.zero_grad()
     loss = functional.cross_entropy(model(pixels), labels)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -258,7 +258,7 @@ def usual_step(
 
 
 def print_accuracies(data: str, *, epochs: int, seeds: Sequence[int]) -> None:
-    """Accuracy on val after equal epochs, by seed, and the paired difference."""
+    """Print the accuracy on val after equal epochs by seed, and the paired difference."""
     images = load_dataset(DatasetSpec(name="images", path=data))
     splits = make_splits(images, SplitSpec())
     recipe = Recipe(epochs=epochs)
@@ -280,12 +280,14 @@ def print_accuracies(data: str, *, epochs: int, seeds: Sequence[int]) -> None:
     if len(seeds) > 1:
         mean, error = float(np.mean(differences)), float(stats.sem(differences))
         half = error * float(stats.t.ppf(0.975, len(seeds) - 1))
-        told = f"{100 * mean:+.2f} points (95% interval ±{100 * half:.2f}, n = {len(seeds)})"
-        print(f"ours − usual: {told}")
+        print(
+            f"ours − usual: {100 * mean:+.2f} points "
+            f"(95% interval ±{100 * half:.2f}, n = {len(seeds)})"
+        )
 
 
 def usual_accuracy(recipe: Recipe, images: ImageSet, splits: Splits, *, seed: int) -> float:
-    """Accuracy on val of the usual loop with our rates; the last weights, no average."""
+    """Return the usual loop's accuracy on val, with our learning rates and the last weights."""
     torch.set_num_threads(usable_cores())
     train = images.images[splits.train]
     model, optimizer = usual_net(recipe, train, seed=seed)
@@ -302,12 +304,12 @@ def usual_accuracy(recipe: Recipe, images: ImageSet, splits: Splits, *, seed: in
 
 
 def numerics(dtype: str) -> Numerics:
-    """Ours, on all cores."""
+    """Return numerics in this dtype on all cores."""
     return Numerics(dtype=dtype, threads=usable_cores())  # type: ignore[arg-type]
 
 
 def noise() -> ImageSet:
-    """Random images, of which every pixel must be moved as any other."""
+    """Return random images, which take as long to process as real ones."""
     rng = numpy_generator(0, "benchmark")
     return ImageSet(
         name="noise",
@@ -318,7 +320,7 @@ def noise() -> ImageSet:
 
 
 def everything() -> Splits:
-    """All images to train on; the first 512 stand for val."""
+    """Return splits that train on all images and score on the first 512."""
     rows = np.arange(IMAGES)
     return Splits(train=rows, val=rows[:512], holdout=rows[:0], test=rows[:0], split_id="all")
 
