@@ -84,7 +84,7 @@ class Ledger:
     released: str
     """The file that ships: `int8` or `fp32`."""
     test_reads: int
-    """How often test has been read."""
+    """Number of times that test has been read."""
     compute: dict[str, int | float]
     """Number of trials, and seconds of training and wall-clock so far."""
     machine: dict[str, Any]

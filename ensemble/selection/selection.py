@@ -101,7 +101,7 @@ class Selection:
     most_members: int
     """The largest ensemble that was allowed."""
     members: tuple[Member, ...]
-    """By falling weight; weights sum to 1."""
+    """Sorted by falling weight; weights sum to 1."""
     temperature: float
     """Applied after pooling."""
     weighting: Literal["learned", "uniform"]

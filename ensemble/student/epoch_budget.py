@@ -22,7 +22,7 @@ SAFETY = 0.92
 """Share of the remaining time that is planned; the rest absorbs a noisy machine."""
 
 MAX_LENGTHENING = 2
-"""With time to spare, plan up to this many times the recipe's epochs: distillation gains from
+"""Most epochs to plan if time allows, as a multiple of the recipe's: distillation gains from
 long schedules (Beyer et al., 2022)."""
 
 MIN_LENGTHENING = 1.25

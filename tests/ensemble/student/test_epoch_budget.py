@@ -86,7 +86,7 @@ def test_a_slower_machine_gets_fewer_epochs_and_a_resume_keeps_them(tmp_path: Pa
 
 
 def test_a_faster_machine_gets_more_epochs_up_to_a_bound(tmp_path: Path) -> None:
-    """As when other work slowed the machine down during the rehearsal."""
+    """Simulate a rehearsal that other work on the machine slowed down."""
     machine = Machine(lambda _: 0.3)
     budget = budget_of(machine, tmp_path / "plan.json", 14.0)
     assert budget.recipe.schedule.epochs == 3
