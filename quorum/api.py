@@ -26,7 +26,7 @@ from search.space.spec import SweepSpec, load_spec, spec_of_run
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
-    from analysis.facts.ladder import Rung
+    from analysis.facts.ladder import Level
     from ensemble.deployment.onnx_model import Prediction
     from ensemble.selection.selection import Selection
     from journal.journal import Observer
@@ -222,7 +222,7 @@ def predict(
 
 
 @prepared
-def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) -> "list[Rung]":
+def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) -> "list[Level]":
     """Return the levels of the reference problem, each with what its latest run reached.
 
     `data` counts only runs that were trained on this folder.

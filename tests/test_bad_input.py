@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from analysis.terminal.views import preview_view
+from analysis.terminal.plan_view import plan_view
 from common.errors import RunError, SpecError
 from common.seeds import numpy_generator
 from journal.journal import read_events
@@ -141,7 +141,7 @@ def test_class_names_of_every_script_go_through_a_run(
     began = read_events(tmp_path / "run" / "journal.jsonl")[0]
     assert sorted(began["class_names"]) == sorted((*ODD, "line break [31m"))
     console = Console(file=io.StringIO(), width=100, color_system=None)
-    console.print(preview_view(preview(spec)))
+    console.print(plan_view(preview(spec)))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(name[:60] in shown for name in ODD)
     assert "\x1b" not in shown

@@ -37,7 +37,6 @@ OWNERS = {
 
 
 BEING_MOVED = {
-    ("analysis.terminal", "quorum.workspace"),
     ("journal", "trainables.records"),
 }
 

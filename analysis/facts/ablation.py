@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.text.wording import LOWER_IS_BETTER, NOT_DISTINGUISHABLE
+from analysis.text.labels import NOT_DISTINGUISHABLE
+from analysis.text.ledger import LOWER_IS_BETTER
 from common.errors import RunError
 from common.files import dump_csv, dump_json, write_bytes_atomically
 from common.statistics.metrics import accuracy, apply_temperature, nll

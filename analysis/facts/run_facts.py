@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.facts.asked import command_asked
 from analysis.facts.data import DataFacts, RunImages, describe_data, find_images
 from analysis.facts.importance import Importances
+from analysis.facts.start_command import start_command
 from analysis.facts.trials import TrialFacts, best_trial, trials_of
 from common.errors import RunError
 from common.files import read_array, read_json
@@ -132,7 +132,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
         for path in (folder.selection, folder.ledger / "ledger.json")
     )
     card, plain = _card(folder.student), _card(folder.student / "plain")
-    labels, log_probs = test_predictions(folder.ledger / "test_logprobs.npz")
+    labels, log_probs = read_test_predictions(folder.ledger / "test_logprobs.npz")
     early = _read_npz(folder.labels)
     trials = trials_of(events, lambda trial: _params(folder, trial))
     return RunFacts(
@@ -140,7 +140,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
         spec=spec,
         started=started,
         started_at=times[0] if times else 0.0,
-        command=command_asked(events),
+        command=start_command(events),
         wall_seconds=times[-1] - times[0] if times else 0.0,
         resumed=sum(event["event"] == "run_resumed" for event in events),
         trials=trials,
@@ -211,7 +211,7 @@ def _card(folder: Path) -> Card | None:
     return read_card(folder) if (folder / "card.json").is_file() else None
 
 
-def test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
+def read_test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
     """Labels int [N] and float32 [N, K] by stage from test_logprobs.npz; None without a file.
 
     Raises:

@@ -22,7 +22,7 @@ from analysis.figures.style import (
     plot_interval,
     save_figure,
 )
-from analysis.text.wording import NOT_DISTINGUISHABLE
+from analysis.text.labels import NOT_DISTINGUISHABLE
 from common.formats import plural
 from search.ablation.ablation import ALL
 

@@ -27,7 +27,7 @@ from analysis.figures.style import (
     plot_interval,
     stage_style,
 )
-from analysis.text.wording import label
+from analysis.text.labels import stage_label
 from common.formats import count, shorten, shorten_all
 from common.statistics.intervals import proportion_interval
 from common.statistics.metrics import correct
@@ -123,7 +123,7 @@ def student_classes_figure(
             distinguishable=item.distinguishable,
         )  # fmt: skip
     name_rows(axes, [f"{shorten(class_names[i.label], 28)}  ({i.images})" for i in order])
-    axes.set_title(f"Accuracy by class: {label(stage)} − ensemble")
+    axes.set_title(f"Accuracy by class: {stage_label(stage)} − ensemble")
     axes.set_xlabel("points (right of 0: the student is better; in brackets: images of test)")
     difference_axis(axes, bins=7)
     return figure

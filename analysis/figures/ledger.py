@@ -23,16 +23,8 @@ from analysis.figures.style import (
     round_times,
     stage_style,
 )
-from analysis.text.wording import (
-    LOWER_IS_BETTER,
-    NOT_DISTINGUISHABLE,
-    Ledger,
-    Row,
-    label,
-    metric_label,
-    rows,
-    verdict,
-)
+from analysis.text.labels import NOT_DISTINGUISHABLE, metric_label, stage_label
+from analysis.text.ledger import LOWER_IS_BETTER, Ledger, Row, rows, verdict
 from common.formats import file_size, short_duration, trim_zeros
 
 
@@ -120,7 +112,7 @@ def _accuracy_panel(axes: Axes, stages: Sequence[Row]) -> None:
             axes, row["accuracy"], row.get("accuracy_interval"), y, color=style.color,
             marker=style.marker, size=6,
         )  # fmt: skip
-    name_rows(axes, [label(row["stage"]) for row in stages])
+    name_rows(axes, [stage_label(row["stage"]) for row in stages])
     percent_ticks(axes.xaxis, bins=4)
     axes.set_title("Accuracy on test")
     axes.set_xlabel("accuracy, 95% interval")
@@ -136,7 +128,7 @@ def _difference_panel(axes: Axes, differences: Sequence[Row], metric: str, *, na
             axes, scale * item["value"], [scale * limit for limit in item["interval"]], y,
             distinguishable=verdict(item) != NOT_DISTINGUISHABLE,
         )  # fmt: skip
-    names = [f"{label(item['a'])}\n− {label(item['b'])}" for item in differences]
+    names = [f"{stage_label(item['a'])}\n− {stage_label(item['b'])}" for item in differences]
     name_rows(axes, names if named else [""] * len(names), fontsize=6.2)
     axes.set_title(f"Difference in {metric_label(metric)}")
     unit = {"accuracy": "points ", "nll": "nats "}.get(metric, "")

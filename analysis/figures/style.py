@@ -20,7 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.text.wording import label
+from analysis.text.labels import stage_label
 from common.formats import signed
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -57,7 +57,7 @@ _STAGES: Mapping[str, tuple[str, str]] = {
 def stage_style(stage: str) -> MarkStyle:
     """Return the style of a stage of the ledger; an unknown stage is grey."""
     color, marker = _STAGES.get(stage, (GREY, "h"))
-    return MarkStyle(label=label(stage), color=color, marker=marker)
+    return MarkStyle(label=stage_label(stage), color=color, marker=marker)
 
 
 ENDING_COLORS: Mapping[str, str] = {

@@ -1,27 +1,25 @@
-"""What to ship and how sure it is: the report's first paragraph, from ledger and gates."""
+"""The head of the report: key figures, what to ship, and the evidence for it."""
 
 from collections.abc import Sequence
 
 from analysis.facts.ladder import judged
 from analysis.facts.run_facts import RunFacts
-from analysis.report.plan_sections import seeds_note
-from analysis.text.wording import (
-    NOT_DISTINGUISHABLE,
+from analysis.report.blocks import KeyFigure
+from analysis.report.forecast_section import unequal_compute_note
+from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label, metric_label, stage_label
+from analysis.text.ledger import (
     Ledger,
     Row,
-    accuracy_text,
-    comparisons,
-    decimals,
+    decimals_on_test,
     differences_of,
-    gate_label,
     gates_verdict,
-    label,
-    metric_label,
+    reads_of_test,
     row_of,
     shipped_stage,
     sizes,
     verdict,
 )
+from analysis.text.sentences import accuracy_text, comparisons
 from common.formats import (
     DASH,
     compact,
@@ -38,29 +36,26 @@ from ensemble.selection.comparison import compare
 
 
 def summary(facts: RunFacts) -> list[str]:
-    """For a reader with one minute: what to ship, then a line for each reason."""
+    """Return the recommendation, then one sentence for each piece of evidence."""
     if facts.ledger is None:
         return [_unfinished(facts)]
     stage = shipped_stage(facts.ledger)
     if stage is None:
-        about_test = _about_test(facts.ledger)
-        return [
-            _without_student(facts),
-            *_about_target(facts),
-            *_about_ensemble(facts),
-            *about_test,
-        ]
+        recommendation, about_student = _without_student(facts), []
+    else:
+        recommendation = f"{_ship(facts, stage)} {_about_gates(facts.ledger)}"
+        about_student = _about_student(facts, stage)
     return [
-        f"{_ship(facts, stage)} {_about_gates(facts.ledger)}",
+        recommendation,
         *_about_target(facts),
-        *_about_student(facts, stage),
+        *about_student,
         *_about_ensemble(facts),
         *_about_test(facts.ledger),
     ]
 
 
-def key_figures(facts: RunFacts) -> list[dict[str, str]]:
-    """Four figures for the head of the report: title, value, note."""
+def key_figures(facts: RunFacts) -> list[KeyFigure]:
+    """Return what ships, its accuracy, its size and its latency."""
     if facts.ledger is None:
         return []
     stage = shipped_stage(facts.ledger) or (
@@ -69,22 +64,33 @@ def key_figures(facts: RunFacts) -> list[dict[str, str]]:
     row = row_of(facts.ledger, stage)
     if row is None:
         return []
-    digits = decimals(facts.ledger)
+    decimals = decimals_on_test(facts.ledger)
     file = shipped_file(facts, stage)
+    absent = "no student yet" if facts.spec.deliver == "student" else "no student"
     return [
-        {"title": "ships" if file else "stands", "value": label(stage),
-         "note": file or ("no student yet" if facts.spec.deliver == "student" else "no student")},
-        {"title": "accuracy on test", "value": percent(row["accuracy"], digits),
-         "note": f"95% interval {percent_range(row.get('accuracy_interval'), digits)}"},
-        {"title": "size", "value": file_size(row.get("bytes")),
-         "note": f"{compact(row.get('params'))} parameters"},
-        {"title": "latency of one image", "value": milliseconds(row.get("latency_ms_batch1")),
-         "note": f"{compact(row.get('images_per_second'))} images/s in batches"},
-    ]  # fmt: skip
+        KeyFigure(
+            title="ships" if file else "best so far", value=stage_label(stage), note=file or absent
+        ),
+        KeyFigure(
+            title="accuracy on test",
+            value=percent(row["accuracy"], decimals),
+            note=f"95% interval {percent_range(row.get('accuracy_interval'), decimals)}",
+        ),
+        KeyFigure(
+            title="size",
+            value=file_size(row.get("bytes")),
+            note=f"{compact(row.get('params'))} parameters",
+        ),
+        KeyFigure(
+            title="latency of one image",
+            value=milliseconds(row.get("latency_ms_batch1")),
+            note=f"{compact(row.get('images_per_second'))} images/s in batches",
+        ),
+    ]
 
 
 def shipped_file(facts: RunFacts, stage: str) -> str:
-    """The file of a student's stage, or nothing."""
+    """Return the file name of a student's stage; empty for other stages."""
     if stage == "student_int8":
         return facts.card.int8.file if facts.card and facts.card.int8 else "model.int8.onnx"
     if stage == "student_fp32":
@@ -97,71 +103,75 @@ def _ship(facts: RunFacts, stage: str) -> str:
     row = row_of(facts.ledger, stage)
     assert row is not None
     images = sizes(facts.ledger).get("test")
-    of = f" of {count(images)} test images" if images else " on test"
-    accuracy = accuracy_text(row, decimals(facts.ledger))
-    cost = [file_size(row.get("bytes")), milliseconds(row.get("latency_ms_batch1"))]
-    known = [part for part in cost if part != DASH]
-    at = f", in {known[0]}" if known else ""
-    if len(known) == 2:
-        at += f" and {known[1]} an image"
+    on = f"of {count(images)} test images" if images else "of test"
+    accuracy = accuracy_text(row, decimals_on_test(facts.ledger))
+    costs = {
+        "a size of": file_size(row.get("bytes")),
+        "a latency of": milliseconds(row.get("latency_ms_batch1")),
+    }
+    known = " and ".join(f"{name} {cost}" for name, cost in costs.items() if cost != DASH)
     return (
-        f"Ship student/{shipped_file(facts, stage)}. The {label(stage)} names the right class "
-        f"for {accuracy}{of}{at}."
+        f"Ship student/{shipped_file(facts, stage)}. The {stage_label(stage)} classifies "
+        f"{accuracy} {on} correctly{f', at {known}' if known else ''}."
     )
 
 
 def _about_gates(ledger: Ledger) -> str:
     gates = ledger.get("gates", [])
-    decided = gates_verdict(ledger)
-    if decided == "none":
-        return "No gate has judged an int8 student, so the fp32 student ships."
-    if decided == "pass":
+    judged_as = gates_verdict(ledger)
+    if judged_as == "none":
+        return "No int8 student was judged by the release gates, so the fp32 student ships."
+    if judged_as == "pass":
         return f"All {plural(len(gates), 'release gate')} pass on holdout."
     held = [
-        f"{gate_label(gate).rpartition(',')[0]} ({gate['verdict']})"
+        f"{gate_label(str(gate['name']))} ({gate['verdict']})"
         for gate in gates
         if gate["verdict"] != "pass"
     ]
     return (
-        f"The int8 student is held back and fp32 ships instead: not all of "
-        f"{plural(len(gates), 'release gate')} pass: {'; '.join(held)}."
+        f"The fp32 student ships because {len(held)} of {plural(len(gates), 'release gate')} "
+        f"did not pass for the int8 student: {'; '.join(held)}."
     )
 
 
 def _about_student(facts: RunFacts, stage: str) -> list[str]:
     ledger = facts.ledger or {}
-    digits = decimals(ledger)
+    decimals = decimals_on_test(ledger)
     sentences = []
     teacher = _against_teacher(facts, stage)
     if teacher:
-        against = comparisons(teacher, "the ensemble that taught it", digits)
-        sentences.append(f"The {label(stage)} is {against}.")
+        against = comparisons(teacher, "its teacher, the ensemble,", decimals)
+        sentences.append(f"The {stage_label(stage)} is {against}.")
     plain = differences_of(ledger, "student_fp32", "student_plain")
     if plain:
-        other = "the same net trained as long without a teacher"
+        other = "the same network trained as long without a teacher"
         sentences.append(
-            f"{_bought(plain)}: the fp32 student is {comparisons(plain, other, digits)}."
+            f"{_effect_of_distillation(plain)}: the fp32 student is "
+            f"{comparisons(plain, other, decimals)}."
         )
     return sentences
 
 
-def _bought(differences: Sequence[Row]) -> str:
-    """What distillation did, metric by metric: `Distillation paid in NLL, and …`."""
-    words = {
-        "better": "paid",
-        "worse": "harmed",
-        NOT_DISTINGUISHABLE: "bought nothing that this test could show",
+def _effect_of_distillation(differences: Sequence[Row]) -> str:
+    """Sum up distillation metric by metric: `Distillation improved NLL, and …`."""
+    effects = {
+        "better": "improved",
+        "worse": "worsened",
+        NOT_DISTINGUISHABLE: "made no measurable difference in",
     }
     parts = []
-    for found, text in words.items():
-        metrics = [metric_label(d["metric"]) for d in differences if verdict(d) == found]
+    for judged_as, effect in effects.items():
+        metrics = [metric_label(d["metric"]) for d in differences if verdict(d) == judged_as]
         if metrics:
-            parts.append(f"{text} in {' and '.join(metrics)}")
+            parts.append(f"{effect} {' and '.join(metrics)}")
     return f"Distillation {', and '.join(parts)}"
 
 
 def _against_teacher(facts: RunFacts, stage: str) -> list[Row]:
-    """The ledger compares the int8 student; for fp32 the kept predictions are compared."""
+    """Return the student's differences from the ensemble.
+
+    The ledger has those of the int8 student; those of fp32 come from the saved predictions.
+    """
     written = differences_of(facts.ledger or {}, stage, "ensemble")
     if written or facts.test_labels is None or not {stage, "ensemble"} <= set(facts.test_log_probs):
         return written
@@ -178,34 +188,34 @@ def _against_teacher(facts: RunFacts, stage: str) -> list[Row]:
 
 def _about_ensemble(facts: RunFacts) -> list[str]:
     ledger = facts.ledger or {}
-    digits = decimals(ledger)
-    rival = "the rival at equal cost" if not seeds_note(facts) else "of less compute, see below"
+    decimals = decimals_on_test(ledger)
+    compute = "at equal compute" if not unequal_compute_note(facts) else "at less compute"
     others = {
         "best_single": "the best single trial",
-        "seeds_ensemble": f"the seeds of the best configuration ({rival})",
+        "seeds_ensemble": f"the ensemble of seeds of the best configuration ({compute})",
     }
-    same = []
+    chosen_seeds = []
     if (facts.selection or {}).get("source") == "seeds":
-        del others["seeds_ensemble"]  # it would be compared with itself
-        same.append(
-            "The ensemble is the seeds of the best configuration: searched members in their "
-            "place gained nothing that holdout could tell."
+        del others["seeds_ensemble"]  # It would be compared with itself.
+        chosen_seeds.append(
+            "The ensemble consists of seeds of the best configuration: replacing them with "
+            "searched trials gave no measurable gain on holdout."
         )
     compared = [
-        f"The ensemble is {comparisons(items, other, digits)}."
+        f"The ensemble is {comparisons(items, other, decimals)}."
         for stage, other in others.items()
         if (items := differences_of(ledger, "ensemble", stage))
     ]
-    return [*compared, *same]
+    return [*compared, *chosen_seeds]
 
 
 def _about_test(ledger: Ledger) -> list[str]:
-    reads = int(ledger.get("test_reads") or 1)
+    reads = reads_of_test(ledger)
     if reads == 1:
         return []
     return [
-        f"Test has been read {reads} times in this run. Only the first reading was of an untouched "
-        "test set: a choice made after it may have been steered by what it showed."
+        f"This run has read test {reads} times. Only the first reading was of untouched data: "
+        "later choices may have been influenced by its results."
     ]
 
 
@@ -214,32 +224,30 @@ def _without_student(facts: RunFacts) -> str:
     row: Row | None = row_of(ledger, "ensemble") or row_of(ledger, "best_single")
     if row is None:
         return "The ledger has no rows yet, so there is nothing to ship."
-    accuracy = accuracy_text(row, decimals(ledger))
+    accuracy = accuracy_text(row, decimals_on_test(ledger))
     if facts.spec.deliver == "student":
         return (
-            "There is no student yet, so there is nothing to ship. What stands is the "
-            f"{label(row['stage'])}, with {accuracy} on test."
+            "There is no student yet, so there is nothing to ship. The best stage so far is the "
+            f"{stage_label(row['stage'])}, with {accuracy} on test."
         )
     weights = ", ".join(f"trials/{name}/weights.safetensors" for name in facts.weights)
-    return f"The {label(row['stage'])} reaches {accuracy} on test: {weights}."
+    return f"The {stage_label(row['stage'])} reaches {accuracy} on test. Its weights: {weights}."
 
 
 def _about_target(facts: RunFacts) -> list[str]:
-    """Whether the run's row is as accurate as its sweep asks for."""
+    """Compare the judged row with the accuracy that the sweep asks for."""
     target = facts.spec.target
     if target is None or target.accuracy is None or facts.ledger is None:
         return []
     row = judged(facts.ledger, target)
     if row is None:
         return []
-    asked = percent(target.accuracy, 0)
+    goal = f"The sweep's target of {percent(target.accuracy, 0)} on test was"
     if row["accuracy"] < target.accuracy:
-        return [f"The sweep asks for {asked} on test, which was not reached."]
-    sure = row["accuracy_interval"][0] >= target.accuracy
-    return [
-        f"The sweep asks for {asked} on test, which was reached"
-        f"{'' if sure else ', though the interval begins below it'}."
-    ]
+        return [f"{goal} not reached."]
+    if row["accuracy_interval"][0] < target.accuracy:
+        return [f"{goal} reached, but the interval includes lower values."]
+    return [f"{goal} reached."]
 
 
 def _unfinished(facts: RunFacts) -> str:
@@ -247,11 +255,11 @@ def _unfinished(facts: RunFacts) -> str:
     if best is None:
         return "No trial of this run has been scored yet, and test has not been read."
     rung = best.rung or 0
-    chosen = (facts.selection or {}).get("members", [])
+    members = (facts.selection or {}).get("members", [])
     return " ".join((
-        "This run has not reached its ledger.",
-        f"An ensemble of {plural(len(chosen), 'member')} has been chosen." if chosen else "",
+        "This run has no ledger yet.",
+        f"An ensemble of {plural(len(members), 'member')} has been chosen." if members else "",
         f"The best trial so far is {best.trial}, with an NLL of {fixed(best.scores[rung], 4)} nats "
         f"on val after {plural(rung, 'epoch')}.",
-        "Test has not been read, so nothing here says how good it is on new images.",
+        "Test has not been read, so accuracy on new images is not known yet.",
     ))  # fmt: skip

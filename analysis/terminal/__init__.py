@@ -1,1 +1,1 @@
-"""What the terminal shows: the live display, tables and status."""
+"""Terminal output: the live display, status, and the tables that commands print."""

@@ -5,38 +5,39 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from analysis.facts.ladder import Rung
-from analysis.terminal.tables import BAD, DIM, GOOD, plain_table
-from analysis.text.wording import Row, difference_value, label
+from analysis.facts.ladder import Level
+from analysis.terminal.layout import DIM, titled_table, verdict_text
+from analysis.text.cells import difference_value
+from analysis.text.labels import stage_label
+from analysis.text.ledger import Row
 from common.formats import DASH, percent, percent_range, plural, short_duration
 from search.space.spec import TargetSpec
 
-COLORS = {"reached": GOOD, "reached, within error": "yellow", "not reached": BAD, "not run": DIM}
-
 MOST_KEYS = 4
-"""Of changed values that are named; all of them are in `quorum ladder --json`."""
+"""Changed settings that are named; `quorum ladder --json` lists all."""
 
 
-def ladder_table(rungs: Sequence[Rung]) -> Table:
-    """One level a row: what it asks for, what was reached on test, at what cost."""
-    table = plain_table("The ladder: accuracy on test, 95% intervals")
-    for header in ("level", "asks for", "test accuracy", "verdict", "cost", "run"):
+def ladder_table(levels: Sequence[Level]) -> Table:
+    """Return one row a level: its target, the result on test, and the cost."""
+    table = titled_table("The ladder: accuracy on test, 95% intervals")
+    for header in ("level", "target", "test accuracy", "verdict", "cost", "run"):
         table.add_column(header)
-    for rung in rungs:
+    for level in levels:
+        style = DIM if level.row is None else None
         table.add_row(
-            rung.sweep,
-            asked(rung.target),
-            _reached(rung),
-            Text(rung.verdict, style=COLORS[rung.verdict]),
-            short_duration(rung.seconds) if rung.row else DASH,
-            _run(rung),
+            level.sweep,
+            target_text(level.target),
+            _result(level),
+            Text(level.verdict, style=style) if style else verdict_text(level.verdict),
+            short_duration(level.seconds) if level.row else DASH,
+            _run(level),
         )
-    table.caption = "of several runs of a level the latest counts; cost is wall-clock time"
+    table.caption = "each level shows its latest run; cost is wall-clock time"
     return table
 
 
-def asked(target: TargetSpec) -> str:
-    """A target in words."""
+def target_text(target: TargetSpec) -> str:
+    """Write a target's conditions, one a line: `≥ 90%`, `> level1`."""
     parts = []
     if target.accuracy is not None:
         parts.append(f"≥ {percent(target.accuracy, 0)}")
@@ -47,37 +48,38 @@ def asked(target: TargetSpec) -> str:
     return "\n".join(parts)
 
 
-def _reached(rung: Rung) -> Text:
-    if rung.row is None:
+def _result(level: Level) -> Text:
+    if level.row is None:
         return Text(DASH)
-    accuracy = f"{percent(rung.row['accuracy'])} ({percent_range(rung.row['accuracy_interval'])})"
-    lines = [label(rung.row["stage"])]
-    if rung.gain is not None:
-        lines += _difference(rung.gain, f"over {rung.target.over}")
-    if rung.loss is not None and rung.target.max_loss is not None:
-        lines += _difference(rung.loss, "to ensemble")
+    interval = percent_range(level.row["accuracy_interval"])
+    lines = [stage_label(level.row["stage"])]
+    if level.gain is not None:
+        lines += _difference(level.gain, f"vs {level.target.over}")
+    if level.loss is not None and level.target.max_loss is not None:
+        lines += _difference(level.loss, "vs ensemble")
+    accuracy = f"{percent(level.row['accuracy'])} ({interval})"
     return Text.assemble(accuracy, *((f"\n{line}", DIM) for line in lines))
 
 
-def _difference(found: Row, other: str) -> list[str]:
-    value, interval = difference_value(found, 1, unit="pt")
+def _difference(difference: Row, other: str) -> list[str]:
+    value, interval = difference_value(difference, 1, unit="pt")
     return [f"{value} {other}", f"({interval})"]
 
 
-def _run(rung: Rung) -> Text:
-    if rung.run is None:
-        return Text(rung.command, style=DIM)
-    code = rung.code_version.partition("+")[2][:7] or rung.code_version
-    about = [rung.dataset, f"code {code}"]
-    if rung.settings:
-        about.append(f"changed: {_changed(rung.settings)}")
-    if rung.runs > 1:
-        about.append(f"latest of {plural(rung.runs, 'run')}")
-    return Text.assemble(rung.run.name, *((f"\n{line}", DIM) for line in about))
+def _run(level: Level) -> Text:
+    if level.run is None:
+        return Text(level.command, style=DIM)
+    code = level.code_version.partition("+")[2][:7] or level.code_version
+    lines = [level.dataset, f"code {code}"]
+    if level.settings:
+        lines.append(f"changed: {_changed(level.settings)}")
+    if level.runs > 1:
+        lines.append(f"latest of {plural(level.runs, 'run')}")
+    return Text.assemble(level.run.name, *((f"\n{line}", DIM) for line in lines))
 
 
 def _changed(settings: Sequence[str]) -> str:
-    """The first keys of some settings: `image_size, pretrained and 3 more`."""
+    """Name the first keys of some settings: `image_size, pretrained and 3 more`."""
     keys = [setting.partition("=")[0].rpartition(".")[2] for setting in settings]
     more = len(keys) - MOST_KEYS
     return ", ".join(keys) if more <= 0 else f"{', '.join(keys[:MOST_KEYS])} and {more} more"

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal.marks import Glyphs, hyperparameters
+from analysis.terminal.glyphs import Glyphs, hyperparameters
 from common.formats import fixed, one_line, percent, value_text
 from journal.progress import RunState
 from journal.states import Score, TrialState

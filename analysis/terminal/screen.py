@@ -7,7 +7,7 @@ the terminal.
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from analysis.terminal.marks import ASCII, Glyphs, to_ascii
+from analysis.terminal.glyphs import ASCII, Glyphs, to_ascii
 from analysis.terminal.panels import failures_panel, results_panel, rungs_panel, trials_panel
 from common.formats import (
     count,

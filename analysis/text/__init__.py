@@ -1,1 +1,1 @@
-"""Formatting of numbers, durations and names, shared by terminal, figures and report."""
+"""Labels, sentences and table cells of the ledger, shared by terminal, figures and report."""

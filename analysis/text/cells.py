@@ -1,37 +1,150 @@
-"""The ledger's figures as texts: the same in terminal, README and report."""
+"""Format the ledger's rows, differences and gates as cells of text.
 
-from collections.abc import Mapping
+The terminal and the report lay out the same cells.
+"""
 
-from analysis.text.wording import Row, label
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.text.labels import gate_requirement, method_label, metric_label, stage_label
+from analysis.text.ledger import LOWER_IS_BETTER, Ledger, Row, decimals_on_test, rows, verdict
 from common.formats import (
+    DASH,
     compact,
     duration,
     file_size,
     fixed,
     percent,
     percent_range,
+    signed,
+    signed_range,
     significant,
 )
 
 
-def ledger_cells(row: Row, digits: int, *, decimals: int = 3) -> Mapping[str, str]:
-    """A row's figures by column, without signs of percent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCells:
+    """One stage on test; accuracies are in percent, without the sign."""
 
-    `digits` are those of accuracies in percent, `decimals` those of NLL and Brier score.
-    """
-    return {
-        "stage": label(row["stage"]),
-        "accuracy": percent(row["accuracy"], digits, sign=False),
-        "interval": percent_range(row.get("accuracy_interval"), digits),
-        "balanced": percent(row.get("balanced_accuracy"), digits, sign=False),
-        "nll": fixed(row.get("nll"), decimals),
-        "brier": fixed(row.get("brier"), decimals),
-        "ece": fixed(row.get("ece"), 3),
-        "ece_null": fixed(row.get("ece_null"), 3),
-        "params": compact(row.get("params")),
-        "size": file_size(row.get("bytes")),
-        "ms": significant(row.get("latency_ms_batch1")),
-        "rate": compact(row.get("images_per_second")),
-        "train": duration(row.get("train_seconds")),
-        "agree": percent(row.get("agreement_with_ensemble"), 1, sign=False),
-    }
+    stage: str
+    accuracy: str
+    interval: str
+    balanced_accuracy: str
+    nll: str
+    brier: str
+    ece: str
+    ece_null: str
+    """The ECE of a perfectly calibrated model on as many images."""
+    params: str
+    size: str
+    latency_ms: str
+    """Of one image."""
+    images_per_second: str
+    training: str
+    """Training time."""
+    agreement: str
+    """With the ensemble, in percent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferenceCells:
+    """One paired difference a − b."""
+
+    a: str
+    b: str
+    metric: str
+    value: str
+    """With its unit."""
+    interval: str
+    method: str
+    verdict: str
+    """Whether a is better, worse or not distinguishable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateCells:
+    """One release gate."""
+
+    requirement: str
+    """What is measured, and which side of the limit passes."""
+    value: str
+    bound: str
+    limit: str
+    verdict: str
+
+
+def stage_cells(
+    ledger: Ledger, *, time_format: Callable[[float | None], str] = duration
+) -> tuple[StageCells, ...]:
+    """Format the ledger's rows on test."""
+    decimals = decimals_on_test(ledger)
+    return tuple(
+        StageCells(
+            stage=stage_label(row["stage"]),
+            accuracy=percent(row["accuracy"], decimals, sign=False),
+            interval=percent_range(row.get("accuracy_interval"), decimals),
+            balanced_accuracy=percent(row.get("balanced_accuracy"), decimals, sign=False),
+            nll=fixed(row.get("nll"), 3),
+            brier=fixed(row.get("brier"), 3),
+            ece=fixed(row.get("ece"), 3),
+            ece_null=fixed(row.get("ece_null"), 3),
+            params=compact(row.get("params")),
+            size=file_size(row.get("bytes")),
+            latency_ms=significant(row.get("latency_ms_batch1")),
+            images_per_second=compact(row.get("images_per_second")),
+            training=time_format(row.get("train_seconds")),
+            agreement=percent(row.get("agreement_with_ensemble"), 1, sign=False),
+        )
+        for row in rows(ledger)
+    )
+
+
+def difference_cells(
+    differences: Iterable[Row], decimals: int, *, unit: str = "points"
+) -> tuple[DifferenceCells, ...]:
+    """Format paired differences; `decimals` are those of accuracies, in points."""
+    cells = []
+    for item in differences:
+        value, interval = difference_value(item, decimals, unit=unit)
+        cells.append(
+            DifferenceCells(
+                a=stage_label(item["a"]),
+                b=stage_label(item["b"]),
+                metric=metric_label(item["metric"]),
+                value=value,
+                interval=interval,
+                method=method_label(str(item.get("method", ""))),
+                verdict=verdict(item),
+            )
+        )
+    return tuple(cells)
+
+
+def difference_value(
+    difference: Row, decimals: int = 1, *, unit: str = "points"
+) -> tuple[str, str]:
+    """Format a difference and its interval: accuracies in points, losses as they are."""
+    low, high = difference["interval"]
+    if difference["metric"] in LOWER_IS_BETTER:
+        return signed(difference["value"], 4), signed_range((low, high), 4)
+    value = signed(100 * difference["value"], decimals)
+    return f"{value} {unit}", signed_range((100 * low, 100 * high), decimals)
+
+
+def gate_cells(ledger: Ledger) -> tuple[GateCells, ...]:
+    """Format the ledger's release gates."""
+    return tuple(
+        GateCells(
+            requirement=gate_requirement(str(gate["name"])),
+            value=_gate_number(gate.get("value")),
+            bound=_gate_number(gate.get("bound")),
+            limit=_gate_number(gate.get("limit")),
+            verdict=str(gate["verdict"]),
+        )
+        for gate in ledger.get("gates", [])
+    )
+
+
+def _gate_number(value: Any) -> str:
+    return DASH if value is None else fixed(value, 4 if abs(value) < 1 else 2)

@@ -24,11 +24,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Ablate and print each factor's effect."""
-    from analysis.terminal.ablation_views import ablation_table, ablation_view, result_lines
+    from analysis.terminal.ablation_tables import ablation_plan, ablation_table, result_lines
 
     values = values_of(arguments, AblationOptions)
     if arguments.dry_run:
-        console().print(ablation_view(*quorum.plan_ablation(arguments.sweep, **values)))
+        console().print(ablation_plan(*quorum.plan_ablation(arguments.sweep, **values)))
         return 0
     outcome = quorum.ablate(arguments.sweep, **values)
     lines = result_lines(outcome.folder)

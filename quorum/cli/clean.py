@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Clean and print what was removed."""
-    from analysis.terminal.views import clean_view
+    from analysis.terminal.status import clean_view
 
     removed = quorum.clean(
         arguments.run,
@@ -35,5 +35,6 @@ def execute(arguments: Namespace) -> int:
         dry_run=arguments.dry_run,
         runs=arguments.runs,
     )
-    console().print(clean_view(removed, dry=arguments.dry_run))
+    parts = [(part.what, part.bytes) for part in removed]
+    console().print(clean_view(parts, dry=arguments.dry_run))
     return 0

@@ -20,7 +20,7 @@ def console() -> "Console":
 
 def print_outcome(outcome: "Outcome") -> None:
     """Print the ledger, and the places of the report, the student and the MLflow view."""
-    from analysis.terminal.views import outcome_view
+    from analysis.terminal.outcome_view import outcome_view
     from common.files import read_json
 
     folder = outcome.folder
@@ -30,15 +30,17 @@ def print_outcome(outcome: "Outcome") -> None:
 
 def print_status(folder: "RunFolder") -> None:
     """Print a run's progress and the disk space it uses."""
-    from analysis.terminal.views import status_view
+    from analysis.terminal.status import DiskUsage, status_view
+    from quorum.workspace.cleaning import removable, usage
 
     screen = console()
-    view = status_view(folder, time.time(), width=screen.width, height=screen.height)
+    disk = DiskUsage(parts=usage(folder), removable=sum(part.bytes for part in removable(folder)))
+    view = status_view(folder, disk, time.time(), width=screen.width, height=screen.height)
     screen.print(view, crop=False)
 
 
 def print_plan(preview: "Preview") -> None:
     """Print the data, the splits and the forecast of a run."""
-    from analysis.terminal.views import preview_view
+    from analysis.terminal.plan_view import plan_view
 
-    console().print(preview_view(preview))
+    console().print(plan_view(preview))

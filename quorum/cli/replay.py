@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Replay the trial, print every epoch and the comparison."""
-    from analysis.terminal.views import replay_view
+    from analysis.terminal.outcome_view import replay_view
 
     screen = console()
 

@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Select, print the ensemble, and say where selection.json is."""
-    from analysis.terminal.tables import selection_table
+    from analysis.terminal.ledger_tables import selection_table
     from common.parsing import to_mapping
     from quorum.inputs import existing
 

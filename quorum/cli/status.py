@@ -17,12 +17,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Print the progress of one run, or a line for each run."""
-    from analysis.terminal.views import runs_view
+    from analysis.terminal.status import runs_view
+    from quorum.workspace.cleaning import run_size
     from quorum.workspace.listing import Runs
 
     runs = Runs(arguments.runs)
     if arguments.run is not None:
         print_status(runs.existing(arguments.run))
     else:
-        console().print(runs_view(runs, time.time()))
+        sizes = [(folder, run_size(folder)) for folder in runs]
+        console().print(runs_view(sizes, time.time()))
     return 0

@@ -65,6 +65,11 @@ def usage(folder: RunFolder) -> dict[str, int]:
     return sizes
 
 
+def run_size(folder: RunFolder) -> int:
+    """Return the bytes in a run's own folder."""
+    return _bytes([folder.root])
+
+
 def removable(
     folder: RunFolder, *, everything: bool = False, cache: bool = False
 ) -> list[Removable]:

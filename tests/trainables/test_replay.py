@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from analysis.terminal.views import replay_view
+from analysis.terminal.outcome_view import replay_view
 from common.errors import RunError
 from quorum import Outcome, pipeline
 from trainables.records import RunFolder, read_record
@@ -39,7 +39,7 @@ def test_a_trial_comes_out_the_same(finished_run: Outcome) -> None:
         assert (found.largest_difference, found.log_prob_difference) == (0.0, 0.0)
         assert found.replayed_nll == found.recorded_nll == record.metrics["val_nll"]
         assert (found.rung, found.changes) == (record.rung, {})
-        assert "the same, bitwise" in plain(replay_view(found))
+        assert "bitwise identical" in plain(replay_view(found))
 
 
 def test_what_differs_is_measured(copied: RunFolder) -> None:
@@ -53,7 +53,7 @@ def test_what_differs_is_measured(copied: RunFolder) -> None:
     assert found.changes.keys() == {"code"}
     text = plain(replay_view(found))
     assert "differ by up to" in text
-    assert "0+old then" in text
+    assert "0+old recorded" in text
 
 
 def test_what_cannot_be_compared_is_said(copied: RunFolder) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import analysis.terminal.console
 from analysis.terminal.console import LiveDisplay, plain_line, render
-from analysis.terminal.marks import hyperparameters
+from analysis.terminal.glyphs import hyperparameters
 from common.formats import stopwatch
 from journal.journal import Journal
 from journal.progress import RunState

@@ -14,8 +14,8 @@ from scipy import stats
 from analysis.facts.ablation import by_factor, compare_variants, effect, write_ablation
 from analysis.figures.ablation import ablation_figure, save_ablation_figure
 from analysis.figures.style import drawing
-from analysis.terminal.ablation_views import ablation_table, ablation_view
-from analysis.terminal.views import status_view
+from analysis.terminal.ablation_tables import ablation_plan, ablation_table
+from analysis.terminal.status import DiskUsage, status_view
 from common.errors import RunError, SpecError
 from common.files import write_array, write_arrays
 from common.seeds import derive_seed
@@ -41,7 +41,7 @@ from search.space.spec import load_spec, spec_of_run
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import TooShortError
 from tests.analysis.figures.made import faults
-from tests.analysis.terminal.test_tables import shown
+from tests.rendering import shown
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, Status, TrialRecord, read_start, write_record
@@ -277,7 +277,7 @@ def test_it_is_written_and_shown(folder: RunFolder) -> None:
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert "4 seeds of 4 epochs each, 40 images of holdout" in text
-    assert "1 seed of 5 not complete" in text
+    assert "1 of 5 seeds incomplete" in text
     assert all(word in text for word in ("helps", "not distinguishable", "all of them"))
     with drawing():
         assert faults(ablation_figure(result)) == []
@@ -287,9 +287,9 @@ def test_it_is_written_and_shown(folder: RunFolder) -> None:
 
 def test_a_dry_run_lists_what_would_be_removed(hasty: None) -> None:
     found, ablation = preview_ablation(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
-    text = "\n".join(shown(ablation_view(found, ablation), 80))  # type: ignore[arg-type]
+    text = "\n".join(shown(ablation_plan(found, ablation), 80))
     assert "ema_decay: 0" in text
-    assert "8 trainings of 2 epochs, 4 variants from 2 seeds: about" in text
+    assert "8 trainings of 2 epochs, 4 variants × 2 seeds: about" in text
 
 
 @pytest.mark.parametrize(
@@ -339,6 +339,6 @@ def test_an_ablation_from_start_to_end_goes_on_and_on(
     assert state.stages["sweep"].status == "skipped"
     assert state.results["ablation"]["metrics"].keys() == {"worth_ema_accuracy", "worth_ema_nll"}
     assert not state.active
-    status = "\n".join(shown(status_view(folder, state.last_time + 1), 100))  # type: ignore[arg-type]
+    status = "\n".join(shown(status_view(folder, DiskUsage(parts={}), state.last_time + 1), 100))
     assert "no-ema-0" in status
     assert read_start(folder.trial("full-2") / "start.json").rungs == (1,)

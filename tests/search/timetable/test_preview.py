@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis.terminal.views import preview_view
+from analysis.terminal.plan_view import plan_view
 from quorum.cli import main as quorum
 from search.space.spec import load_spec
 from search.timetable.preview import Preview, preview
@@ -43,7 +43,7 @@ def test_nothing_is_cut_at_any_width(width: int, classes: int) -> None:
         seconds=dict.fromkeys(("sweep", "seeds", "select", "distill", "ledger", "report"), 2600.0),
     )
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(preview_view(found))
+    console.print(plan_view(found))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= width
     told = " ".join("".join(lines).split())
@@ -51,7 +51,7 @@ def test_nothing_is_cut_at_any_width(width: int, classes: int) -> None:
     words = " ".join(line[9:].strip() for line in lines)
     assert "ledger 43 min, report 43 min" in " ".join(words.split())
     assert "from 40×30 to 640×480 pixels, median 640×480" in " ".join(words.split())
-    rest = "and 170 further classes of 45 to 214 images each"
+    rest = "and 170 larger classes of 45 to 214 images each"
     assert (rest in " ".join(" ".join(lines).split())) == (classes == 200)
 
 

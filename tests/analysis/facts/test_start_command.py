@@ -1,19 +1,17 @@
-"""The command that a run was started with, told from its journal."""
-
 from typing import Any
 
 import pytest
 
-from analysis.facts.asked import command_asked, settings_asked
+from analysis.facts.start_command import changed_settings, start_command
 from search.space.spec import load_spec
 
 
 def events(
     sweep: str, *settings: str, path: str | None = None, **plan: Any
 ) -> list[dict[str, Any]]:
-    asked = load_spec(sweep, profile="cpu", settings=settings).to_mapping()
-    asked["dataset"]["path"] = path
-    started = {"event": "run_started", "spec": asked, "asked": asked, "time": 100.0}
+    requested = load_spec(sweep, profile="cpu", settings=settings).to_mapping()
+    requested["dataset"]["path"] = path
+    started = {"event": "run_started", "spec": requested, "asked": requested, "time": 100.0}
     return [
         {"event": "stage", "time": 90.0},
         started,
@@ -22,7 +20,7 @@ def events(
 
 
 @pytest.mark.parametrize(
-    ("found", "command"),
+    ("journal", "command"),
     [
         (events("level3"), "quorum run level3 --profile cpu"),
         (events("digits", deadline=90 + 590.0), "quorum run digits --time-budget 10m"),
@@ -37,15 +35,14 @@ def events(
         ([], ""),
     ],
 )
-def test_the_command_is_told_without_paths_of_the_machine(
-    found: list[dict[str, Any]], command: str
+def test_the_command_is_rebuilt_without_paths_of_the_machine(
+    journal: list[dict[str, Any]], command: str
 ) -> None:
-    assert command_asked(found) == command
+    assert start_command(journal) == command
 
 
-def test_the_settings_make_the_same_of_the_shipped_sweep() -> None:
+def test_the_settings_turn_the_shipped_sweep_into_the_requested_one() -> None:
     settings = ["trials=7", "recipe.width=24", "splits.counts=[100, 50, 60]"]
     (started,) = (e for e in events("level3", *settings) if e["event"] == "run_started")
-    found = settings_asked(started["asked"])
-    assert sorted(found) == sorted(settings)
-    assert settings_asked({"name": "mine"}) == []
+    assert sorted(changed_settings(started["asked"])) == sorted(settings)
+    assert changed_settings({"name": "mine"}) == []

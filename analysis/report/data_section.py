@@ -1,20 +1,16 @@
-"""The report's section on the images: the data card.
+"""The section on the images: the data card.
 
 Axes: N images, K classes.
 """
-
-from collections.abc import Collection
 
 import numpy as np
 
 from analysis.facts.data import DataFacts, class_counts
 from analysis.facts.run_facts import RunFacts
 from analysis.figures.fonts import Lettering
-from analysis.report.blocks import Block, figure, pairs, section, table, text
-from analysis.text.wording import source_sizes_text
+from analysis.report.blocks import Figure, Section, pairs, section, table, text
+from analysis.text.sentences import source_sizes_text
 from common.formats import count, fixed, plural, shorten
-
-Drawn = Collection[str]
 
 PURPOSES = {
     "train": "training",
@@ -22,32 +18,36 @@ PURPOSES = {
     "holdout": "selection, weights, temperatures, quantizer, gates",
     "test": "this report only",
 }
+MOST_CLASS_NAMES = 20
 MOST_SKIPPED = 5
 """Unreadable files that are named."""
 
 
-def data_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block:
-    """Which images, in which splits, how many of each class, which copies."""
+def data_section(facts: RunFacts, letters: Lettering) -> Section:
+    """Describe the images, their splits, class sizes and duplicates."""
     data, sizes = facts.data, facts.sizes
     size = data.image_size or (facts.card.image_size if facts.card else None)
     size = size or facts.spec.dataset.image_size
-    names = ", ".join(letters.names[:20]) + (" …" if len(letters.names) > 20 else "")
+    missing = (
+        f"The images were not available for this report: {data.missing}. Duplicates, unreadable "
+        "files and pictures are therefore missing here."
+    )
     return section(
         "The data",
         table(
             ("split", "images", "used for"),
-            [[name, count(sizes[name]), PURPOSES[name]] for name in PURPOSES if name in sizes],
+            [(name, count(sizes[name]), PURPOSES[name]) for name in PURPOSES if name in sizes],
             "lrl",
         ),
         pairs(
             (
                 ("data set", _name(facts)),
                 ("originals", source_sizes_text(data.source_sizes) if data.source_sizes else ""),
-                ("images", f"{size}×{size} pixels, RGB, as the nets get them" if size else ""),
-                ("classes", f"{count(len(letters.names))}: {names}" if names else ""),
-                ("per class", _balance(data)),
+                ("images", f"{size}×{size} pixels, RGB, as fed to the networks" if size else ""),
+                ("classes", _class_names(letters)),
+                ("class sizes", _balance(data)),
                 ("test split", _test_split(data)),
-                ("copies", _copies(data)),
+                ("duplicates", _duplicates(data)),
                 ("left out", _left_out(data)),
                 ("unreadable", _unreadable(data)),
                 ("fingerprint", str(facts.started.get("fingerprint") or "")),
@@ -55,30 +55,33 @@ def data_section(facts: RunFacts, letters: Lettering, drawn: Drawn) -> Block:
             )
         ),
         text(
-            f"The images were not at hand for this report: {data.missing}. So copies, unreadable "
-            "files and pictures are missing here."
-            if data.missing
-            else "",
+            missing if data.missing else "",
             "Images with the same pixels, or of the same group, are always in the same split. "
             "The split's name is a hash of the fingerprint, the seed and the fractions; every "
-            "record carries it, and figures of different splits are never mixed.",
+            "record carries it, and numbers from different splits are never mixed.",
         ),
-        figure("class_sizes", _sizes_caption(data, letters), drawn=drawn),
-        figure("contact_sheet", _sheet_caption(data, letters), drawn=drawn),
+        Figure(name="class_sizes", caption=_sizes_caption(data, letters)),
+        Figure(name="contact_sheet", caption=_sheet_caption(data, letters)),
     )
 
 
 def _name(facts: RunFacts) -> str:
-    """Its own name, and the layout it was read from where that is another word."""
+    """Return the data set's name, with the layout it was read from if that differs."""
     kind = facts.spec.dataset.name
     name = str((facts.ledger or {}).get("dataset", {}).get("name") or kind)
     return name if name == kind else f"{name} ({kind})"
 
 
+def _class_names(letters: Lettering) -> str:
+    names = ", ".join(letters.names[:MOST_CLASS_NAMES])
+    more = " …" if len(letters.names) > MOST_CLASS_NAMES else ""
+    return f"{count(len(letters.names))}: {names}{more}" if names else ""
+
+
 def _balance(data: DataFacts) -> str:
-    """From the rarest to the commonest class, over all splits."""
+    """Describe the range of class sizes, over all splits where they are known."""
     totals = class_counts(data)
-    where = "all splits together"
+    where = "over all splits"
     if totals is None:
         known = tuple(data.counts)
         totals = class_counts(data, known) if known else None
@@ -88,7 +91,7 @@ def _balance(data: DataFacts) -> str:
     low, high = int(totals.min()), int(totals.max())
     if low == high:
         return f"{plural(low, 'image')} each, {where}"
-    ratio = f", a ratio of {fixed(high / low, 1)}" if low else ""
+    ratio = f", largest/smallest {fixed(high / low, 1)}" if low else ""
     median = count(float(np.median(totals)))
     return f"{count(low)} to {plural(high, 'image')}, median {median}{ratio}; {where}"
 
@@ -96,31 +99,32 @@ def _balance(data: DataFacts) -> str:
 def _test_split(data: DataFacts) -> str:
     if data.own_test is None:
         return ""
-    return "the data set's own" if data.own_test else "drawn by us: the data set has none"
+    return "from the data set" if data.own_test else "drawn by Quorum: the data set has none"
 
 
-def _copies(data: DataFacts) -> str:
-    found = data.duplicates
-    if found is None:
+def _duplicates(data: DataFacts) -> str:
+    duplicates = data.duplicates
+    if duplicates is None:
         return ""
-    if not found.images:
+    if not duplicates.images:
         return "no two images have the same pixels"
+    verb = "is a copy" if duplicates.images == 1 else "are copies"
     parts = [
-        f"{plural(found.images, 'image')} {'is a copy' if found.images == 1 else 'are copies'} of "
-        f"earlier ones, in {plural(found.groups, 'group')}"
+        f"{plural(duplicates.images, 'image')} {verb} of earlier ones, in "
+        f"{plural(duplicates.groups, 'group')}"
     ]
-    if found.across_test:
-        parts.append(f"{count(found.across_test)} of them stand in test too")
-    if found.conflicting_labels:
-        parts.append(f"{plural(found.conflicting_labels, 'group')} with labels that contradict")
+    if duplicates.across_test:
+        parts.append(f"{count(duplicates.across_test)} of them also occur in test")
+    if duplicates.conflicting_labels:
+        parts.append(f"{plural(duplicates.conflicting_labels, 'group')} with conflicting labels")
     return "; ".join(parts)
 
 
 def _left_out(data: DataFacts) -> str:
     if not data.left_out:
         return ""
-    what = "a copy of them" + (", or their group," if data.grouped else "")
-    return f"{plural(data.left_out, 'image')} in no split, because {what} stands in another one"
+    reason = "a copy" + (" or their group" if data.grouped else "")
+    return f"{plural(data.left_out, 'image')} in no split, because {reason} is in another one"
 
 
 def _unreadable(data: DataFacts) -> str:
@@ -128,20 +132,20 @@ def _unreadable(data: DataFacts) -> str:
         return ""
     named = ", ".join(shorten(name, 40) for name in data.skipped[:MOST_SKIPPED])
     more = " …" if len(data.skipped) > MOST_SKIPPED else ""
-    return f"{plural(len(data.skipped), 'file')} left out: {named}{more}"
+    return f"{plural(len(data.skipped), 'file')} skipped: {named}{more}"
 
 
 def _sizes_caption(data: DataFacts, letters: Lettering) -> str:
     known = ", ".join(data.counts)
-    gone = "" if not data.missing else f" Only of {known}: the images were not at hand."
+    partial = "" if not data.missing else f" Only {known}: the other images were not available."
     classes = plural(len(letters.names), "class", "classes")
-    return f"Images of each of {classes}, by split: a count, without uncertainty.{gone}"
+    return f"Number of images in each of {classes}, by split (exact counts).{partial}"
 
 
 def _sheet_caption(data: DataFacts, letters: Lettering) -> str:
     shown = len(set(data.sheet_classes))
-    some = (
+    partial = (
         f" The first {shown} of {len(letters.names)} classes." if shown < len(letters.names) else ""
     )
     images = "images" if len(data.sheet_classes) > shown else "image"
-    return f"The first training {images} of each class, as the nets get them.{some}"
+    return f"The first training {images} of each class, as fed to the networks.{partial}"

@@ -1,0 +1,85 @@
+"""Reconstruct the command that started a run from its journal."""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.space.settings import PROFILES, settings_between
+from search.space.spec import load_spec, shipped_names
+
+Event = Mapping[str, Any]
+
+
+def start_command(events: Sequence[Event]) -> str:
+    """Return `quorum run level3 --set recipe.width=64 --time-budget 90m`, or an empty string.
+
+    The command is unknown for a custom sweep, and for a journal that records neither the
+    requested sweep nor a deadline. Absolute paths keep only their last part.
+    """
+    started: Event = next((e for e in events if e["event"] == "run_started"), {})
+    requested: Mapping[str, Any] = started.get("asked") or {}
+    sweep = requested or started.get("spec") or {}
+    name, budget = str(sweep.get("name") or ""), _time_budget(events)
+    if name not in shipped_names() or not (budget or requested):
+        return ""
+    settings = "".join(f" --set {shlex.quote(item)}" for item in changed_settings(requested))
+    data = data_option((sweep.get("dataset") or {}).get("path"))
+    return f"quorum run {name}{data}{_profile(requested)}{settings}{budget}"
+
+
+def changed_settings(requested: Mapping[str, Any]) -> list[str]:
+    """Return how a requested sweep differs from the shipped one of its name: `recipe.width=64`."""
+    if requested.get("name") not in shipped_names():
+        return []
+    return [
+        _portable(setting) for setting in min(_settings_by_profile(requested).values(), key=len)
+    ]
+
+
+def data_option(path: str | None) -> str:
+    """Return ` --data FOLDER`; empty where the sweep names its own data."""
+    if path is None:
+        return ""
+    folder = Path(path)
+    portable = f"path/to/{folder.name}" if folder.is_absolute() else path
+    return f" --data {shlex.quote(portable)}"
+
+
+def _settings_by_profile(requested: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the settings that turn each profile's shipped sweep into the requested one."""
+    name = str(requested["name"])
+    without_path = {**requested, "dataset": {**requested.get("dataset", {}), "path": None}}
+    without_path.pop("description", None)  # It has no effect on the run.
+    return {
+        profile: settings_between(load_spec(name, profile=profile).to_mapping(), without_path)
+        for profile in PROFILES
+    }
+
+
+def _profile(requested: Mapping[str, Any]) -> str:
+    """Return ` --profile gpu` if that profile needs fewer settings than the other."""
+    settings = _settings_by_profile(requested) if requested else {}
+    counts = {profile: len(changes) for profile, changes in settings.items()}
+    if len(set(counts.values())) < 2:
+        return ""
+    return f" --profile {min(counts, key=lambda profile: counts[profile])}"
+
+
+def _portable(setting: str) -> str:
+    key, _, value = setting.partition("=")
+    path = Path(value.strip('"'))
+    return f'{key}="path/to/{path.name}"' if path.is_absolute() else setting
+
+
+def _time_budget(events: Sequence[Event]) -> str:
+    """Return ` --time-budget 60m`: whole minutes from the run's start to its deadline."""
+    began = next((float(event["time"]) for event in events if "time" in event), None)
+    plans = (event for event in events if event["event"] == "plan")
+    deadline = next((plan.get("deadline") for plan in plans), None)
+    if deadline is None or began is None:
+        return ""
+    # The budget's clock starts with the command, the journal some seconds later.
+    minutes = max(1, math.ceil((float(deadline) - began) / 60))
+    return f" --time-budget {minutes}m"

@@ -1,0 +1,189 @@
+"""The section on the ensemble: members, weights, certificate, comparisons and diversity.
+
+Axes: M members, N examples, K classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from analysis.facts.run_facts import RunFacts
+from analysis.report.blocks import Block, Figure, Section, section, table, text, verdict_cell
+from analysis.text.cells import difference_cells
+from analysis.text.labels import stage_label
+from analysis.text.ledger import decimals_for
+from common.formats import (
+    DASH,
+    compact,
+    count,
+    duration,
+    fixed,
+    percent,
+    plural,
+    two_digits,
+    with_minus_signs,
+)
+from common.seeds import numpy_generator
+from common.statistics.intervals import bootstrap_means
+from common.statistics.metrics import accuracy, nll, nll_per_example
+
+Selection = Mapping[str, Any]
+
+CANDIDATES = ("ensemble", "best_single", "uniform_top_k", "seeds_ensemble")
+"""The stages that the selection compares on holdout."""
+
+
+def ensemble_section(facts: RunFacts) -> Section | None:
+    """Report how the ensemble was chosen; None for a run that delivers a single network."""
+    selection = facts.selection
+    if facts.spec.deliver == "single":
+        return None
+    if selection is None:
+        return section("The ensemble", text("No ensemble has been chosen yet."))
+    return section(
+        "The ensemble",
+        text(
+            f"The ensemble has {plural(len(selection['members']), 'member')} with "
+            f"{selection.get('weighting', '')} weights, chosen on holdout from a pool of "
+            f"{plural(int(selection.get('pool_size') or 0), 'finished trial')}. The temperature "
+            f"of its pooled probabilities is {fixed(selection['temperature'], 3)}.",
+            _reason("Weights", selection.get("weighting_reason")),
+            _reason("Members", selection.get("source_reason")),
+        ),
+        _members(facts, selection),
+        text(
+            "Certificate: no reweighting of these members lowers the NLL on holdout by more than "
+            f"{two_digits(selection.get('gap_support'))} nats, and no reweighting of the whole "
+            f"pool by more than {two_digits(selection.get('gap_pool'))}. This certifies the "
+            "optimization on holdout, not the generalization to new images.",
+            "The weights are uniform by choice, so the gap is what fitted weights would gain on "
+            "the images they are fitted to, and only there."
+            if selection.get("weighting") == "uniform"
+            else "",
+        ),
+        _holdout_scores(selection),
+        _comparisons(facts, selection),
+        text(_diversity(facts, selection), _compute(selection)),
+        Figure(name="disagreement", caption=_diversity_caption(facts)),
+    )
+
+
+def _reason(choice: str, reason: object) -> str:
+    return f"{choice}: {with_minus_signs(str(reason))}." if reason else ""
+
+
+def _members(facts: RunFacts, selection: Selection) -> Block | None:
+    trials = {trial.trial: trial for trial in facts.trials}
+    rows = []
+    for member in selection["members"]:
+        name = str(member["name"])
+        trial = trials.get(name)
+        member_accuracy, member_nll = _member_scores(facts, name)
+        source = trial.kind if trial else DASH
+        rows.append((
+            name, "seed of the best" if source == "seed" else source,
+            percent(float(member["weight"])), percent(member_accuracy), fixed(member_nll, 4),
+            compact(trial.params if trial else None), duration(trial.seconds if trial else None),
+        ))  # fmt: skip
+    return table(
+        ("member", "from", "weight", "accuracy", "NLL", "params", "training"), rows, "llrrrrr",
+        caption="Members. Accuracy and NLL are those of each member alone on holdout, without a "
+        "temperature.",
+    )  # fmt: skip
+
+
+def _member_scores(facts: RunFacts, name: str) -> tuple[float | None, float | None]:
+    """Return a member's accuracy and NLL on holdout."""
+    log_probs, labels = facts.member_log_probs.get(name), facts.holdout_labels
+    if log_probs is None or labels is None:
+        return None, None
+    return accuracy(log_probs, labels), nll(log_probs, labels)
+
+
+def _holdout_scores(selection: Selection) -> Block | None:
+    scores = {"ensemble": (selection.get("metrics") or {}).get("holdout")}
+    scores |= {name: selection.get(name) for name in CANDIDATES[1:]}
+    rows = [
+        (stage_label(name), percent(score.get("accuracy")), fixed(score.get("nll"), 4),
+         fixed(score.get("brier"), 4), fixed(score.get("ece"), 4))
+        for name, score in scores.items()
+        if score
+    ]  # fmt: skip
+    return table(
+        ("stage", "accuracy", "NLL", "Brier", "ECE"), rows, "lrrrr",
+        caption="Cross-fitted scores on holdout: each fifth is scored by a selection made "
+        "without it.",
+    )  # fmt: skip
+
+
+def _comparisons(facts: RunFacts, selection: Selection) -> Block | None:
+    decimals = decimals_for(facts.sizes.get("holdout", 0))
+    return table(
+        ("a − b", "metric", "difference", "95% interval", "a is"),
+        [
+            (f"{item.a} − {item.b}", item.metric, item.value, item.interval,
+             verdict_cell(item.verdict))
+            for item in difference_cells(selection.get("comparisons") or [], decimals)
+        ],
+        "llrrl",
+        caption="Paired differences on holdout, cross-fitted.",
+    )  # fmt: skip
+
+
+def _diversity(facts: RunFacts, selection: Selection) -> str:
+    measured: Mapping[str, Any] = selection.get("diversity") or {}
+    if measured.get("disagreement") is None:
+        return ""
+    duplicates = [" and ".join(pair) for pair in measured.get("near_duplicates") or []]
+    nearly_equal = f"; nearly identical: {', '.join(duplicates)}" if duplicates else ""
+    return (
+        f"On average, two members predict different classes on {percent(measured['disagreement'])} "
+        f"of the images and are both wrong on {percent(measured.get('double_fault'))}. Pooling "
+        f"lowers the NLL by {fixed(measured.get('pooling_gain'), 4)} nats from the members' "
+        f"weighted mean{_pooling_interval(facts)}{nearly_equal}."
+    )
+
+
+def _pooling_interval(facts: RunFacts) -> str:
+    """Return the bootstrap interval, over images, of the NLL that pooling saves."""
+    labels, weights = facts.holdout_labels, facts.weights
+    if labels is None or set(weights) - set(facts.member_log_probs) or len(weights) < 2:
+        return ""
+    shares = np.array(list(weights.values()))[:, None]
+    losses = np.stack([nll_per_example(facts.member_log_probs[name], labels) for name in weights])
+    pooled = -np.log((shares * np.exp(-losses)).sum(axis=0))
+    gains = (shares * losses).sum(axis=0) - pooled
+    means = bootstrap_means(gains, rng=numpy_generator(facts.spec.seed, "report", "pooling"))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f" (95% interval {fixed(low, 4)} to {fixed(high, 4)}, bootstrap over images)"
+
+
+def _diversity_caption(facts: RunFacts) -> str:
+    if facts.holdout_labels is None or not len(facts.holdout_labels):
+        return "How often two members predict different classes, and each member's weight."
+    images = len(facts.holdout_labels)
+    return (
+        f"Diversity of the members on holdout, as shares of its images (n = {count(images)}): how "
+        "often two members predict different classes; how often both are wrong (on the diagonal: "
+        "how often one is); and each member's weight against its own accuracy. A share of 5% has "
+        f"a 95% interval of ±{fixed(100 * _half_width(images), 1)} points. Disagreement is no gain "
+        "in itself: the gain is the NLL that pooling saves, given in the text."
+    )
+
+
+def _half_width(images: int) -> float:
+    """Return half the width of the normal 95% interval of a share of 5%."""
+    return float(1.96 * np.sqrt(0.05 * 0.95 / images))
+
+
+def _compute(selection: Selection) -> str:
+    seconds: Mapping[str, Any] = selection.get("compute") or {}
+    parts = [
+        f"{stage_label(name)} {duration(seconds[f'{name}_seconds'])}"
+        for name in CANDIDATES
+        if seconds.get(f"{name}_seconds") is not None
+    ]
+    if not parts:
+        return ""
+    return f"Training time: {', '.join(parts)}; whole pool {duration(seconds.get('pool_seconds'))}."

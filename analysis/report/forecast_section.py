@@ -1,0 +1,111 @@
+"""The section on the forecast: planned against actual times, and what a short budget cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.facts.run_facts import RunFacts
+from analysis.report.blocks import Section, section, table, text
+from common.formats import DASH, count, duration, fixed, plural
+
+FORECAST_STAGES = ("sweep", "seeds", "select", "distill", "ledger")
+"""The stages that end before the report is made."""
+
+
+def forecast_section(facts: RunFacts) -> Section | None:
+    """Compare the first forecast with what happened; None without a forecast."""
+    plan = next((plan for plan in facts.plans if plan.get("at") == "sweep"), None)
+    if plan is None:
+        return None
+    return section(
+        "Forecast and actual",
+        text(
+            "The forecast was made before the first trial, from one epoch of the base recipe "
+            f"measured on this machine: {duration(plan.get('epoch_seconds'))} with "
+            f"{plural(int(plan.get('workers') or 1), 'worker')} at work.",
+            _trials(facts, plan),
+            _deadline(facts, plan),
+            _revisions(facts),
+        ),
+        table(
+            ("stage", "forecast", "actual", "actual / forecast"),
+            _rows(facts, plan.get("seconds") or {}),
+            "lrrr",
+            caption="Wall-clock time of each stage, from its start to its end in the journal; a "
+            "dash: no end is recorded. The forecast scales a single measurement, so it has no "
+            "interval.",
+        ),
+    )
+
+
+def unequal_compute_note(facts: RunFacts) -> str:
+    """Say why the seed ensemble had less compute than the ensemble; empty if it had as much."""
+    selection = facts.selection
+    if selection is None or not selection.get("seeds_ensemble"):
+        return ""
+    members = len(selection["members"])
+    seeds = len(selection["seeds_ensemble"].get("members") or [])
+    plan: Mapping[str, Any] = next((p for p in facts.plans if p.get("at") == "seeds"), {})
+    whole_schedule = facts.spec.rungs[-1]
+    epochs = int((plan.get("rungs") or [whole_schedule])[-1])
+    shortages = []
+    if seeds < members:
+        shortages.append(f"{plural(seeds, 'seed')} for {plural(members, 'member')}")
+    if epochs < whole_schedule:
+        shortages.append(
+            f"schedules of {count(epochs)} instead of {plural(whole_schedule, 'epoch')}"
+        )
+    if not shortages:
+        return ""
+    return (
+        "The seed ensemble is not an equal-compute baseline: there was only time for "
+        f"{' and '.join(shortages)}. A gain over it may come from compute alone."
+    )
+
+
+def _rows(facts: RunFacts, forecast: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
+    """Return one row a stage, and the total of the stages that have both times."""
+    actual = facts.stage_seconds
+    planned = [name for name in FORECAST_STAGES if name in forecast]
+    rows = [
+        _row(name, forecast[name], actual.get(name))
+        for name in planned
+        if name in facts.spec.stages
+    ]
+    both = [name for name in planned if name in actual]
+    if len(both) > 1:
+        totals = (sum(seconds[name] for name in both) for seconds in (forecast, actual))
+        rows.append(_row("total", *totals))
+    return rows
+
+
+def _row(name: str, forecast: float, actual: float | None) -> tuple[str, str, str, str]:
+    ratio = DASH if actual is None or not forecast else fixed(actual / forecast, 2)
+    return name, duration(forecast), duration(actual), ratio
+
+
+def _trials(facts: RunFacts, plan: Mapping[str, Any]) -> str:
+    epochs = sum(len(trial.epochs) for trial in facts.search_trials)
+    trained = (
+        f"{plural(len(facts.search_trials), 'trial was', 'trials were')} started and trained for "
+        f"{plural(epochs, 'epoch')}."
+    )
+    planned = plan.get("trials")
+    if planned is None:
+        return f"It planned as many trials as fit into the time: {trained}"
+    return f"It planned {plural(int(planned), 'trial')}; {trained}"
+
+
+def _deadline(facts: RunFacts, plan: Mapping[str, Any]) -> str:
+    deadline = plan.get("deadline")
+    if deadline is None or not facts.started_at or "ledger" not in facts.stage_seconds:
+        return ""
+    margin = float(deadline) - (facts.started_at + facts.wall_seconds)
+    side = "before" if margin >= 0 else "after"
+    return f"The ledger was written {duration(abs(margin))} {side} the deadline."
+
+
+def _revisions(facts: RunFacts) -> str:
+    later = [str(plan.get("at")) for plan in facts.plans[1:]]
+    if not later:
+        return ""
+    return f"The forecast was revised before {', '.join(later)}; the table shows the first one."

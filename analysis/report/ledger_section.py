@@ -1,0 +1,118 @@
+"""The section on the ledger: every stage on test, paired differences, gates and costs.
+
+A part that the run has not reached is left out, with a sentence that says so.
+"""
+
+from analysis.facts.run_facts import RunFacts
+from analysis.report.blocks import Block, Figure, Section, section, table, text, verdict_cell
+from analysis.report.forecast_section import unequal_compute_note
+from analysis.text.cells import StageCells, difference_cells, gate_cells, stage_cells
+from analysis.text.ledger import decimals_on_test, reads_of_test, rows
+from common.formats import plural
+
+HEADER = (
+    "stage", "accuracy", "95% interval", "bal. acc.", "NLL", "Brier", "ECE (null)",
+    "params", "size", "ms", "images/s", "training", "agree",
+)  # fmt: skip
+
+
+def ledger_section(facts: RunFacts) -> Section:
+    """Report every stage on test, the paired differences, the gates and the costs."""
+    ledger = facts.ledger
+    if ledger is None:
+        pending = "Not written yet. The ledger will compare all stages on test."
+        return section("The ledger", text(pending))
+    reads = reads_of_test(ledger)
+    images = _test_images(facts)
+    return section(
+        "The ledger",
+        text(
+            f"Every stage on {images} of test.",
+            "Test was read once, after all choices were frozen."
+            if reads == 1
+            else f"Test was read {reads} times.",
+            _missing_rows(facts),
+            unequal_compute_note(facts),
+        ),
+        table(
+            HEADER,
+            [_row(cells) for cells in stage_cells(ledger)],
+            "lrrrrrrrrrrrr",
+            caption="Accuracies and agreement with the ensemble are in %. ECE (null): the ECE of "
+            "a perfectly calibrated model on as many images. ms: latency of one image; images/s: "
+            "throughput in batches; training: time of all members together.",
+        ),
+        _gates(facts),
+        Figure(
+            name="ledger",
+            caption="Left: accuracy of every stage on test, with Wilson's 95% interval. Middle "
+            "and right: paired differences a − b with 95% intervals; hollow marks: the interval "
+            f"contains zero. n = {images}.",
+        ),
+        _differences(facts),
+        Figure(
+            name="cost",
+            caption="Accuracy on test against the size of the weights, the latency of one image "
+            "and the training time. Stages of about the same cost are drawn side by side. Bars: "
+            f"Wilson's 95% intervals, n = {images}. Upper left is better.",
+        ),
+    )
+
+
+def _row(cells: StageCells) -> tuple[str, ...]:
+    return (
+        cells.stage, cells.accuracy, cells.interval, cells.balanced_accuracy, cells.nll,
+        cells.brier, f"{cells.ece} ({cells.ece_null})", cells.params, cells.size,
+        cells.latency_ms, cells.images_per_second, cells.training, cells.agreement,
+    )  # fmt: skip
+
+
+def _differences(facts: RunFacts) -> Block | None:
+    ledger = facts.ledger or {}
+    cells = difference_cells(ledger.get("differences", []), decimals_on_test(ledger))
+    return table(
+        ("a − b", "metric", "difference", "95% interval", "method", "a is"),
+        [
+            (f"{item.a} − {item.b}", item.metric, item.value, item.interval, item.method,
+             verdict_cell(item.verdict))
+            for item in cells
+        ],
+        "llrrll",
+        caption="Paired differences: both stages predict the same test images.",
+    )  # fmt: skip
+
+
+def _gates(facts: RunFacts) -> Block | None:
+    gates = gate_cells(facts.ledger or {})
+    if not gates:
+        undecided = "No release gate was decided: there is no int8 student."
+        return text(undecided) if facts.spec.deliver == "student" else None
+    return table(
+        ("gate", "value", "bound", "limit", "verdict"),
+        [
+            (gate.requirement, gate.value, gate.bound, gate.limit, verdict_cell(gate.verdict))
+            for gate in gates
+        ],
+        "lrrrl",
+        caption="Release gates of the int8 student, decided on holdout: a gate passes if the "
+        "one-sided 95% bound is within the limit.",
+    )
+
+
+def _missing_rows(facts: RunFacts) -> str:
+    if facts.spec.deliver == "single":
+        return "The run delivers its best single network, so there is only one row."
+    stages = {str(row["stage"]) for row in rows(facts.ledger or {})}
+    sentences = []
+    if "seeds_ensemble" not in stages:
+        sentences.append(
+            "There is no seed ensemble: too few seeds of the best configuration were trained, so "
+            "the comparison at equal compute is missing."
+        )
+    if facts.spec.deliver == "student" and not stages & {"student_fp32", "student_int8"}:
+        sentences.append("There is no student yet.")
+    return " ".join(sentences)
+
+
+def _test_images(facts: RunFacts) -> str:
+    return plural(facts.sizes["test"], "image") if "test" in facts.sizes else "the images"

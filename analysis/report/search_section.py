@@ -1,0 +1,240 @@
+"""The section on the search: trials, rungs, failures, the best recipe, importance and cost."""
+
+from collections.abc import Collection, Sequence
+
+from analysis.facts.importance import DRAWS, FEWEST
+from analysis.facts.run_facts import RunFacts
+from analysis.facts.trials import ENDINGS, TrialFacts
+from analysis.report.blocks import Block, Bullets, Figure, Section, section, table, text
+from common.formats import (
+    DASH,
+    count,
+    duration,
+    fixed,
+    percent,
+    plural,
+    value_text,
+)
+from search.space.space import Parameter
+
+MOST_FAILURES = 6
+"""Failed trials that are listed."""
+
+
+def search_section(facts: RunFacts) -> Section:
+    """Report the trials of the search: how they ended, and which values mattered."""
+    trials = facts.search_trials
+    if not trials:
+        return section("The search", text("No trial has started yet."))
+    retried = sum(trial.retries > 0 for trial in trials)
+    return section(
+        "The search",
+        text(
+            _several_trials(facts, trials) if len(trials) > 1 else _one_trial(facts, trials[0]),
+            f"{plural(retried, 'trial was', 'trials were')} restarted after a fault."
+            if retried
+            else "",
+            _interruptions(facts),
+        ),
+        _rungs(facts) if len(trials) > 1 else None,
+        _failures(trials),
+        Figure(
+            name="sweep",
+            caption=f"All trials (n = {len(trials)}). Above: NLL on val at each rung that a trial "
+            "reached; a trial stopped at a rung has no later mark. Below: the epochs of each "
+            "trial. No intervals: each trial was trained once.",
+        ),
+        Figure(
+            name="learning_curves",
+            caption="NLL on val after every epoch of every trial. At each rung the learning rate "
+            "falls to zero in a separate branch (dashed), and the trial is scored at its end; a "
+            "promoted trial resumes from where the branch began.",
+        ),
+        Figure(name="training_curves", caption=_training_caption(facts)),
+        _best_recipe(facts),
+        text(_importance(facts)),
+        Figure(name="importance", caption=_importance_caption(facts)),
+        Figure(name="trial_costs", caption=_cost_caption(facts)),
+        Figure(name="hyperparameters", caption=_values_caption(facts)),
+    )
+
+
+def _one_trial(facts: RunFacts, trial: TrialFacts) -> str:
+    """Say how the only trial ended."""
+    epochs = plural(len(trial.epochs), "epoch")
+    end = {
+        "finished": f"It finished the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}",
+        "pruned": f"It was stopped at a rung after {epochs}",
+        "failed": f"It failed after {epochs}",
+        "unfinished": f"It had not ended after {epochs}",
+    }[trial.ending]
+    score = (
+        f", and reached an NLL of {fixed(trial.scores[trial.rung], 4)} on val" if trial.rung else ""
+    )
+    return f"1 trial{_planned(facts)}. {end}, in {duration(trial.seconds)}{score}."
+
+
+def _several_trials(facts: RunFacts, trials: Sequence[TrialFacts]) -> str:
+    """Say how the trials ended."""
+    ends = [trial.ending for trial in trials]
+    finished, pruned, failed, unfinished = map(ends.count, ENDINGS)
+    use = "be delivered" if facts.spec.deliver == "single" else "join the ensemble"
+    epochs = count(sum(len(trial.epochs) for trial in trials))
+    sentences = (
+        f"{plural(len(trials), 'trial')}{_planned(facts)}: {count(finished)} finished the whole "
+        f"schedule of {plural(facts.spec.rungs[-1], 'epoch')}, and only these can {use}; "
+        f"{count(pruned)} were stopped at a rung; {count(failed)} failed.",
+        f"{plural(unfinished, 'trial has', 'trials have')} not ended." if unfinished else "",
+        f"Together they trained for {epochs} epochs, in "
+        f"{duration(sum(trial.seconds for trial in trials))} of training time.",
+    )
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _planned(facts: RunFacts) -> str:
+    if facts.plans and facts.plans[0].get("trials") is None:
+        return ", as many as the time allowed"
+    return f" of {count(facts.spec.trials)} planned"
+
+
+def _interruptions(facts: RunFacts) -> str:
+    reasons = {
+        "time_budget": "The time budget ended the search.",
+        "interrupted": "The search was interrupted.",
+    }
+    resumed = f"The run was resumed {plural(facts.resumed, 'time')}." if facts.resumed else ""
+    return f"{reasons.get(facts.stops.get('search', ''), '')} {resumed}".strip()
+
+
+def _rungs(facts: RunFacts) -> Block | None:
+    rows = []
+    for rung in facts.spec.rungs:
+        scored = [trial for trial in facts.search_trials if rung in trial.scores]
+        last = [trial for trial in scored if trial.rung == rung]
+        stopped = sum(trial.ending == "pruned" for trial in last)
+        best = min((trial.scores[rung] for trial in scored), default=None)
+        promoted = len(scored) - len(last)
+        rows.append(
+            (str(rung), count(len(scored)), count(stopped), count(promoted), fixed(best, 4))
+        )
+    return table(
+        ("rung (epochs)", "scored", "stopped", "promoted", "best NLL on val"),
+        rows,
+        "rrrrr",
+        caption=f"About one in {facts.spec.reduction_factor} trials is promoted at each rung."
+        if len(facts.spec.rungs) > 1
+        else "One rung: every trial trains for the whole schedule.",
+    )
+
+
+def _failures(trials: Collection[TrialFacts]) -> Block | None:
+    failed = [trial for trial in trials if trial.status == "failed"]
+    if not failed:
+        return None
+    items = [
+        f"{trial.trial} failed: {trial.reason or 'no reason recorded'}"
+        for trial in failed[:MOST_FAILURES]
+    ]
+    more = len(failed) - len(items)
+    return Bullets(items=(*items, *([f"and {count(more)} more"] if more else [])))
+
+
+def _best_recipe(facts: RunFacts) -> Block | None:
+    best = facts.best
+    if best is None:
+        return None
+    active = facts.space.active(best.recipe)
+    rung = best.rung or 0
+    return table(
+        ("searched value", "best", "search range"),
+        [
+            (parameter.name, value_text(active[parameter.name]), _domain(parameter))
+            for parameter in facts.space.parameters
+            if parameter.name in active
+        ],
+        "lrl",
+        caption=f"The best configuration: trial {best.trial}, NLL {fixed(best.scores[rung], 4)} on "
+        f"val after {plural(rung, 'epoch')}.",
+    )
+
+
+def _domain(parameter: Parameter) -> str:
+    if parameter.type == "categorical":
+        return ", ".join(value_text(choice) for choice in parameter.choices) or DASH
+    ends = f"{value_text(parameter.low)} … {value_text(parameter.high)}"
+    return f"{ends}, log scale" if parameter.log else ends
+
+
+def _importance(facts: RunFacts) -> str:
+    importances = facts.importances
+    if importances is None:
+        return (
+            f"The importance of the searched values is not estimated: it needs at least {FEWEST} "
+            "scored trials with different values."
+            if facts.space.parameters
+            else ""
+        )
+    important = [item.name for item in importances.values if item.distinguishable]
+    share, low, high = importances.explained
+    conclusion = (
+        f"Distinguishable from no effect: {', '.join(important)}."
+        if important
+        else "None of the searched values is distinguishable from no effect."
+    )
+    return (
+        f"Importance of the searched values: over {plural(importances.trials, 'trial')}, a random "
+        f"forest given these values explains {percent(share, 0)} of the variance of the trials' "
+        f"ranks (95% interval {percent(low, 0)} to {percent(high, 0)}, on held-out trials; below "
+        f"zero it predicts worse than the mean rank). {conclusion}"
+    )
+
+
+def _importance_caption(facts: RunFacts) -> str:
+    importances = facts.importances
+    if importances is None:
+        return ""
+    return (
+        "Importance of the searched values: how much worse a random forest predicts a trial's "
+        f"rank when the value is shuffled. Trials are compared at rung {importances.rung}, the "
+        f"only budget that all of them reached (n = {importances.trials}), so benefits that need "
+        f"longer training do not show. Bars: 95% of {DRAWS} bootstrap samples of the trials, each "
+        "evaluated on the trials left out. Hollow: not distinguishable from 0."
+    )
+
+
+def _training_caption(facts: RunFacts) -> str:
+    images = "" if facts.val_labels is None else f" (n = {plural(len(facts.val_labels), 'image')})"
+    seeds = len(facts.seed_trials)
+    others = f"; grey: {plural(seeds, 'other seed')}, showing run-to-run variation" if seeds else ""
+    return (
+        "Learning curves of the best trial up to the last rung. The training loss is computed on "
+        "augmented images with smoothed or mixed labels, so its gap to the NLL on val is not only "
+        f"overfitting. The bar at the end is Wilson's 95% interval on val{images}{others}."
+    )
+
+
+def _cost_caption(facts: RunFacts) -> str:
+    images = 0 if facts.holdout_labels is None else len(facts.holdout_labels)
+    bias = (
+        "Members were chosen on these images, so their own accuracies are optimistic; the "
+        "ensemble's is cross-fitted."
+        if len(facts.weights) > 1
+        else "One network was chosen on these images, so its own accuracy is optimistic."
+    )
+    return (
+        "Accuracy on holdout against cost for every trial that finished the schedule, with "
+        f"Wilson's 95% intervals (n = {plural(images, 'image')}). {bias}"
+    )
+
+
+def _values_caption(facts: RunFacts) -> str:
+    rungs = (
+        "The first rung compares all trials at the same budget; the last shows only those that "
+        "were promoted. "
+        if len(facts.spec.rungs) > 1
+        else ""
+    )
+    return (
+        f"Searched values against the score, one mark a trial. {rungs}No intervals: each trial "
+        "was trained once."
+    )

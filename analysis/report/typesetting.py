@@ -1,0 +1,48 @@
+"""Compile a report with Typst: the same report and figures give the same bytes."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import typst
+
+from analysis.report.blocks import Report, report_json
+
+TEMPLATE = Path(__file__).with_name("report.typ")
+
+
+def typeset(
+    report: Report,
+    root: Path,
+    *,
+    font_folders: Sequence[Path] = (),
+    made_at: datetime | None = None,
+) -> bytes:
+    """Return the report as a PDF; its figures lie in `root`/figures.
+
+    Only fonts bundled with typst and those in `font_folders` are used, never the system's,
+    and nothing is downloaded. `made_at` is the time that the PDF records.
+    """
+    pdf = compiler_for(report, root, font_folders=font_folders).compile(
+        format="pdf", timestamp=made_at
+    )
+    assert isinstance(pdf, bytes)
+    return pdf
+
+
+def compiler_for(
+    report: Report, root: Path, *, font_folders: Sequence[Path] = ()
+) -> typst.Compiler:
+    """Return a compiler of the report, for formats other than PDF and for warnings."""
+    fonts = typst.Fonts(
+        include_system_fonts=False,
+        include_embedded_fonts=True,
+        font_paths=[str(folder) for folder in font_folders],
+    )
+    return typst.Compiler(
+        input=TEMPLATE.read_bytes(),
+        root=str(root),
+        font_paths=fonts,
+        sys_inputs={"data": json.dumps(report_json(report))},
+    )

@@ -1,0 +1,123 @@
+"""The ledger, its differences and gates, and the ensemble, as tables of 80 columns.
+
+Cells with two values stack them; the header names both.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.terminal.layout import stacked, titled_table, verdict_text
+from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
+from analysis.text.ledger import Ledger, decimals_on_test, reads_of_test, sizes
+from common.formats import DASH, fixed, percent, plural, short_duration, two_digits
+
+BAR_CELLS = 30
+"""Length of the bar of the largest weight, in characters."""
+
+
+def ledger_table(ledger: Ledger) -> Table:
+    """Return the ledger on test, one stage a row."""
+    table = titled_table(_title(ledger))
+    table.add_column("")
+    for header in (
+        "accuracy\n95% int.", "bal.\nacc.", "NLL", "Brier", "ECE\nnull", "params\nsize",
+        "ms\nimg/s", "train", "agree",
+    ):  # fmt: skip
+        table.add_column(header, justify="right", no_wrap=True)
+    for cells in stage_cells(ledger, time_format=short_duration):
+        table.add_row(
+            Text(cells.stage.replace(" ", "\n", 1)),
+            stacked(cells.accuracy, cells.interval),
+            cells.balanced_accuracy,
+            cells.nll,
+            cells.brier,
+            stacked(cells.ece, cells.ece_null),
+            stacked(cells.params, cells.size.replace(" ", "")),
+            stacked(cells.latency_ms, cells.images_per_second),
+            cells.training,
+            cells.agreement,
+        )
+    table.caption = (
+        "accuracies and agreement with the ensemble in %; null: the ECE of a perfectly "
+        "calibrated model; ms: latency of one image; img/s: throughput in batches"
+    )
+    return table
+
+
+def differences_table(ledger: Ledger) -> Table:
+    """Return the paired differences, one pair a row, with interval and verdict by metric."""
+    table = titled_table("Paired differences on test, 95% intervals")
+    table.add_column("a − b")
+    table.add_column("")
+    table.add_column("difference", justify="right", no_wrap=True)
+    table.add_column("interval", justify="right", no_wrap=True)
+    table.add_column("a is")
+    for (a, b), cells in _by_pair(ledger).items():
+        table.add_row(
+            Text(f"{a}\n− {b}"),
+            Text("\n".join(item.metric for item in cells)),
+            "\n".join(item.value for item in cells),
+            "\n".join(item.interval for item in cells),
+            Text("\n").join(verdict_text(item.verdict) for item in cells),
+        )
+    return table
+
+
+def gates_table(ledger: Ledger) -> Table:
+    """Return the release gates: value, one-sided bound, limit and verdict."""
+    table = titled_table("Release gates, decided on holdout")
+    table.add_column("gate")
+    for header in ("value", "bound", "limit"):
+        table.add_column(header, justify="right")
+    table.add_column("verdict")
+    gates = gate_cells(ledger)
+    for gate in gates:
+        table.add_row(
+            Text(gate.requirement), gate.value, gate.bound, gate.limit, verdict_text(gate.verdict)
+        )
+    if not gates:
+        table.caption = "no int8 student has been judged yet"
+    return table
+
+
+def selection_table(selection: Mapping[str, Any]) -> Table:
+    """Return the ensemble: members and weights, its scores on holdout, its certificate."""
+    members = selection["members"]
+    table = titled_table(f"Ensemble of {plural(len(members), 'member')}")
+    table.add_column("member")
+    table.add_column("weight", justify="right")
+    table.add_column("", no_wrap=True)
+    largest = max((float(member["weight"]) for member in members), default=1.0)
+    for member in members:
+        weight = float(member["weight"])
+        bar = "█" * max(1, round(BAR_CELLS * weight / largest))
+        table.add_row(Text(str(member["name"])), percent(weight), Text(bar, style="blue"))
+    metrics = (selection.get("metrics") or {}).get("holdout") or {}
+    table.caption = (
+        f"{selection.get('weighting', DASH)} weights, temperature "
+        f"{fixed(selection.get('temperature'), 3)}\n"
+        f"holdout, cross-fitted: accuracy {percent(metrics.get('accuracy'))}, NLL "
+        f"{fixed(metrics.get('nll'), 4)}, Brier {fixed(metrics.get('brier'), 4)}\n"
+        f"no reweighting lowers the NLL by more than {two_digits(selection.get('gap_support'))} "
+        f"nats\nwith these members, or {two_digits(selection.get('gap_pool'))} with the whole pool"
+    )
+    return table
+
+
+def _by_pair(ledger: Ledger) -> dict[tuple[str, str], list[DifferenceCells]]:
+    pairs: dict[tuple[str, str], list[DifferenceCells]] = {}
+    differences = ledger.get("differences", [])
+    for cells in difference_cells(differences, decimals_on_test(ledger), unit="pts"):
+        pairs.setdefault((cells.a, cells.b), []).append(cells)
+    return pairs
+
+
+def _title(ledger: Ledger) -> str:
+    images = sizes(ledger).get("test")
+    reads = reads_of_test(ledger)
+    times = "once" if reads == 1 else f"{reads} times"
+    on = f"{plural(int(images), 'image')} of test" if images else "test"
+    return f"Ledger: {on}, read {times}"

@@ -1,0 +1,61 @@
+"""The output at the end of a run and of a replay."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+
+from analysis.terminal.layout import command_line, facts_grid, labelled_line, relative
+from analysis.terminal.ledger_tables import differences_table, gates_table, ledger_table
+from analysis.text.ledger import Ledger, shipped_stage
+from common.files import read_json
+from common.formats import plural, rounded_duration, two_digits
+from trainables.records import RunFolder
+
+if TYPE_CHECKING:
+    from trainables.replay import Replay
+
+
+def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> RenderableType:
+    """Return the ledger, its differences and gates, and the paths of all results.
+
+    Print it with `crop=False`, so that paths and commands can be copied whole.
+    """
+    tables = [ledger_table(ledger)]
+    tables += [differences_table(ledger)] if ledger.get("differences") else []
+    tables += [gates_table(ledger)] if ledger.get("gates") else []
+    server = f"ui --host 127.0.0.1 --backend-store-uri {tracking_uri}"
+    lines = [
+        ("report", relative(folder.report)),
+        *(_student_lines(folder) if shipped_stage(ledger) else [("weights", _weights(folder))]),
+        ("trials", "in the MLflow UI, view “Trials, best first”:"),
+        ("", command_line(server, program="mlflow")),
+    ]
+    return Group(*tables, *(labelled_line(*line) for line in lines))
+
+
+def replay_view(replay: "Replay") -> RenderableType:
+    """Return how a trial that was trained again differs from its record."""
+    differ = f"differ by up to {two_digits(replay.largest_difference)}"
+    facts = [
+        ("trial", f"{replay.trial}, {plural(replay.rung, 'epoch')}, "
+                  f"{rounded_duration(replay.seconds)}"),
+        ("weights", "bitwise identical" if replay.identical else differ),
+        ("val NLL", f"{replay.recorded_nll:.4f} recorded, {replay.replayed_nll:.4f} now"),
+        ("holdout", "log-probabilities differ by up to "
+                    f"{two_digits(replay.log_prob_difference)} nats"),
+        *((name, f"{then} recorded, {now} now") for name, (then, now) in replay.changes.items()),
+    ]  # fmt: skip
+    return facts_grid(facts)
+
+
+def _student_lines(folder: RunFolder) -> list[tuple[str, str]]:
+    return [
+        ("student", relative(folder.student)),
+        ("", command_line(f"predict {relative(folder.root)} IMAGE")),
+    ]
+
+
+def _weights(folder: RunFolder) -> str:
+    """Return the weights of the best single network, for a run that delivers no student."""
+    name = read_json(folder.selection)["best_single"]["name"]
+    return relative(folder.trial(str(name)) / "weights.safetensors")

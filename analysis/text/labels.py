@@ -1,0 +1,78 @@
+"""Names of stages, metrics, methods and gates for people, and the tone of a verdict."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from common.formats import DASH
+
+Tone = Literal["good", "bad", "open", "plain"]
+"""How a word is coloured: favourable, unfavourable, undecided, or not at all."""
+
+NOT_DISTINGUISHABLE = "not distinguishable"
+
+STAGES: Mapping[str, str] = {
+    "best_single": "best single",
+    "uniform_top_k": "uniform top-k",
+    "seeds_ensemble": "seed ensemble",
+    "ensemble": "ensemble",
+    "student_plain": "plain student",
+    "student_fp32": "fp32 student",
+    "student_int8": "int8 student",
+}
+"""The stages of the ledger, in its order."""
+
+METRICS: Mapping[str, str] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece": "ECE",
+}
+GATES: Mapping[str, tuple[str, str]] = {
+    "accuracy_loss": ("accuracy loss against the ensemble", "at most"),
+    "nll_gain": ("NLL increase over the fp32 student", "at most"),
+    "speedup": ("speedup over the fp32 student", "at least"),
+    "shrink": ("size reduction from the fp32 student", "at least"),
+}
+"""What a gate measures, and which side of its limit passes."""
+
+METHODS: Mapping[str, str] = {
+    "paired-bootstrap": "paired bootstrap",
+    "mcnemar-exact": "exact McNemar, Tango's interval",
+}
+TONES: Mapping[str, Tone] = {
+    **dict.fromkeys(("pass", "better", "helps", "reached"), "good"),
+    **dict.fromkeys(("fail", "worse", "harms", "not reached"), "bad"),
+    **dict.fromkeys(("undecided", NOT_DISTINGUISHABLE, "reached, within error"), "open"),
+}
+
+
+def stage_label(stage: str) -> str:
+    """Name a stage of the ledger: `student_int8` → `int8 student`."""
+    return STAGES.get(stage, stage.replace("_", " "))
+
+
+def metric_label(metric: str) -> str:
+    """Name a metric: `nll` → `NLL`."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def method_label(method: str) -> str:
+    """Name the method behind an interval; a dash where none is recorded."""
+    return METHODS.get(method, method.replace("-", " ")) or DASH
+
+
+def gate_label(gate: str) -> str:
+    """Name what a gate measures: `speedup` → `speedup over the fp32 student`."""
+    return GATES[gate][0] if gate in GATES else gate.replace("_", " ")
+
+
+def gate_requirement(gate: str) -> str:
+    """Name a gate with the side of its limit: `speedup over the fp32 student, at least`."""
+    return ", ".join(GATES[gate]) if gate in GATES else gate_label(gate)
+
+
+def tone(verdict: str) -> Tone:
+    """Return the tone of a verdict; `plain` for any other word."""
+    return TONES.get(verdict, "plain")

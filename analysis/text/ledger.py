@@ -1,0 +1,95 @@
+"""Read a ledger: its rows, differences, verdicts and what ships.
+
+A difference counts as better or worse only where its interval lies on one side of zero;
+"not distinguishable" is a result.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.text.labels import NOT_DISTINGUISHABLE
+
+Ledger = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+LOWER_IS_BETTER = frozenset({"nll", "brier", "ece"})
+
+
+def rows(ledger: Ledger, split: str = "test") -> list[Row]:
+    """Return the rows of one split, in the ledger's order."""
+    return [row for row in ledger.get("rows", []) if row.get("split", "test") == split]
+
+
+def row_of(ledger: Ledger, stage: str) -> Row | None:
+    """Return the row of one stage on test."""
+    return next((row for row in rows(ledger) if row["stage"] == stage), None)
+
+
+def sizes(ledger: Ledger) -> Mapping[str, int]:
+    """Return the number of examples in each split."""
+    counts: Mapping[str, int] = (ledger.get("dataset") or {}).get("sizes") or {}
+    return counts
+
+
+def reads_of_test(ledger: Ledger) -> int:
+    """Return how many times the run has read test."""
+    return int(ledger.get("test_reads") or 1)
+
+
+def decimals_on_test(ledger: Ledger) -> int:
+    """Return the decimals of a percentage that the size of test justifies."""
+    return decimals_for(sizes(ledger).get("test", 0))
+
+
+def decimals_for(images: int) -> int:
+    """Return the decimals of a percentage over this many images: one image is 1/N."""
+    return 2 if images >= 2000 else 1
+
+
+def difference_of(ledger: Ledger, a: str, b: str, metric: str = "accuracy") -> Row | None:
+    """Return the difference a − b, with its sign reversed where the ledger has b − a."""
+    for item in ledger.get("differences", []):
+        if item["metric"] != metric:
+            continue
+        if (item["a"], item["b"]) == (a, b):
+            return dict(item)
+        if (item["a"], item["b"]) == (b, a):
+            low, high = item["interval"]
+            return {**item, "a": a, "b": b, "value": -item["value"], "interval": [-high, -low]}
+    return None
+
+
+def differences_of(ledger: Ledger, a: str, b: str) -> list[Row]:
+    """Return the differences a − b in accuracy and NLL that the ledger has."""
+    items = (difference_of(ledger, a, b, metric) for metric in ("accuracy", "nll"))
+    return [item for item in items if item is not None]
+
+
+def verdict(difference: Row) -> str:
+    """Judge `a` against `b`: better, worse, or not distinguishable.
+
+    A verdict in the ledger, from an exact test for example, overrules the interval.
+    """
+    low, high = difference["interval"]
+    if low <= 0 <= high or difference.get("verdict") == NOT_DISTINGUISHABLE:
+        return NOT_DISTINGUISHABLE
+    return "better" if (low > 0) != (difference["metric"] in LOWER_IS_BETTER) else "worse"
+
+
+def gates_verdict(ledger: Ledger) -> str:
+    """Return `pass` if every gate passes, `fail` if one fails, else `undecided`.
+
+    A ledger without gates gives `none`.
+    """
+    verdicts = {str(gate["verdict"]) for gate in ledger.get("gates", [])}
+    if not verdicts:
+        return "none"
+    if verdicts == {"pass"}:
+        return "pass"
+    return "fail" if "fail" in verdicts else "undecided"
+
+
+def shipped_stage(ledger: Ledger) -> str | None:
+    """Return the stage that ships: the int8 student if all gates pass, else the fp32 one."""
+    stage = "student_int8" if gates_verdict(ledger) == "pass" else "student_fp32"
+    return stage if row_of(ledger, stage) else None

@@ -1,0 +1,19 @@
+import copy
+from typing import Any
+
+import pytest
+
+from analysis.facts.run_facts import RunFacts, load_facts
+from tests.synthetic.predictions import SMALL
+from tests.synthetic.run import write_run
+
+
+@pytest.fixture(scope="package")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
+    return load_facts(write_run(tmp_path_factory.mktemp("runs") / "tables", shape=SMALL))
+
+
+@pytest.fixture
+def ledger(facts: RunFacts) -> dict[str, Any]:
+    """The run's ledger, to be changed."""
+    return copy.deepcopy(dict(facts.ledger or {}))

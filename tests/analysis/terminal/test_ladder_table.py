@@ -1,0 +1,43 @@
+from pathlib import Path
+
+from analysis.facts.ladder import Level
+from analysis.terminal.ladder_table import ladder_table, target_text
+from search.space.spec import TargetSpec, load_spec
+from tests.rendering import shown
+from trainables.records import RunFolder
+
+FLOOR = TargetSpec(accuracy=0.9)
+ROW = {"stage": "ensemble", "accuracy": 0.95, "accuracy_interval": [0.93, 0.96]}
+
+
+def level(**values: object) -> Level:
+    return Level(sweep="level3", description="", target=FLOOR, **values)  # type: ignore[arg-type]
+
+
+def test_targets_rise_from_level_to_level() -> None:
+    targets = [load_spec(f"level{number}").target for number in range(1, 6)]
+    assert [target_text(target) for target in targets if target] == [
+        "≥ 85%", "≥ 90%\n> level1", "≥ 91%", "≥ 93%", "≥ ensemble\n− 1 pt",
+    ]  # fmt: skip
+
+
+def test_a_level_shows_its_accuracy_run_and_cost() -> None:
+    done = level(
+        row=ROW, run=RunFolder(Path("later")), runs=2, seconds=185.0, code_version="0.1+abcdef123"
+    )
+    text = "\n".join(shown(ladder_table([done]), 100))
+    for part in ("95.0% (93.0–96.0)", "reached", "3m05s", "later", "abcdef1", "latest of 2 runs"):
+        assert part in text
+
+
+def test_a_level_without_a_run_shows_its_command() -> None:
+    text = "\n".join(shown(ladder_table([level()]), 100))
+    assert "not run" in text
+    assert "quorum run level3" in text
+
+
+def test_the_first_changed_settings_are_named() -> None:
+    settings = ("trials=1", "recipe.width=8", "recipe.cutout=0", "rungs=[3]", "seed=1", "members=2")
+    changed = level(row=ROW, run=RunFolder(Path("mine")), settings=settings)
+    text = "\n".join(shown(ladder_table([changed]), 140))
+    assert "trials, width, cutout, rungs and 2 more" in text

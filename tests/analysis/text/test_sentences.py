@@ -1,0 +1,41 @@
+import pytest
+
+from analysis.text.sentences import accuracy_text, comparison, comparisons, source_sizes_text
+from trainables.data.source_sizes import SourceSizes
+
+
+@pytest.mark.parametrize(
+    ("source_sizes", "expected"),
+    [
+        (SourceSizes.from_counts({(32, 32, "RGB"): 9}), "32×32 pixels, RGB"),
+        (
+            SourceSizes.from_counts({(8, 9, "L"): 2, (8, 9, "XY"): 1000}),
+            "8×9 pixels; 1,000 XY, 2 grey",
+        ),
+        (
+            SourceSizes.from_counts({(640, 480, "RGB"): 3, (96, 64, "L"): 1}),
+            "from 96×64 to 640×480 pixels, median 640×480, 2 different sizes; 3 RGB, 1 grey",
+        ),
+    ],
+)
+def test_source_images_are_described_by_size_and_colour(
+    source_sizes: SourceSizes, expected: str
+) -> None:
+    assert source_sizes_text(source_sizes) == expected
+
+
+def test_an_accuracy_has_its_interval_where_known() -> None:
+    row = {"accuracy": 0.9543, "accuracy_interval": [0.939, 0.966]}
+    assert accuracy_text(row) == "95.4% (95% interval 93.9–96.6%)"
+    assert accuracy_text({"accuracy": 0.9543}, 2) == "95.43%"
+
+
+def test_every_metric_of_a_comparison_has_its_own_verdict() -> None:
+    better = {"metric": "accuracy", "value": 0.012, "interval": [0.002, 0.025]}
+    open_ = {"metric": "nll", "value": -0.1, "interval": [-0.2, 0.05]}
+    assert comparison(better, "B").startswith("better than B in accuracy (+1.2 points, ")
+    assert comparison(open_, "B").startswith("not distinguishable from B in NLL (−0.1000, ")
+    both = comparisons([better, open_], "B")
+    assert both.startswith("better than B in accuracy")
+    assert "and not distinguishable in NLL (−0.1000, 95% interval −0.2000 to +0.0500)" in both
+    assert comparisons([], "B") == ""
