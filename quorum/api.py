@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.errors import SpecError
 from quorum.inputs import (
     Sweep,
     ablated,
@@ -172,6 +173,8 @@ def distill(
     """Train, quantize and judge another student on `workers` workers; read test once more."""
     from quorum import pipeline
 
+    if workers < 1:
+        raise SpecError(f"--workers must be at least 1, got {workers}")
     folder = existing(run, runs)
     options = RunOptions(progress=progress, observers=observers)
     with shown(spec_of_run(folder), folder, options) as options:

@@ -3,7 +3,7 @@
 import sys
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 DESCRIPTION = """\
 From labelled images and a budget of compute to one small classifier, with the
@@ -42,7 +42,7 @@ class Command(Protocol):
 
 def build_parser(commands: Sequence[Command]) -> ArgumentParser:
     """Return the parser of `quorum` with these commands."""
-    parser = ArgumentParser(
+    parser = _OneLineParser(
         prog="quorum",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -61,6 +61,14 @@ def build_parser(commands: Sequence[Command]) -> ArgumentParser:
         subparser.set_defaults(command=command)
         command.add_arguments(subparser)
     return parser
+
+
+class _OneLineParser(ArgumentParser):
+    """A parser that explains a mistake in one line instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the mistake and exit with 2."""
+        self.exit(2, f"quorum: {message}; see `{self.prog} --help`\n")
 
 
 class _Version(Action):

@@ -60,10 +60,25 @@ def test_examples_parse() -> None:
             main([*words[1:], "--help"])
 
 
-def test_an_unknown_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["swep"], "swep"),
+        (["sweep"], "SWEEP"),
+        (["sweep", "digits", "--trials", "many"], "many"),
+        (["sweep", "digits", "--profile", "tpu"], "tpu"),
+        (["sweep", "digits", "--tirals=3"], "--tirals"),
+    ],
+)
+def test_a_mistyped_command_exits_with_2_and_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["swep"])
-    assert "swep" in capsys.readouterr().err
+        main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("quorum: ")
+    assert message in line
+    assert "--help" in line
 
 
 @pytest.mark.parametrize(
@@ -173,6 +188,11 @@ def test_a_resumed_run_keeps_its_specification(
 ) -> None:
     line = mistake(capsys, "run", "digits", "--resume", change, "--runs", tmp_path)
     assert change.partition("=")[0] in line
+
+
+def test_a_student_needs_a_worker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = mistake(capsys, "distill", "demo", "--workers", "0", "--runs", tmp_path)
+    assert "--workers" in line
 
 
 def test_a_missing_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
