@@ -72,7 +72,7 @@ def unmirrored(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def empty_store(shared: Path) -> Path:
     """Return the path of a new MLflow database to copy; creating one takes three seconds."""
-    from search.mlflow.store import load_mlflow
+    from search.mlflow.client import load_mlflow
 
     path = shared / "empty.db"
     with locked(path.with_suffix(".lock")):

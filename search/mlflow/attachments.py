@@ -1,8 +1,8 @@
-"""The files of a run that are worth a copy in MLflow.
+"""The files of a run that MLflow gets a copy of.
 
-A trial's recipe and curve are made from its events, so they are there when its folder is not;
-the rest is copied from the run's folder. Nothing of it is a picture of the data set, except
-what the report shows where the sweep allows pictures.
+A trial's recipe and curve are written from its events, so they do not need its folder; the rest
+is copied from the run's folder. No file shows images of the data set, except the report of a
+sweep that allows pictures.
 """
 
 import shutil
@@ -15,11 +15,11 @@ from search.mlflow.changes import SWEEP, RunChange
 from trainables.records import RunFolder
 
 MOST_BYTES = 16 * 2**20
-"""A larger file stays in the run's folder alone."""
+"""Largest file that is copied."""
 
 
 def write_attachments(folder: RunFolder, change: RunChange, place: Path) -> None:
-    """Write the files that belong to a run that is over into the empty folder `place`."""
+    """Write the files of a run that has ended into the empty folder `place`."""
     if change.recipe is not None:
         recipe = yaml.safe_dump({"recipe": dict(change.recipe)}, allow_unicode=True)
         (place / "recipe.yaml").write_text(recipe)
@@ -33,7 +33,7 @@ def write_attachments(folder: RunFolder, change: RunChange, place: Path) -> None
 
 
 def _copies(folder: RunFolder, change: RunChange) -> dict[Path, str]:
-    """Of each file that may be there, its name in MLflow."""
+    """Return the name in MLflow of each file to copy, if it exists."""
     if change.key == SWEEP:
         return {
             folder.sweep: "sweep.yaml",
@@ -46,7 +46,7 @@ def _copies(folder: RunFolder, change: RunChange) -> dict[Path, str]:
         return {}
     trial = folder.trial(change.key)
     copies = {trial / "record.json": "record.json"}
-    if change.tags.get("quorum.status") == "completed":  # the pool: others predict too early
+    if change.tags.get("quorum.status") == "completed":  # others predict after too few epochs
         copies |= {
             trial / f"{split}.npy": f"predictions/{split}.npy" for split in ("val", "holdout")
         }

@@ -26,9 +26,10 @@ from common.errors import RunError
 from common.files import file_sha256
 from journal.journal import read_events
 from search.mlflow.changes import SWEEP
+from search.mlflow.client import error_summary, load_mlflow, without_password
 from search.mlflow.notes import model_note
 from search.mlflow.projection import Projection
-from search.mlflow.store import Store, in_short, load_mlflow, without_password
+from search.mlflow.store import Store
 from search.mlflow.tracking import tracking_uri
 from trainables.records import RunFolder
 
@@ -101,8 +102,9 @@ def register_student(
         raise
     except Exception as error:
         raise RunError(
-            f"the student could not be registered at {without_password(uri)} ({in_short(error)}); "
-            f"{release.model} is intact, so register it once MLflow can be reached"
+            f"the student could not be registered at {without_password(uri)} "
+            f"({error_summary(error)}); {release.model} is intact, so register it "
+            "once MLflow can be reached"
         ) from error
 
 

@@ -1,24 +1,20 @@
-"""A sweep's runs in an MLflow store: looked up by tags, written in batches.
+"""The runs of one sweep in an MLflow store: found by their tags, written in batches.
 
-MLflow's own names and ids are not relied on. Every run carries `quorum.id`, which tells its
-sweep from all others, and the runs below the sweep's carry `quorum.trial`; so whoever writes
-again finds what is there.
+MLflow's own names and ids are not relied on. Every run has the tag `quorum.id`, which
+identifies its sweep, and every run below the sweep's has `quorum.trial`; so a later process
+finds the runs that exist.
 """
 
 import logging
-import os
-import re
 import tempfile
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from common.errors import RunError
 from common.files import read_json
 from search.mlflow.attachments import write_attachments
 from search.mlflow.changes import DIGEST, SWEEP, RunChange
+from search.mlflow.client import error_summary, load_mlflow, without_password
 from search.mlflow.notes import serve_command, sweep_note
 from search.mlflow.projection import Projection
 from search.mlflow.ui import experiment_tags, is_newer
@@ -27,12 +23,12 @@ from trainables.records import RunFolder
 logger = logging.getLogger(__name__)
 
 MOST_PARAMS, MOST_METRICS = 100, 800
-"""In a call; MLflow takes 100 parameters, 100 tags, and 1,000 of everything."""
+"""Most of each in one call: MLflow takes 100 parameters, 100 tags, and 1,000 items in all."""
 
 
 @dataclass(slots=True)
 class _Stored:
-    """What MLflow has of one run."""
+    """A run as MLflow has it."""
 
     run_id: str
     status: str
@@ -44,9 +40,9 @@ class Store:
     """The runs of one sweep in one MLflow store."""
 
     def __init__(self, uri: str, folder: RunFolder, projection: Projection) -> None:
-        """Connect, make the experiment if it is new, and look up the runs that are there."""
+        """Connect, create the experiment if it is new, and look up the runs that exist."""
         if not projection.identity:
-            raise RunError(f"{folder.journal} holds no run yet: its first event is missing")
+            raise RunError(f"{folder.journal} has no events yet; sync once the run has started")
         self._mlflow = load_mlflow()
         self._client = self._mlflow.MlflowClient(tracking_uri=uri)
         self._uri = uri
@@ -60,14 +56,14 @@ class Store:
         self._runs = self._find_runs()
 
     def run_id(self, key: str) -> str | None:
-        """The MLflow id of the sweep ("" as `key`), a trial or a result; None if it is new."""
+        """Return the MLflow id of the run with this key; None if it does not exist."""
         stored = self._runs.get(key)
         return stored.run_id if stored else None
 
     def write(self, change: RunChange) -> str:
-        """Make MLflow's run as `change` says; "created", "updated" or "same"."""
+        """Write a change to its run; return "created", "updated" or "same"."""
         stored = self._runs.get(change.key)
-        word = "updated" if stored else "created"
+        outcome = "updated" if stored else "created"
         digest = change.tags.get(DIGEST)
         if stored and digest and stored.digest == digest and stored.status == change.status:
             return "same"
@@ -75,9 +71,9 @@ class Store:
             stored = self._runs[change.key] = self._create(change)
         if digest:
             if change.key == SWEEP:
-                change.tags |= self._outcome()
+                change.tags |= self._outcome_tags()
             if not self._attach(stored, change):
-                # Without its digest, a later sync tries again.
+                # A later sync tries again, because the digest is missing.
                 del change.tags[DIGEST]
                 digest = None
         self._log(stored, change)
@@ -86,10 +82,10 @@ class Store:
         elif stored.status != change.status:
             self._client.update_run(stored.run_id, status=change.status)
         stored.status, stored.digest = change.status, digest
-        return word
+        return outcome
 
     def _log(self, stored: _Stored, change: RunChange) -> None:
-        """Everything but the state, in as few calls as MLflow allows; its digest comes last."""
+        """Write everything but the status, in as few calls as MLflow allows, the digest last."""
         entities = self._mlflow.entities
         params = [
             entities.Param(name, value)
@@ -111,7 +107,7 @@ class Store:
         stored.params.update(change.params)
 
     def _attach(self, stored: _Stored, change: RunChange) -> bool:
-        """Copy a run's files; a store that does not take them still gets the rest."""
+        """Upload a run's files; a store that rejects them still gets everything else."""
         if not self._attaching:
             return False
         try:
@@ -122,13 +118,13 @@ class Store:
         except Exception as error:
             self._attaching = False
             logger.warning(
-                "MLflow at %s takes no files (%s); they stay in %s, and `quorum sync` tries again",
-                without_password(self._uri), in_short(error), self._folder.root,
+                "MLflow at %s rejects files (%s); they stay in %s, and `quorum sync` tries again",
+                without_password(self._uri), error_summary(error), self._folder.root,
             )  # fmt: skip
         return self._attaching
 
-    def _outcome(self) -> dict[str, str]:
-        """The description of a run that has its ledger."""
+    def _outcome_tags(self) -> dict[str, str]:
+        """Return the description of a run that has its ledger."""
         try:
             ledger = read_json(self._folder.ledger / "ledger.json")
         except RunError:
@@ -174,18 +170,18 @@ class Store:
                 return found
 
     def _find_experiment(self) -> str:
-        """The experiment's id; a new one and one of an older sweep get what the UI shows first."""
+        """Return the experiment's id; create it, or update its view if this sweep is newer."""
         name, state = self._projection.experiment, self._projection.state
         tags = experiment_tags(state.spec, state.started)
         known = self._client.get_experiment_by_name(name)
         if known is None:
-            # A server decides for itself; a file beside the runs has its artifacts there too.
+            # A server chooses its artifact folder; for a local database it lies beside the runs.
             place = (self._folder.root.resolve().parent / "mlartifacts" / name).as_uri()
             local = place if self._uri.startswith("sqlite:") else None
             try:
                 return str(self._client.create_experiment(name, local, tags))
             except self._mlflow.exceptions.MlflowException:
-                known = self._client.get_experiment_by_name(name)  # another run was quicker
+                known = self._client.get_experiment_by_name(name)  # another run created it
                 if known is None:
                     raise
         if is_newer(tags, known.tags):
@@ -194,53 +190,11 @@ class Store:
         return str(known.experiment_id)
 
 
-def load_mlflow() -> Any:
-    """MLflow, imported on first use and with the settings that Quorum wants of it.
-
-    The one import inside a function here: it takes seconds and reads its settings from the
-    environment, so it waits for the mirror's thread, after this has set them.
-    """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    # Deprecations inside MLflow are its makers' business.
-    warnings.filterwarnings("ignore", module=r"mlflow\.")
-    import mlflow
-
-    return mlflow
-
-
-def without_password(uri: str) -> str:
-    """A tracking URI that can be shown: what stands before its host's @ is left out."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def in_short(error: BaseException) -> str:
-    """An error's kind and first line, without passwords."""
-    lines = str(error).strip().splitlines()
-    line = re.sub(r"//[^/@\s]+@", "//", lines[0])[:200] if lines else ""
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
 def _dataset(projection: Projection) -> dict[str, str] | None:
-    """The data set in MLflow's terms, for its column in the table of runs."""
+    """Return the data set as MLflow describes it, for the column in the table of runs."""
     name = (projection.state.spec.get("dataset") or {}).get("name")
     fingerprint = projection.state.about.get("fingerprint")
     if not name or not fingerprint:
         return None
     return {"name": str(name), "digest": str(fingerprint)[:36], "source_type": "local",
             "source": str(name)}  # fmt: skip
-
-
-# The mirror tries again by itself, and tells what failed in one line of its own.
-_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}

@@ -22,8 +22,9 @@ from typing import Any
 
 from common.errors import RunError
 from journal.journal import read_events
+from search.mlflow.client import error_summary, without_password
 from search.mlflow.projection import Projection
-from search.mlflow.store import Store, in_short, without_password
+from search.mlflow.store import Store
 from trainables.records import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def sync(folder: RunFolder, uri: str | None = None) -> SyncSummary:
             raise
         except Exception as error:
             raise RunError(
-                f"MLflow at {without_password(uri)} cannot be written: {in_short(error)}; the "
+                f"MLflow at {without_password(uri)} cannot be written: {error_summary(error)}; the "
                 "journal has everything, so sync again when it can be"
             ) from error
     return SyncSummary(
@@ -230,7 +231,7 @@ class MlflowMirror:
             logger.warning(
                 "MLflow at %s cannot be written (%s); the run goes on, and its view is mended "
                 "later or by `quorum sync %s`",
-                without_password(self.uri), in_short(error), self._folder.root,
+                without_password(self.uri), error_summary(error), self._folder.root,
             )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""What MLflow's page of a sweep shows at first: columns, their order, charts.
+"""The saved view with which MLflow's UI opens a sweep: columns, their order, charts.
 
-Saved views are a feature of MLflow's UI without an API of its own: JSON in a tag of the
-experiment. A UI that does not know a key leaves it out, one that does not know the form
-leaves the view out of its list, and a test compares the keys with the installed UI.
+MLflow's UI keeps saved views as JSON in a tag of the experiment and has no API for them. A UI
+ignores keys that it does not know, and does not list a view in a format that it does not know;
+a test compares the keys with the installed UI.
 """
 
 import json
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 VIEW = "mlflow.sharedViewState.quorum-trials"
-"""The tag; what follows the last dot is the view's key in a link."""
+"""Name of the tag; the part after the last dot is the view's key in links."""
 TITLE = "Trials, best first"
 SCORES = ("val_accuracy", "val_nll", "train_seconds")
 WIDTHS = {"attributes.`Run Name`": 120, "runDateAndNestInfo": 120, "duration": 80,
           "tags.`quorum.status`": 110, "metrics.`rung`": 70}  # fmt: skip
-"""Of the first columns, in pixels, in their order."""
+"""The first columns in their order, and their widths in pixels."""
 
 
 def experiment_tags(spec: Mapping[str, Any], started: float | None) -> dict[str, str]:
-    """The tags of the experiment of a sweep that `started` then, in unix seconds."""
-    made = round(1000 * (started or 0.0))
-    view = {"name": TITLE, "createdAt": made, "updatedAt": made,
+    """Return the tags of a sweep's experiment; the sweep `started` then, in unix seconds."""
+    created = round(1000 * (started or 0.0))
+    view = {"name": TITLE, "createdAt": created, "updatedAt": created,
             "state": json.dumps(_state(spec.get("space") or {}))}  # fmt: skip
     return {
         "mlflow.experimentKind": "custom_model_development",
@@ -31,7 +31,7 @@ def experiment_tags(spec: Mapping[str, Any], started: float | None) -> dict[str,
 
 
 def is_newer(tags: Mapping[str, str], than: Mapping[str, str]) -> bool:
-    """Whether these tags are of a later sweep than those that the experiment has."""
+    """Return whether `tags` belong to a later sweep than the tags `than`."""
     try:
         before = json.loads(than[VIEW])["updatedAt"]
     except (KeyError, ValueError, TypeError):
@@ -40,7 +40,7 @@ def is_newer(tags: Mapping[str, str], than: Mapping[str, str]) -> bool:
 
 
 def _state(space: Mapping[str, Any]) -> dict[str, Any]:
-    """The search's trials by score: how they ended and what they reached, then what was drawn."""
+    """List the search's trials by score: status and scores first, then the drawn values."""
     scores = [f"metrics.`{name}`" for name in SCORES]
     drawn = [f"params.`{name}`" for name in space]
     order = [*WIDTHS, *scores, *drawn]
@@ -60,8 +60,8 @@ def _state(space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _charts(space: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The search as a whole, then the curves, then what MLflow adds by itself, folded."""
-    # A value under a condition is missing in some trials, which the chart would leave out.
+    """Show the whole search, then the curves, then MLflow's own sections, collapsed."""
+    # Some trials lack a value with a condition, and the chart would leave those trials out.
     always = [name for name, entry in space.items() if not (entry or {}).get("when")]
     charts: list[dict[str, Any]] = [
         {"section": "search", "type": "PARALLEL", "selectedParams": always,

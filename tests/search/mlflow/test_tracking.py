@@ -21,8 +21,9 @@ from common.errors import RunError
 from journal.journal import Journal, read_events
 from search.mlflow import tracking
 from search.mlflow.changes import DIGEST, SWEEP, RunChange
+from search.mlflow.client import without_password
 from search.mlflow.projection import Projection
-from search.mlflow.store import Store, without_password
+from search.mlflow.store import Store
 from search.mlflow.tracking import MlflowMirror, sync, tracking_uri
 from search.mlflow.values import Point
 from tests.docs import ROOT
@@ -496,7 +497,7 @@ def test_a_store_that_takes_no_files_has_the_rest(
     journalled(folder, EVENTS)
     (folder.root.parent / "mlartifacts").write_text("in the way")
     assert sync(folder).created == len(expected_world())
-    assert [r.getMessage() for r in caplog.records if "takes no files" in r.getMessage()] == [
+    assert [r.getMessage() for r in caplog.records if "rejects files" in r.getMessage()] == [
         next(r.getMessage() for r in caplog.records if r.name == "search.mlflow.store")
     ]
     assert {run["status"] for run in stored(database).values()} == {"FINISHED", "FAILED"}
@@ -511,7 +512,7 @@ def test_mlflow_is_kept_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process and in those that it starts."""
     from mlflow.telemetry.utils import is_telemetry_disabled
 
-    from search.mlflow.store import load_mlflow
+    from search.mlflow.client import load_mlflow
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")

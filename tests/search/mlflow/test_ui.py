@@ -53,7 +53,7 @@ def test_the_view_of_a_wide_space_fits_into_a_tag() -> None:
 @pytest.mark.slow
 def test_the_installed_ui_knows_every_key_of_the_view() -> None:
     """MLflow documents none of this: another UI must be looked at before it is believed."""
-    from search.mlflow.store import load_mlflow
+    from search.mlflow.client import load_mlflow
 
     scripts = Path(load_mlflow().__file__).parent / "server/js/build/static/js"
     texts = [path.read_text(errors="replace") for path in scripts.glob("*.js")]
