@@ -63,6 +63,11 @@ def two_digits(value: Number) -> str:
     return DASH if _missing(value) else _with_minus(f"{value:.2g}")
 
 
+def gate_number(value: Number) -> str:
+    """Format a gate's value or limit: four decimals below 1, else two."""
+    return DASH if _missing(value) else fixed(value, 4 if abs(value or 0) < 1 else 2)
+
+
 def compact(value: Number) -> str:
     """Format a count in three digits: 1970000 → `1.97M`, 12345 → `12.3k`, 812 → `812`."""
     if value is None or not math.isfinite(value):

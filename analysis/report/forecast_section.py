@@ -21,7 +21,7 @@ def forecast_section(facts: RunFacts) -> Section | None:
         text(
             "The forecast was made before the first trial, from one epoch of the base recipe "
             f"measured on this machine: {duration(plan.get('epoch_seconds'))} with "
-            f"{plural(int(plan.get('workers') or 1), 'worker')} at work.",
+            f"{plural(int(plan.get('workers') or 1), 'worker')} running.",
             _trials(facts, plan),
             _deadline(facts, plan),
             _revisions(facts),

@@ -27,7 +27,6 @@ from common.formats import (
     percent_range,
     plural,
     signed,
-    significant,
     two_digits,
     value_text,
 )
@@ -49,7 +48,7 @@ def student_section(facts: RunFacts, letters: Lettering) -> Section | None:
         return section("The student", text("No student has been distilled yet."))
     teaching = (
         f"The teacher was the ensemble of {plural(len(card.teacher), 'member')} at temperature "
-        f"{fixed(card.teacher_temperature, 3)}. Its share of the loss was "
+        f"{fixed(card.teacher_temperature, 3)}. The teacher's share of the loss was "
         f"α = {value_text(card.alpha)}, at the distillation temperature "
         f"τ = {value_text(card.tau)}."
         if card.alpha is not None
@@ -92,7 +91,7 @@ def _file(artifact: Artifact) -> tuple[str, ...]:
         artifact.file,
         file_size(artifact.bytes),
         fixed(artifact.temperature, 3),
-        significant(latency.ms_batch1) if latency else DASH,
+        fixed(latency.ms_batch1, 3) if latency else DASH,
         "–".join(fixed(limit, 3) for limit in latency.interval) if latency else DASH,
         compact(latency.images_per_second) if latency else DASH,
         artifact.sha256[:12],

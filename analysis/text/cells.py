@@ -5,16 +5,15 @@ The terminal and the report lay out the same cells.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from analysis.text.labels import gate_requirement, method_label, metric_label, stage_label
 from analysis.text.ledger import LOWER_IS_BETTER, Ledger, Row, decimals_on_test, rows, verdict
 from common.formats import (
-    DASH,
     compact,
     duration,
     file_size,
     fixed,
+    gate_number,
     percent,
     percent_range,
     signed,
@@ -137,14 +136,10 @@ def gate_cells(ledger: Ledger) -> tuple[GateCells, ...]:
     return tuple(
         GateCells(
             requirement=gate_requirement(str(gate["name"])),
-            value=_gate_number(gate.get("value")),
-            bound=_gate_number(gate.get("bound")),
-            limit=_gate_number(gate.get("limit")),
+            value=gate_number(gate.get("value")),
+            bound=gate_number(gate.get("bound")),
+            limit=gate_number(gate.get("limit")),
             verdict=str(gate["verdict"]),
         )
         for gate in ledger.get("gates", [])
     )
-
-
-def _gate_number(value: Any) -> str:
-    return DASH if value is None else fixed(value, 4 if abs(value) < 1 else 2)

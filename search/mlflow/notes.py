@@ -1,16 +1,28 @@
-"""The descriptions of a run in MLflow, in Markdown: what a person reads first on its page.
+"""Markdown descriptions of runs, trials and models: the first text on their MLflow pages.
 
-A run's own page tells the ledger, what its rows differ by, why the gates let the student pass
-or not, and the commands that use it. MLflow keeps 8,000 characters of a description.
+A run's description shows the ledger, its differences and gates, and the commands that use the
+result. MLflow keeps 8,000 characters of a description.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-MOST = 8000
-"""Characters of a tag's value."""
-MISSING = "–"
+from common.formats import (
+    file_size,
+    fixed,
+    gate_number,
+    milliseconds,
+    percent,
+    plural,
+    signed,
+)
+
+MOST_CHARACTERS = 8000
+"""Longest value of a tag."""
+MOST_TRACEBACK = 6000
+"""Characters of a traceback that are kept."""
+MOST_CLASSES = 20
+"""Classes that are named."""
 
 
 def sweep_note(
@@ -19,9 +31,9 @@ def sweep_note(
     ledger: Mapping[str, Any] | None = None,
     commands: Sequence[str] = (),
 ) -> str:
-    """The description of a run: what it is and, once there is a `ledger`, what came out.
+    """Describe a run: its plan and, once there is a `ledger`, its results.
 
-    `commands` are those that use what came out.
+    `commands` are those that use the results.
     """
     parts = [str(spec.get("description") or ""), _plan(spec)]
     if ledger is not None:
@@ -30,33 +42,32 @@ def sweep_note(
     if commands:
         parts.append("### Use it\n\n```\n" + "\n".join(commands) + "\n```")
     text = "\n\n".join(part for part in parts if part)
-    return text if len(text) <= MOST else text[: MOST - 2].rpartition("\n")[0] + "\n…"
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    return text[: MOST_CHARACTERS - 2].rpartition("\n")[0] + "\n…"
 
 
 def trial_note(status: str, reason: str, traceback: object = None) -> str:
-    """The description of a trial that ended early."""
+    """Describe a trial that ended early; of a long traceback, keep the end."""
     text = f"**{status}:** {reason}"
-    if not traceback:
-        return text
-    # The end of a traceback says most.
-    return f"{text}\n\n```\n{str(traceback)[-6000:]}\n```"
+    return f"{text}\n\n```\n{str(traceback)[-MOST_TRACEBACK:]}\n```" if traceback else text
 
 
 def model_note(
     name: str, uri: str, image_size: int, class_names: Sequence[str], about: str = ""
 ) -> str:
-    """The description of a registered student: what it is, and how it is served and asked."""
+    """Describe a registered student: its input, its output, and how to serve it."""
     size, address = image_size, "http://127.0.0.1:5001/invocations"
     pixels = f'{{"inputs": [[[[0] * 3] * {size}] * {size}]}}'
     return "\n\n".join(
         part
         for part in (
             about,
-            f"`images`, uint8 [N, {size}, {size}, 3], RGB, to `log_probs`, float32 "
-            f"[N, {len(class_names)}]: all that the pixels need is inside the graph. The classes "
-            f"are {_names(class_names)}.",
-            "Serve it to this machine (MLflow starts `uvicorn` by its name, so activate Quorum's "
-            "environment first), and ask it about one image, here a black one:",
+            f"Input: `images`, uint8 [N, {size}, {size}, 3], RGB. Output: `log_probs`, float32 "
+            f"[N, {len(class_names)}]. The model normalizes the pixels itself. The classes are "
+            f"{_names(class_names)}.",
+            "To serve it on this machine, activate Quorum's environment first (MLflow starts "
+            "`uvicorn` by name), then send it an image, here a black one:",
             f"```\n{serve_command(name, uri)}\n```",
             f"```\npython -c 'import json; print(json.dumps({pixels}))' |\n"
             f"  curl -s -H 'Content-Type: application/json' -d @- {address}\n```",
@@ -66,7 +77,7 @@ def model_note(
 
 
 def serve_command(name: str, uri: str) -> str:
-    """What serves the champion of this name from the registry at `uri`, to this machine only."""
+    """Return the command that serves a registered model's champion on this machine only."""
     return (
         f"export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_TRACKING_URI={uri}\n"
         f"mlflow models serve -m models:/{name}@champion \\\n"
@@ -80,102 +91,82 @@ def _plan(spec: Mapping[str, Any]) -> str:
         return ""
     return (
         f"{spec.get('trials', '?')} trials, scored by `val_nll` after {rungs} epochs; about "
-        f"one in {spec.get('reduction_factor', '?')} goes on after each rung."
+        f"one in {spec.get('reduction_factor', '?')} is promoted at each rung."
     )
 
 
 def _headline(ledger: Mapping[str, Any]) -> str:
-    """What ships, in one line."""
+    """Return one line on what ships."""
     rows = {row["stage"]: row for row in ledger["rows"]}
-    ships = f"student_{ledger.get('released')}"
-    if ships not in rows:
+    shipped = f"student_{ledger.get('released')}"
+    if shipped not in rows:
         return ""
-    row, whole = rows[ships], rows.get("ensemble", {})
-    gates = [gate["verdict"] for gate in ledger.get("gates") or ()]
-    passed = f"{gates.count('pass')} of {len(gates)} gates passed"
+    row, ensemble = rows[shipped], rows.get("ensemble", {})
+    verdicts = [gate["verdict"] for gate in ledger.get("gates") or ()]
     return (
-        f"**`{ships}` ships**: {_percent(row.get('accuracy'))} of test right (the ensemble "
-        f"{_percent(whole.get('accuracy'))}), {_size(row.get('bytes'))}, "
-        f"{_number(row.get('latency_ms_batch1'), ' ms')} an image; {passed}."
+        f"**`{shipped}` ships**: accuracy {percent(row.get('accuracy'), 2)} on test (ensemble "
+        f"{percent(ensemble.get('accuracy'), 2)}), {file_size(row.get('bytes'))}, "
+        f"{milliseconds(row.get('latency_ms_batch1'))} per image; {verdicts.count('pass')} of "
+        f"{plural(len(verdicts), 'gate')} passed."
     )
 
 
 def _rows(ledger: Mapping[str, Any]) -> str:
-    """The ledger's table."""
-    told = []
+    rows = []
     for row in ledger["rows"]:
         low, high = row.get("accuracy_interval") or (None, None)
-        told.append((
-            row["stage"], f"{_percent(row.get('accuracy'))} ({_percent(low)} to {_percent(high)})",
-            _number(row.get("nll")), _number(row.get("ece")), _size(row.get("bytes")),
-            _number(row.get("latency_ms_batch1"), " ms"),
+        rows.append((
+            row["stage"],
+            f"{percent(row.get('accuracy'), 2)} ({percent(low, 2)} to {percent(high, 2)})",
+            fixed(row.get("nll"), 4), fixed(row.get("ece"), 4), file_size(row.get("bytes")),
+            milliseconds(row.get("latency_ms_batch1")),
         ))  # fmt: skip
     sizes, reads = (ledger.get("dataset") or {}).get("sizes") or {}, ledger.get("test_reads")
-    images = f", {sizes['test']:,} images" if "test" in sizes else ""
-    times = {1: "once", 2: "twice"}.get(reads or 0, f"{reads} times")
-    head = ("stage", "accuracy (95%)", "NLL", "ECE", "size", "one image")
-    return f"### Ledger: test{images}, read {times}\n\n{_table(head, told)}"
+    images = f", {plural(sizes['test'], 'image')}" if "test" in sizes else ""
+    times = "once" if reads == 1 else f"{reads} times"
+    header = ("stage", "accuracy (95%)", "NLL", "ECE", "size", "one image")
+    return f"### Ledger: test{images}, read {times}\n\n{_table(header, rows)}"
 
 
 def _differences(ledger: Mapping[str, Any]) -> str:
-    """The paired differences, each with its interval."""
-    told = []
-    for row in ledger.get("differences") or ():
-        shown = _points if row["metric"] == "accuracy" else _signed
-        low, high = row.get("interval") or (None, None)
-        told.append((
-            f"{row['a']} − {row['b']}", row["metric"],
-            f"{shown(row.get('value'))} ({shown(low)} to {shown(high)})", row.get("verdict", ""),
+    rows = []
+    for item in ledger.get("differences") or ():
+        shown = _points if item["metric"] == "accuracy" else _nats
+        low, high = item.get("interval") or (None, None)
+        rows.append((
+            f"{item['a']} − {item['b']}", item["metric"],
+            f"{shown(item.get('value'))} ({shown(low)} to {shown(high)})", item.get("verdict", ""),
         ))  # fmt: skip
-    head = ("difference on test", "of", "value (95%)", "verdict")
-    return f"### Differences\n\n{_table(head, told)}" if told else ""
+    header = ("difference on test", "metric", "value (95%)", "verdict")
+    return f"### Differences\n\n{_table(header, rows)}" if rows else ""
 
 
 def _gates(ledger: Mapping[str, Any]) -> str:
-    """What decided on the student that ships."""
-    told = [
-        (gate["name"], *(_number(gate.get(key)) for key in ("value", "bound", "limit")),
+    rows = [
+        (gate["name"], *(gate_number(gate.get(key)) for key in ("value", "bound", "limit")),
          f"**{gate['verdict']}**")
         for gate in ledger.get("gates") or ()
     ]  # fmt: skip
-    if not told:
-        return ""
-    head = ("gate, on holdout", "value", "bound", "limit", "verdict")
-    return f"### Gates\n\n{_table(head, told)}"
+    header = ("gate, on holdout", "value", "bound", "limit", "verdict")
+    return f"### Gates\n\n{_table(header, rows)}" if rows else ""
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """MLflow sets columns without a gap, so each after the first brings one."""
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; MLflow sets columns without a gap, so all but the first add one."""
     gap = " | &nbsp;&nbsp;"
-    lines = ["| " + gap.join(line) + " |" for line in (head, *rows)]
-    return "\n".join([lines[0], "|" + " --- |" * len(head), *lines[1:]])
+    lines = ["| " + gap.join(line) + " |" for line in (header, *rows)]
+    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:]])
 
 
-def _names(names: Sequence[str], most: int = 20) -> str:
-    told = ", ".join(f"`{name}`" for name in names[:most])
-    return told if len(names) <= most else f"{told} … ({len(names)} in all)"
-
-
-def _percent(value: float | None) -> str:
-    return MISSING if value is None else f"{100 * value:.2f}%"
+def _names(names: Sequence[str]) -> str:
+    listed = ", ".join(f"`{name}`" for name in names[:MOST_CLASSES])
+    return listed if len(names) <= MOST_CLASSES else f"{listed} … ({len(names)} in all)"
 
 
 def _points(value: float | None) -> str:
-    """A difference of accuracies, in percentage points."""
-    return MISSING if value is None else f"{100 * value:+.2f} pp".replace("-", "−")
+    """Format a difference of accuracies in percentage points."""
+    return signed(value) if value is None else f"{signed(100 * value, 2)} pp"
 
 
-def _signed(value: float | None) -> str:
-    return MISSING if value is None else f"{value:+.4f}".replace("-", "−")
-
-
-def _number(value: float | None, unit: str = "") -> str:
-    if value is None or not math.isfinite(value):
-        return MISSING
-    return f"{value:.3g}{unit}".replace("-", "−")
-
-
-def _size(value: float | None) -> str:
-    if value is None:
-        return MISSING
-    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+def _nats(value: float | None) -> str:
+    return signed(value, 4)

@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.mlflow.notes import MOST, model_note, serve_command, sweep_note, trial_note
+from search.mlflow.notes import MOST_CHARACTERS, model_note, serve_command, sweep_note, trial_note
 from tests.docs import ROOT
 from tests.synthetic_sweep import SPEC
 
@@ -12,7 +12,7 @@ LEDGER: dict[str, Any] = json.loads((ROOT / "results/digits-demo/ledger.json").r
 
 
 def tables(note: str) -> list[list[list[str]]]:
-    """The cells of every table of a note, its rule left out."""
+    """Return the cells of every table of a note, without the rule below the header."""
     found: list[list[list[str]]] = []
     inside = False
     for line in note.splitlines():
@@ -26,25 +26,24 @@ def tables(note: str) -> list[list[list[str]]]:
     return found
 
 
-def test_before_its_ledger_a_run_tells_its_plan() -> None:
-    assert sweep_note(SPEC) == (
-        "The whole chain on 1,797 bundled digits.\n\n20 trials, scored by `val_nll` after "
-        "3 → 9 → 27 epochs; about one in 3 goes on after each rung."
-    )
+def test_a_run_without_a_ledger_describes_its_plan() -> None:
+    description, plan = sweep_note(SPEC).split("\n\n")
+    assert description == SPEC["description"]
+    assert plan.startswith("20 trials, scored by `val_nll` after 3 → 9 → 27 epochs")
     assert sweep_note({}) == ""
 
 
-def test_the_ledger_is_told_whole() -> None:
+def test_a_note_shows_the_whole_ledger() -> None:
     note = sweep_note(SPEC, ledger=LEDGER, commands=["quorum report runs/mine"])
     assert note.splitlines()[0] == (
-        "**`student_int8` ships**: 99.16% of test right (the ensemble 99.50%), 181.3 kB, "
-        "0.0589 ms an image; 4 of 4 gates passed."
+        "**`student_int8` ships**: accuracy 99.16% on test (ensemble 99.50%), 181 kB, "
+        "0.06 ms per image; 4 of 4 gates passed."
     )
     assert "### Ledger: test, 597 images, read once" in note
     rows, differences, gates = tables(note)
     assert [row[0] for row in rows[1:]] == [row["stage"] for row in LEDGER["rows"]]
     assert rows[1] == [
-        "best_single", "99.33% (98.29% to 99.74%)", "0.0263", "0.00709", "691.7 kB", "0.104 ms",
+        "best_single", "99.33% (98.29% to 99.74%)", "0.0263", "0.0071", "692 kB", "0.10 ms",
     ]  # fmt: skip
     assert differences[1] == [
         "ensemble − best_single", "accuracy", "+0.17 pp (−0.64 pp to +1.06 pp)",
@@ -62,10 +61,10 @@ def test_the_ledger_is_told_whole() -> None:
 def test_a_note_fits_into_a_tag(rows: int, description: str) -> None:
     ledger = {**LEDGER, "differences": LEDGER["differences"][:1] * rows}
     note = sweep_note({"description": description}, ledger=ledger, commands=["quorum report x"])
-    assert len(note) <= MOST
+    assert len(note) <= MOST_CHARACTERS
 
 
-def test_a_ledger_with_little_in_it() -> None:
+def test_missing_values_are_dashes() -> None:
     note = sweep_note({}, ledger={"rows": [{"stage": "ensemble", "accuracy": None}]})
     assert tables(note)[0][1] == ["ensemble", "– (– to –)", "–", "–", "–", "–"]
     assert "ships" not in note
@@ -73,14 +72,14 @@ def test_a_ledger_with_little_in_it() -> None:
 
 def test_the_end_of_a_long_traceback_is_kept() -> None:
     note = trial_note("failed", "x", "frame\n" * 5000 + "KeyError: 'y'")
-    assert len(note) < MOST
+    assert len(note) < MOST_CHARACTERS
     assert "KeyError: 'y'" in note
     assert trial_note("pruned", "val_nll 2.1 missed the cutoff 1.3 of rung 3") == (
         "**pruned:** val_nll 2.1 missed the cutoff 1.3 of rung 3"
     )
 
 
-def test_a_model_tells_how_it_is_served() -> None:
+def test_a_model_note_has_the_command_that_serves_it() -> None:
     names = [f"class {i}" for i in range(30)]
     note = model_note("quorum-mine", "sqlite:////runs/mlflow.db", 32, names, "About it.")
     assert serve_command("quorum-mine", "sqlite:////runs/mlflow.db") in note
