@@ -65,4 +65,6 @@ def select_pool(pool: Path, *, members: int | None = None, out: Path | None = No
 
 
 def _write(selection: "Selection", folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give --out a folder to write selection.json to")
     write_bytes_atomically(folder / "selection.json", dump_json(to_mapping(selection)).encode())

@@ -1,6 +1,7 @@
 """The command line: parse, run one command, turn errors into exit codes."""
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None, *, commands: Sequence[Command] 
     the weights differ.
     """
     began = time.time()
+    _print_any_text()
     parsed = build_parser(commands).parse_args(arguments, argparse.Namespace(began=began))
     prepare_process()
     try:
@@ -70,6 +72,13 @@ def main(arguments: Sequence[str] | None = None, *, commands: Sequence[Command] 
         _complain(message)
         return 2
     return exit_code
+
+
+def _print_any_text() -> None:
+    """Let the terminal show escapes for characters that its encoding lacks, as in file names."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _after_interrupt(arguments: argparse.Namespace) -> str:

@@ -1,5 +1,6 @@
 """Train the trials of a sweep, and nothing else."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
 
 import quorum
@@ -25,7 +26,7 @@ def execute(arguments: Namespace) -> int:
         return 0
     folder = quorum.sweep(arguments.sweep, **values)
     print_status(folder)
-    where = f" --runs {arguments.runs}" if arguments.runs else ""
-    command = f"quorum run {arguments.sweep} --resume --name {folder.name}{where}"
-    console().print(f"next: {command}", soft_wrap=True)
+    words = ["quorum", "run", arguments.sweep, "--resume", "--name", folder.name]
+    words += ["--runs", arguments.runs] if arguments.runs else []
+    console().print(f"next: {shlex.join(words)}", soft_wrap=True, markup=False)
     return 0

@@ -51,6 +51,18 @@ def test_help_pages_fit_80_columns_and_show_an_example(
     assert f"quorum {name}" in page.partition("example")[2]
 
 
+def test_text_that_the_terminal_cannot_encode_is_escaped() -> None:
+    """Print a page with an arrow on a terminal that only knows ASCII."""
+    result = subprocess.run(
+        [sys.executable, "-m", "quorum", "run", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert "\\u2192" in result.stdout
+
+
 def test_examples_parse() -> None:
     """Run each command's example with `--help` added, which argparse reads after the rest."""
     for command in COMMANDS:
@@ -294,6 +306,12 @@ class TestPools:
         line = mistake(capsys, "select", tmp_path / "pool.npz", "--out", tmp_path / "out")
         assert message in line
         assert not (tmp_path / "out" / "selection.json").exists()
+
+    def test_out_must_be_a_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        np.savez(tmp_path / "pool.npz", **self.good())  # type: ignore[arg-type]
+        (tmp_path / "out").touch()
+        line = mistake(capsys, "select", tmp_path / "pool.npz", "--out", tmp_path / "out")
+        assert str(tmp_path / "out") in line
 
     def test_a_file_that_is_no_pool_is_named(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
