@@ -40,7 +40,8 @@ from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, SplitSpec, make_splits
 from trainables.device.rehearsal import rehearse
-from trainables.nets.build import Classifier, build_model
+from trainables.nets.build import build_model
+from trainables.nets.classifier import Classifier
 from trainables.recipe import Numerics, Recipe
 from trainables.training.loop import Training
 from trainables.training.optimizers import make_optimizer, set_progress

@@ -25,7 +25,7 @@ OWNERS = {
     "optuna": {"search.samplers.optuna_sampler"},
     "mlflow": {"search.mlflow.client"},
     "timm": {
-        "trainables.nets.build",
+        "trainables.nets.timm_net",
         "trainables.nets.convnet",
         "trainables.training.optimizers",
         "trainables.training.averaging",

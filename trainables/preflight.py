@@ -14,8 +14,11 @@ from common.seeds import global_torch_stream
 from trainables.augmentation.batch import check_augmentation
 from trainables.hyperparameters import HUB
 from trainables.nets.auxiliary_heads import group_matrix
-from trainables.nets.build import Classifier, check_hub, empty_model
-from trainables.nets.pretrained import Backbone, check_backbone, classifier_of, read_backbone
+from trainables.nets.build import empty_model
+from trainables.nets.classifier import Classifier
+from trainables.nets.head import linear_head
+from trainables.nets.pretrained import Backbone, check_backbone, read_backbone
+from trainables.nets.timm_net import check_hub
 from trainables.recipe import Recipe
 
 
@@ -51,7 +54,7 @@ def _check_net(
 ) -> None:
     model = _built(recipe, classes=classes, image_size=image_size)
     if any(stage.train == "head" for stage in recipe.schedule.stages):
-        classifier_of(model.net, recipe.architecture.model)
+        linear_head(model.net, recipe.architecture.model)
     path = recipe.architecture.pretrained
     if path == HUB:
         check_hub(recipe.architecture)

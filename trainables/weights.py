@@ -7,7 +7,8 @@ from torch import nn
 
 from common.errors import RunError
 from common.files import file_sha256, write_bytes_atomically
-from trainables.nets.build import Classifier, empty_model
+from trainables.nets.build import empty_model
+from trainables.nets.classifier import Classifier
 from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
 from trainables.records import read_record, read_start
 

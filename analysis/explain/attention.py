@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from analysis.explain.explanations import AttentionWeights, LayerWeights
 from analysis.facts.data import RunImages
 from common.sampling import evenly_spaced
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 from trainables.nets.convnet import ConvBlock, ConvNet
 from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics

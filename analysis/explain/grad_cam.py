@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from analysis.explain.explanations import CELLS
 from analysis.explain.saliency import BATCH_PIXELS, largest_batch
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 
 Array = np.ndarray[Any, Any]
 ToMap = Callable[[Tensor], Tensor]

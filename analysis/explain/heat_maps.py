@@ -14,7 +14,7 @@ from analysis.explain.explanations import METHODS, HeatMaps
 from analysis.explain.grad_cam import grad_cam
 from analysis.explain.saliency import smooth_grad
 from common.seeds import torch_generator
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 
 Array = np.ndarray[Any, Any]
 

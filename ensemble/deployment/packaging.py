@@ -13,7 +13,7 @@ from ensemble.deployment.onnx_model import Images, OnnxClassifier
 from ensemble.deployment.quantize import parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
 

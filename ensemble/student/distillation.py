@@ -11,7 +11,7 @@ from common.parsing import from_mapping, to_mapping
 from ensemble.student.teacher import IdentifiedTeacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 from trainables.recipe import Numerics, Recipe
 from trainables.trainer import EpochReport
 from trainables.training.data_parallel import DataParallel

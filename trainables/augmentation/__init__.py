@@ -1,1 +1,1 @@
-"""Batched augmentation, drawn per image."""
+"""Augmentation in batches on the training device, with a draw per image."""

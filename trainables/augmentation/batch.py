@@ -1,12 +1,11 @@
-"""Augmentation in batches, with a draw per image, on the images' device.
+"""Augment a batch: policy, flip, translation, cutout, erasing, MixUp and CutMix.
 
-Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]; their
-memory format is kept. All draws come from the generator that is passed in (on the images'
-device), so the same state gives the same batch.
+Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]; their memory
+format is kept. All draws come from the generator passed in, which is on the images' device, so
+the same state gives the same batch.
 
-No transform loops over images: flips and translations are one gather, squares and boxes
-are comparisons of coordinates. The policies stand in augment_policies.py, what they do to
-images in augment_ops.py.
+No transform loops over images: flips and translations are one gather, squares and boxes are
+comparisons of coordinates. policies.py draws the operations that operations.py applies.
 """
 
 import math
@@ -16,14 +15,14 @@ import torch
 from torch import Generator, Tensor
 
 from common.errors import SpecError
-from trainables.augmentation.operations import like
+from trainables.augmentation.operations import with_format_of
 from trainables.augmentation.policies import apply_policy
 from trainables.hyperparameters import Augmentation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Augmented images and what they show: `share` of labels_a and the rest of labels_b."""
+    """Augmented images, each `share` of labels_a and the rest of labels_b."""
 
     images: Tensor
     """float [B, 3, S, S]"""
@@ -32,10 +31,10 @@ class Batch:
     labels_b: Tensor
     """int64 [B]"""
     share: Tensor
-    """float32 [B] in [0, 1]; 1 where an image is not mixed."""
-    turns: Tensor | None = None
-    """int64 [B]; quarter turns by which an image is to be shown once more, −1 for none. None
-    where nothing is asked about turns."""
+    """float32 [B] in [0, 1]; 1 for images that are not mixed."""
+    rotations: Tensor | None = None
+    """int64 [B]: quarter turns by which an image is shown once more, −1 for images that are not.
+    None without the rotation task."""
 
 
 def augment(
@@ -47,13 +46,13 @@ def augment(
     generator: Generator,
     flips: Tensor | None = None,
 ) -> Batch:
-    """Apply the policy, flip, translate, cut out, erase and mix, as `augmentation` says.
+    """Apply the policy, then flip, translate, cut out, erase and mix.
 
-    `labels` is int64 [B]; `mean` [3] is the colour of what is cut out or erased. `flips`,
-    bool [B], says which images are mirrored; by default half of them are, if any.
+    `labels` is int64 [B]; `mean` [3] is the colour of squares and rectangles. `flips`, bool [B],
+    chooses the mirrored images; by default half of them are drawn, if flips are on.
 
     Raises:
-        SpecError: the cut-out square is as large as the image.
+        SpecError: the cutout square is as large as the image.
     """
     if augmentation.policy == "none":
         return _unmixed(images, labels)
@@ -69,12 +68,12 @@ def augment(
         )
     if augmentation.erase_probability:
         low, high = draw_rectangles(images, augmentation.erase_probability, generator)
-        images = paint(images, low, high, mean)
+        images = fill_boxes(images, low, high, mean)
     return mix(images, labels, augmentation, generator=generator)
 
 
-def views_of(augmentation: Augmentation) -> int:
-    """How many views of an image there are: 1, or 2 with its mirror image; 0 for countless."""
+def count_views(augmentation: Augmentation) -> int:
+    """Return the number of views of an image: 1, or 2 with its mirror image; 0 for unlimited."""
     if augmentation.policy == "none":
         return 1
     mixed = augmentation.mix_probability and (augmentation.mixup_alpha or augmentation.cutmix_alpha)
@@ -85,41 +84,41 @@ def views_of(augmentation: Augmentation) -> int:
 
 
 def check_augmentation(augmentation: Augmentation, image_size: int) -> None:
-    """Refuse a square or a shift as large as the image, whose side is in pixels.
+    """Refuse a cutout or a translation as large as the image; `image_size` is in pixels.
 
     Raises:
-        SpecError: the field, its value and the image's side.
+        SpecError: the message has the key, its value and the image size.
     """
     check_cutout(augmentation.cutout, image_size)
     if augmentation.translate >= image_size:
         raise SpecError(
-            f"translate must be less than the image's side of {image_size} px, "
+            f"translate must be less than the image size of {image_size} px, "
             f"got {augmentation.translate}"
         )
 
 
 def check_cutout(side: int, image_size: int) -> None:
-    """Refuse a square that would leave nothing of the image."""
+    """Refuse a cutout square that covers the whole image."""
     if side >= image_size:
-        raise SpecError(f"cutout must be less than the image's side of {image_size} px, got {side}")
+        raise SpecError(f"cutout must be less than the image size of {image_size} px, got {side}")
 
 
 def draw_flips(images: Tensor, flip: bool, generator: Generator) -> Tensor:
-    """Which images are mirrored, bool [B]: half of them, or none."""
+    """Draw which images are mirrored, bool [B]: half of them, or none if `flip` is off."""
     if not flip:
         return torch.zeros(len(images), dtype=torch.bool, device=images.device)
     return torch.rand(len(images), generator=generator, device=images.device) < 0.5
 
 
 def draw_shifts(images: Tensor, translate: int, generator: Generator) -> Tensor:
-    """Shifts (down, right) in pixels, int64 [B, 2], uniform in [-translate, translate]."""
+    """Draw shifts (down, right) in pixels, int64 [B, 2], uniform in [-translate, translate]."""
     return torch.randint(
         -translate, translate + 1, (len(images), 2), generator=generator, device=images.device
     )
 
 
 def draw_corners(images: Tensor, side: int, generator: Generator) -> Tensor:
-    """Upper left corners (row, column) of squares fully inside the images, int64 [B, 2]."""
+    """Draw upper left corners (row, column) of squares inside the images, int64 [B, 2]."""
     size = images.shape[-1]
     check_cutout(side, size)
     return torch.randint(
@@ -128,26 +127,26 @@ def draw_corners(images: Tensor, side: int, generator: Generator) -> Tensor:
 
 
 def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor) -> Tensor:
-    """Mirror the images in `flips` left to right, then shift each; borders are reflected.
+    """Mirror the images in `flips` left to right, then shift each, with reflected borders.
 
-    The border pixel itself is not repeated, as in torch's reflection padding.
+    The border pixel is not repeated, as in torch's reflection padding.
     """
     batch, _, height, width = images.shape
     rows = _reflect(torch.arange(height, device=images.device) - shifts[:, :1], height)
     columns = _reflect(torch.arange(width, device=images.device) - shifts[:, 1:], width)
     columns = torch.where(flips[:, None], width - 1 - columns, columns)
-    which = torch.arange(batch, device=images.device)[:, None, None]
-    moved = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
-    return like(moved.permute(0, 3, 1, 2), images)
+    image = torch.arange(batch, device=images.device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+    return with_format_of(moved.permute(0, 3, 1, 2), images)
 
 
 def cutout(images: Tensor, corners: Tensor, side: int, mean: Tensor) -> Tensor:
-    """Paint squares of `side` pixels at `corners` in the colour `mean` [3] (DeVries, 2017)."""
-    return paint(images, corners, corners + side, mean)
+    """Fill squares of `side` pixels at `corners` with the colour `mean` [3] (DeVries, 2017)."""
+    return fill_boxes(images, corners, corners + side, mean)
 
 
-def paint(images: Tensor, low: Tensor, high: Tensor, colour: Tensor) -> Tensor:
-    """Paint boxes in one colour [3]; `low` and `high` are as `draw_boxes` gives them."""
+def fill_boxes(images: Tensor, low: Tensor, high: Tensor, colour: Tensor) -> Tensor:
+    """Fill boxes with one colour [3]; `low` and `high` as from `draw_boxes`."""
     box = _box(low, high, images.shape[-2:])
     return torch.where(box[:, None], colour.to(images)[:, None, None], images)
 
@@ -155,11 +154,11 @@ def paint(images: Tensor, low: Tensor, high: Tensor, colour: Tensor) -> Tensor:
 def mix(
     images: Tensor, labels: Tensor, augmentation: Augmentation, *, generator: Generator
 ) -> Batch:
-    """MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), with a draw per image.
+    """Apply MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), with a draw per image.
 
-    Each image is mixed with probability mix_probability, with a partner of its own; where
-    both kinds are on, each mixed image is one or the other with probability ½. The share
-    of a CutMix image is the area that is really left, after clipping at the border.
+    Each image is mixed with probability mix_probability, with its own partner; if both kinds
+    are on, a mixed image is one or the other with probability ½. The share of a CutMix image
+    is its remaining area, after the box is clipped at the border.
     """
     if (
         not (augmentation.mixup_alpha or augmentation.cutmix_alpha)
@@ -171,7 +170,7 @@ def mix(
     draws = torch.rand(2, len(images), generator=generator, device=images.device)
     mixed = draws[0] < augmentation.mix_probability
     cut = draws[1] < (0.5 if augmentation.mixup_alpha else 1.0)
-    kept = torch.ones_like(images[:, 0])  # [B, S, S]: how much of itself each pixel keeps
+    kept = torch.ones_like(images[:, 0])  # [B, S, S]: share of the image in each pixel
     if augmentation.mixup_alpha:
         weight = draw_beta(images, augmentation.mixup_alpha, generator)
         share = torch.where(mixed, weight, share)
@@ -187,18 +186,18 @@ def mix(
 
 
 def draw_beta(images: Tensor, alpha: float, generator: Generator) -> Tensor:
-    """Shares float32 [B] from Beta(alpha, alpha)."""
-    # torch.distributions takes no generator; this is the call beneath its Beta. In float64,
-    # because at alpha = 0.01 two in five gamma draws underflow in float32.
-    both = torch.full((len(images), 2), alpha, dtype=torch.float64, device=images.device)
-    return torch._sample_dirichlet(both, generator)[:, 0].to(torch.float32)
+    """Draw shares, float32 [B], from Beta(alpha, alpha)."""
+    # torch.distributions takes no generator; its Beta makes this call. In float64, because at
+    # alpha = 0.01 two in five gamma draws underflow in float32.
+    alphas = torch.full((len(images), 2), alpha, dtype=torch.float64, device=images.device)
+    return torch._sample_dirichlet(alphas, generator)[:, 0].to(torch.float32)
 
 
 def draw_boxes(images: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """First and one past the last (row, column) of CutMix's boxes, int64 [B, 2] each.
+    """Draw CutMix's boxes: first and one past the last (row, column), int64 [B, 2] each.
 
-    The side is √(1 − λ) of the image's with λ from Beta(alpha, alpha), the centre any
-    pixel; what lies beyond the border is clipped.
+    A box's side is √(1 − λ) of the image's, with λ from Beta(alpha, alpha); its centre is any
+    pixel, and it is clipped at the border.
     """
     size = images.shape[-1]
     side = size * (1 - draw_beta(images, alpha, generator)).sqrt()
@@ -211,16 +210,15 @@ def draw_boxes(images: Tensor, alpha: float, generator: Generator) -> tuple[Tens
 def draw_rectangles(
     images: Tensor, probability: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """First and one past the last (row, column) of random erasing (Zhong et al., 2020).
+    """Draw the rectangles of random erasing (Zhong et al., 2020), like `draw_boxes`.
 
-    int64 [B, 2] each, and empty where an image is spared. Area 2% to 33% of the image's,
-    height to width 0.3 to 3.3; a side that would be longer than the image's is cut to it
-    (the original draws again).
+    They are empty for images that are not erased. Their area is 2% to 33% of the image's, height
+    to width 0.3 to 3.3; a side longer than the image's is clipped (the original draws again).
     """
     size = images.shape[-1]
     draws = torch.rand(5, len(images), generator=generator, device=images.device)
     area = torch.lerp(torch.tensor(0.02).to(draws), torch.tensor(1 / 3).to(draws), draws[0])
-    stretch = torch.exp((draws[1] - 0.5) * math.log(3.3))  # the root of the aspect
+    stretch = torch.exp((draws[1] - 0.5) * math.log(3.3))  # root of the aspect ratio
     sides = size * area.sqrt() * torch.stack([stretch, 1 / stretch])
     length = sides.round().clamp(max=size) * (draws[2] < probability)
     low = (draws[3:] * (size - length + 1)).floor()
@@ -233,13 +231,14 @@ def _unmixed(images: Tensor, labels: Tensor) -> Batch:
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    # A triangle wave of period 2(size − 1): any shift lands inside, however large.
+    """Return the positions in [0, size) to which reflection at the borders maps `index`."""
+    # A triangle wave of period 2(size − 1) maps any position inside.
     turn = max(size - 1, 1)
     return turn - (turn - index.remainder(2 * turn)).abs() if size > 1 else index * 0
 
 
 def _box(low: Tensor, high: Tensor, shape: torch.Size) -> Tensor:
-    """Pixels with low ≤ (row, column) < high, bool [B, rows, columns]."""
+    """Return which pixels have low ≤ (row, column) < high, bool [B, rows, columns]."""
     rows = torch.arange(shape[0], device=low.device)
     columns = torch.arange(shape[1], device=low.device)
     in_rows = (low[:, :1] <= rows) & (rows < high[:, :1])

@@ -1,4 +1,4 @@
-"""Which operation is done to which image, and how strongly: a draw per image.
+"""Draw augmentation operations and strengths per image, by policy.
 
 Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1].
 
@@ -8,13 +8,13 @@ Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]
     trivialaugment[_wide]  1 of 14 operations                        uniform, 31 levels
     randaugment            augment_ops of 14 operations, in turn     augment_magnitude
 
-TrivialAugment is Müller & Hutter (2021), RandAugment Cubuk et al. (2020); both have the same
-14 operations. Images are grouped by what was drawn, so that only those that get an operation
-pay for it.
+TrivialAugment is by Müller & Hutter (2021), RandAugment by Cubuk et al. (2020); both have the
+same 14 operations. Images are grouped by operation, so that an operation runs only on the
+images that drew it.
 
-Where this differs from what was published: lengths in pixels are those for 32 px and grow
-with the image; RandAugment's enhancements go to either side of 1, so that a higher magnitude
-is always stronger (as in torchvision; the original goes from 0.1 to 1.9).
+Differences from the publications: lengths in pixels are for 32 px and grow with the image;
+RandAugment's enhancements go to either side of 1, so that a higher magnitude is always stronger
+(as in torchvision; the original goes from 0.1 to 1.9).
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ import torch
 from torch import Generator, Tensor
 
 from trainables.augmentation.operations import (
+    affine_maps,
     autocontrast,
     colour_matrices,
     equalize,
@@ -32,7 +33,6 @@ from trainables.augmentation.operations import (
     recolour,
     sharpen,
     solarize,
-    turns,
     warp,
 )
 from trainables.hyperparameters import Augmentation
@@ -43,7 +43,7 @@ OPERATIONS = (
 )  # fmt: skip
 
 LEVELS = 31
-"""Strengths that are told apart; magnitudes go from 0 to 30."""
+"""Number of strengths; magnitudes go from 0 to 30."""
 
 MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 ENHANCEMENTS = ("colour", "contrast", "brightness")
@@ -51,20 +51,20 @@ ENHANCEMENTS = ("colour", "contrast", "brightness")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
-    """What the operations do at the highest level."""
+    """The effect of the operations at the highest level."""
 
     shear: float
     """Tangent of the angle."""
     translate: float
-    """Share of the image's side."""
+    """As a share of the image's side."""
     rotate: float
     """Degrees."""
     lost_bits: int
-    """Of the eight that a grey level has."""
+    """Bits of eight that `posterize` drops."""
     enhance: tuple[float, float]
     """Factors at the lowest and highest level."""
     mirrored: bool = False
-    """Enhancements start at 1 and go to either side."""
+    """Enhancements start at 1 and go to either side of it."""
 
 
 STANDARD = Ranges(shear=0.3, translate=10 / 32, rotate=30.0, lost_bits=4, enhance=(0.1, 1.9))
@@ -80,7 +80,7 @@ AFFINE = (30.0, 1.5, 0.3)
 
 
 def apply_policy(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
-    """The images, augmented by the policy `augmentation.policy`, if it is one of this module's."""
+    """Return the images augmented by `augmentation.policy`, if it is one of this module's."""
     magnitude = augmentation.magnitude / (LEVELS - 1)
     match augmentation.policy:
         case "colour":
@@ -97,10 +97,10 @@ def apply_policy(images: Tensor, augmentation: Augmentation, generator: Generato
 
 
 def jitter_colour(images: Tensor, magnitude: float, generator: Generator) -> Tensor:
-    """Change brightness, contrast, saturation and hue, by one matrix an image.
+    """Change brightness, contrast, saturation and hue by one matrix per image.
 
-    Unlike in torchvision's ColorJitter the order is fixed, nothing is clipped in between,
-    and hue is turned linearly.
+    Unlike in torchvision's ColorJitter, the order is fixed, values are not clipped in between,
+    and the hue is rotated linearly.
     """
     draws = _uniform(4, images, generator) * magnitude
     factors = 1 + draws[:3] * _column(COLOUR[:3], images)
@@ -111,58 +111,61 @@ def jitter_colour(images: Tensor, magnitude: float, generator: Generator) -> Ten
 
 
 def jitter_shape(images: Tensor, magnitude: float, generator: Generator) -> Tensor:
-    """Turn, zoom and shear about the centre, bilinearly; borders are reflected."""
+    """Rotate, zoom and shear about the centre, bilinearly, with reflected borders."""
     degrees, zoom, *shears = _uniform(4, images, generator) * magnitude
     rotate, scale, shear = AFFINE
-    thetas = turns(
+    thetas = affine_maps(
         degrees=degrees * rotate, scales=scale**zoom, shears=torch.stack(shears, dim=1) * shear
     )
     return warp(images, thetas)
 
 
 def trivial_augment(images: Tensor, ranges: Ranges, generator: Generator) -> Tensor:
-    """One operation at one level for each image, all equally likely."""
+    """Apply one operation at one level to each image, all equally likely."""
     levels = torch.randint(LEVELS, (len(images),), generator=generator, device=images.device)
-    return operate(images, *draw_operations(images, generator), levels / (LEVELS - 1), ranges)
+    return apply_operations(
+        images, *draw_operations(images, generator), levels / (LEVELS - 1), ranges
+    )
 
 
 def rand_augment(images: Tensor, ops: int, magnitude: float, generator: Generator) -> Tensor:
-    """`ops` operations in turn for each image, all at `magnitude` in [0, 1] of their ranges."""
+    """Apply `ops` operations in turn to each image, at `magnitude` in [0, 1] of their ranges."""
     levels = torch.full((len(images),), magnitude, device=images.device)
     for _ in range(ops):
-        images = operate(images, *draw_operations(images, generator), levels, RANDAUGMENT)
+        operations, signs = draw_operations(images, generator)
+        images = apply_operations(images, operations, signs, levels, RANDAUGMENT)
     return images
 
 
 def draw_operations(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Places in OPERATIONS, int64 [B], and directions, −1 or 1, float32 [B]."""
+    """Draw indices into OPERATIONS, int64 [B], and directions, −1 or 1, float32 [B]."""
     count, device = len(images), images.device
     operations = torch.randint(len(OPERATIONS), (count,), generator=generator, device=device)
     signs = torch.randint(2, (count,), generator=generator, device=device)
     return operations, 2.0 * signs - 1.0
 
 
-def operate(
+def apply_operations(
     images: Tensor, operations: Tensor, signs: Tensor, levels: Tensor, ranges: Ranges
 ) -> Tensor:
-    """Do to each image its operation, at its level in [0, 1] and to its side.
+    """Apply to each image its operation, at its level in [0, 1] and in its direction.
 
-    `operations` int64, `signs` (−1 or 1) and `levels` are [B]. As in the original, whole
-    pixels, degrees, bits and grey levels are rounded towards no change, a moved image keeps
-    its nearest pixels, and what comes in from outside is black.
+    `operations` int64, `signs` (−1 or 1) and `levels` are [B]. As in the original, pixels,
+    degrees, bits and grey levels are rounded towards no change, moved images are sampled at the
+    nearest pixel, and the outside is black.
     """
     result = images.clone()
-    for names, do in _GROUPS:
-        chosen = torch.isin(operations, _places(names, operations)).nonzero()[:, 0]
+    for names, operation in _GROUPS:
+        chosen = torch.isin(operations, _indices(names, operations)).nonzero()[:, 0]
         if len(chosen):
-            drawn = _Drawn(operations[chosen], signs[chosen], levels[chosen], ranges)
-            result[chosen] = do(images[chosen], drawn)
+            drawn = _DrawnOperations(operations[chosen], signs[chosen], levels[chosen], ranges)
+            result[chosen] = operation(images[chosen], drawn)
     return result
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
-    """What was drawn for the images of a group, [B] each."""
+class _DrawnOperations:
+    """The operations, directions and levels of a group of images, [B] each."""
 
     operations: Tensor
     signs: Tensor
@@ -170,22 +173,22 @@ class _Drawn:
     ranges: Ranges
 
     def where(self, name: str) -> Tensor:
-        """1 for images that get the operation `name`, 0 for others."""
+        """Return 1 for images with the operation `name`, 0 for the others."""
         return (self.operations == OPERATIONS.index(name)).float()
 
     def factors(self) -> Tensor:
-        """Of an enhancement."""
+        """Return the factors of an enhancement."""
         low, high = self.ranges.enhance
         if self.ranges.mirrored:
             return 1 + self.signs * (high - 1) * self.levels
         return low + (high - low) * self.levels
 
     def steps(self, most: float) -> Tensor:
-        """The level's share of `most`, rounded down; an inexact product loses no step."""
+        """Return the level's share of `most`, rounded down but for inexact products."""
         return (self.levels * most + 1e-4).floor()
 
 
-def _move(images: Tensor, drawn: _Drawn) -> Tensor:
+def _move(images: Tensor, drawn: _DrawnOperations) -> Tensor:
     """Rotate about the centre, shear about the upper left corner, or translate."""
     size = images.shape[-1]
     angles = (drawn.steps(drawn.ranges.rotate) * drawn.signs * drawn.where("rotate")).deg2rad()
@@ -200,7 +203,7 @@ def _move(images: Tensor, drawn: _Drawn) -> Tensor:
     return warp(images, torch.stack(rows, dim=1), mode="nearest", border="zeros")
 
 
-def _enhance(images: Tensor, drawn: _Drawn) -> Tensor:
+def _enhance(images: Tensor, drawn: _DrawnOperations) -> Tensor:
     change = drawn.factors() - 1
     return recolour(
         images,
@@ -213,7 +216,7 @@ def _enhance(images: Tensor, drawn: _Drawn) -> Tensor:
     )
 
 
-_GROUPS: tuple[tuple[tuple[str, ...], Callable[[Tensor, _Drawn], Tensor]], ...] = (
+_GROUPS: tuple[tuple[tuple[str, ...], Callable[[Tensor, _DrawnOperations], Tensor]], ...] = (
     (MOVES, _move),
     (ENHANCEMENTS, _enhance),
     (("autocontrast",), lambda images, _: autocontrast(images)),
@@ -227,12 +230,12 @@ _GROUPS: tuple[tuple[tuple[str, ...], Callable[[Tensor, _Drawn], Tensor]], ...] 
 )
 
 
-def _places(names: tuple[str, ...], like: Tensor) -> Tensor:
+def _indices(names: tuple[str, ...], like: Tensor) -> Tensor:
     return torch.tensor([OPERATIONS.index(name) for name in names]).to(like)
 
 
 def _uniform(count: int, images: Tensor, generator: Generator) -> Tensor:
-    """Draws in [−1, 1), float32 [count, B]."""
+    """Draw from [−1, 1), float32 [count, B]."""
     return 2 * torch.rand(count, len(images), generator=generator, device=images.device) - 1
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.seeds import numpy_generator, torch_generator
-from trainables.nets.build import Classifier, build_model
+from trainables.nets.build import build_model
+from trainables.nets.classifier import Classifier
 from trainables.prediction import apply_numerics, autocast, place_model
 from trainables.recipe import Numerics, Recipe
 

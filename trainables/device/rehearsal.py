@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from common.seeds import global_torch_stream
-from trainables.augmentation.batch import views_of
+from trainables.augmentation.batch import count_views
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, log_probs_of
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
@@ -136,7 +136,7 @@ def _timed(
             for step, head in zip(steps, heads, strict=True)
         ),
         entry_seconds=tuple(
-            forward * views_of(recipe.in_stage(index).augmentation) if head else 0.0
+            forward * count_views(recipe.in_stage(index).augmentation) if head else 0.0
             for index, head in enumerate(heads)
         ),
         forward_seconds=forward,

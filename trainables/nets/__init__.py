@@ -1,1 +1,1 @@
-"""Networks: our own family, timm, user-defined, pretrained weights, heads."""
+"""Networks: convnet, wide ResNet, timm and custom ones, pretrained weights, heads."""

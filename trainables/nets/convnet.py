@@ -1,4 +1,4 @@
-"""The convolutional family, after airbench (KellerJordan/cifar10-airbench).
+"""The convolutional network of `model: convnet`, after airbench (KellerJordan/cifar10-airbench).
 
 Axes: B images, S×S pixels, K classes. A frozen convolution that whitens 2×2 patches, three
 blocks of 3×3 convolutions that start as the identity, a global mean and one linear layer.
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from common.errors import SpecError
 from trainables.hyperparameters import Architecture
-from trainables.nets.multi_head import HeadedNet
+from trainables.nets.head import NetWithHead
 
 SMALLEST_IMAGE = 8
-"""Side in pixels below which three poolings leave nothing to look at."""
+"""Smallest side in pixels that three poolings can reduce."""
 
 _PATCH = 3 * 2 * 2
 _WHITENING_EPS = 5e-4
@@ -30,11 +30,11 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class ConvNet(HeadedNet):
+class ConvNet(NetWithHead):
     """Whitening → three blocks of `width` × (1, middle, 4) channels → mean → linear."""
 
     def __init__(self, architecture: Architecture, *, classes: int, image_size: int) -> None:
-        """Refuses images smaller than 8 pixels."""
+        """Build the network; images smaller than 8 pixels raise SpecError."""
         super().__init__()
         if image_size < SMALLEST_IMAGE:
             raise SpecError(
@@ -59,14 +59,14 @@ class ConvNet(HeadedNet):
         self.head = nn.Linear(channels, classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last map, [B, C, s, s], of normalized images [B, 3, S, S]."""
+        """Return the last feature map, [B, C, s, s], of normalized images [B, 3, S, S]."""
         if self.whitening is not None:
             x = self.whitening_activation(_in_float32(self.whitening, x))
         features: Tensor = self.blocks(x)
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, K] of a map [B, C, s, s]; with `pre_logits` the features [B, C] before."""
+        """Return logits [B, K] of a map [B, C, s, s]; with `pre_logits`, the features [B, C]."""
         # airbench takes the maximum. At width 24 in 8 epochs of CIFAR-10 (JPEG) the mean gave
         # 0.670 and the maximum 0.617 on val from 5,000 images (n = 2 seeds), 0.787 and 0.778
         # from 15,000 (n = 1).
@@ -74,23 +74,23 @@ class ConvNet(HeadedNet):
         return x if pre_logits else self.head(x)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002 (timm's hook)
-        """Which parameters are one layer to timm's layer decay."""
+        """Return the patterns by which timm's layer decay groups parameters into layers."""
         return {"stem": r"^whitening", "blocks": r"^blocks\.(\d+)"}
 
 
 class ConvBlock(nn.Module):
-    """`depth` 3×3 convolutions, one 2×2 pooling; the third and later ones are residual.
+    """A block of `depth` 3×3 convolutions and one 2×2 pooling, residual from the third on.
 
     `airbench`: conv → pool → BN → act, then conv → BN → act. `plain`: conv → BN → act
     throughout, pool at the end, so that every BN folds into the convolution before it.
-    `early`: conv → BN → act → pool, then as `plain`: all but the first see a quarter of the
-    pixels.
+    `early`: conv → BN → act → pool, then as `plain`, so that all but the first convolution
+    compute a quarter of the pixels.
     """
 
     def __init__(
         self, architecture: Architecture, channels: int, width: int, *, pool: bool
     ) -> None:
-        """`pool` is off where a single pixel is left."""
+        """Build the block; `pool` is False if the map is a single pixel."""
         super().__init__()
         pooling = nn.MaxPool2d(2) if pool else nn.Identity()
         nothing = nn.Identity()
@@ -107,12 +107,12 @@ class ConvBlock(nn.Module):
         self.attention = nn.Identity() if name == "none" else create_attn(name, width)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, S, S] to [B, width, S/2, S/2]."""
+        """Map [B, channels, S, S] to [B, width, S/2, S/2]."""
         shortcut = x
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             y = conv(x)
             y = norm(self.early_pool(y) if i == 0 else y)
-            # As in airbench96: over two convolutions, added before the activation.
+            # As in airbench96, a shortcut spans two convolutions and is added before activation.
             y = self.activation(y + shortcut if i >= 2 else y)
             shortcut, x = x, self.middle_pool(y) if i == 0 else y
         result: Tensor = self.attention(self.late_pool(x))
@@ -120,35 +120,35 @@ class ConvBlock(nn.Module):
 
 
 def whitening_filters(images: Tensor) -> Tensor:
-    """Filters [24, 3, 2, 2] that whiten 2×2 patches of normalized images [N, 3, S, S].
+    """Return filters [24, 3, 2, 2] that whiten 2×2 patches of normalized images [N, 3, S, S].
 
-    Eigenvectors of the uncentred patch covariance over √(λ + 5e-4), and their negatives:
-    twelve directions, each seen from both sides by a rectifying activation.
+    They are the eigenvectors of the uncentred patch covariance over √(λ + 5e-4), and their
+    negatives: twelve directions, each passing a rectifying activation from both sides.
 
-    Grey images vary in four directions only. The other eight would be constant channels,
-    which identity convolutions hand on and which batch normalization answers with
-    gradients multiplied by 1/√eps = 316 a layer: training in bfloat16 then ends in NaN.
-    Their places are filled with the live directions again, the strongest first.
+    Grey images vary in four directions only. The other eight would be constant channels, which
+    identity convolutions pass on and for which batch normalization multiplies gradients by
+    1/√eps = 316 per layer: training in bfloat16 then ends in NaN. The live directions, the
+    strongest first, take their places.
     """
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, S-1, S-1, 2, 2]
     rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, _PATCH).double()
     values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    passed = values / (values + _WHITENING_EPS)  # the variance that is left of each direction
+    passed = values / (values + _WHITENING_EPS)  # remaining variance of each direction
     live = max(1, int((passed > _LIVE_VARIANCE).sum()))
-    which = torch.arange(_PATCH) % live
-    filters = (vectors / (values + _WHITENING_EPS).sqrt()).T[which].reshape(_PATCH, 3, 2, 2)
+    directions = torch.arange(_PATCH) % live
+    filters = (vectors / (values + _WHITENING_EPS).sqrt()).T[directions].reshape(_PATCH, 3, 2, 2)
     return torch.cat([filters, -filters]).float()
 
 
 def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer` outside autocast: small eigenvalues do not survive bfloat16's eight bits."""
+    """Apply `layer` outside autocast: bfloat16's eight bits lose small eigenvalues."""
     device = x.device.type
     if torch.is_autocast_enabled(device):  # otherwise the context would be exported to ONNX
         with torch.autocast(device, enabled=False):
             x = layer(x.float())
-        # What follows would be cast by the next convolution anyway; cast here, the activation
-        # costs half: 1.04x to 1.14x the images/s of width 32 (GELU, two trials of one thread).
+        # The next convolution would cast anyway; casting here halves the activation's cost: 1.04x
+        # to 1.14x the images/s at width 32 (GELU, two trials of one thread).
         x = x.to(torch.get_autocast_dtype(device))
     else:
         x = layer(x)
@@ -156,7 +156,7 @@ def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _conv(channels: int, width: int, init: str) -> nn.Conv2d:
-    """A 3×3 convolution; by `dirac`, its first `channels` filters copy their inputs."""
+    """Return a 3×3 convolution; with `dirac`, its first `channels` filters copy their inputs."""
     conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
     if init == "dirac":
         nn.init.dirac_(conv.weight[:channels])

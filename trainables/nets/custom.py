@@ -1,4 +1,4 @@
-"""Nets of the user's own, named by import path in a recipe.
+"""Build custom networks, named by import path in a recipe.
 
     # mynet.py, in the folder that the command is started in
     def build(*, classes: int, image_size: int, recipe: Architecture) -> nn.Module:
@@ -7,11 +7,11 @@
     # my.yaml
     recipe: {model: "mynet:build"}
 
-Axes: B images, S×S pixels (`image_size`), K classes. The net takes normalized images,
-float [B, 3, S, S], and gives logits [B, K]. Its first weights may draw from torch's global
-generator, which is seeded for the trial. What it takes from the recipe (`width`, `depth`,
-`dropout` …) can be searched; dropout should be `recipe.dropout`, because the probe that
-chooses a trial's numerics switches it off there.
+Axes: B images, S×S pixels (`image_size`), K classes. The network takes normalized images,
+float [B, 3, S, S], and returns logits [B, K]. Its first weights may be drawn from torch's global
+generator, which is seeded for the trial. Values that it reads from `recipe` (`width`, `depth`,
+`dropout` …) can be searched. Use `recipe.dropout` for dropout: the probe that chooses a trial's
+numerics turns it off there.
 """
 
 import torch
@@ -25,10 +25,10 @@ _IMAGES = 2
 
 
 def custom_model(architecture: Architecture, *, classes: int, image_size: int) -> nn.Module:
-    """The net that `architecture.model`, an import path, builds; checked on two black images.
+    """Build the network at the import path `architecture.model`; run it on two black images.
 
     Raises:
-        SpecError: it cannot be imported, called or run, or is no net with logits [B, classes].
+        SpecError: it cannot be imported, called or run, or does not return logits [B, classes].
     """
     path = architecture.model
     build = load_object(path, where="recipe: model")
@@ -45,7 +45,7 @@ def custom_model(architecture: Architecture, *, classes: int, image_size: int) -
         raise SpecError(f"model {path!r} must build a torch.nn.Module, got {type(net).__name__}")
     _check_logits(net, path, classes=classes, image_size=image_size)
     if not any(parameter.requires_grad for parameter in net.parameters()):
-        raise SpecError(f"model {path!r} has no parameter to train")
+        raise SpecError(f"model {path!r} has no parameter to train; set requires_grad on some")
     return net.train()
 
 
@@ -58,9 +58,9 @@ def _check_logits(net: nn.Module, path: str, *, classes: int, image_size: int) -
         raise SpecError(
             f"model {path!r} cannot take images {list(images.shape)}: {describe_user_error(error)}"
         ) from error
-    found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != [_IMAGES, classes]:
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != [_IMAGES, classes]:
         raise SpecError(
-            f"model {path!r} must give logits [{_IMAGES}, {classes}] for {_IMAGES} images and "
-            f"{classes} classes, got {found}"
+            f"model {path!r} must return logits [{_IMAGES}, {classes}] for {_IMAGES} images and "
+            f"{classes} classes, got {shape}"
         )

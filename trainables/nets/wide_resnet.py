@@ -1,8 +1,8 @@
-"""Wide residual nets for small images (Zagoruyko & Komodakis, 2016).
+"""Wide residual networks for small images (Zagoruyko & Komodakis, 2016).
 
 Axes: B images, S×S pixels, K classes. `wrn-D-W` has three groups of (D − 4) / 6 blocks with
-16·W, 32·W and 64·W channels; a block is BN → ReLU → 3×3 → BN → ReLU → dropout → 3×3 beside
-a shortcut. The second and third group halve the map.
+16·W, 32·W and 64·W channels; a block is BN → ReLU → 3×3 → BN → ReLU → dropout → 3×3 with a
+shortcut. The second and third group halve the map.
 """
 
 from torch import Tensor, nn
@@ -10,17 +10,17 @@ from torch.nn import functional
 
 from common.errors import SpecError
 from trainables.hyperparameters import Architecture
-from trainables.nets.multi_head import HeadedNet
+from trainables.nets.head import NetWithHead
 
 _GROUPS = ((16, 1), (32, 2), (64, 2))
 """Channels as a multiple of the widening factor, and the stride of the first block."""
 
 
-class WideResNet(HeadedNet):
-    """The net of `model: wrn-D-W`; its parts are called as those of timm's nets."""
+class WideResNet(NetWithHead):
+    """The network of `model: wrn-D-W`."""
 
     def __init__(self, architecture: Architecture, *, classes: int) -> None:
-        """Refuses a depth that is not 6n + 4."""
+        """Build the network; a depth that is not 6n + 4 raises SpecError."""
         super().__init__()
         depth, factor = (int(part) for part in architecture.model.split("-")[1:])
         blocks, rest = divmod(depth - 4, 6)
@@ -43,22 +43,22 @@ class WideResNet(HeadedNet):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last map, [B, 64·W, S/4, S/4], of normalized images [B, 3, S, S]."""
+        """Return the last feature map, [B, 64·W, S/4, S/4], of normalized images [B, 3, S, S]."""
         features: Tensor = self.body(x)
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [B, K] of a map; with `pre_logits` the features [B, 64·W] before."""
+        """Return logits [B, K] of a feature map; with `pre_logits`, the features [B, 64·W]."""
         x = x.mean(dim=(2, 3))
         return x if pre_logits else self.head(x)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002 (timm's hook)
-        """Which parameters are one layer to timm's layer decay."""
+        """Return the patterns by which timm's layer decay groups parameters into layers."""
         return {"stem": r"^body\.0\.", "blocks": r"^body\.(\d+)"}
 
 
 class _Block(nn.Module):
-    """[B, channels, S, S] to [B, width, S/stride, S/stride]."""
+    """A residual block from [B, channels, S, S] to [B, width, S/stride, S/stride]."""
 
     def __init__(self, channels: int, width: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = functional.relu(self.norm1(x))
-        # A projection sees what the first convolution sees; the identity sees the sum itself.
+        # A projection takes the first convolution's input; the identity takes the block's input.
         short = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active)
         y = functional.relu(self.norm2(self.conv1(active)))
         result: Tensor = self.conv2(self.dropout(y)) + short

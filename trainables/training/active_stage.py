@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor, nn
 
-from trainables.augmentation.batch import Batch, augment, draw_flips, views_of
-from trainables.nets.auxiliary_heads import Answers, draw_turns, turn
-from trainables.nets.build import Classifier
-from trainables.nets.pretrained import classifier_of
+from trainables.augmentation.batch import Batch, augment, count_views, draw_flips
+from trainables.nets.auxiliary_heads import AuxiliaryLogits, draw_rotations, rotate
+from trainables.nets.classifier import Classifier
+from trainables.nets.head import linear_head
 from trainables.prediction import PixelSource, autocast
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
@@ -59,7 +59,7 @@ class ActiveStage:
         """Views of each image whose features are computed once; 0 if batches hold images."""
         self._index = -1
         if any(stage.train == "head" for stage in recipe.schedule.stages):
-            classifier_of(model.net, recipe.architecture.model)
+            linear_head(model.net, recipe.architecture.model)
         self.enter(0)
 
     def enter(self, index: int) -> None:
@@ -73,9 +73,9 @@ class ActiveStage:
         """The values that hold in this stage."""
         self._head: nn.Module | None = None
         if stage.train == "head":
-            self._head = classifier_of(self.model.net, self._whole_recipe.architecture.model)
+            self._head = linear_head(self.model.net, self._whole_recipe.architecture.model)
         reuse = self._reuse_features and self._head is not None
-        self._views = views_of(self.recipe.augmentation) if reuse else 0
+        self._views = count_views(self.recipe.augmentation) if reuse else 0
         chosen = self._learnable if self._head is None else [*self._head.parameters()]
         learns = {id(parameter) for parameter in chosen}
         for parameter in self._learnable:
@@ -119,9 +119,9 @@ class ActiveStage:
         )
         if not self.recipe.loss.rotation_weight or self.head_only:
             return batch
-        return replace(batch, turns=draw_turns(labels, generator))
+        return replace(batch, rotations=draw_rotations(labels, generator))
 
-    def outputs(self, batch: Batch) -> tuple[Tensor, Answers | None]:
+    def outputs(self, batch: Batch) -> tuple[Tensor, AuxiliaryLogits | None]:
         """Return logits [B, K] for a batch, and the auxiliary heads' answers if they learn."""
         with autocast(self._numerics):
             if self._head is not None and self._views:
@@ -130,10 +130,10 @@ class ActiveStage:
             if auxiliary is None or self.head_only:
                 return self.model(batch.images), None
             images, count = batch.images, len(batch.images)
-            if batch.turns is not None:
-                images = torch.cat([images, turn(images, batch.turns)])
+            if batch.rotations is not None:
+                images = torch.cat([images, rotate(images, batch.rotations)])
             features = self.model.features(images)
-            head = classifier_of(self.model.net, self._whole_recipe.architecture.model)
+            head = linear_head(self.model.net, self._whole_recipe.architecture.model)
             return head(features[:count]), auxiliary(features[:count], features[count:])
 
     def _set_modes(self) -> None:

@@ -2,7 +2,7 @@
 
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 
 
 class WeightAverage:

@@ -24,7 +24,8 @@ from common.seeds import global_torch_stream, torch_generator
 from trainables.augmentation.batch import check_augmentation
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.nets.build import STATISTICS_IMAGES, Classifier, build_model
+from trainables.nets.build import STATISTICS_IMAGES, build_model
+from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, apply_numerics, place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import stage_at

@@ -16,7 +16,7 @@ from torch.nn import functional
 from common.errors import SpecError
 from trainables.augmentation.batch import Batch
 from trainables.hyperparameters import Loss
-from trainables.nets.auxiliary_heads import EVERY, Answers, group_matrix
+from trainables.nets.auxiliary_heads import ROTATED_EVERY, AuxiliaryLogits, group_matrix
 
 Teacher = Callable[[Tensor], Tensor]
 """Augmented images, float [B, 3, S, S] in [0, 1], to log-probabilities [B, K]."""
@@ -67,7 +67,7 @@ class TrainingLoss:
             self._groups = group_matrix(settings.superclasses, class_names).to(labels.device)
 
     def __call__(
-        self, logits: Tensor, answers: Answers | None, batch: Batch, *, smoothing: float
+        self, logits: Tensor, answers: AuxiliaryLogits | None, batch: Batch, *, smoothing: float
     ) -> Tensor:
         """Return the mean loss of a batch, in nats: a scalar.
 
@@ -90,7 +90,7 @@ class TrainingLoss:
         if answers is None:
             return loss
         return loss + auxiliary_loss(
-            answers, self._settings, targets=targets, groups=self._groups, turns=batch.turns
+            answers, self._settings, targets=targets, groups=self._groups, rotations=batch.rotations
         )
 
 
@@ -164,26 +164,26 @@ def distillation_loss(
 
 
 def auxiliary_loss(
-    answers: Answers,
+    answers: AuxiliaryLogits,
     settings: Loss,
     *,
     targets: Tensor,
     groups: Tensor | None,
-    turns: Tensor | None,
+    rotations: Tensor | None,
 ) -> Tensor:
     """Return the weighted sum of the auxiliary tasks' losses, in nats.
 
     `targets` is float32 [B, K], as for the labels' loss: mixed images belong to both groups.
-    `groups` is float32 [K, G + 1]; `turns` is int64 [B], −1 where an image is not rotated.
+    `groups` is float32 [K, G + 1]; `rotations` is int64 [B], −1 where an image is not rotated.
     """
     total = torch.zeros((), device=targets.device)
     if answers.superclass is not None and groups is not None:
         loss = cross_entropy(answers.superclass, targets @ groups)
         total = total + settings.superclass_weight * loss
-    if answers.rotation is not None and turns is not None:
+    if answers.rotation is not None and rotations is not None:
         summed = functional.cross_entropy(
-            answers.rotation.float(), turns[turns >= 0], reduction="sum"
+            answers.rotation.float(), rotations[rotations >= 0], reduction="sum"
         )
         # Not the mean over the rotated images: the shards of a batch must add up to the whole.
-        total = total + settings.rotation_weight * summed * EVERY / len(turns)
+        total = total + settings.rotation_weight * summed * ROTATED_EVERY / len(rotations)
     return total

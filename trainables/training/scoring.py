@@ -17,7 +17,7 @@ from common.sampling import evenly_spaced
 from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, autocast, log_probs_of
 from trainables.recipe import Numerics
 from trainables.training.schedule import EpochPlan

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 
 SIZE = 16
 

@@ -9,7 +9,8 @@ from analysis.facts.data import RunImages, find_images
 from search.space.spec import load_spec
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec
-from trainables.nets.build import Classifier, empty_model
+from trainables.nets.build import empty_model
+from trainables.nets.classifier import Classifier
 from trainables.recipe import Recipe
 
 SIZE = 12

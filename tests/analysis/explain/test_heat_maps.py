@@ -9,7 +9,7 @@ from analysis.explain.examples import Examples
 from analysis.explain.explanations import HeatMaps
 from analysis.explain.heat_maps import MOST_MEMBERS, heat_maps
 from tests.analysis.explain.nets import Corner, Flat, classifier, spot
-from trainables.nets.build import Classifier
+from trainables.nets.classifier import Classifier
 
 NETS = {"a": Corner, "b": Flat, "c": Corner}
 EXAMPLES = Examples(

@@ -17,7 +17,8 @@ from common.errors import RunError
 from common.statistics.metrics import apply_temperature
 from ensemble.deployment.export import count_nodes, export_onnx, set_temperature, strip
 from ensemble.deployment.onnx_model import OnnxClassifier
-from trainables.nets.build import Classifier, build_model
+from trainables.nets.build import build_model
+from trainables.nets.classifier import Classifier
 from trainables.recipe import Recipe
 
 Array = np.ndarray[Any, Any]

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from common.seeds import torch_generator
 from trainables.augmentation.operations import (
+    affine_maps,
     autocontrast,
     colour_matrices,
     equalize,
@@ -23,7 +24,6 @@ from trainables.augmentation.operations import (
     recolour,
     sharpen,
     solarize,
-    turns,
     warp,
 )
 from trainables.augmentation.policies import (
@@ -33,8 +33,8 @@ from trainables.augmentation.policies import (
     STANDARD,
     WIDE,
     Ranges,
+    apply_operations,
     draw_operations,
-    operate,
 )
 
 LEVEL = 1 / 255
@@ -177,7 +177,7 @@ def test_turns_are_torchvisions_affine_maps() -> None:
         (0.0, 1.0, 0.2),
         (-20, 0.8, 0),
     ):
-        thetas = turns(
+        thetas = affine_maps(
             degrees=torch.tensor([degrees]),
             scales=torch.tensor([scale]),
             shears=torch.tensor([[shear, 0.0]]),
@@ -237,7 +237,7 @@ def test_every_operation_is_the_published_one_at_every_level(name: str, ranges: 
     signs = torch.tensor([-1.0] * LEVELS + [1.0] * LEVELS)
     images = some_images(2 * LEVELS, size=32)
     operations = torch.full((2 * LEVELS,), OPERATIONS.index(name))
-    result = operate(images, operations, signs, levels / (LEVELS - 1), ranges)
+    result = apply_operations(images, operations, signs, levels / (LEVELS - 1), ranges)
     expected = in_a_loop(
         images, lambda image, i: pillows(name, int(levels[i]), int(signs[i]), ranges, image)
     )
@@ -250,10 +250,10 @@ def test_an_image_gets_its_own_operation_whatever_stands_beside_it() -> None:
     images = some_images(300, size=16)
     operations, signs = draw_operations(images, torch_generator(0, "ops"))
     levels = torch.rand(300, generator=torch_generator(1, "ops"))
-    together = operate(images, operations, signs, levels, WIDE)
+    together = apply_operations(images, operations, signs, levels, WIDE)
     for i in range(0, 300, 7):
         one = slice(i, i + 1)
-        alone = operate(images[one], operations[one], signs[one], levels[one], WIDE)
+        alone = apply_operations(images[one], operations[one], signs[one], levels[one], WIDE)
         np.testing.assert_allclose(together[i], alone[0], atol=1e-6)
     untouched = operations == OPERATIONS.index("identity")
     assert torch.equal(together[untouched], images[untouched])

@@ -1,4 +1,4 @@
-"""Auxiliary tasks: turns and groups against loops, parts that add up, a net that learns both."""
+"""Auxiliary tasks: rotations and groups agree with loops, and a network learns both."""
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ from common.seeds import torch_generator
 from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, start
 from trainables.augmentation.batch import Batch
 from trainables.nets.auxiliary_heads import (
-    Answers,
-    draw_turns,
+    AuxiliaryLogits,
+    draw_rotations,
     group_matrix,
-    turn,
+    rotate,
 )
 from trainables.nets.build import build_model
 from trainables.recipe import Recipe
@@ -50,31 +50,31 @@ def test_groups_that_cannot_be_are_refused(groups: list[list[str]], message: str
 @given(count=st.integers(0, 40))
 def test_every_fourth_image_is_turned(count: int) -> None:
     labels = torch.zeros(count, dtype=torch.int64)
-    turns = draw_turns(labels, torch_generator(0, "turns"))
-    assert [bool(turned >= 0) for turned in turns] == [i % 4 == 0 for i in range(count)]
-    assert all(-1 <= turned <= 3 for turned in turns.tolist())
+    rotations = draw_rotations(labels, torch_generator(0, "rotations"))
+    assert [bool(turned >= 0) for turned in rotations] == [i % 4 == 0 for i in range(count)]
+    assert all(-1 <= turned <= 3 for turned in rotations.tolist())
 
 
 def test_turning_equals_turning_one_by_one() -> None:
     images = torch.rand(9, 3, 5, 5, generator=torch_generator(0, "images"))
-    turns = torch.tensor([2, -1, 0, 1, -1, 3, 3, -1, 1])
-    expected = [torch.rot90(image, k, (1, 2)) for image, k in zip(images, turns, strict=True)
+    rotations = torch.tensor([2, -1, 0, 1, -1, 3, 3, -1, 1])
+    expected = [torch.rot90(image, k, (1, 2)) for image, k in zip(images, rotations, strict=True)
                 if k >= 0]  # fmt: skip
-    assert torch.equal(turn(images, turns), torch.stack(expected))
+    assert torch.equal(rotate(images, rotations), torch.stack(expected))
 
 
 def test_the_loss_is_the_weighted_sum_and_parts_add_up() -> None:
     draw = torch_generator(0, "logits")
     targets = torch.rand(8, 4, generator=draw).softmax(1)
-    turns = torch.tensor([1, -1, -1, -1, 3, -1, -1, -1])
+    rotations = torch.tensor([1, -1, -1, -1, 3, -1, -1, -1])
     superclass, rotation = torch.randn(8, 3, generator=draw), torch.randn(2, 4, generator=draw)
     recipe = Recipe(rotation_weight=0.5, superclass_weight=2.0, superclasses=GROUPS)
     groups = group_matrix(GROUPS, NAMES)
 
     def loss(rows: slice, turned: slice) -> torch.Tensor:
-        answers = Answers(superclass=superclass[rows], rotation=rotation[turned])
+        answers = AuxiliaryLogits(superclass=superclass[rows], rotation=rotation[turned])
         return auxiliary_loss(
-            answers, recipe.loss, targets=targets[rows], groups=groups, turns=turns[rows]
+            answers, recipe.loss, targets=targets[rows], groups=groups, rotations=rotations[rows]
         )
 
     whole = loss(slice(None), slice(None))
@@ -89,11 +89,11 @@ def test_the_loss_is_the_weighted_sum_and_parts_add_up() -> None:
 def test_processes_share_the_rotated_images() -> None:
     batch = Batch(
         images=torch.zeros(8, 3, 4, 4), labels_a=torch.arange(8), labels_b=torch.arange(8),
-        share=torch.ones(8), turns=torch.arange(8),
+        share=torch.ones(8), rotations=torch.arange(8),
     )  # fmt: skip
     part = DataParallel(rank=1, world_size=2).shard(batch)
-    assert part.turns is not None
-    assert part.turns.tolist() == [4, 5, 6, 7]
+    assert part.rotations is not None
+    assert part.rotations.tolist() == [4, 5, 6, 7]
 
 
 def test_auxiliary_heads_learn_and_leave_the_prediction_alone() -> None:

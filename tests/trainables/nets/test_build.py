@@ -14,7 +14,8 @@ from torch.nn import functional
 from common.errors import SpecError
 from common.seeds import numpy_generator, torch_generator
 from trainables.augmentation.batch import shift_and_flip
-from trainables.nets.build import Classifier, build_model, empty_model
+from trainables.nets.build import build_model, empty_model
+from trainables.nets.classifier import Classifier
 from trainables.nets.convnet import ConvBlock, ConvNet, whitening_filters
 from trainables.recipe import Recipe
 

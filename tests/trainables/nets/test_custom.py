@@ -15,7 +15,8 @@ from search.samplers.suggestions import Suggestion
 from tests.architecture import PACKAGES
 from tests.docs import python_blocks
 from tests.simulated_tune import config_of, start_of
-from trainables.nets.build import Classifier, build_model
+from trainables.nets.build import build_model
+from trainables.nets.classifier import Classifier
 from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart, write_start
 from trainables.trial import QuorumTrial, default_trainer

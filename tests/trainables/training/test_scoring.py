@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from common.errors import DivergedError
 from quorum.testing.trainers import striped_images
-from trainables.nets.build import Classifier, build_model
+from trainables.nets.build import build_model
+from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, place_model
 from trainables.recipe import Numerics, Recipe
 from trainables.training.schedule import plan_epochs

@@ -1,0 +1,61 @@
+"""A network with its normalization and its test-time views.
+
+Axes: B images, S×S pixels, C features, K classes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.nets.auxiliary_heads import AuxiliaryHeads
+
+
+class Classifier(nn.Module):
+    """A network from float images in [0, 1] to logits: normalization, network, averaged views."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, *, classes: int, image_size: int, tta: str = "none") -> None:
+        """Wrap a network of normalized images [B, 3, image_size, image_size]; `tta` as in recipes."""
+        super().__init__()
+        self.classes = classes
+        self.image_size = image_size
+        self.tta = tta
+        """Views whose logits are averaged in eval mode; "none" for the image alone."""
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+        self.net = net
+        self.auxiliary: AuxiliaryHeads | None = None
+        """Heads of auxiliary tasks, used in training only."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, K] of float images [B, 3, S, S] in [0, 1]."""
+        x = self.normalized(images)
+        if self.training or self.tta == "none":
+            logits: Tensor = self.net(x)
+            return logits
+        logits = self._mirrored_mean(x)
+        if self.tta == "mirror_translate":
+            # As in airbench, the unshifted image has half of the weight.
+            padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+            shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
+            logits = logits / 2 + sum(self._mirrored_mean(view) for view in shifted) / 4
+        return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the inputs [B, C] of the linear head, for images as in `forward` and one view."""
+        net: Any = self.net
+        features: Tensor = net.forward_head(
+            net.forward_features(self.normalized(images)), pre_logits=True
+        )
+        return features
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Return images [B, 3, S, S] with mean 0 and deviation 1 per channel."""
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def _mirrored_mean(self, x: Tensor) -> Tensor:
+        logits: Tensor = (self.net(x) + self.net(x.flip(3))) / 2
+        return logits

@@ -1,0 +1,61 @@
+"""Split networks into features and one linear head, with the method names of timm's networks.
+
+Axes: B images, S×S pixels, C features, K classes. Heads can then be trained alone, or replaced,
+in Quorum's networks, timm's and custom ones alike.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from common.errors import SpecError
+
+
+class NetWithHead(nn.Module):
+    """A network whose last layer is the linear layer `head`."""
+
+    head: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [B, K] of normalized images [B, 3, S, S]."""
+        return self.forward_head(self.forward_features(x))
+
+    @abstractmethod
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, [B, C, s, s], of normalized images [B, 3, S, S]."""
+
+    @abstractmethod
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return logits [B, K] of a feature map; with `pre_logits`, the pooled features [B, C]."""
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the linear head."""
+        return self.head
+
+
+def linear_head(net: nn.Module, name: str) -> nn.Linear:
+    """Return the linear head of a network that has timm's methods; `name` is for the error.
+
+    Raises:
+        SpecError: a method is missing, or the head is not one linear layer.
+    """
+    methods = ("forward_features", "forward_head", "get_classifier")
+    timm_like: Any = net
+    head = timm_like.get_classifier() if all(hasattr(net, method) for method in methods) else None
+    if not isinstance(head, nn.Linear):
+        raise SpecError(
+            f"model {name!r} must have forward_features, forward_head and get_classifier (which "
+            "returns one linear layer), as timm's models have, for its head to be trained alone"
+        )
+    return head
+
+
+def head_weight_names(net: nn.Module) -> frozenset[str]:
+    """Return the names of the head's weights in the state of `net`; none if it has no head."""
+    timm_like: Any = net
+    head = timm_like.get_classifier() if hasattr(net, "get_classifier") else None
+    if not isinstance(head, nn.Module):
+        return frozenset()
+    prefixes = [name for name, module in net.named_modules() if module is head]
+    return frozenset(f"{prefix}.{name}" for prefix in prefixes for name in head.state_dict())

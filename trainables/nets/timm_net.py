@@ -1,0 +1,82 @@
+"""Build timm's models, with clear errors for wrong names and image sizes."""
+
+import difflib
+
+import timm
+import torch
+from torch import nn
+
+from common.errors import SpecError
+from trainables.hyperparameters import Architecture
+
+
+def timm_net(
+    architecture: Architecture, *, classes: int, image_size: int, download: bool
+) -> nn.Module:
+    """Build the timm model of `timm:NAME` and run it on a black image of `image_size`.
+
+    Raises:
+        SpecError: there is no such model, it cannot take images of this size, or its weights
+            cannot be downloaded.
+    """
+    name = architecture.model.removeprefix("timm:")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
+        raise SpecError(f"timm has no model {name!r}; did you mean {near[0]!r}?")
+    try:
+        net: nn.Module = timm.create_model(
+            name,
+            pretrained=download,
+            num_classes=classes,
+            in_chans=3,
+            drop_rate=architecture.dropout,
+        )
+        if architecture.stem == "small":
+            _use_small_stem(net, name)
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, 3, image_size, image_size))
+    except SpecError:
+        raise
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(
+            f"model {name!r} cannot take {image_size} px images: {reason.rstrip('.')}; "
+            f"{_fitting_size(name, image_size)}choose another model"
+        ) from None
+    except Exception as error:
+        if not download:
+            raise
+        # The hub's client raises many types: no network, no such weights, a full disk.
+        raise SpecError(
+            f"the weights of {name!r} cannot be downloaded ({type(error).__name__}); download "
+            "their .safetensors file elsewhere and set `pretrained` to its path"
+        ) from error
+    return net.train()
+
+
+def check_hub(architecture: Architecture) -> None:
+    """Refuse models that are not timm's: the hub has no weights for them.
+
+    Raises:
+        SpecError: the model is not timm's.
+    """
+    if not architecture.model.startswith("timm:"):
+        raise SpecError(f"pretrained: hub needs a model of timm, got {architecture.model!r}")
+
+
+def _fitting_size(name: str, image_size: int) -> str:
+    """Return the start of a suggestion if timm knows the image size of the model."""
+    about = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    side = None if about is None else about.input_size[-1]
+    known = side is not None and side != image_size
+    return f"set dataset.image_size to {side}, or " if known else ""
+
+
+def _use_small_stem(net: nn.Module, name: str) -> None:
+    """Keep the full resolution for the first stage, as ResNets for CIFAR do (He et al., 2016)."""
+    first = getattr(net, "conv1", None)
+    if not isinstance(first, nn.Conv2d) or not hasattr(net, "maxpool"):
+        raise SpecError(f"stem: small needs a ResNet of timm; {name!r} has another stem")
+    net.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
