@@ -18,7 +18,10 @@ class Classifier(nn.Module):
     std: Tensor
 
     def __init__(self, net: nn.Module, *, classes: int, image_size: int, tta: str = "none") -> None:
-        """Wrap a network of normalized images [B, 3, image_size, image_size]; `tta` as in recipes."""
+        """Wrap `net`, which takes normalized images [B, 3, S, S] with S = image_size.
+
+        `tta` is a value of the recipe's `tta`.
+        """
         super().__init__()
         self.classes = classes
         self.image_size = image_size

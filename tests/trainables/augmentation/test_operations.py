@@ -1,4 +1,4 @@
-"""Every operation against Pillow or torchvision, one image at a time."""
+"""Every operation agrees with Pillow or torchvision, one image at a time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,11 +39,11 @@ from trainables.augmentation.policies import (
 
 LEVEL = 1 / 255
 ROUNDED = 1.5 * LEVEL
-"""Pillow rounds or cuts to whole grey levels, now and then twice; we do not."""
+"""Largest difference from Pillow, which rounds to whole grey levels, sometimes twice."""
 
 
 def some_images(count: int = 8, size: int = 24, seed: int = 0) -> Tensor:
-    """Smooth 8-bit images [B, 3, S, S] in channels_last, with some noise."""
+    """Return smooth 8-bit images [B, 3, S, S] in channels_last, with some noise."""
     generator = torch_generator(seed, "images")
     coarse = torch.rand(count, 3, 5, 5, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
@@ -60,12 +60,12 @@ def from_pil(image: Image.Image) -> npt.NDArray[np.float32]:
     return np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
 
 
-def in_a_loop(images: Tensor, do: Callable[[Image.Image, int], Image.Image]) -> Any:
-    return np.stack([from_pil(do(to_pil(image), i)) for i, image in enumerate(images)])
+def in_a_loop(images: Tensor, operation: Callable[[Image.Image, int], Image.Image]) -> Any:
+    return np.stack([from_pil(operation(to_pil(image), i)) for i, image in enumerate(images)])
 
 
-def in_both_layouts(do: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    result, contiguous = do(images), do(images.contiguous())
+def in_both_layouts(operation: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    result, contiguous = operation(images), operation(images.contiguous())
     np.testing.assert_allclose(result, contiguous, atol=1e-6)
     assert result.stride() == images.stride()
     assert contiguous.is_contiguous()
@@ -73,7 +73,7 @@ def in_both_layouts(do: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 @given(seed=st.integers(0, 50))
-def test_what_works_on_grey_levels_is_pillows_to_the_last_bit(seed: int) -> None:
+def test_operations_on_grey_levels_equal_pillows_to_the_last_bit(seed: int) -> None:
     images = some_images(seed=seed)
     bits = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
     thresholds = torch.tensor([0.0, 1, 40, 99, 128, 200, 255, 256])
@@ -91,7 +91,7 @@ def test_what_works_on_grey_levels_is_pillows_to_the_last_bit(seed: int) -> None
         np.testing.assert_allclose(levels, in_a_loop(images, pillows) * 255, atol=1e-3)
 
 
-def test_equalize_leaves_constant_and_small_images_alone() -> None:
+def test_equalize_does_not_change_constant_and_small_images() -> None:
     constant = torch.full((2, 3, 24, 24), 100 / 255)
     assert torch.equal(equalize(constant), constant)
     small = some_images(size=12)
@@ -102,21 +102,21 @@ def test_equalize_leaves_constant_and_small_images_alone() -> None:
 
 
 @given(seed=st.integers(0, 50))
-def test_stretching_and_sharpening_are_torchvisions(seed: int) -> None:
+def test_autocontrast_and_sharpen_equal_torchvisions(seed: int) -> None:
     images = some_images(seed=seed)
     images[0] = 0.25
     stretched = in_both_layouts(autocontrast, images)
     np.testing.assert_allclose(stretched, tv.autocontrast(images), atol=1e-6)
     factors = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0, 1.3, 1.9, 2.0])
     sharpened = in_both_layouts(lambda x: sharpen(x, factors), images)
-    for one, image, factor in zip(sharpened, images, factors.tolist(), strict=True):
-        np.testing.assert_allclose(one, tv.adjust_sharpness(image, factor), atol=1e-6)
+    for result, image, factor in zip(sharpened, images, factors.tolist(), strict=True):
+        np.testing.assert_allclose(result, tv.adjust_sharpness(image, factor), atol=1e-6)
     tiny = some_images(size=2)
     assert torch.equal(sharpen(tiny, factors), tiny)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_enhancements_are_pillows_before_rounding(name: str) -> None:
+def test_enhancements_equal_pillows_before_rounding(name: str) -> None:
     images = some_images()
     factors = torch.tensor([0.01, 0.1, 0.5, 0.9, 1.0, 1.3, 1.9, 2.0])
     change = {key: torch.ones(8) for key in ("brightness", "contrast", "saturation")}
@@ -130,19 +130,21 @@ def test_enhancements_are_pillows_before_rounding(name: str) -> None:
     np.testing.assert_allclose(result, expected, atol=ROUNDED)
 
 
-def test_the_three_enhancements_together_are_the_three_in_turn() -> None:
-    images = 0.4 + 0.2 * some_images()  # nothing is clipped on the way
+def test_the_three_enhancements_in_one_matrix_equal_them_in_turn() -> None:
+    images = 0.4 + 0.2 * some_images()  # values are not clipped in between
     b, c, s = (0.8 + 0.4 * torch.rand(8, generator=torch_generator(i, "f")) for i in range(3))
-    one = recolour(images, colour_matrices(images, brightness=b, contrast=c, saturation=s))
+    combined = recolour(images, colour_matrices(images, brightness=b, contrast=c, saturation=s))
     for i, image in enumerate(images):
         expected = tv.adjust_brightness(image, float(b[i]))
         expected = tv.adjust_contrast(expected, float(c[i]))
         expected = tv.adjust_saturation(expected, float(s[i]))
-        np.testing.assert_allclose(one[i], expected, atol=2e-4)  # torchvision's luma has 0.2989
+        np.testing.assert_allclose(
+            combined[i], expected, atol=2e-4
+        )  # torchvision's luma has 0.2989
 
 
 @given(degrees=st.floats(-180, 180))
-def test_hue_keeps_luma_and_greys_and_turns_back(degrees: float) -> None:
+def test_hue_rotation_keeps_luma_and_greys_and_is_invertible(degrees: float) -> None:
     turn = hue_matrices(torch.tensor([degrees, -degrees]))
     luma = torch.tensor([0.299, 0.587, 0.114])
     np.testing.assert_allclose(turn.sum(dim=2), 1, atol=2e-5)
@@ -150,13 +152,13 @@ def test_hue_keeps_luma_and_greys_and_turns_back(degrees: float) -> None:
     np.testing.assert_allclose(turn[0] @ turn[1], torch.eye(3), atol=2e-5)
 
 
-def test_a_third_of_a_turn_takes_red_to_greenish_and_green_to_bluish() -> None:
+def test_a_third_of_a_turn_permutes_red_green_and_blue() -> None:
     turn = hue_matrices(torch.tensor([120.0]))[0]
     assert [int((turn @ colour).argmax()) for colour in torch.eye(3)] in ([1, 2, 0], [2, 0, 1])
 
 
 @given(seed=st.integers(0, 20), border=st.sampled_from(["zeros", "reflection"]))
-def test_warp_is_one_grid_sample_an_image(seed: int, border: Any) -> None:
+def test_warping_a_batch_equals_warping_each_image(seed: int, border: Any) -> None:
     images = some_images(seed=seed)
     thetas = torch.eye(2, 3) + 0.3 * torch.randn(8, 2, 3, generator=torch_generator(seed, "t"))
     result = in_both_layouts(lambda x: warp(x, thetas, border=border), images)
@@ -165,11 +167,11 @@ def test_warp_is_one_grid_sample_an_image(seed: int, border: Any) -> None:
         assert_allclose(
             result[i], warp(image[None], thetas[i : i + 1], border=border)[0], atol=1e-6
         )
-    still = torch.eye(2, 3).expand(8, 2, 3)
-    np.testing.assert_allclose(warp(images, still, border=border), images, atol=1e-6)
+    identity = torch.eye(2, 3).expand(8, 2, 3)
+    np.testing.assert_allclose(warp(images, identity, border=border), images, atol=1e-6)
 
 
-def test_turns_are_torchvisions_affine_maps() -> None:
+def test_affine_maps_equal_torchvisions() -> None:
     image = some_images(1)[0]
     for degrees, scale, shear in (
         (30.0, 1.0, 0.0),
@@ -195,7 +197,7 @@ def test_turns_are_torchvisions_affine_maps() -> None:
 
 
 def pillows(name: str, level: int, sign: int, ranges: Ranges, image: Image.Image) -> Image.Image:
-    """The operations as automl/trivialaugment writes them, at `level` of 30."""
+    """Apply an operation as automl/trivialaugment does, at `level` of 30."""
     size = image.width
     low, high = ranges.enhance
     factor = low + (high - low) * level / 30
@@ -232,7 +234,7 @@ def pillows(name: str, level: int, sign: int, ranges: Ranges, image: Image.Image
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("ranges", [STANDARD, WIDE, RANDAUGMENT], ids=["standard", "wide", "rand"])
-def test_every_operation_is_the_published_one_at_every_level(name: str, ranges: Ranges) -> None:
+def test_every_operation_equals_the_published_one_at_every_level(name: str, ranges: Ranges) -> None:
     levels = torch.arange(LEVELS).repeat(2)
     signs = torch.tensor([-1.0] * LEVELS + [1.0] * LEVELS)
     images = some_images(2 * LEVELS, size=32)
@@ -242,18 +244,18 @@ def test_every_operation_is_the_published_one_at_every_level(name: str, ranges: 
         images, lambda image, i: pillows(name, int(levels[i]), int(signs[i]), ranges, image)
     )
     close = np.abs(result.numpy() - expected) <= ROUNDED
-    # Nearest pixels: a place on the border of two may go either way.
+    # A position between two nearest pixels may go either way.
     assert close.mean() >= (0.995 if name in ("rotate", "shear_x", "shear_y") else 1.0)
 
 
-def test_an_image_gets_its_own_operation_whatever_stands_beside_it() -> None:
+def test_an_images_operation_does_not_depend_on_the_rest_of_the_batch() -> None:
     images = some_images(300, size=16)
     operations, signs = draw_operations(images, torch_generator(0, "ops"))
     levels = torch.rand(300, generator=torch_generator(1, "ops"))
     together = apply_operations(images, operations, signs, levels, WIDE)
     for i in range(0, 300, 7):
-        one = slice(i, i + 1)
-        alone = apply_operations(images[one], operations[one], signs[one], levels[one], WIDE)
+        row = slice(i, i + 1)
+        alone = apply_operations(images[row], operations[row], signs[row], levels[row], WIDE)
         np.testing.assert_allclose(together[i], alone[0], atol=1e-6)
     untouched = operations == OPERATIONS.index("identity")
     assert torch.equal(together[untouched], images[untouched])

@@ -1,4 +1,4 @@
-"""Policies: what is drawn for whom, and that strength follows the magnitude."""
+"""Policies draw operations per image, and their strength grows with the magnitude."""
 
 from typing import Any
 
@@ -22,8 +22,7 @@ from trainables.augmentation.policies import (
 from trainables.recipe import Recipe
 
 FALSE_ALARM = 1e-3
-"""Chance that one of the tests of distributions fails for a correct program, were its seed
-drawn anew."""
+"""Probability that a test of a distribution fails for a correct program and a new seed."""
 SEARCHED = ("colour", "affine", "randaugment")
 
 
@@ -38,10 +37,10 @@ def distance(images: Tensor, policy: str, magnitude: float) -> float:
 
 
 @pytest.mark.parametrize("policy", SEARCHED)
-def test_strength_grows_with_the_magnitude_from_nothing(policy: str) -> None:
+def test_strength_grows_from_zero_with_the_magnitude(policy: str) -> None:
     images = some_images(256)
     changes = [distance(images, policy, magnitude) for magnitude in (0, 5, 15, 30)]
-    # RandAugment's auto-contrast and equalize know no magnitude.
+    # RandAugment's autocontrast and equalize have no magnitude.
     assert changes[0] < (0.02 if policy == "randaugment" else 1e-6)
     assert changes == sorted(changes)
     assert changes[-1] > 0.05
@@ -57,15 +56,15 @@ def test_operations_and_directions_are_uniform() -> None:
 
 
 @pytest.mark.parametrize("policy", [*SEARCHED, "trivialaugment", "trivialaugment_wide"])
-def test_identical_images_are_treated_differently_and_the_same_again(policy: str) -> None:
+def test_identical_images_get_different_draws_that_are_reproducible(policy: str) -> None:
     images = some_images(1, size=24).expand(64, -1, -1, -1).contiguous()
     recipe = Recipe.from_mapping({"augment": policy})
-    once, again = (
+    first, again = (
         apply_policy(images, recipe.augmentation, torch_generator(3, "p")) for _ in range(2)
     )
-    assert torch.equal(once, again)
-    assert len({image.numpy().tobytes() for image in once}) > 25
-    assert bool(((once >= 0) & (once <= 1)).all())
+    assert torch.equal(first, again)
+    assert len({image.numpy().tobytes() for image in first}) > 25
+    assert bool(((first >= 0) & (first <= 1)).all())
 
 
 def test_more_operations_change_more() -> None:
@@ -98,7 +97,7 @@ SPACE: dict[str, dict[str, Any]] = {
 
 
 class Fixed:
-    """Suggests one policy, and the least of every number."""
+    """Suggests one policy, and the lowest value of every number."""
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -113,7 +112,7 @@ class Fixed:
         return low
 
 
-def test_a_policys_strength_is_searched_only_where_it_has_one() -> None:
+def test_a_policys_magnitude_is_searched_only_if_it_has_one() -> None:
     space = Space.from_mapping(SPACE, base=Recipe())
     drawn = {name: space.suggest(Fixed(name)) for name in ("none", "affine", "randaugment")}
     assert drawn["none"] == {"augment": "none"}
@@ -121,5 +120,5 @@ def test_a_policys_strength_is_searched_only_where_it_has_one() -> None:
     assert set(drawn["randaugment"]) == {"augment", "augment_magnitude", "augment_ops"}
     assert all(space.contains(values) for values in drawn.values())
     wrong = {**SPACE, "augment_ops": {**SPACE["augment_ops"], "when": {"augment": "colour"}}}
-    with pytest.raises(SpecError, match="wants augment = 'colour', which has only"):
+    with pytest.raises(SpecError, match="requires augment = 'colour'"):
         Space.from_mapping(wrong, base=Recipe())

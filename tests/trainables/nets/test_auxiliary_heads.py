@@ -29,7 +29,7 @@ BOTH = Recipe(
 )  # fmt: skip
 
 
-def test_classes_fall_into_groups_and_the_rest_is_one_more() -> None:
+def test_classes_without_a_group_form_one_more_group() -> None:
     expected = [[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]]
     assert group_matrix(GROUPS, NAMES).tolist() == expected
 
@@ -37,12 +37,12 @@ def test_classes_fall_into_groups_and_the_rest_is_one_more() -> None:
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([["dog", "horse"]], "'horse' is no class of the data; the nearest is 'dog'"),
-        ([["dog"], ["cat", "dog"]], "'dog' is in two groups; leave it in one"),
-        ([], "superclass_weight needs `superclasses`: lists of names of classes"),
+        ([["dog", "horse"]], "'horse' is not a class of the data; did you mean 'dog'"),
+        ([["dog"], ["cat", "dog"]], "'dog' is in two groups"),
+        ([], "superclass_weight needs `superclasses`"),
     ],
 )
-def test_groups_that_cannot_be_are_refused(groups: list[list[str]], message: str) -> None:
+def test_impossible_groups_are_refused(groups: list[list[str]], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         group_matrix(groups, NAMES)
 
@@ -55,7 +55,7 @@ def test_every_fourth_image_is_turned(count: int) -> None:
     assert all(-1 <= turned <= 3 for turned in rotations.tolist())
 
 
-def test_turning_equals_turning_one_by_one() -> None:
+def test_rotating_a_batch_equals_rotating_each_image() -> None:
     images = torch.rand(9, 3, 5, 5, generator=torch_generator(0, "images"))
     rotations = torch.tensor([2, -1, 0, 1, -1, 3, 3, -1, 1])
     expected = [torch.rot90(image, k, (1, 2)) for image, k in zip(images, rotations, strict=True)
@@ -63,7 +63,7 @@ def test_turning_equals_turning_one_by_one() -> None:
     assert torch.equal(rotate(images, rotations), torch.stack(expected))
 
 
-def test_the_loss_is_the_weighted_sum_and_parts_add_up() -> None:
+def test_the_auxiliary_loss_is_the_weighted_sum_and_shards_add_up() -> None:
     draw = torch_generator(0, "logits")
     targets = torch.rand(8, 4, generator=draw).softmax(1)
     rotations = torch.tensor([1, -1, -1, -1, 3, -1, -1, -1])
@@ -86,7 +86,7 @@ def test_the_loss_is_the_weighted_sum_and_parts_add_up() -> None:
     torch.testing.assert_close(halves, whole)
 
 
-def test_processes_share_the_rotated_images() -> None:
+def test_shards_of_a_batch_keep_their_rotations() -> None:
     batch = Batch(
         images=torch.zeros(8, 3, 4, 4), labels_a=torch.arange(8), labels_b=torch.arange(8),
         share=torch.ones(8), rotations=torch.arange(8),
@@ -96,7 +96,7 @@ def test_processes_share_the_rotated_images() -> None:
     assert part.rotations.tolist() == [4, 5, 6, 7]
 
 
-def test_auxiliary_heads_learn_and_leave_the_prediction_alone() -> None:
+def test_auxiliary_heads_learn_and_do_not_change_the_prediction() -> None:
     training = start(BOTH)
     auxiliary = training._model.auxiliary
     assert auxiliary is not None
@@ -109,8 +109,8 @@ def test_auxiliary_heads_learn_and_leave_the_prediction_alone() -> None:
     assert reports[0].train_loss > plain[0].train_loss
 
 
-def test_a_net_with_auxiliary_heads_predicts_as_one_without() -> None:
-    """Same first weights, same answers: the heads come after the net in every way."""
+def test_auxiliary_heads_do_not_change_the_networks_first_weights() -> None:
+    """The heads draw their weights after the network, so its predictions are the same."""
     without = BOTH.with_values(rotation_weight=0.0, superclass_weight=0.0)
     shape = {"classes": CLASSES, "image_size": SIZE, "train_images": IMAGES.images, "seed": 3}
     models = [build_model(recipe, **shape).eval() for recipe in (BOTH, without)]  # type: ignore[arg-type]

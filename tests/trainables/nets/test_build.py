@@ -1,4 +1,4 @@
-"""Nets: shapes everywhere, whitening against a loop, initialization in closed form."""
+"""Networks: shapes at every setting, whitening against a loop, published sizes, views."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def batch(size: int = 12, count: int = 4) -> torch.Tensor:
     width=st.sampled_from([1, 3, 8]),
     whitening=st.booleans(),
 )
-def test_every_net_of_the_family_trains_at_every_size(
+def test_every_convnet_trains_at_every_size(
     size: int, block: str, attention: str, activation: str, depth: int, width: int, whitening: bool
 ) -> None:
     recipe = Recipe.from_mapping(
@@ -90,7 +90,7 @@ def test_whitened_patches_are_uncorrelated_with_unit_power() -> None:
     np.testing.assert_allclose(rows.T @ rows / len(rows), np.eye(12), atol=2e-3)
 
 
-def test_grey_images_leave_no_dead_filter() -> None:
+def test_grey_images_have_no_dead_whitening_filter() -> None:
     model = build(Recipe(width=8), grey=True)
     assert isinstance(model.net, ConvNet)
     assert model.net.whitening is not None
@@ -102,7 +102,7 @@ def test_grey_images_leave_no_dead_filter() -> None:
 
 
 def test_grey_images_have_the_same_gradient_in_bfloat16() -> None:
-    """Dead filters made it 10⁹ times too large."""
+    """With dead filters the gradient was 10⁹ times too large."""
     labels, images = torch.arange(20) % 5, torch.from_numpy(noise(grey=True)).permute(0, 3, 1, 2)
     gradients = []
     for enabled in (False, True):
@@ -151,7 +151,7 @@ def test_convolutions_start_as_the_identity() -> None:
 
 
 @pytest.mark.parametrize("block", ["airbench", "plain", "early"])
-def test_block_equals_its_written_out_form(block: str) -> None:
+def test_a_block_equals_its_layers_written_out(block: str) -> None:
     recipe = Recipe.from_mapping({"block": block, "depth": 4, "activation": "silu"})
     net = ConvBlock(recipe.architecture, 3, 6, pool=True).eval()
     generator = torch_generator(0, "norms")
@@ -168,15 +168,15 @@ def test_block_equals_its_written_out_form(block: str) -> None:
     assert torch.equal(net(x), expected)
 
 
-def test_weights_follow_from_the_seed_alone() -> None:
+def test_first_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    one = build(Recipe(width=4), seed=3).state_dict()
+    first = build(Recipe(width=4), seed=3).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
     again, other = (build(Recipe(width=4), seed=s).state_dict() for s in (3, 4))
-    assert all(torch.equal(one[name], again[name]) for name in one)
-    assert not torch.equal(one["net.head.weight"], other["net.head.weight"])
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["net.head.weight"], other["net.head.weight"])
 
 
 def test_whitening_is_frozen_and_stays_in_float32() -> None:
@@ -187,15 +187,15 @@ def test_whitening_is_frozen_and_stays_in_float32() -> None:
     assert model.net.whitening.bias is not None
     assert model.net.whitening.bias.requires_grad
     whitened: list[torch.Tensor] = []
-    handed_on: list[torch.Tensor] = []
+    activated: list[torch.Tensor] = []
     model.net.whitening.register_forward_hook(lambda *args: whitened.append(args[2]))
-    model.net.whitening_activation.register_forward_hook(lambda *args: handed_on.append(args[1][0]))
+    model.net.whitening_activation.register_forward_hook(lambda *args: activated.append(args[1][0]))
     model(batch())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(batch()).dtype == torch.bfloat16
-    assert torch.equal(whitened[1], whitened[0]), "computed as without autocast"
-    assert [x.dtype for x in handed_on] == [torch.float32, torch.bfloat16]
-    assert torch.equal(handed_on[1], whitened[0].bfloat16())
+    assert torch.equal(whitened[1], whitened[0]), "as without autocast"
+    assert [x.dtype for x in activated] == [torch.float32, torch.bfloat16]
+    assert torch.equal(activated[1], whitened[0].bfloat16())
 
 
 VIEWS = {
@@ -206,33 +206,33 @@ VIEWS = {
         (0.125, 1, False), (0.125, 1, True), (0.125, -1, False), (0.125, -1, True),
     ],
 }  # fmt: skip
-"""For each `tta`: weight, shift down and right in pixels, whether mirrored."""
+"""Weight, shift down and right in pixels, and mirroring of the views of each `tta`."""
 
 
 @pytest.mark.parametrize("tta", sorted(VIEWS))
-def test_predictions_average_the_views_and_training_takes_one_look(tta: str) -> None:
+def test_predictions_average_the_views_and_training_uses_one(tta: str) -> None:
     model = build(Recipe.from_mapping({"width": 4, "tta": tta})).eval()
     images = batch()
-    looks: list[int] = []
+    passes: list[int] = []
     averaged = model(images)
     model.tta = "none"
     expected = torch.zeros(4, 5)
-    for weight, by, mirrored in VIEWS[tta]:
+    for weight, shift, mirrored in VIEWS[tta]:
         moved = shift_and_flip(
-            images, shifts=torch.full((4, 2), by), flips=torch.zeros(4, dtype=torch.bool)
+            images, shifts=torch.full((4, 2), shift), flips=torch.zeros(4, dtype=torch.bool)
         )
         expected += weight * model(moved.flip(3) if mirrored else moved)
     torch.testing.assert_close(averaged, expected)
     assert torch.allclose(averaged, model(images)) == (tta == "none")
     model.tta = tta
-    model.net.register_forward_hook(lambda *_: looks.append(1))
+    model.net.register_forward_hook(lambda *_: passes.append(1))
     model(images)
-    assert len(looks) == len(VIEWS[tta])
+    assert len(passes) == len(VIEWS[tta])
     model.train()(images)
-    assert len(looks) == len(VIEWS[tta]) + 1
+    assert len(passes) == len(VIEWS[tta]) + 1
 
 
-def test_a_mirrored_net_answers_an_image_and_its_mirror_image_alike() -> None:
+def test_mirror_views_give_an_image_and_its_mirror_image_equal_logits() -> None:
     images = batch()
     model = build(Recipe(width=4, tta="mirror")).eval()
     assert torch.equal(model(images), model(images.flip(3)))
@@ -240,7 +240,7 @@ def test_a_mirrored_net_answers_an_image_and_its_mirror_image_alike() -> None:
     assert not torch.allclose(model(images), model(images.flip(3)))
 
 
-def test_timm_nets_take_the_same_interface() -> None:
+def test_timm_models_have_the_same_interface() -> None:
     model = build(Recipe(model="timm:test_resnet", dropout=0.2), size=32)
     assert model(batch(32)).shape == (4, 5)
     assert model.training
@@ -249,8 +249,8 @@ def test_timm_nets_take_the_same_interface() -> None:
 @pytest.mark.parametrize(
     ("model", "size", "message"),
     [
-        ("convnet", 7, "at least 8 px, got 7; set dataset.image_size"),
-        ("timm:resnet81", 32, "no model 'resnet81'; the nearest name is 'resnet18'"),
+        ("convnet", 7, "at least 8 px, got 7"),
+        ("timm:resnet81", 32, "no model 'resnet81'; did you mean 'resnet18'"),
         ("timm:vit_tiny_patch16_224", 32, "'vit_tiny_patch16_224' cannot take 32 px images"),
     ],
 )
@@ -268,13 +268,15 @@ def test_impossible_nets_are_refused(model: str, size: int, message: str) -> Non
         ({"model": "timm:resnet18", "stem": "small"}, 10, 11_173_962),
     ],
 )
-def test_sizes_are_the_published_ones(values: dict[str, str], classes: int, params: int) -> None:
+def test_parameter_counts_are_the_published_ones(
+    values: dict[str, str], classes: int, params: int
+) -> None:
     with torch.device("meta"):
         model = empty_model(Recipe.from_mapping(values), classes=classes, image_size=32)
     assert sum(parameter.numel() for parameter in model.parameters()) == params
 
 
-def test_a_wide_residual_net_trains_and_keeps_a_quarter_of_the_side() -> None:
+def test_a_wide_resnet_trains_and_reduces_the_side_to_a_quarter() -> None:
     model = build(Recipe(model="wrn-10-1", dropout=0.1))
     net: Any = model.net
     assert net.forward_features(batch()).shape == (4, 64, 3, 3)
@@ -286,17 +288,17 @@ def test_a_wide_residual_net_trains_and_keeps_a_quarter_of_the_side() -> None:
     ("values", "message"),
     [
         ({"model": "wrn-15-2"}, "depth of 10, 16, 22, 28, .* got 'wrn-15-2'"),
-        ({"model": "timm:test_vit", "stem": "small"}, "'test_vit' begins otherwise"),
+        ({"model": "timm:test_vit", "stem": "small"}, "'test_vit' has another stem"),
     ],
 )
-def test_a_net_that_cannot_be_is_refused(values: dict[str, str], message: str) -> None:
+def test_impossible_depths_and_stems_are_refused(values: dict[str, str], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         build(Recipe.from_mapping(values), size=16)
 
 
 @pytest.mark.parametrize("name", ["convnet", "wrn-10-1", "timm:test_resnet"])
-def test_features_and_head_make_up_the_net(name: str) -> None:
-    """The protocol of timm's nets holds for ours, so that heads can be trained alone."""
+def test_the_head_of_the_features_gives_the_networks_logits(name: str) -> None:
+    """All networks have timm's methods, so that heads can be trained alone."""
     net: Any = build(Recipe(model=name), size=16).net.eval()
     images = batch(16)
     features = net.forward_head(net.forward_features(images), pre_logits=True)

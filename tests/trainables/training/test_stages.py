@@ -149,7 +149,7 @@ def linear(*, classes: int, image_size: int, recipe: Recipe) -> nn.Module:
 
 def test_a_net_without_a_known_head_cannot_train_it_alone() -> None:
     recipe = Recipe(model="tests.trainables.training.test_stages:linear", stages=HEAD_FIRST)
-    with pytest.raises(SpecError, match="must have forward_features, forward_head and a get_"):
+    with pytest.raises(SpecError, match="must have forward_features, forward_head and get_"):
         start(recipe, rungs=(27,))
 
 
@@ -188,24 +188,24 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(built(Recipe(width=3)), path)
     wider = Recipe(width=4, pretrained=str(path))
-    with pytest.raises(SpecError, match=r"of shape \[3, 24, 3, 3\], the net wants \[4, 24, 3, 3\]"):
+    with pytest.raises(SpecError, match=r"of shape \[3, 24, 3, 3\], .* needs \[4, 24, 3, 3\]"):
         built(wider)
-    with pytest.raises(SpecError, match=r"has no 'blocks.0.convs.2.weight', which the net has"):
+    with pytest.raises(SpecError, match=r"lacks 'blocks.0.convs.2.weight' of the network"):
         built(wider.with_values(width=3, depth=3))
     save_weights(built(Recipe(width=4, attention="se")), path)
-    with pytest.raises(SpecError, match=r"has 'blocks\.0\.attention\..*, which the net has not"):
+    with pytest.raises(SpecError, match=r"has 'blocks\.0\.attention\..*, which the network lacks"):
         built(wider)
     with pytest.raises(SpecError, match=r"none\.safetensors cannot be read: No such file"):
         built(wider.with_values(pretrained=str(tmp_path / "none.safetensors")))
     for content, message in (
-        (b"\x80\x04pickle", "is a pickle, which is never opened, since it can run anything; save"),
-        (b"PK\x03\x04archive", "is a pickle, which is never opened"),
+        (b"\x80\x04pickle", "is a pickle, .*save_file"),
+        (b"PK\x03\x04archive", "is a pickle, "),
         (b"version https://git-lfs", "is not a whole safetensors file: .*; fetch it again"),
     ):
         path.write_bytes(content)
         with pytest.raises(SpecError, match=message):
             built(wider)
-    with pytest.raises(SpecError, match=r"is a folder; give the \.safetensors file in it"):
+    with pytest.raises(SpecError, match=r"is a folder; name the \.safetensors file"):
         built(wider.with_values(pretrained=str(tmp_path)))
     poisoned = built(Recipe(width=3))
     torch.nn.init.constant_(poisoned.net.blocks[0].convs[0].weight, float("nan"))
@@ -222,7 +222,7 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(SpecError, match=r"'resnet50' cannot be downloaded \(ConnectionError\)"):
         built(Recipe(model="timm:resnet50", pretrained="hub"))
-    with pytest.raises(SpecError, match="pretrained: hub is for models of timm, got model 'conv"):
+    with pytest.raises(SpecError, match="pretrained: hub needs a model of timm, got 'conv"):
         built(Recipe(pretrained="hub"))
 
 
