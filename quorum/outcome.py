@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ensemble.ledger.ledger import Ledger, read_ledger
 from ensemble.selection.selection import Selection, read_selection
 from trainables.records import RunFolder
+
+if TYPE_CHECKING:
+    from analysis.facts.ablation import AblationResult
 
 NOTHING_RELEASED = "none"
 
@@ -71,7 +74,7 @@ class AblationOutcome:
 
     folder: RunFolder
     """The run's folder, with ablation.json, ablation.csv and figures/ablation.png."""
-    result: dict[str, Any]
+    result: "AblationResult"
     """The effects of all factors, as in ablation.json."""
 
 

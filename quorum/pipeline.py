@@ -11,7 +11,7 @@ killed run resumes where it stopped.
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from journal.journal import read_events
 from quorum import stages
@@ -26,6 +26,7 @@ from trainables.data.splits import make_splits
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
+    from analysis.facts.ablation import AblationResult
     from trainables.replay import Replay
     from trainables.trainer import EpochReport
 
@@ -81,7 +82,7 @@ def ablate(
     options: AblationOptions | None = None,
     *,
     of: RunFolder | None = None,
-) -> dict[str, Any]:
+) -> "AblationResult":
     """Train a recipe without each of its factors in turn; return what each is worth on holdout.
 
     The recipe is the one that all trials of `spec` start from, or the best of the run `of`.

@@ -1,11 +1,12 @@
-"""What each factor of a recipe is worth, on holdout: its ablation's result.
+"""The result of an ablation: the effect of each factor of a recipe on holdout.
 
-Axes: S seeds, N examples, K classes. Worth is the score of the full recipe less that of the
-recipe without the factor, from the same seed: of accuracy more is better, of NLL less. Every
-training has one temperature, fitted on val, and is scored on holdout.
+Axes: S seeds, N examples, K classes. A factor's effect is the score of the full recipe minus
+that of the recipe without it, from the same seed: positive is better for accuracy, negative
+for NLL. Every training is scored on holdout after one temperature fitted on val.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from analysis.text.labels import NOT_DISTINGUISHABLE
 from analysis.text.ledger import LOWER_IS_BETTER
 from common.errors import RunError
 from common.files import dump_csv, dump_json, write_bytes_atomically
+from common.parsing import to_mapping
 from common.statistics.metrics import accuracy, apply_temperature, nll
 from common.statistics.paired_differences import holm, mean_difference
 from ensemble.selection.pool import Pool
@@ -24,35 +26,114 @@ from trainables.records import RunFolder, TrialRecord
 
 SCHEMA = 1
 
-SCORES = {"accuracy": accuracy, "nll": nll}
-"""What is compared: each gives one number for log-probabilities [N, K] and labels [N]."""
-
-SURE = 0.05
-"""A corrected p-value below it calls a difference distinguishable."""
+METRICS = {"accuracy": accuracy, "nll": nll}
+"""The scores compared: each maps log-probabilities [N, K] and labels [N] to a number."""
+SIGNIFICANT = 0.05
+"""A difference with a corrected p-value below this is distinguishable."""
 
 HELPS, HARMS = "helps", "harms"
 
-Result = Mapping[str, Any]
 Scores = Mapping[str, Mapping[str, float]]
+"""Scores by training and metric."""
 
 
-def write_ablation(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> dict[str, Any]:
-    """Compare the variants of `recipe`, the full one; write ablation.csv and ablation.json.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantScores:
+    """One variant of the recipe, averaged over its seeds."""
+
+    variant: str
+    changes: Mapping[str, Any]
+    """Recipe values that remove the factor; empty for the full recipe."""
+    failed: int
+    """Trainings that failed."""
+    accuracy: float | None
+    """None if all trainings failed, as for the other means."""
+    nll: float | None
+    train_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactorEffect:
+    """The effect of one factor by one metric: full recipe (a) minus without the factor (b)."""
+
+    a: str = FULL
+    b: str
+    factor: str
+    metric: str
+    value: float | None
+    """Mean over seeds; None if no seed has both trainings."""
+    interval: tuple[float, float] | None
+    """95%, not corrected for the number of factors; None with a single seed."""
+    method: str = "paired-t"
+    p_value: float | None
+    p_holm: float | None = None
+    """Corrected for the number of factors."""
+    verdict: str = NOT_DISTINGUISHABLE
+    seeds: int
+    """Seeds in which both trainings completed."""
+    by_seed: tuple[float, ...]
+
+    @property
+    def direction(self) -> str:
+        """Whether the factor helps, harms, or is not distinguishable from its absence."""
+        if self.verdict == NOT_DISTINGUISHABLE or self.value is None:
+            return NOT_DISTINGUISHABLE
+        better = (self.value > 0) != (self.metric in LOWER_IS_BETTER)
+        return HELPS if better else HARMS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblationResult:
+    """The content of ablation.json."""
+
+    schema: int = SCHEMA
+    run: str
+    split: str = "holdout"
+    split_id: str
+    examples: int
+    """Images of holdout."""
+    epochs: int
+    """Epochs of each training."""
+    seeds: int
+    """Seeds of which every variant has ended."""
+    seeds_planned: int
+    recipe: Mapping[str, Any]
+    """The full recipe."""
+    variants: tuple[VariantScores, ...]
+    """The full recipe first."""
+    differences: tuple[FactorEffect, ...]
+    """By metric, then by factor."""
+
+    @property
+    def by_factor(self) -> dict[str, dict[str, FactorEffect]]:
+        """The effects by factor and metric, in the order of the ablation."""
+        effects: dict[str, dict[str, FactorEffect]] = {}
+        for effect in self.differences:
+            effects.setdefault(effect.factor, {})[effect.metric] = effect
+        return effects
+
+
+def write_ablation(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> AblationResult:
+    """Compare the variants of `recipe` and write ablation.csv and ablation.json.
 
     Raises:
         RunError: no seed has all its variants, or a file of the run is damaged.
     """
     result = compare_variants(folder, ablation, recipe)
     write_bytes_atomically(folder.root / "ablation.csv", dump_csv(_rows(result)).encode())
-    write_bytes_atomically(folder.root / "ablation.json", dump_json(result).encode())
+    text = dump_json(to_mapping(result))
+    write_bytes_atomically(folder.root / "ablation.json", text.encode())
     return result
 
 
-def compare_variants(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> dict[str, Any]:
-    """The mapping of ablation.json, from the seeds of which every variant has ended.
+def compare_variants(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> AblationResult:
+    """Compare the variants over the seeds of which every variant has ended.
 
-    A training that failed is left out of its factor's comparison together with its pair, and
-    counted: what is said of a factor is then said of the seeds that its absence survives.
+    A training that failed is left out together with its pair, and counted: the factor's
+    effect is then that over the seeds that survive without it.
+
+    Raises:
+        RunError: no seed has all its variants, or a file of the run is damaged.
     """
     records = {record.trial: record for record in folder.records()}
     variants = [FULL, *map(variant_of, ablation.factors)]
@@ -64,75 +145,55 @@ def compare_variants(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> d
     if not seeds:
         raise RunError(
             f"{folder.root}: no seed has all its {len(variants)} trainings yet, so nothing can be "
-            "compared; go on with --resume, or give it more time"
+            "compared; continue with --resume, or raise the time budget"
         )
     pool = pool_from_run(folder)
     scores = _scores(pool, records)
-    return {
-        "schema": SCHEMA,
-        "run": folder.name,
-        "split": "holdout",
-        "split_id": pool.split_id,
-        "examples": len(pool.labels),
-        "epochs": recipe.schedule.epochs,
-        "seeds": len(seeds),
-        "seeds_planned": ablation.seeds,
-        "recipe": recipe.to_mapping(),
-        "variants": [
+    return AblationResult(
+        run=folder.name,
+        split_id=pool.split_id,
+        examples=len(pool.labels),
+        epochs=recipe.schedule.epochs,
+        seeds=len(seeds),
+        seeds_planned=ablation.seeds,
+        recipe=recipe.to_mapping(),
+        variants=tuple(
             _variant(variant, changes, seeds, scores, records)
             for variant, changes in zip(variants, [{}, *ablation.factors.values()], strict=True)
-        ],
-        "differences": [
-            difference
-            for metric in SCORES
-            for difference in _differences(ablation, metric, seeds, scores)
-        ],
-    }
+        ),
+        differences=tuple(
+            effect for metric in METRICS for effect in _effects(ablation, metric, seeds, scores)
+        ),
+    )
 
 
-def ablation_event(result: Result) -> dict[str, Any]:
-    """The journal's event that tells of a result."""
+def ablation_event(result: AblationResult) -> dict[str, Any]:
+    """Return the journal's event for a result."""
     return {
         "event": "result",
         "kind": "ablation",
-        "params": {"seeds": result["seeds"], "epochs": result["epochs"]},
+        "params": {"seeds": result.seeds, "epochs": result.epochs},
         "metrics": {
-            f"worth_{item['factor']}_{item['metric']}": item["value"]
-            for item in result["differences"]
-            if item["value"] is not None
+            f"worth_{effect.factor}_{effect.metric}": effect.value
+            for effect in result.differences
+            if effect.value is not None
         },
         "folder": None,
     }
 
 
-def effect(difference: Result) -> str:
-    """Whether a factor helps, harms, or is not distinguishable from its absence."""
-    if difference["verdict"] == NOT_DISTINGUISHABLE:
-        return NOT_DISTINGUISHABLE
-    better = (difference["value"] > 0) != (difference["metric"] in LOWER_IS_BETTER)
-    return HELPS if better else HARMS
-
-
 def factor_label(factor: str) -> str:
-    """A factor's name, as a command takes it, or what stands for all."""
+    """Return a factor's name as the command takes it, or `all of them`."""
     return "all of them" if factor == ALL else factor
 
 
-def by_factor(result: Result) -> dict[str, dict[str, Result]]:
-    """The differences by factor and metric, in the order of the ablation."""
-    found: dict[str, dict[str, Result]] = {}
-    for difference in result["differences"]:
-        found.setdefault(difference["factor"], {})[difference["metric"]] = difference
-    return found
-
-
 def _scores(pool: Pool, records: Mapping[str, TrialRecord]) -> Scores:
-    """Of every training that completed, by its name."""
-    found = {}
+    """Score every training that completed."""
+    scores = {}
     for name, log_probs in zip(pool.names, pool.log_probs, strict=True):
-        told = apply_temperature(log_probs, records[name].metrics.get("temperature", 1.0))
-        found[name] = {metric: score(told, pool.labels) for metric, score in SCORES.items()}
-    return found
+        scaled = apply_temperature(log_probs, records[name].metrics.get("temperature", 1.0))
+        scores[name] = {metric: score(scaled, pool.labels) for metric, score in METRICS.items()}
+    return scores
 
 
 def _variant(
@@ -141,36 +202,42 @@ def _variant(
     seeds: Sequence[int],
     scores: Scores,
     records: Mapping[str, TrialRecord],
-) -> dict[str, Any]:
+) -> VariantScores:
     names = [trial_of(variant, seed) for seed in seeds]
     scored = [name for name in names if name in scores]
 
     def mean(values: Sequence[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
-    return {
-        "variant": variant,
-        "changes": dict(changes),
-        "failed": len(names) - len(scored),
-        **{metric: mean([scores[name][metric] for name in scored]) for metric in SCORES},
-        "train_seconds": mean([records[name].seconds for name in scored]),
-    }
+    return VariantScores(
+        variant=variant,
+        changes=dict(changes),
+        failed=len(names) - len(scored),
+        accuracy=mean([scores[name]["accuracy"] for name in scored]),
+        nll=mean([scores[name]["nll"] for name in scored]),
+        train_seconds=mean([records[name].seconds for name in scored]),
+    )
 
 
-def _differences(
+def _effects(
     ablation: Ablation, metric: str, seeds: Sequence[int], scores: Scores
-) -> list[dict[str, Any]]:
-    """What every factor is worth by one metric, corrected for their number."""
-    found = [_difference(factor, metric, seeds, scores) for factor in ablation.factors]
-    tested = [item for item in found if item["p_value"] is not None]
-    corrected = holm([item["p_value"] for item in tested])
-    for item, p_holm in zip(tested, corrected, strict=True):
-        item["p_holm"] = p_holm
-        item["verdict"] = "distinguishable" if p_holm < SURE else NOT_DISTINGUISHABLE
-    return found
+) -> list[FactorEffect]:
+    """Return every factor's effect by one metric, with p-values corrected for their number."""
+    effects = [_effect(factor, metric, seeds, scores) for factor in ablation.factors]
+    p_values = [effect.p_value for effect in effects if effect.p_value is not None]
+    corrected = iter(holm(p_values))
+    return [
+        effect if effect.p_value is None else _corrected(effect, next(corrected))
+        for effect in effects
+    ]
 
 
-def _difference(factor: str, metric: str, seeds: Sequence[int], scores: Scores) -> dict[str, Any]:
+def _corrected(effect: FactorEffect, p_holm: float) -> FactorEffect:
+    verdict = "distinguishable" if p_holm < SIGNIFICANT else NOT_DISTINGUISHABLE
+    return replace(effect, p_holm=p_holm, verdict=verdict)
+
+
+def _effect(factor: str, metric: str, seeds: Sequence[int], scores: Scores) -> FactorEffect:
     variant = variant_of(factor)
     pairs = [
         (scores[trial_of(FULL, seed)][metric], scores[trial_of(variant, seed)][metric])
@@ -178,41 +245,37 @@ def _difference(factor: str, metric: str, seeds: Sequence[int], scores: Scores) 
         if {trial_of(FULL, seed), trial_of(variant, seed)} <= set(scores)
     ]
     a, b = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
-    found = mean_difference(a, b) if pairs else None
-    interval = None if found is None else found.interval
-    return {
-        "a": FULL,
-        "b": variant,
-        "factor": factor,
-        "metric": metric,
-        "value": None if found is None else found.value,
-        "interval": None if interval is None else [interval.low, interval.high],
-        "method": "paired-t",
-        "p_value": None if found is None else found.p_value,
-        "p_holm": None,
-        "verdict": NOT_DISTINGUISHABLE,
-        "seeds": len(pairs),
-        "by_seed": (a - b).tolist(),
-    }
+    mean = mean_difference(a, b) if pairs else None
+    interval = None if mean is None else mean.interval
+    return FactorEffect(
+        b=variant,
+        factor=factor,
+        metric=metric,
+        value=None if mean is None else mean.value,
+        interval=None if interval is None else (interval.low, interval.high),
+        p_value=None if mean is None else mean.p_value,
+        seeds=len(pairs),
+        by_seed=tuple((a - b).tolist()),
+    )
 
 
-def _rows(result: Result) -> list[dict[str, Any]]:
-    """One a factor and metric, for the CSV."""
-    variants = {variant["variant"]: variant for variant in result["variants"]}
+def _rows(result: AblationResult) -> list[dict[str, Any]]:
+    """Return the rows of the CSV, one per factor and metric."""
+    variants = {variant.variant: variant for variant in result.variants}
     return [
         {
-            "factor": item["factor"],
+            "factor": effect.factor,
             "metric": metric,
-            "full": variants[FULL][metric],
-            "without": variants[item["b"]][metric],
-            "worth": item["value"],
-            "worth_interval": item["interval"] or [None, None],
-            "p_value": item["p_value"],
-            "p_holm": item["p_holm"],
-            "effect": effect(item),
-            "seeds": item["seeds"],
-            "failed": variants[item["b"]]["failed"],
+            "full": getattr(variants[FULL], metric),
+            "without": getattr(variants[effect.b], metric),
+            "worth": effect.value,
+            "worth_interval": effect.interval or [None, None],
+            "p_value": effect.p_value,
+            "p_holm": effect.p_holm,
+            "effect": effect.direction,
+            "seeds": effect.seeds,
+            "failed": variants[effect.b].failed,
         }
-        for metrics in by_factor(result).values()
-        for metric, item in metrics.items()
+        for metrics in result.by_factor.values()
+        for metric, effect in metrics.items()
     ]

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.facts.ablation import Result, by_factor, effect, factor_label
+from analysis.facts.ablation import AblationResult, FactorEffect, factor_label
 from analysis.terminal.layout import labelled_line, titled_table, verdict_text
 from analysis.text.ledger import decimals_for
 from common.formats import (
@@ -27,32 +27,32 @@ from trainables.records import RunFolder
 METRICS = {"accuracy": "acc.", "nll": "NLL"}
 
 
-def ablation_table(result: Result) -> Table:
+def ablation_table(result: AblationResult) -> Table:
     """Return one row a factor: its effect on accuracy and NLL, with interval and corrected p."""
-    full = result["variants"][0]
-    failed = {variant["variant"]: variant["failed"] for variant in result["variants"]}
-    decimals = decimals_for(result["examples"])
+    full = result.variants[0]
+    failed = {variant.variant: variant.failed for variant in result.variants}
+    decimals = decimals_for(result.examples)
     table = titled_table(
-        f"Ablation: {plural(result['seeds'], 'seed')} of {plural(result['epochs'], 'epoch')} each, "
-        f"{plural(result['examples'], 'image')} of holdout"
+        f"Ablation: {plural(result.seeds, 'seed')} of {plural(result.epochs, 'epoch')} each, "
+        f"{plural(result.examples, 'image')} of holdout"
     )
     table.add_column("factor")
     table.add_column("", no_wrap=True)
     for header in ("effect", "95% interval", "p"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("it", no_wrap=True)
-    for factor, metrics in by_factor(result).items():
+    for factor, metrics in result.by_factor.items():
         items = list(metrics.values())
         cells = [_numbers(item, decimals) for item in items]
-        failures = failed[items[0]["b"]]
+        failures = failed[items[0].b]
         table.add_row(
             Text(factor_label(factor) + (f"\n{failures} failed" if failures else "")),
-            "\n".join(METRICS[item["metric"]] for item in items),
+            "\n".join(METRICS[item.metric] for item in items),
             *("\n".join(column) for column in zip(*cells, strict=True)),
-            Text("\n").join(verdict_text(effect(item)) for item in items),
+            Text("\n").join(verdict_text(item.direction) for item in items),
         )
     table.caption = (
-        f"full recipe: accuracy {percent(full['accuracy'], decimals)}, NLL {fixed(full['nll'])}; "
+        f"full recipe: accuracy {percent(full.accuracy, decimals)}, NLL {fixed(full.nll)}; "
         "effect: full recipe minus recipe without the factor, from the same seeds, accuracy in "
         "points; p: paired t-test over seeds, Holm-corrected for "
         f"{plural(len(failed) - 1, 'comparison')}; intervals are not corrected"
@@ -92,10 +92,10 @@ def result_lines(folder: RunFolder) -> list[Text]:
     return [labelled_line(name, str(path)) for name, path in files.items()]
 
 
-def _numbers(item: Result, decimals: int) -> tuple[str, str, str]:
+def _numbers(item: FactorEffect, decimals: int) -> tuple[str, str, str]:
     """Format effect, interval and p-value; dashes where they are undefined."""
-    scale, decimals = (100, decimals) if item["metric"] == "accuracy" else (1, 3)
-    value, limits, p_value = item["value"], item["interval"], item["p_holm"]
+    scale, decimals = (100, decimals) if item.metric == "accuracy" else (1, 3)
+    value, limits, p_value = item.value, item.interval, item.p_holm
     return (
         signed(None if value is None else scale * value, decimals),
         signed_range(limits and [scale * limit for limit in limits], decimals),
@@ -103,11 +103,11 @@ def _numbers(item: Result, decimals: int) -> tuple[str, str, str]:
     )
 
 
-def _missing_seeds(result: Result) -> str:
-    missing = result["seeds_planned"] - result["seeds"]
+def _missing_seeds(result: AblationResult) -> str:
+    missing = result.seeds_planned - result.seeds
     if not missing:
         return ""
-    return f"\n{missing} of {plural(result['seeds_planned'], 'seed')} incomplete"
+    return f"\n{missing} of {plural(result.seeds_planned, 'seed')} incomplete"
 
 
 def _changes(changes: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.facts.ablation import by_factor, compare_variants, effect, write_ablation
+from analysis.facts.ablation import compare_variants, write_ablation
 from analysis.figures.ablation import ablation_figure, save_ablation_figure
 from analysis.figures.style import drawing
 from analysis.terminal.ablation_tables import ablation_plan, ablation_table
 from analysis.terminal.status import DiskUsage, status_view
 from common.errors import RunError, SpecError
 from common.files import write_array, write_arrays
+from common.parsing import to_mapping
 from common.seeds import derive_seed
 from common.statistics.metrics import accuracy, log_probs_from_probs, nll
 from common.statistics.paired_differences import holm
@@ -203,24 +205,24 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_what_a_factor_is_worth_is_the_difference_over_complete_seeds(folder: RunFolder) -> None:
     result = compare_variants(folder, two(), RECIPE)
-    assert (result["seeds"], result["seeds_planned"], result["examples"]) == (4, 5, 40)
-    full, ema = result["variants"][:2]
-    assert full["accuracy"] == pytest.approx(1 - np.mean(MISTAKES["full"]) / 40)
-    assert (ema["changes"], ema["failed"], ema["train_seconds"]) == ({"ema_decay": 0.0}, 0, 2.0)
-    found = by_factor(result)
-    assert list(found) == ["ema", "whitening", ALL]
+    assert (result.seeds, result.seeds_planned, result.examples) == (4, 5, 40)
+    full, ema = result.variants[:2]
+    assert full.accuracy == pytest.approx(1 - np.mean(MISTAKES["full"]) / 40)
+    assert (ema.changes, ema.failed, ema.train_seconds) == ({"ema_decay": 0.0}, 0, 2.0)
+    effects = result.by_factor
+    assert list(effects) == ["ema", "whitening", ALL]
     worth = (np.array(MISTAKES["no-ema"]) - MISTAKES["full"]) / 40
-    accuracy_of_ema = found["ema"]["accuracy"]
-    assert accuracy_of_ema["by_seed"] == pytest.approx(worth.tolist())
-    assert accuracy_of_ema["value"] == pytest.approx(worth.mean())
+    accuracy_of_ema = effects["ema"]["accuracy"]
+    assert accuracy_of_ema.by_seed == pytest.approx(worth.tolist())
+    assert accuracy_of_ema.value == pytest.approx(worth.mean())
     test = stats.ttest_1samp(worth, 0)
-    assert accuracy_of_ema["p_value"] == pytest.approx(test.pvalue)
-    assert accuracy_of_ema["interval"] == pytest.approx(list(test.confidence_interval(0.95)))
+    assert accuracy_of_ema.p_value == pytest.approx(test.pvalue)
+    assert accuracy_of_ema.interval == pytest.approx(tuple(test.confidence_interval(0.95)))
     for metric in ("accuracy", "nll"):
-        items = [found[factor][metric] for factor in found]
-        assert [item["p_holm"] for item in items] == holm([item["p_value"] for item in items])
-    assert effect(accuracy_of_ema) == effect(found["ema"]["nll"]) == "helps"
-    assert effect(found["whitening"]["accuracy"]) == "not distinguishable"
+        items = [metrics[metric] for metrics in effects.values()]
+        assert [item.p_holm for item in items] == holm([item.p_value or 0 for item in items])
+    assert accuracy_of_ema.direction == effects["ema"]["nll"].direction == "helps"
+    assert effects["whitening"]["accuracy"].direction == "not distinguishable"
 
 
 def test_scores_are_those_of_holdout_and_turned_differences_harm(folder: RunFolder) -> None:
@@ -229,19 +231,17 @@ def test_scores_are_those_of_holdout_and_turned_differences_harm(folder: RunFold
     seed = 2  # of which no-ema is wrong nine times
     full = np.load(folder.trial(trial_of("full", seed)) / "holdout.npy")
     for metric, score in (("accuracy", accuracy), ("nll", nll)):
-        item = by_factor(result)["ema"][metric]
-        assert item["by_seed"][seed] == pytest.approx(
-            score(full, LABELS) - score(log_probs, LABELS)
-        )
-        turned = {**item, "value": -item["value"]}
-        assert effect(turned) == "harms"
+        item = result.by_factor["ema"][metric]
+        assert item.by_seed[seed] == pytest.approx(score(full, LABELS) - score(log_probs, LABELS))
+        assert item.value is not None
+        assert replace(item, value=-item.value).direction == "harms"
 
 
 def test_a_training_that_failed_is_left_out_with_its_pair_and_counted(folder: RunFolder) -> None:
     result = compare_variants(folder, two(), RECIPE)
-    bare, item = result["variants"][3], by_factor(result)[ALL]["accuracy"]
-    assert (bare["failed"], item["seeds"]) == (1, 3)
-    assert item["by_seed"] == pytest.approx([5 / 40, 7 / 40, 6 / 40])
+    bare, item = result.variants[3], result.by_factor[ALL]["accuracy"]
+    assert (bare.failed, item.seeds) == (1, 3)
+    assert item.by_seed == pytest.approx((5 / 40, 7 / 40, 6 / 40))
     assert "1 failed" in "\n".join(shown(ablation_table(result), 80))
 
 
@@ -254,8 +254,8 @@ def test_without_a_complete_seed_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_a_single_seed_has_no_interval(folder: RunFolder) -> None:
     result = compare_variants(folder, two(seeds=1), RECIPE)
-    item = by_factor(result)["ema"]["accuracy"]
-    assert (item["interval"], item["p_holm"], effect(item)) == (None, None, "not distinguishable")
+    item = result.by_factor["ema"]["accuracy"]
+    assert (item.interval, item.p_holm, item.direction) == (None, None, "not distinguishable")
     lines = shown(ablation_table(result), 80)
     assert any("+10.0" in line and "–" in line for line in lines)
     with drawing():
@@ -264,7 +264,7 @@ def test_a_single_seed_has_no_interval(folder: RunFolder) -> None:
 
 def test_it_is_written_and_shown(folder: RunFolder) -> None:
     result = write_ablation(folder, two(), RECIPE)
-    assert json.loads((folder.root / "ablation.json").read_text()) == result
+    assert json.loads((folder.root / "ablation.json").read_text()) == to_mapping(result)
     header, *rows = (folder.root / "ablation.csv").read_text().splitlines()
     assert header == (
         "factor,metric,full,without,worth,worth_interval_low,worth_interval_high,p_value,p_holm,"
@@ -319,8 +319,8 @@ def test_an_ablation_from_start_to_end_goes_on_and_on(
     folder = RunFolder(tmp_path / "tiny-ablation")
     options = AblationOptions(seeds=2, epochs=1, factors=["ema"])
     result = pipeline.ablate(tiny_spec(), folder, options, of=finished_run.folder)
-    assert (result["seeds"], result["epochs"], len(result["variants"])) == (2, 1, 2)
-    assert result["recipe"]["width"] == recipe_of(finished_run.folder).architecture.width
+    assert (result.seeds, result.epochs, len(result.variants)) == (2, 1, 2)
+    assert result.recipe["width"] == recipe_of(finished_run.folder).architecture.width
     starts = {start.trial: start for start in folder.starts()}
     assert set(starts) == {"full-0", "no-ema-0", "full-1", "no-ema-1"}
     assert starts["full-1"].seed == starts["no-ema-1"].seed != starts["full-0"].seed
@@ -332,7 +332,7 @@ def test_an_ablation_from_start_to_end_goes_on_and_on(
     more = pipeline.ablate(spec_of_run(folder), folder, resumed)
     news = read_events(folder.journal)[before:]
     fresh = {event["trial"] for event in news if event["event"] == "trial_started"}
-    assert (fresh, more["seeds"]) == ({"full-2", "no-ema-2"}, 3)
+    assert (fresh, more.seeds) == ({"full-2", "no-ema-2"}, 3)
     again = pipeline.ablate(spec_of_run(folder), folder, resumed)
     assert again == more
     state = RunState.from_events(read_events(folder.journal))
