@@ -1,1 +1,1 @@
-"""Ablations: train a recipe without each of its factors in turn."""
+"""Ablations: a recipe trained without each of its factors in turn."""

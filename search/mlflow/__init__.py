@@ -1,1 +1,1 @@
-"""The MLflow mirror of a run."""
+"""MLflow: the mirror of a run and the model registry."""

@@ -1,1 +1,1 @@
-"""What a time budget buys: costs, pace, plan, deadlines, forecast."""
+"""A run planned in time: capacity, pace, plan, deadlines, forecast, dry run."""

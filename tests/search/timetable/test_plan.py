@@ -1,4 +1,4 @@
-"""What a time budget buys."""
+"""Plans fill the time budget, and forecast a run without one."""
 
 import math
 from dataclasses import replace
@@ -55,15 +55,15 @@ def test_stages_fill_the_budget_and_end_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     ("minutes", "rungs"), [(10, (1, 2)), (60, (5, 16)), (120, (3, 8, 23)), (360, (4, 13, 40))]
 )
-def test_longer_budgets_have_longer_schedules(minutes: float, rungs: tuple[int, ...]) -> None:
+def test_longer_budgets_give_longer_schedules(minutes: float, rungs: tuple[int, ...]) -> None:
     assert planned(minutes).rungs == rungs
 
 
-def test_short_budgets_have_fewer_members_rather_than_schedules_of_an_epoch() -> None:
-    hasty, patient = planned(10), planned(10, min_epochs=6)
-    assert (hasty.rungs, hasty.seeds) == ((1, 2), 4)
-    assert (patient.rungs, patient.seeds) == ((1, 4), 2)
-    assert patient.apply_to(SPEC).members == 2
+def test_short_budgets_reduce_the_members_before_the_epochs() -> None:
+    short, fewer = planned(10), planned(10, min_epochs=6)
+    assert (short.rungs, short.seeds) == ((1, 2), 4)
+    assert (fewer.rungs, fewer.seeds) == ((1, 4), 2)
+    assert fewer.apply_to(SPEC).members == 2
     assert planned(60, min_epochs=6) == planned(60)
     assert planned(10, min_epochs=6, keep_rungs=True).seeds == 4
 
@@ -72,7 +72,7 @@ def test_short_budgets_have_fewer_members_rather_than_schedules_of_an_epoch() ->
     seconds=st.floats(1, 1e6), members=st.integers(1, 8), factor=st.integers(2, 4),
     rungs=st.sampled_from([(9,), (3, 9), (1, 3, 9), (2, 6, 18, 54)]),
 )  # fmt: skip
-def test_rungs_leave_an_ensemble_enough_to_choose_from(
+def test_low_rungs_are_dropped_until_enough_trials_finish(
     seconds: float, members: int, factor: int, rungs: tuple[int, ...]
 ) -> None:
     spec = SPEC.with_values(members=members, reduction_factor=factor)
@@ -84,14 +84,14 @@ def test_rungs_leave_an_ensemble_enough_to_choose_from(
         trials = seconds * PACE.workers / (PACE.epoch_seconds * steps)
         return float(trials / factor ** (len(kept) - 1))
 
-    found = drop_low_rungs(spec, PACE, rungs, seconds=seconds)
-    assert found == rungs[-len(found) :]
-    assert len(found) == 1 or finishing(found) >= members
-    dropped = [rungs[i:] for i in range(len(rungs) - len(found))]
-    assert all(finishing(kept) < members for kept in dropped)
+    kept = drop_low_rungs(spec, PACE, rungs, seconds=seconds)
+    assert kept == rungs[-len(kept) :]
+    assert len(kept) == 1 or finishing(kept) >= members
+    dropped = [rungs[i:] for i in range(len(rungs) - len(kept))]
+    assert all(finishing(longer) < members for longer in dropped)
 
 
-def test_schedules_stay_within_reason() -> None:
+def test_schedules_are_at_most_eight_times_as_long_as_specified() -> None:
     assert planned(60 * 24 * 365).rungs[-1] == LONGEST * SPEC.rungs[-1]
     fast = planned(600, spec=load_spec("digits"), pace=Pace(
         workers=8, epoch_seconds=0.1, student_seconds=0.1, teacher_seconds=0.01,
@@ -102,35 +102,37 @@ def test_schedules_stay_within_reason() -> None:
 
 
 @given(minutes=st.floats(9, 5000), epoch=st.floats(0.05, 60), workers=st.integers(1, 16))
-def test_seeds_and_students_keep_their_shares(minutes: float, epoch: float, workers: int) -> None:
+def test_seeds_and_students_keep_within_their_shares(
+    minutes: float, epoch: float, workers: int
+) -> None:
     pace = Pace(
         workers=workers, epoch_seconds=epoch, student_seconds=epoch / 2,
         teacher_seconds=epoch / 10, predict_seconds=epoch / 10,
         handover_seconds=epoch / 20, holdout_share=0.1, test_share=0.2,
     )  # fmt: skip
-    found = planned(minutes, pace=pace)
+    plan = planned(minutes, pace=pace)
     over = plan_run(SPEC, pace, now=0, deadline=None).seconds["report"]
-    assert sum(found.seconds.values()) == pytest.approx(60 * minutes)
-    assert found.seconds["seeds"] <= SEEDS_SHARE * 60 * minutes + 10.1
-    assert found.seconds["distill"] <= DISTILL_SHARES[1] * 60 * minutes + 12.1
-    assert found.seconds["sweep"] >= 0.3 * (60 * minutes - 5 * over)
-    assert found.rungs[-1] ** 2 <= max(1, 60 * minutes * workers / epoch)
-    plan_epochs(found.rungs, Recipe(epochs=found.rungs[-1]))
+    assert sum(plan.seconds.values()) == pytest.approx(60 * minutes)
+    assert plan.seconds["seeds"] <= SEEDS_SHARE * 60 * minutes + 10.1
+    assert plan.seconds["distill"] <= DISTILL_SHARES[1] * 60 * minutes + 12.1
+    assert plan.seconds["sweep"] >= 0.3 * (60 * minutes - 5 * over)
+    assert plan.rungs[-1] ** 2 <= max(1, 60 * minutes * workers / epoch)
+    plan_epochs(plan.rungs, Recipe(epochs=plan.rungs[-1]))
 
 
-def test_a_budget_too_short_for_anything_says_how_much_is_needed() -> None:
-    with pytest.raises(SpecError, match=r"60 s, is too short: .* 120 s here, .*; give 3.5m or"):
+def test_a_budget_that_is_too_short_names_the_least_one() -> None:
+    with pytest.raises(SpecError, match=r"too short.*120 s.*3\.5m"):
         planned(1)
     planned(3.5)
 
 
-def test_a_search_alone_has_all_the_time() -> None:
+def test_a_search_alone_takes_all_the_time() -> None:
     only = planned(60, stages=("sweep",))
     assert only.seconds["sweep"] == pytest.approx(3600)
     assert sum(only.seconds.values()) == pytest.approx(3600)
 
 
-def test_what_is_left_after_a_selection_is_the_students() -> None:
+def test_after_a_selection_the_student_takes_the_remaining_time() -> None:
     left = planned(30, stages=("distill", "ledger", "report"), keep_rungs=True)
     assert left.seconds["sweep"] == left.seconds["seeds"] == left.seconds["select"] == 0
     assert sum(left.seconds.values()) == pytest.approx(1800)
@@ -138,10 +140,10 @@ def test_what_is_left_after_a_selection_is_the_students() -> None:
     assert left.rungs == SPEC.rungs
 
 
-def test_only_what_is_left_needs_time() -> None:
+def test_only_the_remaining_stages_need_time() -> None:
     short = planned(1.5, stages=("ledger", "report"), keep_rungs=True)
     assert short.end_of("report") == 1000 + 90
-    with pytest.raises(SpecError, match="one epoch of everything takes 42 s here"):
+    with pytest.raises(SpecError, match=r"too short.*42 s"):
         planned(1, stages=("distill", "ledger", "report"), keep_rungs=True)
 
 
@@ -150,16 +152,16 @@ def test_a_resumed_run_keeps_its_rungs() -> None:
 
 
 def planned_at(side: int, minutes: float | None, *, keep_size: bool) -> tuple[Plan, list[int]]:
-    """A plan for images of `side` pixels, and the sides that it asked for in turn."""
+    """Plan with images of `side` pixels; return the plan and the smaller sides that were tried."""
     sides = [side]
 
-    def plan() -> Plan:
+    def plan_at_present_side() -> Plan:
         pace = replace(PACE, epoch_seconds=26.0 * (sides[-1] / side) ** 2)
         deadline = None if minutes is None else 60 * minutes
         return plan_run(SPEC, pace, now=0.0, deadline=deadline)
 
-    found = plan_or_shrink(plan, sides.append, image_size=side, keep_size=keep_size)
-    return found, sides[1:]
+    plan = plan_or_shrink(plan_at_present_side, sides.append, image_size=side, keep_size=keep_size)
+    return plan, sides[1:]
 
 
 @pytest.mark.parametrize(
@@ -176,16 +178,16 @@ def planned_at(side: int, minutes: float | None, *, keep_size: bool) -> tuple[Pl
 def test_images_are_made_smaller_when_schedules_would_be_short(
     minutes: float | None, side: int, keep_size: bool, smaller: list[int]
 ) -> None:
-    found, sides = planned_at(side, minutes, keep_size=keep_size)
+    plan, sides = planned_at(side, minutes, keep_size=keep_size)
     assert sides == smaller
     if minutes:
         before = planned(minutes).rungs[-1]
-        assert found.rungs[-1] > before if smaller else found.rungs[-1] == before
+        assert plan.rungs[-1] > before if smaller else plan.rungs[-1] == before
 
 
 def test_a_budget_too_short_for_large_images_may_do_for_small_ones() -> None:
-    found, sides = planned_at(128, 2.5, keep_size=False)
-    assert (sides, found.rungs) == ([32], (1, 4))
+    plan, sides = planned_at(128, 2.5, keep_size=False)
+    assert (sides, plan.rungs) == ([32], (1, 4))
 
 
 @pytest.mark.parametrize(("side", "keep_size"), [(32, False), (64, True)])
@@ -194,38 +196,40 @@ def test_a_budget_too_short_for_small_images_is_an_error(side: int, keep_size: b
         planned_at(side, 1, keep_size=keep_size)
 
 
-def test_without_a_deadline_the_specification_holds() -> None:
+def test_without_a_deadline_the_specification_is_kept() -> None:
     spec = tiny_spec()
-    found = plan_run(spec, PACE, now=0, deadline=None)
-    assert (found.rungs, found.trials, found.student_epochs) == ((1, 2), 4, 3)
-    assert found.end_of("sweep") is None
-    assert found.seconds["distill"] == pytest.approx(found.export_seconds + 3 * (2 * 13 + 2 * 4))
+    plan = plan_run(spec, PACE, now=0, deadline=None)
+    assert (plan.rungs, plan.trials, plan.student_epochs) == ((1, 2), 4, 3)
+    assert plan.end_of("sweep") is None
+    assert plan.seconds["distill"] == pytest.approx(plan.export_seconds + 3 * (2 * 13 + 2 * 4))
 
 
-def test_the_plan_becomes_the_specification() -> None:
-    found = planned(60)
-    spec = found.apply_to(SPEC)
-    assert spec.rungs == found.rungs
-    assert spec.base_recipe().schedule.epochs == found.rungs[-1]
-    assert spec.student_recipe().schedule.epochs == found.student_epochs
+def test_a_plan_is_applied_to_the_specification() -> None:
+    plan = planned(60)
+    spec = plan.apply_to(SPEC)
+    assert spec.rungs == plan.rungs
+    assert spec.base_recipe().schedule.epochs == plan.rungs[-1]
+    assert spec.student_recipe().schedule.epochs == plan.student_epochs
 
 
 @given(top=st.integers(1, 500), rungs=st.sampled_from([(27,), (9, 27), (3, 9, 27), (1, 4)]))
-def test_rungs_keep_their_ratios(top: int, rungs: tuple[int, ...]) -> None:
-    found = shorten_rungs(SPEC.with_values(rungs=rungs), top)
-    assert found[-1] == top
-    assert list(found) == sorted(set(found))
-    assert len(found) <= len(rungs)
+def test_shortened_rungs_keep_their_ratios(top: int, rungs: tuple[int, ...]) -> None:
+    shortened = shorten_rungs(SPEC.with_values(rungs=rungs), top)
+    assert shortened[-1] == top
+    assert list(shortened) == sorted(set(shortened))
+    assert len(shortened) <= len(rungs)
     if top >= 2 * rungs[-1]:
-        assert [f / top for f in found] == pytest.approx([r / rungs[-1] for r in rungs], rel=0.1)
+        assert [f / top for f in shortened] == pytest.approx(
+            [r / rungs[-1] for r in rungs], rel=0.1
+        )
 
 
-def test_mean_steps_are_what_asha_trains() -> None:
+def test_the_mean_cost_of_a_trial_is_what_asha_trains() -> None:
     recipe = Recipe(epochs=27)
-    steps = [plan.step for plan in plan_epochs((3, 9, 27), recipe) if plan.rung]
+    steps = [epoch.step for epoch in plan_epochs((3, 9, 27), recipe) if epoch.rung]
     expected = steps[0] + (steps[1] - steps[0]) / 3 + (steps[2] - steps[1]) / 9
-    found = mean_cost((3, 9, 27), factor=3, cooldown=recipe.schedule.cooldown_fraction)
-    assert found == pytest.approx(expected)
+    mean = mean_cost((3, 9, 27), factor=3, cooldown=recipe.schedule.cooldown_fraction)
+    assert mean == pytest.approx(expected)
     assert math.isclose(mean_cost((7,), factor=3, cooldown=0.5), 7)
 
 
@@ -234,14 +238,14 @@ HEAD_ONLY = {"stages": [{"train": "head"}]}
 
 
 @given(minutes=st.floats(12, 5000), head=st.floats(0.01, 1), features=st.floats(0, 2))
-def test_schedules_of_stages_fill_the_budget_at_their_own_pace(
+def test_schedules_with_stages_fill_the_budget(
     minutes: float, head: float, features: float
 ) -> None:
     """The longest schedule R whose cost C·e meets R·C·e ≤ T·W and the seeds' share."""
     costs = StageCosts(starts=(0, 4), epochs=(head, 1.0), entries=(features, 0.0))
     spec, pace = SPEC.with_values(recipe=HEAD_FIRST), replace(PACE, costs=costs)
-    found = planned(minutes, spec=spec, pace=pace)
-    top = found.rungs[-1]
+    plan = planned(minutes, spec=spec, pace=pace)
+    top = plan.rungs[-1]
     time = 60 * minutes - sum(over for over in overhead_seconds(spec, pace).values())
 
     def fits(epochs: int) -> bool:
@@ -251,13 +255,13 @@ def test_schedules_of_stages_fill_the_budget_at_their_own_pace(
     assert top >= 5
     assert top == 5 or fits(top)
     assert top == LONGEST * 27 or not fits(top + 1)
-    assert sum(found.seconds.values()) == pytest.approx(60 * minutes)
+    assert sum(plan.seconds.values()) == pytest.approx(60 * minutes)
     plain = planned(minutes)
     assert top >= plain.rungs[-1] or features > 0.5 * (1 - head)
 
 
-def test_a_head_alone_costs_its_features_once() -> None:
-    """An epoch of 0.1 s after features of 60 s: at the pace of features there would be 2 epochs."""
+def test_training_only_the_head_pays_for_the_features_once() -> None:
+    """Features take 60 s, then each epoch 0.1 s."""
     costs = StageCosts(starts=(0,), epochs=(1.0,), entries=(600.0,))
     pace = replace(PACE, epoch_seconds=0.1, costs=costs)
     spec = SPEC.with_values(recipe=HEAD_ONLY, rungs=(12,), deliver="single", trials=4)
@@ -265,12 +269,12 @@ def test_a_head_alone_costs_its_features_once() -> None:
     each = 60 + 12 * 0.1
     assert forecast.seconds["sweep"] == pytest.approx(20 + 4 * each / 2 + each / 2)
     assert planned(30, spec=spec, pace=pace, stages=spec.stages).rungs == (LONGEST * 12,)
-    with pytest.raises(SpecError, match="one epoch of everything takes 60 s here"):
+    with pytest.raises(SpecError, match=r"too short.*60 s"):
         planned(1.5, spec=spec, pace=pace, stages=spec.stages)
 
 
-def test_a_plan_tells_what_its_stages_cost() -> None:
+def test_the_event_of_a_plan_holds_the_costs_of_its_stages() -> None:
     costs = StageCosts(starts=(0, 4), epochs=(0.1, 1.0), entries=(0.5, 0.0))
     pace = replace(PACE, costs=costs)
-    found = planned(60, spec=SPEC.with_values(recipe=HEAD_FIRST), pace=pace)
-    assert StageCosts.of_event(found.event("sweep")) == costs
+    plan = planned(60, spec=SPEC.with_values(recipe=HEAD_FIRST), pace=pace)
+    assert StageCosts.of_event(plan.event("sweep")) == costs
