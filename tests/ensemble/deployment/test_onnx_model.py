@@ -28,10 +28,19 @@ SIZE, CLASSES = 4, 2
 WEIGHTS = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, CLASSES)).astype(np.float32)
 
 
-def write_linear(path: Path, *, output: str = "log_probs", width: int = SIZE) -> Path:
-    """Write log_softmax(flat pixels / 255 @ WEIGHTS) as an ONNX file."""
-    weights = np.resize(WEIGHTS, (SIZE * width * 3, CLASSES))
-    constants = {"scale": np.array(255, np.float32), "weights": weights}
+def write_linear(
+    path: Path,
+    *,
+    output: str = "log_probs",
+    size: int = SIZE,
+    width: int | None = None,
+    classes: int = CLASSES,
+    sign: float = 1.0,
+) -> Path:
+    """Write log_softmax(sign · flat pixels / 255 @ WEIGHTS) as an ONNX file."""
+    shape: list[str | int | None] = ["batch", size, width or size, 3]
+    weights = np.resize(WEIGHTS, (size * (width or size) * 3, classes))
+    constants = {"scale": np.array(255 * sign, np.float32), "weights": weights}
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["floats", "scale"], ["scaled"]),
@@ -42,8 +51,8 @@ def write_linear(path: Path, *, output: str = "log_probs", width: int = SIZE) ->
     graph = helper.make_graph(
         nodes,
         "linear",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIZE, width, 3])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", CLASSES])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", classes])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opset = helper.make_opsetid("", 20)

@@ -1,0 +1,36 @@
+"""Pooled members: their probabilities are averaged, and their costs add up."""
+
+import numpy as np
+import pytest
+
+from ensemble.evaluation.members import pool_members, pooled_cost
+from ensemble.ledger.predictions import StageCost
+from ensemble.selection.selection import Member
+
+MEMBERS = (Member(name="a", weight=0.25), Member(name="b", weight=0.75))
+
+
+def test_a_pool_is_the_weighted_mean_of_its_members() -> None:
+    probs = {
+        "a": np.array([[0.8, 0.2]]),
+        "b": np.array([[0.4, 0.6]]),
+        "c": np.array([[0.0, 1.0]]),
+    }
+    with np.errstate(divide="ignore"):
+        log_probs = {name: np.log(value).astype(np.float32) for name, value in probs.items()}
+    np.testing.assert_allclose(np.exp(pool_members(MEMBERS, log_probs)), [[0.5, 0.5]], rtol=1e-6)
+
+
+def test_the_cost_of_a_pool_is_that_of_running_its_members_in_turn() -> None:
+    costs = {
+        "a": StageCost(params=10, bytes=40, latency_ms_batch1=1.0, images_per_second=300.0,
+                       train_seconds=5.0),
+        "b": StageCost(params=20, bytes=80, latency_ms_batch1=2.0, images_per_second=600.0,
+                       train_seconds=7.0),
+        "c": StageCost(params=1000),
+    }  # fmt: skip
+    cost = pooled_cost(MEMBERS, costs)
+    assert (cost.params, cost.bytes, cost.train_seconds) == (30, 120, 12.0)
+    assert cost.latency_ms_batch1 == pytest.approx(3.0)
+    # 1/300 + 1/600 seconds per image
+    assert cost.images_per_second == pytest.approx(200.0)
