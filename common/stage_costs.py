@@ -11,11 +11,10 @@ head alone, where an epoch's pace would say 5.9.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
 
 from common.rungs import epochs_trained, steps_at_rungs
 
@@ -30,12 +29,6 @@ class StageCosts:
     """Of one epoch in it; the last is 1."""
     entries: tuple[float, ...] = (0.0,)
     """Of what is computed once, when it is entered."""
-
-    @classmethod
-    def of_event(cls, event: Mapping[str, Any]) -> "StageCosts":
-        """As the event of a plan has them; earlier versions told none."""
-        told = event.get("stage_costs") or {}
-        return cls(**{key: tuple(values) for key, values in told.items()})
 
     def of_step(self, epoch: int, *, before: int) -> float:
         """Of training `epoch` of the schedule right after epoch `before`, 0 for none."""

@@ -1,4 +1,4 @@
-"""The run's append-only truth: one JSON object a line, one writer, each line fsynced.
+"""The journal's file: one JSON object a line, one writer, each line fsynced.
 
 A process can die at any byte. The last line may then be torn: without its newline, or not
 JSON. Readers leave it out and the next writer cuts it off. Damage anywhere else is no
@@ -8,23 +8,23 @@ Appending costs 0.2 ms on an idle virtual disk and 2 ms on a busy one, fsync inc
 (medians of 2,000 epoch events), so every event is synced by itself.
 """
 
-import fcntl
 import json
-import math
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common.errors import RunError
+from filelock import BaseFileLock
 
-Event = dict[str, Any]
-Observer = Callable[[Event], None]
-"""Who is told of an event once it is journalled."""
+from common.errors import RunError
+from journal.earlier import Upgrade
+from journal.events import Event, decode, encode
+from journal.lock import hold
+from journal.state import RunState
 
 
 class Journal:
@@ -36,47 +36,52 @@ class Journal:
         `clock` gives the events' `time`, in unix seconds.
 
         Raises:
-            RunError: another process holds the journal (the message says which), or it is
+            RunError: another process holds the journal (the message names it), or it is
                 damaged before its last line.
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._guard = threading.Lock()
-        self._lock = _acquire(self.path.with_suffix(".lock"), self.path)
+        self._lock: BaseFileLock | None = hold(self.path)
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._events, self._end = _parse(self.path.read_bytes(), self.path)
+            reader = JournalReader(self.path)
+            reader.read()
+            self.state = reader.state
+            """Folded from every event so far, those of earlier processes included."""
+            self._end = reader.offset
             os.ftruncate(self._file, self._end)
         except BaseException:
-            os.close(self._lock)
+            self._lock.release()
             raise
 
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """Every event so far, those of earlier processes first."""
-        return tuple(self._events)
-
-    def append(self, event: Mapping[str, Any]) -> Event:
+    def append(self, event: Event) -> Event:
         """Write one event and return it as written.
 
-        `time` is added where it is missing; numbers that are not finite become null.
+        An event without a time gets the present one, or the last event's if the clock went
+        back. Numbers that are not finite become None.
 
         Raises:
+            OutOfOrderError: the event cannot follow those before; nothing is written.
             RunError: the disk is full or fails; what was written before stays valid.
         """
         with self._guard:
-            written: Event = _plain({**event, "time": event.get("time", self._clock())})
-            self._write(_encode(written))
-            self._events.append(written)
-            return written
+            if event.time != event.time:  # NaN: not stamped yet
+                event = replace(event, time=max(self._clock(), self.state.last_time))
+            line = encode(event)
+            event = decode(line)
+            self.state.require(event)
+            self._write(_to_bytes(line))
+            self.state.apply(event)
+            return event
 
     def close(self) -> None:
-        """Let go of the journal; a second call does nothing."""
-        if self._lock >= 0:
+        """Release the journal; a second call does nothing."""
+        if self._lock is not None:
             os.close(self._file)
-            os.close(self._lock)
-            self._lock = -1
+            self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> "Journal":
         return self
@@ -90,7 +95,7 @@ class Journal:
         self.close()
 
     def _write(self, line: bytes) -> None:
-        if self._lock < 0:
+        if self._lock is None:
             raise RunError(f"{self.path} is closed")
         try:
             done = 0
@@ -98,68 +103,85 @@ class Journal:
                 done += os.pwrite(self._file, line[done:], self._end + done)
             os.fsync(self._file)
         except BaseException as error:
-            # Half a line must not stand before the next one, whatever stopped us.
+            # The next line must not follow half of this one.
             os.ftruncate(self._file, self._end)
             if isinstance(error, OSError):
                 raise RunError(
                     f"{self.path} cannot be written: {error.strerror}; "
-                    "what it holds is whole: make room, then go on with --resume"
+                    "the events so far are safe: make room, then continue with --resume"
                 ) from None
             raise
         self._end += len(line)
 
 
-def at_work(path: str | Path) -> str | None:
-    """Who holds a journal, e.g. "process 17 on a-host"; None if nobody works on the run.
+class JournalReader:
+    """Reads a journal without its lock, from where the last read ended, while it grows."""
 
-    Asks the journal's lock, which the system lets go of however its holder ends.
-    """
-    try:
-        lock = os.open(Path(path).with_suffix(".lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return os.pread(lock, 200, 0).decode(errors="replace").strip() or "an unknown process"
-    finally:
-        os.close(lock)
-    return None
+    def __init__(self, path: str | Path) -> None:
+        """Read nothing yet."""
+        self.path = Path(path)
+        self.state = RunState()
+        """Folded from the events read so far."""
+        self.offset = 0
+        """Bytes read: whole lines only."""
+        self._upgrade = Upgrade()
+
+    def read(self) -> list[Event]:
+        """Return the events since the last read; a torn last line is left out.
+
+        Raises:
+            RunError: the journal is missing, damaged before its last line, out of order, or
+                written by a version that this one cannot read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be read: {error.strerror}") from None
+        events: list[Event] = []
+        lines = data.split(b"\n")
+        for place, line in enumerate(lines[:-1]):
+            mapping = _from_bytes(line)
+            if mapping is None:
+                if place == len(lines) - 2 and not lines[-1]:
+                    break
+                raise RunError(
+                    f"{self.path} is damaged in line {self._number}: {line[:60]!r} is not an event"
+                )
+            events.append(self._fold(mapping))
+            self.offset += len(line) + 1
+        return events
+
+    @property
+    def _number(self) -> int:
+        """Number of the next line, from 1."""
+        return self.state.count + 1
+
+    def _fold(self, mapping: dict[str, Any]) -> Event:
+        try:
+            event = decode(self._upgrade(mapping))
+            self.state.apply(event)
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{self.path} cannot be read by this version: line {self._number}: {error}"
+            ) from None
+        return event
 
 
 def read_events(path: str | Path) -> list[Event]:
-    """The events of a journal, without a lock, while it may be growing.
-
-    A torn last line is left out. Of repeated reports of one epoch (same trial and step),
-    the first counts.
-
-    Raises:
-        RunError: no journal is there, or it is damaged before its last line.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    return _without_repeats(_parse(data, Path(path))[0])
+    """Return the events of a journal, without its lock; raises as `JournalReader.read`."""
+    return JournalReader(path).read()
 
 
-def _parse(data: bytes, path: Path) -> tuple[list[Event], int]:
-    """The events, and the length of the part of the file that they fill."""
-    events: list[Event] = []
-    end = 0
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        event = _decode(line)
-        if event is None:
-            if number == len(lines) - 1 and not lines[-1]:
-                break
-            raise RunError(f"{path} is damaged in line {number}: {line[:60]!r} is not an event")
-        events.append(event)
-        end += len(line) + 1
-    return events, end
+def read_state(path: str | Path) -> RunState:
+    """Return the state of a run, folded from its journal; raises as `JournalReader.read`."""
+    reader = JournalReader(path)
+    reader.read()
+    return reader.state
 
 
-def _decode(line: bytes) -> Event | None:
+def _from_bytes(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
     except ValueError:
@@ -167,64 +189,6 @@ def _decode(line: bytes) -> Event | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def _encode(event: Event) -> bytes:
+def _to_bytes(event: dict[str, Any]) -> bytes:
     text = json.dumps(event, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.encode() + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):  # a NumPy scalar
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _without_repeats(events: list[Event]) -> list[Event]:
-    seen: set[tuple[Any, Any]] = set()
-    kept = []
-    for event in events:
-        if event["event"] == "epoch":
-            key = (event.get("trial"), event.get("step"))
-            if key in seen:
-                continue
-            seen.add(key)
-        kept.append(event)
-    return kept
-
-
-def _acquire(path: Path, journal: Path) -> int:
-    """Lock a file beside the journal, and sign it.
-
-    flock rather than POSIX locks: those are lost as soon as the process closes any other
-    descriptor of the file, which every reader does.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        _lock_now(lock)
-    except OSError:
-        holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "an unknown process"
-        os.close(lock)
-        raise RunError(
-            f"{journal} is in use by {holder}; wait for it, stop it, or choose another --name"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return lock
-
-
-def _lock_now(lock: int) -> None:
-    """Take the lock or fail; `at_work`, which looks for a moment, does not make it fail."""
-    for wait in (0.02, 0.05, None):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if wait is None:
-                raise
-            time.sleep(wait)
-        else:
-            return

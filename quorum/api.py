@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from analysis.facts.ladder import Level
     from ensemble.deployment.onnx_model import Prediction
     from ensemble.selection.selection import Selection
-    from journal.journal import Observer
+    from journal.emitter import Observer
     from quorum.workspace.cleaning import Removable
     from search.ablation.ablation import Ablation
     from search.mlflow.tracking import SyncSummary

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from journal.journal import Observer
+    from journal.emitter import Observer
     from quorum.outcome import AnyRun
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}

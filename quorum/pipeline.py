@@ -9,15 +9,17 @@ killed run resumes where it stopped.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from journal.journal import read_events
+from journal.journal import read_state
 from quorum import stages
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from quorum.outcome import Outcome
 from quorum.workspace.checks import require_same_weights
+from quorum.workspace.opening import open_run
 from quorum.workspace.run import Run
 from search.space.spec import SweepSpec, spec_of_run
 from search.timetable.planner import Planner, make_plan
@@ -132,7 +134,7 @@ def replay(
 
     folder = (folder if isinstance(folder, RunFolder) else RunFolder(folder)).require()
     spec = spec_of_run(folder)
-    require_same_weights(folder, list(read_events(folder.journal)), spec)
+    require_same_weights(folder, read_state(folder.journal), spec)
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)
     return replay_trial(folder, trial, images=images, splits=splits, on_report=on_report)
@@ -146,8 +148,8 @@ def _open(
     stages: Collection[str] | None = None,
     resume: bool | None = None,
     planner: Planner = make_plan,
-) -> Run:
-    return Run(
+) -> AbstractContextManager[Run]:
+    return open_run(
         folder,
         spec,
         resume=options.resume if resume is None else resume,

@@ -1,10 +1,9 @@
-"""Seeds of the best configuration: which it is, and how many of them there is time for."""
+"""Plan the seeds of the best configuration: how many, and how long, in the time left."""
 
 import dataclasses
 import time
 
 from common.stage_costs import cost_at_rungs
-from journal.history import History
 from quorum.workspace.checks import require_same_weights
 from quorum.workspace.run import Run
 from search.samplers.best import best_recipe
@@ -15,47 +14,46 @@ from trainables.recipe import Recipe
 from trainables.stages import fewest_epochs
 
 TOLERANCE = 1.1
-"""Seeds that take this much longer than planned are not shortened: no forecast is exacter."""
+"""Seeds are shortened only if they would take this much longer than planned: forecasts err."""
 
 
-def planned_seeds(this: Run, *, deadline: float | None) -> Seeds:
-    """The seeds that there is time for, of the best configuration so far.
+def plan_seeds(run: Run, *, deadline: float | None) -> Seeds:
+    """Return the seeds of the best configuration that there is time for.
 
-    Seeds of one ensemble are trained alike: those that were begun before decide the recipe,
-    also after a resume with more time. `deadline` (unix seconds) is when they are cut off.
+    Seeds of one ensemble are trained alike: once one has started, its recipe holds for all,
+    even after a resume with more time. They stop at `deadline` (unix seconds).
 
     Raises:
-        RunError: no trial was scored at any rung, or weights to begin with have changed.
+        RunError: no trial was scored at any rung, or the initial weights have changed.
     """
-    require_same_weights(this.folder, this.journal.events, this.spec)
-    recipe, count = _planned(this)
+    require_same_weights(run.folder, run.state, run.spec)
+    recipe, count = _plan(run)
     return Seeds(recipe=recipe, count=count, deadline=deadline)
 
 
-def _planned(this: Run) -> tuple[Recipe, int]:
-    history = History(this.journal.events)
-    begun = history.of("seed")
-    if begun:
-        return Recipe.from_mapping(begun[0].recipe, where=begun[0].trial), this.spec.members
-    best = best_recipe(this.folder)
-    end = this.end_of("seeds")
-    pace = history.pace(best.to_mapping())
-    if this.plan is None or end is None or not pace:
-        return best, this.spec.members
+def _plan(run: Run) -> tuple[Recipe, int]:
+    started = run.state.of_kind("seed")
+    if started:
+        return Recipe.from_mapping(started[0].recipe, where=started[0].name), run.spec.members
+    best = best_recipe(run.folder)
+    end = run.end_of("seeds")
+    pace = run.state.pace(best.to_mapping())
+    if run.plan is None or end is None or not pace:
+        return best, run.spec.members
 
     def each(epochs: int) -> float:
-        return pace * cost_at_rungs((epochs,), best.schedule.cooldown_fraction, history.costs)[-1]
+        return pace * cost_at_rungs((epochs,), best.schedule.cooldown_fraction, run.state.costs)[-1]
 
-    workers = this.spec.concurrent or cluster_capacity().trials_at_a_time(this.numerics)
+    workers = run.spec.concurrent or cluster_capacity().trials_at_a_time(run.numerics)
     count, epochs = seeds_that_fit(
-        count=this.spec.members,
+        count=run.spec.members,
         epochs=best.schedule.epochs,
         workers=workers,
         schedule_seconds=each,
         seconds=TOLERANCE * (end - time.time()),
         min_epochs=fewest_epochs(best.schedule.stages),
     )
-    seconds = {**this.plan.seconds, "seeds": -(-count // workers) * each(epochs)}
-    revised = dataclasses.replace(this.plan, seeds=count, rungs=(epochs,), seconds=seconds)
-    this.revise(revised, at="seeds")
+    seconds = {**run.plan.seconds, "seeds": -(-count // workers) * each(epochs)}
+    revised = dataclasses.replace(run.plan, seeds=count, rungs=(epochs,), seconds=seconds)
+    run.revise(revised, at="seeds")
     return best.with_values(epochs=epochs), count

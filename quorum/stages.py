@@ -18,6 +18,7 @@ from common.cpu_runtime import usable_cores
 from common.errors import RunError
 from common.parsing import to_mapping
 from common.seeds import derive_seed
+from journal.events import ModelRegistered, ResultReported, TestRead
 from quorum.selection import select_run
 from quorum.workspace.run import Run
 from trainables.records import RunFolder
@@ -74,7 +75,7 @@ def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> No
         ray_session(address=address, folder=run.folder.root),
         run.stage("sweep", trials=ablation.trials),
     ):
-        run_fixed(run.spec, run.folder, run.journal, fixed=trials, **_training_inputs(run))
+        run_fixed(run.spec, run.folder, run.emitter, fixed=trials, **_training_inputs(run))
 
 
 def select(run: Run) -> None:
@@ -85,15 +86,14 @@ def select(run: Run) -> None:
     with run.stage("select"):
         selection = select_run(run.folder)
         run.emit(
-            {
-                "event": "result",
-                "kind": "ensemble",
-                "params": {
+            ResultReported(
+                kind="ensemble",
+                params={
                     "members": ", ".join(member.name for member in selection.members),
                     "weighting": selection.weighting,
                     "temperature": selection.temperature,
                 },
-                "metrics": {
+                metrics={
                     **{
                         f"holdout_{metric}": value
                         for metric, value in to_mapping(selection.metrics.holdout).items()
@@ -101,8 +101,7 @@ def select(run: Run) -> None:
                     "gap_support": selection.gap_support,
                     "gap_pool": selection.gap_pool,
                 },
-                "folder": None,
-            }
+            )
         )
 
 
@@ -121,7 +120,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
     from ensemble.evaluation.stages import holdout_predictions
 
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
-        finished_before = run.count("stage", stage="distill", status="finished")
+        finished_before = run.state.stages["distill"].times_finished
         if again and folder.exists():
             folder.rename(folder.with_name(f"student.{finished_before}"))
         _train_students(
@@ -138,13 +137,12 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
             seed=run.spec.seed,
         )
         run.emit(
-            {
-                "event": "result",
-                "kind": f"student_{card.released}",
-                "params": {"released": card.released, "because": card.released_because},
-                "metrics": {"bytes": card.shipped.bytes, "temperature": card.shipped.temperature},
-                "folder": str(folder.relative_to(run.folder.root)),
-            }
+            ResultReported(
+                kind=f"student_{card.released}",
+                params={"released": card.released, "because": card.released_because},
+                metrics={"bytes": card.shipped.bytes, "temperature": card.shipped.temperature},
+                folder=str(folder.relative_to(run.folder.root)),
+            )
         )
 
 
@@ -163,7 +161,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
     with run.stage("ledger") as progress:
         costs = stage_costs(run.folder, run.images, run.splits)
         progress(0.3, "reading test")
-        run.emit({"event": "test_read"})
+        run.emit(TestRead())
         ledger = write_ledger(
             run.folder,
             run.images,
@@ -171,23 +169,22 @@ def ledger(run: Run, *, again: bool = False) -> None:
             dataclasses.replace(run.numerics, threads=usable_cores()),
             costs=costs,
             margins=_margins(run),
-            test_reads=run.count("test_read"),
+            test_reads=run.state.test_reads,
             compute=_compute(run),
             seed=run.spec.seed,
             progress=progress,
         )
         run.emit(
-            {
-                "event": "result",
-                "kind": "ledger",
-                "params": {"released": ledger.released, "test_reads": ledger.test_reads},
-                "metrics": {
+            ResultReported(
+                kind="ledger",
+                params={"released": ledger.released, "test_reads": ledger.test_reads},
+                metrics={
                     f"{row.stage}_test_{metric}": getattr(row, metric)
                     for row in ledger.rows
                     for metric in ("accuracy", "nll", "ece")
                 },
-                "folder": folder.name,
-            }
+                folder=folder.name,
+            )
         )
 
 
@@ -210,13 +207,12 @@ def register(run: Run) -> None:
         log.warning("%s", error)
         return
     run.emit(
-        {
-            "event": "registered",
-            "name": registration.name,
-            "version": registration.version,
-            "alias": registration.alias,
-            "reason": registration.reason,
-        }
+        ModelRegistered(
+            name=registration.name,
+            version=registration.version,
+            alias=registration.alias,
+            reason=registration.reason,
+        )
     )
 
 
@@ -236,7 +232,7 @@ def _sweep(run: Run, trials: int | None) -> None:
         run_sweep(
             run.spec,
             run.folder,
-            run.journal,
+            run.emitter,
             trials=most_trials or UNBOUNDED,
             deadline=run.end_of("sweep"),
             latest=_cutoff(run, "sweep", following="seeds"),
@@ -245,12 +241,12 @@ def _sweep(run: Run, trials: int | None) -> None:
 
 
 def _train_seeds(run: Run) -> None:
-    from quorum.seeds import planned_seeds
+    from quorum.seeds import plan_seeds
     from search.tune.sweep import run_fixed
 
     with run.stage("seeds"):
-        seeds = planned_seeds(run, deadline=_cutoff(run, "seeds", following="distill"))
-        run_fixed(run.spec, run.folder, run.journal, fixed=seeds, **_training_inputs(run))
+        seeds = plan_seeds(run, deadline=_cutoff(run, "seeds", following="distill"))
+        run_fixed(run.spec, run.folder, run.emitter, fixed=seeds, **_training_inputs(run))
 
 
 def _training_inputs(run: Run) -> dict[str, Any]:
@@ -258,7 +254,6 @@ def _training_inputs(run: Run) -> dict[str, Any]:
         "images": run.images,
         "splits": run.splits,
         "numerics": run.numerics,
-        "on_event": run.tell,
     }
 
 

@@ -5,14 +5,16 @@ python -m tests.drive_sweep ROOT [MILLISECONDS]
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from journal.emitter import Emitter, Observer
 from journal.journal import Journal
 from search.space.spec import SweepSpec, spec_from_mapping
 from search.tune.session import ray_session
 from search.tune.sweep import SweepOutcome, run_sweep
-from tests.simulated_tune import IMAGES, TRAINER
+from tests.simulated_tune import IMAGES, TRAINER, start_or_resume
 from trainables.data.splits import make_splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
@@ -36,14 +38,18 @@ def spec_of(*, milliseconds: int = 0, **values: Any) -> SweepSpec:
     return spec_from_mapping({**mapping, **values})
 
 
-def sweep(root: Path, spec: SweepSpec, **options: Any) -> SweepOutcome:
+def sweep(
+    root: Path, spec: SweepSpec, *, observers: Sequence[Observer] = (), **options: Any
+) -> SweepOutcome:
     """Run it inside a session that the caller has started."""
     folder = RunFolder(root)
     with Journal(folder.journal) as journal:
+        emitter = Emitter(journal, observers)
+        start_or_resume(emitter, spec)
         return run_sweep(
             spec,
             folder,
-            journal,
+            emitter,
             images=IMAGES,
             splits=make_splits(IMAGES, spec.splits),
             numerics=Numerics(),

@@ -14,13 +14,15 @@ from ray.tune import Checkpoint
 from ray.tune.search import Searcher
 
 from common.parsing import to_mapping
+from journal.emitter import Emitter
+from journal.events import Event, RunResumed, RunStarted
 from journal.journal import Journal
 from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
 from search.space.space import Space
 from search.space.spec import SweepSpec, spec_from_mapping
-from search.tune.callbacks import Hooks
+from search.tune.adapters import TuneCallback, TuneSearcher
 from search.tune.launching import Launcher
 from search.tune.recorder import Recorder
 from search.tune.storage import Storage
@@ -95,27 +97,34 @@ def start_of(suggestion: Suggestion, rungs: tuple[int, ...]) -> TrialStart:
     )
 
 
+def start_or_resume(emitter: Emitter, spec: SweepSpec) -> None:
+    """Journal that the run starts, or that another process resumes it."""
+    if emitter.state.started is None:
+        emitter.emit(RunStarted(run=spec.name, spec=spec.to_mapping()))
+    else:
+        emitter.emit(RunResumed(run=spec.name))
+
+
 class Sweep:
     """A sweep's parts, put together as `search.tune.sweep` does."""
 
     def __init__(self, folder: RunFolder, spec: SweepSpec = SPEC) -> None:
         self.folder, self.spec = folder, spec
         self.journal = Journal(folder.journal, clock=lambda: 1.0)
+        self.seen: list[Event] = []
+        self.emitter = Emitter(self.journal, [self.seen.append])
+        start_or_resume(self.emitter, spec)
         self.storage = Storage(folder.checkpoints)
-        self.session = f"search-{len(self.journal.events):06d}"
-        asha = Asha(spec.rungs, spec.reduction_factor)
-        self.seen: list[dict[str, Any]] = []
+        self.session = f"search-{self.journal.state.count:06d}"
         self.recorder = Recorder(
-            self.journal,
+            self.emitter,
             folder,
             self.storage,
             kind="search",
             rungs=spec.rungs,
-            asha=asha,
-            observers=[self.seen.append],
+            scheduler=Asha(spec.rungs, spec.reduction_factor),
         )
         self.recorder.settle()
-        self.recorder.tidy()
         self.launcher = Launcher(
             spec=spec,
             images=IMAGES,
@@ -133,48 +142,48 @@ class Sweep:
             about={"machine": {}, "code_version": "0"},
         )
         base = spec.base_recipe()
-        self.source = OptunaSampler(
+        self.sampler = OptunaSampler(
             Space.from_mapping(spec.space, base=base),
             base,
-            self.recorder.history,
+            self.emitter.state,
             trials=spec.trials,
             startup_trials=spec.startup_trials,
             seed=spec.seed,
             study="simulated",
             path=folder.optuna,
-            launch=self.launcher.launch,
         )
-        self.recorder.observe(self.source.observe)
+        self.searcher = TuneSearcher(self.sampler, launch=self.launcher.launch)
 
     def run(self) -> None:
-        """Until no trial is left."""
-        hooks = Hooks(self.recorder)
-        while (config := self.source.suggest("any")) != Searcher.FINISHED:
-            self._run_trial(config, hooks)
+        """Run trials until none is left."""
+        callback = TuneCallback(self.recorder)
+        with self.emitter.observed_by(self.sampler.observe):
+            while (config := self.searcher.suggest("any")) != Searcher.FINISHED:
+                self._run_trial(config, callback)
         if self.recorder.error is not None:
             raise self.recorder.error
         self.recorder.tidy()
         self.journal.close()
 
-    def _run_trial(self, config: dict[str, Any], hooks: Hooks) -> None:
+    def _run_trial(self, config: dict[str, Any], callback: TuneCallback) -> None:
         trial: Any = SimpleNamespace(
             config=config, last_result={}, error_file="", max_failures=0, num_failures=0
         )
         name = config["start"]["trial"]
-        hooks.on_trial_start(trial=trial)
+        callback.on_trial_start(trial=trial)
         trainable = QuorumTrial(config)
         saved = 0
         while True:
             result = trainable.step()
             goes_on = not result["done"] and self.recorder.decide(name, result)
-            hooks.on_trial_result(trial=trial, result=result)
+            callback.on_trial_result(trial=trial, result=result)
             trial.last_result = result
             if result.get("should_checkpoint"):
                 checkpoint = self._save(trainable, f"{self.session}/{name}/checkpoint_{saved:06d}")
-                hooks.on_checkpoint(trial=trial, checkpoint=checkpoint)
+                callback.on_checkpoint(trial=trial, checkpoint=checkpoint)
                 saved += 1
             if not goes_on:
-                hooks.on_trial_complete(trial=trial)
+                callback.on_trial_complete(trial=trial)
                 return
 
     def _save(self, trainable: QuorumTrial, path: str) -> Any:

@@ -6,15 +6,30 @@ ASHA, on as many slots as the spec says. Every event has the journal's fields.
 
 import heapq
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
 from common.rungs import steps_at_rungs
+from journal.events import (
+    EpochEnded,
+    Event,
+    ModelRegistered,
+    ResultReported,
+    RungDecided,
+    RunResumed,
+    RunStarted,
+    StageReported,
+    Status,
+    SweepEnded,
+    TrialEnded,
+    TrialRetried,
+    TrialStarted,
+)
+from journal.state import RunState
 from trainables.recipe import Recipe
-
-Event = dict[str, Any]
 
 SPEC: dict[str, Any] = {
     "name": "digits",
@@ -67,8 +82,7 @@ def synthetic_sweep(
     rng = np.random.default_rng(seed)
     rungs, factor = spec["rungs"], spec["reduction_factor"]
     yield _run_started(spec, start)
-    yield {"event": "stage", "time": start, "stage": "sweep", "status": "started",
-           "fraction": None, "detail": ""}  # fmt: skip
+    yield _stage("sweep", "started", start, None)
     arrived: dict[int, list[float]] = {rung: [] for rung in rungs}
     waiting: list[tuple[float, int, Iterator[Event]]] = []
     clock, begun, ended = start, 0, 0
@@ -83,16 +97,15 @@ def synthetic_sweep(
             break
         clock, number, life = heapq.heappop(waiting)
         event = next(life, None)
-        while event is not None and event["time"] <= clock:
+        while event is not None and event.time <= clock:
             yield event
-            if event["event"] == "trial_ended":
+            if isinstance(event, TrialEnded):
                 ended += 1
                 yield _stage("sweep", "progress", clock, ended / spec["trials"])
             event = next(life, None)
         if event is not None:
-            heapq.heappush(waiting, (event["time"], number, _chain(event, life)))
-    yield {"event": "sweep_ended", "time": clock, "kind": "search", "reason": "finished",
-           "trials": ended}  # fmt: skip
+            heapq.heappush(waiting, (event.time, number, _chain(event, life)))
+    yield SweepEnded(time=clock, kind="search", reason="finished", trials=ended)
     yield _stage("sweep", "finished", clock, 1.0)
 
 
@@ -115,8 +128,8 @@ def synthetic_chain(*, start: float, seconds: float = 4.0) -> Iterator[Event]:
         if stage == "ledger":
             yield _result("ledger", clock, {"released": True},
                           {"student_int8_accuracy": 0.944, "ensemble_accuracy": 0.955})  # fmt: skip
-            yield {"event": "registered", "time": clock, "name": "quorum-digits", "version": 1,
-                   "alias": "champion", "reason": "the first that its gates released"}  # fmt: skip
+            yield ModelRegistered(time=clock, name="quorum-digits", version=1, alias="champion",
+                                  reason="the first that its gates released")  # fmt: skip
         yield _stage(stage, "finished", clock, 1.0)
 
 
@@ -128,8 +141,9 @@ def _trial(
     recipe = _recipe(rng, spec)
     steps = steps_at_rungs(rungs, recipe["cooldown_fraction"])
     began = clock
-    yield {"event": "trial_started", "time": clock, "trial": name, "number": number,
-           "kind": "search", "recipe": recipe, "seed": 1000 + number, "attempt": 1}  # fmt: skip
+    start = TrialStarted(time=clock, trial=name, number=number, kind="search", recipe=recipe,
+                         seed=1000 + number, attempt=1)  # fmt: skip
+    yield start
     for step in range(1, steps[-1] + 1):
         clock += pace * float(rng.uniform(0.9, 1.1))
         if fails and step == 2:
@@ -138,8 +152,9 @@ def _trial(
                          "is not finite")  # fmt: skip
             return
         if retries and step == 4:
-            yield {"event": "trial_retried", "time": clock, "trial": name, "attempt": 2,
-                   "reason": "the worker died (SIGKILL)"}  # fmt: skip
+            yield TrialRetried(time=clock, trial=name, attempt=2,
+                               reason="the worker died (SIGKILL)")  # fmt: skip
+            yield replace(start, time=clock, attempt=2)
         rung = rungs[steps.index(step)] if step in steps else None
         nll = 0.15 + 1.6 * math.exp(-step / 6) + 0.08 * math.exp(0.6 * quality)
         nll += 0.01 * float(rng.normal())
@@ -150,8 +165,9 @@ def _trial(
         ordered = sorted(arrived[rung])
         cutoff = ordered[max(1, len(ordered) // factor) - 1]
         goes_on = nll <= cutoff
-        yield {"event": "decision", "time": clock, "trial": name, "rung": rung, "value": nll,
-               "decision": "continue" if goes_on else "stop", "cutoff": cutoff}  # fmt: skip
+        yield RungDecided(time=clock, trial=name, rung=rung, value=nll, cutoff=cutoff,
+                          decision="continue" if goes_on else "stop",
+                          reason="promoted" if goes_on else "above_cutoff")  # fmt: skip
         if not goes_on:
             reason = f"val_nll {nll:.3f} at rung {rung} is above {cutoff:.3f}"
             yield _ended(name, clock, "pruned", reason, began, step, rung, None)
@@ -165,11 +181,12 @@ def _epoch(
 ) -> Event:  # fmt: skip
     lowest = next(i for i, count in enumerate(steps) if step <= count)
     epoch = rungs[lowest] - (steps[lowest] - step)
-    return {"event": "epoch", "time": clock, "trial": name, "step": step, "epoch": epoch,
-            "phase": "cooldown" if epoch > 0.66 * rungs[lowest] else "trunk", "rung": rung,
-            "train_loss": nll * 0.9, "val_nll": nll, "val_accuracy": math.exp(-nll / 2),
-            "temperature": 1.1, "lr": 0.1, "seconds": pace * 0.95, "images_per_second": 400 / pace,
-            "peak_memory_bytes": 300_000_000}  # fmt: skip
+    return EpochEnded(
+        time=clock, trial=name, step=step, epoch=epoch,
+        phase="cooldown" if epoch > 0.66 * rungs[lowest] else "trunk", rung=rung,
+        train_loss=nll * 0.9, val_nll=nll, val_accuracy=math.exp(-nll / 2), temperature=1.1,
+        lr=0.1, seconds=pace * 0.95, images_per_second=400 / pace, peak_memory_bytes=300_000_000,
+    )  # fmt: skip
 
 
 def _recipe(rng: np.random.Generator, spec: dict[str, Any]) -> dict[str, Any]:
@@ -185,36 +202,60 @@ def _recipe(rng: np.random.Generator, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_started(spec: dict[str, Any], clock: float) -> Event:
-    return {
-        "event": "run_started", "time": clock, "schema": 1, "run": "digits-1", "spec": spec,
-        "split_id": "5f3b6c9d", "fingerprint": "digits-16-0a1b2c3d",
-        "sizes": {"train": 400, "val": 400, "holdout": 400, "test": 597},
-        "machine": {"processor": "a processor", "cores": 2}, "code_version": "0.1.0",
-    }  # fmt: skip
+    return RunStarted(
+        time=clock, run="digits-1", spec=spec,
+        split_id="5f3b6c9d", fingerprint="digits-16-0a1b2c3d",
+        sizes={"train": 400, "val": 400, "holdout": 400, "test": 597},
+        machine={"processor": "a processor", "cores": 2}, code_version="0.1.0",
+    )  # fmt: skip
 
 
 def _ended(
-    name: str, clock: float, status: str, reason: str, began: float, steps: int,
+    name: str, clock: float, status: Status, reason: str, began: float, steps: int,
     rung: int | None, traceback: str | None,
 ) -> Event:  # fmt: skip
-    return {"event": "trial_ended", "time": clock, "trial": name, "kind": "search",
-            "status": status, "reason": reason, "traceback": traceback,
-            "seconds": clock - began, "steps": steps, "rung": rung,
-            "whole_schedule": status == "completed"}  # fmt: skip
+    return TrialEnded(time=clock, trial=name, kind="search", status=status, reason=reason,
+                      traceback=traceback, seconds=clock - began, steps=steps, rung=rung,
+                      whole_schedule=status == "completed")  # fmt: skip
 
 
 def _stage(
-    stage: str, status: str, clock: float, fraction: float | None, detail: str = ""
+    stage: str,
+    status: Literal["started", "progress", "finished"],
+    clock: float,
+    fraction: float | None,
+    detail: str = "",
 ) -> Event:
-    return {"event": "stage", "time": clock, "stage": stage, "status": status,
-            "fraction": fraction, "detail": detail}  # fmt: skip
+    return StageReported(time=clock, stage=stage, status=status, fraction=fraction, detail=detail)
 
 
 def _result(kind: str, clock: float, params: dict[str, Any], metrics: dict[str, float]) -> Event:
-    return {"event": "result", "time": clock, "kind": kind, "params": params,
-            "metrics": metrics, "folder": None}  # fmt: skip
+    return ResultReported(time=clock, kind=kind, params=params, metrics=metrics)
 
 
 def _chain(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
     yield first
     yield from rest
+
+
+def resumed(before: Sequence[Event], after: Iterable[Event], *, time: float) -> Iterator[Event]:
+    """Yield the events `after` a kill, as another process journals them.
+
+    Open stages and running trials start again first.
+    """
+    state = RunState.from_events(before)
+    yield RunResumed(run=state.run, time=time)
+    for name, stage in state.stages.items():
+        if stage.open:
+            yield _stage(name, "started", time, None)
+    again = {trial.name for trial in state.with_status("running")}
+    for name in sorted(again):
+        trial = state.trials[name]
+        yield TrialStarted(
+            trial=name, number=trial.number, kind=trial.kind, recipe=trial.recipe,
+            seed=trial.seed, attempt=trial.attempts + 1, time=time,
+        )  # fmt: skip
+    for event in after:
+        if isinstance(event, TrialStarted | TrialRetried) and event.trial in again:
+            event = replace(event, attempt=event.attempt + 1)
+        yield event

@@ -13,15 +13,16 @@ from rich.console import Console
 from analysis.terminal.plan_view import plan_view
 from common.errors import RunError, SpecError
 from common.seeds import numpy_generator
+from journal.events import STAGES, RunStarted
 from journal.journal import read_events
-from journal.states import STAGES
 from quorum import pipeline
 from quorum.cli import main as quorum
-from quorum.workspace.run import Run
+from quorum.workspace.opening import open_run
 from search.space.spec import spec_from_mapping
 from search.timetable.planner import require_suitable
 from search.timetable.preview import preview
 from tests.command_line import mistake
+from tests.events import of_type
 from tests.tiny import TINY
 from tests.trainables.training.test_loop import SPLITS, start
 from trainables.data.image_set import ImageSet
@@ -136,10 +137,10 @@ def test_class_names_of_every_script_go_through_a_run(
     pictures(tmp_path / "set", (*ODD, "line\nbreak\x1b[31m"), each=120)
     dataset = {"name": "images", "path": str(tmp_path / "set")}
     spec = spec_from_mapping({**TINY, "dataset": dataset, "splits": {}})
-    with Run(tmp_path / "run", spec):
+    with open_run(tmp_path / "run", spec):
         pass
-    began = read_events(tmp_path / "run" / "journal.jsonl")[0]
-    assert sorted(began["class_names"]) == sorted((*ODD, "line break [31m"))
+    (started,) = of_type(read_events(tmp_path / "run" / "journal.jsonl"), RunStarted)
+    assert sorted(started.class_names) == sorted((*ODD, "line break [31m"))
     console = Console(file=io.StringIO(), width=100, color_system=None)
     console.print(plan_view(preview(spec)))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -160,26 +161,26 @@ def test_a_run_is_not_gone_on_with_on_other_images_or_weights(
     spec = spec_from_mapping({**TINY, **changes, "recipe": recipe})
 
     def resumed() -> None:
-        with Run(tmp_path / "run", spec, resume=True):
+        with open_run(tmp_path / "run", spec, resume=True):
             pass
 
-    with Run(tmp_path / "run", spec) as run:
+    with open_run(tmp_path / "run", spec) as run:
         folder = run.folder
     resumed()
     changed = root / "a" / "3.bmp"
     before = changed.read_bytes()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(changed)
-    with pytest.raises(RunError, match="the images have changed since; bring back those that it"):
+    with pytest.raises(RunError, match="the images have changed; restore"):
         resumed()
-    with pytest.raises(RunError, match="the images have changed since"):
+    with pytest.raises(RunError, match="the images have changed"):
         pipeline.distill(folder)
     changed.write_bytes(before)
     resumed()
     save_weights(empty_model(Recipe(width=8), classes=3, image_size=8), weights)
-    with pytest.raises(RunError, match=r"the weights in .* have changed since .* was started; bri"):
+    with pytest.raises(RunError, match=r"the weights in .* have changed"):
         resumed()
     weights.unlink()
-    with pytest.raises(RunError, match=r"the weights in .* are gone since"):
+    with pytest.raises(RunError, match=r"the weights in .* are missing"):
         resumed()
     folder.selection.touch()  # only the student is left, which has none of them
     resumed()

@@ -8,16 +8,15 @@ and at the very end `record.json`. A trial without `record.json` is not finished
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common.errors import RunError
 from common.files import file_sha256, read_versioned, write_json_once
 from common.parsing import to_mapping
+from journal.events import Kind, Status
 from trainables.recipe import Numerics, Recipe
 
 SCHEMA = 1
-
-Status = Literal["completed", "pruned", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class TrialStart:
     schema: int = SCHEMA
     trial: str
     """Unique within the run, e.g. `t0017` (search) or `s03` (a seed of the best)."""
-    kind: Literal["search", "seed"]
+    kind: Kind
     recipe: Recipe
     seed: int
     rungs: tuple[int, ...]
@@ -46,7 +45,7 @@ class TrialRecord:
 
     schema: int = SCHEMA
     trial: str
-    kind: Literal["search", "seed"]
+    kind: Kind
     status: Status
     reason: str = ""
     """Why it was pruned or failed, in one line."""

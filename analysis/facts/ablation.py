@@ -20,6 +20,7 @@ from common.statistics.metrics import accuracy, apply_temperature, nll
 from common.statistics.paired_differences import holm, mean_difference
 from ensemble.selection.pool import Pool
 from ensemble.selection.run_pool import pool_from_run
+from journal.events import ResultReported
 from search.ablation.ablation import ALL, FULL, Ablation, trial_of, variant_of
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, TrialRecord
@@ -167,19 +168,17 @@ def compare_variants(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> A
     )
 
 
-def ablation_event(result: AblationResult) -> dict[str, Any]:
+def ablation_event(result: AblationResult) -> ResultReported:
     """Return the journal's event for a result."""
-    return {
-        "event": "result",
-        "kind": "ablation",
-        "params": {"seeds": result.seeds, "epochs": result.epochs},
-        "metrics": {
+    return ResultReported(
+        kind="ablation",
+        params={"seeds": result.seeds, "epochs": result.epochs},
+        metrics={
             f"worth_{effect.factor}_{effect.metric}": effect.value
             for effect in result.differences
             if effect.value is not None
         },
-        "folder": None,
-    }
+    )
 
 
 def factor_label(factor: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import QuorumError
+from journal.events import RunStarted
 from search.space.spec import SweepSpec
 from trainables.data.dataset import load_dataset
 from trainables.data.duplicates import Duplicates, find_duplicates
@@ -63,16 +64,16 @@ class RunImages:
 
 
 def find_images(
-    images: ImageSet | None, spec: SweepSpec, started: Mapping[str, Any]
+    images: ImageSet | None, spec: SweepSpec, started: RunStarted | None
 ) -> tuple[RunImages | None, str]:
     """Return a run's images with their splits, or None and the reason they are missing.
 
     `images` saves loading them again from the place that `spec` names; `started` is the
     run_started event, whose fingerprint they must have.
     """
-    fingerprint = started.get("fingerprint")
-    if not fingerprint:
+    if started is None:
         return None, "the run has not started"
+    fingerprint = started.fingerprint
     try:
         loaded = images if images is not None else load_dataset(spec.dataset)
         if loaded.fingerprint != fingerprint:

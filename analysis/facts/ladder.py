@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from analysis.facts.run_facts import Array, read_test_predictions
-from analysis.facts.start_command import changed_settings, start_command
+from analysis.facts.start_command import changed_settings, requested_sweep, start_command
 from analysis.text.ledger import Ledger, Row, row_of, shipped_stage
 from common.files import read_json
 from common.parsing import to_mapping
 from ensemble.selection.comparison import Comparison, compare
-from journal.journal import read_events
+from journal.journal import read_state
 from search.space.spec import SweepSpec, TargetSpec, load_spec, shipped_names, spec_of_run
 from trainables.records import RunFolder
 
@@ -144,8 +144,7 @@ def _level(spec: SweepSpec, runs: Sequence[RunFolder], *, earlier: Sequence[Leve
     run = max(runs, key=_started_at)
     ledger = read_json(run.ledger / "ledger.json")
     row = judged(ledger, spec.target)
-    events = list(read_events(run.journal))
-    started = next((event for event in events if event["event"] == "run_started"), {})
+    state = read_state(run.journal)
     rival = next((level for level in earlier if level.sweep == spec.target.over), None)
     path = spec_of_run(run).dataset.path
     return Level(
@@ -158,10 +157,10 @@ def _level(spec: SweepSpec, runs: Sequence[RunFolder], *, earlier: Sequence[Leve
         row=row,
         gain=_gain(run, row, rival),
         loss=_loss(run, row, seed=spec.seed),
-        settings=tuple(changed_settings(started.get("asked") or {})),
-        start_command=start_command(events),
+        settings=tuple(changed_settings(requested_sweep(state))),
+        start_command=start_command(state),
         seconds=ledger["compute"].get("wall_seconds"),
-        code_version=str(started.get("code_version") or ""),
+        code_version="" if state.started is None else state.started.code_version,
         processor=str(ledger["machine"].get("processor") or ""),
     )
 
@@ -199,7 +198,8 @@ def _test(run: RunFolder) -> tuple[Array | None, dict[str, Array]]:
 
 
 def _started_at(run: RunFolder) -> float:
-    return next((float(event["time"]) for event in read_events(run.journal)), 0.0)
+    started = read_state(run.journal).started
+    return 0.0 if started is None else started.time
 
 
 def _value_and_low_end(difference: Row | None) -> tuple[float, float]:

@@ -21,14 +21,15 @@ from common.errors import RunError
 from common.files import read_array, read_json
 from common.formats import count
 from ensemble.deployment.card import Card, read_card
+from journal.events import Event, PlanMade, RunStarted, StageReported
 from journal.journal import read_events
+from journal.state import RunState
 from search.space.space import Space
 from search.space.spec import SweepSpec, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.records import RunFolder, read_record
 
 Array = np.ndarray[Any, Any]
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class RunFacts:
 
     name: str
     spec: SweepSpec
-    started: Event
+    started: RunStarted | None
     """The run_started event: split_id, fingerprint, sizes, machine, code_version."""
     started_at: float
     """Unix seconds."""
@@ -52,7 +53,7 @@ class RunFacts:
     """Why the search and the seeds ended, by kind."""
     stage_seconds: Mapping[str, float]
     """Wall seconds of each finished stage."""
-    plans: tuple[Event, ...] = ()
+    plans: tuple[PlanMade, ...] = ()
     """The forecasts, in order of time: the first is of the whole run, later ones are revised."""
     selection: Mapping[str, Any] | None
     ledger: Mapping[str, Any] | None
@@ -113,7 +114,7 @@ class RunFacts:
     @property
     def sizes(self) -> Mapping[str, int]:
         """Examples in each split."""
-        sizes = self.started.get("sizes") or _dataset(self.ledger).get("sizes") or {}
+        sizes = (self.started and self.started.sizes) or _dataset(self.ledger).get("sizes") or {}
         return dict(sizes)
 
 
@@ -124,8 +125,8 @@ def load_facts(folder: RunFolder) -> RunFacts:
         RunError: no run is there, or a file of it is damaged.
     """
     spec = spec_of_run(folder)
-    events = list(read_events(folder.journal)) if folder.journal.is_file() else []
-    started = next((event for event in events if event["event"] == "run_started"), {})
+    events = read_events(folder.journal) if folder.journal.is_file() else []
+    state = RunState.from_events(events)
     times = _times(events)
     selection, ledger = (
         read_json(path) if path.is_file() else None
@@ -134,28 +135,28 @@ def load_facts(folder: RunFolder) -> RunFacts:
     card, plain = _card(folder.student), _card(folder.student / "plain")
     labels, log_probs = read_test_predictions(folder.ledger / "test_logprobs.npz")
     early = _read_npz(folder.labels)
-    trials = trials_of(events, lambda trial: _params(folder, trial))
+    trials = trials_of(state, lambda trial: _params(folder, trial))
     return RunFacts(
         name=folder.name,
         spec=spec,
-        started=started,
+        started=state.started,
         started_at=times[0] if times else 0.0,
-        command=start_command(events),
+        command=start_command(state),
         wall_seconds=times[-1] - times[0] if times else 0.0,
-        resumed=sum(event["event"] == "run_resumed" for event in events),
+        resumed=len(state.resumes),
         trials=trials,
-        stops={
-            str(event.get("kind", "search")): str(event["reason"])
-            for event in events
-            if event["event"] == "sweep_ended"
+        stops={kind: end.reason for kind, end in state.ends.items()},
+        stage_seconds={
+            name: stage.last_seconds
+            for name, stage in state.stages.items()
+            if stage.last_seconds is not None and name != "report"
         },
-        stage_seconds=_stage_seconds(events),
-        plans=tuple(event for event in events if event["event"] == "plan"),
+        plans=tuple(state.plans),
         selection=selection,
         ledger=ledger,
         card=card,
         plain_card=plain,
-        class_names=_class_names(card, started, ledger, log_probs),
+        class_names=_class_names(card, state.started, ledger, log_probs),
         test_labels=labels,
         test_log_probs=log_probs,
         holdout_labels=early.get("holdout"),
@@ -181,30 +182,17 @@ def _params(folder: RunFolder, trial: str) -> int | None:
     return read_record(path).params if path.is_file() else None
 
 
-def _stage_seconds(events: Sequence[Event]) -> dict[str, float]:
-    """Wall seconds from a stage's last start to its end."""
-    started: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    for event in events:
-        if event["event"] != "stage" or event["stage"] == "report":
-            continue
-        if event["status"] == "started":
-            started[event["stage"]] = float(event["time"])
-        elif event["status"] == "finished" and event["stage"] in started:
-            seconds[event["stage"]] = float(event["time"]) - started[event["stage"]]
-    return seconds
-
-
 def _times(events: Sequence[Event]) -> list[float]:
     """Times of the run itself: a report made again later must come out the same."""
     ends = [i for i, event in enumerate(events) if _is_stage(event, "ledger", "finished")]
     last = ends[-1] + 1 if ends else len(events)
-    return [float(event["time"]) for event in events[:last] if not _is_stage(event, "report")]
+    return [event.time for event in events[:last] if not _is_stage(event, "report")]
 
 
 def _is_stage(event: Event, stage: str, status: str | None = None) -> bool:
-    found = event["event"] == "stage" and event.get("stage") == stage
-    return found and status in (None, event.get("status"))
+    if not isinstance(event, StageReported) or event.stage != stage:
+        return False
+    return status in (None, event.status)
 
 
 def _card(folder: Path) -> Card | None:
@@ -264,16 +252,18 @@ def _holdout_hits(
 
 def _class_names(
     card: Card | None,
-    started: Event,
+    started: RunStarted | None,
     ledger: Mapping[str, Any] | None,
     log_probs: Mapping[str, Array],
 ) -> tuple[str, ...]:
     """Names from wherever they are written down; numbers where they are not."""
     if card is not None:
         return card.class_names
-    for source in (started, _dataset(ledger)):
-        if isinstance(source.get("class_names"), list):
-            return tuple(str(name) for name in source["class_names"])
+    if started is not None and started.class_names:
+        return started.class_names
+    names = _dataset(ledger).get("class_names")
+    if isinstance(names, list):
+        return tuple(str(name) for name in names)
     classes = next(iter(log_probs.values())).shape[1] if log_probs else 0
     return tuple(str(i) for i in range(classes))
 

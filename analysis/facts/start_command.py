@@ -2,31 +2,34 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from journal.state import RunState
 from search.space.settings import PROFILES, settings_between
 from search.space.spec import load_spec, shipped_names
 
-Event = Mapping[str, Any]
 
-
-def start_command(events: Sequence[Event]) -> str:
+def start_command(state: RunState) -> str:
     """Return `quorum run level3 --set recipe.width=64 --time-budget 90m`, or an empty string.
 
     The command is unknown for a custom sweep, and for a journal that records neither the
     requested sweep nor a deadline. Absolute paths keep only their last part.
     """
-    started: Event = next((e for e in events if e["event"] == "run_started"), {})
-    requested: Mapping[str, Any] = started.get("asked") or {}
-    sweep = requested or started.get("spec") or {}
-    name, budget = str(sweep.get("name") or ""), _time_budget(events)
+    requested = requested_sweep(state)
+    sweep = requested or state.spec
+    name, budget = str(sweep.get("name") or ""), _time_budget(state)
     if name not in shipped_names() or not (budget or requested):
         return ""
     settings = "".join(f" --set {shlex.quote(item)}" for item in changed_settings(requested))
     data = data_option((sweep.get("dataset") or {}).get("path"))
     return f"quorum run {name}{data}{_profile(requested)}{settings}{budget}"
+
+
+def requested_sweep(state: RunState) -> Mapping[str, Any]:
+    """Return the specification as the user gave it; empty where the journal does not record it."""
+    return (state.started and state.started.asked) or {}
 
 
 def changed_settings(requested: Mapping[str, Any]) -> list[str]:
@@ -73,13 +76,11 @@ def _portable(setting: str) -> str:
     return f'{key}="path/to/{path.name}"' if path.is_absolute() else setting
 
 
-def _time_budget(events: Sequence[Event]) -> str:
+def _time_budget(state: RunState) -> str:
     """Return ` --time-budget 60m`: whole minutes from the run's start to its deadline."""
-    began = next((float(event["time"]) for event in events if "time" in event), None)
-    plans = (event for event in events if event["event"] == "plan")
-    deadline = next((plan.get("deadline") for plan in plans), None)
-    if deadline is None or began is None:
+    deadline = state.plans[0].deadline if state.plans else None
+    if deadline is None or state.started is None:
         return ""
     # The budget's clock starts with the command, the journal some seconds later.
-    minutes = max(1, math.ceil((float(deadline) - began) / 60))
+    minutes = max(1, math.ceil((deadline - state.started.time) / 60))
     return f" --time-budget {minutes}m"

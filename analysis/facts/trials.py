@@ -1,11 +1,12 @@
 """What the journal tells of every trial: its whole learning curve, its scores, its end."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Event = Mapping[str, Any]
+from journal.events import EpochEnded
+from journal.state import RunState
+from journal.trials import Trial
 
 ENDINGS: Mapping[str, str] = {
     "finished": "finished the schedule",
@@ -76,38 +77,12 @@ class TrialFacts:
         return max(self.scores, default=None)
 
 
-def trials_of(
-    events: Iterable[Event], params: Callable[[str], int | None]
-) -> tuple[TrialFacts, ...]:
-    """The trials of a journal, the search's first, by number.
+def trials_of(state: RunState, params: Callable[[str], int | None]) -> tuple[TrialFacts, ...]:
+    """Return the trials of a run, the search's first, by number.
 
-    A trial that was started again repeats epochs; as everywhere, the first report of a step
-    counts. `params` gives the parameters of a trial that has ended, where they are known.
+    `params` gives the number of parameters of a trial that has ended, if known.
     """
-    starts: dict[str, Event] = {}
-    epochs: dict[str, dict[int, EpochFacts]] = {}
-    ends: dict[str, Event] = {}
-    retries: dict[str, int] = {}
-    for event in events:
-        trial = str(event.get("trial"))
-        if event["event"] == "trial_started":
-            starts.setdefault(trial, event)
-        elif event["event"] == "epoch":
-            epochs.setdefault(trial, {}).setdefault(int(event["step"]), _epoch(event))
-        elif event["event"] == "trial_retried":
-            retries[trial] = retries.get(trial, 0) + 1
-        elif event["event"] == "trial_ended":
-            ends.setdefault(trial, event)
-    trials = [
-        _trial(
-            start,
-            epochs.get(name, {}),
-            ends.get(name, {}),
-            retries=retries.get(name, 0),
-            params=params(name) if name in ends else None,
-        )
-        for name, start in starts.items()
-    ]
+    trials = [_trial(trial, params) for trial in state.trials.values()]
     return tuple(sorted(trials, key=lambda trial: (trial.kind != "search", trial.number)))
 
 
@@ -117,41 +92,31 @@ def best_trial(trials: Iterable[TrialFacts]) -> TrialFacts | None:
     return min(scored, key=lambda t: (-(t.rung or 0), t.scores[t.rung or 0]), default=None)
 
 
-def _trial(
-    start: Event,
-    epochs: Mapping[int, EpochFacts],
-    ended: Event,
-    *,
-    retries: int,
-    params: int | None,
-) -> TrialFacts:
+def _trial(trial: Trial, params: Callable[[str], int | None]) -> TrialFacts:
+    end = trial.end
     return TrialFacts(
-        trial=str(start["trial"]),
-        number=int(start.get("number", 0)),
-        kind=str(start.get("kind", "search")),
-        recipe=dict(start.get("recipe") or {}),
-        epochs=tuple(epochs[step] for step in sorted(epochs)),
-        status=str(ended.get("status", "unfinished")),
-        reason=str(ended.get("reason") or ""),
-        seconds=float(ended.get("seconds") or sum(epoch.seconds for epoch in epochs.values())),
-        whole_schedule=bool(ended.get("whole_schedule", False)),
-        retries=retries,
-        params=params,
+        trial=trial.name,
+        number=trial.number,
+        kind=trial.kind,
+        recipe=dict(trial.recipe),
+        epochs=tuple(_epoch(epoch) for epoch in trial.epochs),
+        status=trial.status or "unfinished",
+        reason=trial.reason,
+        seconds=trial.seconds if end is None or not end.seconds else end.seconds,
+        whole_schedule=end is not None and end.whole_schedule,
+        retries=len(trial.retries),
+        params=None if end is None else params(trial.name),
     )
 
 
-def _epoch(event: Event) -> EpochFacts:
+def _epoch(event: EpochEnded) -> EpochFacts:
     return EpochFacts(
-        step=int(event["step"]),
-        epoch=int(event.get("epoch", event["step"])),
-        phase=str(event.get("phase", "trunk")),
-        rung=event.get("rung"),
-        train_loss=_finite(event.get("train_loss")),
-        val_nll=_finite(event.get("val_nll")),
-        val_accuracy=_finite(event.get("val_accuracy")),
-        seconds=float(event.get("seconds") or 0.0),
+        step=event.step,
+        epoch=event.epoch,
+        phase=event.phase,
+        rung=event.rung,
+        train_loss=event.train_loss,
+        val_nll=event.val_nll,
+        val_accuracy=event.val_accuracy,
+        seconds=event.seconds or 0.0,
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)

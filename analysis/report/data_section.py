@@ -50,8 +50,8 @@ def data_section(facts: RunFacts, letters: Lettering) -> Section:
                 ("duplicates", _duplicates(data)),
                 ("left out", _left_out(data)),
                 ("unreadable", _unreadable(data)),
-                ("fingerprint", str(facts.started.get("fingerprint") or "")),
-                ("split", str(facts.started.get("split_id") or "")),
+                ("fingerprint", facts.started.fingerprint if facts.started else ""),
+                ("split", facts.started.split_id if facts.started else ""),
             )
         ),
         text(

@@ -1,11 +1,11 @@
 """The section on the forecast: planned against actual times, and what a short budget cost."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Section, section, table, text
 from common.formats import DASH, count, duration, fixed, plural
+from journal.events import PlanMade
 
 FORECAST_STAGES = ("sweep", "seeds", "select", "distill", "ledger")
 """The stages that end before the report is made."""
@@ -13,22 +13,22 @@ FORECAST_STAGES = ("sweep", "seeds", "select", "distill", "ledger")
 
 def forecast_section(facts: RunFacts) -> Section | None:
     """Compare the first forecast with what happened; None without a forecast."""
-    plan = next((plan for plan in facts.plans if plan.get("at") == "sweep"), None)
+    plan = next((plan for plan in facts.plans if plan.at == "sweep"), None)
     if plan is None:
         return None
     return section(
         "Forecast and actual",
         text(
             "The forecast was made before the first trial, from one epoch of the base recipe "
-            f"measured on this machine: {duration(plan.get('epoch_seconds'))} with "
-            f"{plural(int(plan.get('workers') or 1), 'worker')} running.",
+            f"measured on this machine: {duration(plan.epoch_seconds)} with "
+            f"{plural(plan.workers, 'worker')} running.",
             _trials(facts, plan),
             _deadline(facts, plan),
             _revisions(facts),
         ),
         table(
             ("stage", "forecast", "actual", "actual / forecast"),
-            _rows(facts, plan.get("seconds") or {}),
+            _rows(facts, plan.seconds),
             "lrrr",
             caption="Wall-clock time of each stage, from its start to its end in the journal; a "
             "dash: no end is recorded. The forecast scales a single measurement, so it has no "
@@ -44,9 +44,9 @@ def unequal_compute_note(facts: RunFacts) -> str:
         return ""
     members = len(selection["members"])
     seeds = len(selection["seeds_ensemble"].get("members") or [])
-    plan: Mapping[str, Any] = next((p for p in facts.plans if p.get("at") == "seeds"), {})
+    plan = next((plan for plan in facts.plans if plan.at == "seeds"), None)
     whole_schedule = facts.spec.rungs[-1]
-    epochs = int((plan.get("rungs") or [whole_schedule])[-1])
+    epochs = whole_schedule if plan is None else plan.rungs[-1]
     shortages = []
     if seeds < members:
         shortages.append(f"{plural(seeds, 'seed')} for {plural(members, 'member')}")
@@ -83,29 +83,27 @@ def _row(name: str, forecast: float, actual: float | None) -> tuple[str, str, st
     return name, duration(forecast), duration(actual), ratio
 
 
-def _trials(facts: RunFacts, plan: Mapping[str, Any]) -> str:
+def _trials(facts: RunFacts, plan: PlanMade) -> str:
     epochs = sum(len(trial.epochs) for trial in facts.search_trials)
     trained = (
         f"{plural(len(facts.search_trials), 'trial was', 'trials were')} started and trained for "
         f"{plural(epochs, 'epoch')}."
     )
-    planned = plan.get("trials")
-    if planned is None:
+    if plan.trials is None:
         return f"It planned as many trials as fit into the time: {trained}"
-    return f"It planned {plural(int(planned), 'trial')}; {trained}"
+    return f"It planned {plural(plan.trials, 'trial')}; {trained}"
 
 
-def _deadline(facts: RunFacts, plan: Mapping[str, Any]) -> str:
-    deadline = plan.get("deadline")
-    if deadline is None or not facts.started_at or "ledger" not in facts.stage_seconds:
+def _deadline(facts: RunFacts, plan: PlanMade) -> str:
+    if plan.deadline is None or not facts.started_at or "ledger" not in facts.stage_seconds:
         return ""
-    margin = float(deadline) - (facts.started_at + facts.wall_seconds)
+    margin = plan.deadline - (facts.started_at + facts.wall_seconds)
     side = "before" if margin >= 0 else "after"
     return f"The ledger was written {duration(abs(margin))} {side} the deadline."
 
 
 def _revisions(facts: RunFacts) -> str:
-    later = [str(plan.get("at")) for plan in facts.plans[1:]]
+    later = [plan.at for plan in facts.plans[1:]]
     if not later:
         return ""
     return f"The forecast was revised before {', '.join(later)}; the table shows the first one."

@@ -120,7 +120,7 @@ def methods_section(facts: RunFacts) -> Section:
 
 def reproduction_section(facts: RunFacts) -> Section:
     """List the commands that reproduce the run, and the machine it ran on."""
-    machine = facts.started.get("machine") or (facts.ledger or {}).get("machine") or {}
+    machine = (facts.started and facts.started.machine) or (facts.ledger or {}).get("machine") or {}
     stages = ", ".join(f"{name} {duration(t)}" for name, t in facts.stage_seconds.items())
     return section(
         "Reproduction",
@@ -131,7 +131,7 @@ def reproduction_section(facts: RunFacts) -> Section:
         ),
         pairs(
             (
-                ("code", str(facts.started.get("code_version") or "")),
+                ("code", facts.started.code_version if facts.started else ""),
                 *(
                     (MACHINE_LABELS.get(key, key.replace("_", " ")), value_text(value))
                     for key, value in machine.items()

@@ -92,7 +92,7 @@ def _several_trials(facts: RunFacts, trials: Sequence[TrialFacts]) -> str:
 
 
 def _planned(facts: RunFacts) -> str:
-    if facts.plans and facts.plans[0].get("trials") is None:
+    if facts.plans and facts.plans[0].trials is None:
         return ", as many as the time allowed"
     return f" of {count(facts.spec.trials)} planned"
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,9 +13,9 @@ from rich.text import Text
 
 from analysis.terminal.screen import plain_line, render, trial_line
 from common.errors import RunError
-from journal.journal import read_events
-from journal.progress import RunState
-from journal.states import STAGES
+from journal.events import STAGES, Event, ModelRegistered, StageReported, TrialEnded, TrialRetried
+from journal.journal import read_state
+from journal.state import RunState
 from search.space.spec import SweepSpec
 
 __all__ = ["LiveDisplay", "plain_line", "render"]
@@ -51,9 +51,7 @@ class LiveDisplay:
         self._stream = stream
         self._console = _PlainlyFailingConsole(file=stream, highlight=False)
         self._clock = clock
-        self._state = _so_far(journal)
-        if spec is not None and not self._state.spec:
-            self._state.spec = spec.to_mapping()
+        self._state = _so_far(journal, spec)
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._ticker: threading.Thread | None = None
@@ -68,7 +66,7 @@ class LiveDisplay:
         """Take the terminal."""
         self._guarded(self._start)
 
-    def apply(self, event: Mapping[str, Any]) -> None:
+    def apply(self, event: Event) -> None:
         """Show what `event` changes."""
         if not self._broken:
             self._guarded(lambda: self._apply(event))
@@ -106,27 +104,28 @@ class LiveDisplay:
         if self._ticker is not None:
             self._ticker.join(timeout=2.0)
 
-    def _apply(self, event: Mapping[str, Any]) -> None:
+    def _apply(self, event: Event) -> None:
         with self._lock:
-            self._state.apply({"time": self._clock(), **event})
+            self._state.apply(event)
             if self._interactive or self._stopped.is_set():
                 return
             prefix = self._news(event)
             if prefix:
                 self._line(prefix)
 
-    def _news(self, event: Mapping[str, Any]) -> str:
+    def _news(self, event: Event) -> str:
         """What in `event` is worth a line of its own; nothing for most."""
-        match event.get("event"):
-            case "trial_ended":
-                return trial_line(self._state, self._state.trials[str(event.get("trial", ""))])
-            case "trial_retried":
-                return f"{event.get('trial')} is taken up again: {event.get('reason')}"
-            case "stage" if event.get("status") != "progress" and event.get("stage") in STAGES:
-                return f"{event.get('stage')} {event.get('status')}"
-            case "registered":
-                return f"{event.get('name')} version {event.get('version')} is {event.get('alias')}"
-        return ""
+        match event:
+            case TrialEnded():
+                return trial_line(self._state, self._state.trials[event.trial])
+            case TrialRetried():
+                return f"{event.trial} starts again: {event.reason}"
+            case StageReported() if event.status != "progress" and event.stage in STAGES:
+                return f"{event.stage} {event.status}"
+            case ModelRegistered():
+                return f"{event.name} version {event.version} is {event.alias}"
+            case _:
+                return ""
 
     def _screen(self) -> RenderableType:
         size = self._console.size
@@ -161,12 +160,14 @@ class LiveDisplay:
             logger.warning("the display failed and is off; the work goes on", exc_info=True)
 
 
-def _so_far(journal: Path | None) -> RunState:
-    """The state that a journal tells; of a run without one, nothing is known."""
+def _so_far(journal: Path | None, spec: SweepSpec | None) -> RunState:
+    """Return the state of a journal; without one, that of a run of `spec` that has not begun."""
     try:
-        return RunState.from_events(read_events(journal)) if journal else RunState()
+        if journal is not None:
+            return read_state(journal)
     except RunError:
-        return RunState()
+        pass
+    return RunState(None if spec is None else spec.to_mapping())
 
 
 class _PlainlyFailingConsole(Console):

@@ -4,16 +4,15 @@ Each takes a `RunState`, the width in characters, and the marks to use.
 """
 
 import textwrap
-from collections.abc import Mapping
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from analysis.terminal.glyphs import Glyphs, hyperparameters
 from common.formats import fixed, one_line, percent, value_text
-from journal.progress import RunState
-from journal.states import Score, TrialState
+from journal.events import ResultReported
+from journal.state import RunState
+from journal.trials import Score, Trial
 
 RESULT_CELLS = 14
 """Width of a result's name, in characters."""
@@ -52,7 +51,7 @@ def rungs_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
 
 def trials_panel(state: RunState, width: int, glyphs: Glyphs, *, rows: int) -> Table | None:
     """The best so far, and the trials that run; `rows` in all at most."""
-    running = state.of_status("running")
+    running = state.with_status("running")
     best = state.ranked()[: max(2, min(5, rows - len(running) - 1))]
     running = running[: max(1, rows - len(best) - 1)]
     if not best and not running:
@@ -75,15 +74,15 @@ def trials_panel(state: RunState, width: int, glyphs: Glyphs, *, rows: int) -> T
         target = next((rung for rung in rungs if rung not in trial.scores), None)
         epoch = f"{trial.epoch}/{target}" if target else str(trial.epoch)
         working = Text(glyphs.working, style="cyan")
-        table.add_row(working, *_cells(state, trial, trial.last, epoch, glyphs))
+        table.add_row(working, *_cells(state, trial, trial.last_score, epoch, glyphs))
     return table
 
 
 def _cells(
-    state: RunState, trial: TrialState, score: Score | None, epoch: str, glyphs: Glyphs
+    state: RunState, trial: Trial, score: Score | None, epoch: str, glyphs: Glyphs
 ) -> list[str]:
     values = hyperparameters(trial.recipe, state.spec.get("space") or {})
-    nll, accuracy = score if score is not None else (None, None)
+    nll, accuracy = (score.val_nll, score.val_accuracy) if score else (None, None)
     return [
         glyphs.text(cell) for cell in (trial.name, epoch, fixed(nll), percent(accuracy), values)
     ]
@@ -96,11 +95,11 @@ def results_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
     table = _table(width)
     table.add_column("result", width=RESULT_CELLS, style="bold", header_style="dim")
     table.add_column("", ratio=1, no_wrap=True, overflow=glyphs.overflow)
-    told = {kind: _metrics(event, glyphs) for kind, event in state.results.items()}
+    told = {kind: _metrics(results[-1], glyphs) for kind, results in state.results.items()}
     entry = state.registered
     if entry is not None:
-        text = f"{entry.get('name')} version {entry.get('version')}, {entry.get('alias')}: "
-        told["registered"] = one_line(text + str(entry.get("reason", "")))
+        text = f"{entry.name} version {entry.version}, {entry.alias}: "
+        told["registered"] = one_line(text + entry.reason)
     for kind, text in told.items():
         # Wrapped here, so that the rows of the table are the lines of the screen.
         lines = textwrap.wrap(glyphs.text(text), width - RESULT_CELLS - 2) or [""]
@@ -109,19 +108,20 @@ def results_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
     return table
 
 
-def _metrics(event: Mapping[str, Any], glyphs: Glyphs) -> str:
-    metrics = event.get("metrics") or {}
-    told = [f"{name.replace('_', ' ')} {_metric(name, value)}" for name, value in metrics.items()]
+def _metrics(event: ResultReported, glyphs: Glyphs) -> str:
+    told = [
+        f"{name.replace('_', ' ')} {_metric(name, value)}" for name, value in event.metrics.items()
+    ]
     return f" {glyphs.dot} ".join(told)
 
 
-def _metric(name: str, value: float) -> str:
+def _metric(name: str, value: float | None) -> str:
     return percent(value) if name.endswith("accuracy") else value_text(value)
 
 
 def failures_panel(state: RunState, width: int, glyphs: Glyphs, *, most: int = 3) -> list[Text]:
     """The `most` trials that failed last, with their reasons; and how many more."""
-    failed = state.of_status("failed")
+    failed = state.with_status("failed")
     lines = [line for trial in failed[-most:] for line in _failure(trial, width, glyphs)]
     retried = sum(len(trial.retries) for trial in state.trials.values())
     notes = []
@@ -132,7 +132,7 @@ def failures_panel(state: RunState, width: int, glyphs: Glyphs, *, most: int = 3
     return lines + [Text(f"  {note}", style="dim") for note in notes]
 
 
-def _failure(trial: TrialState, width: int, glyphs: Glyphs) -> list[Text]:
+def _failure(trial: Trial, width: int, glyphs: Glyphs) -> list[Text]:
     """One failure, in as many lines as it takes, but no more than MOST_LINES."""
     name = f"{glyphs.failed} {trial.name} "
     lines = textwrap.wrap(

@@ -18,8 +18,9 @@ from common.formats import (
     rounded_duration,
     stopwatch,
 )
-from journal.progress import RunState
-from journal.states import NO_SCORE, PREPARATION, STAGES, Kind, TrialState
+from journal.events import PREPARATION, STAGES, Kind
+from journal.state import RunState
+from journal.trials import NO_SCORE, Trial
 from search.timetable.forecast import done_share, run_left, stages_left
 
 MOST_COLUMNS = 200
@@ -78,21 +79,21 @@ def plain_line(state: RunState, now: float) -> str:
 
 def _furthest(state: RunState) -> list[str]:
     """The running trial that is furthest: until one is scored, an hour may pass."""
-    running = [trial for trial in state.of_status("running") if trial.epoch and state.rungs]
+    running = [trial for trial in state.with_status("running") if trial.epoch and state.rungs]
     if not running:
         return []
     trial = max(running, key=lambda trial: trial.epoch)
-    reached = f", {percent(trial.last.val_accuracy)} on val" * (trial.last != NO_SCORE)
+    reached = f", {percent(trial.last_score.val_accuracy)} on val" * (trial.last_score != NO_SCORE)
     return [f"{trial.name} at epoch {trial.epoch} of {state.rungs[-1]}{reached}"]
 
 
-def trial_line(state: RunState, trial: TrialState) -> str:
+def trial_line(state: RunState, trial: Trial) -> str:
     """How one trial stands, e.g. "t0007 pruned at 3 epochs, val_nll 0.910, 71.0%"."""
     line = f"{trial.name} {state.status(trial)}"
     if trial.score is not None:
         line += f" at {trial.rung} epochs, val_nll {fixed(trial.score.val_nll)}"
         line += f", {percent(trial.score.val_accuracy)}"
-    failed = trial.outcome == "failed"
+    failed = trial.status == "failed"
     return to_ascii(f"{line}: {one_line(trial.reason)}" if failed else line)
 
 
@@ -200,20 +201,20 @@ def _note(state: RunState) -> str:
     if detail:
         return one_line(detail)
     kind: Kind = "seed" if state.stage == "seeds" else "search"
-    ended = state.of_status("completed", "pruned", "failed", kind=kind)
+    ended = state.with_status("completed", "pruned", "failed", kind=kind)
     known = [trial for trial in state.trials.values() if trial.kind == kind]
     if not known:
         return ""
     planned = state.planned(kind)
     text = f"{len(ended)}/{planned}" if planned else f"{len(ended)}"
     text += " seeds" if kind == "seed" else " trials"
-    failed = sum(trial.outcome == "failed" for trial in ended)
+    failed = sum(trial.status == "failed" for trial in ended)
     return f"{text}, {failed} failed" if failed else text
 
 
 def _machine(state: RunState, glyphs: Glyphs) -> list[Text]:
     """What the workers do: how many, how fast, in how much memory."""
-    running = state.of_status("running")
+    running = state.with_status("running")
     rates = [trial.images_per_second for trial in running if trial.images_per_second]
     told = [f"{len(running)} at work"] if running else []
     told += [f"{count(sum(rates))} images/s"] if rates else []

@@ -11,9 +11,10 @@ from analysis.terminal.layout import bare_table, command_line, relative
 from analysis.terminal.screen import render
 from common.errors import RunError
 from common.formats import file_size, fixed, percent, rounded_duration
-from journal.journal import at_work, read_events
-from journal.progress import RunState
-from journal.states import STAGES
+from journal.events import STAGES
+from journal.journal import read_state
+from journal.lock import at_work
+from journal.state import RunState
 from search.ablation.ablation import factors_path
 from trainables.records import RunFolder
 
@@ -75,7 +76,7 @@ def clean_view(parts: Sequence[tuple[str, int]], *, dry: bool) -> RenderableType
 
 
 def _state(folder: RunFolder, holder: str | None) -> RunState:
-    state = RunState.from_events(read_events(folder.journal))
+    state = read_state(folder.journal)
     if holder is None:
         state.abandon()
     return state

@@ -1,12 +1,14 @@
-"""What a run folder must agree with before work goes on there, and what is written first."""
+"""Check that a run folder agrees with the work to be done there; write its first files."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from common.errors import RunError
 from common.files import file_sha256, write_arrays, write_bytes_atomically
-from journal.journal import Event, read_events
+from common.provenance import code_version, machine_description
+from journal.events import RunStarted
+from journal.journal import read_state
+from journal.state import RunState
 from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -15,16 +17,16 @@ from trainables.records import SCHEMA, RunFolder
 
 
 def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
-    """The specification that the run in `folder` was started with, `spec` being the same.
+    """Return the specification that the run in `folder` started with; `spec` must equal it.
 
-    Pictures may be hidden, or shown, at any time: they touch no trial.
+    Pictures may be hidden or shown at any time: no trial depends on them.
 
     Raises:
-        RunError: `spec` is neither what was asked for nor what was planned from it.
+        RunError: `spec` is neither what the user asked for nor what was planned from it.
     """
     first = spec_of_run(folder).with_values(pictures=spec.pictures)
-    asked = (one.with_values(pictures=spec.pictures) for one in _asked_of(folder))
-    if spec not in (first, *asked):
+    asked = _asked_of(folder)
+    if spec != first and (asked is None or spec != asked.with_values(pictures=spec.pictures)):
         raise RunError(
             f"{folder.root} was started with another specification; "
             "resume it with its own sweep.yaml, or choose another folder"
@@ -32,39 +34,38 @@ def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
     return first
 
 
-def require_same_split(folder: RunFolder, events: Sequence[Event], split_id: str) -> None:
-    """Refuse images that are not those the run was started with.
+def require_same_split(folder: RunFolder, state: RunState, split_id: str) -> None:
+    """Refuse images other than those the run started with.
 
     Raises:
-        RunError: the split has another name than in the journal.
+        RunError: `split_id` differs from that of the journal.
     """
-    for event in events:
-        if event["event"] == "run_started" and event["split_id"] != split_id:
-            raise RunError(
-                f"{folder.root} is of split {event['split_id']}, the data now give "
-                f"{split_id}: the images have changed since; bring back those that it was "
-                "started with, or start a new run"
-            )
+    started = state.started
+    if started is not None and started.split_id != split_id:
+        raise RunError(
+            f"{folder.root} has split {started.split_id}, the data now give {split_id}: the images "
+            "have changed; restore those that it started with, or start a new run"
+        )
 
 
-def require_same_weights(folder: RunFolder, events: Sequence[Event], spec: SweepSpec) -> None:
-    """Refuse weights to begin with that are not those the run was started with.
+def require_same_weights(folder: RunFolder, state: RunState, spec: SweepSpec) -> None:
+    """Refuse files of initial weights other than those the run started with.
 
     Raises:
-        RunError: the file, which is gone or has changed.
+        RunError: a file is missing or has changed; the message names it.
     """
-    began = next((event for event in events if event["event"] == "run_started"), {})
-    told = began.get("weights", {})  # of versions before, nothing is known
-    for path, digest in weights_of(spec).items() if told else ():
-        if told.get(path) != digest:
+    started = state.started
+    recorded = {} if started is None else started.weights  # empty in journals of old versions
+    for path, digest in weights_of(spec).items() if recorded else ():
+        if recorded.get(path) != digest:
             raise RunError(
-                f"the weights in {path} {'have changed' if digest else 'are gone'} since "
-                f"{folder.root} was started; bring them back, or start a new run"
+                f"the weights in {path} {'have changed' if digest else 'are missing'} since "
+                f"{folder.root} started; restore them, or start a new run"
             )
 
 
 def weights_of(spec: SweepSpec) -> dict[str, str | None]:
-    """Files of weights that trials may begin with, and their SHA-256; None of one that is gone."""
+    """Return the files of initial weights with their SHA-256; None for a missing file."""
     choices = spec.space.get("pretrained", {}).get("choices", ())
     named = {spec.base_recipe().architecture.pretrained, *choices} - {"", HUB}
     return {
@@ -73,7 +74,7 @@ def weights_of(spec: SweepSpec) -> dict[str, str | None]:
 
 
 def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:
-    """Those of `stages` whose result is not there yet."""
+    """Return those of `stages` whose result is missing."""
     done: set[str] = set()
     if folder.selection.exists():
         done |= {"sweep", "seeds", "select"}
@@ -83,7 +84,7 @@ def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:
 
 
 def write_labels(folder: RunFolder, images: ImageSet, splits: Splits) -> None:
-    """Leave the labels of val and holdout, and the names of images left out, if not there."""
+    """Write the labels of val and holdout and the names of skipped images, unless present."""
     if folder.labels.exists():
         return
     arrays = {"val": images.labels[splits.val], "holdout": images.labels[splits.holdout]}
@@ -93,25 +94,30 @@ def write_labels(folder: RunFolder, images: ImageSet, splits: Splits) -> None:
         write_bytes_atomically(folder.skipped, names.encode(errors="surrogateescape"))
 
 
-def started_event(spec: SweepSpec, images: ImageSet, splits: Splits, **about: Any) -> Event:
-    """The journal's first event; `about` is what else it tells."""
-    return {
-        "event": "run_started",
-        "schema": SCHEMA,
-        "spec": spec.to_mapping(),
-        "split_id": splits.split_id,
-        "fingerprint": images.fingerprint,
-        "sizes": splits.sizes,
-        "class_names": list(images.class_names),
-        "image_size": images.image_size,
-        "skipped": len(images.skipped),
-        "weights": weights_of(spec),
-        **about,
-    }
+def started_event(
+    folder: RunFolder, spec: SweepSpec, images: ImageSet, splits: Splits, *, asked: SweepSpec
+) -> RunStarted:
+    """Return the journal's first event; `asked` is the specification before planning."""
+    return RunStarted(
+        schema=SCHEMA,
+        spec=spec.to_mapping(),
+        split_id=splits.split_id,
+        fingerprint=images.fingerprint,
+        sizes=splits.sizes,
+        class_names=tuple(images.class_names),
+        image_size=images.image_size,
+        skipped=len(images.skipped),
+        weights=weights_of(spec),
+        asked=asked.to_mapping(),
+        run=folder.name,
+        machine=machine_description(),
+        code_version=code_version(),
+    )
 
 
-def _asked_of(folder: RunFolder) -> Iterator[SweepSpec]:
-    """What the run was asked for, before its schedules were planned."""
-    for event in read_events(folder.journal):
-        if event["event"] == "run_started" and "asked" in event:
-            yield spec_from_mapping(event["asked"])
+def _asked_of(folder: RunFolder) -> SweepSpec | None:
+    """Return the specification that the user gave, before its schedules were planned."""
+    started = read_state(folder.journal).started
+    if started is None or started.asked is None:
+        return None
+    return spec_from_mapping(started.asked)

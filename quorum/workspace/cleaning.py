@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from journal.history import History
-from journal.journal import Journal, read_events
+from journal.journal import Journal, read_state
+from journal.state import RunState
 from trainables.data.cache import find_entries
 from trainables.records import RunFolder
 
@@ -74,10 +74,10 @@ def removable(
     folder: RunFolder, *, everything: bool = False, cache: bool = False
 ) -> list[Removable]:
     """What can go now, without what is empty."""
-    history = History(read_events(folder.journal))
+    state = read_state(folder.journal)
     found = {
-        "checkpoints of trials that have ended": _checkpoints(folder, history),
-        "weights of trials that were stopped early": _stopped(folder, history),
+        "checkpoints of trials that have ended": _checkpoints(folder, state),
+        "weights of trials that were stopped early": _stopped(folder, state),
         "work of students that are done": _students_work(folder),
         "temporary files of killed processes": _temporary(folder),
         "figures (quorum report draws them again)": [folder.figures],
@@ -111,13 +111,13 @@ def clean(folder: RunFolder, *, everything: bool = False, cache: bool = False) -
     return things
 
 
-def _checkpoints(folder: RunFolder, history: History) -> list[Path]:
+def _checkpoints(folder: RunFolder, state: RunState) -> list[Path]:
     """SESSION/TRIAL of trials that do not go on from there; whole sessions where none does."""
     kept = {
-        Path(path).parent.as_posix()
-        for trial in history.trials.values()
-        if trial.status is None
-        for _, path in trial.checkpoints
+        Path(checkpoint.path).parent.as_posix()
+        for trial in state.trials.values()
+        if trial.end is None
+        for checkpoint in trial.checkpoints
     }
     found = []
     for session in _inside(folder.checkpoints):
@@ -129,9 +129,9 @@ def _checkpoints(folder: RunFolder, history: History) -> list[Path]:
     return found
 
 
-def _stopped(folder: RunFolder, history: History) -> list[Path]:
-    ended = [trial for trial in history.trials.values() if trial.status in ("pruned", "failed")]
-    places = [folder.trial(trial.trial) for trial in ended]
+def _stopped(folder: RunFolder, state: RunState) -> list[Path]:
+    ended = [trial for trial in state.trials.values() if trial.status in ("pruned", "failed")]
+    places = [folder.trial(trial.name) for trial in ended]
     return [place / "weights.safetensors" for place in places if (place / "record.json").is_file()]
 
 
@@ -156,9 +156,8 @@ def _temporary(folder: RunFolder) -> list[Path]:
 
 def _cached(folder: RunFolder) -> list[Path]:
     """The decoded images of this run's data set."""
-    for event in read_events(folder.journal)[:1]:
-        return find_entries(str(event.get("fingerprint")))
-    return []
+    started = read_state(folder.journal).started
+    return [] if started is None else find_entries(started.fingerprint)
 
 
 def _linked(folder: RunFolder, path: Path) -> bool:

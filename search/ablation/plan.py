@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from journal.states import STAGES
+from journal.events import STAGES
 from search.ablation.ablation import Ablation, new_ablation
 from search.space.spec import SweepSpec
 from search.timetable.pace import START_SECONDS

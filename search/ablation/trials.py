@@ -7,11 +7,10 @@ variants, which can be compared fairly.
 from dataclasses import dataclass
 
 from common.seeds import derive_seed
-from journal.history import History
-from journal.states import Kind
+from journal.events import Kind
+from journal.state import RunState
 from search.ablation.ablation import Ablation, trial_of
-from search.samplers.fixed import left_of
-from search.samplers.suggestions import Suggestion
+from search.samplers.suggestions import Suggestion, remaining
 from trainables.recipe import Recipe
 
 
@@ -30,7 +29,7 @@ class AblationTrials:
         """The kind of trials that they count as."""
         return "search"
 
-    def suggestions(self, history: History, *, root: int) -> list[Suggestion]:
+    def suggestions(self, state: RunState, *, root: int) -> list[Suggestion]:
         """Return the unfinished trials, then seed by seed those that never started."""
         variants = self.ablation.variants(self.recipe)
         fresh = (
@@ -44,4 +43,4 @@ class AblationTrials:
             for seed in range(self.ablation.seeds)
             for place, (name, recipe) in enumerate(variants.items())
         )
-        return left_of(fresh, history, kind=self.kind)
+        return remaining(fresh, state, kind=self.kind)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from journal.states import EPOCH_FIELDS
+from journal.events import EPOCH_FIELDS
 from search.mlflow.changes import SWEEP, RunChange
 from trainables.records import RunFolder
 

@@ -227,7 +227,7 @@ class _Registry:
         tags = {
             "id": self._projection.identity,
             "run": state.run,
-            "split_id": state.about.get("split_id"),
+            "split_id": None if state.started is None else state.started.split_id,
             "stage": release.stage,
             "sha256": file_sha256(release.model),
             "classes": classes,

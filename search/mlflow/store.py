@@ -132,7 +132,7 @@ class Store:
         root, registered = self._folder.root, self._projection.state.registered
         commands = [f"quorum predict {root}/student IMAGE.png", f"quorum report {root}"]
         if registered is not None:
-            commands.append(serve_command(str(registered["name"]), without_password(self._uri)))
+            commands.append(serve_command(registered.name, without_password(self._uri)))
         spec = self._projection.state.spec
         return {"mlflow.note.content": sweep_note(spec, ledger=ledger, commands=commands)}
 
@@ -172,7 +172,7 @@ class Store:
     def _find_experiment(self) -> str:
         """Return the experiment's id; create it, or update its view if this sweep is newer."""
         name, state = self._projection.experiment, self._projection.state
-        tags = experiment_tags(state.spec, state.started)
+        tags = experiment_tags(state.spec, None if state.started is None else state.started.time)
         known = self._client.get_experiment_by_name(name)
         if known is None:
             # A server chooses its artifact folder; for a local database it lies beside the runs.
@@ -193,7 +193,8 @@ class Store:
 def _dataset(projection: Projection) -> dict[str, str] | None:
     """Return the data set as MLflow describes it, for the column in the table of runs."""
     name = (projection.state.spec.get("dataset") or {}).get("name")
-    fingerprint = projection.state.about.get("fingerprint")
+    started = projection.state.started
+    fingerprint = None if started is None else started.fingerprint
     if not name or not fingerprint:
         return None
     return {"name": str(name), "digest": str(fingerprint)[:36], "source_type": "local",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from journal.states import Event
+from journal.events import RunStarted
 from search.mlflow.notes import sweep_note
 
 
@@ -17,21 +17,21 @@ class Point(NamedTuple):
     step: int
 
 
-def about(event: Event, spec: Mapping[str, Any]) -> dict[str, str]:
-    """The tags and the description of the sweep's run."""
-    machine, sizes = event.get("machine") or {}, event.get("sizes") or {}
-    told = {
+def about(event: RunStarted) -> dict[str, str]:
+    """Return the tags and the description of the sweep's run."""
+    spec, machine = event.spec, event.machine
+    tags = {
         "quorum.kind": "sweep",
-        "quorum.split_id": event.get("split_id"),
-        "quorum.fingerprint": event.get("fingerprint"),
-        "quorum.code_version": event.get("code_version"),
-        "quorum.sizes": ", ".join(f"{name} {size}" for name, size in sizes.items()),
+        "quorum.split_id": event.split_id,
+        "quorum.fingerprint": event.fingerprint,
+        "quorum.code_version": event.code_version,
+        "quorum.sizes": ", ".join(f"{name} {size}" for name, size in event.sizes.items()),
         "quorum.machine": ", ".join(f"{machine[key]} {unit}".strip() for key, unit in
                                     _MACHINE.items() if machine.get(key) is not None),
-        "quorum.command": event.get("command") or f"quorum run {spec.get('name', '')}".strip(),
+        "quorum.command": event.command or f"quorum run {spec.get('name', '')}".strip(),
     }  # fmt: skip
-    told["mlflow.note.content"] = sweep_note(spec)
-    return {key: str(value) for key, value in told.items() if value}
+    tags["mlflow.note.content"] = sweep_note(spec)
+    return {key: str(value) for key, value in tags.items() if value}
 
 
 def points(values: Mapping[str, Any], time: float, step: int = 0) -> list[Point]:

@@ -1,52 +1,72 @@
-"""Trials that are fixed beforehand: the seeds of the equal-compute baseline, for one."""
+"""Trials that are known beforehand, such as the seeds of the equal-compute baseline."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from common.seeds import derive_seed
-from journal.history import History
-from journal.states import Kind
-from search.samplers.suggestions import Suggestion
+from journal.events import Event, Kind
+from journal.state import RunState
+from search.samplers.suggestions import Suggestion, remaining
 from trainables.recipe import Recipe
 
 
-class Fixed(Protocol):
-    """Trials to be trained one after the other, each for its whole schedule."""
+class FixedTrials:
+    """A sampler that hands out a list of trials, in order."""
+
+    def __init__(self, suggestions: Iterable[Suggestion]) -> None:
+        """`suggestions` are handed out once each."""
+        self._waiting = list(suggestions)
+
+    @property
+    def more(self) -> bool:
+        """Whether a trial is left to start or resume."""
+        return bool(self._waiting)
+
+    def next(self) -> Suggestion | None:
+        """Return the next trial; None if none is left."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    def observe(self, event: Event) -> None:
+        """Do nothing: the list is fixed."""
+
+
+class FixedPlan(Protocol):
+    """A list of trials, each to be trained for its whole schedule."""
 
     @property
     def kind(self) -> Kind:
-        """What they count as."""
+        """The kind of trials they count as."""
 
     @property
     def recipe(self) -> Recipe:
-        """Whose epochs all of them have, and whose pace says whether there is time for one."""
+        """The recipe whose epochs all of them have, and whose pace predicts their time."""
 
     @property
     def deadline(self) -> float | None:
-        """In unix seconds: none is started that could not finish before it."""
+        """Unix seconds: no trial starts that could not finish before it."""
 
-    def suggestions(self, history: History, *, root: int) -> list[Suggestion]:
-        """Those that are left, in order; `root` is that of the run's seeds."""
+    def suggestions(self, state: RunState, *, root: int) -> list[Suggestion]:
+        """Return the trials that are left, in order; `root` is the run's root seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seeds:
-    """What to train from further seeds, each for its whole schedule."""
+    """One recipe trained from further seeds."""
 
     recipe: Recipe
     count: int
-    """s00, s01 … up to this many in all."""
+    """Seeds in all: s00, s01 …"""
     deadline: float | None
-    """In unix seconds: none is started that could not finish before it."""
+    """Unix seconds: no seed starts that could not finish before it."""
 
     @property
     def kind(self) -> Kind:
-        """What they count as."""
+        """The kind of trials they count as."""
         return "seed"
 
-    def suggestions(self, history: History, *, root: int) -> list[Suggestion]:
-        """The seeds to be gone on with, then those that were never started."""
+    def suggestions(self, state: RunState, *, root: int) -> list[Suggestion]:
+        """Return the unfinished seeds, then those that never started."""
         fresh = (
             Suggestion(
                 trial=f"s{number:02d}",
@@ -57,10 +77,4 @@ class Seeds:
             )
             for number in range(self.count)
         )
-        return left_of(fresh, history, kind=self.kind)
-
-
-def left_of(wanted: Iterable[Suggestion], history: History, *, kind: Kind) -> list[Suggestion]:
-    """Of the trials of one kind, those to be gone on with, then those that were never started."""
-    again = [Suggestion.again(trial) for trial in history.unfinished(kind)]
-    return [*again, *(one for one in wanted if one.trial not in history.trials)]
+        return remaining(fresh, state, kind=self.kind)

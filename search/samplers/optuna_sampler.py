@@ -1,24 +1,18 @@
-"""Where a sweep's trials come from: Optuna, by ask and tell.
+"""A sampler that asks Optuna for new trials and reports scores back to it.
 
-First what an earlier process left unfinished is handed out. Tune feeds no searcher of ours
-(see `search.samplers.suggestions`): `OptunaSampler.observe` takes the journal's events.
+Unfinished trials of an earlier process come first. Optuna learns the score at every rung as
+an intermediate value (step = the rung's budget); `outcome` maps an ended trial to its state.
+Optuna ranks complete trials before pruned ones, and those by step, then value, so unequal
+budgets are never compared as equal.
 
-What Optuna is told: the score at every rung as an intermediate value (step = the rung's
-budget); a trial through its whole schedule is COMPLETE with the top rung's val_nll, a
-trial stopped at a rung is PRUNED, a failed one FAIL. Optuna then ranks complete trials
-before pruned ones, and those by step, then value: unequal budgets are never compared as
-equal.
-
-The study is a projection of the journal. Its file is written anew on resume, so damage to
-it costs nothing. Each suggestion is drawn by a sampler seeded with (root, number): it
-depends on the study and the number alone, not on how often the process was restarted.
+The study is a view of the run's state. Its file is written anew on resume, so damage to it
+costs nothing. Each suggestion is drawn by a sampler seeded with (root, number): it depends on
+the study and the number alone, not on how often the process was restarted.
 """
 
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -31,73 +25,71 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from common.seeds import derive_seed
-from journal.history import History, TrialHistory
-from search.samplers.suggestions import FixedTrials, Suggestion
+from journal.events import EpochEnded, Event, TrialEnded
+from journal.state import RunState
+from journal.trials import Trial
+from search.samplers.fixed import FixedTrials
+from search.samplers.suggestions import Suggestion
 from search.space.space import Parameter, Space
 from trainables.recipe import Recipe
 
-STATES = {
-    "completed": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    None: TrialState.RUNNING,
-}
 
-
-class OptunaSampler(FixedTrials):
+class OptunaSampler:
     """Hands out the unfinished trials, then new ones by TPE, up to `trials` in all."""
 
     def __init__(
         self,
         space: Space,
         base: Recipe,
-        history: History,
+        state: RunState,
         *,
         trials: int,
         startup_trials: int,
         seed: int,
         study: str,
         path: Path | None,
-        launch: Callable[[Suggestion], dict[str, Any] | None],
-        late: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`path` is where Optuna's journal is kept; None keeps the study in memory.
+        """`path` is the file of Optuna's journal; None keeps the study in memory.
 
-        `base` holds the values that are not searched, `seed` is the root of the streams.
+        `base` holds the values that are not searched, `seed` is the root of the streams, and
+        the sampler follows `state`, which must be up to date when `observe` is called.
         """
-        again = [Suggestion.again(trial) for trial in history.unfinished("search")]
-        super().__init__(again, launch=launch, late=late)
+        known = state.of_kind("search")
+        self._unfinished = FixedTrials(map(Suggestion.again, state.unfinished("search")))
+        self._state = state
         self._space = space
         self._base = base
         self._trials = trials
         self._startup = startup_trials
         self._seed = seed
-        known = history.of("search")
         self._count = len(known)
-        self._study = _project(known, space, name=study, path=path)
+        self._study = _study_of(known, space, name=study, path=path)
 
     @property
     def study(self) -> optuna.Study:
-        """The study as it stands; not to be written to."""
+        """The present study, for reading only."""
         return self._study
 
     @property
     def more(self) -> bool:
-        """Whether there is a trial left to hand out."""
-        return super().more or self._count < self._trials
+        """Whether a trial is left to start or resume."""
+        return self._unfinished.more or self._count < self._trials
 
     def next(self) -> Suggestion | None:
-        """An unfinished trial, else a new one; None when the run has its trials."""
-        if self._waiting or not self.more:
-            return super().next()
+        """Return an unfinished trial, else a new one; None once the run has its trials."""
+        if self._unfinished.more or not self.more:
+            return self._unfinished.next()
         return self._ask()
 
-    def observe(self, event: Mapping[str, Any]) -> None:
-        """Tell Optuna what an event says about a trial. Repeated events change nothing."""
-        if event["event"] == "epoch" and event["rung"] is not None:
-            self._report(event["trial"], event["rung"], event["val_nll"])
-        elif event["event"] == "trial_ended" and event["kind"] == "search":
-            self._tell(event["trial"], event["status"])
+    def observe(self, event: Event) -> None:
+        """Report to Optuna what a journalled event says about a search trial."""
+        if isinstance(event, EpochEnded) and event.rung is not None:
+            self._report(event.trial, event.rung, event.val_nll)
+        elif isinstance(event, TrialEnded) and event.kind == "search":
+            state, value = outcome(self._state.trials[event.trial])
+            # Optuna takes the value of a pruned trial from its last intermediate value.
+            values = value if state is TrialState.COMPLETE else None
+            self._study.tell(self._running(event.trial).number, values, state=state)
 
     def _ask(self) -> Suggestion:
         number = self._count
@@ -116,34 +108,45 @@ class OptunaSampler(FixedTrials):
         )
 
     def _report(self, name: str, rung: int, value: float | None) -> None:
-        trial = self._running(name)
-        if trial is None or rung in trial.intermediate_values:
-            return
-        if value is not None and math.isfinite(value):
-            # Not through optuna.Trial, whose constructor draws the trial's values again.
+        if value is not None and self._state.trials[name].kind == "search":
+            # optuna.Trial would do it too, but its constructor draws the values again.
+            trial = self._running(name)
             self._study._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
 
-    def _tell(self, name: str, status: str) -> None:
-        trial = self._running(name)
-        if trial is None:
-            return
-        scores = trial.intermediate_values
-        if status == "completed" and self._base.schedule.epochs in scores:
-            self._study.tell(trial.number, scores[self._base.schedule.epochs])
-        else:
-            state = TrialState.FAIL if status == "completed" else STATES[status]
-            self._study.tell(trial.number, state=state)
-
-    def _running(self, name: str) -> FrozenTrial | None:
+    def _running(self, name: str) -> FrozenTrial:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return next((trial for trial in trials if trial.user_attrs.get("trial") == name), None)
+        return next(trial for trial in trials if trial.user_attrs.get("trial") == name)
+
+
+def outcome(trial: Trial) -> tuple[TrialState, float | None]:
+    """Return a trial's state and value for Optuna, live and when the study is rebuilt.
+
+    A trial that completed its schedule is COMPLETE with the top rung's val_nll, one that was
+    stopped at a rung PRUNED with the val_nll there. A failed trial, and one that completed
+    without a finite score at the top rung, is FAIL.
+    """
+    scores = _values(trial)
+    if trial.status is None:
+        return TrialState.RUNNING, None
+    if trial.status == "pruned":
+        return TrialState.PRUNED, scores[max(scores)] if scores else None
+    value = scores.get(int(trial.recipe["epochs"]))
+    if trial.status == "completed" and value is not None:
+        return TrialState.COMPLETE, value
+    return TrialState.FAIL, None
+
+
+def _values(trial: Trial) -> dict[int, float]:
+    """Return the finite val_nll at each rung."""
+    return {
+        rung: score.val_nll for rung, score in trial.scores.items() if score.val_nll is not None
+    }
 
 
 def tpe_sampler(root: int, number: int, *, startup_trials: int) -> optuna.samplers.BaseSampler:
-    """The sampler that draws trial `number`: multivariate TPE, one group a condition.
+    """Return the sampler that draws trial `number`: multivariate TPE, grouped by condition.
 
-    Trials still running count as poor ones (constant liar), so that several processes do
-    not try the same.
+    Trials still running count as poor ones (constant liar), so that parallel trials differ.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -156,10 +159,10 @@ def tpe_sampler(root: int, number: int, *, startup_trials: int) -> optuna.sample
         )
 
 
-def _project(
-    trials: Sequence[TrialHistory], space: Space, *, name: str, path: Path | None
+def _study_of(
+    trials: Sequence[Trial], space: Space, *, name: str, path: Path | None
 ) -> optuna.Study:
-    """A study that holds these trials, written to a fresh file that then takes its place."""
+    """Return a study of these trials, written to a fresh file that replaces the one at `path`."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if path is None:
         return _fill(optuna.storages.InMemoryStorage(), name, trials, space)
@@ -172,7 +175,7 @@ def _project(
 
 
 def _fill(
-    storage: optuna.storages.BaseStorage, name: str, trials: Sequence[TrialHistory], space: Space
+    storage: optuna.storages.BaseStorage, name: str, trials: Sequence[Trial], space: Space
 ) -> optuna.Study:
     study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
     for trial in trials:
@@ -180,15 +183,9 @@ def _fill(
     return study
 
 
-def _frozen(trial: TrialHistory, space: Space) -> FrozenTrial:
+def _frozen(trial: Trial, space: Space) -> FrozenTrial:
     params = space.active(trial.recipe)
-    scores = {rung: score["val_nll"] for rung, score in trial.scores.items() if "val_nll" in score}
-    state = STATES[trial.status]
-    value = None
-    if state in (TrialState.COMPLETE, TrialState.PRUNED) and scores:
-        value = scores[max(scores)]
-    elif state is TrialState.COMPLETE:
-        state = TrialState.FAIL
+    state, value = outcome(trial)
     return optuna.trial.create_trial(
         state=state,
         value=value,
@@ -198,8 +195,8 @@ def _frozen(trial: TrialHistory, space: Space) -> FrozenTrial:
             for parameter in space.parameters
             if parameter.name in params
         },
-        intermediate_values=scores,
-        user_attrs={"trial": trial.trial},
+        intermediate_values=_values(trial),
+        user_attrs={"trial": trial.name},
     )
 
 
@@ -217,5 +214,5 @@ def _file_storage(path: Path) -> optuna.storages.BaseStorage:
 
 
 def _lock_of(path: Path) -> Path:
-    """Optuna's lock, which a killed process leaves behind and others wait 30 s for."""
+    """Return Optuna's lock file: a killed process leaves it, and others wait 30 s for it."""
     return path.with_name(path.name + ".lock")

@@ -1,24 +1,19 @@
-"""Trials to run, and who hands them out to Tune: here, in order, from a given list.
+"""Suggestions: the trials that samplers ask for, new ones and unfinished ones."""
 
-Tune tells a searcher nothing about the result that stops a trial and swallows its errors, so
-ours are not fed by Tune, nor saved by it: what they know comes from the journal, the same
-events live and on resume.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from ray.tune.search import Searcher
-
-from journal.history import TrialHistory
-from journal.states import Kind
+from journal.events import Event, Kind
+from journal.state import RunState
+from journal.trials import Trial
+from search.schedulers.verdict import verdict_on
 from trainables.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """A trial to run, or to go on with."""
+    """A trial to start or to resume."""
 
     trial: str
     number: int
@@ -27,68 +22,44 @@ class Suggestion:
     seed: int
     attempt: int = 1
     checkpoints: tuple[str, ...] = ()
-    """Where to go on, the best first; a fresh start if none of them loads."""
+    """Checkpoints to resume from, the best first; the trial starts afresh if none loads."""
 
     @classmethod
-    def again(cls, trial: TrialHistory) -> "Suggestion":
-        """The same trial once more, from its last checkpoint."""
+    def again(cls, trial: Trial) -> "Suggestion":
+        """Return a trial's next attempt, from its last usable checkpoint.
+
+        A trial that was stopped at a rung, and whose checkpoint there is lost, is scored again
+        from an earlier one: it must not train past its end.
+        """
+        recipe = Recipe.from_mapping(trial.recipe, where=trial.name)
+        stopped = verdict_on(trial, last_rung=recipe.schedule.epochs) is not None
+        end = trial.rung_steps[trial.rung or 0] if stopped else trial.step + 1
         return cls(
-            trial=trial.trial,
+            trial=trial.name,
             number=trial.number,
             kind=trial.kind,
-            recipe=Recipe.from_mapping(trial.recipe, where=trial.trial),
+            recipe=recipe,
             seed=trial.seed,
             attempt=trial.attempts + 1,
-            checkpoints=tuple(path for _, path in reversed(trial.checkpoints)),
+            checkpoints=tuple(c.path for c in reversed(trial.checkpoints) if c.step < end),
         )
 
 
-class FixedTrials(Searcher):
-    """Hands out a list of trials, in order."""
-
-    def __init__(
-        self,
-        suggestions: Iterable[Suggestion],
-        *,
-        launch: Callable[[Suggestion], dict[str, Any] | None],
-        late: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """`launch` makes a trial's configuration, or None where nothing more can start.
-
-        When `late`, nothing more is started.
-        """
-        super().__init__()
-        self.launched = 0
-        """Trials handed out."""
-        self._waiting = list(suggestions)
-        self._launch = launch
-        self._late = late
-
-    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002 (Tune's hook)
-        """Tune's hook: the next trial's configuration, or FINISHED."""
-        suggestion = None if self._late() else self.next()
-        if suggestion is None:
-            return Searcher.FINISHED
-        self.launched += 1
-        # Not None, after which Tune would wait and ask again.
-        return self._launch(suggestion) or Searcher.FINISHED
+class Sampler(Protocol):
+    """A source of trials. `quorum.testing.samplers` has the tests that every sampler passes."""
 
     @property
     def more(self) -> bool:
-        """Whether there is a trial left to hand out."""
-        return bool(self._waiting)
+        """Whether a trial is left to start or resume."""
 
     def next(self) -> Suggestion | None:
-        """The next trial; None when there is none left."""
-        return self._waiting.pop(0) if self._waiting else None
+        """Return the next trial; None if none is left."""
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Tune's hook, not needed: the journal tells more."""
+    def observe(self, event: Event) -> None:
+        """Learn from a journalled event of the run."""
 
-    def save(self, checkpoint_path: str) -> None:
-        """Tune's hook, not needed: resume is built from the journal."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Tune's hook, not needed: resume is built from the journal."""
+def remaining(fresh: Iterable[Suggestion], state: RunState, *, kind: Kind) -> list[Suggestion]:
+    """Return the unfinished trials of a kind, then those of `fresh` that never started."""
+    again = [Suggestion.again(trial) for trial in state.unfinished(kind)]
+    return [*again, *(new for new in fresh if new.trial not in state.trials)]

@@ -11,7 +11,7 @@ import yaml
 
 from common.errors import SpecError
 from common.parsing import from_mapping, to_mapping
-from journal.states import STAGES
+from journal.events import STAGES
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Space
 from trainables.data.dataset import DatasetSpec

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
-from journal.history import History, TrialHistory
+from journal.state import RunState
+from journal.trials import Trial
 from trainables.recipe import Recipe
 
 
@@ -33,7 +34,7 @@ class Deadlines:
         """Whether running trials must stop now."""
         return self.stop is not None and self.clock() >= self.stop
 
-    def allow_trial(self, rungs: tuple[int, ...], history: History, recipe: Recipe | None) -> bool:
+    def allow_trial(self, rungs: tuple[int, ...], state: RunState, recipe: Recipe | None) -> bool:
         """Return whether a trial that starts now would finish its schedule in time.
 
         Its pace is the median over the trials so far; only those with `recipe` count if there
@@ -41,13 +42,13 @@ class Deadlines:
         """
         if self.finish is None:
             return True
-        pace = history.pace(None if recipe is None else recipe.to_mapping()) or 0.0
+        pace = state.pace(None if recipe is None else recipe.to_mapping()) or 0.0
         fraction = (recipe or Recipe()).schedule.cooldown_fraction
-        whole = cost_at_rungs(rungs, fraction, history.costs)[-1]
+        whole = cost_at_rungs(rungs, fraction, state.costs)[-1]
         return self.clock() + pace * whole <= self.finish
 
     def allow_next_rung(
-        self, rungs: tuple[int, ...], trial: TrialHistory, rung: int, costs: StageCosts = EQUAL
+        self, rungs: tuple[int, ...], trial: Trial, rung: int, costs: StageCosts = EQUAL
     ) -> bool:
         """Return whether a trial scored at `rung` would reach the next rung in time."""
         if self.stop is None or rung == rungs[-1]:

@@ -21,8 +21,9 @@ time, 0.02 and 0.22 at a half; 200 trials on 8 slots −0.09 and 0.24, −0.07 a
 import math
 
 from common.stage_costs import cost_after, cost_at_rungs
-from journal.progress import RunState
-from journal.states import PREPARATION, STAGES, Kind, TrialState, finite
+from journal.events import PREPARATION, STAGES, Kind
+from journal.state import RunState
+from journal.trials import Trial
 from trainables.recipe import Recipe
 
 MIN_STEPS_EACH = 2
@@ -60,10 +61,10 @@ def run_left(state: RunState, now: float) -> float | None:
 def done_share(state: RunState, name: str) -> float | None:
     """How much of a stage is done, in [0, 1]; None where it cannot be told."""
     if name == "sweep":
-        ended = len(state.of_status("completed", "pruned", "failed", kind="search"))
+        ended = len(state.with_status("completed", "pruned", "failed", kind="search"))
         return min(1.0, ended / state.planned()) if state.planned() else None
     if name == "seeds":
-        fresh = TrialState(name="", kind="seed")
+        fresh = _fresh("seed")
         whole = state.planned("seed") * sum(_all_steps(state, fresh)[-1:])
         seeds = [trial for trial in state.trials.values() if trial.kind == "seed"]
         return min(1.0, sum(_done(state, trial) for trial in seeds) / whole) if whole else None
@@ -92,7 +93,7 @@ def _own_forecast(state: RunState, name: str, now: float) -> float | None:
 
 def _planned(state: RunState, name: str) -> float | None:
     """What the plan gives a stage."""
-    return None if state.plan is None else finite((state.plan.get("seconds") or {}).get(name))
+    return None if state.plan is None else state.plan.seconds.get(name)
 
 
 def _end_by_deadline(state: RunState, name: str) -> float | None:
@@ -113,13 +114,13 @@ def seconds_left(state: RunState, now: float) -> float | None:
         return 0.0
     if not state.rungs:
         return None
-    pace, timed = state.cohorts[kind].seconds_per_step, state.cohorts[kind].timed_steps
+    pace, timed = state.cohorts[kind].seconds_per_step, state.cohorts[kind].timed_epochs
     if pace is None or timed < MIN_STEPS_EACH * state.peak_running:
         return None
-    trials = state.of_status("running", "pending", kind=kind)
+    trials = state.with_status("running", "pending", kind=kind)
     own = [_steps_left(state, trial, now=now, pace=pace) for trial in trials]
     unborn = max(0, state.planned(kind) - _born(state, kind))
-    fresh = TrialState(name="", kind=kind)
+    fresh = _fresh(kind)
     total = sum(own) + unborn * _steps_left(state, fresh)
     tail = max([0.0, *own])
     if kind == "search" and not state.rung_counts()[state.rungs[-1]].arrived:
@@ -142,7 +143,7 @@ def _born(state: RunState, kind: Kind) -> int:
 
 def _steps_left(
     state: RunState,
-    trial: TrialState,
+    trial: Trial,
     *,
     now: float = -math.inf,
     pace: float = math.inf,
@@ -158,41 +159,46 @@ def _steps_left(
             left += chance * max(0, steps - begun)
         begun = max(begun, steps)
         chance *= 1.0 if sure else _chance(state, trial, rung)
-    if trial.name not in state.running or now <= trial.seen:
+    if trial.name not in state.running or now <= trial.last_seen:
         return left
     under_way = _done(state, trial, trial.step + 1) - _done(state, trial)
-    return max(0.0, left - min(under_way, (now - trial.seen) / pace))
+    return max(0.0, left - min(under_way, (now - trial.last_seen) / pace))
 
 
-def _rungs(state: RunState, trial: TrialState) -> tuple[int, ...]:
+def _fresh(kind: Kind) -> Trial:
+    """Return a trial that has not begun."""
+    return Trial(name="", number=0, kind=kind, recipe={}, seed=0)
+
+
+def _rungs(state: RunState, trial: Trial) -> tuple[int, ...]:
     """Seeds are scored at the end alone."""
     return state.rungs if trial.kind == "search" else state.rungs[-1:]
 
 
-def _all_steps(state: RunState, trial: TrialState) -> tuple[float, ...]:
+def _all_steps(state: RunState, trial: Trial) -> tuple[float, ...]:
     """Up to each of its rungs."""
     return cost_at_rungs(_rungs(state, trial), _cooldown(state, trial), state.costs)
 
 
-def _done(state: RunState, trial: TrialState, step: int | None = None) -> float:
+def _done(state: RunState, trial: Trial, step: int | None = None) -> float:
     """What the first `step` steps of `trial` count, by default those that it has trained."""
     after = cost_after(_rungs(state, trial), _cooldown(state, trial), state.costs)
     step = trial.step if step is None else step
     return after[min(step, len(after) - 1)]
 
 
-def _cooldown(state: RunState, trial: TrialState) -> float:
+def _cooldown(state: RunState, trial: Trial) -> float:
     recipe = trial.recipe or state.spec.get("recipe") or {}
     return float(recipe.get("cooldown_fraction", _USUAL_COOLDOWN))
 
 
-def _chance(state: RunState, trial: TrialState, rung: int) -> float:
+def _chance(state: RunState, trial: Trial, rung: int) -> float:
     """That `trial` goes on after `rung`: as decided, else the share so far, drawn to 1/η.
 
     The first arrival tells nothing: it always goes on. The prior is worth 4η arrivals.
     """
     if rung in trial.decisions:
-        return 1.0 if trial.decisions[rung] == "continue" else 0.0
+        return 1.0 if trial.decisions[rung].decision == "continue" else 0.0
     count = state.rung_counts()[rung]
     factor = int(state.spec.get("reduction_factor", 3))
     continued, decided = max(0, count.continued - 1), max(0, count.continued + count.stopped - 1)

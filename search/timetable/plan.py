@@ -21,12 +21,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from common.errors import SpecError
-from common.parsing import to_mapping
 from common.stage_costs import EQUAL, StageCosts
-from journal.states import STAGES
+from journal.events import STAGES, PlanMade
 from search.space.spec import SweepSpec
 from search.timetable.pace import (
     Pace,
@@ -91,21 +89,20 @@ class Plan:
             return None
         return self.deadline - sum(self.seconds[s] for s in STAGES[STAGES.index(stage) + 1 :])
 
-    def event(self, at: str) -> dict[str, Any]:
+    def event(self, at: str) -> PlanMade:
         """Return the journal's event for a plan made before the stage `at`."""
-        return {
-            "event": "plan",
-            "at": at,
-            "rungs": list(self.rungs),
-            "trials": self.trials,
-            "seeds": self.seeds,
-            "student_epochs": self.student_epochs,
-            "workers": self.workers,
-            "epoch_seconds": self.epoch_seconds,
-            "stage_costs": to_mapping(self.costs),
-            "seconds": dict(self.seconds),
-            "deadline": self.deadline,
-        }
+        return PlanMade(
+            at=at,
+            rungs=self.rungs,
+            trials=self.trials,
+            seeds=self.seeds,
+            student_epochs=self.student_epochs,
+            workers=self.workers,
+            epoch_seconds=self.epoch_seconds,
+            stage_costs=self.costs,
+            seconds=dict(self.seconds),
+            deadline=self.deadline,
+        )
 
     def apply_to(self, spec: SweepSpec) -> SweepSpec:
         """Return the specification with the plan's schedules and number of members."""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from common.stage_costs import StageCosts
-from journal.states import STAGES
+from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.pace import Pace
 from search.timetable.plan import Plan, TooShortError, plan_run

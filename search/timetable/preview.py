@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.cpu_runtime import usable_cores
-from journal.states import STAGES
+from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan

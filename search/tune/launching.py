@@ -1,4 +1,4 @@
-"""From a suggestion to a trial's configuration: journalled, recorded, ready for a worker."""
+"""Turn suggestions into configurations that workers can run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart
 
 SENT_BYTES = 32_000_000
-"""Images up to this size go to the workers as they are; larger ones are mapped by every
-node from its own cache of decoded images."""
+"""Images up to this size are sent to the workers; every node maps larger ones from its own
+cache of decoded images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
-    """What all trials of one sweep share."""
+    """Launches the trials of one sweep; holds what all of them share."""
 
     spec: SweepSpec
     images: ImageSet
@@ -31,7 +31,7 @@ class Launcher:
     rungs: tuple[int, ...]
     recorder: Recorder
     shared: Mapping[str, Any]
-    """Of every configuration: `images` and `splits` (references into Ray's object store),
+    """In every configuration: `images` and `splits` (references into Ray's object store),
     `cache`, `trainer` and `resources`."""
     about: Mapping[str, Any] = field(
         default_factory=lambda: {
@@ -41,21 +41,21 @@ class Launcher:
     )
 
     def launch(self, suggestion: Suggestion) -> dict[str, Any] | None:
-        """Journal a trial's start and make its configuration; None if that fails."""
+        """Journal a trial's start and return its configuration; None if that fails."""
         return self.recorder.safely(lambda: self._launch(suggestion), None)
 
     def late(self, recipe: Recipe | None = None) -> bool:
-        """Whether a trial that starts now would not be through its schedule in time."""
-        return not self.recorder.deadlines.allow_trial(self.rungs, self.recorder.history, recipe)
+        """Return whether a trial that starts now would not finish its schedule in time."""
+        return not self.recorder.deadlines.allow_trial(self.rungs, self.recorder.state, recipe)
 
     def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
         start = self.recorder.started(suggestion, self._start(suggestion))
         storage = self.recorder.storage
-        found = [storage.uri(path) for path in suggestion.checkpoints if storage.holds(path)]
+        checkpoints = [storage.uri(path) for path in suggestion.checkpoints if storage.holds(path)]
         return {
             **self.shared,
             "start": to_mapping(start),
-            "resume_from": found,
+            "resume_from": checkpoints,
             "dataset": to_mapping(self.spec.dataset),
             "folder": str(Path.cwd()),
         }

@@ -1,11 +1,11 @@
-"""Run the trials of a sweep, or trials that are fixed beforehand, durably.
+"""Run the trials of a sweep, or a fixed list of trials, with Ray Tune.
 
-Tune runs the trials; the journal says what there is to run. Every call starts Tune afresh
-from the journal and loads nothing of Tune's own, so starting, going on after a kill and
-adding trials are the same thing.
+Tune runs the trials; the journal says which are left. Every call starts Tune afresh from the
+journal and loads no state of Tune's, so starting, resuming and adding trials are the same.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +14,23 @@ import ray
 from ray import tune
 
 from common.failures import unwritable
-from journal.journal import Journal, Observer
-from journal.states import Kind
-from search.samplers.fixed import Fixed
+from journal.emitter import Emitter
+from journal.events import Kind, SweepEnded
+from search.samplers.fixed import FixedPlan, FixedTrials
 from search.samplers.optuna_sampler import OptunaSampler
-from search.samplers.suggestions import FixedTrials
-from search.schedulers.asha import Asha, TuneAsha
+from search.samplers.suggestions import Sampler
+from search.schedulers.asha import Asha
 from search.space.space import Space
 from search.space.spec import SweepSpec
 from search.timetable.deadlines import Deadlines
-from search.tune.callbacks import RETRIES, Deadline, Hooks, trial_name
+from search.tune.adapters import (
+    RETRIES,
+    TuneCallback,
+    TuneScheduler,
+    TuneSearcher,
+    TuneStopper,
+    trial_name,
+)
 from search.tune.launching import SENT_BYTES, Launcher
 from search.tune.recorder import Recorder
 from search.tune.session import cluster_capacity
@@ -38,7 +45,7 @@ from trainables.trial import QuorumTrial, default_trainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOutcome:
-    """How trials of one kind came to an end. Counts include earlier sessions."""
+    """How the trials of one kind ended. Counts include earlier sessions."""
 
     kind: Kind
     reason: Literal["finished", "time_budget"]
@@ -46,19 +53,15 @@ class SweepOutcome:
     pruned: int
     failed: int
     unfinished: int
-    """Started, and to be gone on with."""
+    """Trials that started and can be resumed."""
     seconds: float
     """Wall-clock seconds of this session."""
-
-
-def ignore(event: dict[str, Any]) -> None:
-    """An event sink that does nothing."""
 
 
 def run_sweep(
     spec: SweepSpec,
     folder: RunFolder,
-    journal: Journal,
+    emitter: Emitter,
     *,
     images: ImageSet,
     splits: Splits,
@@ -66,34 +69,32 @@ def run_sweep(
     trials: int | None = None,
     deadline: float | None = None,
     latest: float | None = None,
-    on_event: Observer = ignore,
     storage: str | None = None,
     cache: Path | None = None,
     trainer: TrainerFactory = default_trainer,
 ) -> SweepOutcome:
-    """Run the sweep inside a `ray_session`, or go on with it: the journal says which.
+    """Start or resume the sweep inside a `ray_session`.
 
     `trials` (default spec.trials) counts the whole run, finished ones included. No trial
-    is started that could not finish its schedule before `deadline` (unix seconds), and none
-    goes on at a rung that would not reach the next one before `latest` (by default the
-    deadline); what runs then is stopped and can be gone on with. `on_event` is given every
-    event after it is journalled. Checkpoints go to checkpoints/ in the run's folder, or
-    below `storage`, a folder or URI that all nodes of a cluster share.
+    starts that could not finish its schedule before `deadline` (unix seconds), and none
+    continues at a rung that would not reach the next one before `latest` (by default the
+    deadline); trials that run then are stopped and can be resumed. Every event goes through
+    `emitter`. Checkpoints go to checkpoints/ in the run's folder, or below `storage`, a folder
+    or URI that all nodes of a cluster share.
 
     Raises:
-        RunError: the run is of another split, or its folder cannot be written.
+        RunError: the run has another split, or its folder cannot be written.
         KeyboardInterrupt: as it came, after it is journalled.
     """
     launcher = _launcher(
         Recorder(
-            journal,
+            emitter,
             folder,
-            _storage(storage, folder, journal),
+            _storage(storage, folder, emitter),
             kind="search",
             rungs=spec.rungs,
-            asha=Asha(spec.rungs, spec.reduction_factor),
+            scheduler=Asha(spec.rungs, spec.reduction_factor),
             deadlines=Deadlines(finish=deadline, stop=latest or deadline),
-            observers=[on_event],
         ),
         spec,
         (images, splits),
@@ -101,59 +102,50 @@ def run_sweep(
         shared={"cache": _text(cache), "trainer": trainer},
     )
     base = spec.base_recipe()
-    source = OptunaSampler(
+    sampler = OptunaSampler(
         Space.from_mapping(spec.space, base=base),
         base,
-        launcher.recorder.history,
+        emitter.state,
         trials=trials or spec.trials,
         startup_trials=spec.startup_trials,
         seed=spec.seed,
         study=f"{folder.name}-{splits.split_id}",
         path=folder.optuna,
-        launch=launcher.launch,
-        late=launcher.late,
     )
-    launcher.recorder.observe(source.observe)
-    return _run(launcher, source)
+    return _run(launcher, sampler, late=launcher.late)
 
 
 def run_fixed(
     spec: SweepSpec,
     folder: RunFolder,
-    journal: Journal,
+    emitter: Emitter,
     *,
-    fixed: Fixed,
+    fixed: FixedPlan,
     images: ImageSet,
     splits: Splits,
     numerics: Numerics,
-    on_event: Observer = ignore,
     storage: str | None = None,
     cache: Path | None = None,
     trainer: TrainerFactory = default_trainer,
 ) -> SweepOutcome:
-    """Train each of `fixed` for its whole schedule; none is stopped early. Else as `run_sweep`."""
+    """Train each trial of `fixed` for its whole schedule, otherwise as `run_sweep`."""
     recipe, deadline = fixed.recipe, fixed.deadline
     launcher = _launcher(
         Recorder(
-            journal,
+            emitter,
             folder,
-            _storage(storage, folder, journal),
+            _storage(storage, folder, emitter),
             kind=fixed.kind,
             rungs=(recipe.schedule.epochs,),
             deadlines=Deadlines(finish=deadline, stop=deadline),
-            observers=[on_event],
         ),
         spec,
         (images, splits),
         numerics,
         shared={"cache": _text(cache), "trainer": trainer},
     )
-    source = FixedTrials(
-        fixed.suggestions(launcher.recorder.history, root=spec.seed),
-        launch=launcher.launch,
-        late=lambda: launcher.late(recipe),
-    )
-    return _run(launcher, source)
+    sampler = FixedTrials(fixed.suggestions(emitter.state, root=spec.seed))
+    return _run(launcher, sampler, late=lambda: launcher.late(recipe))
 
 
 def _launcher(
@@ -164,9 +156,8 @@ def _launcher(
     *,
     shared: dict[str, Any],
 ) -> Launcher:
-    """Bring the run's folder in order and the data to where workers find them."""
+    """Settle what an earlier process left, and put the data where workers find them."""
     recorder.settle()
-    recorder.tidy()
     images, splits = data
     capacity = cluster_capacity()
     trials = spec.concurrent or capacity.trials_at_a_time(numerics)
@@ -186,13 +177,15 @@ def _launcher(
     )
 
 
-def _run(launcher: Launcher, source: FixedTrials) -> SweepOutcome:
-    """Hand Tune the trials that are left; say how it went."""
+def _run(launcher: Launcher, sampler: Sampler, *, late: Callable[[], bool]) -> SweepOutcome:
+    """Let Tune run the trials that are left; journal and return the outcome."""
     began = time.time()
     recorder = launcher.recorder
+    searcher = TuneSearcher(sampler, launch=launcher.launch, late=late)
     try:
-        if source.more and recorder.error is None:
-            _tune(launcher, source)
+        if sampler.more and recorder.error is None:
+            with recorder.emitter.observed_by(sampler.observe):
+                _tune(launcher, searcher)
     except KeyboardInterrupt:
         _announce(recorder, "interrupted")
         raise
@@ -200,64 +193,64 @@ def _run(launcher: Launcher, source: FixedTrials) -> SweepOutcome:
         raise unwritable(recorder.folder.root, error) from error
     if recorder.error is not None:
         raise recorder.error
-    outcome = _outcome(recorder, more=source.more, seconds=time.time() - began)
-    if source.launched or recorder.history.last_end.get(recorder.kind) != "finished":
+    outcome = _outcome(recorder, more=sampler.more, seconds=time.time() - began)
+    end = recorder.state.ends.get(recorder.kind)
+    if searcher.launched or end is None or end.reason != "finished":
         _announce(recorder, outcome.reason)
     return outcome
 
 
-def _tune(launcher: Launcher, source: FixedTrials) -> None:
+def _tune(launcher: Launcher, searcher: TuneSearcher) -> None:
     recorder = launcher.recorder
-    # Not through tune.Tuner, which pickles all that it is given to a file for its restore.
+    # tune.Tuner would pickle all that it is given to a file for its restore.
     tune.run(
         QuorumTrial,
-        # One folder a session: a trial gone on with must not overwrite its checkpoints.
-        name=f"{recorder.kind}-{len(recorder.journal.events):06d}",
+        # One folder a session: a resumed trial must not overwrite its checkpoints.
+        name=f"{recorder.kind}-{recorder.state.count:06d}",
         storage_path=recorder.storage.root,
         num_samples=-1,
-        search_alg=source,
-        scheduler=TuneAsha(recorder.decide),
+        search_alg=searcher,
+        scheduler=TuneScheduler(recorder.decide),
         max_concurrent_trials=launcher.spec.concurrent
         or cluster_capacity().trials_at_a_time(launcher.numerics),
         reuse_actors=True,
         trial_name_creator=trial_name,
         trial_dirname_creator=trial_name,
-        stop=Deadline(recorder),
+        stop=TuneStopper(recorder),
         max_failures=RETRIES,
         raise_on_failed_trial=False,
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        callbacks=[Hooks(recorder)],
+        callbacks=[TuneCallback(recorder)],
         verbose=0,
     )
     recorder.tidy()
 
 
 def _outcome(recorder: Recorder, *, more: bool, seconds: float) -> SweepOutcome:
-    count = {
-        status: recorder.history.count(recorder.kind, status)
-        for status in ("completed", "pruned", "failed", None)
-    }
+    state, kind = recorder.state, recorder.kind
+    unfinished = len(state.unfinished(kind))
     return SweepOutcome(
-        kind=recorder.kind,
-        reason="time_budget" if more or count[None] else "finished",
-        completed=count["completed"],
-        pruned=count["pruned"],
-        failed=count["failed"],
-        unfinished=count[None],
+        kind=kind,
+        reason="time_budget" if more or unfinished else "finished",
+        completed=state.ended_with(kind, "completed"),
+        pruned=state.ended_with(kind, "pruned"),
+        failed=state.ended_with(kind, "failed"),
+        unfinished=unfinished,
         seconds=seconds,
     )
 
 
-def _announce(recorder: Recorder, reason: str) -> None:
-    ended = sum(trial.status is not None for trial in recorder.history.of(recorder.kind))
-    recorder.emit(
-        {"event": "sweep_ended", "kind": recorder.kind, "reason": reason, "trials": ended}
-    )
+def _announce(
+    recorder: Recorder, reason: Literal["finished", "time_budget", "interrupted"]
+) -> None:
+    ended = sum(recorder.state.cohorts[recorder.kind].ended.values())
+    recorder.emit(SweepEnded(kind=recorder.kind, reason=reason, trials=ended))
 
 
-def _storage(root: str | None, folder: RunFolder, journal: Journal) -> Storage:
-    """A folder of the run's own: below a shared root, named after it and its birth."""
-    born = int(journal.events[0]["time"]) if journal.events else 0
+def _storage(root: str | None, folder: RunFolder, emitter: Emitter) -> Storage:
+    """Return the run's storage: below a shared root, named after the run and its birth."""
+    started = emitter.state.started
+    born = 0 if started is None else int(started.time)
     return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}-{born}")
 
 

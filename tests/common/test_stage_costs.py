@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.parsing import to_mapping
 from common.rungs import epochs_trained, steps_at_rungs
 from common.stage_costs import (
     EQUAL,
@@ -62,7 +61,12 @@ def test_a_head_is_cheap_once_the_features_are_there() -> None:
     assert again == pytest.approx((1.9, 1.9 + 0.5 + 0.2 + 5))
 
 
-def test_the_event_of_a_plan_tells_the_costs() -> None:
-    costs = StageCosts(starts=(0, 4), epochs=(0.1, 1.0), entries=(0.5, 0.0))
-    assert StageCosts.of_event({"stage_costs": to_mapping(costs)}) == costs
-    assert StageCosts.of_event({}) == EQUAL
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=5, unique=True).map(sorted),
+    st.floats(0.0, 1.0),
+)
+def test_steps_at_rungs_agree_with_the_schedule(rungs: list[int], fraction: float) -> None:
+    recipe = Recipe(epochs=rungs[-1], cooldown_fraction=fraction)
+    plans = plan_epochs(rungs, recipe)
+    expected = tuple(plan.step for plan in plans if plan.rung is not None)
+    assert steps_at_rungs(rungs, fraction) == expected

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ensemble.deployment.onnx_model import OnnxClassifier
+from journal.events import ResultReported
 from journal.journal import read_events
 from quorum import Outcome
 from search.space.spec import spec_of_run
@@ -94,11 +95,11 @@ def test_the_specification_is_whole(root: Path) -> None:
 
 def test_the_journal_tells_it_all(root: Path) -> None:
     events = list(read_events(root / "journal.jsonl"))
-    names = [event["event"] for event in events]
+    names = [event.event for event in events]
     assert names[0] == "run_started"
     assert names.count("trial_started") == names.count("trial_ended") == 6
     assert names.count("test_read") == 1
-    frozen = [event["event"] == "result" and event["kind"] == "ensemble" for event in events]
+    frozen = [isinstance(e, ResultReported) and e.kind == "ensemble" for e in events]
     assert frozen.index(True) < names.index("test_read")
 
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from journal.events import EpochEnded, Event, RunResumed, StageReported, TrialEnded
 from journal.journal import read_events
+from tests.events import of_type
 from tests.sockets import commands, guarded, refused
 from tests.tiny import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-Events = list[dict[str, object]]
+Events = list[Event]
 
 
 def start(*arguments: object, notes: Path) -> subprocess.Popen[str]:
@@ -47,7 +49,7 @@ def wait_for(
 
 def reached(stage: str, status: str) -> Callable[[Events], bool]:
     def seen(events: Events) -> bool:
-        return any(event.get("stage") == stage and event["status"] == status for event in events)
+        return any(e.stage == stage and e.status == status for e in of_type(events, StageReported))
 
     return seen
 
@@ -63,7 +65,7 @@ def test_a_chain_that_is_stopped_twice_ends_whole(tmp_path: Path) -> None:
     where = ("--runs", tmp_path / "runs", "--name", "tiny")
 
     process = start("run", sweep, *where, notes=notes)
-    wait_for(journal, lambda events: any(e["event"] == "epoch" for e in events), process)
+    wait_for(journal, lambda events: bool(of_type(events, EpochEnded)), process)
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 130, error
@@ -84,9 +86,9 @@ def test_a_chain_that_is_stopped_twice_ends_whole(tmp_path: Path) -> None:
     assert (run / "selection.json").read_bytes() == frozen
     ledger = json.loads((run / "ledger" / "ledger.json").read_text())
     assert ledger["test_reads"] == 1
-    ends = [event["trial"] for event in after if event["event"] == "trial_ended"]
+    ends = [event.trial for event in of_type(after, TrialEnded)]
     assert len(ends) == len(set(ends)) == 6
-    assert sum(event["event"] == "run_resumed" for event in after) == 2
+    assert len(of_type(after, RunResumed)) == 2
     assert refused(notes) == []
     found = commands(notes)
     assert sum("-m quorum run" in command for command in found) == 3

@@ -8,9 +8,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from journal.events import EpochEnded, TrialRetried
 from journal.journal import read_events
 from search.tune.session import ray_session
 from tests.drive_sweep import spec_of, sweep
+from tests.events import of_type
 
 ROOT = Path(__file__).parent.parent.parent
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
@@ -29,7 +31,7 @@ def test_trials_of_a_lost_node_go_on_elsewhere(
     def lose_the_node() -> None:
         while not over.wait(0.1):
             told = read_events(journal) if journal.exists() else []
-            if len({event["trial"] for event in told if event["event"] == "epoch"}) == 2:
+            if len({event.trial for event in of_type(told, EpochEnded)}) == 2:
                 break
         cluster.remove_node(other, allow_graceful=False)
 
@@ -52,7 +54,7 @@ def test_trials_of_a_lost_node_go_on_elsewhere(
         cluster.shutdown()
     assert (outcome.reason, outcome.failed, outcome.unfinished) == ("finished", 0, 0)
     events = read_events(journal)
-    retried = [event["trial"] for event in events if event["event"] == "trial_retried"]
+    retried = of_type(events, TrialRetried)
     assert len(retried) == 1
-    epochs = [(e["trial"], e["step"]) for e in events if e["event"] == "epoch"]
+    epochs = [(e.trial, e.step) for e in of_type(events, EpochEnded)]
     assert len(set(epochs)) == len(epochs)

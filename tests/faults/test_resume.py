@@ -14,9 +14,11 @@ import psutil
 import pytest
 
 from common.files import file_sha256
+from journal.events import SweepEnded, TrialStarted
 from journal.journal import read_events
 from tests.architecture import PACKAGES
 from tests.drive_sweep import spec_of
+from tests.events import of_type
 from tests.simulated_tune import SPEC, Sweep
 from trainables.records import RunFolder
 
@@ -34,7 +36,7 @@ def outcome(root: Path) -> dict[str, Any]:
         "trial_ended": ("trial", "status", "reason", "steps", "rung", "whole_schedule", "seconds"),
     }
     told = {
-        name: [tuple(event[key] for key in wanted) for event in events if event["event"] == name]
+        name: [tuple(getattr(e, key) for key in wanted) for e in events if e.event == name]
         for name, wanted in keys.items()
     }
     starts = [(s.trial, s.recipe, s.seed) for s in folder.starts()]
@@ -167,12 +169,13 @@ def test_a_driver_killed_and_then_interrupted_ends_where_the_simulation_ends(
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
     last = read_events(root / "journal.jsonl")[-1]
-    assert (last["event"], last["reason"]) == ("sweep_ended", "interrupted")
+    assert isinstance(last, SweepEnded)
+    assert last.reason == "interrupted"
     with driver(root, 60, cwd=tmp_path) as process:
         assert process.wait(timeout=400) == 0
     Sweep(RunFolder(tmp_path / "whole"), spec_of(milliseconds=60)).run()
     assert outcome(root) == outcome(tmp_path / "whole")
-    attempts = [e["attempt"] for e in read_events(root / "journal.jsonl") if "attempt" in e]
+    attempts = [e.attempt for e in of_type(read_events(root / "journal.jsonl"), TrialStarted)]
     assert max(attempts) in (2, 3)
 
 

@@ -1,7 +1,8 @@
-"""The journal: whole after any cut, one writer, quick enough to sync every event."""
+"""The journal's file: whole after any cut, one writer, quick enough to sync every event."""
 
+import errno
+import fcntl
 import json
-import math
 import os
 import resource
 import signal
@@ -13,53 +14,90 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import RunError
-from journal.journal import Journal, read_events
+from journal.events import Event, ResultReported, TestRead
+from journal.journal import Journal, JournalReader, read_events, read_state
+from journal.lock import at_work
+from journal.order import OutOfOrderError
 from tests.docs import ROOT
+from tests.events import epoch, run_started, trial_started
+from tests.journal.test_order import EVENTS, snapshot
 
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
-)
+START: list[Event] = [run_started(), trial_started("t0000")]
 
 
-def epoch(trial: str, step: int, **more: Any) -> dict[str, Any]:
-    return {"event": "epoch", "trial": trial, "step": step, **more}
+def result(**params: Any) -> ResultReported:
+    return ResultReported(kind="x", params=params)
 
 
-def write(path: Path, count: int) -> list[dict[str, Any]]:
+def write(path: Path, count: int) -> list[Event]:
+    """Journal a run with `count` results."""
     with Journal(path, clock=lambda: 1.5) as journal:
-        for step in range(1, count + 1):
-            journal.append(epoch("t0000", step, note="Größe\n"))
-        return list(journal.events)
+        started = journal.append(run_started())
+        return [started, *(journal.append(result(n=n, note="Größe\n")) for n in range(count))]
 
 
-@given(extra=st.dictionaries(st.text(min_size=1), plain))
-def test_what_is_appended_is_read_back(extra: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / f"{time.monotonic_ns()}.jsonl"
-    event = {**extra, "event": "stage", "time": 2.0}
+def kinds(path: Path) -> list[str]:
+    return [event.event for event in read_events(path)]
+
+
+def test_what_is_appended_is_read_back_with_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, clock=lambda: 3.0) as journal:
+        written = [journal.append(event) for event in [*START, TestRead(), epoch("t0000", 1, 4.0)]]
+    assert read_events(path) == written
+    assert [event.time for event in written] == [0.0, 0.0, 3.0, 4.0]
+
+
+def test_time_never_goes_back_with_the_clock(tmp_path: Path) -> None:
+    times = iter([5.0, 9.0, 7.0, 10.0])
+    with Journal(tmp_path / "j", clock=lambda: next(times)) as journal:
+        journal.append(run_started(1.0))
+        stamps = [journal.append(TestRead()).time for _ in range(4)]
+    assert stamps == [5.0, 9.0, 9.0, 10.0]
+
+
+def test_a_refused_event_leaves_file_and_state_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
-        written = journal.append(event)
-    assert read_events(path) == [written]
-    assert json.loads(json.dumps(event), parse_constant=lambda _: None) == written
+        for event in START:
+            journal.append(event)
+        data, state = path.read_bytes(), snapshot(journal.state)
+        refused: list[Event] = [run_started(), epoch("t0000", 2), trial_started("t0000")]
+        for event in refused:
+            with pytest.raises(OutOfOrderError, match=event.event):
+                journal.append(event)
+            assert path.read_bytes() == data
+            assert snapshot(journal.state) == state
+        journal.append(epoch("t0000", 1))
 
 
-def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j", clock=lambda: 3.0) as journal:
-        journal.append({"event": "x", "a": [math.nan, {"b": -math.inf}], "c": np.float32("nan")})
-        journal.append({"event": "x", "n": np.int64(3), "x": np.float64(0.5), "b": np.True_})
-    first, second = read_events(tmp_path / "j")
-    assert first == {"event": "x", "a": [None, {"b": None}], "c": None, "time": 3.0}
-    assert second == {"event": "x", "n": 3, "x": 0.5, "b": True, "time": 3.0}
+@settings(max_examples=15)
+@given(indices=st.lists(st.integers(0, len(EVENTS) - 1), max_size=30))
+def test_the_file_folds_to_the_writers_state(indices: list[int], tmp_path: Path) -> None:
+    """Any sequence of events: what is accepted reads back, and every prefix of it folds."""
+    path = tmp_path / f"{time.monotonic_ns()}.jsonl"
+    accepted = []
+    with Journal(path) as journal:
+        for event in [EVENTS[0], *(EVENTS[index] for index in sorted(indices[:25]) + indices[25:])]:
+            try:
+                accepted.append(journal.append(event))
+            except OutOfOrderError:
+                continue
+        assert read_events(path) == accepted
+        assert snapshot(read_state(path)) == snapshot(journal.state)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for count in range(len(lines) + 1):
+        path.write_bytes(b"".join(lines[:count]))
+        assert read_events(path) == accepted[:count]
 
 
 def test_a_cut_at_any_byte_loses_the_torn_line_only(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    events = write(path, 3)
+    events = write(path, 2)
     data = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
     for size in range(len(data) + 1):
@@ -67,9 +105,9 @@ def test_a_cut_at_any_byte_loses_the_torn_line_only(tmp_path: Path) -> None:
         path.write_bytes(data[:size])
         assert read_events(path) == whole
         with Journal(path) as journal:
-            assert list(journal.events) == whole
-            journal.append({"event": "next"})
-        assert [event["event"] for event in read_events(path)] == ["epoch"] * len(whole) + ["next"]
+            assert journal.state.count == len(whole)
+            written = journal.append(TestRead() if whole else run_started())
+        assert read_events(path) == [*whole, written]
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 100, b"{\n", b"[1]\n", b'{"a": 1}\n', b"\xff\n", b"{}"])
@@ -85,47 +123,108 @@ def test_a_spoilt_tail_is_cut_off(tail: bytes, tmp_path: Path) -> None:
 
 def test_damage_before_the_last_line_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    write(path, 3)
+    write(path, 2)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b'{"event": "ep\n' + lines[2])
     for opened in (read_events, Journal):
         with pytest.raises(RunError, match=r"journal.jsonl is damaged in line 2: b'\{\"event"):
             opened(path)
-    # The lock was let go of: a second attempt fails for the same reason.
+    # The lock was released: a second attempt fails for the same reason.
     with pytest.raises(RunError, match="line 2"):
         Journal(path)
 
 
-def test_there_is_one_writer_and_its_name_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"event": "comet", "time": 1}', "unknown kind of event 'comet'"),
+        ('{"event": "epoch", "time": 1}', "'epoch' lacks the field"),
+        ('{"event": "run_started", "time": 1, "run": "r", "spec": {}}', "has started already"),
+    ],
+)
+def test_a_journal_that_this_version_cannot_read_is_refused_in_one_line(
+    line: str, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, 1)
+    with path.open("a") as file:
+        file.write(line + "\n")
+    for opened in (read_events, Journal):
+        with pytest.raises(RunError, match=f"line 3: .*{problem}") as caught:
+            opened(path)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_reader_returns_only_the_news(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
-        assert read_events(path) == []
-        with pytest.raises(RunError, match=rf"in use by process {os.getpid()} on \S+; wait"):
-            Journal(path)
-        # Readers close the file, which must not cost the writer its lock.
-        with pytest.raises(RunError, match="in use by process"):
-            Journal(path)
-        journal.append({"event": "x"})
-    with pytest.raises(RunError, match="is closed"):
-        journal.append({"event": "y"})
+        reader = JournalReader(path)
+        assert reader.read() == []
+        written = [journal.append(event) for event in START]
+        assert reader.read() == written
+        assert reader.read() == []
+        with path.open("ab") as file:
+            file.write(b'{"event": "test_re')  # a line that is being written
+        assert reader.read() == []
+        with path.open("ab") as file:
+            file.write(b'ad", "time": 9}\n')
+        assert reader.read() == [TestRead(time=9)]
+    assert snapshot(reader.state) == snapshot(read_state(path))
+
+
+def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert at_work(path) is None
     with Journal(path) as journal:
-        assert [event["event"] for event in journal.events] == ["x"]
+        assert read_events(path) == []
+        for _ in range(2):  # readers close the file, which must not cost the writer its lock
+            with pytest.raises(RunError, match=rf"in use by process {os.getpid()} on \S+; wait"):
+                Journal(path)
+        assert (at_work(path) or "").startswith(f"process {os.getpid()} on ")
+        journal.append(run_started())
+    assert at_work(path) is None
+    with pytest.raises(RunError, match="is closed"):
+        journal.append(TestRead())
+    Journal(path).close()
+    assert kinds(path) == ["run_started"]
+
+
+def test_asking_who_is_at_work_does_not_disturb_a_writer_that_opens(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path).close()
+    code = f"""
+from journal.lock import at_work
+print(flush=True)
+while True:
+    at_work({str(path)!r})
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        asking.stdout.readline()
+        for _ in range(20):
+            Journal(path).close()
+        asking.kill()
+
+
+def test_a_file_system_without_flock_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.append(run_started())
+        assert (at_work(path) or "").startswith(f"process {os.getpid()} on ")
+        with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
+            Journal(path)
+    assert at_work(path) is None
 
 
 def test_a_missing_journal_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no\.jsonl cannot be read: No such file"):
         read_events(tmp_path / "no.jsonl")
-
-
-def test_repeated_epochs_count_once(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j") as journal:
-        for trial, step, loss in (("a", 1, 0.5), ("b", 1, 0.6), ("a", 1, 0.7), ("a", 2, 0.4)):
-            journal.append(epoch(trial, step, train_loss=loss))
-    kept = [
-        (event["trial"], event["step"], event["train_loss"])
-        for event in read_events(tmp_path / "j")
-    ]
-    assert kept == [("a", 1, 0.5), ("b", 1, 0.6), ("a", 2, 0.4)]
 
 
 def test_a_full_disk_is_one_clear_error_and_spoils_nothing(tmp_path: Path) -> None:
@@ -138,13 +237,14 @@ def test_a_full_disk_is_one_clear_error_and_spoils_nothing(tmp_path: Path) -> No
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
         try:
             with pytest.raises(RunError, match=r"cannot be written: .*make room.*--resume"):
-                journal.append({"event": "too long for the room that is left"})
+                journal.append(result(text="too long for the room that is left"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, old)
-        assert read_events(path) == events == list(journal.events)
-        journal.append({"event": "after"})
-    assert [event["event"] for event in read_events(path)] == ["epoch", "epoch", "after"]
+        assert read_events(path) == events
+        assert journal.state.count == len(events)
+        journal.append(TestRead())
+    assert kinds(path) == ["run_started", "result", "result", "test_read"]
 
 
 def test_an_interrupted_write_leaves_no_half_line(
@@ -159,21 +259,23 @@ def test_an_interrupted_write_leaves_no_half_line(
     with Journal(path) as journal:
         monkeypatch.setattr(os, "fsync", interrupted)
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
-            journal.append({"event": "lost"})
+            journal.append(trial_started("t0000"))
         monkeypatch.undo()
-        journal.append({"event": "kept"})
-    assert [event["event"] for event in read_events(path)] == ["epoch", "kept"]
+        journal.append(trial_started("t0000"))
+    assert kinds(path) == ["run_started", "result", "trial_started"]
 
 
-def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(tmp_path: Path) -> None:
+def test_a_killed_writer_loses_nothing_that_was_reported_as_written(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     code = f"""
+from journal.events import ResultReported, RunStarted
 from journal.journal import Journal
 journal = Journal({str(path)!r})
+journal.append(RunStarted(run="r", spec={{}}))
 step = 0
 while True:
     step += 1
-    journal.append({{"event": "epoch", "trial": "t", "step": step, "x": "y" * 500}})
+    journal.append(ResultReported(kind="x", params={{"step": step, "x": "y" * 500}}))
     print(step, flush=True)
 """
     command = [sys.executable, "-c", code]
@@ -182,21 +284,23 @@ while True:
         for _ in range(50):
             writer.stdout.readline()
         writer.kill()
-        told = 50 + len(writer.stdout.read().split())
-    steps = [event["step"] for event in read_events(path)]
-    assert told <= len(steps) <= told + 1
+        reported = 50 + len(writer.stdout.read().split())
+    steps = [json.loads(line)["params"]["step"] for line in path.read_text().splitlines()[1:]
+             if line.endswith("}")]  # fmt: skip
+    assert reported <= len(steps) <= reported + 1
     assert steps == list(range(1, len(steps) + 1))
     with Journal(path) as journal:
-        assert len(journal.events) == len(steps)
+        assert journal.state.count == len(steps) + 1
 
 
 def test_syncing_every_event_is_quick(tmp_path: Path) -> None:
-    event = epoch("t0000", 1, **{f"metric_{i}": 0.123456789 for i in range(12)})
     times = []
     with Journal(tmp_path / "j") as journal:
-        for _ in range(200):
-            began = time.perf_counter()
+        for event in START:
             journal.append(event)
+        for step in range(1, 201):
+            began = time.perf_counter()
+            journal.append(epoch("t0000", step, train_loss=0.123456789, lr=0.123456789))
             times.append(time.perf_counter() - began)
     # Far above what any disk needs; a slow median would hold up every epoch.
     assert np.median(times) < 0.1

@@ -11,13 +11,15 @@ from analysis.report.summary import summary
 from analysis.terminal.outcome_view import outcome_view
 from common.errors import RunError
 from common.files import read_json
+from journal.events import ObserverFailed, StageReported, TestRead
 from journal.journal import read_events
 from quorum import Outcome, pipeline, stages
 from quorum.options import RunOptions
 from quorum.selection import select_run
 from quorum.workspace.cleaning import clean
-from quorum.workspace.run import Run
+from quorum.workspace.opening import open_run
 from search.space.spec import TargetSpec
+from tests.events import of_type
 from tests.tiny import tiny_spec
 from trainables.data.dataset import DatasetSpec
 from trainables.records import RunFolder
@@ -25,14 +27,19 @@ from trainables.records import RunFolder
 pytestmark = pytest.mark.usefixtures("hasty", "unmirrored")
 
 
+def skipped_stages(folder: RunFolder) -> list[str]:
+    events = of_type(read_events(folder.journal), StageReported)
+    return [event.stage for event in events if event.status == "skipped"]
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_with_another_run_is_refused(resume: bool, tmp_path: Path) -> None:
-    with Run(tmp_path / "run", tiny_spec()):
+    with open_run(tmp_path / "run", tiny_spec()):
         pass
     other = tiny_spec().with_values(seed=1)
     with (
         pytest.raises(RunError, match="another folder"),
-        Run(tmp_path / "run", other, resume=resume),
+        open_run(tmp_path / "run", other, resume=resume),
     ):
         pass
 
@@ -40,14 +47,14 @@ def test_a_folder_with_another_run_is_refused(resume: bool, tmp_path: Path) -> N
 def test_a_run_that_another_process_works_on_is_refused(
     tmp_path: Path,
 ) -> None:
-    second = Run(tmp_path / "run", tiny_spec(), resume=True)
-    with Run(tmp_path / "run", tiny_spec()), pytest.raises(RunError, match="journal"), second:
+    second = open_run(tmp_path / "run", tiny_spec(), resume=True)
+    with open_run(tmp_path / "run", tiny_spec()), pytest.raises(RunError, match="journal"), second:
         pass
 
 
 def test_unusable_data_leave_no_folder(tmp_path: Path) -> None:
     spec = tiny_spec().with_values(dataset=DatasetSpec(name="imagefolder", path=str(tmp_path)))
-    with pytest.raises(Exception, match=str(tmp_path)), Run(tmp_path / "run", spec):
+    with pytest.raises(Exception, match=str(tmp_path)), open_run(tmp_path / "run", spec):
         pass
     assert not (tmp_path / "run").exists()
 
@@ -57,9 +64,11 @@ def test_a_failing_observer_stops_nothing(tmp_path: Path) -> None:
     def broken(event: object) -> None:
         raise OSError("the screen is gone")
 
-    with Run(tmp_path / "run", tiny_spec(), observers=[broken]) as run:
-        run.emit({"event": "test_read"})
-        assert run.count("test_read") == 1
+    with open_run(tmp_path / "run", tiny_spec(), observers=[broken]) as run:
+        run.emit(TestRead())
+        assert run.state.test_reads == 1
+    failures = of_type(read_events(tmp_path / "run" / "journal.jsonl"), ObserverFailed)
+    assert len(failures) == 1
 
 
 @pytest.mark.slow
@@ -91,7 +100,7 @@ def test_distilling_again_reads_test_again_and_counts_it(
     assert (folder.root / "selection.json").read_bytes() == (
         finished_run.folder.selection.read_bytes()
     )
-    skipped = [e["stage"] for e in read_events(folder.journal) if e.get("status") == "skipped"]
+    skipped = skipped_stages(folder)
     assert skipped == ["select"]
 
 
@@ -107,7 +116,7 @@ def test_a_run_may_deliver_less_than_a_student(
     target = TargetSpec(row="best_single", accuracy=0.01)
     spec = tiny_spec().with_values(deliver=deliver, target=target)
     folder.sweep.write_text(spec.to_yaml())
-    with Run(folder, spec, resume=True) as run:
+    with open_run(folder, spec, resume=True) as run:
         for stage in (stages.select, stages.distill, stages.ledger, stages.register):
             stage(run)
     outcome = Outcome(folder=folder, tracking_uri="sqlite:///mlflow.db")
@@ -116,7 +125,7 @@ def test_a_run_may_deliver_less_than_a_student(
     assert len(names) >= rows
     assert not any(name.startswith("student") for name in names)
     assert len(outcome.selection.members) <= spec.most_members
-    skipped = [e["stage"] for e in read_events(folder.journal) if e.get("status") == "skipped"]
+    skipped = skipped_stages(folder)
     assert skipped == ["distill"]
     assert not folder.student.exists()
     assert (outcome.released, outcome.model) == ("none", None)

@@ -7,6 +7,7 @@ import torch
 from analysis.explain.attention import attention_modules, attention_weights
 from analysis.facts.data import RunImages, find_images
 from search.space.spec import load_spec
+from tests.events import run_started
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec
 from trainables.nets.build import empty_model
@@ -37,7 +38,7 @@ def images() -> RunImages:
         fingerprint="sha256:made",
     )  # fmt: skip
     spec = load_spec("digits").with_values(splits=SplitSpec(floor=0, val=0.2, holdout=0.2))
-    found, _ = find_images(made, spec, {"fingerprint": "sha256:made"})
+    found, _ = find_images(made, spec, run_started(fingerprint="sha256:made"))
     assert found is not None
     return found
 

@@ -13,6 +13,7 @@ from analysis.explain.examples import (
 )
 from analysis.facts.data import find_images
 from search.space.spec import load_spec
+from tests.events import run_started
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec
 
@@ -92,12 +93,12 @@ def test_examples_of_pairs_are_the_most_confident_errors() -> None:
 def test_images_of_another_run_are_recognized() -> None:
     images = made(4, 1000)
     spec = load_spec("digits").with_values(splits=SplitSpec(floor=0, val=0.10))
-    found, missing = find_images(images, spec, {"fingerprint": "sha256:made"})
+    found, missing = find_images(images, spec, run_started(fingerprint="sha256:made"))
     assert missing == ""
     assert found is not None
     labels = images.labels[found.splits.test]
     assert same_images(images, found.splits.test, labels)
     assert not same_images(images, found.splits.test, (labels + 1) % 4)
     assert not same_images(images, found.splits.test, labels[1:])
-    assert find_images(images, spec, {"fingerprint": "other"})[0] is None
-    assert find_images(images, spec, {}) == (None, "the run has not started")
+    assert find_images(images, spec, run_started(fingerprint="other"))[0] is None
+    assert find_images(images, spec, None) == (None, "the run has not started")

@@ -8,6 +8,7 @@ import pytest
 from analysis.explain.explain_run import explain_run
 from analysis.facts.data import RunImages, find_images
 from analysis.facts.run_facts import RunFacts, load_facts
+from tests.events import run_started
 from tests.synthetic.predictions import SMALL
 from tests.synthetic.run import write_run
 from tests.synthetic.trials import FINGERPRINT
@@ -37,7 +38,7 @@ def images(facts: RunFacts) -> RunImages:
         labels=np.arange(2000, dtype=np.int64) % 4, class_names=("a", "b", "c", "d"),
         fingerprint=FINGERPRINT,
     )  # fmt: skip
-    found, missing = find_images(made, facts.spec, {"fingerprint": FINGERPRINT})
+    found, missing = find_images(made, facts.spec, run_started(fingerprint=FINGERPRINT))
     assert missing == ""
     assert found is not None
     return found

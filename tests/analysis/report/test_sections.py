@@ -28,6 +28,7 @@ from analysis.report.methods_sections import methods_section, reproduction_secti
 from analysis.report.prediction_sections import calibration_section, classes_section
 from analysis.report.search_section import search_section
 from analysis.report.student_section import student_section
+from journal.events import PlanMade
 from tests.analysis.report.reading import (
     blocks,
     changed_ledger,
@@ -168,10 +169,10 @@ def test_the_weakest_class_is_named(facts: RunFacts) -> None:
 def test_forecast_is_compared_with_actual_times(facts: RunFacts) -> None:
     assert forecast_section(facts) is None, "old journals have no forecast"
     seconds = {"sweep": 2 * facts.stage_seconds["sweep"], "select": 1.3, "report": 9.0}
-    plan = {"at": "sweep", "rungs": [3, 9, 27], "trials": None, "seeds": 5, "student_epochs": 60,
-            "workers": 2, "epoch_seconds": 0.11, "seconds": seconds,
-            "deadline": facts.started_at + 600}  # fmt: skip
-    revised = {**plan, "at": "seeds", "rungs": [3, 9, 20], "seeds": 3}
+    plan = PlanMade(at="sweep", rungs=(3, 9, 27), seeds=5, student_epochs=60, workers=2,
+                    epoch_seconds=0.11, seconds=seconds, deadline=facts.started_at + 600,
+                    time=0)  # fmt: skip
+    revised = replace(plan, at="seeds", rungs=(3, 9, 20), seeds=3)
     changed = replace(facts, plans=(plan, revised))
     section = forecast_section(changed)
     times = table(section, "stage", "forecast", "actual")
@@ -255,8 +256,9 @@ def test_the_data_card_counts_images_and_identifies_the_split(facts: RunFacts) -
         name: str(size) for name, size in facts.sizes.items()
     }
     card = pairs(section)
-    assert card["fingerprint"] == facts.started["fingerprint"]
-    assert card["split"] == facts.started["split_id"]
+    assert facts.started is not None
+    assert card["fingerprint"] == facts.started.fingerprint
+    assert card["split"] == facts.started.split_id
     assert card["originals"].startswith("from 96×64 to 640×480 pixels")
 
 

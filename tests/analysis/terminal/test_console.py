@@ -17,16 +17,18 @@ import analysis.terminal.console
 from analysis.terminal.console import LiveDisplay, plain_line, render
 from analysis.terminal.glyphs import hyperparameters
 from common.formats import stopwatch
+from journal.events import EpochEnded, Event, PlanMade, StageReported, SweepEnded, TrialEnded
 from journal.journal import Journal
-from journal.progress import RunState
+from journal.state import RunState
 from search.space.spec import load_spec
 from search.timetable.forecast import stages_left
-from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
+from tests.events import epoch, of_type
+from tests.synthetic_sweep import SPEC, resumed, synthetic_chain, synthetic_sweep
 
 
 def whole_run(**options: Any) -> list[Event]:
     events = list(synthetic_sweep(fail=(5,), retry=(1,), **options))
-    return events + list(synthetic_chain(start=events[-1]["time"]))
+    return events + list(synthetic_chain(start=events[-1].time))
 
 
 def drawn(
@@ -78,7 +80,7 @@ def test_the_end_shows_all_stages_and_results() -> None:
     assert "✓ sweep  ✓ seeds  ✓ select  ✓ distill  ✓ ledger  ✓ report" in text
     assert "ensemble        holdout accuracy 95.7% · holdout nll 0.151" in text
     assert "registered      quorum-digits version 1, champion: the first that its gates" in text
-    length = stopwatch(EVENTS[-1]["time"] - EVENTS[0]["time"])
+    length = stopwatch(EVENTS[-1].time - EVENTS[0].time)
     assert text.splitlines()[0] == f"quorum digits-1 · {length} · finished"  # the clock stops
 
 
@@ -86,8 +88,7 @@ def test_before_anything_and_after_an_interruption() -> None:
     state = RunState()
     assert "starting" in drawn(state, 5.0)
     state = half_way()
-    state.apply({"event": "sweep_ended", "time": state.last_time + 1, "kind": "search",
-                 "reason": "interrupted"})  # fmt: skip
+    state.apply(SweepEnded(kind="search", reason="interrupted", time=state.last_time + 1))
     assert "interrupted; --resume goes on with it" in drawn(state, state.last_time)
     assert "interrupted" in plain_line(state, state.last_time)
 
@@ -128,17 +129,17 @@ def test_names_of_hyperparameters_are_left_out_where_the_value_tells() -> None:
 
 def test_without_a_terminal_a_line_comes_at_every_end() -> None:
     stream = io.StringIO()
-    with LiveDisplay(stream, load_spec("digits"), clock=lambda: EVENTS[0]["time"]) as display:
+    with LiveDisplay(stream, load_spec("digits"), clock=lambda: EVENTS[0].time) as display:
         for event in EVENTS:
             display.apply(event)
     lines = stream.getvalue().splitlines()
-    ends = [event for event in EVENTS if event["event"] == "trial_ended"]
+    ends = of_type(EVENTS, TrialEnded)
     told = [line for line in lines if line.split()[1] in ("completed", "pruned", "failed:")]
     assert [line.replace(":", "").split()[:2] for line in told] == [
-        [e["trial"], e["status"]] for e in ends
+        [e.trial, e.status] for e in ends
     ]
     assert any("DivergedError: the loss is not finite" in line for line in told)
-    assert any(line.startswith("t0001 is taken up again: the worker died") for line in lines)
+    assert any(line.startswith("t0001 starts again: the worker died") for line in lines)
     assert any(line.startswith("distill finished | digits-1 ") for line in lines)
     assert stream.getvalue().isascii()
 
@@ -171,7 +172,7 @@ def test_on_a_terminal_the_last_state_stays_and_the_cursor_returns() -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     with os.fdopen(slave, "w") as stream:
-        display = LiveDisplay(stream, interactive=True, clock=lambda: EVENTS[-1]["time"])
+        display = LiveDisplay(stream, interactive=True, clock=lambda: EVENTS[-1].time)
         display.start()
         for event in EVENTS:
             display.apply(event)
@@ -199,22 +200,23 @@ def test_a_broken_terminal_never_stops_the_work(
     ):
         for event in EVENTS:
             display.apply(event)
-        display.apply({"event": "epoch", "step": "not a number"})
+        display.apply(epoch("t9999", 1))
     assert caplog.text.count("the display failed and is off") == 1
 
 
 def prepared(*, deadline: float | None = None) -> list[Event]:
     """The run of EVENTS with its preparation, and with a plan of 4 minutes and 21 seconds."""
-    begin = EVENTS[0]["time"]
-    stage = {"event": "stage", "stage": "data", "detail": ""}
-    plan = {"event": "plan", "at": "sweep", "trials": 20, "time": begin, "deadline": deadline,
-            "seconds": {"sweep": 130.0, "seeds": 25.0, "select": 2.0, "distill": 70.0,
-                        "ledger": 9.0, "report": 25.0}}  # fmt: skip
+    begin = EVENTS[0].time
+    plan = PlanMade(
+        at="sweep", trials=20, time=begin, deadline=deadline,
+        seconds={"sweep": 130.0, "seeds": 25.0, "select": 2.0, "distill": 70.0, "ledger": 9.0,
+                 "report": 25.0},
+    )  # fmt: skip
     return [
-        {**stage, "status": "started", "fraction": 0.0, "time": begin - 20},
-        {**stage, "status": "progress", "fraction": 0.4, "detail": "1,200 of 3,000 images",
-         "time": begin - 12},
-        {**stage, "status": "finished", "fraction": 1.0, "time": begin},
+        StageReported(stage="data", status="started", fraction=0.0, time=begin - 20),
+        StageReported(stage="data", status="progress", fraction=0.4, time=begin - 12,
+                      detail="1,200 of 3,000 images"),
+        StageReported(stage="data", status="finished", fraction=1.0, time=begin),
         EVENTS[0], plan, *EVENTS[1:],
     ]  # fmt: skip
 
@@ -232,7 +234,7 @@ def test_the_preparation_says_how_far_it_is() -> None:
 
 
 def test_a_log_tells_of_epochs_before_any_trial_is_scored() -> None:
-    first = next(i for i, event in enumerate(EVENTS) if event["event"] == "epoch")
+    first = next(i for i, event in enumerate(EVENTS) if isinstance(event, EpochEnded))
     started = RunState.from_events(EVENTS[:first])
     assert " at epoch " not in plain_line(started, started.last_time)
     state = RunState.from_events(EVENTS[: first + 1])
@@ -242,7 +244,7 @@ def test_a_log_tells_of_epochs_before_any_trial_is_scored() -> None:
 
 
 def test_a_plan_gives_every_stage_its_time_and_the_run_its_deadline() -> None:
-    begin = EVENTS[0]["time"]
+    begin = EVENTS[0].time
     state = RunState.from_events(prepared(deadline=begin + 400)[:5])
     lines = drawn(state, begin, width=80).splitlines()
     assert lines[0] == "quorum digits-1 · 0:20 · all done in about 4 min · deadline in 7 min"
@@ -253,15 +255,17 @@ def test_a_plan_gives_every_stage_its_time_and_the_run_its_deadline() -> None:
 
 
 def test_a_sweep_whose_trials_have_all_ended_takes_no_longer() -> None:
-    events = prepared(deadline=EVENTS[0]["time"] + 4000)
+    events = prepared(deadline=EVENTS[0].time + 4000)
     last = max(i for i, e in enumerate(events)
-               if e["event"] == "trial_ended" and e.get("kind", "search") == "search")  # fmt: skip
+               if isinstance(e, TrialEnded) and e.kind == "search")  # fmt: skip
     state = RunState.from_events(events[: last + 1])
     assert stages_left(state, state.last_time)["sweep"] == 0.0
 
 
 def test_what_a_stage_says_of_itself_is_shown() -> None:
-    index = next(i for i, event in enumerate(EVENTS) if event.get("stage") == "distill")
+    index = next(
+        i for i, e in enumerate(EVENTS) if isinstance(e, StageReported) and e.stage == "distill"
+    )
     state = RunState.from_events(EVENTS[: index + 2])
     assert "25%  part 1 of 4 · done in about 5 s" in drawn(state, state.last_time)
     assert " distill 25% | part 1 of 4 | " in plain_line(state, state.last_time)
@@ -278,16 +282,17 @@ def test_a_killed_run_is_not_at_work_and_its_clock_stands_still() -> None:
     assert "done in about" not in "".join(lines)
 
 
-def test_a_run_that_is_gone_on_with_shows_what_was_before(tmp_path: Path) -> None:
+def test_a_resumed_run_shows_its_earlier_trials(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.jsonl") as journal:
         for event in EVENTS[:150]:
             journal.append(event)
     stream = io.StringIO()
     display = LiveDisplay(stream, interactive=False, journal=tmp_path / "journal.jsonl")
-    later = EVENTS[149]["time"] + 1000
-    display.apply({"event": "run_resumed", "time": later, "run": "digits-1"})
-    display.apply({"event": "stage", "stage": "sweep", "status": "started", "time": later})
-    assert f"{len(half_way().of_status('completed', 'pruned', 'failed'))}/20" in stream.getvalue()
+    later = EVENTS[149].time + 1000
+    for event in resumed(EVENTS[:150], [], time=later):
+        display.apply(event)
+    assert f"{len(half_way().with_status('completed', 'pruned', 'failed'))}/20" in stream.getvalue()
     absent = LiveDisplay(stream, interactive=False, journal=tmp_path / "absent")
-    absent.apply({"event": "stage", "stage": "sweep", "status": "started"})
-    assert "sweep started | run sweep" in stream.getvalue()
+    absent.apply(EVENTS[0])
+    absent.apply(StageReported(stage="sweep", status="started", time=later))
+    assert "sweep started | digits-1 sweep" in stream.getvalue()

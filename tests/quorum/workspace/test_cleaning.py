@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from common.errors import RunError
-from journal.journal import Journal, at_work
+from journal.events import CheckpointSaved
+from journal.journal import Journal
+from journal.lock import at_work
 from quorum import Outcome
 from quorum.cli import main as quorum
 from quorum.workspace.cleaning import clean, removable, usage
+from tests.events import epoch, run_started, trial_ended, trial_started
 from trainables.records import RunFolder
 
 BYTES = b"x" * 1000
@@ -22,29 +25,24 @@ def put(path: Path, data: bytes = BYTES) -> Path:
     return path
 
 
-def ended(trial: str, status: str) -> dict[str, object]:
-    return {"event": "trial_ended", "trial": trial, "kind": "search", "status": status,
-            "reason": "", "seconds": 1.0}  # fmt: skip
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    """t0000 completed, t0001 was stopped, t0002 goes on from its checkpoint."""
+    """Return a run in which t0000 completed, t0001 was pruned and t0002 can be resumed."""
     run = RunFolder(tmp_path / "runs" / "mine")
     with Journal(run.journal) as journal:
-        journal.append({"event": "run_started", "run": "mine", "fingerprint": "sha256:ab"})
+        journal.append(run_started(fingerprint="sha256:ab"))
         for number in range(3):
             name = f"t{number:04d}"
-            journal.append({"event": "trial_started", "trial": name, "number": number,
-                            "kind": "search", "recipe": {}, "seed": 1, "attempt": 1})  # fmt: skip
+            journal.append(trial_started(name))
+            journal.append(epoch(name, 1))
             place = f"search-000001/{name}/checkpoint_000000"
             put(run.checkpoints / place / "state.json")
-            journal.append({"event": "checkpoint", "trial": name, "step": 1, "path": place})
+            journal.append(CheckpointSaved(trial=name, step=1, path=place))
             for file in ("start.json", "val.npy", "holdout.npy", "weights.safetensors"):
                 put(run.trial(name) / file)
         for name, status in (("t0000", "completed"), ("t0001", "pruned")):
             put(run.trial(name) / "record.json")
-            journal.append(ended(name, status))
+            journal.append(trial_ended(name, status))
     for path in ("student/card.json", "student/model.onnx", "student/work/taught/checkpoint",
                  "ledger/ledger.json", "figures/sweep.png", "report.pdf", "optuna.journal",
                  "sweep.yaml", "selection.json", "labels.npz", "trials/t0000/.val.npy.ab12cd_3",

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from PIL import Image
 
 from common.errors import RunError, SpecError
 from common.seeds import numpy_generator
+from journal.events import Event, PlanMade
 from journal.journal import read_events
-from quorum.workspace.run import Run
+from quorum.workspace.opening import open_run
 from search.space.spec import load_spec, spec_of_run
 from search.timetable import planner
 from search.timetable.pace import Pace
@@ -25,56 +25,61 @@ from trainables.records import RunFolder
 pytestmark = pytest.mark.usefixtures("unmirrored")
 
 
+def last_plan(folder: RunFolder) -> PlanMade:
+    event = read_events(folder.journal)[-1]
+    assert isinstance(event, PlanMade)
+    return event
+
+
 def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path, hasty: None) -> None:
     folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
-    told: list[dict[str, Any]] = []
-    with Run(folder, asked, time_budget=600, began=None, observers=[told.append]) as run:
+    seen: list[Event] = []
+    with open_run(folder, asked, time_budget=600, began=None, observers=[seen.append]) as run:
         assert run.plan is not None
         assert run.spec.rungs == run.plan.rungs != asked.rungs
         assert run.end_of("report") == run.deadline
         planned = run.spec
     assert spec_of_run(folder) == planned == load_spec(folder.sweep)
-    kinds = [(event["event"], event.get("stage")) for event in told]
+    kinds = [(event.event, getattr(event, "stage", None)) for event in seen]
     assert kinds[:4] == [("stage", stage) for stage in ("data", "data", "probe", "probe")]
     assert kinds[4:] == [("run_started", None), ("plan", None)]
-    assert [event["event"] for event in read_events(folder.journal)] == ["run_started", "plan"]
+    assert [event.event for event in read_events(folder.journal)] == ["run_started", "plan"]
 
     for again in (asked, planned):
-        with Run(folder, again, resume=True, time_budget=900) as run:
+        with open_run(folder, again, resume=True, time_budget=900) as run:
             assert run.spec == planned
             assert run.plan is not None
             assert run.plan.rungs == planned.rungs
-    with Run(folder, asked, resume=True) as run:
+    with open_run(folder, asked, resume=True) as run:
         assert (run.plan, run.deadline, run.end_of("sweep")) == (None, None, None)
     folder.selection.touch()
-    with Run(folder, asked, resume=True, time_budget=900) as run:
+    with open_run(folder, asked, resume=True, time_budget=900) as run:
         assert run.plan is not None
         assert (run.plan.seconds["sweep"], run.end_of("report")) == (0, run.deadline)
-    assert read_events(folder.journal)[-1]["at"] == "distill"
-    with Run(folder, asked, resume=True, time_budget=900, stages=("sweep",)) as run:
+    assert last_plan(folder).at == "distill"
+    with open_run(folder, asked, resume=True, time_budget=900, stages=("sweep",)) as run:
         assert run.plan is None  # nothing is left of it
     folder.student.mkdir()
     (folder.student / "card.json").touch()
-    with Run(folder, asked, resume=True, time_budget=60):
+    with open_run(folder, asked, resume=True, time_budget=60):
         pass
-    assert read_events(folder.journal)[-1]["at"] == "ledger"
+    assert last_plan(folder).at == "ledger"
     with pytest.raises(RunError, match="another specification"):
-        Run(folder, asked.with_values(members=3), resume=True).__enter__()
+        open_run(folder, asked.with_values(members=3), resume=True).__enter__()
 
 
 def test_without_a_budget_the_plan_is_a_forecast(tmp_path: Path, hasty: None) -> None:
     folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
-    with Run(folder, asked) as run:
+    with open_run(folder, asked) as run:
         assert run.spec == asked
-    event = read_events(folder.journal)[-1]
-    assert (event["event"], event["at"], event["deadline"]) == ("plan", "sweep", None)
-    assert event["trials"] == asked.trials
-    assert min(event["seconds"].values()) > 0
+    plan = last_plan(folder)
+    assert (plan.at, plan.deadline, plan.trials) == ("sweep", None, asked.trials)
+    assert min(plan.seconds.values()) > 0
 
 
 def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path, hasty: None) -> None:
     with pytest.raises(SpecError, match=r"the time left, .* s, is too short"):
-        Run(tmp_path / "run", tiny_spec(), time_budget=10).__enter__()
+        open_run(tmp_path / "run", tiny_spec(), time_budget=10).__enter__()
     assert not (tmp_path / "run").exists()
 
 
@@ -90,14 +95,14 @@ def test_images_are_made_smaller_where_there_is_little_time(
     asked = tiny_spec().with_values(
         dataset=DatasetSpec(name="images", path=str(tmp_path / "data")), splits=SplitSpec()
     )
-    with Run(tmp_path / "run", asked, time_budget=1200) as run:
+    with open_run(tmp_path / "run", asked, time_budget=1200) as run:
         assert run.images.image_size == run.spec.dataset.image_size == 32
         split_id = run.splits.split_id
     assert preview(asked, time_budget=1200).image_size == 32
-    with Run(tmp_path / "run", asked, resume=True, time_budget=1200) as run:
+    with open_run(tmp_path / "run", asked, resume=True, time_budget=1200) as run:
         assert run.splits.split_id == split_id
     given = asked.with_values(dataset=replace(asked.dataset, image_size=48))
-    with Run(tmp_path / "given", given, time_budget=1200) as run:
+    with open_run(tmp_path / "given", given, time_budget=1200) as run:
         assert run.images.image_size == 48
 
 
@@ -120,9 +125,9 @@ def folder_of_noise(root: Path, *, side: int) -> None:
 
 def test_pictures_may_be_hidden_when_a_run_is_resumed(tmp_path: Path, hasty: None) -> None:
     folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
-    with Run(folder, asked):
+    with open_run(folder, asked):
         pass
-    with Run(folder, asked.with_values(pictures=False), resume=True) as run:
+    with open_run(folder, asked.with_values(pictures=False), resume=True) as run:
         assert not run.spec.pictures
     assert spec_of_run(folder).pictures
 

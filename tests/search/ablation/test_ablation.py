@@ -23,9 +23,9 @@ from common.parsing import to_mapping
 from common.seeds import derive_seed
 from common.statistics.metrics import accuracy, log_probs_from_probs, nll
 from common.statistics.paired_differences import holm
-from journal.history import History
-from journal.journal import read_events
-from journal.progress import RunState
+from journal.events import Status, TrialStarted
+from journal.journal import read_events, read_state
+from journal.state import RunState
 from quorum import Outcome, pipeline
 from quorum.cli import main as quorum
 from quorum.options import AblationOptions
@@ -43,10 +43,11 @@ from search.space.spec import load_spec, spec_of_run
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import TooShortError
 from tests.analysis.figures.made import faults
+from tests.events import of_type, state_of, trial_ended, trial_started
 from tests.rendering import shown
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
-from trainables.records import RunFolder, Status, TrialRecord, read_start, write_record
+from trainables.records import RunFolder, TrialRecord, read_start, write_record
 
 RECIPE = Recipe(epochs=4, flip=False)
 TWO = ("ema", "whitening")
@@ -101,7 +102,7 @@ def test_a_run_of_variants_says_what_it_compares(tmp_path: Path) -> None:
 
 def test_seed_by_seed_the_same_for_every_variant() -> None:
     fixed = AblationTrials(ablation=two(seeds=2), recipe=RECIPE, deadline=None)
-    found = fixed.suggestions(History(), root=7)
+    found = fixed.suggestions(RunState(), root=7)
     variants = ["full", "no-ema", "no-whitening", "bare"]
     assert [one.trial for one in found] == [f"{v}-{seed}" for seed in (0, 1) for v in variants]
     assert [one.number for one in found] == list(range(8))
@@ -112,14 +113,15 @@ def test_seed_by_seed_the_same_for_every_variant() -> None:
 
 def test_trainings_that_were_begun_come_first_and_none_comes_twice() -> None:
     fixed = AblationTrials(ablation=two(seeds=1), recipe=RECIPE, deadline=None)
-    history = History()
-    for one in fixed.suggestions(History(), root=0)[:2]:
-        history.apply(
-            {"event": "trial_started", "trial": one.trial, "number": one.number,
-             "kind": one.kind, "recipe": one.recipe.to_mapping(), "seed": one.seed, "attempt": 1}
-        )  # fmt: skip
-    history.apply({"event": "trial_ended", "trial": "full-0", "status": "completed"})
-    left = fixed.suggestions(history, root=0)
+    state = state_of()
+    for one in fixed.suggestions(RunState(), root=0)[:2]:
+        state.apply(
+            trial_started(
+                one.trial, number=one.number, recipe=one.recipe.to_mapping(), seed=one.seed
+            )
+        )
+    state.apply(trial_ended("full-0"))
+    left = fixed.suggestions(state, root=0)
     assert [(one.trial, one.attempt) for one in left] == [
         ("no-ema-0", 2), ("no-whitening-0", 1), ("bare-0", 1),
     ]  # fmt: skip
@@ -331,13 +333,13 @@ def test_an_ablation_from_start_to_end_goes_on_and_on(
     resumed = AblationOptions(seeds=3, resume=True)
     more = pipeline.ablate(spec_of_run(folder), folder, resumed)
     news = read_events(folder.journal)[before:]
-    fresh = {event["trial"] for event in news if event["event"] == "trial_started"}
+    fresh = {event.trial for event in of_type(news, TrialStarted)}
     assert (fresh, more.seeds) == ({"full-2", "no-ema-2"}, 3)
     again = pipeline.ablate(spec_of_run(folder), folder, resumed)
     assert again == more
-    state = RunState.from_events(read_events(folder.journal))
+    state = read_state(folder.journal)
     assert state.stages["sweep"].status == "skipped"
-    assert state.results["ablation"]["metrics"].keys() == {"worth_ema_accuracy", "worth_ema_nll"}
+    assert state.results["ablation"][-1].metrics.keys() == {"worth_ema_accuracy", "worth_ema_nll"}
     assert not state.active
     status = "\n".join(shown(status_view(folder, DiskUsage(parts={}), state.last_time + 1), 100))
     assert "no-ema-0" in status

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import yaml
 
-from journal.states import EPOCH_FIELDS
+from journal.events import EPOCH_FIELDS, EpochEnded, TrialEnded, TrialStarted
 from search.mlflow.attachments import MOST_BYTES, write_attachments
 from search.mlflow.changes import SWEEP, RunChange
+from tests.events import of_type
 from tests.search.mlflow.test_tracking import EVENTS, projected
 from trainables.recipe import Recipe
 from trainables.records import RunFolder
 
-ENDS = {e["trial"]: e["status"] for e in EVENTS if e["event"] == "trial_ended"}
+ENDS = {e.trial: e.status for e in of_type(EVENTS, TrialEnded)}
 COMPLETED = next(trial for trial, status in ENDS.items() if status == "completed")
 PRUNED = next(trial for trial, status in ENDS.items() if status == "pruned")
 
@@ -43,17 +44,17 @@ def test_a_trials_recipe_and_curve_are_its_events(tmp_path: Path) -> None:
         "curve.csv", "predictions/holdout.npy", "predictions/val.npy", "recipe.yaml",
         "record.json",
     ]  # fmt: skip
-    started = next(e for e in EVENTS if e["event"] == "trial_started" and e["trial"] == COMPLETED)
+    started = next(e for e in of_type(EVENTS, TrialStarted) if e.trial == COMPLETED)
     recipe = yaml.safe_load(files["recipe.yaml"].read_text())["recipe"]
     assert Recipe.from_mapping(recipe, where="recipe") == Recipe.from_mapping(
-        started["recipe"], where="recipe"
+        started.recipe, where="recipe"
     )
     with files["curve.csv"].open() as file:
         rows = list(csv.DictReader(file))
-    epochs = [e for e in EVENTS if e["event"] == "epoch" and e["trial"] == COMPLETED]
+    epochs = [e for e in of_type(EVENTS, EpochEnded) if e.trial == COMPLETED]
     assert tuple(rows[0]) == EPOCH_FIELDS
-    assert [float(row["val_nll"]) for row in rows] == [e["val_nll"] for e in epochs]
-    assert [row["rung"] for row in rows] == [str(e["rung"] or "") for e in epochs]
+    assert [float(row["val_nll"]) for row in rows] == [e.val_nll for e in epochs]
+    assert [row["rung"] for row in rows] == [str(e.rung or "") for e in epochs]
 
 
 def test_only_trials_of_the_pool_bring_predictions(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from search.mlflow.client import load_mlflow
 from search.mlflow.projection import Projection
 from search.mlflow.registry import Release, default_name, register_student
 from search.mlflow.tracking import sync
+from tests.events import run_started
 from tests.synthetic_sweep import SPEC, synthetic_chain, synthetic_sweep
 from trainables.records import RunFolder
 
@@ -71,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     folder = RunFolder(runs / "digits-1")
     events = list(synthetic_sweep(spec={**SPEC, "trials": 2}))
     with Journal(folder.journal) as journal:
-        for event in [*events, *synthetic_chain(start=events[-1]["time"])]:
+        for event in [*events, *synthetic_chain(start=events[-1].time)]:
             journal.append(event)
     shutil.copy(empty_store, runs / "mlflow.db")
     sync(folder, f"sqlite:///{runs / 'mlflow.db'}")
@@ -277,5 +278,5 @@ def test_a_missing_model_file_is_refused(tmp_path: Path) -> None:
 )
 def test_default_names(dataset: dict[str, str], name: str) -> None:
     projection = Projection()
-    projection.apply({"event": "run_started", "time": 0, "spec": {"dataset": dataset}})
+    projection.apply(run_started(spec={"dataset": dataset}))
     assert default_name(projection) == name

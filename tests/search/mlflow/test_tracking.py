@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import RunError
+from journal.events import (
+    EpochEnded,
+    Event,
+    ResultReported,
+    RunResumed,
+    TrialEnded,
+    TrialStarted,
+)
 from journal.journal import Journal, read_events
 from search.mlflow import tracking
 from search.mlflow.changes import DIGEST, SWEEP, RunChange
@@ -27,7 +36,8 @@ from search.mlflow.store import Store
 from search.mlflow.tracking import MlflowMirror, sync, tracking_uri
 from search.mlflow.values import Point
 from tests.docs import ROOT
-from tests.synthetic_sweep import SPEC, Event, synthetic_chain, synthetic_sweep
+from tests.events import epoch, of_type, trial_ended, trial_started
+from tests.synthetic_sweep import SPEC, resumed, synthetic_chain, synthetic_sweep
 from trainables.records import RunFolder
 
 SMALL = {**SPEC, "trials": 6}
@@ -36,7 +46,7 @@ LEDGER = ROOT / "results/digits-demo/ledger.json"
 
 def whole_run() -> list[Event]:
     events = list(synthetic_sweep(spec=SMALL, fail=(5,), retry=(1,)))
-    return events + list(synthetic_chain(start=events[-1]["time"]))
+    return events + list(synthetic_chain(start=events[-1].time))
 
 
 EVENTS = whole_run()
@@ -55,36 +65,34 @@ def projected(events: list[Event]) -> dict[str, RunChange]:
 
 def test_every_report_becomes_a_point_and_every_end_a_status() -> None:
     runs = projected(EVENTS)
-    epochs: dict[str, list[Event]] = defaultdict(list)
-    for event in EVENTS:
-        if event["event"] == "epoch":
-            epochs[event["trial"]].append(event)
+    epochs: dict[str, list[EpochEnded]] = defaultdict(list)
+    for event in of_type(EVENTS, EpochEnded):
+        epochs[event.trial].append(event)
     for trial, reports in epochs.items():
         points = [point for point in runs[trial].points if point.name == "val_nll"]
         assert points == [
-            Point("val_nll", e["val_nll"], round(1000 * e["time"]), e["step"]) for e in reports
+            Point("val_nll", e.val_nll or 0.0, round(1000 * e.time), e.step) for e in reports
         ]
-        rungs = {f"val_nll_at_{e['rung']:02d}": e["val_nll"] for e in reports if e["rung"]}
+        rungs = {f"val_nll_at_{e.rung:02d}": e.val_nll for e in reports if e.rung}
         told = {point.name: point.value for point in runs[trial].points}
         assert {name: told[name] for name in told if name.startswith("val_nll_at")} == rungs
-        assert told["system/epoch_seconds"] == reports[-1]["seconds"]
-    ends = {e["trial"]: e["status"] for e in EVENTS if e["event"] == "trial_ended"}
-    names = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+        assert told["system/epoch_seconds"] == reports[-1].seconds
+    ends = {e.trial: e.status for e in of_type(EVENTS, TrialEnded)}
+    names: dict[str, str] = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
     assert {key: runs[key].status for key in ends} == {k: names[v] for k, v in ends.items()}
     assert {key: runs[key].tags["quorum.status"] for key in ends} == ends
 
 
 def test_what_a_condition_switched_off_is_no_parameter() -> None:
     runs = projected(EVENTS)
-    for event in EVENTS:
-        if event["event"] == "trial_started":
-            drawn, run = event["recipe"], runs[event["trial"]]
-            rates = {"sgd": "lr_per_1024", "adamw": "adamw_lr"}
-            own = rates[drawn["optimizer"]]
-            assert float(run.params[own]) == pytest.approx(drawn[own], rel=1e-5)
-            assert len(run.params[own]) < 12
-            assert not {*rates.values()} - {own} & set(run.params)
-            assert run.recipe == drawn
+    for event in of_type(EVENTS, TrialStarted):
+        drawn, run = event.recipe, runs[event.trial]
+        rates = {"sgd": "lr_per_1024", "adamw": "adamw_lr"}
+        own = rates[drawn["optimizer"]]
+        assert float(run.params[own]) == pytest.approx(drawn[own], rel=1e-5)
+        assert len(run.params[own]) < 12
+        assert not {*rates.values()} - {own} & set(run.params)
+        assert run.recipe == drawn
 
 
 def test_the_sweep_tells_its_specification_its_best_and_the_ledger() -> None:
@@ -101,40 +109,30 @@ def test_the_sweep_tells_its_specification_its_best_and_the_ledger() -> None:
     assert points["ledger_ensemble_accuracy", 0] == 0.955
     assert points["trials_failed", 6] == 1
     assert points["seconds_distill", 0] == pytest.approx(4.0)
-    scores = [e for e in EVENTS if e["event"] == "epoch" and e["rung"]]
-    best = min(scores, key=lambda e: (-e["rung"], e["val_nll"]))
-    assert points["best_val_nll", 6] == best["val_nll"]
-    assert (parent.status, parent.end_ms) == ("FINISHED", round(1000 * EVENTS[-1]["time"]))
+    scores = [e for e in of_type(EVENTS, EpochEnded) if e.rung]
+    best = min(scores, key=lambda e: (-(e.rung or 0), e.val_nll or 0.0))
+    assert points["best_val_nll", 6] == best.val_nll
+    assert (parent.status, parent.end_ms) == ("FINISHED", round(1000 * EVENTS[-1].time))
 
 
 def test_a_failure_keeps_its_traceback_where_it_is_seen() -> None:
     failed = projected(EVENTS)["t0005"]
     assert failed.tags["quorum.reason"] == "DivergedError: the loss is not finite"
     assert "Traceback (most recent call last)" in failed.tags["mlflow.note.content"]
-    long = {"event": "trial_ended", "time": 1e9, "trial": "t0009", "status": "failed",
-            "reason": "x", "traceback": "frame\n" * 5000 + "KeyError: 'y'"}  # fmt: skip
-    note = projected([EVENTS[0], long])["t0009"].tags["mlflow.note.content"]
+    long = trial_ended("t0009", "failed", reason="x", traceback="frame\n" * 5000 + "KeyError: 'y'")
+    note = projected([EVENTS[0], trial_started("t0009"), long])["t0009"].tags["mlflow.note.content"]
     assert len(note) < 8000
     assert "KeyError: 'y'" in note
 
 
 def test_a_second_student_is_another_run() -> None:
-    again = [{**e, "time": e["time"] + 1000, "params": {"width": 32}} for e in EVENTS
-             if e["event"] == "result"]  # fmt: skip
-    runs = projected(EVENTS + again)
+    again = [replace(e, time=e.time + 1000, params={"width": 32})
+             for e in of_type(EVENTS, ResultReported)]  # fmt: skip
+    runs = projected([*EVENTS, *again])
     assert runs["student_int8"].params["width"] == "16"
     assert runs["student_int8 (2)"].params["width"] == "32"
     ledger = [p.step for p in runs[SWEEP].points if p.name == "ledger_ensemble_accuracy"]
     assert ledger == [0, 1]
-
-
-@given(st.data())
-def test_repeated_events_project_to_the_same_runs(data: st.DataObject) -> None:
-    events = list(EVENTS)
-    for index in sorted(data.draw(st.lists(st.integers(0, len(EVENTS) - 1))), reverse=True):
-        events.insert(data.draw(st.integers(index, len(events))), EVENTS[index])
-    runs, expected = projected(events), projected(EVENTS)
-    assert runs == expected
 
 
 @given(st.lists(st.integers(0, len(EVENTS)), max_size=5).map(sorted))
@@ -152,36 +150,37 @@ def test_changes_taken_in_parts_add_up_to_those_taken_at_once(cuts: list[int]) -
 
 
 def test_what_is_broken_off_is_closed_and_opened_again_by_a_resume() -> None:
-    cut = next(i for i, e in enumerate(EVENTS) if e["event"] == "epoch" and e["step"] == 5)
-    events, trial, time = EVENTS[:cut], EVENTS[cut]["trial"], EVENTS[cut]["time"]
+    fifth = next(e for e in of_type(EVENTS, EpochEnded) if e.step == 5)
+    events, trial, time = EVENTS[: EVENTS.index(fifth)], fifth.trial, fifth.time
     runs = projected(events)
     assert runs[SWEEP].status == "KILLED"
     assert runs[trial].status == "KILLED"
     assert runs[trial].end_ms == runs[trial].points[-1].timestamp_ms
-    events.append({"event": "run_resumed", "time": time + 60, "run": "digits-1"})
+    events.append(RunResumed(time=time + 60, run="digits-1"))
     projection = Projection()
     for event in events:
         projection.apply(event)
     changes = {change.key: change for change in projection.take()}
     assert (changes[trial].status, changes[SWEEP].status) == ("KILLED", "RUNNING")
-    projection.apply({"event": "trial_started", "time": time + 61, "trial": trial, "number": 0,
-                      "kind": "search", "recipe": {}, "seed": 1, "attempt": 2})  # fmt: skip
+    attempt = projection.state.trials[trial].attempts + 1
+    projection.apply(trial_started(trial, time + 61, recipe={}, attempt=attempt))
     assert {c.key: c.status for c in projection.take()} == {trial: "RUNNING"}
 
 
 def test_what_no_chart_can_show_is_left_out() -> None:
-    event = {"event": "epoch", "time": 1.0, "trial": "t0000", "step": 1, "val_nll": None,
-             "train_loss": float("nan"), "lr": float("inf"), "val_accuracy": 0, "phase": "trunk",
-             "flag": True}  # fmt: skip
-    points = projected([EVENTS[0], event])["t0000"].points
+    event = epoch("t0000", 1, 1.0, val_nll=None, train_loss=float("nan"), lr=float("inf"),
+                  val_accuracy=0, seconds=None)  # fmt: skip
+    points = projected([EVENTS[0], trial_started("t0000"), event])["t0000"].points
     assert points == [Point("val_accuracy", 0.0, 1000, 1)]
 
 
 def test_the_digest_says_whether_everything_arrived() -> None:
     digests = {key: change.tags[DIGEST] for key, change in projected(EVENTS).items()}
-    less = projected([e for e in EVENTS if e.get("step") != 2])
-    assert {key for key in digests if less[key].tags[DIGEST] != digests[key]} == {
-        e["trial"] for e in EVENTS if e.get("step") == 2
+    changed = [replace(e, lr=0.5) if isinstance(e, EpochEnded) and e.step == 2 else e
+               for e in EVENTS]  # fmt: skip
+    other = projected(changed)
+    assert {key for key in digests if other[key].tags[DIGEST] != digests[key]} == {
+        e.trial for e in of_type(EVENTS, EpochEnded) if e.step == 2
     }
 
 
@@ -293,10 +292,9 @@ def test_a_dead_store_costs_the_sweep_nothing(
     folder: RunFolder, store: type[FakeStore], caplog: pytest.LogCaptureFixture
 ) -> None:
     store.fails = True
-    mirror = MlflowMirror(folder, flush_seconds=0.01, capacity=50)
+    mirror = MlflowMirror(folder, flush_seconds=0.01)
     journalled(folder, EVENTS, mirror)
     assert until(lambda: mirror._failures > 0)
-    assert len(mirror._spool) <= 50
     begun = time.monotonic()
     assert not mirror.close(30)
     assert time.monotonic() - begun < 5
@@ -318,31 +316,23 @@ def test_a_slow_store_never_blocks(folder: RunFolder, store: type[FakeStore]) ->
     assert store.world == expected_world()
 
 
-def test_more_events_than_the_spool_holds_are_taken_from_the_journal(
-    folder: RunFolder, store: type[FakeStore]
-) -> None:
-    mirror = MlflowMirror(folder, flush_seconds=0.2, capacity=5)
-    journalled(folder, EVENTS, mirror)
-    assert mirror.close(10)
-    assert store.world == expected_world()
-
-
 @settings(max_examples=10)
 @given(cut=st.integers(1, len(EVENTS) - 1))
 def test_a_resumed_run_ends_as_an_uninterrupted_one(cut: int) -> None:
     """A process that dies is a mirror that is never closed; the next one starts afresh."""
-    resumed: Event = {"event": "run_resumed", "time": EVENTS[cut - 1]["time"] + 0.001, "run": "r"}
+    before, after = EVENTS[:cut], EVENTS[cut:]
+    again = list(resumed(before, after, time=before[-1].time + 0.001))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as place:
         world = World()
         patch.setattr(tracking, "Store", type("Fresh", (FakeStore,), {"world": world}))
         folder = RunFolder(Path(place) / "runs" / "digits-1")
-        journalled(folder, EVENTS[:cut])
+        journalled(folder, before)
         half = Projection()
         for event in EVENTS[: cut * 2 // 3]:
             half.apply(event)
         world.write(half.take())
         mirror = MlflowMirror(folder, flush_seconds=0.001)
-        journalled(folder, [resumed, *EVENTS[cut:]], mirror)
+        journalled(folder, again, mirror)
         assert mirror.close(10)
         expected = World()
         expected.write(projected(read_events(folder.journal)).values())
@@ -502,7 +492,7 @@ def test_a_store_that_takes_no_files_has_the_rest(
     ]
     assert {run["status"] for run in stored(database).values()} == {"FINISHED", "FAILED"}
     (folder.root.parent / "mlartifacts").unlink()
-    trials = {event["trial"] for event in EVENTS if event["event"] == "trial_started"}
+    trials = {event.trial for event in of_type(EVENTS, TrialStarted)}
     assert sync(folder).updated == len(trials)
     assert ours(stored(database)) == ours(expected_world())
     assert sync(folder).updated == 0
@@ -534,9 +524,9 @@ def test_a_killed_sweep_is_resumed_into_the_same_runs(folder: RunFolder, databas
         store.write(change)
     assert stored(database)[SWEEP]["status"] == "RUNNING"
     ids = {key: store.run_id(key) for key in stored(database)}
-    resumed: Event = {"event": "run_resumed", "time": EVENTS[cut]["time"], "run": "digits-1"}
     mirror = MlflowMirror(folder, flush_seconds=0.05)
-    journalled(folder, [resumed, *EVENTS[cut:]], mirror)
+    news = list(resumed(EVENTS[:cut], EVENTS[cut:], time=EVENTS[cut].time))
+    journalled(folder, news, mirror)
     assert mirror.close(60)
     expected = World()
     expected.write(projected(read_events(folder.journal)).values())

@@ -1,8 +1,5 @@
-"""Suggestions: a function of study and number; Optuna holds what the journal says."""
+"""Suggestions follow from study and number; Optuna holds what the journal says."""
 
-import itertools
-import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from ray.tune.search import Searcher
 
 from common.seeds import derive_seed
-from journal.history import History
-from search.samplers.optuna_sampler import OptunaSampler
-from search.samplers.suggestions import FixedTrials, Suggestion
+from journal.events import CheckpointSaved, Event, StageReported, TrialStarted
+from journal.state import RunState
+from quorum.testing.samplers import SamplerContract, SimulatedRun
+from search.samplers.optuna_sampler import OptunaSampler, outcome
+from search.samplers.suggestions import Suggestion
 from search.space.space import Space
+from tests.events import epoch, of_type, state_of, trial_ended, trial_started
 from trainables.recipe import Recipe
 
 BASE = Recipe(epochs=9)
@@ -37,50 +36,33 @@ SPACE = Space.from_mapping(
 RUNGS = (1, 3, 9)
 
 
-class World:
-    """A journal in memory, and a sampler fed from it; trials of known scores."""
+def sampler(state: RunState, **options: Any) -> OptunaSampler:
+    settings = {"trials": 30, "startup_trials": 4, "seed": 5, "study": "run-abc", "path": None}
+    return OptunaSampler(SPACE, BASE, state, **{**settings, **options})
 
-    def __init__(self, events: Iterable[dict[str, Any]] = (), *, path: Path | None = None) -> None:
-        self.events = list(events)
-        self.sampler = sampler(self.events, launch=self.launch, path=path)
 
-    def launch(self, suggestion: Suggestion) -> dict[str, Any]:
-        self.emit(
-            event="trial_started", trial=suggestion.trial, number=suggestion.number, kind="search",
-            recipe=suggestion.recipe.to_mapping(), seed=suggestion.seed, attempt=suggestion.attempt,
-        )  # fmt: skip
-        return {"suggestion": suggestion}
+class World(SimulatedRun):
+    """A run in memory, and an Optuna sampler that follows it; trials of known scores."""
 
-    def emit(self, **event: Any) -> None:
-        event = json.loads(json.dumps(event))
-        self.events.append(event)
-        self.sampler.observe(event)
+    sampler: OptunaSampler
 
-    def suggest(self) -> Suggestion | None:
-        config = self.sampler.suggest("any")
-        return None if config == Searcher.FINISHED else config["suggestion"]
-
-    def score(self, name: str, rung: int, value: float | None) -> None:
-        self.emit(
-            event="epoch", trial=name, step=rung, epoch=rung, rung=rung, val_nll=value,
-            val_accuracy=0.5, temperature=1.0, seconds=0.1, peak_memory_bytes=10,
-        )  # fmt: skip
-
-    def end(self, name: str, status: str) -> None:
-        self.emit(event="trial_ended", trial=name, kind="search", status=status)
+    def __init__(self, events: Iterable[Event] = (), *, path: Path | None = None) -> None:
+        super().__init__(lambda state: sampler(state, path=path), events)
 
     def run(self, suggestion: Suggestion) -> None:
-        """Three fates in turn: through the whole schedule, stopped at a rung, failed."""
+        """Score and end a trial: two of four complete, one is pruned, one fails."""
         level = abs(suggestion.recipe.architecture.dropout - 0.3)
         fate = suggestion.number % 4
+        scored = self.state.trials[suggestion.trial].scores
         for rung in RUNGS[: 3 if fate < 2 else fate - 1]:
-            self.score(suggestion.trial, rung, level + 1 / rung)
-        self.end(suggestion.trial, ["completed", "completed", "pruned", "failed"][fate])
+            if rung not in scored:
+                self.score(suggestion.trial, rung, level + 1 / rung)
+        self.end(suggestion.trial, ("completed", "completed", "pruned", "failed")[fate])
 
 
-def sampler(events: list[dict[str, Any]], **options: Any) -> OptunaSampler:
-    settings = {"trials": 30, "startup_trials": 4, "seed": 5, "study": "run-abc", "path": None}
-    return OptunaSampler(SPACE, BASE, History(events), **{**settings, **options})
+class TestContractOfOptunaSampler(SamplerContract):
+    def make(self, state: RunState) -> OptunaSampler:
+        return sampler(state, trials=self.TRIALS)
 
 
 def trials_of(study: optuna.Study) -> list[tuple[Any, ...]]:
@@ -93,21 +75,21 @@ def trials_of(study: optuna.Study) -> list[tuple[Any, ...]]:
 def test_suggestions_are_legal_named_and_seeded() -> None:
     world = World()
     for number in range(30):
-        suggestion = world.suggest()
+        suggestion = world.start()
         assert suggestion is not None
         assert (suggestion.trial, suggestion.number) == (f"t{number:04d}", number)
         assert suggestion.seed == derive_seed(5, "trial", number)
         assert SPACE.contains(SPACE.active(suggestion.recipe.to_mapping()))
         assert (suggestion.recipe.schedule.epochs, suggestion.attempt) == (9, 1)
         world.run(suggestion)
-    assert world.suggest() is None
+    assert world.start() is None
     assert not world.sampler.more
 
 
-def test_optuna_is_told_states_curves_and_values() -> None:
+def test_optuna_holds_states_curves_and_values() -> None:
     world = World()
     for _ in range(5):
-        suggestion = world.suggest()
+        suggestion = world.start()
         assert suggestion is not None
         if suggestion.number < 4:
             world.run(suggestion)
@@ -129,21 +111,22 @@ def test_the_next_suggestion_follows_from_study_and_number(cut: int, finished: i
     """A sampler rebuilt from any prefix of the journal draws what the live one drew."""
     world = World()
     for _ in range(finished):
-        suggestion = world.suggest()
+        suggestion = world.start()
         assert suggestion is not None
         world.run(suggestion)
-    cut = min(cut, len(world.events))
-    starts = [i for i, event in enumerate(world.events) if event["event"] == "trial_started"]
+    cut = max(1, min(cut, len(world.events)))
+    starts = [i for i, event in enumerate(world.events) if isinstance(event, TrialStarted)]
     resumed = World(world.events[:cut])
-    unfinished = resumed.suggest() if History(world.events[:cut]).unfinished("search") else None
+    unfinished = resumed.start() if resumed.state.unfinished("search") else None
     begun = sum(start < cut for start in starts)
     if unfinished is not None:
         assert unfinished.trial == f"t{begun - 1:04d}"
         assert unfinished.attempt == 2
         resumed.run(unfinished)
-    while (suggestion := resumed.suggest()) is not None and suggestion.number < finished:
+    while (suggestion := resumed.start()) is not None and suggestion.number < finished:
         original = world.events[starts[suggestion.number]]
-        assert suggestion.recipe.to_mapping() == original["recipe"]
+        assert isinstance(original, TrialStarted)
+        assert suggestion.recipe.to_mapping() == original.recipe
         resumed.run(suggestion)
 
 
@@ -151,7 +134,7 @@ def test_the_study_is_rebuilt_from_the_journal_whatever_became_of_its_file(tmp_p
     path = tmp_path / "optuna.journal"
     world = World(path=path)
     for _ in range(6):
-        suggestion = world.suggest()
+        suggestion = world.start()
         assert suggestion is not None
         if suggestion.number < 5:
             world.run(suggestion)
@@ -170,42 +153,87 @@ def test_the_study_is_rebuilt_from_the_journal_whatever_became_of_its_file(tmp_p
         )
         seen = optuna.load_study(study_name="run-abc", storage=storage)
         assert trials_of(seen) == original
-        # The running trial can still be told.
+        # The running trial can still be ended.
         resumed.score("t0005", 1, 0.5)
         resumed.end("t0005", "pruned")
         assert resumed.sampler.study.trials[5].state is TrialState.PRUNED
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None])
-def test_what_is_no_number_neither_raises_nor_hangs(value: float | None) -> None:
+def test_scores_that_are_not_finite_neither_raise_nor_hang() -> None:
     world = World()
-    for name, status in (("t0000", "completed"), ("t0001", "pruned"), ("t0002", "failed")):
-        assert world.suggest() is not None
-        world.sampler.observe(
-            {"event": "epoch", "trial": name, "step": 9, "rung": 9, "val_nll": value}
-        )
-        world.end(name, status)
+    statuses: tuple[Any, ...] = ("completed", "pruned", "failed")
+    for status in statuses:
+        suggestion = world.start()
+        assert suggestion is not None
+        world.score(suggestion.trial, 9, None)
+        world.end(suggestion.trial, status)
     states = [trial.state for trial in world.sampler.study.trials]
     assert states == [TrialState.FAIL, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in world.sampler.study.trials] == [None, None, None]
     for _ in range(10):
-        suggestion = world.suggest()
+        suggestion = world.start()
         assert suggestion is not None
         world.run(suggestion)
 
 
-def test_repeated_and_foreign_events_change_nothing() -> None:
+RECIPE = BASE.to_mapping()
+
+
+@pytest.mark.parametrize(
+    ("scores", "status", "state", "value"),
+    [
+        ({1: 0.5, 9: 0.3}, "completed", TrialState.COMPLETE, 0.3),
+        ({1: 0.5}, "completed", TrialState.FAIL, None),
+        ({1: 0.5, 9: None}, "completed", TrialState.FAIL, None),
+        ({1: 0.5, 3: 0.4}, "pruned", TrialState.PRUNED, 0.4),
+        ({1: None}, "pruned", TrialState.PRUNED, None),
+        ({1: 0.5}, "failed", TrialState.FAIL, None),
+        ({}, "failed", TrialState.FAIL, None),
+        ({1: 0.5}, None, TrialState.RUNNING, None),
+    ],
+)
+def test_one_rule_gives_a_trial_its_state_live_and_when_the_study_is_rebuilt(
+    scores: dict[int, float | None], status: Any, state: TrialState, value: float | None
+) -> None:
     world = World()
-    suggestion = world.suggest()
+    suggestion = world.start()
+    assert suggestion is not None
+    for rung, score in scores.items():
+        world.score(suggestion.trial, rung, score)
+    if status is not None:
+        world.end(suggestion.trial, status)
+    assert outcome(world.state.trials[suggestion.trial]) == (state, value)
+    rebuilt = World(world.events)
+    assert trials_of(rebuilt.sampler.study) == trials_of(world.sampler.study)
+    assert [(t.state, t.value) for t in rebuilt.sampler.study.trials] == [(state, value)]
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["completed", "pruned", "failed"]),
+                          st.floats(0, 5) | st.none()), max_size=8))  # fmt: skip
+def test_a_rebuilt_study_equals_the_live_one(fates: list[tuple[int, Any, float | None]]) -> None:
+    world = World()
+    for rungs, status, value in fates:
+        suggestion = world.start()
+        assert suggestion is not None
+        for rung in RUNGS[:rungs]:
+            world.score(suggestion.trial, rung, value)
+        world.end(suggestion.trial, status)
+    assert trials_of(World(world.events).sampler.study) == trials_of(world.sampler.study)
+
+
+def test_events_of_seeds_and_stages_change_nothing() -> None:
+    world = World()
+    suggestion = world.start()
     assert suggestion is not None
     world.run(suggestion)
     before = trials_of(world.sampler.study)
-    for event in world.events:
-        world.sampler.observe(event)
-    world.sampler.observe({"event": "stage", "stage": "sweep"})
-    world.end("t0099", "failed")
-    world.emit(event="trial_ended", trial="s00", kind="seed", status="completed")
+    world.emit(StageReported(stage="sweep", status="started", time=0))
+    world.emit(trial_started("s00", kind="seed", recipe=RECIPE))
+    world.emit(epoch("s00", 1, rung=9))
+    world.emit(trial_ended("s00", kind="seed"))
     assert trials_of(world.sampler.study) == before
+    assert trials_of(World(world.events).sampler.study) == before
 
 
 def test_complete_trials_rank_before_pruned_ones() -> None:
@@ -216,7 +244,7 @@ def test_complete_trials_rank_before_pruned_ones() -> None:
     """
     world = World()
     late = []
-    while (suggestion := world.suggest()) is not None:
+    while (suggestion := world.start()) is not None:
         if suggestion.recipe.architecture.dropout > 0.5:
             world.score(suggestion.trial, 1, 0.1)
             world.end(suggestion.trial, "pruned")
@@ -229,65 +257,33 @@ def test_complete_trials_rank_before_pruned_ones() -> None:
     assert sum(dropout > 0.5 for dropout in late[15:]) <= 3
 
 
-def fixed(count: int, **options: Any) -> FixedTrials:
-    suggestions = [
-        Suggestion(trial=f"s{i:02d}", number=i, kind="seed", recipe=BASE, seed=i)
-        for i in range(count)
-    ]
-    return FixedTrials(suggestions, **options)
-
-
-@pytest.mark.parametrize("kind", ["optuna", "fixed"])
-class TestContract:
-    """What Tune relies on, for every source of trials."""
-
-    def make(self, kind: str, **options: Any) -> FixedTrials:
-        options.setdefault("launch", lambda suggestion: {"trial": suggestion.trial})
-        if kind == "fixed":
-            return fixed(3, **options)
-        return sampler([], trials=3, **options)
-
-    def test_it_hands_out_each_trial_once_and_then_finishes(self, kind: str) -> None:
-        source = self.make(kind)
-        names = [source.suggest(str(i))["trial"] for i in range(3)]
-        assert len(set(names)) == 3
-        assert not source.more
-        assert [source.suggest("x"), source.suggest("y")] == [Searcher.FINISHED] * 2
-        assert source.launched == 3
-
-    def test_nothing_starts_late(self, kind: str) -> None:
-        clock = itertools.count()
-        source = self.make(kind, late=lambda: next(clock) >= 2)
-        answers = [source.suggest(str(i)) for i in range(4)]
-        assert [answer == Searcher.FINISHED for answer in answers] == [False, False, True, True]
-        assert source.more
-
-    def test_tune_may_tell_it_anything(self, kind: str, tmp_path: Path) -> None:
-        source = self.make(kind)
-        source.suggest("a")
-        source.on_trial_result("a", {"val_nll": math.nan})
-        source.on_trial_complete("a", result=None, error=True)
-        source.on_trial_complete("unknown", result={"val_nll": math.inf})
-        source.save(str(tmp_path / "state"))
-        source.restore(str(tmp_path / "state"))
-        assert source.more
-
-
 def test_unfinished_trials_come_first_with_their_checkpoints() -> None:
     world = World()
     for _ in range(3):
-        assert world.suggest() is not None
-    world.emit(event="checkpoint", trial="t0001", step=1, path="search-000001/t0001/checkpoint_0")
-    world.emit(event="checkpoint", trial="t0001", step=3, path="search-000001/t0001/checkpoint_1")
+        assert world.start() is not None
+    world.score("t0001", 1, 0.5)
+    world.emit(CheckpointSaved(trial="t0001", step=1, path="s-1/t0001/c_0", time=0))
+    world.score("t0001", 3, 0.5)
+    world.emit(CheckpointSaved(trial="t0001", step=2, path="s-1/t0001/c_1", time=0))
     world.end("t0000", "failed")
     resumed = World(world.events)
-    again = [resumed.suggest() for _ in range(3)]
+    again = [resumed.start() for _ in range(3)]
     assert [s.trial for s in again if s is not None] == ["t0001", "t0002", "t0003"]
     first = again[0]
     assert first is not None
-    assert first.checkpoints == (
-        "search-000001/t0001/checkpoint_1",
-        "search-000001/t0001/checkpoint_0",
+    assert first.checkpoints == ("s-1/t0001/c_1", "s-1/t0001/c_0")
+    started = of_type(world.events, TrialStarted)[1]
+    assert (first.seed, first.recipe.to_mapping()) == (started.seed, started.recipe)
+
+
+def test_a_trial_stopped_at_a_rung_is_scored_again_from_before_it() -> None:
+    """Its checkpoint there is lost: from the last one it would train past its end."""
+    state = state_of(
+        trial_started("t0000", recipe=RECIPE),
+        epoch("t0000", 1, rung=1),
+        CheckpointSaved(trial="t0000", step=1, path="s/t0000/c0", time=0),
+        epoch("t0000", 2),
+        epoch("t0000", 3, rung=9),
+        CheckpointSaved(trial="t0000", step=3, path="s/t0000/c1", time=0),
     )
-    started = [e for e in world.events if e["event"] == "trial_started"][1]
-    assert (first.seed, first.recipe.to_mapping()) == (started["seed"], started["recipe"])
+    assert Suggestion.again(state.trials["t0000"]).checkpoints == ("s/t0000/c0",)

@@ -8,28 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.stage_costs import StageCosts, cost_at_rungs
-from journal.history import History, TrialHistory
+from journal.state import RunState
+from journal.trials import Trial
 from search.timetable.deadlines import Deadlines, seeds_that_fit
+from tests.events import epoch, state_of, trial_started
 from trainables.recipe import Recipe
 from trainables.training.schedule import plan_epochs
 
 RUNGS = (3, 9, 27)
 
 
-def trial(seconds_per_step: float) -> TrialHistory:
-    """A trial that has trained three epochs at this pace."""
+def run_with(*seconds: float) -> RunState:
+    """Return a run with one trial, whose epochs took so many seconds each."""
     recipe = Recipe(epochs=27).to_mapping()
-    steps = {1: 1, 2: 2, 3: 3}
-    return TrialHistory(
-        trial="t0", number=0, kind="search", recipe=recipe, seed=0, steps=steps,
-        seconds=seconds_per_step * len(steps),
-    )  # fmt: skip
+    epochs = [epoch("t0000", step, seconds=s) for step, s in enumerate(seconds, start=1)]
+    return state_of(trial_started("t0000", recipe=recipe), *epochs)
 
 
-def history(*trials: TrialHistory) -> History:
-    known = History()
-    known.trials = {trial.trial: trial for trial in trials}
-    return known
+def trial(seconds_per_step: float) -> Trial:
+    """Return a trial that has trained three epochs at this pace."""
+    return run_with(*[seconds_per_step] * 3).trials["t0000"]
 
 
 def at_zero(*, finish: float | None = None, stop: float | None = None) -> Deadlines:
@@ -38,7 +36,7 @@ def at_zero(*, finish: float | None = None, stop: float | None = None) -> Deadli
 
 def test_without_deadlines_there_is_always_time() -> None:
     deadlines = Deadlines()
-    assert deadlines.allow_trial(RUNGS, history(trial(1e9)), None)
+    assert deadlines.allow_trial(RUNGS, run_with(*[1e9] * 3), None)
     assert deadlines.allow_next_rung(RUNGS, trial(1e9), 3)
     assert not deadlines.passed
 
@@ -47,11 +45,11 @@ def test_a_trial_starts_if_its_whole_schedule_finishes_in_time() -> None:
     whole = len(plan_epochs(RUNGS, Recipe(epochs=27)))
     for spare, allowed in ((0.5, True), (-0.5, False)):
         deadlines = Deadlines(finish=1000 + 2 * whole + spare, clock=lambda: 1000.0)
-        assert deadlines.allow_trial(RUNGS, history(trial(2.0)), None) is allowed
+        assert deadlines.allow_trial(RUNGS, run_with(*[2.0] * 3), None) is allowed
 
 
 def test_the_first_trial_starts_before_anything_is_measured() -> None:
-    assert at_zero(finish=0.0).allow_trial(RUNGS, history(), None)
+    assert at_zero(finish=0.0).allow_trial(RUNGS, RunState(), None)
 
 
 def test_a_trial_continues_if_it_reaches_its_next_rung_in_time() -> None:
@@ -71,11 +69,10 @@ def test_running_trials_stop_at_the_deadline(stop: float | None, passed: bool) -
 def test_time_is_forecast_from_the_costs_of_stages() -> None:
     """Two epochs of the head take 3 s, 1 s of it for features; an epoch of everything 10 s."""
     costs = StageCosts(starts=(0, 2), epochs=(0.1, 1.0), entries=(0.1, 0.0))
-    begun = trial(0.0)
-    begun.steps, begun.seconds = {1: 1, 2: 2}, 3.0
-    assert begun.pace(costs) == pytest.approx(10.0)
-    known = history(begun)
+    known = run_with(2.0, 1.0)
     known.costs = costs
+    begun = known.trials["t0000"]
+    assert begun.pace(costs) == pytest.approx(10.0)
     fraction = Recipe().schedule.cooldown_fraction
     whole = 10.0 * cost_at_rungs((2, 6), fraction, costs)[-1]
     for spare, allowed in ((0.5, True), (-0.5, False)):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from common.stage_costs import StageCosts, cost_at_rungs
-from journal.states import STAGES
+from journal.events import STAGES
 from search.space.spec import SweepSpec, load_spec
 from search.timetable.pace import Pace, mean_cost, overhead_seconds
 from search.timetable.plan import (
@@ -277,4 +277,4 @@ def test_the_event_of_a_plan_holds_the_costs_of_its_stages() -> None:
     costs = StageCosts(starts=(0, 4), epochs=(0.1, 1.0), entries=(0.5, 0.0))
     pace = replace(PACE, costs=costs)
     plan = planned(60, spec=SPEC.with_values(recipe=HEAD_FIRST), pace=pace)
-    assert StageCosts.of_event(plan.event("sweep")) == costs
+    assert plan.event("sweep").stage_costs == costs

@@ -14,18 +14,18 @@ from common import files
 from common.cpu_runtime import usable_cores
 from common.errors import RunError
 from common.failures import one_line, reason_of
-from journal.history import History
+from journal.events import EPOCH_FIELDS, RungDecided, TrialEnded
 from journal.journal import read_events
-from journal.states import EPOCH_FIELDS
 from search.timetable.capacity import Capacity
 from search.timetable.deadlines import Deadlines
 from search.tune import session
 from search.tune.recorder import GIVE_UP
 from search.tune.session import capacity_at
 from search.tune.storage import Storage
+from tests.events import epoch, of_type, trial_started
 from tests.faults.test_resume import outcome
 from tests.simulated_tune import SPEC, Sweep
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Numerics
 from trainables.records import RunFolder
 
 
@@ -71,9 +71,9 @@ def test_after_an_error_nothing_more_is_done(tmp_path: Path) -> None:
     recorder.safely(fail, None)
     assert recorder.safely(lambda: 1, 0) == 0
     recorder.failed("t0000", "")
-    assert sweep.source.suggest("any") == "FINISHED"
+    assert sweep.searcher.suggest("any") == "FINISHED"
     assert str(recorder.error) == "first"
-    assert read_events(sweep.folder.journal) == []
+    assert [e.event for e in read_events(sweep.folder.journal)] == ["run_started"]
 
 
 def test_a_sweep_whose_trials_all_fail_at_once_gives_up(tmp_path: Path) -> None:
@@ -81,24 +81,27 @@ def test_a_sweep_whose_trials_all_fail_at_once_gives_up(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path), replace(SPEC, trials=30))
     recorder = sweep.recorder
 
-    def fail(times: int) -> str:
-        for _ in range(times):
-            name: str = sweep.source.suggest("any")["start"]["trial"]
-            recorder.failed(name, "OSError: no such file: 'images'")
+    def start() -> str:
+        name: str = sweep.searcher.suggest("any")["start"]["trial"]
         return name
 
-    recorder.reported(fail(GIVE_UP - 1), epoch_result())
+    def fail(times: int) -> None:
+        for _ in range(times):
+            recorder.failed(start(), "OSError: no such file: 'images'")
+
+    fail(GIVE_UP - 1)
+    recorder.reported(start(), epoch_result())  # this one trains: the count starts again
     fail(GIVE_UP - 1)
     assert recorder.error is None
     fail(1)
-    assert str(recorder.error) == (
-        "5 trials in a row failed before their first epoch, the last by this: "
-        "OSError: no such file: 'images'; mend its cause and go on with --resume"
-    )
-    assert sweep.source.suggest("any") == "FINISHED"
+    error = str(recorder.error)
+    assert error.startswith("5 trials in a row failed before their first epoch")
+    assert "OSError: no such file: 'images'" in error
+    assert "--resume" in error
+    assert sweep.searcher.suggest("any") == "FINISHED"
     sweep.journal.close()
     resumed = Sweep(RunFolder(tmp_path), replace(SPEC, trials=30))
-    assert isinstance(resumed.source.suggest("any"), dict)
+    assert isinstance(resumed.searcher.suggest("any"), dict)
 
 
 @pytest.mark.parametrize("gone", ["val.npy", "trial.json", "everything"])
@@ -132,9 +135,10 @@ def test_a_running_trial_keeps_its_last_two_checkpoints(
     monkeypatch.setattr("trainables.trial.CHECKPOINT_SECONDS", -1.0)
     seen = []
     sweep = Sweep(RunFolder(tmp_path))
-    sweep.recorder.observe(lambda _: seen.append(len(list(tmp_path.glob("checkpoints/*/*/*")))))
-    sweep.run()
-    assert max(seen) == 3  # at the moment when the third stands and the first is to go
+    count = lambda _: seen.append(len(list(tmp_path.glob("checkpoints/*/*/*"))))  # noqa: E731
+    with sweep.emitter.observed_by(count):
+        sweep.run()
+    assert max(seen) == 3  # while the third exists and the first has not gone
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
@@ -170,35 +174,9 @@ def test_a_reason_is_one_line(text: str, reason: str) -> None:
     assert one_line(ValueError("a\nb")) == "ValueError: a"
 
 
-def epoch(trial: str, seconds: float) -> dict[str, Any]:
-    return {
-        "event": "epoch", "trial": trial, "step": 1, "rung": None, "seconds": seconds,
-        "peak_memory_bytes": None,
-    }  # fmt: skip
-
-
 def epoch_result() -> dict[str, Any]:
-    """A worker's report of an epoch, without a score."""
+    """Return a worker's report of an epoch, without a score."""
     return dict.fromkeys(EPOCH_FIELDS) | {"step": 1, "epoch": 1, "seconds": 1.0}
-
-
-def start(trial: str, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "event": "trial_started", "trial": trial, "number": int(trial[1:]), "kind": "search",
-        "recipe": recipe.to_mapping(), "seed": 1, "attempt": 1,
-    }  # fmt: skip
-
-
-def test_the_pace_is_that_of_the_recipe_where_it_has_been_trained() -> None:
-    small, large = Recipe(width=8), Recipe(width=64)
-    assert History().pace() is None
-    events = [start("t0", small), start("t1", small), start("t2", large)]
-    events += [epoch("t0", 1.0), epoch("t1", 3.0), epoch("t1", 99.0), epoch("t2", 10.0)]
-    history = History(events)
-    assert history.pace() == 3.0
-    assert history.pace(large.to_mapping()) == 10.0
-    assert history.pace(small.to_mapping()) == 2.0
-    assert history.pace(Recipe(width=9).to_mapping()) == 3.0
 
 
 def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
@@ -207,10 +185,10 @@ def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
     sweep.recorder.deadlines = Deadlines(finish=100.0, stop=100.0, clock=lambda: 0.0)
     launcher = replace(sweep.launcher, rungs=(3, 9))
     assert not launcher.late()
-    sweep.recorder.history.apply(start("t0", Recipe()))
-    sweep.recorder.history.apply(epoch("t0", 9.0))  # 10 steps: 9 and a cooldown's second one
+    sweep.emitter.emit(trial_started("t0000"))
+    sweep.emitter.emit(epoch("t0000", 1, seconds=9.0))  # 10 steps: 9 and a second cooldown
     assert not launcher.late()
-    sweep.recorder.history.apply({**epoch("t0", 13.0), "step": 2})
+    sweep.emitter.emit(epoch("t0000", 2, seconds=13.0))
     assert launcher.late()
 
 
@@ -219,11 +197,11 @@ def test_a_trial_without_time_for_its_next_rung_is_ended_at_this_one(tmp_path: P
     sweep.recorder.deadlines = Deadlines(stop=-1.0, clock=lambda: 0.0)
     sweep.run()
     rung = sweep.spec.rungs[0]
-    decisions = [event for event in sweep.seen if event["event"] == "decision"]
-    assert {(event["rung"], event["decision"]) for event in decisions} == {(rung, "stop")}
-    ends = [event for event in sweep.seen if event["event"] == "trial_ended"]
-    assert {event["reason"] for event in ends} == {f"no time was left to go on from rung {rung}"}
-    assert {event["status"] for event in ends} == {"pruned"}
+    decisions = of_type(sweep.seen, RungDecided)
+    assert {(e.rung, e.decision, e.reason) for e in decisions} == {(rung, "stop", "no_time")}
+    ends = of_type(sweep.seen, TrialEnded)
+    assert all(f"no time was left to continue from rung {rung}" in end.reason for end in ends)
+    assert {end.status for end in ends} == {"pruned"}
     assert len(ends) == sweep.spec.trials
 
 

@@ -3,10 +3,10 @@
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
@@ -14,19 +14,33 @@ import pytest
 
 from common.errors import RunError
 from common.seeds import derive_seed
+from journal.emitter import Emitter, Observer
+from journal.events import (
+    EpochEnded,
+    Event,
+    ObserverFailed,
+    RungDecided,
+    SweepEnded,
+    TrialEnded,
+    TrialRetried,
+    TrialStarted,
+)
 from journal.journal import Journal, read_events
 from search.samplers.fixed import Seeds
 from search.timetable.deadlines import Deadlines
 from search.tune.session import ray_session
 from search.tune.sweep import run_fixed
 from tests.drive_sweep import spec_of, sweep
+from tests.events import of_type
 from tests.fake_training import DIES_ONCE, DIVERGES, NOT_A_NUMBER, RAISES, RAISES_ONCE
-from tests.simulated_tune import IMAGES, TRAINER
+from tests.simulated_tune import IMAGES, TRAINER, start_or_resume
 from trainables.data.splits import make_splits
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder, read_record, read_start
 
 pytestmark = pytest.mark.slow
+
+E = TypeVar("E")
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +56,24 @@ def swept(ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolde
     """A sweep of 20 trials, two at a time, then two seeds of a recipe."""
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "swept")
     spec = spec_of(trials=20, concurrent=2)
-    seen: list[dict[str, Any]] = []
-    outcome = sweep(folder.root, spec, on_event=seen.append)
-    seeds = seeds_of(folder, count=2, on_event=seen.append)
+    seen: list[Event] = []
+    outcome = sweep(folder.root, spec, observers=[seen.append])
+    seeds = seeds_of(folder, count=2, observers=[seen.append])
     assert seen == read_events(folder.journal)
     return folder, outcome, seeds
 
 
-def seeds_of(folder: RunFolder, *, count: int, **options: Any) -> Any:
+def seeds_of(
+    folder: RunFolder, *, count: int, observers: Sequence[Observer] = (), **options: Any
+) -> Any:
     spec = spec_of(trials=20, concurrent=2)
     with Journal(folder.journal) as journal:
+        emitter = Emitter(journal, observers)
+        start_or_resume(emitter, spec)
         return run_fixed(
             spec,
             folder,
-            journal,
+            emitter,
             fixed=Seeds(recipe=Recipe(epochs=9), count=count, deadline=None),
             images=IMAGES,
             splits=make_splits(IMAGES, spec.splits),
@@ -65,12 +83,9 @@ def seeds_of(folder: RunFolder, *, count: int, **options: Any) -> Any:
         )
 
 
-def events_of(folder: RunFolder, name: str, *, prefix: str = "t") -> list[dict[str, Any]]:
-    return [
-        event
-        for event in read_events(folder.journal)
-        if event["event"] == name and str(event.get("trial", "")).startswith(prefix)
-    ]
+def events_of(folder: RunFolder, kind: type[E], *, prefix: str = "t") -> list[E]:
+    events = of_type(read_events(folder.journal), kind)
+    return [event for event in events if getattr(event, "trial", "").startswith(prefix)]
 
 
 def test_every_trial_ends_in_a_record_with_its_predictions(swept: Any) -> None:
@@ -101,9 +116,9 @@ def test_events_come_in_order(swept: Any) -> None:
     folder, _, _ = swept
     for record in folder.records():
         names = [
-            (event["event"], event.get("step", event.get("rung")))
+            (event.event, getattr(event, "step", getattr(event, "rung", None)))
             for event in read_events(folder.journal)
-            if event.get("trial") == record.trial
+            if getattr(event, "trial", None) == record.trial
         ]
         expected: list[tuple[str, int | None]] = [("trial_started", None)]
         for step in range(1, record.steps + 1):
@@ -113,21 +128,22 @@ def test_events_come_in_order(swept: Any) -> None:
             if step in ((1, 3, 9) if record.kind == "search" else (9,)):
                 expected.append(("checkpoint", step))
         assert names == [*expected, ("trial_ended", record.rung)]
-    ends = [(e["kind"], e["trials"]) for e in read_events(folder.journal) if "sweep" in e["event"]]
+    ends = [(e.kind, e.trials) for e in of_type(read_events(folder.journal), SweepEnded)]
     assert ends == [("search", 20), ("seed", 2)]
 
 
 def test_decisions_follow_from_what_arrived_before(swept: Any) -> None:
     folder, _, _ = swept
     for rung, group in itertools.groupby(
-        sorted(events_of(folder, "decision"), key=lambda e: e["rung"]), key=lambda e: e["rung"]
+        sorted(events_of(folder, RungDecided), key=lambda e: e.rung), key=lambda e: e.rung
     ):
         values: list[float] = []
         for event in group:
-            values.append(event["value"])
+            assert event.value is not None
+            values.append(event.value)
             cutoff = sorted(values)[max(1, len(values) // 3) - 1]
-            assert event["cutoff"] == cutoff, rung
-            assert (event["decision"] == "continue") == (event["value"] <= cutoff)
+            assert event.cutoff == cutoff, rung
+            assert (event.decision == "continue") == (event.value <= cutoff)
 
 
 def test_seeds_train_the_whole_schedule_and_nothing_else(swept: Any) -> None:
@@ -138,7 +154,7 @@ def test_seeds_train_the_whole_schedule_and_nothing_else(swept: Any) -> None:
     starts = [read_start(folder.trial(record.trial) / "start.json") for record in records]
     assert [start.rungs for start in starts] == [(9,), (9,)]
     assert [start.seed for start in starts] == [derive_seed(0, "seed", i) for i in range(2)]
-    assert events_of(folder, "decision", prefix="s") == []
+    assert events_of(folder, RungDecided, prefix="s") == []
 
 
 def test_nothing_of_tune_is_left(swept: Any) -> None:
@@ -165,17 +181,18 @@ def test_a_finished_sweep_starts_nothing_and_a_longer_one_goes_on(swept: Any) ->
     folder, outcome, _ = swept
     before = read_events(folder.journal)
     again = sweep(folder.root, spec_of(trials=20, concurrent=2))
-    assert read_events(folder.journal) == before
+    resumed = read_events(folder.journal)
+    assert [event.event for event in resumed[len(before) :]] == ["run_resumed"]
     assert (again.completed, again.pruned) == (outcome.completed, outcome.pruned)
     longer = sweep(folder.root, spec_of(trials=20, concurrent=2), trials=22)
     assert longer.completed + longer.pruned == 22
     new = read_events(folder.journal)[len(before) :]
-    assert {event["trial"] for event in new if "trial" in event} == {"t0020", "t0021"}
+    assert {event.trial for event in of_type(new, TrialStarted)} == {"t0020", "t0021"}
 
 
-def broken(event: dict[str, Any]) -> None:
-    """An observer."""
-    raise OSError(f"no server for {event['event']}")
+def broken(event: Event) -> None:
+    """Fail as an observer."""
+    raise OSError(f"no server for {event.event}")
 
 
 def test_no_fault_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path: Path) -> None:
@@ -189,24 +206,24 @@ def test_no_fault_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path:
         space={"width": {"type": "categorical", "choices": faults}},
     )
     folder = RunFolder(tmp_path / "faulty")
-    outcome = sweep(folder.root, spec, on_event=broken)
-    noted = [e for e in read_events(folder.journal) if e["event"] == "observer_failed"]
-    assert [event["reason"] for event in noted] == ["OSError: no server for trial_started"]
+    outcome = sweep(folder.root, spec, observers=[broken])
+    failures = of_type(read_events(folder.journal), ObserverFailed)
+    assert [event.reason for event in failures] == ["OSError: no server for run_started"]
     records = {r.trial: r for r in folder.records()}
     widths = {s.trial: s.recipe.architecture.width for s in folder.starts()}
     assert set(widths.values()) == set(faults)
     assert outcome.unfinished == 0
-    retries = {event["trial"]: event for event in events_of(folder, "trial_retried")}
-    ends = {event["trial"]: event for event in events_of(folder, "trial_ended")}
+    retries = {event.trial: event for event in events_of(folder, TrialRetried)}
+    ends = {event.trial: event for event in events_of(folder, TrialEnded)}
     for name, width in widths.items():
         record, end = records[name], ends[name]
-        attempts = [e["attempt"] for e in events_of(folder, "trial_started") if e["trial"] == name]
+        attempts = [e.attempt for e in events_of(folder, TrialStarted) if e.trial == name]
         if width == DIVERGES:
             assert (record.status, record.reason) == ("failed", "the loss is not finite at step 2")
-            assert (record.steps, end["traceback"], attempts) == (1, None, [1])
+            assert (record.steps, end.traceback, attempts) == (1, None, [1])
         elif width == RAISES:
             assert (record.status, record.reason) == ("failed", "ValueError: a fault on demand")
-            assert "fake_training.py" in end["traceback"]
+            assert "fake_training.py" in (end.traceback or "")
             assert attempts == [1, 2]
         elif width == NOT_A_NUMBER:
             reason = "val_nll is not finite at rung 3"
@@ -215,10 +232,10 @@ def test_no_fault_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path:
             assert record.status in ("completed", "pruned")
             assert attempts == ([1] if width == 16 else [1, 2])
     for name, retry in retries.items():
-        assert retry["attempt"] == 2
+        assert retry.attempt == 2
         died = widths[name] == DIES_ONCE
-        assert ("died" in retry["reason"]) == died
-        assert ("a fault on demand" in retry["reason"]) == (not died)
+        assert ("died" in retry.reason) == died
+        assert ("a fault on demand" in retry.reason) == (not died)
     assert {widths[name] for name in retries} == {RAISES_ONCE, RAISES, DIES_ONCE}
 
 
@@ -228,41 +245,39 @@ class Clock:
     def __init__(self) -> None:
         self.trials: set[str] = set()
 
-    def observe(self, event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
-            self.trials.add(event["trial"])
+    def observe(self, event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            self.trials.add(event.trial)
 
     def __call__(self) -> float:
         return 0.0 if len(self.trials) < 2 else 2.0
 
 
-def test_at_the_deadline_trials_stop_and_can_be_gone_on_with(
+def test_at_the_deadline_trials_stop_and_can_be_resumed(
     ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From checkpoints that lie elsewhere, as on a cluster."""
     folder, elsewhere = RunFolder(tmp_path / "late"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "of another run").touch()
-    with Journal(folder.journal) as journal:
-        journal.append({"event": "run_started"})
     spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
     run = partial(sweep, folder.root, spec, storage=f"file://{elsewhere}")
     clock = Clock()
     monkeypatch.setattr("search.tune.sweep.Deadlines", partial(Deadlines, clock=clock))
-    outcome = run(deadline=1.0, on_event=clock.observe)
+    outcome = run(deadline=1.0, observers=[clock.observe])
     assert outcome.reason == "time_budget"
-    assert read_events(folder.journal)[-1]["reason"] == "time_budget"
+    assert of_type(read_events(folder.journal), SweepEnded)[-1].reason == "time_budget"
     assert [record.trial for record in folder.records()] == sorted(
-        event["trial"] for event in events_of(folder, "trial_ended")
+        event.trial for event in events_of(folder, TrialEnded)
     )
-    started = {event["trial"] for event in events_of(folder, "trial_started")}
+    started = {event.trial for event in events_of(folder, TrialStarted)}
     assert outcome.unfinished == len(started) - len(list(folder.records())) > 0
     late = run(deadline=1.0)
     assert (late.reason, late.unfinished) == ("time_budget", outcome.unfinished)
-    assert {event["trial"] for event in events_of(folder, "trial_started")} == started
+    assert {event.trial for event in events_of(folder, TrialStarted)} == started
     finished = run(trials=len(started))
     assert (finished.reason, finished.failed, finished.unfinished) == ("finished", 0, 0)
-    epochs = [(event["trial"], event["step"]) for event in events_of(folder, "epoch")]
+    epochs = [(event.trial, event.step) for event in events_of(folder, EpochEnded)]
     assert len(set(epochs)) == len(epochs)
     assert len(list(folder.root.glob("trials/*/val.npy"))) == len(started)
     assert not folder.checkpoints.exists()
@@ -276,8 +291,8 @@ def test_a_journal_that_cannot_be_written_ends_the_sweep_with_one_error(
     folder = RunFolder(tmp_path / "full")
     real = Journal.append
 
-    def full(self: Journal, event: dict[str, Any]) -> dict[str, Any]:
-        if event["event"] == "decision":
+    def full(self: Journal, event: Event) -> Event:
+        if isinstance(event, RungDecided):
             raise RunError("journal.jsonl cannot be written: No space left on device")
         return real(self, event)
 
@@ -286,7 +301,7 @@ def test_a_journal_that_cannot_be_written_ends_the_sweep_with_one_error(
         sweep(folder.root, spec_of(trials=3))
     monkeypatch.undo()
     assert sweep(folder.root, spec_of(trials=3)).unfinished == 0
-    assert len(events_of(folder, "trial_ended")) == 3
+    assert len(events_of(folder, TrialEnded)) == 3
 
 
 def test_a_run_of_another_split_is_refused(swept: Any, tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""Lines of earlier versions, brought to the present form before they are read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from journal.events import Reason
+
+
+class Upgrade:
+    """Adds what earlier versions left out, from what they wrote before."""
+
+    def __init__(self) -> None:
+        """No line has been seen."""
+        self._last_rung: int | None = None
+
+    def __call__(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a line in the present form; lines come in the order of the journal."""
+        if line["event"] == "run_started":
+            rungs = (line.get("spec") or {}).get("rungs") or [None]
+            self._last_rung = rungs[-1]
+        elif line["event"] == "decision" and "reason" not in line:
+            return {**line, "reason": self._reason(line)}
+        return line
+
+    def _reason(self, line: Mapping[str, Any]) -> Reason:
+        """Return why a decision was made that has no reason, as those before 0.2 have none."""
+        if line.get("decision") == "continue":
+            return "promoted"
+        if line.get("cutoff") is not None:
+            return "above_cutoff"
+        if line.get("value") is None:
+            return "not_finite"
+        return "last_rung" if line.get("rung") == self._last_rung else "no_time"

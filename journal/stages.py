@@ -1,0 +1,87 @@
+"""One stage of a run, and the run's working time over several processes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from journal.events import StageReported
+
+StageStatus = Literal["pending", "started", "progress", "finished", "skipped"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """One stage of the chain."""
+
+    status: StageStatus = "pending"
+    fraction: float | None = None
+    """Share that is done, in [0, 1], if the stage reports it."""
+    detail: str = ""
+    started: float | None = None
+    """When it last started, or continued after a resume."""
+    ended: float | None = None
+    earlier_seconds: float = 0.0
+    """Time spent on it before the last resume."""
+    interrupted: bool = False
+    """The process that started it is gone: it must start again."""
+    times_finished: int = 0
+    last_seconds: float | None = None
+    """Wall seconds from its last start to its finish, without earlier processes."""
+    _start: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.status in ("started", "progress")
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that started it may still report on it."""
+        return self.open and not self.interrupted
+
+    def seconds(self, now: float) -> float | None:
+        """Return the wall time spent on it; None before it begins."""
+        if self.started is None:
+            return None
+        end = now if self.open or self.ended is None else self.ended
+        return self.earlier_seconds + max(0.0, end - self.started)
+
+    def resume(self, time: float, last: float) -> None:
+        """Continue its clock at `time` if the process last heard of at `last` left it open."""
+        if self.open and self.started is not None:
+            self.earlier_seconds += max(0.0, last - self.started)
+            self.started = time
+            self.interrupted = True
+
+    def apply(self, event: StageReported) -> None:
+        """Fold one event of this stage in."""
+        if event.status == "started":
+            self._start = event.time
+        if self.started is None or (event.status == "started" and not self.open):
+            self.started = event.time
+        if event.status in ("finished", "skipped"):
+            self.ended = event.time
+        if event.status == "finished":
+            self.times_finished += 1
+            self.last_seconds = None if self._start is None else event.time - self._start
+        self.status, self.interrupted = event.status, False
+        self.fraction, self.detail = event.fraction, event.detail
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkClock:
+    """Wall time that successive processes spent on a run, without the pauses between them."""
+
+    began: float | None = None
+    """When the last process began."""
+    earlier_seconds: float = 0.0
+    """Time spent by the processes before it."""
+
+    def begin(self, time: float, last: float) -> None:
+        """Start counting for a process; the one before was last heard of at `last`."""
+        if self.began is not None and time >= last:
+            self.earlier_seconds += last - self.began
+        self.began = max(time, self.began or time)
+
+    def seconds(self, now: float) -> float:
+        """Return the time spent up to `now`."""
+        return 0.0 if self.began is None else self.earlier_seconds + max(0.0, now - self.began)

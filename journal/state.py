@@ -1,0 +1,337 @@
+"""The state of a run: the one fold of its journal's events.
+
+`RunState.apply` takes one event at a time, at constant cost, and reads no clock. It refuses
+events out of order (`journal.order`), so a state stands for exactly one sequence of events.
+Everything else (the sampler's study, ASHA, forecasts, the display, MLflow, the report) is a
+view of it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any, Literal
+
+from common.stage_costs import EQUAL
+from journal.events import (
+    PREPARATION,
+    STAGES,
+    CheckpointSaved,
+    EpochEnded,
+    Event,
+    Kind,
+    ModelRegistered,
+    PlanMade,
+    ResultReported,
+    RungDecided,
+    RunResumed,
+    RunStarted,
+    StageReported,
+    Status,
+    SweepEnded,
+    TestRead,
+    TrialEnded,
+    TrialEvent,
+    TrialRetried,
+    TrialStarted,
+)
+from journal.order import require_order
+from journal.stages import Stage, WorkClock
+from journal.trials import Cohort, RungCount, Trial, score_of
+
+TrialStatus = Literal["pending", "running", "completed", "pruned", "failed"]
+
+
+class RunState:
+    """A run, folded from its journal's events. Times are unix seconds."""
+
+    def __init__(self, spec: Mapping[str, Any] | None = None) -> None:
+        """Return the state before any event; `spec` stands in until the run has started."""
+        self.spec: Mapping[str, Any] = spec or {}
+        self.started: RunStarted | None = None
+        self.resumes: list[RunResumed] = []
+        self.trials: dict[str, Trial] = {}
+        """By name, in the order of their first start."""
+        self.stages = {name: Stage() for name in (*PREPARATION, *STAGES)}
+        self.plans: list[PlanMade] = []
+        self.plan: PlanMade | None = None
+        """The last plan of the present process."""
+        self.costs = EQUAL
+        """Of a trial's epochs, by the last plan."""
+        self.ends: dict[Kind, SweepEnded] = {}
+        """The last end of each kind of trials."""
+        self.over: set[Kind] = set()
+        """Kinds whose end was reported and not followed by a start or a resume."""
+        self.results: dict[str, list[ResultReported]] = {}
+        """By kind, oldest first."""
+        self.registered: ModelRegistered | None = None
+        """The last entry in the registry."""
+        self.test_reads = 0
+        self.count = 0
+        """Events folded."""
+        self.last_time = -math.inf
+        self.running: set[str] = set()
+        self.peak_running = 0
+        self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
+        self.peak_memory_bytes = 0
+        """The most that any worker used."""
+        self.abandoned = False
+        """No process works on the run, whatever its journal leaves open."""
+        self._planned_trials: int | None = None
+        """As the sweep's stage announces it, if it differs from the specification."""
+        self._last_resume = -math.inf
+        self._halted = -math.inf
+        """No epoch is timed across this moment."""
+        self._clock = WorkClock()
+
+    @classmethod
+    def from_events(cls, events: Iterable[Event]) -> "RunState":
+        """Return the state after `events`."""
+        state = cls()
+        for event in events:
+            state.apply(event)
+        return state
+
+    def apply(self, event: Event) -> None:
+        """Fold one event in.
+
+        Raises:
+            OutOfOrderError: it cannot follow the events before; nothing has changed then.
+        """
+        self.require(event)
+        self.abandoned = False
+        match event:
+            case RunStarted():
+                self._start(event)
+            case RunResumed():
+                self._resume(event)
+            case PlanMade():
+                self.plan, self.costs = event, event.stage_costs
+                self.plans.append(event)
+            case StageReported():
+                self._report_stage(event)
+            case SweepEnded():
+                self.ends[event.kind] = event
+                self.over.add(event.kind)
+                self._halt(event.time)
+            case TestRead():
+                self.test_reads += 1
+            case ResultReported():
+                self.results.setdefault(event.kind, []).append(event)
+            case ModelRegistered():
+                self.registered = event
+            case TrialStarted():
+                self._start_trial(event)
+            case EpochEnded() | RungDecided() | CheckpointSaved() | TrialRetried() | TrialEnded():
+                self._apply_to_trial(self.trials[event.trial], event)
+        self.count += 1
+        self.last_time = max(self.last_time, event.time)
+
+    def require(self, event: Event) -> None:
+        """Check that `event` may come next; raises as `apply`."""
+        require_order(
+            event,
+            started=self.started is not None,
+            stages=self.stages,
+            trials=self.trials,
+            over=self.over,
+        )
+
+    def abandon(self) -> None:
+        """Note that no process holds the journal: what it leaves open was interrupted."""
+        self.abandoned = True
+        self.running = set()
+
+    @property
+    def run(self) -> str:
+        """Name of the run; empty before it has started."""
+        return "" if self.started is None else self.started.run
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epoch budgets of the sweep, rising."""
+        return tuple(self.spec.get("rungs", ()))
+
+    @property
+    def stage(self) -> str | None:
+        """The stage under way: of the open ones, the last in the chain."""
+        return next((name for name in reversed(self.stages) if self.stages[name].open), None)
+
+    @property
+    def active(self) -> bool:
+        """Whether work remains that was not interrupted (a killed run cannot say that it was)."""
+        return not self.interrupted and self._unfinished
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the work was interrupted and not resumed."""
+        if self.abandoned:
+            return self._unfinished
+        if any(self.stages[name].open for name in PREPARATION):
+            return False
+        last = max(self.ends.values(), key=lambda end: end.time, default=None)
+        if last is None or last.reason != "interrupted":
+            return False
+        return last.time >= self._last_resume
+
+    @property
+    def deadline(self) -> float | None:
+        """When the run must be over, in unix seconds; None without a time budget."""
+        return self.plan.deadline if self.plan is not None else None
+
+    @property
+    def best(self) -> Trial | None:
+        """The search trial with the lowest val_nll at the highest rung that any reached."""
+        return self.cohorts["search"].best
+
+    def ended(self, kind: Kind) -> bool:
+        """Return whether the trials of this kind are done and no resume continues them."""
+        end = self.ends.get(kind)
+        if end is None or end.reason == "interrupted":
+            return False
+        return end.reason == "finished" or end.time >= self._last_resume
+
+    def planned(self, kind: Kind = "search") -> int:
+        """Return how many trials of this kind there will be; 0 if unknown."""
+        if kind == "seed":
+            return int(self.spec.get("members", 0))
+        if self._planned_trials is None and self.plan is not None and self.plan.trials is None:
+            return 0  # as many as there is time for
+        return self._planned_trials or int(self.spec.get("trials", 0))
+
+    def at(self, now: float) -> float:
+        """Return `now` while a process works on the run, else the time of its last event."""
+        return now if self.active else self.last_time
+
+    def elapsed(self, now: float) -> float:
+        """Return the wall seconds spent on the run, without pauses between resumes."""
+        return self._clock.seconds(self.at(now))
+
+    def status(self, trial: Trial) -> TrialStatus:
+        """Return a trial's status; `pending` is one that was interrupted and waits."""
+        return trial.status or ("running" if trial.name in self.running else "pending")
+
+    def with_status(self, *statuses: TrialStatus, kind: Kind | None = None) -> list[Trial]:
+        """Return the trials with any of these statuses, by name."""
+        trials = (
+            trial
+            for trial in self.trials.values()
+            if self.status(trial) in statuses and kind in (None, trial.kind)
+        )
+        return sorted(trials, key=lambda trial: trial.name)
+
+    def of_kind(self, kind: Kind) -> list[Trial]:
+        """Return the trials of one kind, by number."""
+        trials = (trial for trial in self.trials.values() if trial.kind == kind)
+        return sorted(trials, key=lambda trial: trial.number)
+
+    def unfinished(self, kind: Kind) -> list[Trial]:
+        """Return the trials that have started and not ended, by number."""
+        return [trial for trial in self.of_kind(kind) if trial.end is None]
+
+    def ended_with(self, kind: Kind, status: Status) -> int:
+        """Return how many trials of a kind ended with this status."""
+        return self.cohorts[kind].ended.get(status, 0)
+
+    def ranked(self, *, kind: Kind = "search") -> list[Trial]:
+        """Return the scored trials, best first; a higher rung ranks before any lower one."""
+        scored = [trial for trial in self.trials.values() if trial.kind == kind and trial.scores]
+        return sorted(scored, key=lambda trial: trial.rank)
+
+    def rung_counts(self) -> dict[int, RungCount]:
+        """Return the search trials that arrived, continued and stopped at each rung."""
+        return self.cohorts["search"].rung_counts(self.rungs)
+
+    def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
+        """Return the seconds of an epoch of the last stage, the median over trials.
+
+        Trials with `recipe` decide if there are any; None before any epoch.
+        """
+        paces = [(trial.recipe == recipe, trial.pace(self.costs)) for trial in self.trials.values()]
+        known = [(same, pace) for same, pace in paces if pace is not None]
+        same_recipe = [pace for same, pace in known if same]
+        return median(same_recipe or [pace for _, pace in known]) if known else None
+
+    @property
+    def _unfinished(self) -> bool:
+        return self.stage is not None or bool(self.running) or not self.ended("search")
+
+    def _start(self, event: RunStarted) -> None:
+        self.started, self.spec = event, event.spec
+        if self._clock.began is None:
+            self._clock.begin(event.time, event.time)
+
+    def _resume(self, event: RunResumed) -> None:
+        self.resumes.append(event)
+        self._last_resume = event.time
+        self._begin_process(event.time)
+        self.plan = None
+        self.over.clear()
+        self._halt(event.time)
+
+    def _begin_process(self, time: float) -> None:
+        for name, stage in self.stages.items():
+            if name not in PREPARATION:
+                stage.resume(time, self.last_time)
+        self._clock.begin(time, self.last_time)
+
+    def _report_stage(self, event: StageReported) -> None:
+        stage = self.stages[event.stage]
+        begins = event.status == "started" and not stage.open
+        stage.apply(event)
+        if begins and event.stage == PREPARATION[0]:
+            self._begin_process(event.time)  # before it opens the journal
+        if event.stage == "sweep" and event.trials is not None:
+            self._planned_trials = event.trials
+
+    def _halt(self, time: float) -> None:
+        """Mark every trial as not running; the next epochs are not timed from before `time`."""
+        self._halted = time
+        self.running = set()
+
+    def _start_trial(self, event: TrialStarted) -> None:
+        trial = self.trials.setdefault(event.trial, Trial.of_start(event))
+        trial.attempts, trial.last_seen, trial.last_lap = event.attempt, event.time, None
+        self.over.discard(trial.kind)
+        self.running.add(trial.name)
+        self.peak_running = max(self.peak_running, len(self.running))
+
+    def _apply_to_trial(self, trial: Trial, event: TrialEvent) -> None:
+        trial.last_seen = event.time
+        match event:
+            case EpochEnded():
+                self._end_epoch(trial, event)
+            case RungDecided():
+                trial.decisions[event.rung] = event
+                self.cohorts[trial.kind].add_decision(event)
+            case CheckpointSaved():
+                trial.checkpoints.append(event)
+            case TrialRetried():
+                trial.retries[event.attempt] = event.reason
+                trial.last_lap = None
+            case TrialEnded():
+                trial.end = event
+                self.cohorts[trial.kind].add_end(event.status)
+                self.running.discard(trial.name)
+
+    def _end_epoch(self, trial: Trial, event: EpochEnded) -> None:
+        cohort = self.cohorts[trial.kind]
+        seconds = self._lap(trial, event)
+        if seconds is not None:
+            cohort.add_time(seconds, self.costs.of_step(event.epoch, before=trial.epoch))
+        self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes or 0)
+        trial.epochs.append(event)
+        if event.rung is not None:
+            trial.scores[event.rung] = score_of(event)
+            trial.rung_steps[event.rung] = event.step
+            cohort.add_score(trial, event.rung)
+
+    def _lap(self, trial: Trial, event: EpochEnded) -> float | None:
+        """Return the wall time since the trial's last epoch, overheads included.
+
+        The first epoch of an attempt counts with the seconds that it reports: a worker may
+        have started before it, which takes long and happens once.
+        """
+        last, trial.last_lap = trial.last_lap, event.time
+        if last is None or last < self._halted:
+            return event.seconds
+        return max(0.0, event.time - last)

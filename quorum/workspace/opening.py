@@ -1,0 +1,235 @@
+"""Open a run: check it, read its data, plan it, lock its folder, open its journal.
+
+The stages `data` and `probe` come before the journal is open, so that a run that fails in them
+leaves no folder; only the observers hear of them.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.cpu_runtime import share_arena, usable_cores, wait_passively
+from common.errors import RunError
+from common.files import write_bytes_atomically
+from common.provenance import code_version, machine_description
+from common.telemetry import disable_telemetry
+from journal.emitter import Emitter, Observer, notify
+from journal.events import STAGES, RunResumed, StageReported
+from journal.journal import Journal
+from quorum.workspace.checks import (
+    require_same_split,
+    require_same_weights,
+    spec_to_resume,
+    stages_left,
+    started_event,
+    write_labels,
+)
+from quorum.workspace.run import Run, RunData
+from search.mlflow.tracking import MlflowMirror
+from search.space.spec import SweepSpec
+from search.timetable.capacity import machine_capacity
+from search.timetable.plan import Plan
+from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink
+from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
+from trainables.data.splits import make_splits
+from trainables.records import RunFolder
+
+
+@contextmanager
+def open_run(
+    folder: RunFolder | str | Path,
+    spec: SweepSpec,
+    *,
+    resume: bool = False,
+    stages: Collection[str] | None = None,
+    time_budget: float | None = None,
+    began: float | None = None,
+    address: str | None = None,
+    device: str | None = None,
+    observers: Sequence[Observer] = (),
+    planner: Planner = make_plan,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Run]:
+    """Open a new run, or resume the one in `folder`, until the end of the block.
+
+    `stages` are those that will run; by default all that the specification needs.
+    `time_budget` is in seconds from `began` (unix seconds; by default now). `address` is that
+    of the Ray cluster that will train. `device` is `cpu`, `cuda`, or None for a GPU if there
+    is one. `planner` is called as `make_plan` is.
+
+    Raises:
+        DataError: the data cannot be used; no folder is made then.
+        SpecError: the time budget is too short for anything.
+        RunError: the folder holds another run, or a process works on it.
+    """
+    disable_telemetry()
+    wait_passively()
+    share_arena()
+    root = folder.root if isinstance(folder, RunFolder) else Path(folder)
+    # Absolute: Ray is started from within the folder, while other threads write to it.
+    home = RunFolder(root.absolute())
+    began = began or clock()
+    deadline = None if time_budget is None else began + time_budget
+    resumed = home.sweep.exists()
+    if resumed and not resume:
+        raise RunError(f"{home.root} holds a run; resume it, or choose another folder")
+    preparation = _Preparation(
+        folder=home,
+        asked=spec,
+        resumed=resumed,
+        stages=tuple(spec.stages if stages is None else stages),
+        deadline=deadline,
+        address=address,
+        device=device,
+        observers=observers,
+        planner=planner,
+        clock=clock,
+    )
+    prepared = preparation.prepare()
+    home.root.mkdir(parents=True, exist_ok=True)
+    with Journal(home.journal, clock=clock) as journal:
+        _check(journal, prepared)
+        if not home.sweep.exists():
+            write_bytes_atomically(home.sweep, prepared.data.spec.to_yaml().encode())
+        write_labels(home, prepared.data.images, prepared.data.splits)
+        with MlflowMirror(home) as mirror:
+            emitter = Emitter(journal, [*observers, mirror.handle])
+            _announce(emitter, prepared, asked=spec)
+            yield Run(
+                prepared.data,
+                emitter,
+                plan=prepared.plan,
+                began=began,
+                deadline=deadline,
+                tracking_uri=mirror.uri,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """What is known of a run before its journal is open."""
+
+    data: RunData
+    plan: Plan | None
+    stages: tuple[str, ...]
+    """Stages whose result is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Preparation:
+    """Reads the data, measures the machine, plans; only observers hear of it."""
+
+    folder: RunFolder
+    asked: SweepSpec
+    resumed: bool
+    stages: tuple[str, ...]
+    deadline: float | None
+    address: str | None
+    device: str | None
+    observers: Sequence[Observer]
+    planner: Planner
+    clock: Callable[[], float]
+
+    def prepare(self) -> _Prepared:
+        """Return the data and the plan; a plan is made for what must be trained in time."""
+        spec = spec_to_resume(self.folder, self.asked) if self.resumed else self.asked
+        data = self._read(spec, None if self.resumed else resolve_dataset(spec.dataset))
+        stages = tuple(stages_left(self.folder, self.stages))
+        if not stages or (self.deadline is None and (self.resumed or "sweep" not in stages)):
+            return _Prepared(data=data, plan=None, stages=stages)
+
+        def shrink(side: int) -> None:
+            nonlocal data
+            data = self._read(spec, resolve_dataset(self.asked.dataset, affordable=side))
+
+        plan = plan_or_shrink(
+            lambda: self._plan(data, stages),
+            shrink,
+            image_size=data.images.image_size,
+            keep_size=self.resumed or self.asked.dataset.image_size is not None,
+        )
+        if self.deadline is not None and not self.resumed:
+            data = replace(data, spec=plan.apply_to(data.spec))
+        return _Prepared(data=data, plan=plan, stages=stages)
+
+    def _read(self, spec: SweepSpec, dataset: DatasetSpec | None) -> RunData:
+        """Read the images of `dataset`, by default the specification's, and split them."""
+        if dataset is not None:
+            spec = spec.with_values(dataset=dataset)
+        with self._reporting("data") as progress:
+            images = load_dataset(spec.dataset, progress=progress)
+            return RunData(
+                folder=self.folder,
+                spec=spec,
+                images=images,
+                splits=make_splits(images, spec.splits),
+                device=self.device,
+            )
+
+    def _plan(self, data: RunData, stages: Collection[str]) -> Plan:
+        with self._reporting("probe"):
+            return self.planner(
+                data.spec,
+                self._setup(data),
+                clock=self.clock,
+                deadline=self.deadline,
+                stages=stages,
+                keep_rungs=self.resumed,
+            )
+
+    def _setup(self, data: RunData) -> Setup:
+        """Return the data and the machines that the plan is made for."""
+        from search.tune.session import capacity_at  # imports Ray
+
+        numerics = data.numerics
+        workers = data.spec.concurrent
+        workers = workers or capacity_at(self.address, numerics).trials_at_a_time(numerics)
+        # The machines of a cluster are assumed to be like this one.
+        here = machine_capacity(numerics).trials_at_a_time(numerics) if self.address else workers
+        return Setup(
+            images=data.images,
+            splits=data.splits,
+            numerics=numerics,
+            cores=usable_cores(),
+            workers=workers,
+            workers_per_machine=min(workers, here),
+        )
+
+    @contextmanager
+    def _reporting(self, stage: str) -> Iterator[Callable[[float, str], None]]:
+        """Tell the observers of a stage's start and end; yields a function for its progress."""
+
+        def report(event: StageReported) -> None:
+            notify(self.observers, replace(event, time=self.clock()))
+
+        report(StageReported(stage=stage, status="started", fraction=0.0))
+        yield lambda fraction, detail: report(
+            StageReported(stage=stage, status="progress", fraction=fraction, detail=detail)
+        )
+        report(StageReported(stage=stage, status="finished", fraction=1.0))
+
+
+def _check(journal: Journal, prepared: _Prepared) -> None:
+    """Refuse images or initial weights that are not those the run started with."""
+    data = prepared.data
+    require_same_split(data.folder, journal.state, data.splits.split_id)
+    if not {"sweep", "seeds"}.isdisjoint(prepared.stages):
+        require_same_weights(data.folder, journal.state, data.spec)
+
+
+def _announce(emitter: Emitter, prepared: _Prepared, *, asked: SweepSpec) -> None:
+    """Emit the run's start or resume, and its plan."""
+    data = prepared.data
+    if emitter.state.started is None:
+        emitter.emit(started_event(data.folder, data.spec, data.images, data.splits, asked=asked))
+    else:
+        emitter.emit(
+            RunResumed(
+                run=data.folder.name, machine=machine_description(), code_version=code_version()
+            )
+        )
+    if prepared.plan is not None:
+        first = next(stage for stage in STAGES if stage in prepared.stages)
+        emitter.emit(prepared.plan.event(first))

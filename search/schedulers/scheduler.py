@@ -1,0 +1,31 @@
+"""Schedulers decide at each rung whether a trial continues; `asha` is the one in use."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from journal.events import Action, Reason
+from journal.state import RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Whether a trial continues at a rung, and why."""
+
+    reason: Reason
+    cutoff: float | None = None
+    """The highest score that continues; None if the score was not compared."""
+
+    @property
+    def action(self) -> Action:
+        """What happens to the trial."""
+        return "continue" if self.reason == "promoted" else "stop"
+
+
+class Scheduler(Protocol):
+    """Decides on trials. `quorum.testing.schedulers` has the tests that every one passes."""
+
+    def replay(self, state: RunState) -> "Scheduler":
+        """Take over the decisions of a run, and return itself."""
+
+    def decide(self, rung: int, value: float | None, *, in_time: bool = True) -> Decision:
+        """Decide on a trial that scored `value` at `rung`, once per trial and rung."""

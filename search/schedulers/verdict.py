@@ -1,0 +1,33 @@
+"""How a trial ends that was scored at a rung."""
+
+from typing import NamedTuple
+
+from journal.events import Status
+from journal.trials import Trial
+
+
+class Verdict(NamedTuple):
+    """The status that a trial ends with, and the reason in one line (none if completed)."""
+
+    status: Status
+    reason: str
+
+
+def verdict_on(trial: Trial, *, last_rung: int) -> Verdict | None:
+    """Return how a trial ends at its highest rung; None if it continues or is undecided."""
+    rung, score = trial.rung, trial.score
+    if rung is None or score is None:
+        return None
+    if score.val_nll is None:
+        return Verdict("failed", f"val_nll is not finite at rung {rung}")
+    if rung == last_rung:
+        return Verdict("completed", "")
+    decision = trial.decisions.get(rung)
+    if decision is None or decision.decision == "continue":
+        return None
+    if decision.cutoff is None:
+        return Verdict("pruned", f"no time was left to continue from rung {rung}")
+    return Verdict(
+        "pruned",
+        f"val_nll {score.val_nll:.4f} missed the cutoff {decision.cutoff:.4f} of rung {rung}",
+    )

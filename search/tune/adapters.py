@@ -1,0 +1,168 @@
+# mypy: disable-error-code="override"
+"""What Ray Tune calls, each a thin adapter: searcher, scheduler, callback, stopper.
+
+Tune reports the result that stops a trial to no searcher and swallows a searcher's errors.
+So our samplers learn from the journal, the same way live and on resume, and Tune neither
+feeds nor saves them.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback, Checkpoint
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from search.samplers.suggestions import Sampler, Suggestion
+from search.tune.recorder import Recorder
+
+RETRIES = 1
+"""How often a failed trial is started again."""
+
+
+class TuneSearcher(Searcher):
+    """Hands a sampler's trials to Tune."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        launch: Callable[[Suggestion], dict[str, Any] | None],
+        late: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`launch` makes a trial's configuration, or None if nothing more can start.
+
+        While `late` is true, nothing starts.
+        """
+        super().__init__()
+        self.launched = 0
+        """Trials handed to Tune."""
+        self._sampler = sampler
+        self._launch = launch
+        self._late = late
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002 (Tune's hook)
+        """Return the next trial's configuration, or FINISHED."""
+        suggestion = None if self._late() else self._sampler.next()
+        if suggestion is None:
+            return Searcher.FINISHED
+        self.launched += 1
+        # After None, Tune would wait and ask again.
+        return self._launch(suggestion) or Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Do nothing: the journal holds more."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: a resume starts from the journal."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: a resume starts from the journal."""
+
+
+class TuneScheduler(FIFOScheduler):
+    """Asks at every result whether the trial continues."""
+
+    def __init__(self, decide: Callable[[str, Mapping[str, Any]], bool]) -> None:
+        """`decide(trial, result)` returns whether the trial continues; it must not raise."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._decide = decide
+
+    def on_trial_result(
+        self,
+        tune_controller: Any,  # noqa: ARG002 (Tune's hook)
+        trial: Trial,
+        result: dict[str, Any],
+    ) -> str:
+        """Decide on every result but a trial's last."""
+        continues = self._decide(trial_name(trial), result)
+        action: str = TrialScheduler.CONTINUE if continues else TrialScheduler.STOP
+        return action
+
+
+class TuneCallback(Callback):
+    """Reports what happens to Tune's trials to the recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """The recorder never raises, which would end the whole sweep."""
+        self._recorder = recorder
+        self._waiting: set[str] = set()
+        """Trials that failed and have not started again."""
+
+    def on_trial_start(self, *, trial: Trial, **_: Any) -> None:
+        """Allow the trial its remaining retries: Tune counts failures of this process only."""
+        name = trial_name(trial)
+        self._waiting.discard(name)
+        retries = RETRIES - len(self._recorder.state.trials[name].retries)
+        trial.max_failures = trial.num_failures + max(0, retries)
+
+    def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
+        """Record an epoch, or the failure of a training that diverged."""
+        self._recorder.reported(trial_name(trial), result)
+
+    def on_checkpoint(self, *, trial: Trial, checkpoint: Checkpoint, **_: Any) -> None:
+        """Record a checkpoint that reached the storage."""
+        path = self._recorder.storage.relative(checkpoint)
+        self._recorder.saved(trial_name(trial), trial.last_result["step"], path)
+
+    def on_trial_recover(self, *, trial: Trial, **_: Any) -> None:
+        """Record that a trial failed and is queued again.
+
+        A node that is lost between two trials of a worker fails the next one twice, by its
+        start and by its actor: a second failure before the trial starts again is an echo of
+        the first, and must not end it.
+        """
+        name = trial_name(trial)
+        if name in self._waiting:
+            return
+        self._waiting.add(name)
+        self._recorder.retried(name, _error_of(trial))
+        trial.max_failures = trial.num_failures + 1
+
+    def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
+        """Record that a trial failed for good."""
+        self._recorder.failed(trial_name(trial), _error_of(trial))
+
+    def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
+        """Record a trial that was stopped or is done; its last checkpoint is saved."""
+        self._recorder.completed(trial_name(trial), trial.last_result)
+
+
+class TuneStopper(Stopper):
+    """Stops everything when the time is over, or once the recorder has failed."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """`recorder` knows the time and its own errors."""
+        self._recorder = recorder
+
+    def __call__(self, *_: Any) -> bool:
+        """Return False: no single trial is stopped here."""
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune pickles it for a restore that we never use."""
+        return {}
+
+    def stop_all(self) -> bool:
+        """Return whether the time is over or the recorder has failed."""
+        return self._recorder.deadlines.passed or self._recorder.error is not None
+
+
+def trial_name(trial: Trial) -> str:
+    """Return our name of one of Tune's trials."""
+    name: str = trial.config["start"]["trial"]
+    return name
+
+
+def _error_of(trial: Trial) -> str:
+    """Return the text of a trial's last failure, as Tune wrote it down."""
+    try:
+        text = Path(trial.error_file).read_text()
+    except (OSError, TypeError):
+        return ""
+    return text.rpartition("Failure # ")[2].partition("\n")[2]

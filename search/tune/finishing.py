@@ -1,0 +1,109 @@
+"""End trials: predictions and weights to the trial's folder, its record, its end.
+
+The order makes a kill at any point harmless: predictions and weights reach the folder, then
+record.json, then `trial_ended` is journalled, then the trial's checkpoints go. `settle` picks
+up between any two of these steps.
+"""
+
+from journal.emitter import Emitter
+from journal.events import Kind, Status, TrialEnded
+from journal.trials import Trial
+from search.schedulers.verdict import verdict_on
+from search.tune.storage import Storage
+from trainables.records import RunFolder, TrialRecord, read_record, read_start, write_record
+
+
+class Finisher:
+    """Ends the trials of one kind in one run."""
+
+    def __init__(
+        self, emitter: Emitter, folder: RunFolder, storage: Storage, *, last_rung: int
+    ) -> None:
+        """`last_rung` is the whole schedule, in epochs."""
+        self._emitter = emitter
+        self._folder = folder
+        self._storage = storage
+        self._last_rung = last_rung
+
+    def settle(self, kind: Kind) -> None:
+        """End the trials that an earlier process had decided on but not ended."""
+        for trial in self._emitter.state.unfinished(kind):
+            record = self._folder.trial(trial.name) / "record.json"
+            if record.exists():
+                self._announce(read_record(record), traceback=None)
+            else:
+                self.finish(trial)
+
+    def finish(self, trial: Trial) -> bool:
+        """End a trial that has its verdict; False if it has none or its checkpoint is lost."""
+        verdict = verdict_on(trial, last_rung=self._last_rung)
+        if verdict is None or trial.rung is None:
+            return False
+        scored = [c for c in trial.checkpoints if c.step == trial.rung_steps[trial.rung]]
+        for checkpoint in reversed(scored):
+            params = self._storage.hand_over(checkpoint.path, self._folder.trial(trial.name))
+            if params is not None:
+                self.end(trial, verdict.status, verdict.reason, params=params)
+                return True
+        return False
+
+    def end(
+        self,
+        trial: Trial,
+        status: Status,
+        reason: str,
+        *,
+        params: int = 0,
+        traceback: str | None = None,
+    ) -> None:
+        """Write a trial's record, journal its end, and remove its checkpoints."""
+        folder = self._folder.trial(trial.name)
+        metrics = trial.score._asdict() if trial.score is not None else {}
+        record = TrialRecord(
+            trial=trial.name,
+            kind=trial.kind,
+            status=status,
+            reason=reason,
+            split_id=read_start(folder / "start.json").split_id,
+            steps=trial.step,
+            rung=trial.rung,
+            whole_schedule=status == "completed",
+            seconds=trial.seconds,
+            peak_memory_bytes=trial.peak_memory_bytes,
+            params=params,
+            metrics={name: value for name, value in metrics.items() if value is not None},
+        )
+        write_record(folder, record)
+        self._announce(record, traceback=traceback)
+        for session in {session_of(checkpoint.path) for checkpoint in trial.checkpoints}:
+            self._storage.remove(session)
+
+    def tidy(self) -> None:
+        """Remove all checkpoints but those that unfinished trials resume from."""
+        trials = self._emitter.state.trials.values()
+        self._storage.prune(
+            session_of(checkpoint.path)
+            for trial in trials
+            if trial.end is None
+            for checkpoint in trial.checkpoints
+        )
+
+    def _announce(self, record: TrialRecord, *, traceback: str | None) -> None:
+        self._emitter.emit(
+            TrialEnded(
+                trial=record.trial,
+                kind=record.kind,
+                status=record.status,
+                reason=record.reason,
+                seconds=record.seconds,
+                steps=record.steps,
+                rung=record.rung,
+                whole_schedule=record.whole_schedule,
+                traceback=traceback,
+            )
+        )
+
+
+def session_of(checkpoint: str) -> str:
+    """Return SESSION/TRIAL, the folder of a trial's checkpoints in one session."""
+    return checkpoint.rpartition("/")[0]

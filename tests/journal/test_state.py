@@ -1,0 +1,169 @@
+"""The state of a run: a fold of its events, against slow readings of them."""
+
+import time
+from typing import Any
+
+import pytest
+
+from common.stage_costs import StageCosts
+from journal.events import (
+    EpochEnded,
+    Event,
+    PlanMade,
+    RungDecided,
+    RunResumed,
+    StageReported,
+    SweepEnded,
+    TrialEnded,
+)
+from journal.state import RunState
+from journal.trials import RungCount
+from tests.events import epoch, of_type, state_of, trial_ended, trial_started
+from tests.synthetic_sweep import SPEC, synthetic_sweep
+from trainables.recipe import Recipe
+
+
+def sweep(**options: Any) -> list[Event]:
+    return list(synthetic_sweep(**options))
+
+
+def resumed(time: float) -> RunResumed:
+    return RunResumed(run="r", time=time)
+
+
+def test_counts_agree_with_a_slow_reading_of_the_journal() -> None:
+    events = sweep(seed=3, fail=(5,), retry=(1,))
+    state = RunState.from_events(events)
+    for rung in SPEC["rungs"]:
+        arrived = {e.trial for e in of_type(events, EpochEnded) if e.rung == rung}
+        decided = [e for e in of_type(events, RungDecided) if e.rung == rung]
+        promoted = sum(e.decision == "continue" for e in decided)
+        stopped = len(decided) - promoted
+        assert state.rung_counts()[rung] == RungCount(len(arrived), promoted, stopped)
+    ends = {e.trial: e.status for e in of_type(events, TrialEnded)}
+    assert {trial.name: trial.status for trial in state.trials.values()} == ends
+    for status in ("completed", "pruned", "failed"):
+        assert state.ended_with("search", status) == list(ends.values()).count(status)
+    scores = [(-e.rung, e.val_nll, e.trial) for e in of_type(events, EpochEnded) if e.rung]
+    assert state.best is not None
+    assert state.best.name == min(scores)[2]
+    assert state.count == len(events)
+    assert [trial.reason for trial in state.with_status("failed")] == [
+        "DivergedError: the loss is not finite"
+    ]
+
+
+def test_a_higher_rung_ranks_before_a_lower_one_and_no_score_ranks_last() -> None:
+    starts = [trial_started(name) for name in ("t0000", "t0001", "t0002")]
+    scores: list[Event] = [
+        epoch("t0000", 1, val_nll=0.2, rung=1),
+        epoch("t0001", 1, val_nll=0.9, rung=1),
+        epoch("t0001", 2, val_nll=0.7, rung=3),
+        epoch("t0002", 1, val_nll=None, rung=3),
+        trial_started("s00", kind="seed"),
+        epoch("s00", 1, val_nll=0.1, rung=9),
+    ]
+    state = state_of(*starts, *scores)
+    assert [trial.name for trial in state.ranked()] == ["t0001", "t0002", "t0000"]
+    assert state.best is not None
+    assert state.best.name == "t0001"
+    assert [trial.name for trial in state.ranked(kind="seed")] == ["s00"]
+
+
+def test_an_interrupted_trial_is_pending_until_it_starts_again() -> None:
+    state = state_of(trial_started("t0000", 1), epoch("t0000", 1, 11))
+    assert state.status(state.trials["t0000"]) == "running"
+    state.apply(SweepEnded(kind="search", reason="interrupted", time=12))
+    assert state.status(state.trials["t0000"]) == "pending"
+    assert (state.interrupted, state.active) == (True, False)
+    state.apply(resumed(1000))
+    assert (state.interrupted, state.active) == (False, True)
+    assert state.status(state.trials["t0000"]) == "pending"
+    state.apply(trial_started("t0000", 1001, attempt=2))
+    assert state.status(state.trials["t0000"]) == "running"
+    assert state.trials["t0000"].attempts == 2
+    # Neither the pause nor the start of a worker is work or the pace of a step.
+    assert state.elapsed(1003) == pytest.approx(12 + 3)
+    state.apply(epoch("t0000", 2, 1061))
+    assert state.cohorts["search"].seconds_per_step == pytest.approx(3.0)
+    state.apply(epoch("t0000", 3, 1070))
+    assert state.cohorts["search"].seconds_per_step == pytest.approx((3 + 3 + 9) / 3)
+
+
+def test_trials_of_a_killed_run_are_pending_after_the_resume() -> None:
+    state = state_of(
+        trial_started("t0000", 1),
+        epoch("t0000", 1, 2),
+        trial_started("t0001", 1),
+        resumed(50),
+        trial_started("t0001", 51, attempt=2),
+    )
+    assert {trial.name: state.status(trial) for trial in state.trials.values()} == {
+        "t0000": "pending",
+        "t0001": "running",
+    }
+
+
+def test_the_wall_time_of_a_stage_leaves_out_pauses() -> None:
+    def stage(status: Any, time: float, fraction: float = 0.3) -> StageReported:
+        return StageReported(
+            stage="distill", status=status, fraction=fraction, detail="epoch 3 of 9", time=time
+        )
+
+    state = state_of(
+        stage("started", 10), stage("progress", 25), resumed(100), stage("started", 101),
+        stage("progress", 107),
+    )  # fmt: skip
+    distill = state.stages["distill"]
+    assert state.stage == "distill"
+    assert (distill.fraction, distill.detail) == (0.3, "epoch 3 of 9")
+    assert distill.seconds(108) == pytest.approx(15 + 8)
+    state.apply(stage("finished", 110, 1.0))
+    assert distill.seconds(9999) == pytest.approx(25)
+    assert (distill.last_seconds, distill.times_finished) == (9, 1)
+    assert state.stages["report"].seconds(9999) is None
+
+
+def test_the_pace_is_the_median_of_the_trials_with_the_same_recipe() -> None:
+    small, large = Recipe(width=8).to_mapping(), Recipe(width=64).to_mapping()
+    assert RunState().pace() is None
+    state = state_of(
+        trial_started("t0000", recipe=small), epoch("t0000", 1, seconds=1.0),
+        trial_started("t0001", recipe=small), epoch("t0001", 1, seconds=3.0),
+        trial_started("t0002", recipe=large), epoch("t0002", 1, seconds=10.0),
+    )  # fmt: skip
+    assert state.pace() == 3.0
+    assert state.pace(large) == 10.0
+    assert state.pace(small) == 2.0
+    assert state.pace(Recipe(width=9).to_mapping()) == 3.0
+
+
+def test_a_resume_forgets_the_plan_but_not_the_cost_of_epochs() -> None:
+    costs = StageCosts(starts=(0, 2), epochs=(0.1, 1.0), entries=(0.3, 0.0))
+    state = state_of(PlanMade(at="sweep", seconds={}, stage_costs=costs, deadline=9.0, time=1))
+    assert state.deadline == 9.0
+    state.apply(resumed(5))
+    assert state.plan is None
+    assert len(state.plans) == 1
+    assert state.costs == costs
+
+
+def test_an_abandoned_run_is_interrupted_until_it_has_another_event() -> None:
+    state = state_of(trial_started("t0000", 1))
+    state.abandon()
+    assert (state.interrupted, state.active, state.running) == (True, False, set())
+    state.apply(trial_ended("t0000", time=3))
+    assert not state.interrupted
+
+
+def test_a_long_journal_is_folded_at_constant_cost() -> None:
+    """Were it linear in the trials, an event of 640 would cost 16 times one of 40."""
+
+    def seconds_per_event(trials: int) -> float:
+        events = sweep(spec={**SPEC, "trials": trials}, concurrent=8)
+        began = time.process_time()
+        RunState.from_events(events)
+        return (time.process_time() - began) / len(events)
+
+    short = min(seconds_per_event(40) for _ in range(5))
+    assert min(seconds_per_event(640) for _ in range(3)) < 4 * short
