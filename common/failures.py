@@ -1,4 +1,4 @@
-"""Why something failed, in one line."""
+"""Describe failures in one line."""
 
 import errno
 import re
@@ -6,30 +6,32 @@ from pathlib import Path
 
 from common.errors import QuorumError, RunError
 
-MOST = 300
-"""Characters of a reason."""
+MAX_CHARACTERS = 300
+"""Longest reason."""
 
 
 def reason_of(traceback: str) -> str:
-    """The exception's own line: the last of a worker's traceback, the first of Ray's news."""
+    """Return the line that names the exception: a traceback's last, otherwise the first."""
     lines = [line.strip() for line in _ANSI.sub("", traceback).splitlines() if line.strip()]
     if not lines:
         return "no reason given"
-    return (lines[-1] if "ray::" in lines[0] else lines[0])[:MOST]
+    return (lines[-1] if "ray::" in lines[0] else lines[0])[:MAX_CHARACTERS]
 
 
 def one_line(error: Exception) -> str:
-    """An exception's type and the first line of its message."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:MOST]
+    """Return an exception's type and the first line of its message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:MAX_CHARACTERS]
 
 
 def unwritable(folder: Path, error: OSError) -> RunError:
-    """What to tell a person whose disk is full or gone."""
-    return RunError(f"{folder}: {error}; what it holds is whole: mend it, then go on with --resume")
+    """Return the error for a run folder that cannot be written."""
+    return RunError(
+        f"{folder}: {error}; finished work is safe: fix the disk, then continue with --resume"
+    )
 
 
 def users_mistake(error: BaseException) -> str | None:
-    """One line for an error that the user can mend; None for a defect of ours."""
+    """Return one line for an error that the user can fix; None for a bug of ours."""
     if isinstance(error, QuorumError):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

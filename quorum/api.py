@@ -65,7 +65,7 @@ def demo(
     """Run everything on the bundled digits, in minutes; continue a demo that was interrupted."""
     from quorum import pipeline
 
-    folder = Runs(runs).new(name, default="demo", go_on=True)
+    folder = Runs(runs).new(name, default="demo", resume_unfinished=True)
     spec = load_sweep("digits")
     options = SearchOptions(runs=runs, progress=progress, resume=folder.sweep.exists())
     with shown(spec, folder, options) as options:

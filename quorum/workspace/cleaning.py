@@ -1,14 +1,14 @@
-"""What a run takes on the disk, and what of it can go.
+"""Disk space of a run: what uses it, and what can be removed.
 
-Of a run nothing goes that a command could not do without or make again: records,
-predictions, the weights of trials that finished the schedule, the selection, the students,
-the ledger, the journal and sweep.yaml stay. What may go, and what makes it again:
+Cleaning removes only what no command needs or what a command can make again. Records,
+predictions, weights of trials that finished the schedule, the selection, the students, the
+ledger, the journal and sweep.yaml stay. Removable, and what makes it again:
 
-    checkpoints of trials that have ended          nothing needs them
-    weights of trials that were stopped early      nothing needs them: they never enter the
-                                                   pool, and their predictions stay
-    work of a student that is done, and temporary  nothing needs them
-      files of processes that were killed
+    checkpoints of trials that have ended          not needed again
+    weights of trials that were stopped early      not needed again: they never enter the pool,
+                                                   and their predictions stay
+    work files of finished students, temporary     not needed again
+      files of killed processes
     figures                                        `quorum report`
     report.pdf                  (with everything)  `quorum report`
     optuna.journal              (with everything)  the next search, from the journal
@@ -31,21 +31,21 @@ from trainables.data.cache import find_entries
 from trainables.records import RunFolder
 
 FINISHED_FILES = ("card.json", "model.onnx")
-"""What a student has that is done with its work."""
+"""Files of a student whose training is finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removable:
-    """Something that can go."""
+    """Files that can be removed together."""
 
     what: str
-    """In a few words, with what makes it again."""
+    """Description in a few words, with what makes them again."""
     paths: tuple[Path, ...]
     bytes: int
 
 
 def usage(folder: RunFolder) -> dict[str, int]:
-    """Bytes on the disk by part of a run, its decoded images and MLflow's store included.
+    """Return the bytes on disk of each part of a run, decoded images and MLflow's store included.
 
     MLflow's store is shared by all runs of a folder.
     """
@@ -73,60 +73,60 @@ def run_size(folder: RunFolder) -> int:
 def removable(
     folder: RunFolder, *, everything: bool = False, cache: bool = False
 ) -> list[Removable]:
-    """What can go now, without what is empty."""
+    """Return what can be removed now; empty parts are left out."""
     state = read_state(folder.journal)
-    found = {
+    candidates = {
         "checkpoints of trials that have ended": _checkpoints(folder, state),
         "weights of trials that were stopped early": _stopped(folder, state),
-        "work of students that are done": _students_work(folder),
+        "work files of finished students": _students_work(folder),
         "temporary files of killed processes": _temporary(folder),
-        "figures (quorum report draws them again)": [folder.figures],
+        "figures (made again by quorum report)": [folder.figures],
     }
     if everything:
-        found["report.pdf (quorum report sets it again)"] = [folder.report]
-        found["optuna.journal (the next search makes it again)"] = [folder.optuna]
+        candidates["report.pdf (made again by quorum report)"] = [folder.report]
+        candidates["optuna.journal (made again by the next search)"] = [folder.optuna]
     if cache:
-        found["decoded images on this node (decoded again when needed)"] = _cached(folder)
-    things = [
+        candidates["decoded images on this node (decoded again when needed)"] = _cached(folder)
+    parts = [
         Removable(what=what, paths=tuple(paths), bytes=_bytes(paths))
-        for what, given in found.items()
-        if (paths := [path for path in given if path.exists() and not _linked(folder, path)])
+        for what, places in candidates.items()
+        if (paths := [path for path in places if path.exists() and not _linked(folder, path)])
     ]
-    return [thing for thing in things if thing.bytes]
+    return [part for part in parts if part.bytes]
 
 
 def clean(folder: RunFolder, *, everything: bool = False, cache: bool = False) -> list[Removable]:
-    """Remove what can go, under the journal's lock; says what went.
+    """Remove what can be removed, under the journal's lock, and return it.
 
     Raises:
         RunError: a process works on the run.
     """
     with Journal(folder.journal):
-        things = removable(folder, everything=everything, cache=cache)
-        for path in (path for thing in things for path in thing.paths):
+        parts = removable(folder, everything=everything, cache=cache)
+        for path in (path for part in parts for path in part.paths):
             if path.is_dir():
-                shutil.rmtree(path)  # which removes links instead of following them
+                shutil.rmtree(path)  # removes links instead of following them
             else:
                 path.unlink()
-    return things
+    return parts
 
 
 def _checkpoints(folder: RunFolder, state: RunState) -> list[Path]:
-    """SESSION/TRIAL of trials that do not go on from there; whole sessions where none does."""
+    """Return the folders SESSION/TRIAL that no trial resumes from, or whole sessions of such."""
     kept = {
         Path(checkpoint.path).parent.as_posix()
         for trial in state.trials.values()
         if trial.end is None
         for checkpoint in trial.checkpoints
     }
-    found = []
+    removable_folders = []
     for session in _inside(folder.checkpoints):
         trials = [path.relative_to(folder.checkpoints).as_posix() for path in _inside(session)]
         if kept.isdisjoint(trials):
-            found.append(session)
+            removable_folders.append(session)
         else:
-            found += [folder.checkpoints / name for name in trials if name not in kept]
-    return found
+            removable_folders += [folder.checkpoints / name for name in trials if name not in kept]
+    return removable_folders
 
 
 def _stopped(folder: RunFolder, state: RunState) -> list[Path]:
@@ -145,7 +145,7 @@ def _students_work(folder: RunFolder) -> list[Path]:
 
 
 def _temporary(folder: RunFolder) -> list[Path]:
-    """Left by `common.files.write_bytes_atomically`."""
+    """Return what `common.files.write_bytes_atomically` left in killed processes."""
     return [
         path
         for place in (folder.root, folder.student, folder.ledger, *_inside(folder.root / "trials"))
@@ -155,13 +155,13 @@ def _temporary(folder: RunFolder) -> list[Path]:
 
 
 def _cached(folder: RunFolder) -> list[Path]:
-    """The decoded images of this run's data set."""
+    """Return the decoded images of this run's data set."""
     started = read_state(folder.journal).started
     return [] if started is None else find_entries(started.fingerprint)
 
 
 def _linked(folder: RunFolder, path: Path) -> bool:
-    """Whether a symbolic link stands between the run's folder and `path`, or is it."""
+    """Return whether `path`, or a folder between it and the run's, is a symbolic link."""
     if not path.is_relative_to(folder.root):
         return path.is_symlink()
     between = [path, *path.parents]
@@ -169,7 +169,7 @@ def _linked(folder: RunFolder, path: Path) -> bool:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What stands in a folder, in order; nothing where it is a link or no folder."""
+    """Return the entries of a folder, by name; none if it is a link or no folder."""
     return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
 
 
@@ -188,10 +188,10 @@ def _sizes(path: Path) -> Iterator[int]:
             try:
                 status = (Path(root) / name).lstat()
             except FileNotFoundError:
-                continue  # a run at work tidies up
+                continue  # a running sweep removed it
             if stat.S_ISREG(status.st_mode):
                 yield status.st_size
 
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""A name that `tempfile` makes of `.NAME.`."""
+"""Names that `tempfile` makes from `.NAME.`."""

@@ -1,4 +1,4 @@
-"""Where runs live: the folder of all runs, and how a command names one of them."""
+"""The folder of all runs, and the names of runs and models in it."""
 
 import os
 import re
@@ -10,19 +10,19 @@ from trainables.records import RunFolder
 
 
 class Runs:
-    """The folder of all runs. Creating the object touches nothing."""
+    """The folder of all runs. Creating the object reads and writes nothing."""
 
     def __init__(self, root: str | Path | None = None) -> None:
-        """`root` None is $QUORUM_RUNS, else ./runs."""
+        """`root` defaults to $QUORUM_RUNS, then to ./runs."""
         self.root = Path(root or os.environ.get("QUORUM_RUNS") or "runs")
 
     def __iter__(self) -> Iterator[RunFolder]:
-        """Every run that is there, in order of name."""
+        """Yield every run, by name."""
         for path in sorted(self.root.glob("*/sweep.yaml")):
             yield RunFolder(path.parent)
 
     def existing(self, run: str) -> RunFolder:
-        """A run given by its path or by its name here.
+        """Return a run, given by its path or by its name here.
 
         Raises:
             RunError: there is no such run.
@@ -31,25 +31,32 @@ class Runs:
         return RunFolder(path if (path / "sweep.yaml").exists() else self.root / run).require()
 
     def new(
-        self, name: str | None, *, default: str, resume: bool = False, go_on: bool = False
+        self,
+        name: str | None,
+        *,
+        default: str,
+        resume: bool = False,
+        resume_unfinished: bool = False,
     ) -> RunFolder:
-        """The folder of a run to start, or with `resume` (or `go_on`) of one to go on with.
+        """Return the folder of a run to start, or to resume.
 
         Without a `name` it is `default`, or the first of default-2, default-3 … that is free.
+        `resume` requires that the run exists; `resume_unfinished` resumes it if it exists
+        without a report.
 
         Raises:
-            RunError: the name is taken, or would leave the folder of all runs.
+            RunError: the name is taken, or would lie outside the folder of all runs.
         """
         if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise RunError(f"--name {name!r}: use letters, digits, '.', '_' and '-' only")
         folder = RunFolder(self.root / (name or default))
         if resume:
             return folder.require()
-        if not folder.root.exists() or (go_on and not folder.report.exists()):
+        if not folder.root.exists() or (resume_unfinished and not folder.report.exists()):
             return folder
         if name is not None:
             raise RunError(
-                f"{folder.root} exists; go on with it by --resume, or choose another --name"
+                f"{folder.root} exists; continue it with --resume, or choose another --name"
             )
         number = 2
         while (self.root / f"{default}-{number}").exists():
@@ -57,10 +64,10 @@ class Runs:
         return RunFolder(self.root / f"{default}-{number}")
 
     def model(self, model: str) -> Path:
-        """A model given as a file, a student's folder, or a run's folder or name.
+        """Return a model, given as a file, a student's folder, or a run's folder or name.
 
         Raises:
-            RunError: there is none.
+            RunError: there is no such model.
         """
         path = Path(model)
         if path.is_file():
@@ -68,4 +75,4 @@ class Runs:
         for folder in (path, path / "student", self.root / model / "student"):
             if (folder / "card.json").is_file():
                 return folder
-        raise RunError(f"no model at {model!r}: give an .onnx file, or a run that was distilled")
+        raise RunError(f"no model at {model!r}: give an .onnx file or a distilled run")

@@ -1,9 +1,9 @@
-"""Start Ray for the length of a sweep, safely, and stop what was started.
+"""Start Ray safely for the length of a sweep, or join a cluster.
 
-A private Ray listens on the loopback address alone, with a token that only this process
-and its children know; sends no usage reports; keeps its working directory away from the
-user's, whose own packages named `search` or `analysis` its workers would import instead
-of ours.
+A private Ray listens on the loopback address only, with a token that only this process and its
+children know. It sends no usage reports. Its workers do not run in the user's working
+directory, where they might import a user's package named `search` or `analysis` instead of
+ours.
 """
 
 import logging
@@ -33,21 +33,22 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     # Otherwise Ray warns that it will leave CUDA_VISIBLE_DEVICES alone in the future.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Two idle workers that no trial uses would be started and import Ray.
+    # Otherwise two idle workers that no trial uses would start and import Ray.
     "RAY_prestart_worker_first_driver": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Ctrl-C is ours: Tune would swallow it and go on to tidy up for many seconds.
+    # Ctrl-C is ours: Tune would swallow it and tidy up for many seconds.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Tune's own snapshots are never read: resume is built from the journal.
+    # Tune's own snapshots are never read: a resume starts from the journal.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
-"""What ray.init sets in the environment of its own accord."""
+"""Variables that ray.init sets in the environment."""
 
 QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
+"""Loggers that are silenced."""
 
 
 @contextmanager
@@ -59,13 +60,13 @@ def ray_session(
     folder: Path | None = None,
     object_store_bytes: int = 100_000_000,
 ) -> Iterator[None]:
-    """Ray, from here to the end of the block.
+    """Run Ray until the end of the block.
 
-    Without `address`, a private Ray on this machine with `cpus` (all usable cores by
-    default) and `gpus` (all by default). With `address` ("auto" or host:port), a cluster
-    that runs already and is left running. A Ray that the caller has started is used and
-    left alone. `folder` (the run's) is the working directory that workers inherit.
-    `object_store_bytes` is at least 80 MB.
+    Without `address`, start a private Ray on this machine with `cpus` (by default all usable
+    cores) and `gpus` (by default all). With `address` ("auto" or host:port), join a running
+    cluster and leave it running. A Ray that the caller has started is used and left alone.
+    Workers inherit `folder` (the run's) as their working directory. `object_store_bytes` is at
+    least 80 MB.
 
     Raises:
         RunError: there is no cluster at `address`.
@@ -78,7 +79,7 @@ def ray_session(
     away = nullcontext() if folder is None else chdir(folder)
     values = {**ENVIRONMENT, **_python_path(), **(_token() if local else {})}
     with _own_authentication(), _environment(values), _quiet():
-        with away, _loopback() if local else _found(address):
+        with away, _loopback() if local else _joining(address):
             ray.init(
                 address="local" if local else address,
                 include_dashboard=False if local else None,
@@ -117,7 +118,7 @@ def cluster_capacity() -> Capacity:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for this process and those it starts, and put the old ones back."""
+    """Set variables for this process and its children; restore the old ones at the end."""
     old = {key: os.environ.get(key) for key in (*values, *SET_BY_RAY)}
     os.environ.update(values)
     try:
@@ -132,7 +133,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Ray's own loggers: what fails is journalled, and ours say it in a line."""
+    """Silence Ray's loggers: failures are journalled and logged by us in one line."""
     loggers = [logging.getLogger(name) for name in QUIET]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -146,12 +147,12 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Let Ray listen on 127.0.0.1 where we ask for it, and look for no other machine.
+    """Make Ray listen on 127.0.0.1 only, and contact no other machine.
 
-    ray.init replaces a loopback address with the machine's own, so that other machines
-    can reach it, which here they must not. Without a dashboard it still starts a server,
-    for the module that reports usage: where reporting is off, that asks the metadata services
-    of three clouds all the same. Nothing else needs it, and ray.init need not wait for it.
+    ray.init replaces a loopback address with the machine's own, so that other machines can
+    reach it; here they must not. Without a dashboard it still starts the API server for the
+    usage reporter, which asks the metadata services of three clouds even when reporting is off.
+    Nothing else needs that server.
     """
     resolve, serve = services.resolve_ip_for_localhost, services.start_api_server
     services.resolve_ip_for_localhost = lambda host: host
@@ -163,7 +164,7 @@ def _loopback() -> Iterator[None]:
 
 
 @contextmanager
-def _found(address: str | None) -> Iterator[None]:
+def _joining(address: str | None) -> Iterator[None]:
     try:
         yield
     except ConnectionError as error:
@@ -175,7 +176,7 @@ def _found(address: str | None) -> Iterator[None]:
 
 
 def _token() -> dict[str, str]:
-    """A token for Ray's authentication, which would else write one to the user's home."""
+    """Return a token for Ray, which would otherwise write one to the user's home folder."""
     if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         return {}
     return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -183,9 +184,9 @@ def _token() -> dict[str, str]:
 
 @contextmanager
 def _own_authentication() -> Iterator[None]:
-    """Let Ray read mode and token from the environment anew afterwards: it caches both.
+    """Clear Ray's cached authentication mode and token afterwards.
 
-    A cluster that this process joins later would else be met with those of this session.
+    Otherwise Ray would reuse this session's token when it later joins another cluster.
     """
     try:
         yield
@@ -195,7 +196,7 @@ def _own_authentication() -> Iterator[None]:
 
 
 def _python_path() -> dict[str, str]:
-    """Where workers find our packages when they run from a checkout."""
+    """Return the path on which workers find our packages when they run from a checkout."""
     root = Path(trainables.__file__).resolve().parent.parent
     if str(root) in (*site.getsitepackages(), site.getusersitepackages()):
         return {}

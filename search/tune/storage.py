@@ -1,7 +1,7 @@
-"""From Tune's storage to the run's folder: what a finished trial leaves behind.
+"""The storage of checkpoints, and the way from there to a trial's folder.
 
-Checkpoints are named by their path below the storage's root, so a run whose folder was
-moved or copied finds them again. The root is a local folder or any URI that Tune takes.
+Checkpoints are named by their path below the storage's root, so a run whose folder was moved
+or copied finds them again. The root is a local folder or any URI that Tune accepts.
 """
 
 import hashlib
@@ -22,29 +22,29 @@ log = logging.getLogger(__name__)
 
 
 class Storage:
-    """Where Tune keeps checkpoints."""
+    """The folder or URI where Tune keeps the checkpoints of one run."""
 
     def __init__(self, root: str | Path) -> None:
-        """`root` is a local folder or a URI, and belongs to one run alone."""
+        """`root` is a local folder or a URI that no other run uses."""
         self.root = str(root) if "://" in str(root) else str(Path(root).absolute())
 
     def uri(self, path: str) -> str:
-        """What a worker opens."""
+        """Return the address that a worker opens."""
         return f"{self.root}/{path}".rstrip("/")
 
     def relative(self, checkpoint: Checkpoint) -> str:
-        """A checkpoint's name: its path below the root."""
+        """Return a checkpoint's name: its path below the root."""
         base = Checkpoint(self.root).path
         return str(PurePosixPath(checkpoint.path).relative_to(base))
 
     def holds(self, path: str) -> bool:
-        """Whether something stands at `path`."""
+        """Return whether a file or folder exists at `path`."""
         filesystem, target = self._find(path)
         found: bool = filesystem.get_file_info(target).type is not FileType.NotFound
         return found
 
     def remove(self, path: str) -> None:
-        """Delete a folder or file; what cannot be deleted is left and logged."""
+        """Delete a folder or file; log it if that fails."""
         filesystem, target = self._find(path)
         try:
             found = filesystem.get_file_info(target).type
@@ -56,7 +56,7 @@ class Storage:
             log.warning("%s is left behind: %s", self.uri(path), error)
 
     def prune(self, keep: Iterable[str]) -> None:
-        """Delete all that stands below the root, except the folders SESSION/TRIAL in `keep`."""
+        """Delete everything below the root except the folders SESSION/TRIAL in `keep`."""
         kept = set(keep)
         for session in self._inside(""):
             trials = self._inside(f"{session}/")
@@ -66,8 +66,8 @@ class Storage:
     def hand_over(self, path: str, target: Path) -> int | None:
         """Copy a trial's predictions and weights from a checkpoint to its folder.
 
-        Each file is written whole or not at all; a second call replaces them. Returns the
-        number of the net's parameters; None if the checkpoint is gone or damaged.
+        Return the number of the net's parameters; None if the checkpoint is missing or damaged.
+        Each file is written whole or not at all; a second call replaces them.
 
         Raises:
             OSError: `target` cannot be written.
@@ -75,7 +75,7 @@ class Storage:
         try:
             about, files = self._read(path)
         except (RunError, OSError, pyarrow.ArrowException) as error:
-            log.warning("%s cannot hand over: %s", self.uri(path), error)
+            log.warning("%s cannot be copied: %s", self.uri(path), error)
             return None
         for name, data in files.items():
             write_bytes_atomically(target / name, data)

@@ -147,7 +147,7 @@ def test_a_clean_run_answers_as_before(
              ["predict", "mine", str(tmp_path / "a.png")]]  # fmt: skip
     before = [told(*command) for command in asked]
     frozen = folder.selection.read_bytes()
-    assert "quorum report sets it again" in told("clean", "mine", "--all")
+    assert "made again by quorum report" in told("clean", "mine", "--all")
     assert not folder.report.exists()
     after = [told(*command) for command in asked]
     assert after[1:] == before[1:]

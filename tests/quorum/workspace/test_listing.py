@@ -18,8 +18,8 @@ def test_a_free_name_is_found_and_a_taken_one_refused(tmp_path: Path) -> None:
         folder.sweep.write_text("name: digits\n")
     assert [folder.name for folder in runs] == ["digits", "digits-2", "digits-3"]
     assert runs.new("digits", default="x", resume=True).root == tmp_path / "digits"
-    assert runs.new("digits", default="x", go_on=True).root == tmp_path / "digits"
-    with pytest.raises(RunError, match="exists; go on with it by --resume"):
+    assert runs.new("digits", default="x", resume_unfinished=True).root == tmp_path / "digits"
+    with pytest.raises(RunError, match="exists; continue it with --resume"):
         runs.new("digits", default="x")
     with pytest.raises(RunError, match="no run at"):
         runs.new("absent", default="x", resume=True)
