@@ -1,6 +1,7 @@
-"""The graph of imports between folders, read from the source: `python -m tests.architecture`.
+"""The graph of imports between folders, read from the source.
 
-A node is a sub-package, a package without sub-packages, or a module beside sub-packages.
+`python -m tests.architecture` prints it and writes it to CONTRIBUTING.md. A node is a sub-package,
+a package without sub-packages, or a module beside sub-packages.
 """
 
 import ast
@@ -128,10 +129,33 @@ def drawing() -> str:
                 below = [
                     b for a, b in sorted(edges(), key=lambda e: ORDER.index(e[1])) if a == node
                 ]
-                lines.append(f"{node:24} → {', '.join(below) or '(nothing)'}")
+                lines.append(f"{node:26} → {', '.join(below) or '(nothing)'}")
         lines.append("")
     return "\n".join(lines).rstrip()
 
 
+def overview() -> str:
+    """Return the graph of the packages in Mermaid, `common` left out: all import it."""
+    pairs = {(above.split(".")[0], below.split(".")[0]) for above, below in edges()}
+    lines = [
+        f"    {above} --> {below}"
+        for above in PACKAGES
+        for below in PACKAGES
+        if (above, below) in pairs and above != below and below != "common"
+    ]
+    return "\n".join(["graph TD", *lines])
+
+
+MARKER = "<!-- graph -->\n"
+
+
+def contributing() -> str:
+    """Return CONTRIBUTING.md with the graph as it is now."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    graph = f"```mermaid\n{overview()}\n```\n\n```\n{drawing()}\n```\n"
+    return f"{text[: text.index(MARKER)]}{MARKER}\n{graph}"
+
+
 if __name__ == "__main__":
+    (ROOT / "CONTRIBUTING.md").write_text(contributing())
     print(drawing())  # noqa: T201
