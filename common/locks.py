@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock
 
 NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What `flock` answers on a file system without it, e.g. some network and FUSE mounts."""
+"""Error codes of `flock` on file systems without it, e.g. some network and FUSE mounts."""
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""With this folder on PYTHONPATH, Python can connect to this machine only.
+"""Keep Python on this machine: imported at start-up if this folder is on PYTHONPATH.
 
 Every Python process and its children write a file with their command line to the folder
 $QUORUM_SOCKET_NOTES. Connections to other hosts, and lookups of their names, are refused and

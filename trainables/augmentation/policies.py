@@ -56,7 +56,7 @@ class Ranges:
     shear: float
     """Tangent of the angle."""
     translate: float
-    """As a share of the image's side."""
+    """Share of the image's side."""
     rotate: float
     """Degrees."""
     lost_bits: int

@@ -40,7 +40,7 @@ class ImageSet:
     is_test: Bool[np.ndarray, " N"] | None = None
     """The data set's own test split; None if it has none."""
     groups: tuple[str, ...] | None = None
-    """Images of one group, e.g. a patient, stay in one split; an empty text is no group."""
+    """Images of one group, e.g. a patient, stay in one split; an empty string is no group."""
     fingerprint: str = ""
     """Identifies the content; computed if empty."""
     skipped: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SPLITS = ("train", "val", "valid", "validation", "test")
 UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
 """Suffixes of image formats that are not read."""
-NAMED = 5
+NAMED_FOLDERS = 5
 """Number of folders that an error names."""
 BATCH = 256
 
@@ -39,17 +39,17 @@ def folder_source(root: Path) -> Source:
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the images")
-    images = _listed(root)
+    images = _list_images(root)
     if not images:
         raise DataError(
             f"no images in {root}: expected root/CLASS/* or root/{{train,test}}/CLASS/*, "
-            f"with {', '.join(SUFFIXES)}{_others(root)}"
+            f"with {', '.join(SUFFIXES)}{_other_files(root)}"
         )
     class_names = tuple(sorted({name for _, _, name in images}))
     if len(class_names) < 2:
         raise DataError(
             f"only one class in {root}: {class_names[0]!r}; at least two are needed"
-            f"{_deeper(root, class_names[0])}"
+            f"{_nested_classes_hint(root, class_names[0])}"
         )
     _check_empty(root, class_names)
     is_test = np.array([split == "test" for _, split, _ in images])
@@ -83,7 +83,7 @@ def holds_classes(root: Path) -> bool:
     return any(True for split in _split_folders(root) for _ in _images(split))
 
 
-def _listed(root: Path) -> list[_Listed]:
+def _list_images(root: Path) -> list[_Listed]:
     """Return all images, ordered by path below the root."""
     listed: list[_Listed] = []
     for split in _split_folders(root):
@@ -105,7 +105,7 @@ def _images(split: Path) -> Iterator[tuple[str, str]]:
     """Yield the path below the split and the class of every image."""
     for folder in _visible(str(split)):
         if folder.is_dir():
-            for path in _below(folder.path, above=(os.path.realpath(split),)):
+            for path in _walk(folder.path, above=(os.path.realpath(split),)):
                 if path.lower().endswith(SUFFIXES):
                     yield f"{folder.name}/{path}", clean_class_name(folder.name)
 
@@ -121,29 +121,31 @@ def _check_empty(root: Path, class_names: Sequence[str]) -> None:
             name = clean_class_name(folder.name)
             if name in class_names or name.startswith("__") or not folder.is_dir():
                 continue
-            files = list(_below(folder.path, above=()))
+            files = list(_walk(folder.path, above=()))
             kinds = Counter(Path(file).suffix.lower() for file in files)
             unread = ", ".join(f"{kinds[kind]} {kind}" for kind in UNREAD if kinds[kind])
             if unread or not files:
                 empty[name] = unread or "empty"
     if empty:
-        named = ", ".join(f"{name} ({files})" for name, files in sorted(empty.items())[:NAMED])
-        more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        named = ", ".join(
+            f"{name} ({files})" for name, files in sorted(empty.items())[:NAMED_FOLDERS]
+        )
+        more = f" and {len(empty) - NAMED_FOLDERS} more" if len(empty) > NAMED_FOLDERS else ""
         raise DataError(
             f"classes of {root} without a readable image: {named}{more}; put images in "
             f"{', '.join(SUFFIXES)} there, or remove these folders"
         )
 
 
-def _below(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:
+def _walk(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:
     """Yield every file at any depth; links back to one of the folders `above` are skipped."""
     real = os.path.realpath(folder)
     if real in above:
         return
     for entry in _visible(folder):
         if entry.is_dir():
-            below = _below(entry.path, above=(*above, real))
-            yield from (f"{entry.name}/{path}" for path in below)
+            paths = _walk(entry.path, above=(*above, real))
+            yield from (f"{entry.name}/{path}" for path in paths)
         else:
             yield entry.name
 
@@ -153,16 +155,16 @@ def _visible(folder: str) -> list[os.DirEntry[str]]:
         return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _others(root: Path) -> str:
+def _other_files(root: Path) -> str:
     """Return the most common other files, for a message."""
-    kinds = Counter(Path(path).suffix.lower() for path in _below(str(root), above=()))
+    kinds = Counter(Path(path).suffix.lower() for path in _walk(str(root), above=()))
     kinds.pop("", None)
-    commonest = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:3]
-    found = ", ".join(f"{count} {kind}" for kind, count in commonest)
-    return f"; found {found}" if found else ""
+    most_common = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:3]
+    listing = ", ".join(f"{count} {kind}" for kind, count in most_common)
+    return f"; found {listing}" if listing else ""
 
 
-def _deeper(root: Path, name: str) -> str:
+def _nested_classes_hint(root: Path, name: str) -> str:
     """Return a hint if the classes are one folder lower."""
     folder = root / name
     if not folder.is_dir() or len({label for _, label in _images(folder)}) < 2:

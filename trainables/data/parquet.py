@@ -35,7 +35,7 @@ def parquet_source(root: Path) -> Source:
 
     The image column is the first of `img` and `image`: encoded bytes, or a struct of `bytes`
     and `path`. The class column is the first of `label`, `labels` and `fine_label`: integers or
-    texts. Class names come from the schema's `huggingface` metadata, else from the sorted
+    strings. Class names come from the schema's `huggingface` metadata, else from the sorted
     values. Images with the same value in a column `group`, if present, stay in one split.
 
     `train*` and `val*` (`valid`, `validation`) are one pool, which `make_splits` divides;
@@ -190,7 +190,7 @@ def _classes(
     if kinds not in ({int}, {str}):
         got = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise DataError(
-            f"{root}: {columns.label} must be an integer in every row, or a text, got {got}"
+            f"{root}: {columns.label} must be an integer or a string in every row, got {got}"
         )
     if kinds == {str}:
         values = [clean_class_name(value) for value in values]

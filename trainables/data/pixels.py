@@ -23,7 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """Image formats that are read. Some of Pillow's others start programs (EPS runs Ghostscript)."""
 
 SMALLEST_SIDE = 8
-"""Fewest pixels a side: below, the convolutional family has nothing left to pool."""
+"""Fewest pixels a side; convnet pools three times and cannot reduce smaller images."""
 LARGEST_SIDE = 64
 """Pixels a side to which larger images are reduced, unless a larger size is affordable."""
 

@@ -47,18 +47,15 @@ class SplitSpec:
         """Refuse fractions and counts that leave a split empty."""
         for name in ("test", "holdout", "val"):
             if not 0 < getattr(self, name) < 1:
-                raise SpecError(
-                    f"splits.{name} must lie between 0 and 1, got {getattr(self, name)}"
-                )
+                raise SpecError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.holdout + self.val >= 1:
             raise SpecError(
-                f"splits.holdout and splits.val must add up to less than 1, "
-                f"got {self.holdout} + {self.val}"
+                f"holdout and val must add up to less than 1, got {self.holdout} + {self.val}"
             )
         if self.floor < 0:
-            raise SpecError(f"splits.floor must be at least 0, got {self.floor}")
+            raise SpecError(f"floor must be at least 0, got {self.floor}")
         if self.counts is not None and min(self.counts) < 1:
-            raise SpecError(f"splits.counts must be at least 1 each, got {list(self.counts)}")
+            raise SpecError(f"counts must be at least 1 each, got {list(self.counts)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,13 +99,13 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
     content, unit = _identities(images)
     u = _uniform(unit, "split", spec.seed)
     leaks = _leaks(images, content, unit, u)
-    own = images.is_test
+    own_test = images.is_test
     if spec.counts is not None:
-        candidates = ~leaks if own is None else ~leaks & ~own
+        candidates = ~leaks if own_test is None else ~leaks & ~own_test
         split = _by_counts(u, candidates, spec.counts)
-        is_test = candidates & (split == "") if own is None else own
+        is_test = candidates & (split == "") if own_test is None else own_test
     else:
-        is_test = _uniform(unit, "test", spec.seed) < spec.test if own is None else own
+        is_test = _uniform(unit, "test", spec.seed) < spec.test if own_test is None else own_test
         split = _by_fractions(u, ~is_test & ~leaks, spec)
     split[is_test & ~leaks] = "test"
     _check_classes(images, split)
@@ -158,7 +155,7 @@ def _leaks(
 def _by_fractions(
     u: Float64[np.ndarray, " N"], rest: Bool[np.ndarray, " N"], spec: SplitSpec
 ) -> np.ndarray:
-    """Return the split's name for every image of the rest, an empty text for the others."""
+    """Return the split's name for every image of the rest, an empty string for the others."""
     ascending = np.sort(u[rest])
     holdout = _end(ascending, start=0.0, fraction=spec.holdout, floor=spec.floor)
     val = _end(ascending, start=holdout, fraction=spec.val, floor=spec.floor)
@@ -186,7 +183,7 @@ def _end(
 def _by_counts(
     u: Float64[np.ndarray, " N"], candidates: Bool[np.ndarray, " N"], counts: tuple[int, int, int]
 ) -> np.ndarray:
-    """Return the split's name for each candidate taken, an empty text for the others."""
+    """Return the split's name for each candidate taken, an empty string for the others."""
     train, val, holdout = counts
     room = {"holdout": holdout, "val": val, "train": train}
     chosen: list[str] = []

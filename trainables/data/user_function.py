@@ -19,9 +19,9 @@ def images_from_function(name: str, path: str | None, image_size: int | None) ->
     """Call the function at the import path `name` as f(path=…, image_size=…); check its result.
 
     The function returns an ImageSet, or a tuple (images, labels, class_names[, is_test[,
-    groups]]): images uint8 [N, H, W, 3], labels integers [N], class names texts, is_test bools
-    [N] or None, groups texts [N]. Images are resized by `resize_image` to squares of
-    `image_size`, or of the size from `choose_image_size` if None.
+    groups]]): images uint8 [N, H, W, 3], integer labels [N], names of classes, is_test bool [N]
+    or None, and group names [N]. `resize_image` makes them squares of `image_size`, or of the
+    size that `choose_image_size` returns if None.
 
     The function runs in the process that the user started, once per command; workers map its
     result from the cache.
@@ -70,9 +70,9 @@ def _image_set(name: str, returned: Any, image_size: int | None) -> ImageSet:
         name=name.partition(":")[0].rpartition(".")[2],
         images=_squares(images, image_size),
         labels=labels.astype(np.int64),
-        class_names=tuple(clean_class_name(name) for name in _texts(class_names)),
+        class_names=tuple(clean_class_name(name) for name in _strings(class_names)),
         is_test=None if is_test is None else np.asarray(is_test),
-        groups=None if groups is None else _texts(groups),
+        groups=None if groups is None else _strings(groups),
         resized_from=unresized(images),
     )
 
@@ -88,7 +88,7 @@ def _squares(images: np.ndarray, image_size: int | None) -> np.ndarray:
     return squares
 
 
-def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+def _strings(values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(str(value) for value in values)
 
 

@@ -224,7 +224,7 @@ def test_bounds_on_skewed_differences_hold() -> None:
 
 @pytest.mark.parametrize("n", [200, 300])
 def test_intervals_of_equal_pairs_cover_zero_at_their_level(n: int) -> None:
-    """Of 400 equal pairs, about 5% have an interval without 0; N = 200 counts, 300 resamples.
+    """About 5% of 400 equal pairs have an interval without 0; N = 200 counts, 300 resamples.
 
     False alarm: below 1e-4 at a true coverage of 95% (4 standard errors).
     """

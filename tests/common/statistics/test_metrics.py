@@ -140,7 +140,7 @@ def test_ece_equals_its_definition_in_any_order(
 
 
 def test_ece_bins_have_equal_mass() -> None:
-    """Of 30 examples with confidence 0.9, two a bin, one in each bin is right."""
+    """Each bin has two of 30 examples with confidence 0.9, one of them right."""
     confidence = 0.9 - np.arange(30) * 1e-5
     logp = np.log(np.stack([confidence, 1 - confidence], axis=1)).astype(np.float32)
     labels = np.tile([0, 1], 15)

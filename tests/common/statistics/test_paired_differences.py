@@ -102,7 +102,7 @@ def test_holm_does_not_depend_on_the_order(p_values: list[float]) -> None:
 
 
 def test_false_alarms_stay_below_the_level() -> None:
-    """Of 400 ablations of 6 factors without effect, at most one in 20 has a finding.
+    """At most one in 20 of 400 ablations of 6 factors without effect has a finding.
 
     The test fails by chance once in 1,000: 99.9% of such counts are 35 or fewer.
     """

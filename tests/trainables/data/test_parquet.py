@@ -115,8 +115,8 @@ def test_validation_shards_join_the_pool(tmp_path: Path, cache: Path) -> None:
         ([0, 2], CLASS_NAMES, "label 2 is not a class"),
         ([0, -1], CLASS_NAMES, "label -1 is not a class; if the test files are unlabelled"),
         ([0, -1], None, "label -1 is not a class"),
-        ([0, None], None, "label must be an integer .*, got NoneType, int"),
-        ([0.5, 1.5], None, "label must be an integer .*, got float"),
+        ([0, None], None, "label must be an integer .* got NoneType, int"),
+        ([0.5, 1.5], None, "label must be an integer .* got float"),
         ([1, 1], None, "two or more distinct classes"),
     ],
 )

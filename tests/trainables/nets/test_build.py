@@ -102,7 +102,7 @@ def test_grey_images_have_no_dead_whitening_filter() -> None:
 
 
 def test_grey_images_have_the_same_gradient_in_bfloat16() -> None:
-    """With dead filters the gradient was 10⁹ times too large."""
+    """Dead filters made the gradient 10⁹ times too large."""
     labels, images = torch.arange(20) % 5, torch.from_numpy(noise(grey=True)).permute(0, 3, 1, 2)
     gradients = []
     for enabled in (False, True):
