@@ -1,4 +1,4 @@
-"""Attention weights: what the attention layers of a trained convnet multiply its maps with.
+"""Attention weights: the factors that attention layers multiply feature maps with.
 
 Axes: N images, K classes, C shown images, S pixels a side, G weights of a layer (one per
 channel, or side·side cells). The weights show what attention does in a net; whether it
@@ -22,7 +22,7 @@ from trainables.recipe import Numerics
 Array = np.ndarray[Any, Any]
 
 MOST_IMAGES = 1000
-"""Most images of val that the weights are averaged over."""
+"""Maximum number of images of val that the weights are averaged over."""
 
 
 def attention_weights(

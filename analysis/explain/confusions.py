@@ -1,4 +1,4 @@
-"""Confused classes: which class is predicted for which other one, and whether by chance.
+"""Confused classes: pairs that a classifier mistakes for each other, tested against chance.
 
 Axes: N examples, K classes. A confusion matrix is int [K, K]: rows are true classes,
 columns predicted ones.
@@ -17,9 +17,9 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 MOST_PAIRS = 6
-"""Most pairs reported."""
+"""Maximum number of pairs reported."""
 FEWEST_ERRORS = 2
-"""Errors that a pair needs: a single one is no pattern."""
+"""Minimum number of errors of a pair: a single one is no pattern."""
 LEVEL = 0.05
 """Significance level over all pairs together."""
 

@@ -16,9 +16,9 @@ from trainables.data.image_set import ImageSet
 Array = np.ndarray[Any, Any]
 
 MOST_CLASSES = 12
-"""Most classes with examples: those with the most errors."""
+"""Maximum number of classes with examples: those with the most errors."""
 EXAMPLES_PER_PAIR = 4
-"""Most examples of a confused pair."""
+"""Maximum number of examples of a confused pair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ Floats = NDArray[np.floating[Any]]
 METHODS = ("Grad-CAM", "saliency")
 """Kinds of heat map, in the order of a figure's columns."""
 CELLS = 4
-"""Fewest cells a side of a feature map for Grad-CAM, where the net has such a layer."""
+"""Minimum cells a side of a feature map for Grad-CAM, if the net has such a layer."""
 COPIES = 32
 """Noisy copies of an image that saliency averages over; each costs a forward and a backward
 pass."""

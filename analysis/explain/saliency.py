@@ -20,7 +20,7 @@ from analysis.explain.explanations import COPIES, NOISE, PERCENTILE
 Array = np.ndarray[Any, Any]
 
 BATCH_PIXELS = 256 * 32**2
-"""Most pixels that pass through a net at once: 256 images of 32 px, 5 of 224 px."""
+"""Maximum number of pixels that pass through a net at once: 256 images of 32 px, 5 of 224 px."""
 
 
 def largest_batch(image_size: int, *, pixels: int = BATCH_PIXELS) -> int:

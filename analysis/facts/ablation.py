@@ -76,7 +76,7 @@ class FactorEffect:
 
     @property
     def direction(self) -> str:
-        """Whether the factor helps, harms, or is not distinguishable from its absence."""
+        """HELPS or HARMS, or NOT_DISTINGUISHABLE from the factor's absence."""
         if self.verdict == NOT_DISTINGUISHABLE or self.value is None:
             return NOT_DISTINGUISHABLE
         better = (self.value > 0) != (self.metric in LOWER_IS_BETTER)

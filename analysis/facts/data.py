@@ -1,4 +1,4 @@
-"""Facts on a run's images: counts by class and split, sizes, copies, a contact sheet.
+"""Facts about a run's images: counts by class and split, sizes, copies, a contact sheet.
 
 Axes: N images, S pixels a side, K classes. A report can be made after the images are gone;
 then only the labels kept in the run's folder are known, and `DataFacts.missing` says why.
@@ -22,9 +22,9 @@ from trainables.data.splits import SPLITS, Splits, make_splits
 Array = np.ndarray[Any, Any]
 
 SHEET_IMAGES = 40
-"""Most images on the contact sheet."""
+"""Maximum number of images on the contact sheet."""
 SHEET_CLASSES = 10
-"""Most classes with several images each on the contact sheet."""
+"""Maximum number of classes with several images each on the contact sheet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ TREES = 25
 SHUFFLES = 4
 """Shuffles of each value in a draw."""
 FEWEST = 10
-"""Fewest trials for an estimate: about a third of them are left out in each draw."""
+"""Minimum number of trials: about a third of them are left out in each draw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Facts on test predictions: the stages compared, their temperatures, differences by class.
+"""Facts about test predictions: the stages compared, their temperatures, differences by class.
 
 Axes: N examples, K classes. Log-probabilities are float32 [N, K], labels int [N].
 """

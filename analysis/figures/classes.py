@@ -36,15 +36,15 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 MOST_NAMED = 40
-"""Most classes that the figure of accuracies names without exception."""
+"""Maximum number of classes that the figure of accuracies names without exception."""
 WORST_NAMED = 24
 """Number of classes named if there are more: those that the first stage gets wrong most."""
 MATRIX_CLASSES = 20
-"""Most classes of a confusion matrix; with more, pairs are shown."""
+"""Maximum number of classes of a confusion matrix; with more, pairs are shown."""
 PAIRS = 20
-"""Most confused pairs shown."""
+"""Maximum number of confused pairs shown."""
 DIFFERENCES = 24
-"""Most classes of the student's figure: those that differ most."""
+"""Maximum number of classes of the student's figure: those that differ most."""
 
 
 def class_accuracy_figure(

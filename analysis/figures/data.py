@@ -25,11 +25,11 @@ from common.formats import count, shorten, shorten_all
 from trainables.data.splits import SPLITS
 
 MOST_NAMED = 30
-"""Most classes with a bar and a name of their own."""
+"""Maximum number of classes with a bar and a name of their own."""
 SHEET_COLUMNS = 10
 """Images in a row of the contact sheet."""
-COLORS = {"train": PALE, "val": SKY, "holdout": ORANGE, "test": BLUE}
-HATCHES = {"train": "", "val": "////", "holdout": "....", "test": ""}
+SPLIT_COLORS = {"train": PALE, "val": SKY, "holdout": ORANGE, "test": BLUE}
+SPLIT_HATCHES = {"train": "", "val": "////", "holdout": "....", "test": ""}
 
 
 def class_sizes_figure(data: DataFacts, class_names: Sequence[str]) -> Figure:
@@ -91,8 +91,8 @@ def _bars(axes: Axes, data: DataFacts, splits: Sequence[str], order: np.ndarray)
     for split in splits:
         values = data.counts[split][order]
         axes.barh(
-            np.arange(len(order)), values, left=left, height=0.72, color=COLORS[split],
-            hatch=HATCHES[split], edgecolor="white", linewidth=0.4, label=split,
+            np.arange(len(order)), values, left=left, height=0.72, color=SPLIT_COLORS[split],
+            hatch=SPLIT_HATCHES[split], edgecolor="white", linewidth=0.4, label=split,
         )  # fmt: skip
         left += values
 
@@ -102,6 +102,6 @@ def _areas(axes: Axes, data: DataFacts, splits: Sequence[str], order: np.ndarray
     bottom = np.zeros(len(order))
     for split in splits:
         values = data.counts[split][order]
-        axes.bar(np.arange(len(order)), values, bottom=bottom, width=1.0, color=COLORS[split],
+        axes.bar(np.arange(len(order)), values, bottom=bottom, width=1.0, color=SPLIT_COLORS[split],
                  label=split)  # fmt: skip
         bottom += values

@@ -37,7 +37,7 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 MOST_NUMBERED = 10
-"""Most members whose shares are written into the heat maps."""
+"""Maximum number of members whose shares are written into the heat maps."""
 KINDS = {
     "search": MarkStyle(label="search trial", color=GREY, marker="o"),
     "seed": MarkStyle(label="seed of the best trial", color=GREEN, marker="v"),

@@ -41,9 +41,9 @@ TALLEST_SHEET = 8.3
 ANSWER_WIDTH = 1.3
 """Room for an answer in words, as a multiple of an image's width."""
 NAMED_CLASSES = 20
-"""Most classes named in the figure of channel weights."""
+"""Maximum number of classes named in the figure of channel weights."""
 SPATIAL_IMAGES = 10
-"""Most images shown with their spatial weights."""
+"""Maximum number of images shown with their spatial weights."""
 
 
 def heat_map_figure(examples: Examples, heat_maps: HeatMaps, class_names: Sequence[str]) -> Figure:
