@@ -19,9 +19,9 @@ from trainables.nets.classifier import Classifier
 Array = np.ndarray[Any, Any]
 
 MOST_MEMBERS = 8
-"""Maximum number of members explained: the heaviest. With the best single net, 24 images and saliency's 32
-copies of each, a report costs at most 9 × 24 × 33 = 7,128 forward and backward passes of one
-image: a seventh of an epoch of CIFAR-10."""
+"""Maximum number of members explained, the heaviest first. With the best single net, 24 images
+and saliency's 32 copies of each, a report costs at most 9 × 24 × 33 = 7,128 forward and
+backward passes of one image: a seventh of an epoch of CIFAR-10."""
 
 
 def heat_maps(
