@@ -7,6 +7,7 @@ error that shows the value. Defaults are those of the dataclass fields.
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -90,6 +91,31 @@ def check_key(key: object, known: Iterable[str], *, where: str) -> None:
     near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
     raise SpecError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def parse_duration(text: str | float | None) -> float | None:
+    """Return the seconds of a duration like `45s`, `90m`, `2h` or `1h30m`.
+
+    A number is in seconds already; None stays None.
+
+    Raises:
+        SpecError: `text` is not a duration, or not longer than 0 s.
+    """
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        if not 0 < text < math.inf:
+            raise SpecError(f"a duration must be more than 0 s, got {text!r}")
+        return float(text)
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    try:
+        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []
+    except ValueError:
+        parts = []
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not seconds > 0:
+        raise SpecError(f"{text!r} is not a duration; write it like 45s, 90m, 2h or 1h30m")
+    return seconds
 
 
 def convert(value: object, hint: Any, *, where: str) -> Any:

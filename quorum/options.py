@@ -112,7 +112,7 @@ class RunOptions:
     @property
     def budget_seconds(self) -> float | None:
         """The time budget in seconds; None without one."""
-        from search.space.spec import parse_duration
+        from common.parsing import parse_duration
 
         return parse_duration(self.time_budget)
 

@@ -1,7 +1,5 @@
 """The specification of a sweep: the YAML, checked, with every default in one place."""
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -226,31 +224,6 @@ def spec_of_run(folder: RunFolder) -> SweepSpec:
 def shipped_names() -> list[str]:
     """Return the names of the sweeps that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
-def parse_duration(text: str | float | None) -> float | None:
-    """Return the seconds of a duration like `45s`, `90m`, `2h` or `1h30m`.
-
-    A number is in seconds already; None stays None.
-
-    Raises:
-        SpecError: `text` is not a duration, or not longer than 0 s.
-    """
-    if text is None:
-        return None
-    if not isinstance(text, str):
-        if not 0 < text < math.inf:
-            raise SpecError(f"a duration must be more than 0 s, got {text!r}")
-        return float(text)
-    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
-    try:
-        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []
-    except ValueError:
-        parts = []
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not seconds > 0:
-        raise SpecError(f"{text!r} is not a duration; write it like 45s, 90m, 2h or 1h30m")
-    return seconds
 
 
 def _read(path: Path, *, extended_by: Sequence[Path] = ()) -> Any:

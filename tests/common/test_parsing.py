@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SpecError
-from common.parsing import check_key, from_mapping, to_mapping
+from common.parsing import check_key, from_mapping, parse_duration, to_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +159,20 @@ def test_only_known_keys_pass() -> None:
     check_key("low", ["high", "low"], where="test")
     with pytest.raises(SpecError, match="test: unknown key 'lo'; did you mean 'low'"):
         check_key("lo", ["high", "low"], where="test")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800)]
+)
+def test_a_duration_in_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2d", "0s", "1.2.3h", "1m2h"])
+def test_a_malformed_duration_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_no_duration_is_none() -> None:
+    assert parse_duration(None) is None

@@ -325,3 +325,12 @@ def test_a_shipped_sweep_is_found_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_spec("digits").trials >= 16
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    assert main(["run", "digits", "--dry-run", "--runs", str(runs)]) == 0
+    output = capsys.readouterr().out
+    assert "train 400 · val 400 · holdout 400 · test 597" in output
+    assert "forecast" in output
+    assert not runs.exists()

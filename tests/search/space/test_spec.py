@@ -10,7 +10,6 @@ from search.space.spec import (
     NOT_INHERITED,
     SweepSpec,
     load_spec,
-    parse_duration,
     shipped_names,
     spec_from_mapping,
     spec_of_run,
@@ -109,20 +108,3 @@ def test_an_unknown_sweep_lists_the_shipped_ones() -> None:
 def test_the_default_name_is_the_name_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("trials: 3\n")
     assert load_spec(tmp_path / "mine.yaml") == SweepSpec(name="mine", trials=3)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800)]
-)
-def test_a_duration_in_seconds(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "2", "h", "-1h", "2d", "0s", "1.2.3h", "1m2h"])
-def test_a_malformed_duration_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match="is not a duration"):
-        parse_duration(text)
-
-
-def test_no_duration_is_none() -> None:
-    assert parse_duration(None) is None
