@@ -61,7 +61,7 @@ def shown(spec: SweepSpec, folder: RunFolder, options: AnyOptions) -> Iterator[A
     if not options.progress:
         yield options
         return
-    from analysis.terminal.console import LiveDisplay
+    from analysis.terminal.live_display import LiveDisplay
 
     with LiveDisplay(sys.stderr, spec, journal=folder.journal) as display:
         yield dataclasses.replace(options, observers=(display.apply, *options.observers))

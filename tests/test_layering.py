@@ -129,7 +129,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         ("search.schedulers.asha", ("torch", "ray", "optuna", "mlflow", "pandas", "numpy")),
         ("search.schedulers.verdict", ("torch", "ray", "optuna", "mlflow")),
         ("journal.state", ("torch", "ray", "optuna", "mlflow", "pandas")),
-        ("analysis.terminal.console", ("torch", "ray", "optuna", "mlflow")),
+        ("analysis.terminal.live_display", ("torch", "ray", "optuna", "mlflow")),
         ("search.timetable.preview", ("torch", "ray", "mlflow", "optuna", "pandas")),
         ("search.timetable.deadlines", ("torch", "ray", "mlflow", "optuna", "pandas")),
         ("search.timetable.forecast", ("torch", "ray", "mlflow", "optuna", "pandas")),

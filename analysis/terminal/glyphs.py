@@ -1,4 +1,4 @@
-"""The marks and the short forms that screens of text are made of."""
+"""The marks of a terminal screen, in Unicode or ASCII, and short texts for hyperparameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class Glyphs:
     """The marks of a screen, each one cell wide."""
 
     done: str = "✓"
-    working: str = "●"
+    running: str = "●"
     waiting: str = "·"
     skipped: str = "–"
-    halted: str = "○"
+    interrupted: str = "○"
     best: str = "★"
     failed: str = "✗"
     full: str = "█"
@@ -25,43 +25,50 @@ class Glyphs:
     track: str = "─"
     dot: str = "·"
     overflow: Literal["ellipsis", "crop"] = "ellipsis"
-    """What becomes of a line that is too long."""
+    """How a line that is too long is cut."""
 
     def text(self, text: str) -> str:
-        """`text`, in ASCII if these marks are."""
+        """Return `text`, in ASCII if these marks are."""
         return to_ascii(text) if self.overflow == "crop" else text
+
+    def join(self, *parts: str) -> str:
+        """Join the parts that are not empty by dots."""
+        return f" {self.dot} ".join(part for part in parts if part)
 
 
 ASCII = Glyphs(
-    done="+", working=">", waiting=".", skipped="-", halted="o", best="*", failed="x",
+    done="+", running=">", waiting=".", skipped="-", interrupted="o", best="*", failed="x",
     full="#", half="=", empty=".", bar="=", track="-", dot="-", overflow="crop",
 )  # fmt: skip
 
 
 def hyperparameters(recipe: Mapping[str, Any], space: Mapping[str, Any]) -> str:
-    """The searched values of a recipe, without those that its own choices switch off."""
+    """Return the searched values of a recipe that apply to it: `width 32, gelu, lr 0.1`.
+
+    A name is left out where its value explains itself.
+    """
     parts = []
     for name, axis in space.items():
         if name not in recipe or not _applies(axis, recipe):
             continue
         value = recipe[name]
-        plain = isinstance(value, str) and value != "none"
-        parts.append(str(value) if plain else f"{name} {value_text(value)}")
+        explains_itself = isinstance(value, str) and value != "none"
+        parts.append(str(value) if explains_itself else f"{name} {value_text(value)}")
     return ", ".join(parts)
 
 
+def to_ascii(text: str) -> str:
+    """Replace typographic marks by ASCII ones, and other characters by `?`."""
+    return text.translate(_ASCII_MARKS).encode("ascii", "replace").decode()
+
+
 def _applies(axis: object, recipe: Mapping[str, Any]) -> bool:
-    """The axis's condition holds, e.g. `when: {optimizer: sgd}` or `{optimizer: [sgd, adamw]}`."""
+    """Check an axis's condition, such as `when: {optimizer: [sgd, adamw]}`."""
     when = axis.get("when") if isinstance(axis, Mapping) else None
     return all(
-        recipe.get(name) in (wanted if isinstance(wanted, list | tuple) else (wanted,))
-        for name, wanted in (when or {}).items()
+        recipe.get(name) in (choices if isinstance(choices, list | tuple) else (choices,))
+        for name, choices in (when or {}).items()
     )
 
 
-def to_ascii(text: str) -> str:
-    """`text` with its marks in ASCII, and ? for what has none."""
-    return text.translate(_ASCII_LIKE).encode("ascii", "replace").decode()
-
-
-_ASCII_LIKE = str.maketrans({"–": "-", "−": "-", "·": "-", "…": "~", "×": "x"})
+_ASCII_MARKS = str.maketrans({"–": "-", "−": "-", "·": "-", "…": "~", "×": "x"})

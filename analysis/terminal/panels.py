@@ -3,54 +3,49 @@
 Each takes a `RunState`, the width in characters, and the marks to use.
 """
 
+import re
 import textwrap
+from collections.abc import Mapping
 
 from rich.table import Table
 from rich.text import Text
 
 from analysis.terminal.glyphs import Glyphs, hyperparameters
-from common.formats import fixed, one_line, percent, value_text
-from journal.events import ResultReported
+from analysis.text.labels import STAGES, metric_label, stage_label
+from common.formats import fixed, one_line, percent, signed, value_text
 from journal.state import RunState
-from journal.trials import Score, Trial
+from journal.trials import RungCount, Score, Trial
 
 RESULT_CELLS = 14
 """Width of a result's name, in characters."""
-MOST_LINES = 3
-"""Of one failure."""
+MOST_FAILURE_LINES = 3
+MOST_FAILURES = 3
+"""Failed trials that are shown, the latest ones."""
+METRIC = re.compile(r"(.*?)_?(accuracy|nll|brier|ece)")
+"""A metric of a stage's result: its subject, and the score."""
 
 
 def rungs_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
-    """Arrivals at each rung: those that went on, those awaiting or at the end, those stopped."""
+    """Return the trials that arrived at each rung, were promoted from it, and stopped there."""
     counts = state.rung_counts()
     if not counts:
         return None
-    table = _table()
-    table.add_column("rung", justify="right", style="bold", header_style="dim", width=5)
-    table.add_column("trials", width=min(40, width - 34))
-    for name in ("arrived", "went on", "stopped"):
-        table.add_column(name, justify="right", width=7)
     cells = min(40, width - 34)
-    most = max(1, state.planned(), *(count.arrived for count in counts.values()))
+    table = _table()
+    table.add_column("rung", justify="right", style="bold", header_style="dim", width=4)
+    table.add_column("trials", width=cells)
+    for name in ("arrived", "promoted", "stopped"):
+        table.add_column(name, justify="right", width=len(name))
+    whole = max(1, state.planned(), *(count.arrived for count in counts.values()))
     for rung, count in counts.items():
-        shares = (count.continued, count.arrived - count.continued - count.stopped, count.stopped)
-        bar = Text()
-        begun = 0
-        for share, mark, style in zip(
-            shares, (glyphs.full, glyphs.full, glyphs.half), ("green", "cyan", "dim"), strict=True
-        ):
-            end = round(cells * (begun + share) / most)
-            bar.append(mark * (end - round(cells * begun / most)), style=style)
-            begun += share
-        bar.append(glyphs.empty * (cells - len(bar)), style="dim")
-        last = rung == max(counts)
-        figures = [str(count.arrived), "" if last else str(count.continued), str(count.stopped)]
-        table.add_row(str(rung), bar, *figures)
+        promoted = "" if rung == max(counts) else str(count.continued)
+        bar = _rung_bar(count, cells, whole, glyphs)
+        table.add_row(str(rung), bar, str(count.arrived), promoted, str(count.stopped))
     return table
 
 
 def trials_panel(state: RunState, width: int, glyphs: Glyphs, *, rows: int) -> Table | None:
-    """The best so far, and the trials that run; `rows` in all at most."""
+    """Return the best trials and the running ones, at most `rows` together."""
     running = state.with_status("running")
     best = state.ranked()[: max(2, min(5, rows - len(running) - 1))]
     running = running[: max(1, rows - len(best) - 1)]
@@ -63,22 +58,86 @@ def trials_panel(state: RunState, width: int, glyphs: Glyphs, *, rows: int) -> T
         table.add_column(name, justify="left" if name == "trial" else "right", width=size)
     table.add_column("hyperparameters", ratio=1, no_wrap=True, overflow=glyphs.overflow)
     for place, trial in enumerate(best):
-        mark = glyphs.best if place == 0 else " "
-        style = "bold green" if place == 0 else ""
-        cells = _cells(state, trial, trial.score, str(trial.rung), glyphs)
+        mark, style = (glyphs.best, "bold green") if place == 0 else (" ", "")
+        cells = _trial_cells(state, trial, trial.score, str(trial.rung), glyphs)
         table.add_row(mark, *cells, style=style)
     if best and running:
         table.add_row()
     for trial in running:
-        rungs = state.rungs if trial.kind == "search" else state.rungs[-1:]
-        target = next((rung for rung in rungs if rung not in trial.scores), None)
-        epoch = f"{trial.epoch}/{target}" if target else str(trial.epoch)
-        working = Text(glyphs.working, style="cyan")
-        table.add_row(working, *_cells(state, trial, trial.last_score, epoch, glyphs))
+        epoch = _epoch_of_target(state, trial)
+        cells = _trial_cells(state, trial, trial.last_score, epoch, glyphs)
+        table.add_row(Text(glyphs.running, style="cyan"), *cells)
     return table
 
 
-def _cells(
+def results_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
+    """Return the results of the stages, and the entry in the model registry."""
+    if not state.results:
+        return None
+    table = _table(width)
+    table.add_column("result", width=RESULT_CELLS, style="bold", header_style="dim")
+    table.add_column("", ratio=1, no_wrap=True, overflow=glyphs.overflow)
+    for kind, results in state.results.items():
+        _add_result(table, kind, result_lines(results[-1].metrics, glyphs), width, glyphs)
+    entry = state.registered
+    if entry is not None:
+        text = one_line(f"{entry.name} version {entry.version}, {entry.alias}: {entry.reason}")
+        _add_result(table, "registered", [text], width, glyphs)
+    return table
+
+
+def result_lines(metrics: Mapping[str, float | None], glyphs: Glyphs) -> list[str]:
+    """Return one line for all scores of a subject, and one for the other values."""
+    scores: dict[str, list[str]] = {}
+    others = []
+    for name, value in metrics.items():
+        match = METRIC.fullmatch(name)
+        if match is None:
+            others.append(f"{name.replace('_', ' ')} {value_text(value)}")
+        else:
+            subject, metric = match.groups()
+            scores.setdefault(subject, []).append(_score(subject, metric, value))
+    lines = [f"{_subject(subject)}{glyphs.join(*items)}" for subject, items in scores.items()]
+    return lines + ([glyphs.join(*others)] if others else [])
+
+
+def failures_panel(state: RunState, width: int, glyphs: Glyphs) -> list[Text]:
+    """Return the latest failed trials with their reasons, and the number of other failures."""
+    failed = state.with_status("failed")
+    lines = [line for trial in failed[-MOST_FAILURES:] for line in _failure(trial, width, glyphs)]
+    retried = sum(len(trial.retries) for trial in state.trials.values())
+    notes = []
+    if len(failed) > MOST_FAILURES:
+        notes.append(f"{len(failed) - MOST_FAILURES} more failed")
+    if retried:
+        notes.append(f"{retried} restarted after losing their worker")
+    return lines + [Text(f"  {note}", style="dim") for note in notes]
+
+
+def _rung_bar(count: RungCount, cells: int, whole: int, glyphs: Glyphs) -> Text:
+    """Draw promoted, waiting and stopped trials as shares of a bar for `whole` trials."""
+    waiting = count.arrived - count.continued - count.stopped
+    parts = (
+        (count.continued, glyphs.full, "green"),
+        (waiting, glyphs.full, "cyan"),
+        (count.stopped, glyphs.half, "dim"),
+    )
+    bar = Text()
+    drawn = 0
+    for trials, mark, style in parts:
+        start, drawn = drawn, drawn + trials
+        bar.append(mark * (round(cells * drawn / whole) - round(cells * start / whole)), style)
+    return bar.append(glyphs.empty * (cells - len(bar)), "dim")
+
+
+def _epoch_of_target(state: RunState, trial: Trial) -> str:
+    """Return a running trial's epoch and its next rung: `5/9`."""
+    rungs = state.rungs if trial.kind == "search" else state.rungs[-1:]
+    target = next((rung for rung in rungs if rung not in trial.scores), None)
+    return f"{trial.epoch}/{target}" if target else str(trial.epoch)
+
+
+def _trial_cells(
     state: RunState, trial: Trial, score: Score | None, epoch: str, glyphs: Glyphs
 ) -> list[str]:
     values = hyperparameters(trial.recipe, state.spec.get("space") or {})
@@ -88,56 +147,40 @@ def _cells(
     ]
 
 
-def results_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
-    """The results of the stages, and the entry in the registry."""
-    if not state.results:
-        return None
-    table = _table(width)
-    table.add_column("result", width=RESULT_CELLS, style="bold", header_style="dim")
-    table.add_column("", ratio=1, no_wrap=True, overflow=glyphs.overflow)
-    told = {kind: _metrics(results[-1], glyphs) for kind, results in state.results.items()}
-    entry = state.registered
-    if entry is not None:
-        text = f"{entry.name} version {entry.version}, {entry.alias}: "
-        told["registered"] = one_line(text + entry.reason)
-    for kind, text in told.items():
-        # Wrapped here, so that the rows of the table are the lines of the screen.
-        lines = textwrap.wrap(glyphs.text(text), width - RESULT_CELLS - 2) or [""]
-        for place, line in enumerate(lines):
-            table.add_row("" if place else kind, Text(line))
-    return table
+def _add_result(table: Table, name: str, lines: list[str], width: int, glyphs: Glyphs) -> None:
+    """Add a result, wrapped here so that each row of the table is one line of the screen."""
+    room = width - RESULT_CELLS - 2
+    wrapped = [part for line in lines for part in textwrap.wrap(glyphs.text(line), room)]
+    for place, line in enumerate(wrapped or [""]):
+        table.add_row("" if place else name, Text(line))
 
 
-def _metrics(event: ResultReported, glyphs: Glyphs) -> str:
-    told = [
-        f"{name.replace('_', ' ')} {_metric(name, value)}" for name, value in event.metrics.items()
-    ]
-    return f" {glyphs.dot} ".join(told)
+def _subject(name: str) -> str:
+    """Name the subject of some scores: `student_int8_test` → `int8 student, test: `."""
+    if not name:
+        return ""
+    if name.startswith("worth_"):
+        return f"effect of {name.removeprefix('worth_').replace('_', ' ')}: "
+    stage, _, split = name.rpartition("_")
+    label = f"{stage_label(stage)}, {split}" if stage in STAGES else name.replace("_", " ")
+    return f"{label}: "
 
 
-def _metric(name: str, value: float | None) -> str:
-    return percent(value) if name.endswith("accuracy") else value_text(value)
-
-
-def failures_panel(state: RunState, width: int, glyphs: Glyphs, *, most: int = 3) -> list[Text]:
-    """The `most` trials that failed last, with their reasons; and how many more."""
-    failed = state.with_status("failed")
-    lines = [line for trial in failed[-most:] for line in _failure(trial, width, glyphs)]
-    retried = sum(len(trial.retries) for trial in state.trials.values())
-    notes = []
-    if len(failed) > most:
-        notes.append(f"{len(failed) - most} more failed")
-    if retried:
-        notes.append(f"{retried} taken up again after a lost worker")
-    return lines + [Text(f"  {note}", style="dim") for note in notes]
+def _score(subject: str, metric: str, value: float | None) -> str:
+    if subject.startswith("worth_"):
+        points = metric == "accuracy"
+        scaled = 100 * value if points and value is not None else value
+        return f"{metric_label(metric)} {signed(scaled, 1 if points else 3)}" + " points" * points
+    text = percent(value) if metric.endswith("accuracy") else fixed(value, 3)
+    return f"{metric_label(metric)} {text}"
 
 
 def _failure(trial: Trial, width: int, glyphs: Glyphs) -> list[Text]:
-    """One failure, in as many lines as it takes, but no more than MOST_LINES."""
+    """Return a trial's failure in at most MOST_FAILURE_LINES lines."""
     name = f"{glyphs.failed} {trial.name} "
     lines = textwrap.wrap(
         name + glyphs.text(one_line(trial.reason)), width, subsequent_indent="  ",
-        max_lines=MOST_LINES, placeholder=glyphs.text(" …"),
+        max_lines=MOST_FAILURE_LINES, placeholder=glyphs.text(" …"),
     )  # fmt: skip
     texts = [Text(line, no_wrap=True, overflow=glyphs.overflow) for line in lines]
     texts[0].stylize("red", 0, len(name))

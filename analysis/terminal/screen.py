@@ -1,8 +1,9 @@
-"""How a run's state looks: a screen of text, and one line for logs.
+"""A run's state as a screen of text, and as one line for logs.
 
-Pure functions of a `RunState` and a time. Nothing is drawn here: `analysis.terminal.console` owns
-the terminal.
+Pure functions of a `RunState` and a time; `analysis.terminal.live_display` draws.
 """
+
+from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -15,6 +16,7 @@ from common.formats import (
     fixed,
     one_line,
     percent,
+    plural,
     rounded_duration,
     stopwatch,
 )
@@ -24,131 +26,140 @@ from journal.trials import NO_SCORE, Trial
 from search.timetable.forecast import done_share, run_left, stages_left
 
 MOST_COLUMNS = 200
-"""Wider terminals are not filled: a line would be hard to follow."""
+"""Wider terminals are not filled: the lines would be hard to follow."""
+LEAST_COLUMNS = 40
+LEAST_TRIALS = 4
+"""Rows of trials that are shown however low the terminal is."""
 
 
 def render(
     state: RunState, now: float, width: int = 80, *, height: int = 24, ascii_only: bool = False
 ) -> RenderableType:
-    """The state at `now` (unix seconds) for a terminal of `width` × `height` characters.
+    """Return the state at `now` (unix seconds) for a terminal of `width` × `height` characters.
 
-    Header, stages with their times, the stage under way, rungs, best and running trials,
-    results, failures. Where the height does not suffice, fewer trials are shown.
+    From top to bottom: header, stages with their times, the current stage, rungs, best and
+    running trials, results, failures. A low terminal shows fewer trials.
     """
     glyphs = ASCII if ascii_only else Glyphs()
-    width = max(40, min(width, MOST_COLUMNS))
+    width = max(LEAST_COLUMNS, min(width, MOST_COLUMNS))
     now = state.at(now)
     head = [
         _header(state, now, glyphs),
-        *_chain(state, now, width, glyphs),
-        _bar(state, now, width, glyphs),
-        *_machine(state, glyphs),
+        *_stages(state, now, width, glyphs),
+        _progress(state, now, width, glyphs),
+        *_workers(state, glyphs),
     ]
-    blocks = [rungs_panel(state, width, glyphs), results_panel(state, width, glyphs)]
-    below = failures_panel(state, width, glyphs)
-    used = len(head) + sum(len(block.rows) + 2 for block in blocks if block) + len(below) + 3
-    trials = trials_panel(state, width, glyphs, rows=max(4, height - used - 2))
+    rungs = rungs_panel(state, width, glyphs)
+    results = results_panel(state, width, glyphs)
+    failures = failures_panel(state, width, glyphs)
+    used = len(head) + sum(len(panel.rows) + 2 for panel in (rungs, results) if panel)
+    rows = max(LEAST_TRIALS, height - used - len(failures) - 5)
+    trials = trials_panel(state, width, glyphs, rows=rows)
     parts: list[RenderableType] = [*head]
-    for block in (blocks[0], trials, blocks[1]):
-        if block is not None:
-            parts += [Text(""), block]
-    return Group(*parts, *([Text(""), *below] if below else []))
+    for panel in (rungs, trials, results):
+        if panel is not None:
+            parts += [Text(""), panel]
+    return Group(*parts, *([Text(""), *failures] if failures else []))
 
 
 def plain_line(state: RunState, now: float) -> str:
-    """The state at `now` in one line of ASCII, for logs and pipes."""
+    """Return the state at `now` as one line of ASCII, for logs and pipes."""
     now = state.at(now)
     begun = [name for name in STAGES if state.stages[name].status != "pending"]
-    parts = [f"{state.run or 'run'} {state.stage or (begun[-1] if begun else 'sweep')}"]
+    stage = state.stage or (begun[-1] if begun else "sweep")
     share = done_share(state, state.stage or "sweep")
-    if share is not None and state.active:
-        parts[0] += f" {share:.0%}"
-    parts += [note for note in (_note(state),) if note]
-    if state.best is not None and state.best.score is not None:
-        score = state.best.score
-        parts.append(
-            f"best {state.best.name} val_nll {fixed(score.val_nll)}, "
-            f"{percent(score.val_accuracy)} at {state.best.rung}"
-        )
-    else:
-        parts += _furthest(state)
-    parts.append(f"{stopwatch(state.elapsed(now))} elapsed")
-    parts += [f"{state.stage} {left}" for left in _stage_left(state, now)]
-    return one_line(to_ascii(" | ".join(parts + _left(state, now))))
-
-
-def _furthest(state: RunState) -> list[str]:
-    """The running trial that is furthest: until one is scored, an hour may pass."""
-    running = [trial for trial in state.with_status("running") if trial.epoch and state.rungs]
-    if not running:
-        return []
-    trial = max(running, key=lambda trial: trial.epoch)
-    reached = f", {percent(trial.last_score.val_accuracy)} on val" * (trial.last_score != NO_SCORE)
-    return [f"{trial.name} at epoch {trial.epoch} of {state.rungs[-1]}{reached}"]
+    done = f" {share:.0%}" if share is not None and state.active else ""
+    parts = [
+        f"{state.run or 'run'} {stage}{done}",
+        _stage_detail(state),
+        _best_so_far(state) or _furthest_trial(state),
+        f"{stopwatch(state.elapsed(now))} elapsed",
+        *(f"{state.stage} {left}" for left in _stage_left(state, now)),
+        *_run_left(state, now),
+    ]
+    return one_line(to_ascii(" | ".join(part for part in parts if part)))
 
 
 def trial_line(state: RunState, trial: Trial) -> str:
-    """How one trial stands, e.g. "t0007 pruned at 3 epochs, val_nll 0.910, 71.0%"."""
+    """Return a trial's result: `t0007 pruned at 3 epochs, val_nll 0.910, 71.0%`."""
     line = f"{trial.name} {state.status(trial)}"
     if trial.score is not None:
-        line += f" at {trial.rung} epochs, val_nll {fixed(trial.score.val_nll)}"
-        line += f", {percent(trial.score.val_accuracy)}"
-    failed = trial.status == "failed"
-    return to_ascii(f"{line}: {one_line(trial.reason)}" if failed else line)
+        line += (
+            f" at {plural(trial.rung or 0, 'epoch')}, val_nll {fixed(trial.score.val_nll)}, "
+            f"{percent(trial.score.val_accuracy)}"
+        )
+    return to_ascii(f"{line}: {one_line(trial.reason)}" if trial.status == "failed" else line)
+
+
+def _best_so_far(state: RunState) -> str:
+    best = state.best
+    if best is None or best.score is None:
+        return ""
+    score = f"val_nll {fixed(best.score.val_nll)}, {percent(best.score.val_accuracy)}"
+    return f"best {best.name} {score} at {plural(best.rung or 0, 'epoch')}"
+
+
+def _furthest_trial(state: RunState) -> str:
+    """Return the running trial with the most epochs: the first score may take an hour."""
+    running = [trial for trial in state.with_status("running") if trial.epoch and state.rungs]
+    if not running:
+        return ""
+    trial = max(running, key=lambda trial: trial.epoch)
+    score = trial.last_score
+    accuracy = "" if score == NO_SCORE else f", {percent(score.val_accuracy)} on val"
+    return f"{trial.name} at epoch {trial.epoch} of {state.rungs[-1]}{accuracy}"
 
 
 def _header(state: RunState, now: float, glyphs: Glyphs) -> Text:
-    dot = f" {glyphs.dot} "
     line = Text.assemble(("quorum", "bold cyan"), " ", (state.run or "starting", "bold"))
-    line.append(f"{dot}{stopwatch(state.elapsed(now))}", style="dim")
-    for part in _left(state, now):
-        line.append(f"{dot}{part}", style="dim")
-    if state.resumes:
-        times = len(state.resumes)
-        line.append(f"{dot}resumed" + (f" {times} times" if times > 1 else ""), style="dim")
+    resumes = len(state.resumes)
+    notes = [stopwatch(state.elapsed(now)), *_run_left(state, now)]
+    if resumes:
+        notes.append("resumed" if resumes == 1 else f"resumed {resumes} times")
+    for note in notes:
+        line.append(f" {glyphs.dot} {note}", style="dim")
     line.no_wrap, line.overflow = True, glyphs.overflow
     return line
 
 
-def _left(state: RunState, now: float) -> list[str]:
-    """How the whole run stands: when it ends, by which deadline; or that nobody works on it."""
+def _run_left(state: RunState, now: float) -> list[str]:
+    """Say when the run will end, and by which deadline; or that it ended or was interrupted."""
     if state.abandoned and state.interrupted:
-        return ["not at work"]
+        return ["not running"]
     if state.interrupted:
-        return ["interrupted; --resume goes on with it"]
+        return ["interrupted; continue with --resume"]
     if not state.active:
         return ["finished"] if state.stages["report"].status in ("finished", "skipped") else []
-    told = []
+    notes = []
     left = run_left(state, now)
     if left:
-        told.append(f"all done in about {rounded_duration(left)}")
+        notes.append(f"about {rounded_duration(left)} left")
     elif left is None and not _stage_left(state, now):
-        told.append("too early to say how long")
+        notes.append("no estimate yet")
     if state.deadline is not None:
         rest = state.deadline - now
-        over = f"{rounded_duration(-rest)} past the deadline"
-        told.append(f"deadline in {rounded_duration(rest)}" if rest > 0 else over)
-    return told
+        late = f"{rounded_duration(-rest)} past the deadline"
+        notes.append(f"deadline in {rounded_duration(rest)}" if rest > 0 else late)
+    return notes
 
 
 def _stage_left(state: RunState, now: float) -> list[str]:
-    """When the stage under way ends, if that can be told."""
+    """Say when the current stage will end, if there is an estimate."""
     left = stages_left(state, now).get(state.stage or "")
     return [f"done in about {rounded_duration(left)}"] if left and state.active else []
 
 
-def _chain(state: RunState, now: float, width: int, glyphs: Glyphs) -> list[Text]:
-    """The stages in a row, and below them their times: spent, forecast (~), or both.
+def _stages(state: RunState, now: float, width: int, glyphs: Glyphs) -> list[Text]:
+    """Return the stages in a row, and below them their times: spent, forecast (~), or both.
 
-    Where the width does not suffice, forecasts give way first, then what came before the
-    chain and is over.
+    A narrow terminal first drops finished preparation stages, then the forecasts.
     """
     left = stages_left(state, now) if state.active else {}
-    before = [name for name in PREPARATION if state.stages[name].status != "pending"]
-    under_way = [name for name in before if state.stages[name].open]
-    nothing: dict[str, float] = {}
-    for first, forecast in ((before, left), (under_way, left), (under_way, nothing)):
-        cells = [_cell(state, name, now, forecast, glyphs) for name in (*first, *STAGES)]
+    prepared = [name for name in PREPARATION if state.stages[name].status != "pending"]
+    preparing = [name for name in prepared if state.stages[name].open]
+    nothing: Mapping[str, float] = {}
+    for first, forecast in ((prepared, left), (preparing, left), (preparing, nothing)):
+        cells = [_stage_cell(state, name, now, forecast, glyphs) for name in (*first, *STAGES)]
         widths = [max(name.cell_len, len(times)) for name, times in cells]
         if sum(widths) + 2 * len(cells) - 2 <= width:
             break
@@ -163,29 +174,28 @@ def _chain(state: RunState, now: float, width: int, glyphs: Glyphs) -> list[Text
     return [names, below] if below.plain else [names]
 
 
-def _cell(
-    state: RunState, name: str, now: float, left: dict[str, float], glyphs: Glyphs
+def _stage_cell(
+    state: RunState, name: str, now: float, left: Mapping[str, float], glyphs: Glyphs
 ) -> tuple[Text, str]:
-    """One stage's name with its mark, and its times."""
+    """Return a stage's name with its mark, and its times."""
     stage = state.stages[name]
     spent, more = stage.seconds(now), left.get(name)
+    times = f"  {stopwatch(spent or 0)}"
     if stage.open and state.active:
         whole = f" of ~{stopwatch(spent + more)}" if more and spent is not None else ""
-        return Text(
-            f"{glyphs.working} {name}", style="bold cyan"
-        ), f"  {stopwatch(spent or 0)}{whole}"
-    if stage.status == "finished" or stage.open:
-        mark, style = (glyphs.halted, "yellow") if stage.open else (glyphs.done, "green")
-        return Text.assemble((mark, style), f" {name}"), f"  {stopwatch(spent or 0)}"
+        return Text(f"{glyphs.running} {name}", style="bold cyan"), f"{times}{whole}"
+    if stage.open:
+        return Text.assemble((glyphs.interrupted, "yellow"), f" {name}"), times
+    if stage.status == "finished":
+        return Text.assemble((glyphs.done, "green"), f" {name}"), times
     mark = glyphs.skipped if stage.status == "skipped" else glyphs.waiting
     return Text(f"{mark} {name}", style="dim"), f"  ~{stopwatch(more)}" if more else ""
 
 
-def _bar(state: RunState, now: float, width: int, glyphs: Glyphs) -> Text:
-    """The stage under way: how much of it is done, what it says of itself, when it ends."""
+def _progress(state: RunState, now: float, width: int, glyphs: Glyphs) -> Text:
+    """Return the progress of the current stage: a bar, its detail, and its end."""
     share = done_share(state, state.stage or "sweep")
-    dot = f" {glyphs.dot} "
-    note = dot.join([part for part in (_note(state), *_stage_left(state, now)) if part])
+    note = glyphs.join(_stage_detail(state), *_stage_left(state, now))
     cells = min(40, max(10, width - 60))
     full = round(cells * (share or 0.0))
     line = Text(no_wrap=True, overflow=glyphs.overflow)
@@ -195,16 +205,15 @@ def _bar(state: RunState, now: float, width: int, glyphs: Glyphs) -> Text:
     return line.append(f"  {glyphs.text(note)}" if note else "", style="dim")
 
 
-def _note(state: RunState) -> str:
-    """What the stage under way says of itself, or how many of its trials have ended."""
+def _stage_detail(state: RunState) -> str:
+    """Return the detail that the current stage reports, or its number of ended trials."""
     detail = state.stages[state.stage].detail if state.stage else ""
     if detail:
         return one_line(detail)
     kind: Kind = "seed" if state.stage == "seeds" else "search"
-    ended = state.with_status("completed", "pruned", "failed", kind=kind)
-    known = [trial for trial in state.trials.values() if trial.kind == kind]
-    if not known:
+    if not any(trial.kind == kind for trial in state.trials.values()):
         return ""
+    ended = state.with_status("completed", "pruned", "failed", kind=kind)
     planned = state.planned(kind)
     text = f"{len(ended)}/{planned}" if planned else f"{len(ended)}"
     text += " seeds" if kind == "seed" else " trials"
@@ -212,13 +221,14 @@ def _note(state: RunState) -> str:
     return f"{text}, {failed} failed" if failed else text
 
 
-def _machine(state: RunState, glyphs: Glyphs) -> list[Text]:
-    """What the workers do: how many, how fast, in how much memory."""
+def _workers(state: RunState, glyphs: Glyphs) -> list[Text]:
+    """Return how many trials run, how fast, and the memory of a worker."""
     running = state.with_status("running")
     rates = [trial.images_per_second for trial in running if trial.images_per_second]
-    told = [f"{len(running)} at work"] if running else []
-    told += [f"{count(sum(rates))} images/s"] if rates else []
-    if state.peak_memory_bytes:
-        told.append(f"at most {file_size(state.peak_memory_bytes)} of memory a worker")
-    line = Text(f" {glyphs.dot} ".join(told), style="dim", no_wrap=True, overflow=glyphs.overflow)
-    return [line] if told else []
+    memory = state.peak_memory_bytes
+    note = glyphs.join(
+        f"{len(running)} running" if running else "",
+        f"{count(sum(rates))} images/s" if rates else "",
+        f"peak memory {file_size(memory)} per worker" if memory else "",
+    )
+    return [Text(note, style="dim", no_wrap=True, overflow=glyphs.overflow)] if note else []

@@ -1,4 +1,4 @@
-"""The live display of a run: a screen on a terminal, a line at a time elsewhere."""
+"""The live display of a run: a screen on a terminal, single lines elsewhere."""
 
 import logging
 import threading
@@ -18,20 +18,18 @@ from journal.journal import read_state
 from journal.state import RunState
 from search.space.spec import SweepSpec
 
-__all__ = ["LiveDisplay", "plain_line", "render"]
-
-REFRESH_PER_SECOND = 2.0
+REFRESHES_PER_SECOND = 2.0
 QUIET_SECONDS = 30.0
-"""Without a terminal, a line comes at least this often while something is under way."""
+"""Longest silence of a running run where there is no terminal."""
 
 logger = logging.getLogger(__name__)
 
 
 class LiveDisplay:
-    """Shows a run while it works, and never raises into it.
+    """A display of a running run that never raises into it.
 
-    Events come from the thread that works; the screen is drawn by another. Whatever goes
-    wrong with the terminal is logged once and ends the display alone.
+    The run's own thread delivers events; another one draws. A failure of the terminal is
+    logged once and ends only the display.
     """
 
     def __init__(
@@ -42,16 +40,19 @@ class LiveDisplay:
         *,
         journal: Path | None = None,
         clock: Callable[[], float] = time.time,
+        quiet_seconds: float = QUIET_SECONDS,
     ) -> None:
-        """Draw on `stream`; `interactive` None asks the stream whether it is a terminal.
+        """Draw on `stream`; `interactive` None detects whether it is a terminal.
 
-        `spec` fills the screen until the first event has told as much. `journal` is that of
-        a run that is gone on with: what it tells of earlier processes is shown too.
+        `spec` is shown until the run has started. `journal` is that of a resumed run, whose
+        earlier trials are shown too. Without a terminal, a line is written at least every
+        `quiet_seconds`.
         """
         self._stream = stream
-        self._console = _PlainlyFailingConsole(file=stream, highlight=False)
+        self._console = _RaisingConsole(file=stream, highlight=False)
         self._clock = clock
-        self._state = _so_far(journal, spec)
+        self._quiet_seconds = quiet_seconds
+        self._state = _initial_state(journal, spec)
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._ticker: threading.Thread | None = None
@@ -63,16 +64,16 @@ class LiveDisplay:
         self._interactive = interactive
 
     def start(self) -> None:
-        """Take the terminal."""
+        """Start drawing."""
         self._guarded(self._start)
 
     def apply(self, event: Event) -> None:
-        """Show what `event` changes."""
+        """Show an event."""
         if not self._broken:
             self._guarded(lambda: self._apply(event))
 
     def stop(self) -> None:
-        """Give the terminal back, with the last state left on it."""
+        """Stop drawing, leaving the last state on the terminal."""
         self._guarded(self._stop)
 
     def __enter__(self) -> "LiveDisplay":
@@ -81,7 +82,7 @@ class LiveDisplay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop, whatever happened."""
+        """Stop."""
         self.stop()
 
     def _start(self) -> None:
@@ -89,7 +90,7 @@ class LiveDisplay:
             self._live = _QuietLive(
                 get_renderable=self._screen,
                 console=self._console,
-                refresh_per_second=REFRESH_PER_SECOND,
+                refresh_per_second=REFRESHES_PER_SECOND,
                 on_error=self._give_up,
             )
             self._live.start()
@@ -114,7 +115,7 @@ class LiveDisplay:
                 self._line(prefix)
 
     def _news(self, event: Event) -> str:
-        """What in `event` is worth a line of its own; nothing for most."""
+        """Return the line that an event deserves; empty for most."""
         match event:
             case TrialEnded():
                 return trial_line(self._state, self._state.trials[event.trial])
@@ -136,9 +137,9 @@ class LiveDisplay:
             )
 
     def _tick(self) -> None:
-        while not self._stopped.wait(min(1.0, QUIET_SECONDS / 4)) and not self._broken:
+        while not self._stopped.wait(min(1.0, self._quiet_seconds / 4)) and not self._broken:
             with self._lock:
-                if self._clock() - self._last_line >= QUIET_SECONDS and self._state.active:
+                if self._clock() - self._last_line >= self._quiet_seconds and self._state.active:
                     self._guarded(lambda: self._line(""))
 
     def _line(self, prefix: str) -> None:
@@ -157,11 +158,11 @@ class LiveDisplay:
     def _give_up(self) -> None:
         if not self._broken:
             self._broken = True
-            logger.warning("the display failed and is off; the work goes on", exc_info=True)
+            logger.warning("the display failed and is off; the run continues", exc_info=True)
 
 
-def _so_far(journal: Path | None, spec: SweepSpec | None) -> RunState:
-    """Return the state of a journal; without one, that of a run of `spec` that has not begun."""
+def _initial_state(journal: Path | None, spec: SweepSpec | None) -> RunState:
+    """Return the state of a journal; without one, that of a run of `spec` before its start."""
     try:
         if journal is not None:
             return read_state(journal)
@@ -170,15 +171,15 @@ def _so_far(journal: Path | None, spec: SweepSpec | None) -> RunState:
     return RunState(None if spec is None else spec.to_mapping())
 
 
-class _PlainlyFailingConsole(Console):
-    """A Console for which a broken pipe is an error; rich would exit the process."""
+class _RaisingConsole(Console):
+    """A Console that raises on a broken pipe, where rich would exit the process."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError("the terminal is gone")
+        raise BrokenPipeError("the terminal was closed")
 
 
 class _QuietLive(Live):
-    """A Live whose refresh, on its own thread, reports an error instead of raising it."""
+    """A Live that reports errors of its drawing thread instead of raising them."""
 
     def __init__(self, *, on_error: Callable[[], None], **options: Any) -> None:
         self._on_error = on_error
