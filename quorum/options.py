@@ -164,7 +164,7 @@ class AblationOptions(RunOptions):
 
     @property
     def comparison(self) -> dict[str, Any]:
-        """What to compare: `factors` as a list of names, `seeds` and `epochs`."""
+        """The arguments of a new ablation: `factors` as names, `seeds` and `epochs`."""
         factors = self.factors
         if isinstance(factors, str):
             factors = factors.replace(" ", "").split(",")

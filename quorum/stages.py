@@ -35,7 +35,7 @@ UNBOUNDED = 1_000_000
 """Number of trials that stands for "as many as the time budget allows"."""
 
 GRACE = 0.3
-"""How far a stage may run past its planned end, as a share of the next stage's planned time.
+"""Time that a stage may run past its planned end, as a share of the next stage's planned time.
 
 Forecasts are a little wrong; without this margin a trial that needs a few more seconds would
 be cut off."""

@@ -1,4 +1,4 @@
-"""The code blocks of a documentation page."""
+"""Extract the code blocks of a documentation page."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def python_blocks(page: str) -> dict[str, str]:
-    """The Python blocks of docs/`page`: by the file that their first line names, else by number."""
+    """Return the Python blocks of docs/`page`, keyed by the file that line 1 names, or a number."""
     blocks = {}
     for number, code in enumerate(_blocks(page, "python")):
         name = re.match(r"# (\w+\.py)\n", code)
@@ -16,7 +16,7 @@ def python_blocks(page: str) -> dict[str, str]:
 
 
 def yaml_blocks(page: str) -> list[str]:
-    """The YAML blocks of docs/`page`."""
+    """Return the YAML blocks of docs/`page`."""
     return _blocks(page, "yaml")
 
 

@@ -168,7 +168,7 @@ def test_selecting_from_a_pool_writes_only_where_asked(
 
 @pytest.mark.slow
 class TestFinishedRun:
-    """What a notebook does with a run, given by name, path or outcome."""
+    """Steps of a notebook with a run that is given by name, path or outcome."""
 
     def test_an_outcome_shows_what_was_released(self, finished_run: Outcome) -> None:
         assert finished_run.released in ("student_int8", "student_fp32")
