@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from journal.journal import read_state
-from quorum import stages
+from quorum import stages, trial_stages
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from quorum.outcome import Outcome
 from quorum.workspace.checks import require_same_weights
@@ -47,7 +47,7 @@ def run(
     """
     options = options or SearchOptions()
     with _open(spec, folder, options) as opened:
-        stages.sweep_and_seeds(opened, trials=options.trials, address=options.address)
+        trial_stages.sweep_and_seeds(opened, trials=options.trials, address=options.address)
         stages.select(opened)
         stages.distill(opened)
         return _conclude(opened, options)
@@ -59,7 +59,9 @@ def sweep(
     """Search, with the whole time budget, and nothing else. Raises as `run` does."""
     options = options or SearchOptions()
     with _open(spec, folder, options, stages=("sweep",)) as opened:
-        stages.sweep_and_seeds(opened, trials=options.trials, address=options.address, seeds=False)
+        trial_stages.sweep_and_seeds(
+            opened, trials=options.trials, address=options.address, seeds=False
+        )
         return opened.folder
 
 
@@ -111,7 +113,7 @@ def ablate(
     planner = partial(plan_ablation, ablation=ablation, trials=ablation.trials_left(folder))
     with _open(spec, folder, options, stages=ABLATION_STAGES, planner=planner) as opened:
         ablation.write(opened.folder)
-        stages.train_variants(opened, ablation, address=options.address)
+        trial_stages.train_variants(opened, ablation, address=options.address)
         with opened.stage("report"):
             result = write_ablation(opened.folder, ablation, opened.spec.base_recipe())
             save_ablation_figure(result, opened.folder.figures / "ablation.png")

@@ -1,8 +1,8 @@
-"""The stages of a run, one function each; `quorum.pipeline` calls them in order.
+"""The stages that turn trained trials into results, one function each, in order.
 
-A stage leaves its result in the run's folder and is skipped if the result is already there,
-so a killed run resumes with the stage that was interrupted. Imports stand inside the
-functions: a run that only selects loads neither Ray nor torch.
+select → distill → ledger → register → report. A stage leaves its result in the run's folder
+and is skipped if the result is already there, so a killed run resumes with the stage that was
+interrupted. Imports stand inside the functions: a run that only selects does not load torch.
 """
 
 import dataclasses
@@ -26,56 +26,9 @@ from trainables.records import RunFolder
 if TYPE_CHECKING:
     from ensemble.deployment.card import Card
     from ensemble.deployment.gates import GateMargins
-    from search.ablation.ablation import Ablation
     from search.mlflow.registry import Release
 
 log = logging.getLogger(__name__)
-
-UNBOUNDED = 1_000_000
-"""Number of trials that stands for "as many as the time budget allows"."""
-
-GRACE = 0.3
-"""Time that a stage may run past its planned end, as a share of the next stage's planned time.
-
-Forecasts are a little wrong; without this margin a trial that needs a few more seconds would
-be cut off."""
-
-
-def sweep_and_seeds(
-    run: Run, *, trials: int | None, address: str | None, seeds: bool = True
-) -> None:
-    """Search, then train more seeds of the best configuration unless `seeds` is False.
-
-    Both stages share one Ray session, because starting Ray takes seconds.
-    """
-    if run.folder.selection.exists():
-        run.skip("sweep")
-        run.skip("seeds")
-        return
-    from search.tune.session import ray_session
-
-    with ray_session(address=address, folder=run.folder.root):
-        _sweep(run, trials)
-        if seeds and _is_wanted(run, "seeds"):
-            _train_seeds(run)
-
-
-def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> None:
-    """Train the variants of an ablation that have not finished yet."""
-    if not ablation.trials_left(run.folder):
-        run.skip("sweep")
-        return
-    from search.ablation.trials import AblationTrials
-    from search.tune.session import ray_session
-    from search.tune.sweep import run_fixed
-
-    recipe, end = run.spec.base_recipe(), run.end_of("sweep")
-    trials = AblationTrials(ablation=ablation, recipe=recipe, deadline=end)
-    with (
-        ray_session(address=address, folder=run.folder.root),
-        run.stage("sweep", trials=ablation.trials),
-    ):
-        run_fixed(run.spec, run.folder, run.emitter, fixed=trials, **_training_inputs(run))
 
 
 def select(run: Run) -> None:
@@ -110,7 +63,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
 
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     """
-    if not again and not _is_wanted(run, "distill"):
+    if not again and not run.wants("distill"):
         return
     folder = run.folder.student
     if (folder / "card.json").exists() and not again:
@@ -224,45 +177,6 @@ def report(run: Run) -> None:
         build_report(run.folder, run.images, pictures=run.spec.pictures)
 
 
-def _sweep(run: Run, trials: int | None) -> None:
-    from search.tune.sweep import run_sweep
-
-    most_trials = trials or (run.spec.trials if run.deadline is None else None)
-    with run.stage("sweep", trials=most_trials):
-        run_sweep(
-            run.spec,
-            run.folder,
-            run.emitter,
-            trials=most_trials or UNBOUNDED,
-            deadline=run.end_of("sweep"),
-            latest=_cutoff(run, "sweep", following="seeds"),
-            **_training_inputs(run),
-        )
-
-
-def _train_seeds(run: Run) -> None:
-    from quorum.seeds import plan_seeds
-    from search.tune.sweep import run_fixed
-
-    with run.stage("seeds"):
-        seeds = plan_seeds(run, deadline=_cutoff(run, "seeds", following="distill"))
-        run_fixed(run.spec, run.folder, run.emitter, fixed=seeds, **_training_inputs(run))
-
-
-def _training_inputs(run: Run) -> dict[str, Any]:
-    return {
-        "images": run.images,
-        "splits": run.splits,
-        "numerics": run.numerics,
-    }
-
-
-def _cutoff(run: Run, stage: str, *, following: str) -> float | None:
-    """Return when a stage is cut off, in unix seconds; None without a time budget."""
-    end = run.end_of(stage)
-    return None if end is None or run.plan is None else end + GRACE * run.plan.seconds[following]
-
-
 def _train_students(
     run: Run,
     *,
@@ -325,14 +239,6 @@ def _margins(run: Run) -> "GateMargins":
     from ensemble.deployment.gates import GateMargins
 
     return GateMargins(**dataclasses.asdict(run.spec.gates))
-
-
-def _is_wanted(run: Run, stage: str) -> bool:
-    """Return whether the run's specification includes a stage; announce it as skipped if not."""
-    wanted = stage in run.spec.stages
-    if not wanted:
-        run.skip(stage, f"the run delivers: {run.spec.deliver}")
-    return wanted
 
 
 def _compute(run: Run) -> dict[str, Any]:

@@ -22,6 +22,7 @@ ORDER = (
     "quorum.options",
     "quorum.outcome",
     "quorum.process",
+    "quorum.trial_stages",
     "quorum.stages",
     "quorum.selection",
     "quorum.seeds",

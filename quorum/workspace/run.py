@@ -122,6 +122,13 @@ class Run:
         yield progress
         self._report(name, "finished", 1.0, "")
 
+    def wants(self, name: str) -> bool:
+        """Return whether the specification includes a stage; report it as skipped if not."""
+        wanted = name in self.spec.stages
+        if not wanted:
+            self.skip(name, f"the run delivers: {self.spec.deliver}")
+        return wanted
+
     def skip(self, name: str, because: str = "its result is there") -> None:
         """Report that a stage has nothing to do."""
         self._report(name, "skipped", 1.0, because)

@@ -1,0 +1,97 @@
+"""The stages that train trials: the sweep, the seeds of its best configuration, ablations.
+
+A stage is skipped if its result is already there, so a killed run resumes with the stage that
+was interrupted. Imports stand inside the functions, because only these stages need Ray.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from quorum.workspace.run import Run
+
+if TYPE_CHECKING:
+    from search.ablation.ablation import Ablation
+
+UNBOUNDED = 1_000_000
+"""Number of trials that stands for "as many as the time budget allows"."""
+
+GRACE = 0.3
+"""Time that a stage may run past its planned end, as a share of the next stage's planned time.
+
+Forecasts are a little wrong; without this margin a trial that needs a few more seconds would
+be cut off."""
+
+
+def sweep_and_seeds(
+    run: Run, *, trials: int | None, address: str | None, seeds: bool = True
+) -> None:
+    """Search, then train more seeds of the best configuration unless `seeds` is False.
+
+    Both stages share one Ray session, because starting Ray takes seconds.
+    """
+    if run.folder.selection.exists():
+        run.skip("sweep")
+        run.skip("seeds")
+        return
+    from search.tune.session import ray_session
+
+    with ray_session(address=address, folder=run.folder.root):
+        _sweep(run, trials)
+        if seeds and run.wants("seeds"):
+            _train_seeds(run)
+
+
+def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> None:
+    """Train the variants of an ablation that have not finished yet."""
+    if not ablation.trials_left(run.folder):
+        run.skip("sweep")
+        return
+    from search.ablation.trials import AblationTrials
+    from search.tune.session import ray_session
+    from search.tune.sweep import run_fixed
+
+    recipe, end = run.spec.base_recipe(), run.end_of("sweep")
+    trials = AblationTrials(ablation=ablation, recipe=recipe, deadline=end)
+    with (
+        ray_session(address=address, folder=run.folder.root),
+        run.stage("sweep", trials=ablation.trials),
+    ):
+        run_fixed(run.spec, run.folder, run.emitter, fixed=trials, **_training_inputs(run))
+
+
+def _sweep(run: Run, trials: int | None) -> None:
+    from search.tune.sweep import run_sweep
+
+    most_trials = trials or (run.spec.trials if run.deadline is None else None)
+    with run.stage("sweep", trials=most_trials):
+        run_sweep(
+            run.spec,
+            run.folder,
+            run.emitter,
+            trials=most_trials or UNBOUNDED,
+            deadline=run.end_of("sweep"),
+            latest=_cutoff(run, "sweep", following="seeds"),
+            **_training_inputs(run),
+        )
+
+
+def _train_seeds(run: Run) -> None:
+    from quorum.seeds import plan_seeds
+    from search.tune.sweep import run_fixed
+
+    with run.stage("seeds"):
+        seeds = plan_seeds(run, deadline=_cutoff(run, "seeds", following="distill"))
+        run_fixed(run.spec, run.folder, run.emitter, fixed=seeds, **_training_inputs(run))
+
+
+def _training_inputs(run: Run) -> dict[str, Any]:
+    return {
+        "images": run.images,
+        "splits": run.splits,
+        "numerics": run.numerics,
+    }
+
+
+def _cutoff(run: Run, stage: str, *, following: str) -> float | None:
+    """Return when a stage is cut off, in unix seconds; None without a time budget."""
+    end = run.end_of(stage)
+    return None if end is None or run.plan is None else end + GRACE * run.plan.seconds[following]
