@@ -1,4 +1,4 @@
-"""From images to log-probabilities, and trained nets on disk.
+"""Run a network over images: batches of pixels in, log-probabilities out.
 
 Axes: N images, S×S pixels, K classes, B images of a batch.
 """
@@ -14,16 +14,41 @@ from torch import Tensor, nn
 from common.cpu_runtime import keep_freed_memory
 from trainables.recipe import Numerics
 
+MEMORY_FORMATS = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
+
 _LARGEST_BATCH = 1024
+"""Images of 32 px."""
 
 _SHARE_OF_FREE_MEMORY = 0.5
 
 
-class PixelSource:
-    """Some images of a set, handed out in float batches on the training device.
+def predict_log_probs(
+    model: nn.Module,
+    images: npt.NDArray[np.uint8],
+    numerics: Numerics,
+    *,
+    indices: npt.NDArray[np.int64] | None = None,
+    batch: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return log-probabilities float32 [N, K] of a network, computed batch by batch.
 
-    On CUDA they are copied there as uint8, if they take at most half of the free memory.
-    On the CPU nothing is copied: batches are read from the shared or mapped array itself.
+    `images` is uint8 [N, S, S, 3] and may be memory-mapped: only `indices` (all by default)
+    are read. The network is moved to the numerics' device and memory format and put in eval
+    mode. `batch` bounds a batch; by default it follows the image's size.
+    """
+    place_model(model, numerics).eval()
+    chosen = np.arange(len(images)) if indices is None else indices
+    return log_probs_of(model, PixelSource(images, chosen, numerics), numerics, batch=batch)
+
+
+class PixelSource:
+    """Some images of a set, served in float batches on the training device.
+
+    On CUDA they are copied there as uint8 if they take at most half of the free memory. On the
+    CPU nothing is copied: batches are read from the shared or memory-mapped array itself.
     """
 
     def __init__(
@@ -37,7 +62,7 @@ class PixelSource:
         self._resident = self._copy_to_device()
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self._indices)
 
     @property
@@ -46,20 +71,20 @@ class PixelSource:
         return int(self._images.shape[1])
 
     def batch(self, positions: Tensor) -> Tensor:
-        """Images float [B, 3, S, S] in [0, 1] at `positions`, int64 [B] on the CPU."""
+        """Return images float [B, 3, S, S] in [0, 1] at `positions`, int64 [B] on the CPU."""
         if self._resident is not None:
             pixels = self._resident[positions.to(self._device)]
         else:
             chosen = np.asarray(self._images[self._indices[positions.numpy()]])
             pixels = torch.from_numpy(chosen).to(self._device)
-        # Rows of interleaved RGB, seen as [B, 3, S, S], are channels_last as they stand.
+        # Rows of interleaved RGB, viewed as [B, 3, S, S], are already channels_last.
         floats = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
         return floats if self._channels_last else floats.contiguous()
 
     def batches(
         self, positions: Tensor | None = None, *, size: int | None = None
     ) -> Iterator[Tensor]:
-        """The images at `positions` (all by default) in batches of nearly equal sizes.
+        """Yield the images at `positions` (all by default) in batches of nearly equal sizes.
 
         `size` bounds a batch; by default it is 1,024 images of 32 px, fewer of larger ones.
         """
@@ -79,49 +104,10 @@ class PixelSource:
         return torch.from_numpy(np.asarray(self._images[self._indices])).to(self._device)
 
 
-def apply_numerics(numerics: Numerics) -> None:
-    """Set torch's thread count and, on the CPU, how memory is kept: for the whole process."""
-    if numerics.device == "cpu":
-        keep_freed_memory()
-    if torch.get_num_threads() != numerics.threads:
-        torch.set_num_threads(numerics.threads)
-
-
-def place_model(model: nn.Module, numerics: Numerics) -> nn.Module:
-    """Move a net to the numerics' device and memory format."""
-    layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    return model.to(device=numerics.device, memory_format=layouts[numerics.layout])  # type: ignore[call-overload, no-any-return]
-
-
-def autocast(numerics: Numerics) -> AbstractContextManager[object]:
-    """The context in which a net runs: bfloat16 autocast, or nothing."""
-    device = torch.device(numerics.device).type
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=numerics.dtype == "bfloat16")
-
-
-def predict_log_probs(
-    model: nn.Module,
-    images: npt.NDArray[np.uint8],
-    numerics: Numerics,
-    *,
-    indices: npt.NDArray[np.int64] | None = None,
-    batch: int | None = None,
-) -> npt.NDArray[np.float32]:
-    """Log-probabilities float32 [N, K] of a net, a batch at a time.
-
-    `images` is uint8 [N, S, S, 3] and may be memory-mapped: only `indices` (all by
-    default) are read. The net is put in eval mode, on the numerics' device and in their
-    memory format. `batch` bounds a batch; by default it follows the image's size.
-    """
-    place_model(model, numerics).eval()
-    chosen = np.arange(len(images)) if indices is None else indices
-    return log_probs_of(model, PixelSource(images, chosen, numerics), numerics, batch=batch)
-
-
 def log_probs_of(
     model: nn.Module, source: PixelSource, numerics: Numerics, *, batch: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """Log-probabilities float32 [N, K] of a net that is already placed, in eval mode."""
+    """Return log-probabilities float32 [N, K] of a network that is in place and in eval mode."""
     with torch.inference_mode(), autocast(numerics):
         pieces = [
             torch.log_softmax(model(images).float(), dim=1).cpu()
@@ -129,3 +115,23 @@ def log_probs_of(
         ]
     result: npt.NDArray[np.float32] = torch.cat(pieces).numpy()
     return result
+
+
+def apply_numerics(numerics: Numerics) -> None:
+    """Set the process's thread count for torch and, on the CPU, how freed memory is kept."""
+    if numerics.device == "cpu":
+        keep_freed_memory()
+    if torch.get_num_threads() != numerics.threads:
+        torch.set_num_threads(numerics.threads)
+
+
+def place_model(model: nn.Module, numerics: Numerics) -> nn.Module:
+    """Move a network to the numerics' device and memory format."""
+    layout = MEMORY_FORMATS[numerics.layout]
+    return model.to(device=numerics.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def autocast(numerics: Numerics) -> AbstractContextManager[object]:
+    """Return the context in which a network runs: bfloat16 autocast, or none."""
+    device = torch.device(numerics.device).type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=numerics.dtype == "bfloat16")

@@ -1,19 +1,21 @@
-"""How long an epoch takes: a few real training steps, timed.
+"""The duration of an epoch, from a few real training steps.
 
-A probe of the bare net (`trainables.device.probe`) chooses dtype and layout; what an epoch costs
-also hangs on augmentation, the optimizer, the moving average, a teacher, and on the other
-workers that share the memory bus. So the training itself is rehearsed, in as many threads
-as there will be workers.
+A probe of the bare network (`trainables.device.probe`) chooses dtype and layout. The cost of
+an epoch also depends on augmentation, the optimizer, the moving average, a teacher, and the
+other workers that share the memory bus. So the training itself is rehearsed, in as many
+threads as there will be workers.
 """
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from common.seeds import global_torch_stream
 from trainables.augmentation.batch import count_views
@@ -27,31 +29,42 @@ from trainables.training.loop import Training
 from trainables.training.scoring import RECALIBRATION_IMAGES
 
 MOST_WORKERS = 4
-"""Workers that are rehearsed at once; beyond, Python's lock would be what is measured."""
+"""Most workers rehearsed at once; with more, the time spent waiting for Python's lock would be
+measured."""
 
 _WARM_UP = 2
 _FEWEST_STEPS = 2
-_FORWARD_BATCH = 512
+_FORWARD_IMAGES = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What a pass over the training images costs in one worker while all of them work."""
+    """The time of a pass over the training images in one worker while all of them work."""
 
     stage_seconds: tuple[float, ...]
-    """Of training in each stage of the recipe: augmentation, both passes, optimizer, moving
-    average; scoring on val."""
+    """An epoch in each stage of the recipe: augmentation, both passes, optimizer, moving average
+    and scoring on val."""
     entry_seconds: tuple[float, ...]
-    """Of what is computed once in each stage: features, where only the head learns."""
+    """Entering each stage: features that are computed once, if only the head learns."""
     forward_seconds: float
-    """Of one look at every training image, as a teacher takes it."""
+    """One forward pass over every training image, as of a teacher."""
     predict_seconds: float
-    """Of predicting every training image, with all views that `tta` averages."""
+    """Predicting every training image, with all views that `tta` averages."""
 
     @property
     def train_seconds(self) -> float:
-        """Of training in the last stage."""
+        """An epoch in the last stage."""
         return self.stage_seconds[-1]
+
+
+class Rehearsable(Protocol):
+    """The part of `Training` that is timed."""
+
+    def rehearse(self, steps: int, *, stage: int = 0) -> None:
+        """Take optimizer steps as in a stage."""
+
+    def scored_model(self) -> Classifier:
+        """Return the network that would be scored."""
 
 
 def rehearse(
@@ -62,23 +75,25 @@ def rehearse(
     numerics: Numerics,
     workers: int = 1,
     seconds: float = 3.0,
+    clock: Callable[[], float] = time.perf_counter,
+    make_training: Callable[..., Rehearsable] = Training,
     **teaching: Any,
 ) -> Rehearsal:
-    """Time training steps of `recipe` for about `seconds`, the set-up left out.
+    """Time training steps of `recipe` for about `seconds`, without the set-up.
 
-    `teaching` (a teacher and a distillation) is what `Training` takes. Nothing is kept of
-    the training; torch's thread count and generators are put back.
+    `teaching` (a teacher and a distillation) is passed on to `Training`. The training is
+    discarded; torch's thread count and generators are restored.
 
     Raises:
-        SpecError: a recipe that these images do not allow.
+        SpecError: a recipe that does not suit these images.
     """
     threads = torch.get_num_threads()
     count = min(workers, MOST_WORKERS) if numerics.device == "cpu" else 1
-    part = replace(splits, train=splits.train[: _enough(recipe)])
+    part = replace(splits, train=splits.train[: _images_needed(recipe)])
 
-    def one(_: int) -> Rehearsal:
-        # Built here: torch keeps the number of threads by calling thread.
-        training = Training(
+    def rehearse_worker(_: int) -> Rehearsal:
+        # Built here, because torch keeps the number of threads by calling thread.
+        training = make_training(
             recipe,
             rungs=(recipe.schedule.epochs,),
             seed=0,
@@ -87,48 +102,52 @@ def rehearse(
             splits=part,
             **teaching,
         )
-        return _timed(training, recipe, images, splits, numerics, seconds)
+        return _timed(training, recipe, images, splits, numerics, seconds, clock)
 
     try:
         with global_torch_stream(0, "rehearsal"), ThreadPoolExecutor(count) as pool:
-            found = list(pool.map(one, range(count)))
+            rehearsals = list(pool.map(rehearse_worker, range(count)))
     finally:
         torch.set_num_threads(threads)
     return Rehearsal(
-        stage_seconds=_means(one.stage_seconds for one in found),
-        entry_seconds=_means(one.entry_seconds for one in found),
-        forward_seconds=statistics.mean(one.forward_seconds for one in found),
-        predict_seconds=statistics.mean(one.predict_seconds for one in found),
+        stage_seconds=_means(each.stage_seconds for each in rehearsals),
+        entry_seconds=_means(each.entry_seconds for each in rehearsals),
+        forward_seconds=statistics.mean(each.forward_seconds for each in rehearsals),
+        predict_seconds=statistics.mean(each.predict_seconds for each in rehearsals),
     )
 
 
-def _enough(recipe: Recipe) -> int | None:
-    """How many training images will do: features of all of them would take too long."""
+def _images_needed(recipe: Recipe) -> int | None:
+    """Return how many training images suffice: features of all of them would take too long."""
     head_only = any(stage.train == "head" for stage in recipe.schedule.stages)
-    return max(recipe.optimizer.batch_size, _FORWARD_BATCH) if head_only else None
+    return max(recipe.optimizer.batch_size, _FORWARD_IMAGES) if head_only else None
 
 
-def _means(found: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(statistics.mean(column) for column in zip(*found, strict=True))
+def _means(rows: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(statistics.mean(column) for column in zip(*rows, strict=True))
 
 
 def _timed(
-    training: Training,
+    training: Rehearsable,
     recipe: Recipe,
     images: ImageSet,
     splits: Splits,
     numerics: Numerics,
     seconds: float,
+    clock: Callable[[], float],
 ) -> Rehearsal:
     stages = recipe.schedule.stages or (Stage(),)
-    steps = [_step_seconds(training, index, seconds / len(stages)) for index in range(len(stages))]
-    some = PixelSource(images.images, splits.train[:_FORWARD_BATCH], numerics)
+    steps = [
+        _step_seconds(partial(training.rehearse, stage=index), seconds / len(stages), clock)
+        for index in range(len(stages))
+    ]
+    sample = PixelSource(images.images, splits.train[:_FORWARD_IMAGES], numerics)
     model = training.scored_model()
-    predict = _seconds_each(model, some, numerics)
+    predict = _seconds_per_image(model, sample, numerics, clock)
     model.tta = "none"
-    count, batch = len(splits.train), min(recipe.optimizer.batch_size, len(splits.train))
-    forward = _seconds_each(model, some, numerics) * count
-    recalibrated = min(RECALIBRATION_IMAGES, count)
+    forward = _seconds_per_image(model, sample, numerics, clock)
+    count = len(splits.train)
+    batch, recalibrated = min(recipe.optimizer.batch_size, count), min(RECALIBRATION_IMAGES, count)
     heads = [stage.train == "head" for stage in stages]
     return Rehearsal(
         stage_seconds=tuple(
@@ -136,27 +155,31 @@ def _timed(
             for step, head in zip(steps, heads, strict=True)
         ),
         entry_seconds=tuple(
-            forward * count_views(recipe.in_stage(index).augmentation) if head else 0.0
+            forward * count * count_views(recipe.in_stage(index).augmentation) if head else 0.0
             for index, head in enumerate(heads)
         ),
-        forward_seconds=forward,
+        forward_seconds=forward * count,
         predict_seconds=predict * count,
     )
 
 
-def _step_seconds(training: Training, stage: int, seconds: float) -> float:
-    """The median over about so many seconds."""
-    training.rehearse(_WARM_UP, stage=stage)
-    until = time.perf_counter() + seconds
-    steps: list[float] = []
-    while len(steps) < _FEWEST_STEPS or time.perf_counter() < until:
-        began = time.perf_counter()
-        training.rehearse(1, stage=stage)
-        steps.append(time.perf_counter() - began)
-    return statistics.median(steps)
+def _step_seconds(
+    take_steps: Callable[[int], None], seconds: float, clock: Callable[[], float]
+) -> float:
+    """Return the median time of a step, measured for about `seconds`."""
+    take_steps(_WARM_UP)
+    until = clock() + seconds
+    times: list[float] = []
+    while len(times) < _FEWEST_STEPS or clock() < until:
+        started = clock()
+        take_steps(1)
+        times.append(clock() - started)
+    return statistics.median(times)
 
 
-def _seconds_each(model: Classifier, source: PixelSource, numerics: Numerics) -> float:
-    began = time.perf_counter()
+def _seconds_per_image(
+    model: nn.Module, source: PixelSource, numerics: Numerics, clock: Callable[[], float]
+) -> float:
+    started = clock()
     log_probs_of(model, source, numerics)
-    return (time.perf_counter() - began) / len(source)
+    return (clock() - started) / len(source)

@@ -1,7 +1,6 @@
 """The probe: it chooses by speed among what computes the same, and survives broken kernels."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -25,14 +24,25 @@ def measurement(
 ) -> Measurement:
     numerics = Numerics(dtype=dtype, threads=int(seconds * 1000))
     return Measurement(
-        numerics=numerics, seconds=seconds, logit_error=error, gradient_cosine=cosine
+        numerics=numerics, batch=4, seconds=seconds, logit_error=error, gradient_cosine=cosine
     )
+
+
+class Clock:
+    """A clock that advances by the same time whenever it is read."""
+
+    def __init__(self, tick: float) -> None:
+        self._tick, self._now = tick, 0.0
+
+    def __call__(self) -> float:
+        self._now += self._tick
+        return self._now
 
 
 def run(recipe: Recipe = TINY, **changes: Any) -> tuple[Measurement, ...]:
     options: dict[str, Any] = {
-        "classes": 3, "image_size": 8, "device": "cpu", "threads": 1, "budget_seconds": 30.0,
-        **changes,
+        "classes": 3, "image_size": 8, "device": "cpu", "threads": 1, "budget_seconds": 1.0,
+        "clock": Clock(1e-3), **changes,
     }  # fmt: skip
     return measure(recipe, **options)
 
@@ -73,7 +83,7 @@ def test_bfloat16_needs_a_gain_of_five_percent(seconds: float, chosen: str) -> N
 def test_nothing_without_parity_is_ever_chosen(others: list[Measurement]) -> None:
     measurements = [measurement(0.5), *others]
     chosen = choose(measurements)
-    assert any(one.parity and one.numerics == chosen for one in measurements)
+    assert any(each.parity and each.numerics == chosen for each in measurements)
 
 
 def test_four_ways_are_measured_against_the_reference() -> None:
@@ -83,7 +93,7 @@ def test_four_ways_are_measured_against_the_reference() -> None:
         ("bfloat16", "channels_last"), ("bfloat16", "contiguous"),
     ]  # fmt: skip
     assert measurements[0].logit_error == 0
-    assert all(m.parity and m.seconds > 0 for m in measurements)
+    assert all(m.parity and m.seconds == pytest.approx(1e-3) for m in measurements)
     assert measurements[1].logit_error < 1e-4
     assert measurements[2].logit_error > 1e-4
 
@@ -121,14 +131,21 @@ def test_without_time_the_reference_is_chosen() -> None:
     assert choose(measurements) == Numerics(layout="contiguous")
 
 
-def test_a_heavy_net_is_probed_at_a_smaller_batch() -> None:
-    started = time.process_time()
-    chosen = probe(
-        Recipe(width=64, depth=3, batch_size=4096), classes=10, image_size=32, budget_seconds=0.5
-    )
-    assert chosen.threads == 1
-    # 4,096 images would take half a minute a step; the factor allows for building four nets.
-    assert time.process_time() - started < 5
+@pytest.mark.parametrize(
+    ("step_seconds", "batch"),
+    [(1e-6, 16), (0.039, 10), (0.5, 4)],
+    ids=["fast", "slower", "too slow for more than four images"],
+)
+def test_a_heavy_net_is_probed_at_a_smaller_batch(step_seconds: float, batch: int) -> None:
+    """A sixteenth of the budget of 1.6 s is for one step; the small step has four images."""
+    clock = Clock(step_seconds)
+    measurements = run(budget_seconds=1.6, clock=clock)
+    assert {m.batch for m in measurements} == {batch}
+
+
+@pytest.mark.parametrize(("tick", "measured"), [(1e-3, 4), (0.1, 3), (10.0, 1)])
+def test_candidates_without_time_left_are_skipped(tick: float, measured: int) -> None:
+    assert len(run(budget_seconds=1.0, clock=Clock(tick))) == measured
 
 
 def test_the_thread_count_is_put_back() -> None:

@@ -1,4 +1,4 @@
-"""A rehearsal takes the steps of a training and leaves no trace."""
+"""A rehearsal takes the steps of a training, adds up their times and leaves no trace."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,84 +6,140 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import tiny_spec
-from trainables.data.dataset import load_dataset
-from trainables.data.splits import make_splits
-from trainables.device import rehearsal
-from trainables.device.rehearsal import rehearse
-from trainables.recipe import Numerics
+from quorum.testing.trainers import striped_images
+from trainables.device.rehearsal import MOST_WORKERS, rehearse
+from trainables.nets.build import empty_model
+from trainables.nets.classifier import Classifier
+from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.training.loop import Training
 
+IMAGES, SPLITS = striped_images()
+RECIPE = Recipe(width=4, epochs=3, batch_size=16, flip=False)
+TRAIN, VAL = len(SPLITS.train), len(SPLITS.val)
+HEADS_FIRST = (
+    Stage(epochs=1, train="head", values={"augment": "none"}),
+    Stage(epochs=1, train="head", values={"translate": 1}),
+    Stage(),
+)
 
-def test_a_rehearsal_times_an_epoch_and_leaves_no_trace() -> None:
-    spec = tiny_spec()
-    images = load_dataset(spec.dataset)
-    splits = make_splits(images, spec.splits)
-    recipe = spec.base_recipe().with_values(dropout=0.2)
-    before = (torch.get_num_threads(), torch.get_rng_state())
+
+class SimulatedTraining:
+    """A training whose steps and predictions take a known time on a simulated clock."""
+
+    step_seconds = (1.0, 3.0, 10.0)
+    """By stage."""
+
+    def __init__(self, recipe: Recipe, **options: Any) -> None:
+        self.now = 0.0
+        self._recipe = recipe
+        self.options = options
+        self.steps: list[int] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def rehearse(self, steps: int, *, stage: int = 0) -> None:
+        self.now += steps * self.step_seconds[stage]
+        self.steps.append(stage)
+
+    def scored_model(self) -> Classifier:
+        model = empty_model(self._recipe, classes=3, image_size=8).eval()
+        model.register_forward_hook(self._predict)
+        return model
+
+    def _predict(self, model: Any, inputs: tuple[torch.Tensor, ...], _: object) -> None:
+        views = 1 if model.tta == "none" else 2
+        self.now += 0.01 * views * len(inputs[0])
+
+
+def simulated(recipe: Recipe, **options: Any) -> tuple[Any, SimulatedTraining]:
+    trainings: list[SimulatedTraining] = []
+
+    def make(recipe: Recipe, **options: Any) -> SimulatedTraining:
+        trainings.append(SimulatedTraining(recipe, **options))
+        return trainings[-1]
+
     found = rehearse(
-        recipe, images=images, splits=splits, numerics=Numerics(), workers=2, seconds=0.05
+        recipe,
+        images=IMAGES,
+        splits=SPLITS,
+        numerics=Numerics(),
+        clock=lambda: trainings[-1].now,
+        make_training=make,
+        **options,
     )
-    assert 0 < found.forward_seconds < found.train_seconds < 60
-    assert torch.get_num_threads() == before[0]
-    assert torch.equal(torch.get_rng_state(), before[1])
+    return found, trainings[-1]
 
 
-def test_a_longer_epoch_takes_longer() -> None:
-    spec = tiny_spec()
-    images = load_dataset(spec.dataset)
-    splits = make_splits(images, spec.splits)
-    small, large = (
-        rehearse(
-            spec.base_recipe().with_values(width=width),
-            images=images,
-            splits=splits,
-            numerics=Numerics(),
-            seconds=0.3,
-        ).train_seconds
-        for width in (4, 64)
-    )
-    assert large > 2 * small
+def test_an_epoch_costs_its_steps_and_its_scoring() -> None:
+    found, _ = simulated(RECIPE)
+    steps = TRAIN // 16
+    assert found.train_seconds == pytest.approx(1.0 * steps + 0.01 * (VAL + TRAIN))
+    assert found.forward_seconds == found.predict_seconds == pytest.approx(0.01 * TRAIN)
+
+
+def test_views_are_part_of_a_prediction_and_not_of_a_teachers_pass() -> None:
+    found, _ = simulated(RECIPE.with_values(tta="mirror"))
+    assert found.predict_seconds == pytest.approx(0.02 * TRAIN)
+    assert found.forward_seconds == pytest.approx(0.01 * TRAIN)
 
 
 def test_stages_are_timed_one_by_one() -> None:
-    """The head of images as they are, the head of augmented ones, then everything."""
-    spec = tiny_spec()
-    images = load_dataset(spec.dataset)
-    splits = make_splits(images, spec.splits)
-    stages = (
-        Stage(epochs=1, train="head", values={"augment": "none"}),
-        Stage(epochs=1, train="head", values={"translate": 1}),
-        Stage(),
-    )
-    found = rehearse(
-        spec.base_recipe().with_values(width=48, epochs=3, stages=stages),
-        images=images,
-        splits=splits,
-        numerics=Numerics(),
-        seconds=0.6,
-    )
-    known, shown, whole = found.stage_seconds
-    assert known < shown < whole == found.train_seconds
-    assert found.entry_seconds == (found.forward_seconds, 0.0, 0.0)
+    """The head on images as they are, the head on augmented ones, then everything."""
+    found, training = simulated(RECIPE.with_values(stages=HEADS_FIRST), seconds=30.0)
+    steps = TRAIN // 16
+    head, augmented_head, everything = found.stage_seconds
+    assert head == pytest.approx(1.0 * steps + 0.01 * VAL)
+    assert augmented_head == pytest.approx(3.0 * steps + 0.01 * VAL)
+    assert everything == pytest.approx(10.0 * steps + 0.01 * (VAL + TRAIN)) == found.train_seconds
+    assert found.entry_seconds == (pytest.approx(found.forward_seconds), 0.0, 0.0)
+    # A warm-up of two steps, then steps for 10 s of the clock, at least two.
+    assert [training.steps.count(stage) for stage in range(3)] == [1 + 10, 1 + 4, 1 + 2]
+
+
+def test_both_views_of_a_mirrored_image_are_computed_on_entry() -> None:
+    head = (Stage(epochs=1, train="head", values={"translate": 0, "flip": True}), Stage())
+    found, _ = simulated(RECIPE.with_values(stages=head))
+    assert found.entry_seconds == (pytest.approx(2 * found.forward_seconds), 0.0)
 
 
 def test_a_rehearsal_of_heads_computes_features_of_few_images() -> None:
-    spec = tiny_spec()
-    images = load_dataset(spec.dataset)
-    splits = make_splits(images, replace(spec.splits, counts=(900, 300, 300)))
-    recipe = spec.base_recipe().with_values(translate=0, stages=(Stage(train="head"),))
-    looked_at: list[int] = []
+    splits = replace(SPLITS, train=SPLITS.train.repeat(30))
+    recipe = RECIPE.with_values(translate=0, stages=(Stage(train="head"),))
+    sizes: list[int] = []
 
-    class Counting(Training):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            looked_at.append(len(named["splits"].train))
-            super().__init__(*arguments, **named)
+    def make(recipe: Recipe, **options: Any) -> Training:
+        sizes.append(len(options["splits"].train))
+        return Training(recipe, **options)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rehearsal, "Training", Counting)
-        found = rehearse(recipe, images=images, splits=splits, numerics=Numerics(), seconds=0.01)
-    assert looked_at == [512]
-    assert found.stage_seconds == (found.train_seconds,)
-    assert found.entry_seconds == (found.forward_seconds,)
+    rehearse(
+        recipe, images=IMAGES, splits=splits, numerics=Numerics(), seconds=0.0, make_training=make
+    )
+    assert sizes == [512]
+
+
+@pytest.mark.parametrize(("workers", "trainings"), [(1, 1), (2, 2), (9, MOST_WORKERS)])
+def test_a_real_training_is_rehearsed_once_per_worker_and_leaves_no_trace(
+    workers: int, trainings: int
+) -> None:
+    made: list[Training] = []
+
+    def make(recipe: Recipe, **options: Any) -> Training:
+        made.append(Training(recipe, **options))
+        return made[-1]
+
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    found = rehearse(
+        RECIPE.with_values(dropout=0.2),
+        images=IMAGES,
+        splits=SPLITS,
+        numerics=Numerics(),
+        workers=workers,
+        seconds=0.01,
+        make_training=make,
+    )
+    assert len(made) == trainings
+    assert min(found.train_seconds, found.forward_seconds, found.predict_seconds) > 0
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
