@@ -1,11 +1,11 @@
-"""The process that trains on a CPU: where its tensors find memory, how its threads wait."""
+"""The process on a CPU: its cores, its memory allocator, and the waiting of its threads."""
 
 import ctypes
 import os
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-"""Of mallopt(3)."""
+"""Options of mallopt(3)."""
 _NEVER = -1
 
 
@@ -20,39 +20,39 @@ def usable_cores() -> int:
 
 
 def wait_passively() -> None:
-    """Let OpenMP's threads sleep while they wait for each other, unless the user says otherwise.
+    """Let OpenMP's threads sleep while they wait for each other, unless OMP_WAIT_POLICY is set.
 
-    On a quiet machine that is as fast (docs/log.md). Where another process wants one of the
-    cores, threads that wait actively take it from the very thread they wait for: ten times
-    slower. It holds for this process if torch is not loaded yet, and for those it starts.
+    On a quiet machine this is as fast (docs/log.md). If another process needs one of the cores,
+    threads that wait actively take it from the thread they are waiting for, which is ten times
+    slower. It takes effect in this process if torch is not loaded yet, and in its children.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @cache
 def share_arena() -> bool:
-    """Let threads that are still to come allocate where the first one does; whether they will.
+    """Make threads started later share the main thread's memory arena; return whether it worked.
 
-    By default glibc gives a thread an arena of its own, in heaps of 64 MB that go back when they
-    are empty, whatever `keep_freed_memory` asks for. A training in such a thread meets 120,000
-    page faults a step where one in the main thread meets none (docs/log.md).
+    By default glibc gives each thread its own arena, in heaps of 64 MB that are returned to the
+    system when empty, in spite of `keep_freed_memory`. A training in such a thread has 120,000
+    page faults per step, one in the main thread none (docs/log.md).
     """
     return _mallopt((_M_ARENA_MAX, 1))
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let the C library keep what tensors free for those that come next; whether it does.
+    """Make the C library keep freed memory for new tensors; return whether it worked.
 
-    By default it gives each large tensor fresh pages and hands them back at once: a training
-    step at width 64 then meets 93,000 page faults, a third of its time (docs/log.md). A process
-    that keeps them takes 9% more memory at its peak.
+    By default it takes fresh pages for each large tensor and returns them at once: a training
+    step at width 64 then has 93,000 page faults, a third of its time (docs/log.md). Keeping the
+    pages raises peak memory by 9%.
     """
     return _mallopt((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
 
 
 def _mallopt(*options: tuple[int, int]) -> bool:
-    """Set what only glibc has; whether all of it was set."""
+    """Set options that only glibc has; return whether all were set."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library

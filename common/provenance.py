@@ -1,4 +1,4 @@
-"""Where a figure comes from: the machine, and the code that trained."""
+"""The origin of a result: the machine, and the code that trained."""
 
 import hashlib
 import platform
@@ -13,7 +13,7 @@ from common.cpu_runtime import usable_cores
 
 
 def machine_description() -> dict[str, Any]:
-    """What the figures of a record depend on: processor, cores, memory, versions."""
+    """Return what results depend on: processor, cores, memory and versions."""
     return {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -21,7 +21,7 @@ def machine_description() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": version("torch"),
-        "cpu_flags": sorted(cpu_flags() & _TELLING_FLAGS),
+        "cpu_flags": sorted(cpu_flags() & _FLAGS_OF_INTEREST),
     }
 
 
@@ -38,7 +38,7 @@ def cpu_flags(cpuinfo: Iterable[str] | None = None) -> frozenset[str]:
 
 
 def code_version() -> str:
-    """The distribution's version, and a digest of the code that trains."""
+    """Return the distribution's version and a digest of the code that trains."""
     try:
         number = version("quorum-ensembles")
     except PackageNotFoundError:
@@ -63,7 +63,11 @@ def source_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-_TELLING_FLAGS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8"}
+_FLAGS_OF_INTEREST = {
+    *("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8"),
+    *("asimddp", "bf16", "i8mm", "sve"),
+}
+"""Instruction sets of x86 and ARM that decide the speed and the rounding of kernels."""
 
 
 def _processor() -> str:

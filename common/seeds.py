@@ -1,8 +1,8 @@
-"""Named seed streams: every random draw comes from a generator with a name.
+"""Named random streams: every draw comes from a generator that is seeded by names.
 
-A stream depends on its names alone, never on what was drawn before it. The draws of
-epoch 7 are therefore the same whether epochs 1 to 6 ran in this process or before a
-kill, and no generator's state has to be saved.
+A stream depends on its names alone, never on earlier draws. The draws of epoch 7 are
+therefore the same whether epochs 1 to 6 ran in this process or in one that was killed, and
+no generator's state has to be saved.
 """
 
 import hashlib
@@ -20,27 +20,29 @@ Name = str | int
 
 
 def derive_seed(root: int, *names: Name) -> int:
-    """A 63-bit seed for the stream `names` under `root`, e.g. `derive_seed(0, "trial", 17)`.
+    """Return a 63-bit seed for the stream `names` under `root`.
 
-    SHA-256 of the unambiguous text of all names, so streams are independent in practice
-    and stable across machines, processes and versions of NumPy. A whole number of NumPy is
-    the same name as Python's.
+    For example, `derive_seed(0, "trial", 17)`.
+
+    The seed is the SHA-256 of an unambiguous text of all names, so streams are independent in
+    practice and the same on all machines, in all processes and with all versions of NumPy. An
+    integer of NumPy is the same name as Python's.
 
     Raises:
-        TypeError: the root is not a whole number, or a name is neither that nor a text.
+        TypeError: the root is not an integer, or a name is neither an integer nor a string.
     """
-    text = "\x1f".join([str(operator.index(root)), *map(_spelled, names)])
+    text = "\x1f".join([str(operator.index(root)), *map(_encoded, names)])
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def numpy_generator(root: int, *names: Name) -> np.random.Generator:
-    """A NumPy generator at the start of the stream `names` under `root`."""
+    """Return a NumPy generator at the start of the stream `names` under `root`."""
     return np.random.default_rng(derive_seed(root, *names))
 
 
 def torch_generator(root: int, *names: Name, device: str = "cpu") -> "torch.Generator":
-    """A torch generator on `device` at the start of the stream `names` under `root`."""
+    """Return a torch generator on `device` at the start of the stream `names` under `root`."""
     import torch
 
     generator = torch.Generator(device=device)
@@ -50,10 +52,10 @@ def torch_generator(root: int, *names: Name, device: str = "cpu") -> "torch.Gene
 
 @contextmanager
 def global_torch_stream(root: int, *names: Name, device: str = "cpu") -> Iterator[None]:
-    """Lend torch's global generators the stream `names` for code that can use no other.
+    """Seed torch's global generators with the stream `names` within the block.
 
-    Dropout and layer initialization draw from the global generator alone. The caller's
-    state is put back at the end, so nothing outside the block notices.
+    Dropout and layer initialization can only draw from the global generators. Their former
+    state is restored at the end, so code outside the block is unaffected.
     """
     import torch
 
@@ -62,14 +64,14 @@ def global_torch_stream(root: int, *names: Name, device: str = "cpu") -> Iterato
     with torch.random.fork_rng(devices=cuda):
         # torch.manual_seed would seed the generators of all devices, also those not forked.
         torch.default_generator.manual_seed(seed)
-        for each in cuda:
-            with torch.cuda.device(each):
+        for cuda_device in cuda:
+            with torch.cuda.device(cuda_device):
                 torch.cuda.manual_seed(seed)
         yield
 
 
-def _spelled(name: Name) -> str:
-    """A name's kind and text, in which the separator of names cannot occur."""
+def _encoded(name: Name) -> str:
+    """Return a name's type and text, escaped so that the separator cannot occur in it."""
     if isinstance(name, str):
         return "str:" + name.replace("\x1e", "\x1e0").replace("\x1f", "\x1e1")
     return f"int:{operator.index(name)}"

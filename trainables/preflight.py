@@ -1,8 +1,8 @@
-"""Whether recipes suit the images, asked before anything is trained.
+"""Checks of recipes against the images, before anything is trained.
 
-A sweep may train for minutes before it draws the one value that its images do not allow. So
-the recipe, and every end and choice of the space, are tried beforehand: nets are built, not
-trained, and weights to begin with are compared with them.
+A sweep may train for minutes before it draws the one value that does not suit its images. So
+the recipe, and every bound and choice of the search space, are checked first: networks are
+built but not trained, and pretrained weights are compared with them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,13 +25,13 @@ from trainables.recipe import Recipe
 def check_recipes(
     recipes: Iterable[tuple[str, Recipe]], *, image_size: int, class_names: Sequence[str]
 ) -> None:
-    """Refuse recipes that images of this side, in pixels, and these classes do not allow.
+    """Refuse recipes that do not suit images of `image_size` pixels and these classes.
 
-    Each comes with the place that an error names; empty for none.
+    Each recipe comes with the place that an error names, or an empty string.
 
     Raises:
-        SpecError: a square or a shift as large as the image, a group of unknown classes, a net
-            that does not exist or cannot take the images, weights that do not fit the net.
+        SpecError: a cut-out square or a shift as large as the image, a group of unknown classes,
+            a network that does not exist or cannot take the images, or weights that do not fit.
     """
     checked: set[str] = set()
     weights: dict[str, Backbone] = {}
@@ -52,7 +52,7 @@ def check_recipes(
 def _check_net(
     recipe: Recipe, weights: dict[str, Backbone], *, classes: int, image_size: int
 ) -> None:
-    model = _built(recipe, classes=classes, image_size=image_size)
+    model = _build(recipe, classes=classes, image_size=image_size)
     if any(stage.train == "head" for stage in recipe.schedule.stages):
         linear_head(model.net, recipe.architecture.model)
     path = recipe.architecture.pretrained
@@ -64,8 +64,8 @@ def _check_net(
         check_backbone(model.net, weights[path])
 
 
-def _built(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
-    """The net, of ours without memory: a width that was mistyped is no reason to swap."""
+def _build(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
+    """Return the network, ours without memory, so that a mistyped width cannot fill it."""
     ours = recipe.architecture.model == "convnet" or recipe.architecture.model.startswith("wrn-")
     with global_torch_stream(0, "suitability"), torch.device("meta" if ours else "cpu"):
         return empty_model(recipe, classes=classes, image_size=image_size)

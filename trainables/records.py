@@ -1,8 +1,8 @@
-"""What a run leaves on disk: its folder, and the write-once record of every trial.
+"""The run's folder on disk, and the write-once record of every trial.
 
-A trial's folder holds `start.json` (all that is needed to train it again), the
+A trial's folder holds `start.json` (everything needed to train it again), the
 log-probabilities `val.npy` and `holdout.npy` (float32 [N, K]), `weights.safetensors`,
-and at the very end `record.json`. A trial without `record.json` is not finished.
+and last `record.json`. A trial without `record.json` is unfinished.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialStart:
-    """All that is needed to train a trial again. Written before its first epoch."""
+    """Everything needed to train a trial again; written before its first epoch."""
 
     schema: int = SCHEMA
     trial: str
@@ -32,7 +32,7 @@ class TrialStart:
     rungs: tuple[int, ...]
     """Epoch budgets at which the trial is scored; the last one is the recipe's epochs."""
     data: dict[str, Any]
-    """The data set's specification and its fingerprint."""
+    """Specification and fingerprint of the data set."""
     split_id: str
     numerics: Numerics
     code_version: str
@@ -41,26 +41,26 @@ class TrialStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """How a trial ended. Written once, last."""
+    """The result of a trial; written once, last."""
 
     schema: int = SCHEMA
     trial: str
     kind: Kind
     status: Status
     reason: str = ""
-    """Why it was pruned or failed, in one line."""
+    """Reason for pruning or failure, in one line."""
     split_id: str
     steps: int
     """Epochs trained, cooldown branches included."""
     rung: int | None
-    """The highest rung it was scored at."""
+    """The highest rung at which it was scored."""
     whole_schedule: bool
-    """It reached the last rung: the condition for the pool."""
+    """It reached the last rung, which the pool requires."""
     seconds: float
     peak_memory_bytes: int
     params: int
     metrics: dict[str, float] = field(default_factory=dict)
-    """val_nll, val_accuracy, temperature … at the highest rung."""
+    """Scores at the highest rung: val_nll, val_accuracy, temperature …"""
     sha256: dict[str, str] = field(default_factory=dict)
     """Checksums of the files beside the record."""
 
@@ -73,7 +73,7 @@ class RunFolder:
         self.root = Path(root)
 
     def __fspath__(self) -> str:
-        """The folder itself."""
+        """Return the folder as a string."""
         return str(self.root)
 
     @property
@@ -93,22 +93,22 @@ class RunFolder:
 
     @property
     def labels(self) -> Path:
-        """The labels of `val` and `holdout`, int64 [N] each, so selection needs no images."""
+        """Labels of `val` and `holdout`, int64 [N] each, so that selection needs no images."""
         return self.root / "labels.npz"
 
     @property
     def skipped(self) -> Path:
-        """The images that cannot be read and were left out, one a line; absent if all can."""
+        """Unreadable images that were left out, one per line; absent if there are none."""
         return self.root / "skipped.txt"
 
     @property
     def optuna(self) -> Path:
-        """Optuna's own journal, a projection."""
+        """The journal of Optuna, which can be rebuilt from ours."""
         return self.root / "optuna.journal"
 
     @property
     def checkpoints(self) -> Path:
-        """What Tune stores while trials run."""
+        """Checkpoints that Tune stores while trials run."""
         return self.root / "checkpoints"
 
     @property
@@ -137,35 +137,35 @@ class RunFolder:
         return self.root / "report.pdf"
 
     def trial(self, trial: str) -> Path:
-        """The folder of one trial. Refuses names that would leave the run's folder."""
+        """Return the folder of a trial; refuse names that would leave the run's folder."""
         if not trial or trial != Path(trial).name or trial.startswith("."):
             raise RunError(f"{trial!r} is not the name of a trial")
         return self.root / "trials" / trial
 
     def starts(self) -> Iterator[TrialStart]:
-        """Every trial that was started, in order of name."""
+        """Yield every trial that was started, ordered by name."""
         for path in sorted(self.root.glob("trials/*/start.json")):
             yield read_start(path)
 
     def records(self) -> Iterator[TrialRecord]:
-        """Every trial that ended, in order of name."""
+        """Yield every trial that ended, ordered by name."""
         for path in sorted(self.root.glob("trials/*/record.json")):
             yield read_record(path)
 
     def require(self) -> "RunFolder":
-        """Itself, or a clear error if no run is there."""
+        """Return itself, or raise a RunError if there is no run."""
         if not self.sweep.is_file():
             raise RunError(f"no run at {str(self.root)!r}: it has no sweep.yaml")
         return self
 
 
 def write_start(folder: Path, start: TrialStart) -> None:
-    """Write start.json; an identical one already there is left as it is."""
+    """Write start.json; an identical existing one is kept."""
     write_json_once(folder / "start.json", to_mapping(start))
 
 
 def read_start(path: Path) -> TrialStart:
-    """Read a start.json, of any schema version so far."""
+    """Read a start.json of any schema version so far."""
     return read_versioned(TrialStart, path, schema=SCHEMA)
 
 
@@ -180,5 +180,5 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 
 def read_record(path: Path) -> TrialRecord:
-    """Read a record.json, of any schema version so far."""
+    """Read a record.json of any schema version so far."""
     return read_versioned(TrialRecord, path, schema=SCHEMA)

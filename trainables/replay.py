@@ -1,7 +1,7 @@
-"""Train a trial again from its record, and compare what comes out.
+"""Train a trial again from its record and compare the results.
 
-On the CPU the same recipe, seed, data and threads give the same weights bitwise, on the
-same kind of machine and version of torch; elsewhere the drift is measured.
+On the CPU the same recipe, seed, data and threads give bitwise the same weights on the same
+kind of machine with the same version of torch; elsewhere the difference is measured.
 """
 
 import tempfile
@@ -28,24 +28,24 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """A trial as it was and as it came out again."""
+    """A recorded trial compared with its repetition."""
 
     trial: str
     rung: int
-    """The rung up to which it was trained, in epochs."""
+    """Epochs of the rung at which both are compared."""
     identical: bool
-    """All weights are the same, bitwise."""
+    """All weights are bitwise the same."""
     largest_difference: float
-    """Between any two weights of the scored nets; in weights, or relative where above 1."""
+    """Largest difference of any weight of the scored networks, relative for weights above 1."""
     recorded_nll: float
-    """On val, in nats."""
+    """Recorded NLL on val, in nats."""
     replayed_nll: float
     log_prob_difference: float
     """Largest difference of a log-probability on holdout, in nats."""
     seconds: float
-    """Of training it again."""
+    """Duration of the repeated training."""
     changes: dict[str, tuple[str, str]]
-    """What is otherwise than it was: version of the code, parts of the machine; then and now."""
+    """Differences of code version and machine by name: the recorded value and the current one."""
 
 
 def replay(
@@ -59,13 +59,16 @@ def replay(
     """Train `trial` again up to the rung of its record.
 
     Raises:
-        RunError: the trial was never scored, its weights are gone, or the images are others.
+        RunError: the trial was never scored, its weights are gone, or the images differ.
     """
-    here = folder.trial(trial)
-    if not (here / "record.json").exists():
+    trial_folder = folder.trial(trial)
+    if not (trial_folder / "record.json").exists():
         raise RunError(f"{folder.name} has no finished trial {trial!r}; see `quorum status`")
-    start, record = read_start(here / "start.json"), read_record(here / "record.json")
-    _require_comparable(start, record, here, splits)
+    start, record = (
+        read_start(trial_folder / "start.json"),
+        read_record(trial_folder / "record.json"),
+    )
+    _require_comparable(start, record, trial_folder, splits)
     training = Training(
         start.recipe,
         rungs=start.rungs,
@@ -84,8 +87,8 @@ def replay(
     with tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch) / WEIGHTS
         training.save_weights(again)
-        identical = file_sha256(again) == file_sha256(here / WEIGHTS)
-        difference = _largest_difference(_tensors(here / WEIGHTS), _tensors(again))
+        identical = file_sha256(again) == file_sha256(trial_folder / WEIGHTS)
+        difference = _largest_difference(_tensors(trial_folder / WEIGHTS), _tensors(again))
     return Replay(
         trial=trial,
         rung=training.plans[training.step - 1].epoch,
@@ -93,17 +96,19 @@ def replay(
         largest_difference=difference,
         recorded_nll=record.metrics["val_nll"],
         replayed_nll=nll,
-        log_prob_difference=float(np.abs(read_array(here / "holdout.npy") - holdout).max()),
+        log_prob_difference=float(np.abs(read_array(trial_folder / "holdout.npy") - holdout).max()),
         seconds=seconds,
         changes=_changes({**start.machine, "code": start.code_version}),
     )
 
 
-def _require_comparable(start: TrialStart, record: TrialRecord, here: Path, splits: Splits) -> None:
+def _require_comparable(
+    start: TrialStart, record: TrialRecord, folder: Path, splits: Splits
+) -> None:
     trial = start.trial
     if record.rung is None:
         raise RunError(f"{trial} {record.status} before its first rung: nothing to compare")
-    if not (here / WEIGHTS).exists():
+    if not (folder / WEIGHTS).exists():
         raise RunError(
             f"the weights of {trial} are gone (`quorum clean` removes those of trials that were "
             "stopped early); choose one that was completed"
@@ -111,7 +116,7 @@ def _require_comparable(start: TrialStart, record: TrialRecord, here: Path, spli
     if splits.split_id != start.split_id:
         raise RunError(
             f"{trial} was trained on split {start.split_id}, the data now give {splits.split_id}; "
-            "bring back the images that it was trained on"
+            "restore the images that it was trained on"
         )
 
 
@@ -120,7 +125,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _largest_difference(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
-    """Relative for values above 1, such as counters and variances."""
+    """Return the largest difference, relative for values above 1 (counters, variances)."""
     return max(
         float(((a.double() - b.double()).abs() / a.double().abs().clamp(min=1)).max())
         for a, b in ((before[name], after[name]) for name in before)

@@ -1,4 +1,4 @@
-"""A training in stages: the head first, then everything, each with values of its own.
+"""Stages of a training: the head first, then everything, each with its own values.
 
     recipe:
       pretrained: backbone.safetensors
@@ -6,7 +6,7 @@
         - {epochs: 4, train: head, values: {augment: none}}
         - {lr_scale: 0.1, layer_decay: 0.75, values: {mixup_alpha: 0.0}}
 
-Stages follow each other along the schedule's epochs; the last one has all that are left. A
+Stages follow each other along the schedule's epochs; the last one has all remaining epochs. A
 recipe without stages is one stage in which everything learns.
 """
 
@@ -25,24 +25,25 @@ CHANGEABLE = frozenset(
         *("label_smoothing", "weight_decay", "momentum", "warmup_epochs"),
     }
 )
-"""Recipe fields that a stage may change: none that decides the net, the steps or the scores."""
+"""Recipe values that a stage may change: not those that decide the network, the number of steps
+or the scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A part of a training."""
+    """A part of a training with its own values."""
 
     epochs: int | None = None
-    """Epochs of the schedule; None for the last stage, which has the rest."""
+    """Epochs of the schedule; None for the last stage, which has the remaining ones."""
     train: Literal["all", "head"] = "all"
-    """`head` trains the last linear layer alone; what lies before it stays as it is, the
-    statistics of batch normalization too."""
+    """`head` trains only the last linear layer; everything below it stays as it is, including
+    the statistics of batch normalization."""
     lr_scale: float = 1.0
-    """The stage's peak learning rate, as a multiple of the recipe's."""
+    """Peak learning rate of the stage, as a multiple of the recipe's."""
     layer_decay: float = 1.0
-    """Each layer before the head learns at this multiple of the next one's rate."""
+    """Ratio of each layer's learning rate to that of the layer above it, below the head."""
     values: dict[str, Any] = field(default_factory=dict, hash=False)
-    """Recipe fields that have other values in this stage: augmentation and regularization."""
+    """Recipe values that differ in this stage: augmentation and regularization."""
 
     def __post_init__(self) -> None:
         """Refuse values that no stage can have."""
@@ -56,7 +57,7 @@ class Stage:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse fields that must not change within a training."""
+    """Refuse recipe values that must not change within a training."""
     for key in values:
         if key not in CHANGEABLE:
             raise SpecError(
@@ -65,27 +66,27 @@ def check_values(values: Mapping[str, Any]) -> None:
 
 
 def check_stages(stages: tuple[Stage, ...]) -> None:
-    """Refuse a stage without a length before the last, or a length for the last."""
+    """Refuse a last stage with a length, and any other stage without one."""
     for number, stage in enumerate(stages, start=1):
         last = number == len(stages)
         if last and stage.epochs is not None:
             raise SpecError(
-                f"stages: the last one has all epochs that are left; leave out its {stage.epochs}"
+                f"stages: the last one has all remaining epochs; remove its epochs: {stage.epochs}"
             )
         if not last and stage.epochs is None:
             raise SpecError(f"stages: stage {number} of {len(stages)} needs its number of epochs")
 
 
 def fewest_epochs(stages: tuple[Stage, ...]) -> int:
-    """Epochs of the shortest schedule that has all stages: in the last one, a single epoch."""
+    """Return the length of the shortest schedule with all stages: one epoch in the last one."""
     return starts(stages)[-1] + 1
 
 
 def stage_at(stages: tuple[Stage, ...], epoch: int) -> int:
-    """The index of the stage to which the schedule's `epoch` belongs; before the first, 0."""
+    """Return the index of the stage that holds an epoch of the schedule; 0 for epoch 0."""
     return max(0, bisect_left(starts(stages), epoch) - 1)
 
 
 def starts(stages: tuple[Stage, ...]) -> list[int]:
-    """How many epochs of the schedule come before each stage."""
+    """Return the number of the schedule's epochs before each stage."""
     return list(accumulate((stage.epochs or 0 for stage in stages[:-1]), initial=0))

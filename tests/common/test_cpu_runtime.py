@@ -1,4 +1,4 @@
-"""A process that trains: memory that is freed is kept, threads wait without a fight."""
+"""The process on a CPU: freed memory is kept, threads wait passively, cores are counted."""
 
 import io
 import os
@@ -11,7 +11,14 @@ from joblib.externals.loky.backend import context
 
 from common.cpu_runtime import usable_cores, wait_passively
 
-PROGRAM = """
+SMALL_PAGES = """
+import ctypes
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: count pages of 4 KiB everywhere
+"""
+
+PROGRAM = (
+    SMALL_PAGES
+    + """
 import resource
 import torch
 from common.cpu_runtime import keep_freed_memory
@@ -27,8 +34,11 @@ assert keep_freed_memory()
 faults()
 print(fresh, faults())
 """
+)
 
-IN_A_THREAD = """
+IN_A_THREAD = (
+    SMALL_PAGES
+    + """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from resource import RUSAGE_SELF, getrusage
@@ -49,19 +59,20 @@ with ThreadPoolExecutor(1) as thread:
     thread.submit(allocate).result()
     print(getrusage(RUSAGE_SELF).ru_minflt - before)
 """
+)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the knobs")
-def test_pages_are_kept() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
+def test_freed_pages_are_used_again() -> None:
     command = [sys.executable, "-c", PROGRAM]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    fresh, kept = map(int, told.split())
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    fresh, kept = map(int, output.split())
     assert fresh > 4 * 4_000_000 * 4 / 4096 / 2, "half of the pages of four tensors at least"
     assert kept < fresh / 20
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the knobs")
-def test_a_thread_keeps_pages_too() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
+def test_freed_pages_are_used_again_in_a_thread() -> None:
     own, shared = (faults_in_a_thread(arena) for arena in ("own", "shared"))
     assert shared < own / 5
 
@@ -73,15 +84,15 @@ def faults_in_a_thread(arena: str) -> int:
     )
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_wait_passively_unless_told(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, found: str
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_passively_unless_the_user_chose_otherwise(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if given:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    if before:
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
     wait_passively()
-    assert os.environ["OMP_WAIT_POLICY"] == found
+    assert os.environ["OMP_WAIT_POLICY"] == after
 
 
 @pytest.fixture

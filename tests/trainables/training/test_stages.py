@@ -43,7 +43,7 @@ def test_stages_follow_each_other(lengths: list[int], epoch: int) -> None:
         ([{"values": {"width": 2}}], r"stages\[0\]: a stage cannot change 'width'; it can change"),
         ([{"values": {"translate": -2}}], r"stages: values: translate must lie in \[0, 4096\]"),
         ([{"values": {"flip": "yes please"}}], r"stages: values: flip: expected .*'yes please'"),
-        ([{"epochs": 2}], "the last one has all epochs that are left; leave out its 2"),
+        ([{"epochs": 2}], "the last one has all remaining epochs; remove its epochs: 2"),
         ([{}, {}], "stage 1 of 2 needs its number of epochs"),
         ([{"epochs": 0}, {}], r"stages\[0\]: epochs must be at least 1, got 0"),
         ([{"lr_scale": 0}], r"lr_scale must lie in \(0, 1000\], got 0"),
