@@ -47,7 +47,7 @@ def test_a_level_trains_a_resnet50(
     training = Training(
         recipe, rungs=(epochs,), seed=0, numerics=Numerics(), images=images, splits=splits
     )
-    trained = dict(training._model.net.named_parameters())
+    trained = dict(training.model.net.named_parameters())
     torch.testing.assert_close(trained[STEM], stem, rtol=0, atol=0, check_stride=False)
     reports = list(training.reports())
     assert len(reports) == epochs

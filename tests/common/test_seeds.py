@@ -14,7 +14,7 @@ from common.seeds import derive_seed, global_torch_stream, numpy_generator, torc
 names = st.lists(st.text(max_size=5) | st.integers(-99, 99), max_size=4).map(tuple)
 
 
-def test_seeds_stay_as_they_are() -> None:
+def test_seeds_never_change() -> None:
     """Golden: a run is replayed from these."""
     assert derive_seed(0) == 3_456_079_177_858_693_020
     assert derive_seed(0, "trial", 17) == 7_900_046_088_838_089_375
@@ -47,19 +47,19 @@ def test_names_cannot_be_confused() -> None:
     assert len({derive_seed(0, *names) for names in lookalikes}) == len(lookalikes)
 
 
-def test_a_whole_number_of_numpy_is_the_same_name() -> None:
+def test_an_integer_of_numpy_is_the_same_name() -> None:
     assert derive_seed(0, "trial", np.int64(17)) == derive_seed(0, "trial", 17)  # type: ignore[arg-type]
     assert derive_seed(np.int32(4), "x") == derive_seed(4, "x")  # type: ignore[arg-type]
 
 
-def test_other_names_are_refused() -> None:
+def test_names_of_other_types_are_refused() -> None:
     with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         derive_seed(0, 1.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         derive_seed(0.5, "x")  # type: ignore[arg-type]
 
 
-def test_a_stream_starts_anew_each_time() -> None:
+def test_a_stream_starts_from_its_beginning_each_time() -> None:
     one, again = numpy_generator(1, "draw", 3), numpy_generator(1, "draw", 3)
     assert one.integers(0, 2**60, 9).tolist() == again.integers(0, 2**60, 9).tolist()
     assert torch.equal(
@@ -76,7 +76,7 @@ def test_streams_are_uncorrelated() -> None:
     assert abs(first.mean() - 0.5) < 4 / np.sqrt(12 * 2001)
 
 
-def test_the_lent_global_stream_is_the_named_one_and_is_given_back() -> None:
+def test_the_global_generator_follows_the_named_stream_and_is_restored() -> None:
     torch.manual_seed(5)
     expected = torch.rand(4)
     torch.manual_seed(5)
@@ -86,7 +86,7 @@ def test_the_lent_global_stream_is_the_named_one_and_is_given_back() -> None:
     assert torch.equal(inside, torch.rand(4, generator=torch_generator(1, "dropout")))
 
 
-def test_the_global_stream_is_given_back_after_an_error() -> None:
+def test_the_global_generator_is_restored_after_an_error() -> None:
     before = torch.get_rng_state()
 
     def fail() -> None:
@@ -101,7 +101,7 @@ def test_the_global_stream_is_given_back_after_an_error() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0"])
-def test_no_generator_notices_on_cuda(device: str) -> None:
+def test_global_generators_are_restored_on_cuda(device: str) -> None:
     torch.cuda.manual_seed(5)
     before = torch.get_rng_state(), torch.cuda.get_rng_state()
     with global_torch_stream(1, "dropout", device=device):

@@ -140,7 +140,7 @@ def test_a_copy_with_other_values_is_checked_too() -> None:
         Recipe().with_values(dropout=1.0)
 
 
-def test_a_timm_model_by_name() -> None:
+def test_a_timm_model_is_accepted_by_name() -> None:
     assert Recipe(model="timm:resnet50").architecture.model == "timm:resnet50"
 
 

@@ -52,7 +52,7 @@ RECORD = TrialRecord(
 GOLDEN = ROOT / "tests" / "golden"
 
 
-def test_a_start_there_and_back(tmp_path: Path) -> None:
+def test_a_start_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_start(tmp_path / "t0017", START)
     assert read_start(tmp_path / "t0017" / "start.json") == START
     write_start(tmp_path / "t0017", START)  # an identical one is left as it is
@@ -120,7 +120,7 @@ def test_a_record_cut_anywhere_is_damaged(tmp_path: Path) -> None:
             read_record(path)
 
 
-def test_the_paths_of_a_run_lie_in_its_folder(tmp_path: Path) -> None:
+def test_all_paths_of_a_run_lie_in_its_folder(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "runs" / "night")
     assert run.name == "night"
     assert os.fspath(run) == str(tmp_path / "runs" / "night")
@@ -149,7 +149,7 @@ def test_a_run_lists_its_trials_by_name(tmp_path: Path) -> None:
     assert len(list(run.records())) == 1
 
 
-def test_no_run_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run at .*: it has no sweep\.yaml"):
         RunFolder(tmp_path).require()
     (tmp_path / "sweep.yaml").touch()

@@ -29,7 +29,7 @@ def copied(finished_run: Outcome, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def test_a_trial_comes_out_the_same(finished_run: Outcome) -> None:
+def test_a_replayed_trial_has_bitwise_the_same_weights(finished_run: Outcome) -> None:
     folder = finished_run.folder
     pruned = [r.trial for r in folder.records() if r.status == "pruned"][:1]
     for trial in ("s00", *pruned):
@@ -42,7 +42,7 @@ def test_a_trial_comes_out_the_same(finished_run: Outcome) -> None:
         assert "bitwise identical" in plain(replay_view(found))
 
 
-def test_what_differs_is_measured(copied: RunFolder) -> None:
+def test_differences_are_measured(copied: RunFolder) -> None:
     """Another seed in the record stands for a machine that rounds differently."""
     path = copied.trial("s00") / "start.json"
     start = json.loads(path.read_text())
@@ -56,7 +56,7 @@ def test_what_differs_is_measured(copied: RunFolder) -> None:
     assert "0+old recorded" in text
 
 
-def test_what_cannot_be_compared_is_said(copied: RunFolder) -> None:
+def test_a_trial_that_cannot_be_compared_is_refused(copied: RunFolder) -> None:
     (copied.trial("s00") / "weights.safetensors").unlink()
     with pytest.raises(RunError, match="the weights of s00 are gone"):
         pipeline.replay(copied, "s00")

@@ -1,4 +1,4 @@
-"""The worker's side of a trial: results, checkpoints, and going on from them."""
+"""A trial in a worker: its results, its checkpoints, and resuming from them."""
 
 import math
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def scores(trial: QuorumTrial, steps: int) -> list[tuple[int, float]]:
     return [(r["step"], r["val_nll"]) for r in (trial.step() for _ in range(steps))]
 
 
-def test_results_are_epoch_events_with_tunes_keys() -> None:
+def test_results_hold_an_epoch_report_and_tunes_keys() -> None:
     trial = QuorumTrial(config())
     results = [trial.step() for _ in range(4)]
     assert [r["step"] for r in results] == [1, 2, 3, 4]
@@ -50,7 +50,7 @@ def test_results_are_epoch_events_with_tunes_keys() -> None:
         trial.step()
 
 
-def test_a_checkpoint_is_due_when_the_last_is_old() -> None:
+def test_a_checkpoint_is_due_when_the_last_one_is_old() -> None:
     now = 100.0
     trial = QuorumTrial(config())
     trial.clock = lambda: now
@@ -59,7 +59,7 @@ def test_a_checkpoint_is_due_when_the_last_is_old() -> None:
     assert trial.step()["should_checkpoint"]
 
 
-def test_a_scored_rung_is_handed_over_with_checksums(tmp_path: Path) -> None:
+def test_a_checkpoint_at_a_rung_holds_the_results_and_their_checksums(tmp_path: Path) -> None:
     trial = QuorumTrial(config())
     trial.step()
     trial.save_checkpoint(str(tmp_path))
@@ -72,7 +72,7 @@ def test_a_scored_rung_is_handed_over_with_checksums(tmp_path: Path) -> None:
         assert np.logaddexp.reduce(logp, axis=1) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_between_rungs_nothing_is_handed_over(tmp_path: Path) -> None:
+def test_a_checkpoint_between_rungs_holds_no_results(tmp_path: Path) -> None:
     trial = QuorumTrial(config())
     scores(trial, 3)
     trial.save_checkpoint(str(tmp_path))
@@ -82,7 +82,7 @@ def test_between_rungs_nothing_is_handed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("way", ["a new worker", "Tune's restore"])
-def test_a_trial_goes_on_where_its_checkpoint_was_written(
+def test_a_trial_resumes_where_its_checkpoint_was_written(
     steps: int, way: str, tmp_path: Path
 ) -> None:
     whole = scores(QuorumTrial(config()), 4)
@@ -113,7 +113,7 @@ def of_another_trial(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [drop, tear, of_another_trial])
-def test_a_bad_checkpoint_is_passed_over_for_the_one_before(
+def test_a_bad_checkpoint_is_skipped_for_an_older_one(
     spoil: Callable[[Path], None], tmp_path: Path
 ) -> None:
     trial = QuorumTrial(config())
@@ -125,18 +125,18 @@ def test_a_bad_checkpoint_is_passed_over_for_the_one_before(
     spoil(newer)
     both = (str(newer), str(older), str(tmp_path / "gone"))
     assert scores(QuorumTrial(config(resume_from=both)), 1)[0][0] == 2
-    # With no good one left, from the start.
+    # Without a good one, the trial starts from the beginning.
     assert scores(QuorumTrial(config(resume_from=both[::2])), 1)[0][0] == 1
 
 
-def test_a_worker_takes_up_one_trial_after_another() -> None:
+def test_a_worker_trains_one_trial_after_another() -> None:
     trial = QuorumTrial(config())
     scores(trial, 2)
     assert trial.reset_config(config(seed=9, dropout=0.2))
     assert scores(trial, 4) == scores(QuorumTrial(config(seed=9, dropout=0.2)), 4)
 
 
-def test_a_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
+def test_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
     diverges = QuorumTrial(config(width=DIVERGES))
     diverges.step()
     result = diverges.step()
@@ -147,8 +147,8 @@ def test_a_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
         raises.step()
 
 
-def test_a_recipe_that_cannot_be_is_a_result_and_not_tried_again() -> None:
-    """Of a combination that nobody could refuse beforehand, one trial fails, with its reason."""
+def test_an_impossible_recipe_is_a_result_and_not_retried() -> None:
+    """A combination that no check before the sweep refuses fails one trial, with its reason."""
     images = 8  # pixels a side
     trial = QuorumTrial({**config(cutout=images), "trainer": default_trainer})
     result = trial.step()
@@ -158,8 +158,8 @@ def test_a_recipe_that_cannot_be_is_a_result_and_not_tried_again() -> None:
     assert trial.step()["step"] == 1
 
 
-def test_weights_to_begin_with_are_where_the_command_was_started(tmp_path: Path) -> None:
-    """A worker runs elsewhere: a relative path must mean what it meant to the command."""
+def test_relative_paths_of_pretrained_weights_start_at_the_commands_folder(tmp_path: Path) -> None:
+    """A worker runs in another folder than the command."""
     recipe = Recipe(epochs=4, width=4)
     image = np.zeros((2, 8, 8, 3), np.uint8)
     model = build_model(recipe, classes=2, image_size=8, train_images=image, seed=0)
@@ -171,7 +171,7 @@ def test_weights_to_begin_with_are_where_the_command_was_started(tmp_path: Path)
     assert QuorumTrial(there).step()["step"] == 1
 
 
-def test_other_data_are_refused() -> None:
+def test_data_other_than_the_sweeps_are_refused() -> None:
     images = QuorumTrial({**config(), "start": {**config()["start"], "data": {"fingerprint": "x"}}})
     with pytest.raises(
         DataError, match=r"t0007: the data on \S+ have fingerprint sha256:\w+, .* x;"
@@ -183,7 +183,7 @@ def test_other_data_are_refused() -> None:
         splits.step()
 
 
-def test_large_images_are_mapped_from_the_nodes_cache_once(
+def test_large_images_are_mapped_from_the_nodes_cache_once_per_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = []
@@ -197,12 +197,11 @@ def test_large_images_are_mapped_from_the_nodes_cache_once(
     data = {"images": None, "dataset": {"name": "parquet", "path": "data"}, "cache": str(tmp_path)}
     for seed in (1, 2):
         scores(QuorumTrial({**config(seed=seed), **data, "folder": str(tmp_path)}), 1)
-    # A relative path means what it meant to the one who started the sweep.
     assert calls == [("parquet", "data", tmp_path, tmp_path)]
     module._mapped_images.cache_clear()
 
 
-def test_a_trial_asks_for_its_share() -> None:
+def test_a_trial_requests_its_resources() -> None:
     request = QuorumTrial.default_resource_request({"resources": {"CPU": 0.5, "GPU": 1}})
     assert request.required_resources == {"CPU": 0.5, "GPU": 1}
 

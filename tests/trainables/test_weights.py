@@ -42,7 +42,7 @@ def test_a_trials_weights_are_loaded_as_they_were_scored(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded, training.log_probs(SPLITS.holdout))
 
 
-def test_equal_nets_get_equal_files(tmp_path: Path) -> None:
+def test_equal_networks_get_equal_files(tmp_path: Path) -> None:
     write_trial(tmp_path, RECIPE)
     model = load_trained(tmp_path)
     for number in range(8):

@@ -98,9 +98,10 @@ class Training:
             torch.rand(len(splits.train), generator=torch_generator(seed, "flips")) < 0.5
         )
         """The training images that are mirrored in odd epochs if flips alternate."""
-        self._model = _build(recipe, images, splits, numerics, seed)
+        self.model = _build(recipe, images, splits, numerics, seed)
+        """The network with the weights that are trained."""
         self._stage = ActiveStage(
-            self._model,
+            self.model,
             recipe,
             self._source,
             numerics,
@@ -108,13 +109,13 @@ class Training:
             cache=features,
             data=f"{images.fingerprint} {splits.split_id}",
         )
-        self._average = WeightAverage(self._model, recipe.schedule.ema_decay)
+        self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
         self._state = TrainingState(self._stage, self._average, identity)
 
     @property
     def params(self) -> int:
         """The number of the network's parameters, frozen ones included."""
-        return sum(parameter.numel() for parameter in self._model.parameters())
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def finished(self) -> bool:
@@ -241,7 +242,7 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         if self._parallel is not None:
             share = len(batch.images) / len(positions)
-            loss = self._parallel.average_gradients(loss, self._model, share)
+            loss = self._parallel.average_gradients(loss, self.model, share)
         optimizer.step()
         return loss.detach()
 

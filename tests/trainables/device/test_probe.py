@@ -48,7 +48,7 @@ def run(recipe: Recipe = TINY, **changes: Any) -> tuple[Measurement, ...]:
 
 
 @pytest.fixture(autouse=True)
-def _threads_put_back() -> Iterator[None]:
+def _threads_restored() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -80,13 +80,13 @@ def test_bfloat16_needs_a_gain_of_five_percent(seconds: float, chosen: str) -> N
         )
     )
 )
-def test_nothing_without_parity_is_ever_chosen(others: list[Measurement]) -> None:
+def test_no_candidate_without_parity_is_ever_chosen(others: list[Measurement]) -> None:
     measurements = [measurement(0.5), *others]
     chosen = choose(measurements)
     assert any(each.parity and each.numerics == chosen for each in measurements)
 
 
-def test_four_ways_are_measured_against_the_reference() -> None:
+def test_four_candidates_are_measured_against_the_reference() -> None:
     measurements = run()
     assert [(m.numerics.dtype, m.numerics.layout) for m in measurements] == [
         ("float32", "contiguous"), ("float32", "channels_last"),
@@ -136,7 +136,7 @@ def test_without_time_the_reference_is_chosen() -> None:
     [(1e-6, 16), (0.039, 10), (0.5, 4)],
     ids=["fast", "slower", "too slow for more than four images"],
 )
-def test_a_heavy_net_is_probed_at_a_smaller_batch(step_seconds: float, batch: int) -> None:
+def test_a_heavy_network_is_probed_at_a_smaller_batch(step_seconds: float, batch: int) -> None:
     """A sixteenth of the budget of 1.6 s is for one step; the small step has four images."""
     clock = Clock(step_seconds)
     measurements = run(budget_seconds=1.6, clock=clock)
@@ -148,12 +148,12 @@ def test_candidates_without_time_left_are_skipped(tick: float, measured: int) ->
     assert len(run(budget_seconds=1.0, clock=Clock(tick))) == measured
 
 
-def test_the_thread_count_is_put_back() -> None:
+def test_the_thread_count_is_restored() -> None:
     torch.set_num_threads(2)
     assert probe(TINY, classes=3, image_size=8, threads=1, budget_seconds=0.1).threads == 1
     assert torch.get_num_threads() == 2
 
 
-def test_a_net_that_cannot_be_built_is_the_users_error() -> None:
+def test_a_network_that_cannot_be_built_is_a_users_error() -> None:
     with pytest.raises(SpecError, match="at least 8 px, got 7"):
         run(image_size=7)

@@ -98,7 +98,7 @@ def test_shards_of_a_batch_keep_their_rotations() -> None:
 
 def test_auxiliary_heads_learn_and_do_not_change_the_prediction() -> None:
     training = start(BOTH)
-    auxiliary = training._model.auxiliary
+    auxiliary = training.model.auxiliary
     assert auxiliary is not None
     before = [parameter.clone() for parameter in auxiliary.parameters()]
     reports = list(training.reports())

@@ -52,7 +52,7 @@ def test_a_checkpoint_is_replaced_and_an_empty_folder_filled(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("file", [TENSORS, STATE])
-def test_truncation_at_every_byte_is_seen(tmp_path: Path, file: str) -> None:
+def test_truncation_at_every_byte_is_detected(tmp_path: Path, file: str) -> None:
     folder = tmp_path / "c"
     save_checkpoint(folder, {"w": torch.arange(3.0)}, {"step": 1})
     whole = (folder / file).read_bytes()
@@ -66,7 +66,7 @@ def test_truncation_at_every_byte_is_seen(tmp_path: Path, file: str) -> None:
 
 
 @given(where=st.integers(0, 10_000), bit=st.integers(0, 7))
-def test_any_flipped_bit_of_the_tensors_is_seen(
+def test_any_flipped_bit_of_the_tensors_is_detected(
     tmp_path_factory: pytest.TempPathFactory, where: int, bit: int
 ) -> None:
     folder = tmp_path_factory.mktemp("flip") / "c"
@@ -98,7 +98,7 @@ def drop_state(header: dict[str, Any]) -> None:
         (drop_state, "does not match its checksum"),
     ],
 )
-def test_an_edited_state_is_seen(
+def test_an_edited_state_is_detected(
     tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     save_checkpoint(tmp_path / "c", TENSOR_SET, STATE_MAPPING)
@@ -119,7 +119,7 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize("dies_at", ["fsync", "rename"])
-def test_a_writer_that_dies_leaves_the_old_checkpoint(
+def test_a_failed_write_keeps_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
 ) -> None:
     save_checkpoint(tmp_path / "c", TENSOR_SET, {"step": 1})
@@ -138,7 +138,7 @@ def test_a_writer_that_dies_leaves_the_old_checkpoint(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
 
 
-def test_a_failed_second_rename_puts_the_old_checkpoint_back(
+def test_a_failed_second_rename_restores_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(tmp_path / "c", TENSOR_SET, {"step": 1})

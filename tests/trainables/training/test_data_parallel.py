@@ -25,7 +25,7 @@ def some_batch(size: int) -> Batch:
 
 
 @given(size=st.integers(1, 50), world=st.integers(1, 9))
-def test_the_parts_make_up_the_batch(size: int, world: int) -> None:
+def test_shards_make_up_the_batch(size: int, world: int) -> None:
     batch = some_batch(size)
     parts = [DataParallel(rank=rank, world_size=world).shard(batch) for rank in range(world)]
     for name in ("images", "labels_a", "labels_b", "share"):
@@ -44,7 +44,7 @@ def mean_loss(net: nn.Module, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize(("size", "world"), [(8, 2), (7, 2), (11, 3)])
-def test_the_exchange_gives_the_gradient_of_the_whole_batch(
+def test_averaged_gradients_are_those_of_the_whole_batch(
     monkeypatch: pytest.MonkeyPatch, size: int, world: int
 ) -> None:
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def test_the_exchange_gives_the_gradient_of_the_whole_batch(
         assert gradient.stride() == wanted.stride()
 
 
-def test_a_part_too_small_to_normalize_is_refused() -> None:
+def test_a_shard_too_small_to_normalize_is_refused() -> None:
     recipe = RECIPE.with_values(batch_size=5)
     options = {"rungs": (3,), "seed": 0, "numerics": NUMERICS, "images": IMAGES, "splits": SPLITS}
     Training(recipe, parallel=DataParallel(rank=0, world_size=2), **options)  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def test_distillation_equals_a_loop_over_images(alpha: float, tau: float) -> Non
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_distillation_vanishes_at_the_teacher_and_its_gradient_is_the_textbooks() -> None:
+def test_distillation_vanishes_at_the_teacher_and_has_the_known_gradient() -> None:
     distillation = Distillation(alpha=1.0, tau=4.0)
     logits = draw(5, 4).requires_grad_()
     targets = torch.full((5, 4), 0.25)
@@ -92,7 +92,7 @@ def test_impossible_distillations_are_refused(alpha: float, tau: float, named: s
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.sampled_from(["balanced", "sqrt"]))
-def test_class_weights_against_a_loop(labels: list[int], kind: Literal["balanced", "sqrt"]) -> None:
+def test_class_weights_equal_a_loop(labels: list[int], kind: Literal["balanced", "sqrt"]) -> None:
     found = label_weights(torch.tensor(labels), classes=5, kind=kind)
     assert found is not None
     power = 1.0 if kind == "balanced" else 0.5
@@ -102,7 +102,7 @@ def test_class_weights_against_a_loop(labels: list[int], kind: Literal["balanced
     assert float(found[torch.tensor(labels)].mean()) == pytest.approx(1, rel=1e-5)
 
 
-def test_balanced_weights_give_every_class_the_same_share() -> None:
+def test_balanced_weights_give_every_class_the_same_share_of_the_loss() -> None:
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
     weights = label_weights(labels, classes=3, kind="balanced")
     assert weights is not None

@@ -1,0 +1,92 @@
+"""Pretrained weights: of a trial, with timm's names, from its hub; misfits are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from common.errors import SpecError
+from quorum.testing.trainers import striped_images
+from trainables.nets.build import build_model, empty_model
+from trainables.recipe import Recipe
+from trainables.weights import save_weights
+
+CLASSES, SIZE = 3, 8
+IMAGES, _ = striped_images()
+
+
+def built(recipe: Recipe, *, classes: int = CLASSES) -> Any:
+    return build_model(recipe, classes=classes, image_size=SIZE, train_images=IMAGES.images, seed=1)
+
+
+def test_a_training_starts_from_the_weights_of_a_trial(tmp_path: Path) -> None:
+    """All but the head's, and with them the normalization that they were trained with."""
+    path = tmp_path / "weights.safetensors"
+    source = build_model(
+        Recipe(width=3), classes=7, image_size=SIZE, train_images=IMAGES.images[:9], seed=0
+    )
+    save_weights(source, path)
+    found = built(Recipe(width=3, pretrained=str(path))).state_dict()
+    fresh = built(Recipe(width=3)).state_dict()
+    for name, value in source.state_dict().items():
+        expected = fresh[name] if name.startswith("net.head.") else value
+        assert torch.equal(found[name], expected), name
+    assert not torch.equal(found["mean"], fresh["mean"])
+
+
+def test_a_training_starts_from_weights_with_timms_names(tmp_path: Path) -> None:
+    """As a hub has them: no counters of batches, and another number of classes."""
+    path = tmp_path / "timm.safetensors"
+    recipe = Recipe(model="timm:test_resnet")
+    source = empty_model(recipe, classes=5, image_size=SIZE).net.state_dict()
+    save_file({k: v for k, v in source.items() if "num_batches" not in k}, path)
+    model = built(recipe.with_values(pretrained=str(path)))
+    for name, value in model.net.state_dict().items():
+        assert torch.equal(value, source[name]) != name.startswith("fc."), name
+    torch.testing.assert_close(model.mean, torch.tensor(model.net.pretrained_cfg["mean"]))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(built(Recipe(width=3)), path)
+    wider = Recipe(width=4, pretrained=str(path))
+    with pytest.raises(SpecError, match=r"of shape \[3, 24, 3, 3\], .* needs \[4, 24, 3, 3\]"):
+        built(wider)
+    with pytest.raises(SpecError, match=r"lacks 'blocks.0.convs.2.weight' of the network"):
+        built(wider.with_values(width=3, depth=3))
+    save_weights(built(Recipe(width=4, attention="se")), path)
+    with pytest.raises(SpecError, match=r"has 'blocks\.0\.attention\..*, which the network lacks"):
+        built(wider)
+    with pytest.raises(SpecError, match=r"none\.safetensors cannot be read: No such file"):
+        built(wider.with_values(pretrained=str(tmp_path / "none.safetensors")))
+    for content, message in (
+        (b"\x80\x04pickle", "is a pickle, .*save_file"),
+        (b"PK\x03\x04archive", "is a pickle, "),
+        (b"version https://git-lfs", "is not a whole safetensors file: .*; fetch it again"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(SpecError, match=message):
+            built(wider)
+    with pytest.raises(SpecError, match=r"is a folder; name the \.safetensors file"):
+        built(wider.with_values(pretrained=str(tmp_path)))
+    poisoned = built(Recipe(width=3))
+    torch.nn.init.constant_(poisoned.net.blocks[0].convs[0].weight, float("nan"))
+    save_weights(poisoned, path)
+    with pytest.raises(SpecError, match=r"has 'net.blocks.0.convs.0.weight' with values that are"):
+        built(Recipe(width=3, pretrained=str(path)))
+
+
+def test_an_unreachable_hub_is_an_error_with_advice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(*_: object, pretrained: bool, **__: object) -> None:
+        assert pretrained
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(SpecError, match=r"'resnet50' cannot be downloaded \(ConnectionError\)"):
+        built(Recipe(model="timm:resnet50", pretrained="hub"))
+    with pytest.raises(SpecError, match="pretrained: hub needs a model of timm, got 'conv"):
+        built(Recipe(pretrained="hub"))

@@ -1,0 +1,109 @@
+"""The active stage: which parameters learn, features computed once, the whitening's bias."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.errors import SpecError
+from common.seeds import torch_generator
+from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, start
+from trainables.nets.build import build_model
+from trainables.prediction import PixelSource
+from trainables.recipe import Numerics, Recipe
+from trainables.stages import Stage
+from trainables.trainer import FeatureCache
+from trainables.training.active_stage import ActiveStage
+
+HEAD_FIRST = (Stage(epochs=2, train="head", values={"augment": "none"}), Stage(lr_scale=0.1))
+
+
+def test_nothing_but_the_head_changes_while_only_the_head_learns() -> None:
+    """Neither weights nor statistics change; in the next stage, all but the whitening do."""
+    training = start(Recipe(width=3, epochs=4, batch_size=16, stages=HEAD_FIRST), rungs=(4,))
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    reports = training.reports()
+
+    def changed() -> set[str]:
+        now = training.model.state_dict()
+        return {name for name, value in before.items() if not torch.equal(now[name], value)}
+
+    next(reports)
+    next(reports)
+    assert changed() == {"net.head.weight", "net.head.bias"}
+    next(reports)
+    assert changed() == before.keys() - {"mean", "std", "net.whitening.weight"}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_features_computed_once_give_the_logits_of_the_images(flip: bool) -> None:
+    stage = Stage(train="head", values={"translate": 0, "flip": flip})
+    recipe = Recipe(width=3, stages=(stage,))
+    images = IMAGES.images
+    model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=images, seed=0)
+    source = PixelSource(images, SPLITS.train, Numerics())
+    positions = torch.tensor([3, 0, 9, 3])
+    labels = torch.zeros(4, dtype=torch.int64)
+    flips = torch.tensor([True, False, True, False]) if flip else None
+    logits = []
+    for reuse in (True, False):
+        active = ActiveStage(model, recipe, source, Numerics(), reuse_features=reuse)
+        active.start_epoch(1)
+        batch = active.batch(positions, labels, torch_generator(0, "a"), flips=flips)
+        assert batch.images.ndim == (2 if reuse else 4)
+        logits.append(active.outputs(batch)[0])
+    torch.testing.assert_close(*logits)
+
+
+class CountingCache(FeatureCache):
+    """A cache that counts how often features are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computed = 0
+
+    def get(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        def counted() -> Tensor:
+            self.computed += 1
+            return compute()
+
+        return super().get(key, counted)
+
+
+def test_features_are_computed_once_for_all_trainings_with_the_same_start() -> None:
+    stage = Stage(train="head", values={"augment": "none"})
+    cache, recipe = CountingCache(), Recipe(width=3, epochs=1, batch_size=16, stages=(stage,))
+
+    def score(**changes: Any) -> float:
+        training = start(recipe.with_values(**changes), rungs=(1,), features=cache)
+        return [report.val_nll for report in training.reports()][-1]
+
+    alone = [report.val_nll for report in start(recipe, rungs=(1,)).reports()][-1]
+    assert score() == score() == alone
+    assert score(lr_per_1024=0.1) != alone
+    assert cache.computed == 1
+    score(width=4)
+    assert cache.computed == 2
+    assert score() == alone
+    assert cache.computed == 3
+
+
+def linear(*, classes: int, image_size: int, recipe: Recipe) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, classes))
+
+
+def test_a_network_that_does_not_declare_its_head_cannot_train_it_alone() -> None:
+    recipe = Recipe(model="tests.trainables.training.test_active_stage:linear", stages=HEAD_FIRST)
+    with pytest.raises(SpecError, match="must have forward_features, forward_head and get_"):
+        start(recipe, rungs=(27,))
+
+
+def test_the_whitenings_bias_learns_only_in_the_first_epochs() -> None:
+    training = start(Recipe(width=4, batch_size=16, whitening_epochs=1, epochs=3), rungs=(3,))
+    bias = dict(training.model.named_parameters())["net.whitening.bias"]
+    seen = [bias.detach().clone()]
+    seen += [bias.detach().clone() for _ in training.reports()]
+    assert [not torch.equal(a, b) for a, b in pairwise(seen)] == [True, False, False]
