@@ -2,22 +2,32 @@
 
 import math
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.errors import DataError, RunError
 from common.files import file_sha256, read_json
+from common.parsing import to_mapping
 from search.samplers.suggestions import Suggestion
-from tests.fake_training import DIVERGES, RAISES
-from tests.simulated_tune import SPLITS, config_of, start_of
-from trainables import trial as module
+from tests.fake_training import DIVERGES, RAISES, FakeTraining
+from tests.simulated_tune import IMAGES, SPEC, SPLITS, config_of, start_of
+from trainables.data.dataset import DatasetSpec, load_dataset
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec, make_splits
 from trainables.nets.build import build_model
 from trainables.recipe import Recipe
-from trainables.trial import RESULT_FILES, TRIAL_FILE, QuorumTrial, default_trainer
+from trainables.trial import (
+    CHECKPOINT_SECONDS,
+    RESULT_FILES,
+    TRIAL_FILE,
+    QuorumTrial,
+    default_trainer,
+)
 from trainables.weights import save_weights
 
 RUNGS = (1, 2, 4)
@@ -55,7 +65,7 @@ def test_a_checkpoint_is_due_when_the_last_one_is_old() -> None:
     trial = QuorumTrial(config())
     trial.clock = lambda: now
     scores(trial, 2)
-    now += module.CHECKPOINT_SECONDS
+    now += CHECKPOINT_SECONDS
     assert trial.step()["should_checkpoint"]
 
 
@@ -183,22 +193,36 @@ def test_data_other_than_the_sweeps_are_refused() -> None:
         splits.step()
 
 
-def test_large_images_are_mapped_from_the_nodes_cache_once_per_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    calls = []
+@pytest.mark.parametrize("cached", [True, False])
+def test_large_images_are_loaded_by_every_process_once(cached: bool, tmp_path: Path) -> None:
+    """The path of the data is relative to the folder in which the command was started."""
+    for number, (image, label) in enumerate(zip(IMAGES.images, IMAGES.labels, strict=True)):
+        path = tmp_path / "data" / IMAGES.class_names[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    cache = tmp_path / "cache" if cached else None
+    spec = DatasetSpec(name="imagefolder", path="data", image_size=8)
+    with chdir(tmp_path):
+        images = load_dataset(spec, cache=cache)
+    splits = make_splits(images, SPEC.splits)
+    received: list[ImageSet] = []
 
-    def load_dataset(spec: Any, *, cache: Path | None, fingerprint: str) -> Any:
-        calls.append((spec.name, spec.path, cache, Path.cwd()))
-        return config()["images"]
+    def recording(recipe: Recipe, **options: Any) -> FakeTraining:
+        received.append(options["images"])
+        return FakeTraining(recipe, **options)
 
-    monkeypatch.setattr(module, "load_dataset", load_dataset)
-    module._mapped_images.cache_clear()
-    data = {"images": None, "dataset": {"name": "parquet", "path": "data"}, "cache": str(tmp_path)}
+    changes = {
+        "images": None, "splits": splits, "dataset": to_mapping(spec), "folder": str(tmp_path),
+        "cache": None if cache is None else str(cache), "trainer": recording,
+    }  # fmt: skip
     for seed in (1, 2):
-        scores(QuorumTrial({**config(seed=seed), **data, "folder": str(tmp_path)}), 1)
-    assert calls == [("parquet", "data", tmp_path, tmp_path)]
-    module._mapped_images.cache_clear()
+        begun = {**config(seed=seed), **changes}
+        begun["start"] |= {
+            "data": {"fingerprint": images.fingerprint}, "split_id": splits.split_id,
+        }  # fmt: skip
+        assert QuorumTrial(begun).step()["step"] == 1
+    assert received[0] is received[1]
+    assert received[0].fingerprint == images.fingerprint
 
 
 def test_a_trial_requests_its_resources() -> None:

@@ -8,6 +8,7 @@ network has no such exception, because every process measures its statistics aga
 same images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -36,7 +37,14 @@ class DataParallel:
             parts[name] = None if value is None else value[start:end]
         return Batch(**parts)
 
-    def average_gradients(self, loss: Tensor, model: nn.Module, share: float) -> Tensor:
+    def average_gradients(
+        self,
+        loss: Tensor,
+        model: nn.Module,
+        share: float,
+        *,
+        all_reduce: Callable[[Tensor], object] = distributed.all_reduce,
+    ) -> Tensor:
         """Replace every gradient by the whole batch's; return the whole batch's loss.
 
         `loss` and the gradients are means over this process's shard, which is `share` of the
@@ -45,7 +53,7 @@ class DataParallel:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         flat = torch.cat([loss.detach().reshape(1), *[g.reshape(-1) for g in gradients]])
         flat *= share
-        distributed.all_reduce(flat)
+        all_reduce(flat)
         start = 1
         for gradient in gradients:
             end = start + gradient.numel()

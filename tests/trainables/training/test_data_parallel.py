@@ -44,9 +44,7 @@ def mean_loss(net: nn.Module, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize(("size", "world"), [(8, 2), (7, 2), (11, 3)])
-def test_averaged_gradients_are_those_of_the_whole_batch(
-    monkeypatch: pytest.MonkeyPatch, size: int, world: int
-) -> None:
+def test_averaged_gradients_are_those_of_the_whole_batch(size: int, world: int) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(20, 3))
     net = net.to(memory_format=torch.channels_last)
@@ -59,17 +57,17 @@ def test_averaged_gradients_are_those_of_the_whole_batch(
         sent.append(flat.clone())
         flat.copy_(torch.stack(sent).sum(dim=0))
 
-    monkeypatch.setattr(torch.distributed, "all_reduce", exchange)
     for rank in range(world):  # the last one receives the sum of all
         parallel = DataParallel(rank=rank, world_size=world)
-        part = parallel.shard(batch)
-        loss = parallel.average_gradients(mean_loss(net, part), net, len(part.images) / size)
+        shard = parallel.shard(batch)
+        share = len(shard.images) / size
+        loss = parallel.average_gradients(mean_loss(net, shard), net, share, all_reduce=exchange)
     torch.testing.assert_close(loss, whole)
-    found = [p.grad for p in net.parameters()]
-    for gradient, wanted in zip(found, expected, strict=True):
+    gradients = [p.grad for p in net.parameters()]
+    for gradient, whole_gradient in zip(gradients, expected, strict=True):
         assert gradient is not None
-        torch.testing.assert_close(gradient, wanted)
-        assert gradient.stride() == wanted.stride()
+        torch.testing.assert_close(gradient, whole_gradient)
+        assert gradient.stride() == whole_gradient.stride()
 
 
 def test_a_shard_too_small_to_normalize_is_refused() -> None:

@@ -296,7 +296,7 @@ def test_a_batch_of_one_is_refused() -> None:
         start(Recipe(**{**EVERYTHING, "batch_size": 1}))
 
 
-def test_numerics_set_the_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numerics_set_the_thread_count() -> None:
     start(numerics=Numerics(threads=2))
     assert torch.get_num_threads() == 2
 
