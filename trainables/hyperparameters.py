@@ -57,9 +57,9 @@ class Architecture(_Section):
     depth: int = _number(2, 1, 8)
     """3×3 convolutions per block; the third and later ones are residual."""
     block: Literal["airbench", "plain", "early"] = "airbench"
-    """Where a block pools. `airbench`: after its first convolution, before BN. `plain`: at its
-    end, so that BN folds into the convolutions, which quantizes well. `early`: after the first
-    activation, which folds too and costs half as much."""
+    """Position of the pooling in a block. `airbench`: after its first convolution, before BN.
+    `plain`: at its end, so that BN folds into the convolutions, which quantizes well. `early`:
+    after the first activation, which folds too and costs half as much."""
     activation: Literal["gelu", "relu", "silu", "mish", "hardswish"] = "gelu"
     attention: Literal["none", "se", "eca", "cbam"] = "none"
     """Attention at the end of each block."""

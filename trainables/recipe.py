@@ -132,7 +132,7 @@ def check_length(recipe: Recipe, *, where: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """How a training computes: chosen once by a probe, then frozen in the record."""
+    """The device and the arithmetic of a training, chosen by a probe and frozen in the record."""
 
     device: str = "cpu"
     """`cpu`, `cuda` or `cuda:N`."""

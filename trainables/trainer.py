@@ -1,4 +1,4 @@
-"""What a trial needs of the object that trains it, and what that object reports.
+"""The interface between a trial and the object that trains it, and the reports of the latter.
 
 Axes: n images, K classes.
 """

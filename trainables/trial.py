@@ -111,7 +111,7 @@ class QuorumTrial(tune.Trainable):
         """Train one epoch; called by Tune.
 
         Raises:
-            DataError: the data on this machine differ from those the sweep was started with.
+            DataError: the data on this machine differ from those of the sweep's start.
         """
         try:
             trainer = self._trainer or self._begin(self._config["resume_from"])
@@ -205,13 +205,13 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
         spec = from_mapping(DatasetSpec, config["dataset"], where="dataset")
         fingerprint = start.data["fingerprint"]
         images = _mapped_images(spec, config["cache"], config["folder"], fingerprint)
-    for name, found, expected in (
+    for name, actual, expected in (
         ("fingerprint", images.fingerprint, start.data["fingerprint"]),
         ("split_id", splits.split_id, start.split_id),
     ):
-        if found != expected:
+        if actual != expected:
             raise DataError(
-                f"{start.trial}: the data on {os.uname().nodename} have {name} {found}, the sweep "
+                f"{start.trial}: the data on {os.uname().nodename} have {name} {actual}, the sweep "
                 f"was started with {expected}; give every node the same data"
             )
     return images, splits

@@ -1,4 +1,4 @@
-"""What schedules cost where stages cost differently."""
+"""The cost of schedules if stages differ in cost."""
 
 import pytest
 from hypothesis import given

@@ -24,7 +24,7 @@ Teacher = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distillation:
-    """How much a student learns from its teacher."""
+    """The weight of a teacher in a student's loss."""
 
     alpha: float
     """Weight of the teacher's loss; the labels have the rest."""

@@ -28,7 +28,7 @@ class SimulatedTraining:
     """A training whose steps and predictions take a known time on a simulated clock."""
 
     step_seconds = (1.0, 3.0, 10.0)
-    """By stage."""
+    """Duration of a step by stage."""
 
     def __init__(self, recipe: Recipe, **options: Any) -> None:
         self.now = 0.0

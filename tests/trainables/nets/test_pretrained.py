@@ -37,7 +37,7 @@ def test_a_training_starts_from_the_weights_of_a_trial(tmp_path: Path) -> None:
 
 
 def test_a_training_starts_from_weights_with_timms_names(tmp_path: Path) -> None:
-    """As a hub has them: no counters of batches, and another number of classes."""
+    """Files of a hub have no counters of batches, and another number of classes."""
     path = tmp_path / "timm.safetensors"
     recipe = Recipe(model="timm:test_resnet")
     source = empty_model(recipe, classes=5, image_size=SIZE).net.state_dict()
