@@ -1,6 +1,7 @@
 """The hyperparameters of a training by topic, with their units, defaults and ranges.
 
-The name of a field is also its key in YAML files and records, unless its metadata has a `key`.
+`_number(32, 1, 4096)` declares the default 32 and the range [1, 4096]. The name of a field is
+also its key in YAML files and records, unless its declaration has another `key`.
 """
 
 import re
@@ -16,12 +17,12 @@ HUB = "hub"
 
 
 def _number(default: float, low: float, high: float, *, key: str | None = None) -> Any:
-    """Declare a field that must lie in [low, high]; `key` is its name outside, if another."""
+    """Declare a field that must lie in [low, high]; `key` is its key in YAML files."""
     return field(default=default, metadata={"range": (low, high), "key": key})
 
 
 def _keyed(default: str, key: str) -> Any:
-    """Declare a field that has the name `key` outside."""
+    """Declare a field whose key in YAML files is `key`."""
     return field(default=default, metadata={"key": key})
 
 
@@ -41,7 +42,7 @@ class _Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture(_Section):
-    """The network, its first weights, and how it is asked for a prediction."""
+    """The network: its shape, its first weights and its views at prediction time."""
 
     model: str = "convnet"
     """`convnet`, our family; `wrn-DEPTH-K`, a wide residual network; `timm:NAME` for any
