@@ -46,8 +46,8 @@ def code_version() -> str:
     return f"{number}+{source_digest(Path(__file__).parent.parent)[:12]}"
 
 
-TRAINING_PACKAGES = ("common", "trainables")
-"""The packages whose code decides what a training computes."""
+TRAINING_PACKAGES = ("common", "journal", "trainables")
+"""The packages whose code a training imports."""
 
 
 def source_digest(root: Path) -> str:
