@@ -18,6 +18,9 @@ from trainables.recipe import Numerics, Recipe
 
 SCHEMA = 1
 
+WEIGHTS = "weights.safetensors"
+"""The file with the weights of the scored network, in a trial's folder."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialStart:
@@ -25,7 +28,7 @@ class TrialStart:
 
     schema: int = SCHEMA
     trial: str
-    """Unique within the run, e.g. `t0017` (search) or `s03` (a seed of the best)."""
+    """Name within the run, e.g. `t0017` (search) or `s03` (a seed of the best)."""
     kind: Kind
     recipe: Recipe
     seed: int

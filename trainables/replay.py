@@ -19,11 +19,16 @@ from common.provenance import code_version, machine_description
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.tensor_file import bytes_to_tensors
-from trainables.records import RunFolder, TrialRecord, TrialStart, read_record, read_start
+from trainables.records import (
+    WEIGHTS,
+    RunFolder,
+    TrialRecord,
+    TrialStart,
+    read_record,
+    read_start,
+)
 from trainables.trainer import EpochReport
 from trainables.training.loop import Training
-
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

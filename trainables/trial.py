@@ -32,7 +32,7 @@ from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Recipe
-from trainables.records import TrialStart
+from trainables.records import WEIGHTS, TrialStart
 from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ CHECKPOINT_SECONDS = 15.0
 """Most work lost when a process is killed, apart from the running epoch."""
 
 TRIAL_FILE = "trial.json"
-WEIGHTS = "weights.safetensors"
 RESULT_FILES = ("val.npy", "holdout.npy", WEIGHTS)
 """The files of a checkpoint that a record keeps."""
 

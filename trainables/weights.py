@@ -10,7 +10,7 @@ from common.files import file_sha256, write_bytes_atomically
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
 from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
-from trainables.records import read_record, read_start
+from trainables.records import WEIGHTS, read_record, read_start
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -33,7 +33,7 @@ def load_trained(trial_folder: str | Path) -> Classifier:
         RunError: a file is missing or damaged, or differs from the record's checksum.
     """
     folder = Path(trial_folder)
-    path = folder / "weights.safetensors"
+    path = folder / WEIGHTS
     recipe = read_start(folder / "start.json").recipe
     try:
         data = path.read_bytes()

@@ -9,7 +9,7 @@ from analysis.terminal.ledger_tables import differences_table, gates_table, ledg
 from analysis.text.ledger import Ledger, shipped_stage
 from common.files import read_json
 from common.formats import plural, rounded_duration, two_digits
-from trainables.records import RunFolder
+from trainables.records import WEIGHTS, RunFolder
 
 if TYPE_CHECKING:
     from trainables.replay import Replay
@@ -58,4 +58,4 @@ def _student_lines(folder: RunFolder) -> list[tuple[str, str]]:
 def _weights(folder: RunFolder) -> str:
     """Return the weights of the best single network, for a run that delivers no student."""
     name = read_json(folder.selection)["best_single"]["name"]
-    return relative(folder.trial(str(name)) / "weights.safetensors")
+    return relative(folder.trial(str(name)) / WEIGHTS)

@@ -28,7 +28,7 @@ from pathlib import Path
 from journal.journal import Journal, read_state
 from journal.state import RunState
 from trainables.data.cache import find_entries
-from trainables.records import RunFolder
+from trainables.records import WEIGHTS, RunFolder
 
 FINISHED_FILES = ("card.json", "model.onnx")
 """Files of a student whose training is finished."""
@@ -132,7 +132,7 @@ def _checkpoints(folder: RunFolder, state: RunState) -> list[Path]:
 def _stopped(folder: RunFolder, state: RunState) -> list[Path]:
     ended = [trial for trial in state.trials.values() if trial.status in ("pruned", "failed")]
     places = [folder.trial(trial.name) for trial in ended]
-    return [place / "weights.safetensors" for place in places if (place / "record.json").is_file()]
+    return [place / WEIGHTS for place in places if (place / "record.json").is_file()]
 
 
 def _students_work(folder: RunFolder) -> list[Path]:

@@ -122,7 +122,7 @@ class ActiveStage:
         return replace(batch, rotations=draw_rotations(labels, generator))
 
     def outputs(self, batch: Batch) -> tuple[Tensor, AuxiliaryLogits | None]:
-        """Return logits [B, K] for a batch, and the auxiliary heads' answers if they learn."""
+        """Return logits [B, K] for a batch, and the auxiliary heads' logits if they learn."""
         with autocast(self._numerics):
             if self._head is not None and self._views:
                 return self._head(batch.images), None

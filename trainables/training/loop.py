@@ -236,8 +236,8 @@ class Training:
         batch = stage.batch(positions, labels, generator, flips=self._flips(positions, epoch))
         if self._parallel is not None:
             batch = self._parallel.shard(batch)
-        logits, answers = stage.outputs(batch)
-        loss = self._loss(logits, answers, batch, smoothing=stage.recipe.loss.label_smoothing)
+        logits, auxiliary = stage.outputs(batch)
+        loss = self._loss(logits, auxiliary, batch, smoothing=stage.recipe.loss.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._parallel is not None:

@@ -67,11 +67,11 @@ class TrainingLoss:
             self._groups = group_matrix(settings.superclasses, class_names).to(labels.device)
 
     def __call__(
-        self, logits: Tensor, answers: AuxiliaryLogits | None, batch: Batch, *, smoothing: float
+        self, logits: Tensor, auxiliary: AuxiliaryLogits | None, batch: Batch, *, smoothing: float
     ) -> Tensor:
         """Return the mean loss of a batch, in nats: a scalar.
 
-        `logits` are [B, K]; `answers` are the auxiliary heads', None if they do not learn.
+        `logits` are [B, K]; `auxiliary` are the auxiliary heads', None if they do not learn.
         """
         targets = soft_targets(
             batch.labels_a,
@@ -87,10 +87,14 @@ class TrainingLoss:
             with torch.no_grad():
                 teacher = self._teacher(batch.images).to(logits.device)
             loss = distillation_loss(logits, targets, teacher, self._distillation)
-        if answers is None:
+        if auxiliary is None:
             return loss
         return loss + auxiliary_loss(
-            answers, self._settings, targets=targets, groups=self._groups, rotations=batch.rotations
+            auxiliary,
+            self._settings,
+            targets=targets,
+            groups=self._groups,
+            rotations=batch.rotations,
         )
 
 
@@ -164,7 +168,7 @@ def distillation_loss(
 
 
 def auxiliary_loss(
-    answers: AuxiliaryLogits,
+    auxiliary: AuxiliaryLogits,
     settings: Loss,
     *,
     targets: Tensor,
@@ -177,12 +181,12 @@ def auxiliary_loss(
     `groups` is float32 [K, G + 1]; `rotations` is int64 [B], −1 where an image is not rotated.
     """
     total = torch.zeros((), device=targets.device)
-    if answers.superclass is not None and groups is not None:
-        loss = cross_entropy(answers.superclass, targets @ groups)
+    if auxiliary.superclass is not None and groups is not None:
+        loss = cross_entropy(auxiliary.superclass, targets @ groups)
         total = total + settings.superclass_weight * loss
-    if answers.rotation is not None and rotations is not None:
+    if auxiliary.rotation is not None and rotations is not None:
         summed = functional.cross_entropy(
-            answers.rotation.float(), rotations[rotations >= 0], reduction="sum"
+            auxiliary.rotation.float(), rotations[rotations >= 0], reduction="sum"
         )
         # Not the mean over the rotated images: the shards of a batch must add up to the whole.
         total = total + settings.rotation_weight * summed * ROTATED_EVERY / len(rotations)
