@@ -31,8 +31,7 @@ def faults():
 
 fresh = faults()
 assert keep_freed_memory()
-faults()
-print(fresh, faults())
+print(fresh, min(faults() for _ in range(6)))  # the first rounds still grow the heap
 """
 )
 
