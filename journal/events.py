@@ -16,10 +16,10 @@ from common.stage_costs import EQUAL, StageCosts
 Kind = Literal["search", "seed"]
 """Trials of the search, or further seeds of its best configuration."""
 Status = Literal["completed", "pruned", "failed"]
-"""How a trial ended."""
+"""End of a trial."""
 Action = Literal["continue", "stop"]
 Reason = Literal["promoted", "above_cutoff", "last_rung", "not_finite", "no_time"]
-"""Why a trial continues (`promoted`) or stops at a rung."""
+"""Reason to continue (`promoted`) or to stop at a rung."""
 
 PREPARATION = ("data", "probe")
 """Stages before the journal is open: reading images, measuring the machine."""
@@ -294,7 +294,7 @@ EVENT_TYPES: Mapping[str, type[Event]] = {cls.event: cls for cls in get_args(Eve
 EPOCH_FIELDS = tuple(
     f.name for f in dataclasses.fields(EpochEnded) if f.name not in ("trial", "time")
 )
-"""What a worker reports after each epoch, and the columns of a trial's curve."""
+"""Fields that a worker reports after each epoch, and the columns of a trial's curve."""
 
 
 def encode(event: Event) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from common.errors import RunError
 from common.locks import NO_FLOCK, take_lock
 
 WAIT_SECONDS = 0.1
-"""How long a writer tries: longer than `at_work` holds a lock that it asks."""
+"""Time that a writer tries: longer than `at_work` holds the lock while it asks."""
 
 
 def hold(journal: Path) -> BaseFileLock:

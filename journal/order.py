@@ -1,4 +1,4 @@
-"""Which event may come next: the journal accepts nothing out of order and nothing twice."""
+"""The order of events: the journal accepts nothing out of order and nothing twice."""
 
 from collections.abc import Collection, Mapping
 

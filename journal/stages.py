@@ -17,7 +17,7 @@ class Stage:
     """Share that is done, in [0, 1], if the stage reports it."""
     detail: str = ""
     started: float | None = None
-    """When it last started, or continued after a resume."""
+    """Time of its last start, or of the resume that continues it."""
     ended: float | None = None
     earlier_seconds: float = 0.0
     """Time spent on it before the last resume."""
@@ -30,12 +30,12 @@ class Stage:
 
     @property
     def open(self) -> bool:
-        """Whether it has begun and not ended."""
+        """True from its start to its end."""
         return self.status in ("started", "progress")
 
     @property
     def running(self) -> bool:
-        """Whether the process that started it may still report on it."""
+        """True while the process that started it may report on it."""
         return self.open and not self.interrupted
 
     def seconds(self, now: float) -> float | None:
@@ -72,7 +72,7 @@ class WorkClock:
     """Wall time that successive processes spent on a run, without the pauses between them."""
 
     began: float | None = None
-    """When the last process began."""
+    """Start of the last process."""
     earlier_seconds: float = 0.0
     """Time spent by the processes before it."""
 

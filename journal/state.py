@@ -50,19 +50,19 @@ class RunState:
         self.started: RunStarted | None = None
         self.resumes: list[RunResumed] = []
         self.trials: dict[str, Trial] = {}
-        """By name, in the order of their first start."""
+        """Trials by name, in the order of their first start."""
         self.stages = {name: Stage() for name in (*PREPARATION, *STAGES)}
         self.plans: list[PlanMade] = []
         self.plan: PlanMade | None = None
         """The last plan of the present process."""
         self.costs = EQUAL
-        """Of a trial's epochs, by the last plan."""
+        """Relative cost of a trial's epochs, by the last plan."""
         self.ends: dict[Kind, SweepEnded] = {}
         """The last end of each kind of trials."""
         self.over: set[Kind] = set()
         """Kinds whose end was reported and not followed by a start or a resume."""
         self.results: dict[str, list[ResultReported]] = {}
-        """By kind, oldest first."""
+        """Results by kind, oldest first."""
         self.registered: ModelRegistered | None = None
         """The last entry in the registry."""
         self.test_reads = 0
@@ -77,7 +77,7 @@ class RunState:
         self.abandoned = False
         """No process works on the run, whatever its journal leaves open."""
         self._planned_trials: int | None = None
-        """As the sweep's stage announces it, if it differs from the specification."""
+        """Number that the sweep's stage announces, if it differs from the specification."""
         self._last_resume = -math.inf
         self._halted = -math.inf
         """No epoch is timed across this moment."""
@@ -158,12 +158,12 @@ class RunState:
 
     @property
     def active(self) -> bool:
-        """Whether work remains that was not interrupted (a killed run cannot say that it was)."""
+        """True while work remains that was not interrupted; a killed run cannot report that."""
         return not self.interrupted and self._unfinished
 
     @property
     def interrupted(self) -> bool:
-        """Whether the work was interrupted and not resumed."""
+        """True if the work was interrupted and not resumed."""
         if self.abandoned:
             return self._unfinished
         if any(self.stages[name].open for name in PREPARATION):
@@ -175,7 +175,7 @@ class RunState:
 
     @property
     def deadline(self) -> float | None:
-        """When the run must be over, in unix seconds; None without a time budget."""
+        """End of the time budget in unix seconds; None without one."""
         return self.plan.deadline if self.plan is not None else None
 
     @property

@@ -48,15 +48,15 @@ class Trial:
     attempts: int = 0
     """Starts, the first included."""
     epochs: list[EpochEnded] = field(default_factory=list)
-    """By step, from step 1."""
+    """Epochs by step, from step 1."""
     scores: dict[int, Score] = field(default_factory=dict)
-    """By rung."""
+    """Scores by rung."""
     rung_steps: dict[int, int] = field(default_factory=dict)
-    """By rung: the step at which it was scored."""
+    """Step at which it was scored, by rung."""
     decisions: dict[int, RungDecided] = field(default_factory=dict)
-    """By rung."""
+    """Decisions by rung."""
     retries: dict[int, str] = field(default_factory=dict)
-    """By attempt: the failure that made it necessary."""
+    """Reason of each further attempt, by its number."""
     checkpoints: list[CheckpointSaved] = field(default_factory=list)
     """Oldest first."""
     end: TrialEnded | None = None
@@ -79,12 +79,12 @@ class Trial:
 
     @property
     def status(self) -> Status | None:
-        """How it ended; None while it is unfinished."""
+        """Status that it ended with; None while it is unfinished."""
         return None if self.end is None else self.end.status
 
     @property
     def reason(self) -> str:
-        """Why it was pruned or failed."""
+        """Reason for which it was pruned or failed; empty otherwise."""
         return "" if self.end is None else self.end.reason
 
     @property
@@ -155,7 +155,7 @@ class Cohort:
     ended: dict[Status, int] = field(default_factory=dict)
     """Trials by how they ended."""
     _counts: dict[int, list[int]] = field(default_factory=dict)
-    """By rung: trials that arrived, continued, were stopped."""
+    """Trials that arrived, continued and were stopped, by rung."""
 
     @property
     def seconds_per_step(self) -> float | None:

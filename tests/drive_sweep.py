@@ -1,4 +1,4 @@
-"""A sweep of fakes in a process of its own, to be interrupted and killed.
+"""Run a sweep of fake trainings in its own process, to be interrupted and killed.
 
 python -m tests.drive_sweep ROOT [MILLISECONDS]
 """
@@ -21,7 +21,7 @@ from trainables.records import RunFolder
 
 
 def spec_of(*, milliseconds: int = 0, **values: Any) -> SweepSpec:
-    """A sweep of 6 trials, one at a time, of so many milliseconds an epoch."""
+    """Return a sweep of 6 trials, one at a time, with so many milliseconds an epoch."""
     mapping = {
         "name": "fake",
         "trials": 6,
@@ -41,7 +41,7 @@ def spec_of(*, milliseconds: int = 0, **values: Any) -> SweepSpec:
 def sweep(
     root: Path, spec: SweepSpec, *, observers: Sequence[Observer] = (), **options: Any
 ) -> SweepOutcome:
-    """Run it inside a session that the caller has started."""
+    """Run a sweep inside a session that the caller has started."""
     folder = RunFolder(root)
     with Journal(folder.journal) as journal:
         emitter = Emitter(journal, observers)
@@ -59,7 +59,7 @@ def sweep(
 
 
 def main() -> None:
-    """Start a session of its own and run the sweep."""
+    """Start a session and run the sweep."""
     # A shell that starts the tests in the background lets them ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     root = Path(sys.argv[1]).absolute()

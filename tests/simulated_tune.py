@@ -1,4 +1,4 @@
-"""Tune without Ray: one trial at a time, the same hooks in the same order, in this process.
+"""Simulate Tune without Ray: one trial at a time in this process, with the same hooks in order.
 
 Runs a sweep with the fake trainer in a few hundredths of a second, so that it can be
 killed at every point where it touches the disk.

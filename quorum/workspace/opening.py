@@ -109,7 +109,7 @@ def open_run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
-    """What is known of a run before its journal is open."""
+    """The data and the plan of a run whose journal is not open yet."""
 
     data: RunData
     plan: Plan | None

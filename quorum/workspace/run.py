@@ -36,7 +36,7 @@ class RunData:
 
     @property
     def numerics(self) -> Numerics:
-        """How trials compute: as the run's earlier trials, else as a probe here chooses."""
+        """Numerics of the run's earlier trials; in a new run, those that a probe chooses."""
         if self._numerics is None:
             starts = (start.numerics for start in self.folder.starts())
             self._numerics = next(starts, None) or self._probed()
@@ -68,7 +68,7 @@ class Run:
         """`began` and `deadline` are in unix seconds."""
         self.folder = data.folder
         self.spec = data.spec
-        """With the schedules that were planned."""
+        """The specification, with planned schedules."""
         self.images = data.images
         self.splits = data.splits
         self.emitter = emitter
@@ -87,7 +87,7 @@ class Run:
 
     @property
     def numerics(self) -> Numerics:
-        """How trials compute: as the run's earlier trials, else as a probe here chooses."""
+        """Numerics of the run's earlier trials; in a new run, those that a probe chooses."""
         return self._data.numerics
 
     def probe(self, *, threads: int) -> Numerics:

@@ -1,1 +1,1 @@
-"""Where trials come from: Optuna samplers, fixed lists, seeds."""
+"""Sources of trials: Optuna samplers, fixed lists, seeds."""

@@ -20,7 +20,7 @@ class FixedTrials:
 
     @property
     def more(self) -> bool:
-        """Whether a trial is left to start or resume."""
+        """True while a trial is left to start or resume."""
         return bool(self._waiting)
 
     def next(self) -> Suggestion | None:

@@ -72,7 +72,7 @@ class OptunaSampler:
 
     @property
     def more(self) -> bool:
-        """Whether a trial is left to start or resume."""
+        """True while a trial is left to start or resume."""
         return self._unfinished.more or self._count < self._trials
 
     def next(self) -> Suggestion | None:

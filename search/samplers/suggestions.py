@@ -50,7 +50,7 @@ class Sampler(Protocol):
 
     @property
     def more(self) -> bool:
-        """Whether a trial is left to start or resume."""
+        """True while a trial is left to start or resume."""
 
     def next(self) -> Suggestion | None:
         """Return the next trial; None if none is left."""

@@ -1,1 +1,1 @@
-"""Which trials continue at a rung: ASHA."""
+"""Deciding which trials continue at a rung: ASHA."""

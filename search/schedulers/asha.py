@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (ASHA): which trials continue at a rung.
+"""Asynchronous successive halving (ASHA) decides which trials continue at a rung.
 
 n trials have arrived at a rung (the new one included), η is the reduction factor, and v is
 the score (lower is better). The new trial continues iff

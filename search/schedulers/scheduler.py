@@ -9,7 +9,7 @@ from journal.state import RunState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Whether a trial continues at a rung, and why."""
+    """A decision to continue or stop a trial at a rung, with its reason."""
 
     reason: Reason
     cutoff: float | None = None
@@ -17,7 +17,7 @@ class Decision:
 
     @property
     def action(self) -> Action:
-        """What happens to the trial."""
+        """The action that follows from the reason."""
         return "continue" if self.reason == "promoted" else "stop"
 
 

@@ -1,4 +1,4 @@
-"""How a trial ends that was scored at a rung."""
+"""Verdicts: the end of a trial that was scored at a rung."""
 
 from typing import NamedTuple
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="override"
-"""What Ray Tune calls, each a thin adapter: searcher, scheduler, callback, stopper.
+"""Adapters that Ray Tune calls: searcher, scheduler, callback, stopper.
 
 Tune reports the result that stops a trial to no searcher and swallows a searcher's errors.
 So our samplers learn from the journal, the same way live and on resume, and Tune neither
@@ -20,7 +20,7 @@ from search.samplers.suggestions import Sampler, Suggestion
 from search.tune.recorder import Recorder
 
 RETRIES = 1
-"""How often a failed trial is started again."""
+"""Retries of a failed trial."""
 
 
 class TuneSearcher(Searcher):

@@ -45,7 +45,7 @@ from trainables.trial import QuorumTrial, default_trainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOutcome:
-    """How the trials of one kind ended. Counts include earlier sessions."""
+    """Counts of trials of one kind by their end, earlier sessions included."""
 
     kind: Kind
     reason: Literal["finished", "time_budget"]

@@ -1,4 +1,4 @@
-"""The whole chain, stopped by Ctrl-C and by kill -9, goes on where it stood, and stays at home."""
+"""The whole chain resumes after Ctrl-C and kill -9, and contacts no other machine."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Events = list[Event]
 
 
 def start(*arguments: object, notes: Path) -> subprocess.Popen[str]:
-    """The command line in a process group of its own, as a terminal would start it."""
+    """Start the command line in its own process group, as a terminal does."""
     return subprocess.Popen(
         [sys.executable, "-m", "quorum", *map(str, arguments)],
         stderr=subprocess.PIPE,
@@ -54,11 +54,11 @@ def reached(stage: str, status: str) -> Callable[[Events], bool]:
     return seen
 
 
-def test_a_chain_that_is_stopped_twice_ends_whole(tmp_path: Path) -> None:
-    """And no process of it, on the way or at the end, reaches for another machine."""
+def test_a_chain_that_is_stopped_twice_still_completes(tmp_path: Path) -> None:
+    """No process of it contacts another machine."""
     sweep = tmp_path / "tiny.yaml"
     student = {"recipe": {"block": "plain", "activation": "relu", "epochs": 12}}
-    # One trial at a time: to start a worker takes longer than all that it does.
+    # One trial at a time: starting a worker takes longer than all its work.
     sweep.write_text(yaml.safe_dump({**TINY, "concurrent": 1, "student": student}))
     run, notes = tmp_path / "runs" / "tiny", tmp_path / "sockets"
     journal = run / "journal.jsonl"

@@ -1,4 +1,4 @@
-"""A cluster loses a node: its trials go on elsewhere, and the cluster is left running."""
+"""A cluster loses a node: its trials resume elsewhere, and the cluster keeps running."""
 
 import threading
 from pathlib import Path
@@ -20,7 +20,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_trials_of_a_lost_node_go_on_elsewhere(
+def test_trials_of_a_lost_node_resume_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a cluster, installing the code on every node is the cluster's affair.

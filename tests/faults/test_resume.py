@@ -1,4 +1,4 @@
-"""A killed sweep, gone on with, ends where an uninterrupted one ends."""
+"""A sweep that was killed and resumed ends as an uninterrupted one."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ KILLED = 137
 
 
 def outcome(root: Path) -> dict[str, Any]:
-    """Everything that must not depend on how often a sweep was killed."""
+    """Return everything that must not depend on how often a sweep was killed."""
     folder = RunFolder(root)
     events = read_events(folder.journal)
     keys = {
@@ -35,9 +35,9 @@ def outcome(root: Path) -> dict[str, Any]:
         "decision": ("trial", "rung", "value", "decision", "cutoff"),
         "trial_ended": ("trial", "status", "reason", "steps", "rung", "whole_schedule", "seconds"),
     }
-    told = {
-        name: [tuple(getattr(e, key) for key in wanted) for e in events if e.event == name]
-        for name, wanted in keys.items()
+    values = {
+        name: [tuple(getattr(e, key) for key in fields) for e in events if e.event == name]
+        for name, fields in keys.items()
     }
     starts = [(s.trial, s.recipe, s.seed) for s in folder.starts()]
     files = {
@@ -45,11 +45,11 @@ def outcome(root: Path) -> dict[str, Any]:
         for path in sorted(root.glob("trials/*/*"))
         if not path.name.startswith(".") and path.name != "start.json"
     }
-    return {**told, "starts": starts, "files": files}
+    return {**values, "starts": starts, "files": files}
 
 
 def in_a_child(action: Callable[[], None]) -> int:
-    """Run `action` in a process of its own; its exit status."""
+    """Run `action` in a child process and return its exit status."""
     child = os.fork()
     if child == 0:
         try:
@@ -61,7 +61,7 @@ def in_a_child(action: Callable[[], None]) -> int:
 
 
 def killed_at(sync: int, root: Path) -> int:
-    """Run a sweep that dies at its n-th fsync."""
+    """Run a sweep that is killed at its n-th fsync."""
     count = 0
 
     def fsync(_: int) -> None:
@@ -77,7 +77,7 @@ def killed_at(sync: int, root: Path) -> int:
     return in_a_child(action)
 
 
-def test_killed_after_any_write_a_sweep_ends_as_if_it_had_not_been(
+def test_a_sweep_killed_after_any_write_ends_as_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A killed process loses nothing that it has written: syncing is for killed machines.
@@ -103,7 +103,7 @@ def test_killed_after_any_write_a_sweep_ends_as_if_it_had_not_been(
     assert sync > 200
 
 
-def test_killed_again_and_again_a_sweep_still_ends(
+def test_a_sweep_that_is_killed_again_and_again_still_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
@@ -112,14 +112,14 @@ def test_killed_again_and_again_a_sweep_still_ends(
     lives = 1
     while killed_at(60, root) == KILLED:
         lives += 1
-        assert lives < 50, "a life of 60 writes must bring the sweep on"
+        assert lives < 50, "60 writes must bring the sweep forward"
     assert lives > 3
     assert outcome(root) == outcome(tmp_path / "whole")
 
 
 @contextmanager
 def driver(root: Path, milliseconds: int, *, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A sweep in a process group of its own, with Ray and all."""
+    """Start a real sweep with Ray in its own process group."""
     command = [sys.executable, "-P", "-m", "tests.drive_sweep", str(root), str(milliseconds)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=cwd, env=environment, start_new_session=True)
@@ -134,11 +134,11 @@ def driver(root: Path, milliseconds: int, *, cwd: Path) -> Iterator[subprocess.P
 def wait_for_events(
     process: subprocess.Popen[bytes], root: Path, count: int
 ) -> list[psutil.Process]:
-    """Until the journal has so many events; the driver's children at that time."""
+    """Wait until the journal has so many events; return the driver's children."""
     until = time.monotonic() + 240
     while not (root / "journal.jsonl").exists() or len(read_events(root / "journal.jsonl")) < count:
         assert process.poll() is None, "the sweep ended too early"
-        assert time.monotonic() < until, "the sweep does not come on"
+        assert time.monotonic() < until, "the sweep makes no progress"
         time.sleep(0.02)
     return psutil.Process(process.pid).children(recursive=True)
 
@@ -150,7 +150,7 @@ def test_a_driver_killed_and_then_interrupted_ends_where_the_simulation_ends(
 ) -> None:
     """Real processes: kill -9 of the whole group, then Ctrl-C, then to the end.
 
-    Started where somebody else's `search` and `trainables` stand, as it happens.
+    Started in a folder that has packages named like ours.
     """
     for package in PACKAGES:
         (tmp_path / package).mkdir()

@@ -1,4 +1,4 @@
-"""What of a run can go from the disk, and that nothing else goes."""
+"""Cleaning removes what is not needed, and nothing else."""
 
 import shutil
 from pathlib import Path
@@ -55,7 +55,7 @@ def files(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-GOES = {
+REMOVED = {
     "checkpoints/search-000001/t0000/checkpoint_000000/state.json",
     "checkpoints/search-000001/t0001/checkpoint_000000/state.json",
     "trials/t0001/weights.safetensors",
@@ -65,20 +65,20 @@ GOES = {
 }
 
 
-def test_what_goes_and_nothing_else(folder: RunFolder) -> None:
+def test_only_what_can_be_made_again_is_removed(folder: RunFolder) -> None:
     before = files(folder.root)
-    told = removable(folder)
+    parts = removable(folder)
     assert files(folder.root) == before  # asking removes nothing
-    assert clean(folder) == told
-    assert before - files(folder.root) == GOES
-    assert sum(thing.bytes for thing in told) == 1000 * len(GOES)
+    assert clean(folder) == parts
+    assert before - files(folder.root) == REMOVED
+    assert sum(part.bytes for part in parts) == 1000 * len(REMOVED)
     assert clean(folder) == []
     everything = clean(folder, everything=True)
-    assert before - files(folder.root) == GOES | {"report.pdf", "optuna.journal"}
-    assert [thing.bytes for thing in everything] == [1000, 1000]
+    assert before - files(folder.root) == REMOVED | {"report.pdf", "optuna.journal"}
+    assert [part.bytes for part in everything] == [1000, 1000]
 
 
-def test_a_run_at_work_is_left_alone(folder: RunFolder) -> None:
+def test_a_run_that_a_process_works_on_is_not_cleaned(folder: RunFolder) -> None:
     before = files(folder.root)
     assert at_work(folder.journal) is None
     with Journal(folder.journal):
@@ -100,7 +100,7 @@ def test_links_are_not_followed(folder: RunFolder, link: str, tmp_path: Path) ->
     assert (folder.root / link).is_symlink()
 
 
-def test_a_link_inside_goes_without_its_target(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_link_is_removed_without_its_target(folder: RunFolder, tmp_path: Path) -> None:
     precious = put(tmp_path / "precious")
     (folder.figures / "link.png").symlink_to(precious)
     assert usage(folder)["figures and report"] == 2000
@@ -109,7 +109,7 @@ def test_a_link_inside_goes_without_its_target(folder: RunFolder, tmp_path: Path
     assert not folder.figures.exists()
 
 
-def test_the_parts_add_up(folder: RunFolder) -> None:
+def test_the_sizes_of_the_parts_add_up(folder: RunFolder) -> None:
     sizes = usage(folder)
     own = sum(size for name, size in sizes.items() if name not in list(sizes)[-2:])
     assert own == sum((folder.root / name).stat().st_size for name in files(folder.root))
@@ -117,7 +117,7 @@ def test_the_parts_add_up(folder: RunFolder) -> None:
     assert sizes["student"] == 3000
 
 
-def test_decoded_images_go_with_the_cache_only(
+def test_decoded_images_are_removed_only_with_the_cache(
     folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
@@ -132,27 +132,27 @@ def test_decoded_images_go_with_the_cache_only(
 
 
 @pytest.mark.slow
-def test_a_clean_run_answers_as_before(
+def test_commands_give_the_same_answers_on_a_clean_run(
     finished_run: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """distill and report are tried on clean runs in test_pipeline.py and test_report.py."""
+    """Other tests run distill and report on clean runs."""
     folder = RunFolder(shutil.copytree(finished_run.folder.root, tmp_path / "runs" / "mine"))
     Image.new("L", (20, 20), 200).save(tmp_path / "a.png")
 
-    def told(*arguments: str) -> str:
+    def output(*arguments: str) -> str:
         assert quorum.main([*arguments, "--runs", str(tmp_path / "runs")]) == 0
         return capsys.readouterr().out
 
-    asked = [["status", "mine"], ["select", "mine"],
+    commands = [["status", "mine"], ["select", "mine"],
              ["predict", "mine", str(tmp_path / "a.png")]]  # fmt: skip
-    before = [told(*command) for command in asked]
+    before = [output(*command) for command in commands]
     frozen = folder.selection.read_bytes()
-    assert "made again by quorum report" in told("clean", "mine", "--all")
+    assert "made again by quorum report" in output("clean", "mine", "--all")
     assert not folder.report.exists()
-    after = [told(*command) for command in asked]
+    after = [output(*command) for command in commands]
     assert after[1:] == before[1:]
     assert "frees" in before[0]
     assert "frees" not in after[0]
     assert before[0].partition("disk")[0] == after[0].partition("disk")[0]
     assert folder.selection.read_bytes() == frozen
-    assert "nothing" in told("clean", "mine", "--all", "--dry-run")
+    assert "nothing" in output("clean", "mine", "--all", "--dry-run")

@@ -130,7 +130,7 @@ def test_the_next_suggestion_follows_from_study_and_number(cut: int, finished: i
         resumed.run(suggestion)
 
 
-def test_the_study_is_rebuilt_from_the_journal_whatever_became_of_its_file(tmp_path: Path) -> None:
+def test_the_study_is_rebuilt_from_the_journal_even_if_its_file_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "optuna.journal"
     world = World(path=path)
     for _ in range(6):

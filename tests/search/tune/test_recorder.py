@@ -1,4 +1,4 @@
-"""The bookkeeping: what is written, in which order, and what a failure of it costs."""
+"""The recorder: its files and their order, and the cost of a failure."""
 
 import errno
 import shutil
@@ -76,8 +76,8 @@ def test_after_an_error_nothing_more_is_done(tmp_path: Path) -> None:
     assert [e.event for e in read_events(sweep.folder.journal)] == ["run_started"]
 
 
-def test_a_sweep_whose_trials_all_fail_at_once_gives_up(tmp_path: Path) -> None:
-    """With a time budget and no number of trials it would go on until its deadline."""
+def test_a_sweep_gives_up_if_all_trials_fail_before_their_first_epoch(tmp_path: Path) -> None:
+    """Otherwise a sweep with a time budget alone would continue until its deadline."""
     sweep = Sweep(RunFolder(tmp_path), replace(SPEC, trials=30))
     recorder = sweep.recorder
 
@@ -142,20 +142,6 @@ def test_a_running_trial_keeps_its_last_two_checkpoints(
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
-def test_pruning_spares_what_is_kept(tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
-    for path in ("s-1/t0/c0", "s-1/t0/c1", "s-1/t1/c0", "s-2/t2/c0", "s-3/state.json"):
-        (tmp_path / path).mkdir(parents=True)
-    (tmp_path / "s-1" / "file").touch()
-    storage.prune({"s-1/t0", "s-9/t9"})
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*/*")}
-    assert left == {"s-1/t0/c0", "s-1/t0/c1"}
-    assert [path.name for path in tmp_path.iterdir()] == ["s-1"]
-    Storage(tmp_path / "nowhere").prune(set())
-    assert not storage.holds("s-2")
-    assert storage.holds("s-1/t0")
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -179,7 +165,7 @@ def epoch_result() -> dict[str, Any]:
     return dict.fromkeys(EPOCH_FIELDS) | {"step": 1, "epoch": 1, "seconds": 1.0}
 
 
-def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
+def test_no_trial_starts_that_could_not_finish_in_time(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     assert not sweep.launcher.late()
     sweep.recorder.deadlines = Deadlines(finish=100.0, stop=100.0, clock=lambda: 0.0)
@@ -192,7 +178,7 @@ def test_a_trial_is_late_if_its_last_score_would_be(tmp_path: Path) -> None:
     assert launcher.late()
 
 
-def test_a_trial_without_time_for_its_next_rung_is_ended_at_this_one(tmp_path: Path) -> None:
+def test_a_trial_without_time_for_its_next_rung_is_pruned(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     sweep.recorder.deadlines = Deadlines(stop=-1.0, clock=lambda: 0.0)
     sweep.run()
@@ -221,7 +207,7 @@ def test_a_plan_counts_the_clusters_workers(monkeypatch: pytest.MonkeyPatch) -> 
     assert joined == ["auto"]
 
 
-def test_a_missing_cluster_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: Any) -> None:
         raise ConnectionError("Could not find any running Ray instance.\nPlease …")
 

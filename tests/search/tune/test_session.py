@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What is seen inside a session, and the processes that it started."""
+    """Return values seen inside a session, and the processes that it started."""
     neutral = tmp_path_factory.mktemp("neutral")
     before, cwd = dict(os.environ), Path.cwd()
     # Other tests' helpers, such as multiprocessing's resource tracker, live as long as we do.
@@ -46,7 +46,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def look() -> dict[str, Any]:
-    """What a worker sees."""
+    """Return values that a worker sees."""
     import search
     import trainables
 
@@ -57,14 +57,14 @@ def look() -> dict[str, Any]:
     }
 
 
-def test_it_stays_on_loopback(session: dict[str, Any]) -> None:
+def test_ray_listens_on_loopback_only(session: dict[str, Any]) -> None:
     """Neither a server nor a client of it, Ray's own ones included, sees another machine."""
     for place in ("addresses", "partners"):
         assert session[place]
         assert session[place] <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_it_has_a_token_that_no_file_holds(session: dict[str, Any]) -> None:
+def test_the_token_is_in_no_file(session: dict[str, Any]) -> None:
     inside = session["worker's environment"]
     assert inside["RAY_AUTH_MODE"] == "token"
     assert len(inside["RAY_AUTH_TOKEN"]) == 64
@@ -78,12 +78,12 @@ def test_workers_import_our_packages_from_a_neutral_folder(session: dict[str, An
     assert session["cwd here"] == session["cwd"]
 
 
-def test_it_sends_no_reports_and_has_what_was_asked_for(session: dict[str, Any]) -> None:
+def test_ray_reports_no_usage_and_has_the_requested_resources(session: dict[str, Any]) -> None:
     assert session["environment here"]["RAY_USAGE_STATS_ENABLED"] == "0"
     assert session["resources"]["CPU"] == 1
 
 
-def test_it_leaves_nothing_behind(session: dict[str, Any]) -> None:
+def test_a_session_leaves_nothing_behind(session: dict[str, Any]) -> None:
     assert session["environment after"] == session["environment before"]
     assert Path.cwd() == session["cwd"]
     _, alive = psutil.wait_procs(session["children"], timeout=60)
@@ -97,7 +97,7 @@ def test_a_second_session_in_one_process_starts_too(
         assert ray.get(ray.remote(look).remote())["packages"] == [ROOT, ROOT]
 
 
-def test_importing_it_touches_nothing() -> None:
+def test_importing_the_module_changes_nothing() -> None:
     code = (
         "import os; before = dict(os.environ); import search.tune.session\n"
         "print(before == os.environ)"

@@ -132,7 +132,7 @@ def test_events_come_in_order(swept: Any) -> None:
     assert ends == [("search", 20), ("seed", 2)]
 
 
-def test_decisions_follow_from_what_arrived_before(swept: Any) -> None:
+def test_decisions_follow_from_earlier_arrivals(swept: Any) -> None:
     folder, _, _ = swept
     for rung, group in itertools.groupby(
         sorted(events_of(folder, RungDecided), key=lambda e: e.rung), key=lambda e: e.rung
@@ -146,7 +146,7 @@ def test_decisions_follow_from_what_arrived_before(swept: Any) -> None:
             assert (event.decision == "continue") == (event.value <= cutoff)
 
 
-def test_seeds_train_the_whole_schedule_and_nothing_else(swept: Any) -> None:
+def test_seeds_train_the_whole_schedule_without_decisions(swept: Any) -> None:
     folder, _, seeds = swept
     records = [record for record in folder.records() if record.kind == "seed"]
     assert [(record.trial, record.steps) for record in records] == [("s00", 9), ("s01", 9)]
@@ -157,7 +157,7 @@ def test_seeds_train_the_whole_schedule_and_nothing_else(swept: Any) -> None:
     assert events_of(folder, RungDecided, prefix="s") == []
 
 
-def test_nothing_of_tune_is_left(swept: Any) -> None:
+def test_tune_leaves_no_files(swept: Any) -> None:
     folder, _, _ = swept
     assert list(folder.checkpoints.iterdir()) == []
     stray = [path for path in folder.root.rglob("*") if path.suffix in (".pkl", ".lock")]
@@ -177,7 +177,7 @@ def test_optuna_holds_the_same_study(swept: Any) -> None:
         assert trial.value == records[trial.user_attrs["trial"]].metrics["val_nll"]
 
 
-def test_a_finished_sweep_starts_nothing_and_a_longer_one_goes_on(swept: Any) -> None:
+def test_a_finished_sweep_starts_nothing_and_can_be_extended(swept: Any) -> None:
     folder, outcome, _ = swept
     before = read_events(folder.journal)
     again = sweep(folder.root, spec_of(trials=20, concurrent=2))
@@ -195,7 +195,7 @@ def broken(event: Event) -> None:
     raise OSError(f"no server for {event.event}")
 
 
-def test_no_fault_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path: Path) -> None:
+def test_no_failure_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_path: Path) -> None:
     faults = [DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER, 16]
     spec = spec_of(
         trials=8,

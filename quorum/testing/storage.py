@@ -1,0 +1,86 @@
+"""Tests that every storage of checkpoints passes.
+
+class TestMyStorage(StorageContract):
+    def make(self, place: Path) -> Storage:
+        return Storage(f"s3://my-bucket/{place.name}")
+"""
+
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow.fs import FileSystem
+
+from search.tune.storage import Storage
+
+
+class StorageContract:
+    """Tests of a storage; subclass it and define `make`."""
+
+    def make(self, place: Path) -> Storage:
+        """Return an empty storage; each test calls it with a temporary folder of its own."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        """Return the storage under test."""
+        return self.make(tmp_path)
+
+    def test_a_file_exists_until_it_is_removed(self, storage: Storage) -> None:
+        """Its folder counts too."""
+        assert not storage.holds("s-1/t0/c0")
+        put(storage, "s-1/t0/c0/state.json")
+        assert storage.holds("s-1/t0/c0")
+        assert storage.holds("s-1/t0/c0/state.json")
+        storage.remove("s-1/t0/c0")
+        assert not storage.holds("s-1/t0/c0/state.json")
+
+    def test_removing_a_missing_path_is_no_error(self, storage: Storage) -> None:
+        """A killed process may have removed it before."""
+        storage.remove("s-1/t0/c0")
+        put(storage, "s-1/t0/c0/state.json")
+        storage.remove("s-9")
+        assert storage.holds("s-1/t0/c0")
+
+    def test_pruning_keeps_the_named_trials_only(self, storage: Storage) -> None:
+        """Whole sessions go if none of their trials is kept."""
+        storage.prune(set())  # nothing is there yet
+        for path in ("s-1/t0/c0/a", "s-1/t0/c1/a", "s-1/t1/c0/a", "s-2/t2/c0/a", "s-3/state.json"):
+            put(storage, path)
+        storage.prune({"s-1/t0", "s-9/t9"})
+        assert storage.holds("s-1/t0/c0/a")
+        assert storage.holds("s-1/t0/c1/a")
+        gone = ("s-1/t1/c0/a", "s-2/t2/c0/a", "s-3/state.json")
+        assert [storage.holds(path) for path in gone] == [False] * 3
+        storage.prune(set())
+        assert not storage.holds("s-1/t0/c0/a")
+
+    def test_a_checkpoint_is_found_again_by_its_name(self, storage: Storage) -> None:
+        """The name is the path below the root, also if Tune names the whole address."""
+        from ray.tune import Checkpoint
+
+        put(storage, "s-1/t0/c0/state.json")
+        checkpoint = Checkpoint(storage.uri("s-1/t0/c0"))
+        assert storage.relative(checkpoint) == "s-1/t0/c0"
+
+    def test_a_damaged_checkpoint_hands_over_nothing(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        """The trial is then scored again from an earlier one."""
+        put(storage, "s-1/t0/c0/state.json")
+        target = tmp_path / "trials" / "t0"
+        assert storage.hand_over("s-1/t0/c0", target) is None
+        assert storage.hand_over("s-1/t0/gone", target) is None
+        assert not list(target.glob("*"))
+
+
+def put(storage: Storage, path: str) -> None:
+    """Write a small file at `path`."""
+    filesystem, target = FileSystem.from_uri(_as_uri(storage.uri(path)))
+    filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+    with filesystem.open_output_stream(target) as stream:
+        stream.write(pyarrow.py_buffer(b"{}"))
+
+
+def _as_uri(address: str) -> str:
+    return address if "://" in address else Path(address).as_uri()
