@@ -107,7 +107,7 @@ class TuneCallback(Callback):
 
     def on_checkpoint(self, *, trial: Trial, checkpoint: Checkpoint, **_: Any) -> None:
         """Record a checkpoint that reached the storage."""
-        path = self._recorder.storage.relative(checkpoint)
+        path = self._recorder.storage.name_of(checkpoint.path)
         self._recorder.saved(trial_name(trial), trial.last_result["step"], path)
 
     def on_trial_recover(self, *, trial: Trial, **_: Any) -> None:

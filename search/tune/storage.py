@@ -32,10 +32,13 @@ class Storage:
         """Return the address that a worker opens."""
         return f"{self.root}/{path}".rstrip("/")
 
-    def relative(self, checkpoint: Checkpoint) -> str:
-        """Return a checkpoint's name: its path below the root."""
+    def name_of(self, path: str) -> str:
+        """Return a checkpoint's name: its path below the root.
+
+        `path` is its path in the storage's file system, as Tune reports it.
+        """
         base = Checkpoint(self.root).path
-        return str(PurePosixPath(checkpoint.path).relative_to(base))
+        return str(PurePosixPath(path).relative_to(base))
 
     def holds(self, path: str) -> bool:
         """Return whether a file or folder exists at `path`."""
