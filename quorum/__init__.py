@@ -10,9 +10,11 @@ The functions are those of the command line. They are imported on first use, so 
 `import quorum` takes milliseconds.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from common.errors import QuorumError
     from quorum.api import (
         ablate,
         clean,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AblationOutcome",
     "Outcome",
+    "QuorumError",
     "ablate",
     "clean",
     "demo",
@@ -55,13 +58,20 @@ __all__ = [
 ]
 
 
+_CLASSES = {
+    "AblationOutcome": "quorum.outcome",
+    "Outcome": "quorum.outcome",
+    "QuorumError": "common.errors",
+}
+"""The modules of the public classes; the functions are in quorum.api."""
+
+
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module 'quorum' has no attribute {name!r}")
-    from quorum import api
-
-    value: object = getattr(api, name)
+    module = importlib.import_module(_CLASSES.get(name, "quorum.api"))
+    value: object = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -75,6 +75,10 @@ class RunFolder:
         """`root` is `runs/NAME`."""
         self.root = Path(root)
 
+    def __repr__(self) -> str:
+        """Return the folder's path, for notebooks."""
+        return f"RunFolder({str(self.root)!r})"
+
     def __fspath__(self) -> str:
         """Return the folder as a string."""
         return str(self.root)

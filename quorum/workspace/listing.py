@@ -1,5 +1,6 @@
 """The folder of all runs, and the names of runs and models in it."""
 
+import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -27,8 +28,12 @@ class Runs:
         Raises:
             RunError: there is no such run.
         """
-        path = Path(run)
-        return RunFolder(path if (path / "sweep.yaml").exists() else self.root / run).require()
+        for path in (Path(run), self.root / run):
+            if (path / "sweep.yaml").is_file():
+                return RunFolder(path)
+        nearest = difflib.get_close_matches(run, [folder.name for folder in self], n=1)
+        advice = f"did you mean {nearest[0]!r}?" if nearest else "see `quorum status` for all runs"
+        raise RunError(f"no run {run!r} in {self.root}; {advice}")
 
     def new(
         self,

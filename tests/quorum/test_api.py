@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import quorum
-from common.errors import QuorumError, RunError, SpecError
+from common.errors import RunError, SpecError
 from quorum import Outcome
 from quorum.inputs import opened, specification_of
 from quorum.options import AblationOptions, RunOptions, SearchOptions
@@ -51,6 +51,11 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert inspect.getdoc(getattr(quorum, name))
     with pytest.raises(AttributeError, match="no attribute 'rnu'"):
         quorum.rnu  # noqa: B018
+
+
+def test_errors_can_be_caught_by_their_public_name() -> None:
+    with pytest.raises(quorum.QuorumError, match="'digit'"):
+        quorum.load_sweep("digit")
 
 
 def test_signatures_show_every_option() -> None:
@@ -138,7 +143,7 @@ def test_an_ablation_needs_a_sweep_or_a_run() -> None:
 
 def test_a_missing_run_is_refused_by_every_function(tmp_path: Path) -> None:
     for function in (quorum.report, quorum.distill, quorum.sync, quorum.clean, quorum.load_run):
-        with pytest.raises(QuorumError, match="absent"):
+        with pytest.raises(quorum.QuorumError, match="absent"):
             function("absent", runs=tmp_path)
 
 

@@ -32,6 +32,15 @@ def test_a_run_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert Runs("elsewhere").existing(str(tmp_path / "mine")).root == tmp_path / "mine"
 
 
+def test_a_misspelt_run_suggests_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "sweep.yaml").write_text("name: demo\n")
+    with pytest.raises(RunError, match=r"'dmeo'.*'demo'"):
+        Runs(tmp_path).existing("dmeo")
+    with pytest.raises(RunError, match=r"'photos'.*quorum status"):
+        Runs(tmp_path).existing("photos")
+
+
 def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QUORUM_RUNS", raising=False)
     assert Runs().root == Path("runs")
