@@ -24,17 +24,18 @@ NETWORK_SECONDS = 60.0
 """Longest silence of a server before the download fails."""
 
 
-def cifar10_source(root: Path) -> Source:
-    """Return CIFAR-10 in `root`; torchvision downloads what is missing.
+def cifar10_source(root: Path, *, dataset_class: Any = None) -> Source:
+    """Return CIFAR-10 in `root`; torchvision downloads missing files.
 
     Its batches are pickles: torchvision opens only those whose MD5 sums are the published ones.
+    `dataset_class` replaces `torchvision.datasets.CIFAR10`.
 
     Raises:
         DataError: it is not there and cannot be downloaded.
     """
     folder = root / CIFAR10_FOLDER
     if not folder.is_dir():
-        _torchvision_sets(root)
+        _torchvision_sets(root, dataset_class)
     files = tuple(sorted(folder.glob("*batch*")))
     return Source(
         kind="cifar10",
@@ -42,25 +43,27 @@ def cifar10_source(root: Path) -> Source:
         root=root,
         files=files,
         short_sides=lambda: [CIFAR10_SIZE],
-        read=lambda size: _read(root, size),
+        read=lambda size: _read(root, size, dataset_class),
     )
 
 
-def _torchvision_sets(root: Path) -> tuple[Any, Any]:
+def _torchvision_sets(root: Path, dataset_class: Any) -> tuple[Any, Any]:
     """Return torchvision's train and test sets, after it has checked their files."""
-    from torchvision.datasets import CIFAR10
+    if dataset_class is None:
+        from torchvision import datasets
 
+        dataset_class = datasets.CIFAR10
     # A folder that exists may be read-only, so no lock is made beside it.
     present = (root / CIFAR10_FOLDER).is_dir()
     try:
         with nullcontext() if present else locked(root / ".cifar10.lock"), _network_timeout():
-            train, test = (CIFAR10(root, train=part, download=True) for part in (True, False))
+            train, test = (dataset_class(root, train=part, download=True) for part in (True, False))
             return train, test
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"CIFAR-10 is not in {root} and cannot be downloaded from {CIFAR10.url} ({error}); put "
-            f"cifar-10-python.tar.gz or its folder {CIFAR10_FOLDER} there, or choose another "
-            "folder with --data or QUORUM_DATA: train*.parquet, or one folder per class"
+            f"CIFAR-10 is not in {root} and cannot be downloaded from {dataset_class.url} "
+            f"({error}); put cifar-10-python.tar.gz or its folder {CIFAR10_FOLDER} there, or "
+            "choose a folder with train*.parquet or one folder per class by --data or QUORUM_DATA"
         ) from None
 
 
@@ -75,8 +78,8 @@ def _network_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _read(root: Path, size: int) -> Contents:
-    train, test = _torchvision_sets(root)
+def _read(root: Path, size: int, dataset_class: Any) -> Contents:
+    train, test = _torchvision_sets(root, dataset_class)
     images = np.concatenate([train.data, test.data])
     chunks = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
     return Contents(
