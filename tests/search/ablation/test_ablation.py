@@ -1,53 +1,38 @@
 """An ablation: its variants, its plan, what it finds, and the whole of it in a small run."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
-from analysis.facts.ablation import compare_variants, write_ablation
-from analysis.figures.ablation import ablation_figure, save_ablation_figure
-from analysis.figures.style import drawing
-from analysis.terminal.ablation_tables import ablation_plan, ablation_table
+from analysis.terminal.ablation_tables import ablation_plan
 from analysis.terminal.status import DiskUsage, status_view
 from common.errors import RunError, SpecError
-from common.files import write_array, write_arrays
-from common.parsing import to_mapping
 from common.seeds import derive_seed
-from common.statistics.metrics import accuracy, log_probs_from_probs, nll
-from common.statistics.paired_differences import holm
-from journal.events import Status, TrialStarted
+from journal.events import TrialStarted
 from journal.journal import read_events, read_state
 from journal.state import RunState
 from quorum import Outcome, pipeline
 from quorum.cli import main as quorum
 from quorum.options import AblationOptions
 from search.ablation.ablation import (
-    ALL,
     Ablation,
     ablation_of,
     read_ablation,
     recipe_of,
-    trial_of,
 )
 from search.ablation.plan import COMPARE_SECONDS, plan_trials, preview_ablation
 from search.ablation.trials import AblationTrials
 from search.space.spec import load_spec, spec_of_run
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import TooShortError
-from tests.analysis.figures.made import faults
 from tests.events import of_type, state_of, trial_ended, trial_started
 from tests.rendering import shown
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
-from trainables.records import RunFolder, TrialRecord, read_start, write_record
+from trainables.records import RunFolder, read_start
 
 RECIPE = Recipe(epochs=4, flip=False)
 TWO = ("ema", "whitening")
@@ -162,129 +147,6 @@ def test_a_plan_keeps_its_deadline(
         return
     assert sum(plan.seconds.values()) <= budget + 1e-6
     assert 1 <= plan.rungs[-1] <= 27
-
-
-LABELS = np.arange(40) % 4
-
-
-def write_trial(
-    folder: RunFolder, name: str, wrong: Sequence[int], *, status: Status = "completed"
-) -> np.ndarray:
-    """A training that is sure of itself, and mistaken in the images `wrong`."""
-    named = LABELS.copy()
-    named[list(wrong)] += 1
-    probs = np.full((40, 4), 0.05) + 0.8 * np.eye(4)[named % 4]
-    log_probs: np.ndarray = log_probs_from_probs(probs)
-    place = folder.trial(name)
-    place.mkdir(parents=True)
-    write_array(place / "holdout.npy", log_probs)
-    record = TrialRecord(
-        trial=name, kind="search", status=status, split_id="a", steps=4, rung=4,
-        whole_schedule=status == "completed", seconds=2.0, peak_memory_bytes=1, params=1,
-        metrics={"temperature": 1.0},
-    )  # fmt: skip
-    write_record(place, record)
-    return log_probs
-
-
-MISTAKES = {"full": (4, 5, 6, 4), "no-ema": (8, 8, 9, 9), "no-whitening": (4, 6, 5, 4),
-            "bare": (9, 12, 0, 10)}  # fmt: skip
-"""By variant, how many images each of the first four seeds gets wrong."""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    """Five seeds, of which the last is not complete; the third has a variant that failed."""
-    found = RunFolder(tmp_path / "runs" / "digits-ablation")
-    for variant, counts in MISTAKES.items():
-        for seed, count in enumerate(counts):
-            failed: Status = "failed" if count == 0 else "completed"
-            write_trial(found, trial_of(variant, seed), range(count), status=failed)
-    write_trial(found, "full-4", range(30))
-    write_arrays(found.labels, {"holdout": LABELS, "val": LABELS})
-    return found
-
-
-def test_what_a_factor_is_worth_is_the_difference_over_complete_seeds(folder: RunFolder) -> None:
-    result = compare_variants(folder, two(), RECIPE)
-    assert (result.seeds, result.seeds_planned, result.examples) == (4, 5, 40)
-    full, ema = result.variants[:2]
-    assert full.accuracy == pytest.approx(1 - np.mean(MISTAKES["full"]) / 40)
-    assert (ema.changes, ema.failed, ema.train_seconds) == ({"ema_decay": 0.0}, 0, 2.0)
-    effects = result.by_factor
-    assert list(effects) == ["ema", "whitening", ALL]
-    worth = (np.array(MISTAKES["no-ema"]) - MISTAKES["full"]) / 40
-    accuracy_of_ema = effects["ema"]["accuracy"]
-    assert accuracy_of_ema.by_seed == pytest.approx(worth.tolist())
-    assert accuracy_of_ema.value == pytest.approx(worth.mean())
-    test = stats.ttest_1samp(worth, 0)
-    assert accuracy_of_ema.p_value == pytest.approx(test.pvalue)
-    assert accuracy_of_ema.interval == pytest.approx(tuple(test.confidence_interval(0.95)))
-    for metric in ("accuracy", "nll"):
-        items = [metrics[metric] for metrics in effects.values()]
-        assert [item.p_holm for item in items] == holm([item.p_value or 0 for item in items])
-    assert accuracy_of_ema.direction == effects["ema"]["nll"].direction == "helps"
-    assert effects["whitening"]["accuracy"].direction == "not distinguishable"
-
-
-def test_scores_are_those_of_holdout_and_turned_differences_harm(folder: RunFolder) -> None:
-    log_probs = write_trial(folder, "elsewhere", range(9))
-    result = compare_variants(folder, two(), RECIPE)
-    seed = 2  # of which no-ema is wrong nine times
-    full = np.load(folder.trial(trial_of("full", seed)) / "holdout.npy")
-    for metric, score in (("accuracy", accuracy), ("nll", nll)):
-        item = result.by_factor["ema"][metric]
-        assert item.by_seed[seed] == pytest.approx(score(full, LABELS) - score(log_probs, LABELS))
-        assert item.value is not None
-        assert replace(item, value=-item.value).direction == "harms"
-
-
-def test_a_training_that_failed_is_left_out_with_its_pair_and_counted(folder: RunFolder) -> None:
-    result = compare_variants(folder, two(), RECIPE)
-    bare, item = result.variants[3], result.by_factor[ALL]["accuracy"]
-    assert (bare.failed, item.seeds) == (1, 3)
-    assert item.by_seed == pytest.approx((5 / 40, 7 / 40, 6 / 40))
-    assert "1 failed" in "\n".join(shown(ablation_table(result), 80))
-
-
-def test_without_a_complete_seed_nothing_is_compared(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    write_trial(folder, "full-0", range(3))
-    with pytest.raises(RunError, match=r"no seed has all its 4 trainings yet.*--resume"):
-        compare_variants(folder, two(), RECIPE)
-
-
-def test_a_single_seed_has_no_interval(folder: RunFolder) -> None:
-    result = compare_variants(folder, two(seeds=1), RECIPE)
-    item = result.by_factor["ema"]["accuracy"]
-    assert (item.interval, item.p_holm, item.direction) == (None, None, "not distinguishable")
-    lines = shown(ablation_table(result), 80)
-    assert any("+10.0" in line and "–" in line for line in lines)
-    with drawing():
-        assert faults(ablation_figure(result)) == []
-
-
-def test_it_is_written_and_shown(folder: RunFolder) -> None:
-    result = write_ablation(folder, two(), RECIPE)
-    assert json.loads((folder.root / "ablation.json").read_text()) == to_mapping(result)
-    header, *rows = (folder.root / "ablation.csv").read_text().splitlines()
-    assert header == (
-        "factor,metric,full,without,worth,worth_interval_low,worth_interval_high,p_value,p_holm,"
-        "effect,seeds,failed"
-    )
-    assert [row.split(",")[:2] for row in rows[:3]] == [
-        ["ema", "accuracy"], ["ema", "nll"], ["whitening", "accuracy"],
-    ]  # fmt: skip
-    lines = shown(ablation_table(result), 80)
-    assert max(map(len, lines)) <= 80
-    text = "\n".join(lines)
-    assert "4 seeds of 4 epochs each, 40 images of holdout" in text
-    assert "1 of 5 seeds incomplete" in text
-    assert all(word in text for word in ("helps", "not distinguishable", "all of them"))
-    with drawing():
-        assert faults(ablation_figure(result)) == []
-    save_ablation_figure(result, folder.figures / "ablation.png")
-    assert (folder.figures / "ablation.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_dry_run_lists_what_would_be_removed(hasty: None) -> None:
