@@ -18,15 +18,14 @@ from typing import Any, Literal
 
 from common.errors import SpecError
 
-CHANGEABLE = frozenset(
+STAGE_KEYS = frozenset(
     {
         *("augment", "augment_magnitude", "augment_ops", "flip", "alternating_flip", "translate"),
         *("cutout", "erase_probability", "mixup_alpha", "cutmix_alpha", "mix_probability"),
         *("label_smoothing", "weight_decay", "momentum", "warmup_epochs"),
     }
 )
-"""Recipe values that a stage may change: not those that decide the network, the number of steps
-or the scores."""
+"""Keys that a stage may change: none that decides the network, the steps or the scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ class Stage:
     lr_scale: float = 1.0
     """Peak learning rate of the stage, as a multiple of the recipe's."""
     layer_decay: float = 1.0
-    """Ratio of each layer's learning rate to that of the layer above it, below the head."""
+    """Learning rate of each layer as a multiple of the next layer's; the head has the full rate."""
     values: dict[str, Any] = field(default_factory=dict, hash=False)
     """Recipe values that differ in this stage: augmentation and regularization."""
 
@@ -59,9 +58,9 @@ class Stage:
 def check_values(values: Mapping[str, Any]) -> None:
     """Refuse recipe values that must not change within a training."""
     for key in values:
-        if key not in CHANGEABLE:
+        if key not in STAGE_KEYS:
             raise SpecError(
-                f"a stage cannot change {key!r}; it can change {', '.join(sorted(CHANGEABLE))}"
+                f"a stage cannot change {key!r}; it can change {', '.join(sorted(STAGE_KEYS))}"
             )
 
 
@@ -79,14 +78,14 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
 
 def fewest_epochs(stages: tuple[Stage, ...]) -> int:
     """Return the length of the shortest schedule with all stages: one epoch in the last one."""
-    return starts(stages)[-1] + 1
+    return stage_starts(stages)[-1] + 1
 
 
 def stage_at(stages: tuple[Stage, ...], epoch: int) -> int:
     """Return the index of the stage that holds an epoch of the schedule; 0 for epoch 0."""
-    return max(0, bisect_left(starts(stages), epoch) - 1)
+    return max(0, bisect_left(stage_starts(stages), epoch) - 1)
 
 
-def starts(stages: tuple[Stage, ...]) -> list[int]:
+def stage_starts(stages: tuple[Stage, ...]) -> list[int]:
     """Return the number of the schedule's epochs before each stage."""
     return list(accumulate((stage.epochs or 0 for stage in stages[:-1]), initial=0))

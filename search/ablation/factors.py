@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.recipe import Recipe
-from trainables.stages import CHANGEABLE, Stage
+from trainables.stages import STAGE_KEYS, Stage
 
 LAST = "last"
 """Value of `stages` that keeps only the last stage, from the first epoch on."""
@@ -95,7 +95,7 @@ def _without(recipe: Recipe, factor: Factor) -> Recipe:
     if "stages" in off:
         return _without_stages(recipe, factor)
     changed = recipe.with_values(**off) if factor.on(recipe) else recipe
-    off_in_stages = {key: value for key, value in off.items() if key in CHANGEABLE}
+    off_in_stages = {key: value for key, value in off.items() if key in STAGE_KEYS}
     if not off_in_stages or not stages:
         return changed
     # A stage keeps its other values, whether it sets them itself or takes them from the recipe.

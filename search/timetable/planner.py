@@ -13,7 +13,7 @@ from search.timetable.plan import Plan, TooShortError, plan_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
-from trainables.stages import starts
+from trainables.stages import stage_starts
 
 if TYPE_CHECKING:
     from trainables.device.rehearsal import Rehearsal
@@ -226,7 +226,7 @@ def stage_costs(recipe: Recipe, measured: "Rehearsal") -> StageCosts:
     """Return the cost of an epoch in each stage of `recipe`, in epochs of the last stage."""
     unit = measured.train_seconds
     return StageCosts(
-        starts=tuple(starts(recipe.schedule.stages)),
+        starts=tuple(stage_starts(recipe.schedule.stages)),
         epochs=tuple(seconds / unit for seconds in measured.stage_seconds),
         entries=tuple(seconds / unit for seconds in measured.entry_seconds),
     )

@@ -12,7 +12,7 @@ from common.stage_costs import (
     cost_at_rungs,
 )
 from trainables.recipe import Recipe
-from trainables.stages import Stage, starts
+from trainables.stages import Stage, stage_starts
 from trainables.training.schedule import plan_epochs
 
 RUNGS = st.lists(st.integers(1, 40), min_size=1, max_size=4, unique=True).map(sorted).map(tuple)
@@ -31,7 +31,7 @@ def test_costs_agree_with_the_schedule_that_is_trained(
     stages = (*(Stage(epochs=length) for length in lengths), Stage())
     many = st.lists(st.floats(0.01, 5), min_size=len(stages), max_size=len(stages)).map(tuple)
     each, entries = data.draw(many), data.draw(many)
-    costs = StageCosts(starts=tuple(starts(stages)), epochs=each, entries=entries)
+    costs = StageCosts(starts=tuple(stage_starts(stages)), epochs=each, entries=entries)
     recipe = Recipe(epochs=rungs[-1], cooldown_fraction=fraction, stages=stages)
     total, stage, at_rungs = 0.0, None, []
     for plan in plan_epochs(rungs, recipe):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from trainables.recipe import Recipe
-from trainables.stages import Stage, stage_at, starts
+from trainables.stages import Stage, stage_at, stage_starts
 
 
 @given(lengths=st.lists(st.integers(1, 5), max_size=4), epoch=st.integers(1, 30))
@@ -17,7 +17,7 @@ def test_stages_follow_each_other(lengths: list[int], epoch: int) -> None:
     owners = [index for index, length in enumerate(lengths) for _ in range(length)]
     expected = owners[epoch - 1] if epoch <= len(owners) else len(lengths)
     assert stage_at(stages, epoch) == expected
-    assert starts(stages)[expected] < epoch
+    assert stage_starts(stages)[expected] < epoch
     assert stage_at(stages, 0) == stage_at((), epoch) == 0
 
 

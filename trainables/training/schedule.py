@@ -18,7 +18,7 @@ from typing import Literal
 from common.errors import SpecError
 from common.rungs import cooldown_epochs
 from trainables.recipe import Recipe
-from trainables.stages import stage_at, starts
+from trainables.stages import stage_at, stage_starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
     warmup = recipe.in_stage(plan.stage).schedule.warmup_epochs
     factor = 1.0
     if warmup > 0:
-        factor = min(factor, (passed - starts(stages)[plan.stage]) / warmup)
+        factor = min(factor, (passed - stage_starts(stages)[plan.stage]) / warmup)
     if plan.branch is not None:
         cooldown = cooldown_epochs(plan.branch, schedule.cooldown_fraction)
         factor = min(factor, (plan.branch - passed) / cooldown)

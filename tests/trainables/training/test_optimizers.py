@@ -22,8 +22,8 @@ def test_only_weights_are_decayed_and_frozen_ones_are_left_out() -> None:
         if name == "net.whitening.weight":
             assert id(parameter) not in decay
         else:
-            wanted = 0.0 if parameter.ndim == 1 or name.endswith("bias") else 0.01
-            assert decay[id(parameter)] == wanted, name
+            expected = 0.0 if parameter.ndim == 1 or name.endswith("bias") else 0.01
+            assert decay[id(parameter)] == expected, name
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -110,7 +110,7 @@ def test_earlier_layers_have_lower_learning_rates(name: str) -> None:
     model = empty_model(recipe, classes=3, image_size=32)
     optimizer = make_optimizer(model, recipe.optimizer, layer_decay=0.5)
     scales = {id(p): g["lr_scale"] for g in optimizer.param_groups for p in g["params"]}
-    learnt = [p for p in model.parameters() if p.requires_grad]
-    assert scales.keys() == {id(p) for p in learnt}
-    assert scales[id(learnt[-1])] == 1.0  # the head
-    assert scales[id(learnt[0])] == min(scales.values()) < 0.3
+    learnable = [p for p in model.parameters() if p.requires_grad]
+    assert scales.keys() == {id(p) for p in learnable}
+    assert scales[id(learnable[-1])] == 1.0  # the head
+    assert scales[id(learnable[0])] == min(scales.values()) < 0.3
