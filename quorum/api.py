@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from common.errors import SpecError
 from quorum.inputs import (
     Sweep,
-    ablated,
-    existing,
-    name_of,
-    opened,
-    path_of,
-    shown,
-    specification_of,
+    default_name,
+    find_run,
+    path_of_run,
+    prepare_run,
+    resolve_ablation,
+    resolve_sweep,
+    show_progress,
 )
 from quorum.options import AblationOptions, PlanOptions, RunOptions, SearchOptions, with_options
 from quorum.outcome import AblationOutcome, AnyRun, Outcome
-from quorum.process import prepared
+from quorum.process import prepares_process
 from quorum.workspace.listing import Runs
 from search.space.spec import SweepSpec, load_spec, spec_of_run
 from trainables.records import RunFolder
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trainables.trainer import EpochReport
 
 
-@prepared
+@prepares_process
 @with_options(SearchOptions)
 def run(sweep: Sweep, options: SearchOptions) -> Outcome:
     """Turn labelled images into a released student: sweep, seeds, selection, student, report.
@@ -53,12 +53,12 @@ def run(sweep: Sweep, options: SearchOptions) -> Outcome:
     """
     from quorum import pipeline
 
-    spec, folder = opened(sweep, options, default=name_of(sweep))
-    with shown(spec, folder, options) as options:
+    spec, folder = prepare_run(sweep, options, default=default_name(sweep))
+    with show_progress(spec, folder, options) as options:
         return pipeline.run(spec, folder, options)
 
 
-@prepared
+@prepares_process
 def demo(
     *, name: str | None = None, runs: str | Path | None = None, progress: bool = True
 ) -> Outcome:
@@ -68,11 +68,11 @@ def demo(
     folder = Runs(runs).new(name, default="demo", resume_unfinished=True)
     spec = load_sweep("digits")
     options = SearchOptions(runs=runs, progress=progress, resume=folder.sweep.exists())
-    with shown(spec, folder, options) as options:
+    with show_progress(spec, folder, options) as options:
         return pipeline.run(spec, folder, options)
 
 
-@prepared
+@prepares_process
 @with_options(SearchOptions)
 def sweep(sweep: Sweep, options: SearchOptions) -> RunFolder:
     """Search only: train the sweep's trials and return the run's folder.
@@ -81,12 +81,12 @@ def sweep(sweep: Sweep, options: SearchOptions) -> RunFolder:
     """
     from quorum import pipeline
 
-    spec, folder = opened(sweep, options, default=name_of(sweep))
-    with shown(spec, folder, options) as options:
+    spec, folder = prepare_run(sweep, options, default=default_name(sweep))
+    with show_progress(spec, folder, options) as options:
         return pipeline.sweep(spec, folder, options)
 
 
-@prepared
+@prepares_process
 @with_options(PlanOptions)
 def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
     """Check a sweep and its data, and forecast the run's trials, schedules and time.
@@ -95,7 +95,7 @@ def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
     """
     from search.timetable.preview import preview
 
-    spec = specification_of(sweep, options, name=name_of(sweep))
+    spec = resolve_sweep(sweep, options, name=default_name(sweep))
     return preview(
         spec,
         time_budget=options.budget_seconds,
@@ -104,7 +104,7 @@ def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
     )
 
 
-@prepared
+@prepares_process
 @with_options(AblationOptions)
 def ablate(sweep: Sweep | None, options: AblationOptions) -> AblationOutcome:
     """Train a recipe without each of its factors in turn; measure each factor's effect on holdout.
@@ -114,24 +114,24 @@ def ablate(sweep: Sweep | None, options: AblationOptions) -> AblationOutcome:
     """
     from quorum import pipeline
 
-    of = None if options.of is None else existing(options.of, options.runs)
-    sweep, default = ablated(sweep, of)
-    spec, folder = opened(sweep, options, default=default)
-    with shown(spec, folder, options) as options:
+    of = None if options.of is None else find_run(options.of, options.runs)
+    sweep, default = resolve_ablation(sweep, of)
+    spec, folder = prepare_run(sweep, options, default=default)
+    with show_progress(spec, folder, options) as options:
         result = pipeline.ablate(spec, folder, options, of=of)
     return AblationOutcome(folder=folder, result=result)
 
 
-@prepared
+@prepares_process
 @with_options(AblationOptions)
 def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Preview, Ablation]":
     """Check an ablation and its data, and forecast its trainings and time; train nothing."""
     from search.ablation.plan import preview_ablation
 
-    of = None if options.of is None else existing(options.of, options.runs)
-    sweep, default = ablated(sweep, of)
+    of = None if options.of is None else find_run(options.of, options.runs)
+    sweep, default = resolve_ablation(sweep, of)
     return preview_ablation(
-        specification_of(sweep, options, name=default),
+        resolve_sweep(sweep, options, name=default),
         of=of,
         time_budget=options.budget_seconds,
         device=options.device,
@@ -139,7 +139,7 @@ def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Previ
     )
 
 
-@prepared
+@prepares_process
 def select(
     source: AnyRun,
     *,
@@ -158,10 +158,10 @@ def select(
     target = None if out is None else Path(out)
     if isinstance(source, str | Path) and str(source).endswith(".npz"):
         return select_pool(Path(source), members=members, out=target)
-    return select_run(existing(source, runs), members=members, out=target)
+    return select_run(find_run(source, runs), members=members, out=target)
 
 
-@prepared
+@prepares_process
 def distill(
     run: AnyRun,
     *,
@@ -175,13 +175,13 @@ def distill(
 
     if workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}")
-    folder = existing(run, runs)
+    folder = find_run(run, runs)
     options = RunOptions(progress=progress, observers=observers)
-    with shown(spec_of_run(folder), folder, options) as options:
+    with show_progress(spec_of_run(folder), folder, options) as options:
         return pipeline.distill(folder, options, workers=workers)
 
 
-@prepared
+@prepares_process
 def replay(
     run: AnyRun,
     trial: str,
@@ -195,10 +195,10 @@ def replay(
     """
     from quorum import pipeline
 
-    return pipeline.replay(existing(run, runs), trial, on_report=on_report)
+    return pipeline.replay(find_run(run, runs), trial, on_report=on_report)
 
 
-@prepared
+@prepares_process
 def report(run: AnyRun, *, pictures: bool | None = None, runs: str | Path | None = None) -> Path:
     """Draw a run's figures, typeset its report.pdf and return the path.
 
@@ -206,10 +206,10 @@ def report(run: AnyRun, *, pictures: bool | None = None, runs: str | Path | None
     """
     from analysis.report.build import build_report
 
-    return build_report(existing(run, runs), pictures=pictures)
+    return build_report(find_run(run, runs), pictures=pictures)
 
 
-@prepared
+@prepares_process
 def predict(
     model: AnyRun, images: str | Path | Sequence[str | Path], *, runs: str | Path | None = None
 ) -> "tuple[Prediction, ...]":
@@ -221,10 +221,10 @@ def predict(
 
     if isinstance(images, str | Path):
         images = [images]
-    return classify(Runs(runs).model(path_of(model)), images)
+    return classify(Runs(runs).model(path_of_run(model)), images)
 
 
-@prepared
+@prepares_process
 def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) -> "list[Level]":
     """Return the levels of the reference problem, each with what its latest run reached.
 
@@ -235,15 +235,15 @@ def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) ->
     return levels(Runs(runs), data=None if data is None else str(data))
 
 
-@prepared
+@prepares_process
 def sync(run: AnyRun, *, runs: str | Path | None = None) -> "SyncSummary":
     """Bring the MLflow view of a run up to date with its journal."""
     from search.mlflow.tracking import sync as sync_run
 
-    return sync_run(existing(run, runs))
+    return sync_run(find_run(run, runs))
 
 
-@prepared
+@prepares_process
 def clean(
     run: AnyRun,
     *,
@@ -261,19 +261,19 @@ def clean(
     from quorum.workspace.cleaning import removable
 
     act = removable if dry_run else clean_run
-    return act(existing(run, runs), everything=everything, cache=cache)
+    return act(find_run(run, runs), everything=everything, cache=cache)
 
 
-@prepared
+@prepares_process
 def load_run(run: AnyRun, *, runs: str | Path | None = None) -> Outcome:
     """Return the outcome of a run that is on disk."""
     from search.mlflow.tracking import tracking_uri
 
-    folder = existing(run, runs)
+    folder = find_run(run, runs)
     return Outcome(folder=folder, tracking_uri=tracking_uri(folder))
 
 
-@prepared
+@prepares_process
 def load_sweep(
     sweep: str | Path,
     *,

@@ -18,45 +18,41 @@ from trainables.records import RunFolder
 Sweep = str | Path | SweepSpec
 
 
-def opened(sweep: Sweep, options: RunOptions, *, default: str) -> tuple[SweepSpec, RunFolder]:
+def prepare_run(sweep: Sweep, options: RunOptions, *, default: str) -> tuple[SweepSpec, RunFolder]:
     """Return the specification and the folder of a run to start or resume."""
-    spec = specification_of(sweep, options, name=default)
+    spec = resolve_sweep(sweep, options, name=default)
     name = default if options.resume and options.name is None else options.name
     return spec, Runs(options.runs).new(name, default=default, resume=options.resume)
 
 
-def specification_of(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
+def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
     """Return the sweep with the options' values, or that of the run to resume.
 
     Raises:
         SpecError: there is no such sweep, or it has an impossible value.
         RunError: there is no run to resume.
     """
-    changes: dict[str, Any] = {} if options.pictures is None else {"pictures": options.pictures}
-    members = getattr(options, "members", None)
     if options.resume:
-        for flag, value in (("--set", options.set), ("--members", members)):
-            if value:
-                raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
-        folder = Runs(options.runs).new(options.name, default=name, resume=True)
-        return spec_of_run(folder).with_values(**changes)
-    if isinstance(sweep, SweepSpec):
-        spec = sweep
-        if options.set:
-            spec = spec_from_mapping(with_settings(sweep.to_mapping(), options.set))
-    else:
+        return _resumed_sweep(options, name=name)
+    if not isinstance(sweep, SweepSpec):
         spec = load_spec(sweep, profile=options.profile, settings=options.set)
-    dataset: dict[str, Any] = {} if options.data is None else {"path": str(options.data)}
+    elif options.set:
+        spec = spec_from_mapping(with_settings(sweep.to_mapping(), options.set))
+    else:
+        spec = sweep
+    dataset = _given(path=None if options.data is None else str(options.data))
     if options.skip_unreadable:
         dataset["skip_unreadable"] = True
-    for field in ("trials", "members"):
-        if getattr(options, field, None) is not None:
-            changes[field] = getattr(options, field)
+    changes = _given(
+        pictures=options.pictures,
+        trials=getattr(options, "trials", None),
+        members=getattr(options, "members", None),
+    )
     return spec.with_values(dataset=dataclasses.replace(spec.dataset, **dataset), **changes)
 
 
 @contextmanager
-def shown(spec: SweepSpec, folder: RunFolder, options: AnyOptions) -> Iterator[AnyOptions]:
+def show_progress(spec: SweepSpec, folder: RunFolder, options: AnyOptions) -> Iterator[AnyOptions]:
     """Show a run's progress on standard error; yield the options with the display observing."""
     if not options.progress:
         yield options
@@ -67,32 +63,45 @@ def shown(spec: SweepSpec, folder: RunFolder, options: AnyOptions) -> Iterator[A
         yield dataclasses.replace(options, observers=(display.apply, *options.observers))
 
 
-def ablated(sweep: Sweep | None, of: RunFolder | None) -> tuple[Sweep, str]:
+def resolve_ablation(sweep: Sweep | None, of: RunFolder | None) -> tuple[Sweep, str]:
     """Return the sweep of an ablation and the default name of its run."""
     if sweep is None and of is None:
         raise SpecError("name the SWEEP to ablate, or a run with --of")
     if sweep is not None:
-        return sweep, f"{name_of(sweep)}-ablation"
+        return sweep, f"{default_name(sweep)}-ablation"
     assert of is not None
     return of.sweep, f"{of.name}-ablation"
 
 
-def existing(run: AnyRun, runs: str | Path | None) -> RunFolder:
+def find_run(run: AnyRun, runs: str | Path | None) -> RunFolder:
     """Return the folder of a run that exists.
 
     Raises:
         RunError: there is no such run.
     """
-    return Runs(runs).existing(path_of(run))
+    return Runs(runs).existing(path_of_run(run))
 
 
-def path_of(run: AnyRun) -> str:
+def path_of_run(run: AnyRun) -> str:
     """Return a run's path, or the name that stands for it."""
     if isinstance(run, Outcome):
         run = run.folder
     return str(run.root if isinstance(run, RunFolder) else run)
 
 
-def name_of(sweep: Sweep) -> str:
+def default_name(sweep: Sweep) -> str:
     """Return the name that a sweep's runs get by default."""
     return sweep.name if isinstance(sweep, SweepSpec) else Path(sweep).stem
+
+
+def _resumed_sweep(options: RunOptions, *, name: str) -> SweepSpec:
+    members = getattr(options, "members", None)
+    for flag, given in (("--set", bool(options.set)), ("--members", members is not None)):
+        if given:
+            raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
+    folder = Runs(options.runs).new(options.name, default=name, resume=True)
+    return spec_of_run(folder).with_values(**_given(pictures=options.pictures))
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

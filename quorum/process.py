@@ -21,7 +21,7 @@ def prepare_process() -> None:
     share_arena()
 
 
-def prepared(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def prepares_process(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Prepare the process before `function` runs."""
 
     @functools.wraps(function)

@@ -27,14 +27,14 @@ def execute(arguments: Namespace) -> int:
     """Select, print the ensemble, and say where selection.json is."""
     from analysis.terminal.ledger_tables import selection_table
     from common.parsing import to_mapping
-    from quorum.inputs import existing
+    from quorum.inputs import find_run
 
     is_file = arguments.pool.endswith(".npz")
     out = arguments.out or ("." if is_file else None)
     selection = quorum.select(
         arguments.pool, members=arguments.members, out=out, runs=arguments.runs
     )
-    folder = Path(out) if out else existing(arguments.pool, arguments.runs).root
+    folder = Path(out) if out else find_run(arguments.pool, arguments.runs).root
     screen = console()
     screen.print(selection_table(to_mapping(selection)))
     screen.print(f"[dim]written to[/dim] {folder / 'selection.json'}", soft_wrap=True)

@@ -15,7 +15,7 @@ from PIL import Image
 import quorum
 from common.errors import RunError, SpecError
 from quorum import Outcome
-from quorum.inputs import opened, specification_of
+from quorum.inputs import prepare_run, resolve_sweep
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from search.space.spec import SweepSpec
 from tests.docs import ROOT
@@ -80,16 +80,16 @@ def test_the_sweep_is_a_name_a_file_or_a_specification(tmp_path: Path) -> None:
     path.write_text(tiny_spec().to_yaml())
     changes = SearchOptions(set={"recipe.width": 16, "seed": 3}, trials=7, members=4)
     for sweep in (path, str(path), tiny_spec()):
-        spec = specification_of(sweep, changes, name="mine")
+        spec = resolve_sweep(sweep, changes, name="mine")
         assert (spec.recipe["width"], spec.seed, spec.trials, spec.members) == (16, 3, 7, 4)
-    digits = specification_of("digits", SearchOptions(), name="digits")
+    digits = resolve_sweep("digits", SearchOptions(), name="digits")
     assert digits == quorum.load_sweep("digits")
     assert isinstance(digits, SweepSpec)
 
 
 def test_options_reach_the_specification(tmp_path: Path) -> None:
     options = RunOptions(data=tmp_path, skip_unreadable=True, pictures=False)
-    spec = specification_of("images", options, name="images")
+    spec = resolve_sweep("images", options, name="images")
     assert (spec.dataset.path, spec.dataset.skip_unreadable) == (str(tmp_path), True)
     assert not spec.pictures
 
@@ -127,13 +127,15 @@ def test_factors_are_names_or_one_text() -> None:
 
 
 def test_a_new_run_takes_a_free_name(tmp_path: Path) -> None:
-    _, folder = opened("digits", RunOptions(runs=tmp_path), default="digits")
+    _, folder = prepare_run("digits", RunOptions(runs=tmp_path), default="digits")
     assert folder.root == tmp_path / "digits"
     folder.root.mkdir()
-    _, folder = opened("digits", RunOptions(runs=tmp_path), default="digits")
+    _, folder = prepare_run("digits", RunOptions(runs=tmp_path), default="digits")
     assert folder.root == tmp_path / "digits-2"
     with pytest.raises(RunError, match="absent"):
-        opened("digits", RunOptions(runs=tmp_path, name="absent", resume=True), default="digits")
+        prepare_run(
+            "digits", RunOptions(runs=tmp_path, name="absent", resume=True), default="digits"
+        )
 
 
 def test_an_ablation_needs_a_sweep_or_a_run() -> None:
