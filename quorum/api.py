@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from journal.emitter import Observer
     from quorum.workspace.cleaning import Removable
     from search.ablation.ablation import Ablation
-    from search.mlflow.tracking import SyncSummary
+    from search.mlflow.mirror import SyncSummary
     from search.space.settings import Profile
     from search.timetable.preview import Preview
     from trainables.replay import Replay
@@ -238,7 +238,7 @@ def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) ->
 @prepares_process
 def sync(run: AnyRun, *, runs: str | Path | None = None) -> "SyncSummary":
     """Bring the MLflow view of a run up to date with its journal."""
-    from search.mlflow.tracking import sync as sync_run
+    from search.mlflow.mirror import sync as sync_run
 
     return sync_run(find_run(run, runs))
 
@@ -267,7 +267,7 @@ def clean(
 @prepares_process
 def load_run(run: AnyRun, *, runs: str | Path | None = None) -> Outcome:
     """Return the outcome of a run that is on disk."""
-    from search.mlflow.tracking import tracking_uri
+    from search.mlflow.mirror import tracking_uri
 
     folder = find_run(run, runs)
     return Outcome(folder=folder, tracking_uri=tracking_uri(folder))

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 import quorum
 from common.locks import locked
 from quorum import Outcome
-from search.mlflow.tracking import MlflowMirror
+from search.mlflow.mirror import MlflowMirror
 from search.timetable import planner
 from tests.tiny import tiny_spec
 

@@ -23,7 +23,7 @@ from common.formats import (
 from journal.events import PREPARATION, STAGES, Kind
 from journal.state import RunState
 from journal.trials import NO_SCORE, Trial
-from search.timetable.forecast import done_share, run_left, stages_left
+from search.timetable.forecast import done_share, run_seconds_left, stage_seconds_left
 
 MOST_COLUMNS = 200
 """Wider terminals are not filled: the lines would be hard to follow."""
@@ -131,7 +131,7 @@ def _run_left(state: RunState, now: float) -> list[str]:
     if not state.active:
         return ["finished"] if state.stages["report"].status in ("finished", "skipped") else []
     notes = []
-    left = run_left(state, now)
+    left = run_seconds_left(state, now)
     if left:
         notes.append(f"about {rounded_duration(left)} left")
     elif left is None and not _stage_left(state, now):
@@ -145,7 +145,7 @@ def _run_left(state: RunState, now: float) -> list[str]:
 
 def _stage_left(state: RunState, now: float) -> list[str]:
     """Say when the current stage will end, if there is an estimate."""
-    left = stages_left(state, now).get(state.stage or "")
+    left = stage_seconds_left(state, now).get(state.stage or "")
     return [f"done in about {rounded_duration(left)}"] if left and state.active else []
 
 
@@ -154,7 +154,7 @@ def _stages(state: RunState, now: float, width: int, glyphs: Glyphs) -> list[Tex
 
     A narrow terminal first drops finished preparation stages, then the forecasts.
     """
-    left = stages_left(state, now) if state.active else {}
+    left = stage_seconds_left(state, now) if state.active else {}
     prepared = [name for name in PREPARATION if state.stages[name].status != "pending"]
     preparing = [name for name in prepared if state.stages[name].open]
     nothing: Mapping[str, float] = {}

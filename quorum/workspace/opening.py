@@ -27,7 +27,7 @@ from quorum.workspace.checks import (
     write_labels,
 )
 from quorum.workspace.run import Run, RunData
-from search.mlflow.tracking import MlflowMirror
+from search.mlflow.mirror import MlflowMirror
 from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity
 from search.timetable.plan import Plan

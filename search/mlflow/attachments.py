@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from journal.events import EPOCH_FIELDS
-from search.mlflow.changes import SWEEP, RunChange
+from search.mlflow.runs import SWEEP, RunChange
 from trainables.records import RunFolder
 
 MOST_BYTES = 16 * 2**20

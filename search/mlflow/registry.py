@@ -25,12 +25,12 @@ import numpy as np
 from common.errors import RunError
 from common.files import file_sha256
 from journal.journal import read_events
-from search.mlflow.changes import SWEEP
 from search.mlflow.client import error_summary, load_mlflow, without_password
-from search.mlflow.notes import model_note
+from search.mlflow.descriptions import describe_model
+from search.mlflow.mirror import tracking_uri
 from search.mlflow.projection import Projection
+from search.mlflow.runs import SWEEP
 from search.mlflow.store import Store
-from search.mlflow.tracking import tracking_uri
 from trainables.records import RunFolder
 
 CHAMPION = "champion"
@@ -262,7 +262,7 @@ class _Registry:
         )
         text = f"`{release.stage}` of {tags.get('quorum.run')}, {len(release.class_names)} classes"
         about = f"{text}: {figures}." if figures else f"{text}."
-        return model_note(self._name, self._uri, release.image_size, release.class_names, about)
+        return describe_model(self._name, self._uri, release.image_size, release.class_names, about)
 
 
 def _package(mlflow: Any, release: Release, place: Path, logged: Any, run_id: str | None) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from common.errors import RunError
 from common.files import read_json
 from search.mlflow.attachments import write_attachments
-from search.mlflow.changes import DIGEST, SWEEP, RunChange
 from search.mlflow.client import error_summary, load_mlflow, without_password
-from search.mlflow.notes import serve_command, sweep_note
+from search.mlflow.descriptions import describe_run, serve_command
 from search.mlflow.projection import Projection
-from search.mlflow.ui import experiment_tags, is_newer
+from search.mlflow.runs import DIGEST, SWEEP, Outcome, RunChange
+from search.mlflow.saved_view import experiment_tags, is_newer
 from trainables.records import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -60,10 +60,10 @@ class Store:
         stored = self._runs.get(key)
         return stored.run_id if stored else None
 
-    def write(self, change: RunChange) -> str:
-        """Write a change to its run; return "created", "updated" or "same"."""
+    def write(self, change: RunChange) -> Outcome:
+        """Write a change to its run, creating it if it is new."""
         stored = self._runs.get(change.key)
-        outcome = "updated" if stored else "created"
+        outcome: Outcome = "updated" if stored else "created"
         digest = change.tags.get(DIGEST)
         if stored and digest and stored.digest == digest and stored.status == change.status:
             return "same"
@@ -134,7 +134,7 @@ class Store:
         if registered is not None:
             commands.append(serve_command(registered.name, without_password(self._uri)))
         spec = self._projection.state.spec
-        return {"mlflow.note.content": sweep_note(spec, ledger=ledger, commands=commands)}
+        return {"mlflow.note.content": describe_run(spec, ledger=ledger, commands=commands)}
 
     def _create(self, change: RunChange) -> _Stored:
         tags = {"quorum.id": self._identity, "quorum.run": self._run_name}

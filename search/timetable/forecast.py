@@ -1,21 +1,23 @@
-"""When the stages of a run will be over.
+"""Forecast when the stages of a run end, from its state so far.
 
-Stages that have not begun take what the run's plan says, if it has one. A stage under way
-that tells how much of it is done takes as much longer as the rest of it is to that; before
-its first tenth the plan is believed too, the more the earlier. Trials are forecast from the
-pace observed and the steps outstanding:
+A stage that has not begun takes as long as the run's plan says, if there is one. A stage that
+reports its progress takes as much longer as its remaining share needs at its own pace; before
+the first tenth is done, that estimate is mixed with the plan's. Trials are forecast from the
+pace observed so far and the steps that remain:
 
-A trial's step is one trained epoch; where the stages of a recipe cost differently, it counts
-as many as it costs (common/stage_costs.py). With q_j the chance that a trial scored at rung j goes
-on, and Δ_j the steps from rung j−1 to rung j, a new trial trains Σ_j q_1…q_{j−1} Δ_j steps
-in the mean. The trials of a kind end after
+One step is one trained epoch; where the stages of a recipe cost differently, it counts as much
+as it costs (see StageCosts). With q_j the probability that a trial scored at rung j continues,
+and Δ_j the steps from rung j−1 to rung j, a new trial trains Σ_j q_1…q_{j−1} Δ_j steps in the
+mean. The trials of a kind end after
 
-    seconds per step × max(Σ steps outstanding / concurrency, the most of a single trial)
+    seconds per step × max(Σ remaining steps / concurrency, the most of a single trial)
 
-where the second term is the tail, in which the last trial runs alone. Over 40 simulated
-sweeps each (η = 3, rungs 3/9/27), the error as a share of the whole sweep has the mean and
-the 90th percentile of its size: 24 trials on 2 slots −0.01 and 0.34 at a quarter of the
-time, 0.02 and 0.22 at a half; 200 trials on 8 slots −0.09 and 0.24, −0.07 and 0.18.
+where the second term is the tail, in which the last trial runs alone.
+
+Over 40 simulated sweeps each (η = 3, rungs 3/9/27), the error as a share of the whole sweep has
+this mean and this 90th percentile of its absolute value: 24 trials on 2 slots −0.01 and 0.34
+after a quarter of the time, 0.02 and 0.22 after half of it; 200 trials on 8 slots −0.09 and
+0.24, −0.07 and 0.18.
 """
 
 import math
@@ -26,32 +28,35 @@ from journal.state import RunState
 from journal.trials import Trial
 from trainables.recipe import Recipe
 
-MIN_STEPS_EACH = 2
-"""Steps to be observed per concurrent trial before anything is forecast."""
+MIN_STEPS_PER_TRIAL = 2
+"""Steps per concurrent trial that must be observed before anything is forecast."""
 TRUSTED_FRACTION = 0.1
-"""Share of a stage from which on its own pace alone says when it ends."""
+"""Share of a stage after which its own pace alone predicts its end."""
+CONTINUE_PRIOR = 4
+"""Weight of the prior probability 1/η that a trial continues: this many times η arrivals."""
 
 
-def stages_left(state: RunState, now: float) -> dict[str, float]:
-    """Seconds that each stage still takes, for those of which anything is known.
+def stage_seconds_left(state: RunState, now: float) -> dict[str, float]:
+    """Return the seconds that each stage still takes, for the stages that can be forecast.
 
-    A stage that is over takes none. No deadline is overrun: stages shorten instead.
+    A stage that has ended takes none. No forecast exceeds a deadline: stages are shortened to
+    meet it.
     """
-    found = {}
+    seconds = {}
     for name in (*PREPARATION, *STAGES):
         stage = state.stages[name]
         if stage.status in ("finished", "skipped"):
-            found[name] = 0.0
+            seconds[name] = 0.0
             continue
-        left = _own_forecast(state, name, now) if stage.open else _planned(state, name)
-        if left is not None:
-            found[name] = left
-    return found
+        forecast = _forecast_open(state, name, now) if stage.open else _planned(state, name)
+        if forecast is not None:
+            seconds[name] = forecast
+    return seconds
 
 
-def run_left(state: RunState, now: float) -> float | None:
-    """Seconds until the whole run is through; None while a stage of it is not forecast."""
-    left = stages_left(state, now)
+def run_seconds_left(state: RunState, now: float) -> float | None:
+    """Return the seconds until the whole run ends; None while a stage cannot be forecast."""
+    left = stage_seconds_left(state, now)
     if not all(name in left for name in STAGES):
         return None
     total = sum(left.values())
@@ -59,20 +64,46 @@ def run_left(state: RunState, now: float) -> float | None:
 
 
 def done_share(state: RunState, name: str) -> float | None:
-    """How much of a stage is done, in [0, 1]; None where it cannot be told."""
+    """Return the share of a stage that is done, in [0, 1]; None if it is unknown."""
     if name == "sweep":
         ended = len(state.with_status("completed", "pruned", "failed", kind="search"))
         return min(1.0, ended / state.planned()) if state.planned() else None
     if name == "seeds":
-        fresh = _fresh("seed")
-        whole = state.planned("seed") * sum(_all_steps(state, fresh)[-1:])
+        fresh = _new_trial("seed")
+        whole = state.planned("seed") * sum(_steps_to_rungs(state, fresh)[-1:])
         seeds = [trial for trial in state.trials.values() if trial.kind == "seed"]
         return min(1.0, sum(_done(state, trial) for trial in seeds) / whole) if whole else None
     return state.stages[name].fraction
 
 
-def _own_forecast(state: RunState, name: str, now: float) -> float | None:
-    """Of a stage under way."""
+def trials_seconds_left(state: RunState, now: float) -> float | None:
+    """Return the seconds until the search ends, or the training of the seeds after it.
+
+    0.0 if neither is running; None while too little has been observed for a good forecast.
+    """
+    kind = _running_kind(state)
+    if kind is None:
+        return 0.0
+    if not state.rungs:
+        return None
+    pace, timed = state.cohorts[kind].seconds_per_step, state.cohorts[kind].timed_epochs
+    if pace is None or timed < MIN_STEPS_PER_TRIAL * state.peak_running:
+        return None
+    trials = state.with_status("running", "pending", kind=kind)
+    each = [_steps_left(state, trial, now=now, pace=pace) for trial in trials]
+    not_started = max(0, state.planned(kind) - _started(state, kind))
+    fresh = _new_trial(kind)
+    total = sum(each) + not_started * _steps_left(state, fresh)
+    tail = max([0.0, *each])
+    if kind == "search" and not state.rung_counts()[state.rungs[-1]].arrived:
+        # The first trial to arrive at a rung always continues, so one runs its whole schedule.
+        whole = [_steps_left(state, trial, now=now, pace=pace, whole=True) for trial in trials]
+        tail = max(tail, min(whole, default=_steps_to_rungs(state, fresh)[-1]))
+    return pace * max(total / max(1, state.peak_running), tail)
+
+
+def _forecast_open(state: RunState, name: str, now: float) -> float | None:
+    """Forecast a stage that has begun and not ended."""
     stage = state.stages[name]
     spent = stage.seconds(now) or 0.0
     planned = _planned(state, name)
@@ -81,7 +112,8 @@ def _own_forecast(state: RunState, name: str, now: float) -> float | None:
         end = _end_by_deadline(state, name)
         if end is not None and not state.planned("search" if name == "sweep" else "seed"):
             return max(0.0, end - now)
-        left = 0.0 if done_share(state, name) == 1.0 else seconds_left(state, now) or rest
+        done = done_share(state, name) == 1.0
+        left = 0.0 if done else trials_seconds_left(state, now) or rest
         return left if left is None or end is None else max(0.0, min(left, end - now))
     fraction = stage.fraction or 0.0
     if fraction <= 0.0:
@@ -92,52 +124,26 @@ def _own_forecast(state: RunState, name: str, now: float) -> float | None:
 
 
 def _planned(state: RunState, name: str) -> float | None:
-    """What the plan gives a stage."""
+    """Return the time that the plan gives a stage."""
     return None if state.plan is None else state.plan.seconds.get(name)
 
 
 def _end_by_deadline(state: RunState, name: str) -> float | None:
-    """When a stage has to end for the later ones to have their time, in unix seconds."""
+    """Return when a stage must end to leave the later ones their time, in unix seconds."""
     if state.deadline is None:
         return None
     later = STAGES[STAGES.index(name) + 1 :]
     return state.deadline - sum(_planned(state, stage) or 0.0 for stage in later)
 
 
-def seconds_left(state: RunState, now: float) -> float | None:
-    """Seconds until the search, or the training of the seeds after it, is through.
-
-    0.0 when neither is under way; None while the evidence is thin, rather than a wrong guess.
-    """
-    kind = _kind_under_way(state)
-    if kind is None:
-        return 0.0
-    if not state.rungs:
-        return None
-    pace, timed = state.cohorts[kind].seconds_per_step, state.cohorts[kind].timed_epochs
-    if pace is None or timed < MIN_STEPS_EACH * state.peak_running:
-        return None
-    trials = state.with_status("running", "pending", kind=kind)
-    own = [_steps_left(state, trial, now=now, pace=pace) for trial in trials]
-    unborn = max(0, state.planned(kind) - _born(state, kind))
-    fresh = _fresh(kind)
-    total = sum(own) + unborn * _steps_left(state, fresh)
-    tail = max([0.0, *own])
-    if kind == "search" and not state.rung_counts()[state.rungs[-1]].arrived:
-        # The first to arrive at a rung always goes on, so some trial runs the whole way.
-        whole = [_steps_left(state, trial, now=now, pace=pace, sure=True) for trial in trials]
-        tail = max(tail, min(whole, default=_all_steps(state, fresh)[-1]))
-    return pace * max(total / max(1, state.peak_running), tail)
-
-
-def _kind_under_way(state: RunState) -> Kind | None:
+def _running_kind(state: RunState) -> Kind | None:
     if not state.ended("search"):
         return "search"
-    seeds_begun = state.stages["seeds"].open or _born(state, "seed") > 0
+    seeds_begun = state.stages["seeds"].open or _started(state, "seed") > 0
     return "seed" if seeds_begun and not state.ended("seed") else None
 
 
-def _born(state: RunState, kind: Kind) -> int:
+def _started(state: RunState, kind: Kind) -> int:
     return sum(trial.kind == kind for trial in state.trials.values())
 
 
@@ -147,62 +153,64 @@ def _steps_left(
     *,
     now: float = -math.inf,
     pace: float = math.inf,
-    sure: bool = False,
+    whole: bool = False,
 ) -> float:
-    """Steps that `trial` is expected still to train, or will if it is `sure` never to stop.
+    """Return the steps that `trial` is expected to train yet.
 
-    The step under way counts in part.
+    With `whole` it is assumed never to stop at a rung. The part of the present step that has
+    passed by `now` does not count.
     """
-    left, chance, begun = 0.0, 1.0, _done(state, trial)
-    for rung, steps in zip(_rungs(state, trial), _all_steps(state, trial), strict=True):
+    left, chance, done = 0.0, 1.0, _done(state, trial)
+    for rung, steps in zip(_rungs(state, trial), _steps_to_rungs(state, trial), strict=True):
         if rung not in trial.scores:
-            left += chance * max(0, steps - begun)
-        begun = max(begun, steps)
-        chance *= 1.0 if sure else _chance(state, trial, rung)
+            left += chance * max(0, steps - done)
+        done = max(done, steps)
+        chance *= 1.0 if whole else _continue_probability(state, trial, rung)
     if trial.name not in state.running or now <= trial.last_seen:
         return left
-    under_way = _done(state, trial, trial.step + 1) - _done(state, trial)
-    return max(0.0, left - min(under_way, (now - trial.last_seen) / pace))
+    present_step = _done(state, trial, trial.step + 1) - _done(state, trial)
+    return max(0.0, left - min(present_step, (now - trial.last_seen) / pace))
 
 
-def _fresh(kind: Kind) -> Trial:
-    """Return a trial that has not begun."""
+def _new_trial(kind: Kind) -> Trial:
+    """Return a trial that has not started."""
     return Trial(name="", number=0, kind=kind, recipe={}, seed=0)
 
 
 def _rungs(state: RunState, trial: Trial) -> tuple[int, ...]:
-    """Seeds are scored at the end alone."""
+    """Return the rungs at which a trial is scored; seeds are scored only at the end."""
     return state.rungs if trial.kind == "search" else state.rungs[-1:]
 
 
-def _all_steps(state: RunState, trial: Trial) -> tuple[float, ...]:
-    """Up to each of its rungs."""
-    return cost_at_rungs(_rungs(state, trial), _cooldown(state, trial), state.costs)
+def _steps_to_rungs(state: RunState, trial: Trial) -> tuple[float, ...]:
+    """Return the steps up to each rung of a trial."""
+    return cost_at_rungs(_rungs(state, trial), _cooldown_fraction(state, trial), state.costs)
 
 
 def _done(state: RunState, trial: Trial, step: int | None = None) -> float:
-    """What the first `step` steps of `trial` count, by default those that it has trained."""
-    after = cost_after(_rungs(state, trial), _cooldown(state, trial), state.costs)
+    """Return what the first `step` steps of a trial count; by default all that it has trained."""
+    after = cost_after(_rungs(state, trial), _cooldown_fraction(state, trial), state.costs)
     step = trial.step if step is None else step
     return after[min(step, len(after) - 1)]
 
 
-def _cooldown(state: RunState, trial: Trial) -> float:
+def _cooldown_fraction(state: RunState, trial: Trial) -> float:
     recipe = trial.recipe or state.spec.get("recipe") or {}
     return float(recipe.get("cooldown_fraction", _USUAL_COOLDOWN))
 
 
-def _chance(state: RunState, trial: Trial, rung: int) -> float:
-    """That `trial` goes on after `rung`: as decided, else the share so far, drawn to 1/η.
+def _continue_probability(state: RunState, trial: Trial, rung: int) -> float:
+    """Return the probability that a trial continues after `rung`.
 
-    The first arrival tells nothing: it always goes on. The prior is worth 4η arrivals.
+    0 or 1 if it has been decided, else the share of trials that continued so far, shrunk
+    towards 1/η. The first arrival is left out: it always continues.
     """
     if rung in trial.decisions:
         return 1.0 if trial.decisions[rung].decision == "continue" else 0.0
     count = state.rung_counts()[rung]
     factor = int(state.spec.get("reduction_factor", 3))
     continued, decided = max(0, count.continued - 1), max(0, count.continued + count.stopped - 1)
-    return (continued + 4) / (decided + 4 * factor)
+    return (continued + CONTINUE_PRIOR) / (decided + CONTINUE_PRIOR * factor)
 
 
 _USUAL_COOLDOWN = Recipe().schedule.cooldown_fraction

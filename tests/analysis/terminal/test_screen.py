@@ -8,7 +8,7 @@ from analysis.terminal.screen import plain_line, render
 from common.formats import stopwatch
 from journal.events import EpochEnded, Event, PlanMade, StageReported, SweepEnded, TrialEnded
 from journal.state import RunState
-from search.timetable.forecast import stages_left
+from search.timetable.forecast import stage_seconds_left
 from tests.analysis.terminal.whole_run import EVENTS, half_way
 from tests.rendering import shown
 from tests.synthetic_sweep import SPEC, synthetic_sweep
@@ -153,7 +153,7 @@ def test_a_sweep_without_running_trials_has_no_time_left() -> None:
     last = max(i for i, e in enumerate(events)
                if isinstance(e, TrialEnded) and e.kind == "search")  # fmt: skip
     state = RunState.from_events(events[: last + 1])
-    assert stages_left(state, state.last_time)["sweep"] == 0.0
+    assert stage_seconds_left(state, state.last_time)["sweep"] == 0.0
 
 
 def test_the_detail_of_a_stage_is_shown() -> None:

@@ -1,3 +1,5 @@
+"""The files that MLflow gets a copy of."""
+
 import csv
 import os
 from pathlib import Path
@@ -6,9 +8,9 @@ import yaml
 
 from journal.events import EPOCH_FIELDS, EpochEnded, TrialEnded, TrialStarted
 from search.mlflow.attachments import MOST_BYTES, write_attachments
-from search.mlflow.changes import SWEEP, RunChange
+from search.mlflow.runs import SWEEP, RunChange
 from tests.events import of_type
-from tests.search.mlflow.test_tracking import EVENTS, projected
+from tests.search.mlflow.mirrored import EVENTS, projected
 from trainables.recipe import Recipe
 from trainables.records import RunFolder
 
@@ -37,7 +39,7 @@ def written(folder: RunFolder, change: RunChange, place: Path) -> dict[str, Path
     return {str(p.relative_to(place)): p for p in place.rglob("*") if p.is_file()}
 
 
-def test_a_trials_recipe_and_curve_are_its_events(tmp_path: Path) -> None:
+def test_a_trials_recipe_and_curve_come_from_its_events(tmp_path: Path) -> None:
     changes = projected(EVENTS)
     files = written(run_folder(tmp_path), changes[COMPLETED], tmp_path / "out")
     assert sorted(files) == [
@@ -57,25 +59,25 @@ def test_a_trials_recipe_and_curve_are_its_events(tmp_path: Path) -> None:
     assert [row["rung"] for row in rows] == [str(e.rung or "") for e in epochs]
 
 
-def test_only_trials_of_the_pool_bring_predictions(tmp_path: Path) -> None:
+def test_only_completed_trials_have_predictions(tmp_path: Path) -> None:
     changes = projected(EVENTS)
     files = written(run_folder(tmp_path), changes[PRUNED], tmp_path / "out")
     assert sorted(files) == ["curve.csv", "recipe.yaml", "record.json"]
 
 
-def test_a_run_brings_its_ledger_and_report_and_no_picture(tmp_path: Path) -> None:
+def test_a_run_has_its_ledger_and_report_and_no_pictures(tmp_path: Path) -> None:
     files = written(run_folder(tmp_path), projected(EVENTS)[SWEEP], tmp_path / "out")
     assert sorted(files) == ["ledger.json", "report.pdf", "selection.json", "sweep.yaml"]
 
 
-def test_without_a_folder_the_events_are_enough(tmp_path: Path) -> None:
+def test_the_recipe_and_curve_need_no_folder(tmp_path: Path) -> None:
     changes = projected(EVENTS)
     files = written(RunFolder(tmp_path / "gone"), changes[COMPLETED], tmp_path / "out")
     assert sorted(files) == ["curve.csv", "recipe.yaml"]
     assert written(RunFolder(tmp_path / "gone"), changes["ensemble"], tmp_path / "none") == {}
 
 
-def test_a_huge_file_stays_where_it_is(tmp_path: Path) -> None:
+def test_a_huge_file_is_not_copied(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     os.truncate(folder.trial(COMPLETED) / "val.npy", MOST_BYTES + 1)
     os.truncate(folder.trial(COMPLETED) / "holdout.npy", MOST_BYTES)

@@ -25,9 +25,9 @@ from common.files import file_sha256
 from ensemble.deployment.onnx_model import OnnxClassifier
 from journal.journal import Journal
 from search.mlflow.client import load_mlflow
+from search.mlflow.mirror import sync
 from search.mlflow.projection import Projection
 from search.mlflow.registry import Release, default_name, register_student
-from search.mlflow.tracking import sync
 from tests.events import run_started
 from tests.synthetic_sweep import SPEC, synthetic_chain, synthetic_sweep
 from trainables.records import RunFolder

@@ -1,10 +1,12 @@
+"""The saved view of a sweep in MLflow's UI."""
+
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.mlflow.ui import VIEW, experiment_tags, is_newer
+from search.mlflow.saved_view import VIEW, experiment_tags, is_newer
 from tests.synthetic_sweep import SPEC
 
 
@@ -14,7 +16,7 @@ def state(spec: dict[str, Any]) -> dict[str, Any]:
     return inside
 
 
-def test_how_a_trial_ended_and_what_it_reached_come_before_what_was_drawn() -> None:
+def test_status_and_scores_come_before_the_searched_values() -> None:
     shown = state(SPEC)
     assert shown["columnOrder"][3:8] == [
         "tags.`quorum.status`", "metrics.`rung`", "metrics.`val_accuracy`", "metrics.`val_nll`",
@@ -25,7 +27,7 @@ def test_how_a_trial_ended_and_what_it_reached_come_before_what_was_drawn() -> N
     assert (shown["orderByKey"], shown["orderByAsc"]) == ("metrics.`val_nll`", True)
 
 
-def test_the_parallel_coordinates_have_what_every_trial_has() -> None:
+def test_parallel_coordinates_show_only_values_that_every_trial_has() -> None:
     shown = state(SPEC)
     [parallel] = [chart for chart in shown["compareRunCharts"] if chart["type"] == "PARALLEL"]
     assert parallel["selectedParams"] == ["width", "optimizer", "label_smoothing"]
@@ -36,7 +38,7 @@ def test_the_parallel_coordinates_have_what_every_trial_has() -> None:
     assert len(set(uuids)) == len(uuids)
 
 
-def test_a_later_sweep_of_the_same_name_brings_its_own_view() -> None:
+def test_a_later_sweep_of_the_same_name_replaces_the_view() -> None:
     early, late = (experiment_tags(SPEC, 1_800_000_000.0 + day) for day in (0, 86_400))
     assert is_newer(late, early)
     assert not is_newer(early, late)
@@ -52,7 +54,7 @@ def test_the_view_of_a_wide_space_fits_into_a_tag() -> None:
 
 @pytest.mark.slow
 def test_the_installed_ui_knows_every_key_of_the_view() -> None:
-    """MLflow documents none of this: another UI must be looked at before it is believed."""
+    """MLflow does not document these keys, so a new version of its UI must be checked."""
     from search.mlflow.client import load_mlflow
 
     scripts = Path(load_mlflow().__file__).parent / "server/js/build/static/js"

@@ -1,10 +1,18 @@
+"""The Markdown descriptions of runs, trials and models in MLflow."""
+
 import json
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.mlflow.notes import MOST_CHARACTERS, model_note, serve_command, sweep_note, trial_note
+from search.mlflow.descriptions import (
+    MOST_CHARACTERS,
+    describe_model,
+    describe_run,
+    describe_trial,
+    serve_command,
+)
 from tests.docs import ROOT
 from tests.synthetic_sweep import SPEC
 
@@ -27,14 +35,14 @@ def tables(note: str) -> list[list[list[str]]]:
 
 
 def test_a_run_without_a_ledger_describes_its_plan() -> None:
-    description, plan = sweep_note(SPEC).split("\n\n")
+    description, plan = describe_run(SPEC).split("\n\n")
     assert description == SPEC["description"]
     assert plan.startswith("20 trials, scored by `val_nll` after 3 → 9 → 27 epochs")
-    assert sweep_note({}) == ""
+    assert describe_run({}) == ""
 
 
 def test_a_note_shows_the_whole_ledger() -> None:
-    note = sweep_note(SPEC, ledger=LEDGER, commands=["quorum report runs/mine"])
+    note = describe_run(SPEC, ledger=LEDGER, commands=["quorum report runs/mine"])
     assert note.splitlines()[0] == (
         "**`student_int8` ships**: accuracy 99.16% on test (ensemble 99.50%), 181 kB, "
         "0.06 ms per image; 4 of 4 gates passed."
@@ -60,28 +68,28 @@ def test_a_note_shows_the_whole_ledger() -> None:
 @given(st.integers(0, 400), st.text(max_size=3000))
 def test_a_note_fits_into_a_tag(rows: int, description: str) -> None:
     ledger = {**LEDGER, "differences": LEDGER["differences"][:1] * rows}
-    note = sweep_note({"description": description}, ledger=ledger, commands=["quorum report x"])
+    note = describe_run({"description": description}, ledger=ledger, commands=["quorum report x"])
     assert len(note) <= MOST_CHARACTERS
 
 
 def test_missing_values_are_dashes() -> None:
-    note = sweep_note({}, ledger={"rows": [{"stage": "ensemble", "accuracy": None}]})
+    note = describe_run({}, ledger={"rows": [{"stage": "ensemble", "accuracy": None}]})
     assert tables(note)[0][1] == ["ensemble", "– (– to –)", "–", "–", "–", "–"]
     assert "ships" not in note
 
 
 def test_the_end_of_a_long_traceback_is_kept() -> None:
-    note = trial_note("failed", "x", "frame\n" * 5000 + "KeyError: 'y'")
+    note = describe_trial("failed", "x", "frame\n" * 5000 + "KeyError: 'y'")
     assert len(note) < MOST_CHARACTERS
     assert "KeyError: 'y'" in note
-    assert trial_note("pruned", "val_nll 2.1 missed the cutoff 1.3 of rung 3") == (
+    assert describe_trial("pruned", "val_nll 2.1 missed the cutoff 1.3 of rung 3") == (
         "**pruned:** val_nll 2.1 missed the cutoff 1.3 of rung 3"
     )
 
 
 def test_a_model_note_has_the_command_that_serves_it() -> None:
     names = [f"class {i}" for i in range(30)]
-    note = model_note("quorum-mine", "sqlite:////runs/mlflow.db", 32, names, "About it.")
+    note = describe_model("quorum-mine", "sqlite:////runs/mlflow.db", 32, names, "About it.")
     assert serve_command("quorum-mine", "sqlite:////runs/mlflow.db") in note
     assert "--host 127.0.0.1" in note
     assert "uint8 [N, 32, 32, 3]" in note

@@ -25,7 +25,7 @@ MOST_CLASSES = 20
 """Classes that are named."""
 
 
-def sweep_note(
+def describe_run(
     spec: Mapping[str, Any],
     *,
     ledger: Mapping[str, Any] | None = None,
@@ -47,13 +47,13 @@ def sweep_note(
     return text[: MOST_CHARACTERS - 2].rpartition("\n")[0] + "\n…"
 
 
-def trial_note(status: str, reason: str, traceback: object = None) -> str:
+def describe_trial(status: str, reason: str, traceback: object = None) -> str:
     """Describe a trial that ended early; of a long traceback, keep the end."""
     text = f"**{status}:** {reason}"
     return f"{text}\n\n```\n{str(traceback)[-MOST_TRACEBACK:]}\n```" if traceback else text
 
 
-def model_note(
+def describe_model(
     name: str, uri: str, image_size: int, class_names: Sequence[str], about: str = ""
 ) -> str:
     """Describe a registered student: its input, its output, and how to serve it."""

@@ -1,0 +1,172 @@
+"""The mirror on a store in memory: nothing is lost, and the run never waits or fails."""
+
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import RunError
+from journal.journal import read_events
+from search.mlflow.mirror import MlflowMirror, sync, tracking_uri
+from tests.search.mlflow.mirrored import (
+    EVENTS,
+    FakeStore,
+    expected_runs,
+    projection_of,
+    wait_until,
+    write_journal,
+)
+from tests.synthetic_sweep import resumed
+from trainables.records import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = tmp_path / "runs" / "digits-1"
+    root.mkdir(parents=True)
+    return RunFolder(root)
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "mlflow":
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def mirror_to(store: FakeStore, folder: RunFolder, **options: Any) -> MlflowMirror:
+    options = {"flush_seconds": 0.01, "retry_seconds": (0.02, 0.05), **options}
+    return MlflowMirror(folder, connect=store.connect, **options)
+
+
+def test_the_store_gets_every_event(folder: RunFolder, store: FakeStore) -> None:
+    mirror = mirror_to(store, folder)
+    write_journal(folder, EVENTS, mirror)
+    assert mirror.close(10)
+    assert not mirror.lagging
+    assert store.runs == expected_runs()
+
+
+def test_an_outage_is_reported_once_and_repaired(
+    folder: RunFolder, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = mirror_to(store, folder)
+    with caplog.at_level(logging.WARNING):
+        write_journal(folder, EVENTS[:60], mirror)
+        assert wait_until(lambda: len(store.runs) > 1)
+        store.fails = True
+        write_journal(folder, EVENTS[60:], mirror)
+        assert wait_until(lambda: mirror.failures > 2)
+        assert mirror.lagging
+        store.fails = False
+        assert mirror.close(10)
+    assert store.runs == expected_runs()
+    (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("search.mlflow")]
+    assert "nobody answers" in message
+    assert f"quorum sync {folder.root}" in message
+
+
+def test_a_dead_store_costs_the_run_nothing_and_a_sync_repairs_it(
+    folder: RunFolder, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.fails = True
+    mirror = mirror_to(store, folder)
+    write_journal(folder, EVENTS, mirror)
+    assert wait_until(lambda: mirror.failures > 0)
+    began = time.monotonic()
+    assert not mirror.close(30)
+    assert time.monotonic() - began < 10
+    assert "quorum sync" in caplog.text
+    store.fails = False
+    assert sync(folder, connect=store.connect).runs == len(expected_runs())
+    assert store.runs == expected_runs()
+
+
+def test_a_slow_store_never_blocks_the_run(folder: RunFolder, store: FakeStore) -> None:
+    store.delay = 0.03
+    mirror = mirror_to(store, folder, flush_seconds=0.001)
+    write_journal(folder, EVENTS)
+    began = time.monotonic()
+    for event in EVENTS:
+        mirror.handle(event)
+    assert time.monotonic() - began < 2.0
+    assert mirror.close(20)
+    assert store.runs == expected_runs()
+
+
+@settings(max_examples=10)
+@given(cut=st.integers(1, len(EVENTS) - 1))
+def test_a_resumed_run_gives_the_view_of_its_whole_journal(cut: int) -> None:
+    """A killed process never closes its mirror; the next process starts a new one."""
+    store = FakeStore()
+    before, after = EVENTS[:cut], EVENTS[cut:]
+    with tempfile.TemporaryDirectory() as place:
+        folder = RunFolder(Path(place) / "runs" / "digits-1")
+        write_journal(folder, before)
+        store.runs.write(projection_of(EVENTS[: cut * 2 // 3]).take())
+        mirror = mirror_to(store, folder, flush_seconds=0.001)
+        events = list(resumed(before, after, time=before[-1].time + 0.001))
+        write_journal(folder, events, mirror)
+        assert mirror.close(10)
+        assert store.runs == expected_runs(read_events(folder.journal))
+
+
+def test_a_sync_is_refused_while_a_process_mirrors_the_run(
+    folder: RunFolder, store: FakeStore
+) -> None:
+    mirror = mirror_to(store, folder)
+    write_journal(folder, EVENTS[:50], mirror)
+    assert wait_until(lambda: bool(store.runs))
+    with pytest.raises(RunError, match="mirrored by a running process"):
+        sync(folder, connect=store.connect)
+    assert mirror.close(10)
+    assert sync(folder, connect=store.connect).runs > 1
+
+
+def test_an_unused_mirror_starts_nothing(folder: RunFolder, store: FakeStore) -> None:
+    threads = threading.active_count()
+    with mirror_to(store, folder) as mirror:
+        assert threading.active_count() == threads
+    assert mirror.close()
+    assert store.connections == 0
+
+
+def test_the_tracking_uri_is_given_or_set_or_beside_the_run(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = folder.root.resolve().parent / "mlflow.db"
+    assert tracking_uri(folder) == f"sqlite:///{beside}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000/a")
+    assert tracking_uri(folder) == "http://host:5000/a"
+    assert tracking_uri(folder, "sqlite:///x") == "sqlite:///x"
+
+
+def test_a_run_without_a_journal_cannot_be_synced(folder: RunFolder) -> None:
+    with pytest.raises(RunError, match=r"journal.jsonl cannot be read"):
+        sync(folder)
+
+
+def test_importing_the_mirror_does_not_import_mlflow() -> None:
+    code = (
+        "import sys, search.mlflow.mirror\n"
+        "print([m for m in ('mlflow', 'pandas', 'torch', 'ray') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
