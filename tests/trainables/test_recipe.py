@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from common.parsing import to_mapping
+from tests.docs import ROOT
 from trainables.recipe import Numerics, Recipe
 from trainables.records import read_start
 
@@ -62,7 +62,7 @@ def test_every_field_has_one_key_and_every_key_one_field() -> None:
 
 
 def test_a_recipe_inside_a_record_is_flat_and_keeps_its_bytes() -> None:
-    path = Path("tests/golden/start_schema1_every_key.json")
+    path = ROOT / "tests" / "golden" / "start_schema1_every_key.json"
     text = path.read_text()
     start = read_start(path)
     assert json.dumps(to_mapping(start), indent=1) + "\n" == text

@@ -55,7 +55,7 @@ GOLDEN = ROOT / "tests" / "golden"
 def test_a_start_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_start(tmp_path / "t0017", START)
     assert read_start(tmp_path / "t0017" / "start.json") == START
-    write_start(tmp_path / "t0017", START)  # an identical one is left as it is
+    write_start(tmp_path / "t0017", START)  # an identical one is kept
 
 
 def test_a_record_has_the_checksums_of_the_files_beside_it(tmp_path: Path) -> None:
