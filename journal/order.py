@@ -18,7 +18,7 @@ from journal.events import (
     TrialStarted,
 )
 from journal.stages import Stage
-from journal.trials import Trial
+from journal.trial import Trial
 
 
 class OutOfOrderError(ValueError):

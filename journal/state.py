@@ -8,37 +8,27 @@ view of it.
 
 import math
 from collections.abc import Iterable, Mapping
-from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-from common.stage_costs import EQUAL
 from journal.events import (
     PREPARATION,
     STAGES,
-    CheckpointSaved,
-    EpochEnded,
     Event,
     Kind,
     ModelRegistered,
+    ObserverFailed,
     PlanMade,
     ResultReported,
-    RungDecided,
     RunResumed,
     RunStarted,
     StageReported,
-    Status,
     SweepEnded,
     TestRead,
-    TrialEnded,
-    TrialEvent,
-    TrialRetried,
     TrialStarted,
 )
 from journal.order import require_order
 from journal.stages import Stage, WorkClock
-from journal.trials import Cohort, RungCount, Trial, score_of
-
-TrialStatus = Literal["pending", "running", "completed", "pruned", "failed"]
+from journal.trials import RungCount, Trials
 
 
 class RunState:
@@ -49,14 +39,11 @@ class RunState:
         self.spec: Mapping[str, Any] = spec or {}
         self.started: RunStarted | None = None
         self.resumes: list[RunResumed] = []
-        self.trials: dict[str, Trial] = {}
-        """Trials by name, in the order of their first start."""
+        self.trials = Trials()
         self.stages = {name: Stage() for name in (*PREPARATION, *STAGES)}
         self.plans: list[PlanMade] = []
         self.plan: PlanMade | None = None
         """The last plan of the present process."""
-        self.costs = EQUAL
-        """Relative cost of a trial's epochs, by the last plan."""
         self.ends: dict[Kind, SweepEnded] = {}
         """The last end of each kind of trials."""
         self.over: set[Kind] = set()
@@ -69,18 +56,11 @@ class RunState:
         self.count = 0
         """Events folded."""
         self.last_time = -math.inf
-        self.running: set[str] = set()
-        self.peak_running = 0
-        self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
-        self.peak_memory_bytes = 0
-        """The most that any worker used."""
         self.abandoned = False
         """No process works on the run, whatever its journal leaves open."""
         self._planned_trials: int | None = None
         """Number that the sweep's stage announces, if it differs from the specification."""
         self._last_resume = -math.inf
-        self._halted = -math.inf
-        """No epoch is timed across this moment."""
         self._clock = WorkClock()
 
     @classmethod
@@ -105,24 +85,26 @@ class RunState:
             case RunResumed():
                 self._resume(event)
             case PlanMade():
-                self.plan, self.costs = event, event.stage_costs
+                self.plan, self.trials.costs = event, event.stage_costs
                 self.plans.append(event)
             case StageReported():
                 self._report_stage(event)
             case SweepEnded():
                 self.ends[event.kind] = event
                 self.over.add(event.kind)
-                self._halt(event.time)
+                self.trials.halt(event.time)
             case TestRead():
                 self.test_reads += 1
             case ResultReported():
                 self.results.setdefault(event.kind, []).append(event)
             case ModelRegistered():
                 self.registered = event
-            case TrialStarted():
-                self._start_trial(event)
-            case EpochEnded() | RungDecided() | CheckpointSaved() | TrialRetried() | TrialEnded():
-                self._apply_to_trial(self.trials[event.trial], event)
+            case ObserverFailed():
+                pass
+            case _:
+                self.trials.apply(event)
+                if isinstance(event, TrialStarted):
+                    self.over.discard(event.kind)
         self.count += 1
         self.last_time = max(self.last_time, event.time)
 
@@ -139,7 +121,7 @@ class RunState:
     def abandon(self) -> None:
         """Note that no process holds the journal: what it leaves open was interrupted."""
         self.abandoned = True
-        self.running = set()
+        self.trials.running = set()
 
     @property
     def run(self) -> str:
@@ -178,11 +160,6 @@ class RunState:
         """End of the time budget in unix seconds; None without one."""
         return self.plan.deadline if self.plan is not None else None
 
-    @property
-    def best(self) -> Trial | None:
-        """The search trial with the lowest val_nll at the highest rung that any reached."""
-        return self.cohorts["search"].best
-
     def ended(self, kind: Kind) -> bool:
         """Return whether the trials of this kind are done and no resume continues them."""
         end = self.ends.get(kind)
@@ -206,54 +183,13 @@ class RunState:
         """Return the wall seconds spent on the run, without pauses between resumes."""
         return self._clock.seconds(self.at(now))
 
-    def status(self, trial: Trial) -> TrialStatus:
-        """Return a trial's status; `pending` is one that was interrupted and waits."""
-        return trial.status or ("running" if trial.name in self.running else "pending")
-
-    def with_status(self, *statuses: TrialStatus, kind: Kind | None = None) -> list[Trial]:
-        """Return the trials with any of these statuses, by name."""
-        trials = (
-            trial
-            for trial in self.trials.values()
-            if self.status(trial) in statuses and kind in (None, trial.kind)
-        )
-        return sorted(trials, key=lambda trial: trial.name)
-
-    def of_kind(self, kind: Kind) -> list[Trial]:
-        """Return the trials of one kind, by number."""
-        trials = (trial for trial in self.trials.values() if trial.kind == kind)
-        return sorted(trials, key=lambda trial: trial.number)
-
-    def unfinished(self, kind: Kind) -> list[Trial]:
-        """Return the trials that have started and not ended, by number."""
-        return [trial for trial in self.of_kind(kind) if trial.end is None]
-
-    def ended_with(self, kind: Kind, status: Status) -> int:
-        """Return how many trials of a kind ended with this status."""
-        return self.cohorts[kind].ended.get(status, 0)
-
-    def ranked(self, *, kind: Kind = "search") -> list[Trial]:
-        """Return the scored trials, best first; a higher rung ranks before any lower one."""
-        scored = [trial for trial in self.trials.values() if trial.kind == kind and trial.scores]
-        return sorted(scored, key=lambda trial: trial.rank)
-
     def rung_counts(self) -> dict[int, RungCount]:
         """Return the search trials that arrived, continued and stopped at each rung."""
-        return self.cohorts["search"].rung_counts(self.rungs)
-
-    def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
-        """Return the seconds of an epoch of the last stage, the median over trials.
-
-        Trials with `recipe` decide if there are any; None before any epoch.
-        """
-        paces = [(trial.recipe == recipe, trial.pace(self.costs)) for trial in self.trials.values()]
-        known = [(same, pace) for same, pace in paces if pace is not None]
-        same_recipe = [pace for same, pace in known if same]
-        return median(same_recipe or [pace for _, pace in known]) if known else None
+        return self.trials.cohorts["search"].rung_counts(self.rungs)
 
     @property
     def _unfinished(self) -> bool:
-        return self.stage is not None or bool(self.running) or not self.ended("search")
+        return self.stage is not None or bool(self.trials.running) or not self.ended("search")
 
     def _start(self, event: RunStarted) -> None:
         self.started, self.spec = event, event.spec
@@ -266,7 +202,7 @@ class RunState:
         self._begin_process(event.time)
         self.plan = None
         self.over.clear()
-        self._halt(event.time)
+        self.trials.halt(event.time)
 
     def _begin_process(self, time: float) -> None:
         for name, stage in self.stages.items():
@@ -282,56 +218,3 @@ class RunState:
             self._begin_process(event.time)  # before it opens the journal
         if event.stage == "sweep" and event.trials is not None:
             self._planned_trials = event.trials
-
-    def _halt(self, time: float) -> None:
-        """Mark every trial as not running; the next epochs are not timed from before `time`."""
-        self._halted = time
-        self.running = set()
-
-    def _start_trial(self, event: TrialStarted) -> None:
-        trial = self.trials.setdefault(event.trial, Trial.of_start(event))
-        trial.attempts, trial.last_seen, trial.last_lap = event.attempt, event.time, None
-        self.over.discard(trial.kind)
-        self.running.add(trial.name)
-        self.peak_running = max(self.peak_running, len(self.running))
-
-    def _apply_to_trial(self, trial: Trial, event: TrialEvent) -> None:
-        trial.last_seen = event.time
-        match event:
-            case EpochEnded():
-                self._end_epoch(trial, event)
-            case RungDecided():
-                trial.decisions[event.rung] = event
-                self.cohorts[trial.kind].add_decision(event)
-            case CheckpointSaved():
-                trial.checkpoints.append(event)
-            case TrialRetried():
-                trial.retries[event.attempt] = event.reason
-                trial.last_lap = None
-            case TrialEnded():
-                trial.end = event
-                self.cohorts[trial.kind].add_end(event.status)
-                self.running.discard(trial.name)
-
-    def _end_epoch(self, trial: Trial, event: EpochEnded) -> None:
-        cohort = self.cohorts[trial.kind]
-        seconds = self._lap(trial, event)
-        if seconds is not None:
-            cohort.add_time(seconds, self.costs.of_step(event.epoch, before=trial.epoch))
-        self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes or 0)
-        trial.epochs.append(event)
-        if event.rung is not None:
-            trial.scores[event.rung] = score_of(event)
-            trial.rung_steps[event.rung] = event.step
-            cohort.add_score(trial, event.rung)
-
-    def _lap(self, trial: Trial, event: EpochEnded) -> float | None:
-        """Return the wall time since the trial's last epoch, overheads included.
-
-        The first epoch of an attempt counts with the seconds that it reports: a worker may
-        have started before it, which takes long and happens once.
-        """
-        last, trial.last_lap = trial.last_lap, event.time
-        if last is None or last < self._halted:
-            return event.seconds
-        return max(0.0, event.time - last)

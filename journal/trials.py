@@ -1,11 +1,12 @@
-"""One trial as its events describe it, and all trials of one kind taken together."""
+"""All trials of a run: a view of the events about them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from statistics import median
+from typing import Any, Literal, NamedTuple
 
-from common.stage_costs import StageCosts
+from common.stage_costs import EQUAL
 from journal.events import (
     CheckpointSaved,
     EpochEnded,
@@ -13,19 +14,13 @@ from journal.events import (
     RungDecided,
     Status,
     TrialEnded,
+    TrialEvent,
+    TrialRetried,
     TrialStarted,
 )
+from journal.trial import Trial, score_of
 
-
-class Score(NamedTuple):
-    """A trial's score on val at one epoch; None where a number is not finite."""
-
-    val_nll: float | None
-    val_accuracy: float | None
-    temperature: float | None = None
-
-
-NO_SCORE = Score(None, None)
+TrialStatus = Literal["pending", "running", "completed", "pruned", "failed"]
 
 
 class RungCount(NamedTuple):
@@ -34,111 +29,6 @@ class RungCount(NamedTuple):
     arrived: int
     continued: int
     stopped: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Trial:
-    """One trial of a run."""
-
-    name: str
-    number: int
-    kind: Kind
-    recipe: Mapping[str, Any]
-    seed: int
-    attempts: int = 0
-    """Starts, the first included."""
-    epochs: list[EpochEnded] = field(default_factory=list)
-    """Epochs by step, from step 1."""
-    scores: dict[int, Score] = field(default_factory=dict)
-    """Scores by rung."""
-    rung_steps: dict[int, int] = field(default_factory=dict)
-    """Step at which it was scored, by rung."""
-    decisions: dict[int, RungDecided] = field(default_factory=dict)
-    """Decisions by rung."""
-    retries: dict[int, str] = field(default_factory=dict)
-    """Reason of each further attempt, by its number."""
-    checkpoints: list[CheckpointSaved] = field(default_factory=list)
-    """Oldest first."""
-    end: TrialEnded | None = None
-    """None while the trial is unfinished."""
-    last_seen: float = -math.inf
-    """Time of its last event."""
-    last_lap: float | None = None
-    """Time of the last epoch of this attempt."""
-
-    @classmethod
-    def of_start(cls, event: TrialStarted) -> "Trial":
-        """Return a trial that has not run yet."""
-        return cls(
-            name=event.trial,
-            number=event.number,
-            kind=event.kind,
-            recipe=event.recipe,
-            seed=event.seed,
-        )
-
-    @property
-    def status(self) -> Status | None:
-        """Status that it ended with; None while it is unfinished."""
-        return None if self.end is None else self.end.status
-
-    @property
-    def reason(self) -> str:
-        """Reason for which it was pruned or failed; empty otherwise."""
-        return "" if self.end is None else self.end.reason
-
-    @property
-    def step(self) -> int:
-        """Epochs trained, cooldown branches included."""
-        return len(self.epochs)
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the schedule at that step."""
-        return self.epochs[-1].epoch if self.epochs else 0
-
-    @property
-    def last_score(self) -> Score:
-        """Score at the last step."""
-        return score_of(self.epochs[-1]) if self.epochs else NO_SCORE
-
-    @property
-    def rung(self) -> int | None:
-        """The highest rung it was scored at."""
-        return max(self.scores, default=None)
-
-    @property
-    def score(self) -> Score | None:
-        """Score at that rung."""
-        return self.scores[max(self.scores)] if self.scores else None
-
-    @property
-    def rank(self) -> tuple[float, float, str]:
-        """Sort key, best first: the highest rung, then the lowest val_nll there."""
-        if self.score is None:
-            return (math.inf, math.inf, self.name)
-        nll = math.inf if self.score.val_nll is None else self.score.val_nll
-        return (-max(self.scores), nll, self.name)
-
-    @property
-    def seconds(self) -> float:
-        """Training time of all epochs."""
-        return sum((epoch.seconds or 0.0 for epoch in self.epochs), 0.0)
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        """The most that its worker used."""
-        return max((epoch.peak_memory_bytes or 0 for epoch in self.epochs), default=0)
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Speed of the last epoch."""
-        return self.epochs[-1].images_per_second if self.epochs else None
-
-    def pace(self, costs: StageCosts) -> float | None:
-        """Return the mean seconds of an epoch of the last stage; None before any epoch."""
-        cost = sum(costs.of_steps(epoch.epoch for epoch in self.epochs))
-        return self.seconds / cost if cost else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -191,6 +81,126 @@ class Cohort:
         self._counts.setdefault(rung, [0, 0, 0])[column] += 1
 
 
-def score_of(event: EpochEnded) -> Score:
-    """Return the score that an epoch reports."""
-    return Score(event.val_nll, event.val_accuracy, event.temperature)
+class Trials(Mapping[str, Trial]):
+    """The trials of a run by name, in the order of their first start."""
+
+    def __init__(self) -> None:
+        """Return a run without trials."""
+        self._trials: dict[str, Trial] = {}
+        self.running: set[str] = set()
+        self.peak_running = 0
+        self.peak_memory_bytes = 0
+        """The most that any worker used."""
+        self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
+        self.costs = EQUAL
+        """Relative cost of a trial's epochs, by the run's last plan."""
+        self._halted = -math.inf
+        """No epoch is timed across this moment."""
+
+    def __getitem__(self, name: str) -> Trial:
+        return self._trials[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._trials)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    @property
+    def best(self) -> Trial | None:
+        """The search trial with the lowest val_nll at the highest rung that any reached."""
+        return self.cohorts["search"].best
+
+    def status(self, trial: Trial) -> TrialStatus:
+        """Return a trial's status; `pending` is one that was interrupted and waits."""
+        return trial.status or ("running" if trial.name in self.running else "pending")
+
+    def with_status(self, *statuses: TrialStatus, kind: Kind | None = None) -> list[Trial]:
+        """Return the trials with any of these statuses, by name."""
+        trials = (
+            trial
+            for trial in self.values()
+            if self.status(trial) in statuses and kind in (None, trial.kind)
+        )
+        return sorted(trials, key=lambda trial: trial.name)
+
+    def of_kind(self, kind: Kind) -> list[Trial]:
+        """Return the trials of one kind, by number."""
+        trials = (trial for trial in self.values() if trial.kind == kind)
+        return sorted(trials, key=lambda trial: trial.number)
+
+    def unfinished(self, kind: Kind) -> list[Trial]:
+        """Return the trials that have started and not ended, by number."""
+        return [trial for trial in self.of_kind(kind) if trial.end is None]
+
+    def ranked(self, *, kind: Kind = "search") -> list[Trial]:
+        """Return the scored trials, best first; a higher rung ranks before any lower one."""
+        scored = [trial for trial in self.values() if trial.kind == kind and trial.scores]
+        return sorted(scored, key=lambda trial: trial.rank)
+
+    def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
+        """Return the seconds of an epoch of the last stage, the median over trials.
+
+        Trials with `recipe` decide if there are any; None before any epoch.
+        """
+        paces = [(trial.recipe == recipe, trial.pace(self.costs)) for trial in self.values()]
+        known = [(same, pace) for same, pace in paces if pace is not None]
+        same_recipe = [pace for same, pace in known if same]
+        return median(same_recipe or [pace for _, pace in known]) if known else None
+
+    def halt(self, time: float) -> None:
+        """Mark every trial as not running; the next epochs are not timed from before `time`."""
+        self._halted = time
+        self.running = set()
+
+    def apply(self, event: TrialEvent) -> None:
+        """Fold one event of a trial in."""
+        if isinstance(event, TrialStarted):
+            self._start(event)
+            return
+        trial = self._trials[event.trial]
+        trial.last_seen = event.time
+        match event:
+            case EpochEnded():
+                self._end_epoch(trial, event)
+            case RungDecided():
+                trial.decisions[event.rung] = event
+                self.cohorts[trial.kind].add_decision(event)
+            case CheckpointSaved():
+                trial.checkpoints.append(event)
+            case TrialRetried():
+                trial.retries[event.attempt] = event.reason
+                trial.last_lap = None
+            case TrialEnded():
+                trial.end = event
+                self.cohorts[trial.kind].add_end(event.status)
+                self.running.discard(trial.name)
+
+    def _start(self, event: TrialStarted) -> None:
+        trial = self._trials.setdefault(event.trial, Trial.of_start(event))
+        trial.attempts, trial.last_seen, trial.last_lap = event.attempt, event.time, None
+        self.running.add(trial.name)
+        self.peak_running = max(self.peak_running, len(self.running))
+
+    def _end_epoch(self, trial: Trial, event: EpochEnded) -> None:
+        cohort = self.cohorts[trial.kind]
+        seconds = self._lap(trial, event)
+        if seconds is not None:
+            cohort.add_time(seconds, self.costs.of_step(event.epoch, before=trial.epoch))
+        self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes or 0)
+        trial.epochs.append(event)
+        if event.rung is not None:
+            trial.scores[event.rung] = score_of(event)
+            trial.rung_steps[event.rung] = event.step
+            cohort.add_score(trial, event.rung)
+
+    def _lap(self, trial: Trial, event: EpochEnded) -> float | None:
+        """Return the wall time since the trial's last epoch, overheads included.
+
+        The first epoch of an attempt counts with the seconds that it reports: a worker may
+        have started before it, which takes long and happens once.
+        """
+        last, trial.last_lap = trial.last_lap, event.time
+        if last is None or last < self._halted:
+            return event.seconds
+        return max(0.0, event.time - last)

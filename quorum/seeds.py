@@ -32,17 +32,20 @@ def plan_seeds(run: Run, *, deadline: float | None) -> Seeds:
 
 
 def _plan(run: Run) -> tuple[Recipe, int]:
-    started = run.state.of_kind("seed")
+    started = run.state.trials.of_kind("seed")
     if started:
         return Recipe.from_mapping(started[0].recipe, where=started[0].name), run.spec.members
     best = best_recipe(run.folder)
     end = run.end_of("seeds")
-    pace = run.state.pace(best.to_mapping())
+    pace = run.state.trials.pace(best.to_mapping())
     if run.plan is None or end is None or not pace:
         return best, run.spec.members
 
     def each(epochs: int) -> float:
-        return pace * cost_at_rungs((epochs,), best.schedule.cooldown_fraction, run.state.costs)[-1]
+        return (
+            pace
+            * cost_at_rungs((epochs,), best.schedule.cooldown_fraction, run.state.trials.costs)[-1]
+        )
 
     workers = run.spec.concurrent or cluster_capacity().trials_at_a_time(run.numerics)
     count, epochs = seeds_that_fit(

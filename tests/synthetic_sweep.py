@@ -248,7 +248,7 @@ def resumed(before: Sequence[Event], after: Iterable[Event], *, time: float) -> 
     for name, stage in state.stages.items():
         if stage.open:
             yield _stage(name, "started", time, None)
-    again = {trial.name for trial in state.with_status("running")}
+    again = {trial.name for trial in state.trials.with_status("running")}
     for name in sorted(again):
         trial = state.trials[name]
         yield TrialStarted(

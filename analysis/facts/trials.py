@@ -6,7 +6,7 @@ from typing import Any
 
 from journal.events import EpochEnded
 from journal.state import RunState
-from journal.trials import Trial
+from journal.trial import Trial
 
 ENDINGS: Mapping[str, str] = {
     "finished": "finished the schedule",

@@ -22,7 +22,7 @@ from common.formats import (
 )
 from journal.events import PREPARATION, STAGES, Kind
 from journal.state import RunState
-from journal.trials import NO_SCORE, Trial
+from journal.trial import NO_SCORE, Trial
 from search.timetable.forecast import done_share, run_seconds_left, stage_seconds_left
 
 MOST_COLUMNS = 200
@@ -82,7 +82,7 @@ def plain_line(state: RunState, now: float) -> str:
 
 def trial_line(state: RunState, trial: Trial) -> str:
     """Return a trial's result: `t0007 pruned at 3 epochs, val_nll 0.910, 71.0%`."""
-    line = f"{trial.name} {state.status(trial)}"
+    line = f"{trial.name} {state.trials.status(trial)}"
     if trial.score is not None:
         line += (
             f" at {plural(trial.rung or 0, 'epoch')}, val_nll {fixed(trial.score.val_nll)}, "
@@ -92,7 +92,7 @@ def trial_line(state: RunState, trial: Trial) -> str:
 
 
 def _best_so_far(state: RunState) -> str:
-    best = state.best
+    best = state.trials.best
     if best is None or best.score is None:
         return ""
     score = f"val_nll {fixed(best.score.val_nll)}, {percent(best.score.val_accuracy)}"
@@ -101,7 +101,9 @@ def _best_so_far(state: RunState) -> str:
 
 def _furthest_trial(state: RunState) -> str:
     """Return the running trial with the most epochs: the first score may take an hour."""
-    running = [trial for trial in state.with_status("running") if trial.epoch and state.rungs]
+    running = [
+        trial for trial in state.trials.with_status("running") if trial.epoch and state.rungs
+    ]
     if not running:
         return ""
     trial = max(running, key=lambda trial: trial.epoch)
@@ -213,7 +215,7 @@ def _stage_detail(state: RunState) -> str:
     kind: Kind = "seed" if state.stage == "seeds" else "search"
     if not any(trial.kind == kind for trial in state.trials.values()):
         return ""
-    ended = state.with_status("completed", "pruned", "failed", kind=kind)
+    ended = state.trials.with_status("completed", "pruned", "failed", kind=kind)
     planned = state.planned(kind)
     text = f"{len(ended)}/{planned}" if planned else f"{len(ended)}"
     text += " seeds" if kind == "seed" else " trials"
@@ -223,9 +225,9 @@ def _stage_detail(state: RunState) -> str:
 
 def _workers(state: RunState, glyphs: Glyphs) -> list[Text]:
     """Return how many trials run, how fast, and the memory of a worker."""
-    running = state.with_status("running")
+    running = state.trials.with_status("running")
     rates = [trial.images_per_second for trial in running if trial.images_per_second]
-    memory = state.peak_memory_bytes
+    memory = state.trials.peak_memory_bytes
     note = glyphs.join(
         f"{len(running)} running" if running else "",
         f"{count(sum(rates))} images/s" if rates else "",

@@ -107,5 +107,5 @@ def _progress(state: RunState, holder: str | None) -> Text:
 
 
 def _best(state: RunState) -> str:
-    score = state.best.score if state.best is not None else None
+    score = state.trials.best.score if state.trials.best is not None else None
     return "" if score is None else f"NLL {fixed(score.val_nll)}, {percent(score.val_accuracy)}"

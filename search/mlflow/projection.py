@@ -179,9 +179,9 @@ class Projection:
 
     def _report_progress(self, time: float) -> None:
         """Add the search's counts and best scores, with the number of ended trials as step."""
-        ended = self.state.cohorts["search"].ended
+        ended = self.state.trials.cohorts["search"].ended
         values: dict[str, Any] = {f"trials_{status}": ended.get(status, 0) for status in _STATUS}
-        best = self.state.best
+        best = self.state.trials.best
         if best is not None and best.score is not None:
             values["best_val_nll"] = best.score.val_nll
             values["best_val_accuracy"] = best.score.val_accuracy

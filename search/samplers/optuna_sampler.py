@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from common.seeds import derive_seed
 from journal.events import EpochEnded, Event, TrialEnded
 from journal.state import RunState
-from journal.trials import Trial
+from journal.trial import Trial
 from search.samplers.fixed import FixedTrials
 from search.samplers.suggestions import Suggestion
 from search.space.space import Parameter, Space
@@ -54,8 +54,8 @@ class OptunaSampler:
         `base` holds the values that are not searched, `seed` is the root of the streams, and
         the sampler follows `state`, which must be up to date when `observe` is called.
         """
-        known = state.of_kind("search")
-        self._unfinished = FixedTrials(map(Suggestion.again, state.unfinished("search")))
+        known = state.trials.of_kind("search")
+        self._unfinished = FixedTrials(map(Suggestion.again, state.trials.unfinished("search")))
         self._state = state
         self._space = space
         self._base = base

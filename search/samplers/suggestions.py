@@ -6,7 +6,7 @@ from typing import Protocol
 
 from journal.events import Event, Kind
 from journal.state import RunState
-from journal.trials import Trial
+from journal.trial import Trial
 from search.schedulers.verdict import verdict_on
 from trainables.recipe import Recipe
 
@@ -61,5 +61,5 @@ class Sampler(Protocol):
 
 def remaining(fresh: Iterable[Suggestion], state: RunState, *, kind: Kind) -> list[Suggestion]:
     """Return the unfinished trials of a kind, then those of `fresh` that never started."""
-    again = [Suggestion.again(trial) for trial in state.unfinished(kind)]
+    again = [Suggestion.again(trial) for trial in state.trials.unfinished(kind)]
     return [*again, *(new for new in fresh if new.trial not in state.trials)]

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from journal.events import Status
-from journal.trials import Trial
+from journal.trial import Trial
 
 
 class Verdict(NamedTuple):

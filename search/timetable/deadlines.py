@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
 from journal.state import RunState
-from journal.trials import Trial
+from journal.trial import Trial
 from trainables.recipe import Recipe
 
 
@@ -42,9 +42,9 @@ class Deadlines:
         """
         if self.finish is None:
             return True
-        pace = state.pace(None if recipe is None else recipe.to_mapping()) or 0.0
+        pace = state.trials.pace(None if recipe is None else recipe.to_mapping()) or 0.0
         fraction = (recipe or Recipe()).schedule.cooldown_fraction
-        whole = cost_at_rungs(rungs, fraction, state.costs)[-1]
+        whole = cost_at_rungs(rungs, fraction, state.trials.costs)[-1]
         return self.clock() + pace * whole <= self.finish
 
     def allow_next_rung(

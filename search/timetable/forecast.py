@@ -25,7 +25,7 @@ import math
 from common.stage_costs import cost_after, cost_at_rungs
 from journal.events import PREPARATION, STAGES, Kind
 from journal.state import RunState
-from journal.trials import Trial
+from journal.trial import Trial
 from trainables.recipe import Recipe
 
 MIN_STEPS_PER_TRIAL = 2
@@ -66,7 +66,7 @@ def run_seconds_left(state: RunState, now: float) -> float | None:
 def done_share(state: RunState, name: str) -> float | None:
     """Return the share of a stage that is done, in [0, 1]; None if it is unknown."""
     if name == "sweep":
-        ended = len(state.with_status("completed", "pruned", "failed", kind="search"))
+        ended = len(state.trials.with_status("completed", "pruned", "failed", kind="search"))
         return min(1.0, ended / state.planned()) if state.planned() else None
     if name == "seeds":
         fresh = _new_trial("seed")
@@ -86,10 +86,13 @@ def trials_seconds_left(state: RunState, now: float) -> float | None:
         return 0.0
     if not state.rungs:
         return None
-    pace, timed = state.cohorts[kind].seconds_per_step, state.cohorts[kind].timed_epochs
-    if pace is None or timed < MIN_STEPS_PER_TRIAL * state.peak_running:
+    pace, timed = (
+        state.trials.cohorts[kind].seconds_per_step,
+        state.trials.cohorts[kind].timed_epochs,
+    )
+    if pace is None or timed < MIN_STEPS_PER_TRIAL * state.trials.peak_running:
         return None
-    trials = state.with_status("running", "pending", kind=kind)
+    trials = state.trials.with_status("running", "pending", kind=kind)
     each = [_steps_left(state, trial, now=now, pace=pace) for trial in trials]
     not_started = max(0, state.planned(kind) - _started(state, kind))
     fresh = _new_trial(kind)
@@ -99,7 +102,7 @@ def trials_seconds_left(state: RunState, now: float) -> float | None:
         # The first trial to arrive at a rung always continues, so one runs its whole schedule.
         whole = [_steps_left(state, trial, now=now, pace=pace, whole=True) for trial in trials]
         tail = max(tail, min(whole, default=_steps_to_rungs(state, fresh)[-1]))
-    return pace * max(total / max(1, state.peak_running), tail)
+    return pace * max(total / max(1, state.trials.peak_running), tail)
 
 
 def _forecast_open(state: RunState, name: str, now: float) -> float | None:
@@ -166,7 +169,7 @@ def _steps_left(
             left += chance * max(0, steps - done)
         done = max(done, steps)
         chance *= 1.0 if whole else _continue_probability(state, trial, rung)
-    if trial.name not in state.running or now <= trial.last_seen:
+    if trial.name not in state.trials.running or now <= trial.last_seen:
         return left
     present_step = _done(state, trial, trial.step + 1) - _done(state, trial)
     return max(0.0, left - min(present_step, (now - trial.last_seen) / pace))
@@ -184,12 +187,12 @@ def _rungs(state: RunState, trial: Trial) -> tuple[int, ...]:
 
 def _steps_to_rungs(state: RunState, trial: Trial) -> tuple[float, ...]:
     """Return the steps up to each rung of a trial."""
-    return cost_at_rungs(_rungs(state, trial), _cooldown_fraction(state, trial), state.costs)
+    return cost_at_rungs(_rungs(state, trial), _cooldown_fraction(state, trial), state.trials.costs)
 
 
 def _done(state: RunState, trial: Trial, step: int | None = None) -> float:
     """Return what the first `step` steps of a trial count; by default all that it has trained."""
-    after = cost_after(_rungs(state, trial), _cooldown_fraction(state, trial), state.costs)
+    after = cost_after(_rungs(state, trial), _cooldown_fraction(state, trial), state.trials.costs)
     step = trial.step if step is None else step
     return after[min(step, len(after) - 1)]
 

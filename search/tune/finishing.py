@@ -7,7 +7,7 @@ up between any two of these steps.
 
 from journal.emitter import Emitter
 from journal.events import Kind, Status, TrialEnded
-from journal.trials import Trial
+from journal.trial import Trial
 from search.schedulers.verdict import verdict_on
 from search.tune.storage import Storage
 from trainables.records import RunFolder, TrialRecord, read_record, read_start, write_record
@@ -27,7 +27,7 @@ class Finisher:
 
     def settle(self, kind: Kind) -> None:
         """End the trials that an earlier process had decided on but not ended."""
-        for trial in self._emitter.state.unfinished(kind):
+        for trial in self._emitter.state.trials.unfinished(kind):
             record = self._folder.trial(trial.name) / "record.json"
             if record.exists():
                 self._announce(read_record(record), traceback=None)

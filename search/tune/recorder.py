@@ -164,7 +164,9 @@ class Recorder:
             return True
         trial = self.state.trials[name]
         if rung not in trial.decisions:
-            in_time = self.deadlines.allow_next_rung(self.rungs, trial, rung, self.state.costs)
+            in_time = self.deadlines.allow_next_rung(
+                self.rungs, trial, rung, self.state.trials.costs
+            )
             value = trial.scores[rung].val_nll
             decision = self._scheduler.decide(rung, value, in_time=in_time)
             self.emit(

@@ -228,13 +228,13 @@ def _tune(launcher: Launcher, searcher: TuneSearcher) -> None:
 
 def _outcome(recorder: Recorder, *, more: bool, seconds: float) -> SweepOutcome:
     state, kind = recorder.state, recorder.kind
-    unfinished = len(state.unfinished(kind))
+    unfinished = len(state.trials.unfinished(kind))
     return SweepOutcome(
         kind=kind,
         reason="time_budget" if more or unfinished else "finished",
-        completed=state.ended_with(kind, "completed"),
-        pruned=state.ended_with(kind, "pruned"),
-        failed=state.ended_with(kind, "failed"),
+        completed=state.trials.cohorts[kind].ended.get("completed", 0),
+        pruned=state.trials.cohorts[kind].ended.get("pruned", 0),
+        failed=state.trials.cohorts[kind].ended.get("failed", 0),
         unfinished=unfinished,
         seconds=seconds,
     )
@@ -243,7 +243,7 @@ def _outcome(recorder: Recorder, *, more: bool, seconds: float) -> SweepOutcome:
 def _announce(
     recorder: Recorder, reason: Literal["finished", "time_budget", "interrupted"]
 ) -> None:
-    ended = sum(recorder.state.cohorts[recorder.kind].ended.values())
+    ended = sum(recorder.state.trials.cohorts[recorder.kind].ended.values())
     recorder.emit(SweepEnded(kind=recorder.kind, reason=reason, trials=ended))
 
 

@@ -141,14 +141,6 @@ def test_the_accepted_events_of_any_sequence_fold_again_to_the_same_state(
 
 
 def snapshot(state: RunState) -> Any:
-    """Everything that a state holds."""
-    return {
-        name: repr({key: vars_of(item) for key, item in value.items()})
-        if isinstance(value, dict)
-        else vars_of(value)
-        for name, value in vars(state).items()
-    }
-
-
-def vars_of(value: object) -> str:
-    return repr(value)
+    """Return everything that a state holds, as text."""
+    parts = {name: repr(value) for name, value in vars(state).items() if name != "trials"}
+    return parts | {f"trials.{name}": repr(value) for name, value in vars(state.trials).items()}

@@ -43,12 +43,14 @@ def test_counts_agree_with_a_slow_reading_of_the_journal() -> None:
     ends = {e.trial: e.status for e in of_type(events, TrialEnded)}
     assert {trial.name: trial.status for trial in state.trials.values()} == ends
     for status in ("completed", "pruned", "failed"):
-        assert state.ended_with("search", status) == list(ends.values()).count(status)
+        assert state.trials.cohorts["search"].ended.get(status, 0) == list(ends.values()).count(
+            status
+        )
     scores = [(-e.rung, e.val_nll, e.trial) for e in of_type(events, EpochEnded) if e.rung]
-    assert state.best is not None
-    assert state.best.name == min(scores)[2]
+    assert state.trials.best is not None
+    assert state.trials.best.name == min(scores)[2]
     assert state.count == len(events)
-    assert [trial.reason for trial in state.with_status("failed")] == [
+    assert [trial.reason for trial in state.trials.with_status("failed")] == [
         "DivergedError: the loss is not finite"
     ]
 
@@ -64,30 +66,30 @@ def test_a_higher_rung_ranks_before_a_lower_one_and_no_score_ranks_last() -> Non
         epoch("s00", 1, val_nll=0.1, rung=9),
     ]
     state = state_of(*starts, *scores)
-    assert [trial.name for trial in state.ranked()] == ["t0001", "t0002", "t0000"]
-    assert state.best is not None
-    assert state.best.name == "t0001"
-    assert [trial.name for trial in state.ranked(kind="seed")] == ["s00"]
+    assert [trial.name for trial in state.trials.ranked()] == ["t0001", "t0002", "t0000"]
+    assert state.trials.best is not None
+    assert state.trials.best.name == "t0001"
+    assert [trial.name for trial in state.trials.ranked(kind="seed")] == ["s00"]
 
 
 def test_an_interrupted_trial_is_pending_until_it_starts_again() -> None:
     state = state_of(trial_started("t0000", 1), epoch("t0000", 1, 11))
-    assert state.status(state.trials["t0000"]) == "running"
+    assert state.trials.status(state.trials["t0000"]) == "running"
     state.apply(SweepEnded(kind="search", reason="interrupted", time=12))
-    assert state.status(state.trials["t0000"]) == "pending"
+    assert state.trials.status(state.trials["t0000"]) == "pending"
     assert (state.interrupted, state.active) == (True, False)
     state.apply(resumed(1000))
     assert (state.interrupted, state.active) == (False, True)
-    assert state.status(state.trials["t0000"]) == "pending"
+    assert state.trials.status(state.trials["t0000"]) == "pending"
     state.apply(trial_started("t0000", 1001, attempt=2))
-    assert state.status(state.trials["t0000"]) == "running"
+    assert state.trials.status(state.trials["t0000"]) == "running"
     assert state.trials["t0000"].attempts == 2
     # Neither the pause nor the start of a worker is work or the pace of a step.
     assert state.elapsed(1003) == pytest.approx(12 + 3)
     state.apply(epoch("t0000", 2, 1061))
-    assert state.cohorts["search"].seconds_per_step == pytest.approx(3.0)
+    assert state.trials.cohorts["search"].seconds_per_step == pytest.approx(3.0)
     state.apply(epoch("t0000", 3, 1070))
-    assert state.cohorts["search"].seconds_per_step == pytest.approx((3 + 3 + 9) / 3)
+    assert state.trials.cohorts["search"].seconds_per_step == pytest.approx((3 + 3 + 9) / 3)
 
 
 def test_trials_of_a_killed_run_are_pending_after_the_resume() -> None:
@@ -98,7 +100,7 @@ def test_trials_of_a_killed_run_are_pending_after_the_resume() -> None:
         resumed(50),
         trial_started("t0001", 51, attempt=2),
     )
-    assert {trial.name: state.status(trial) for trial in state.trials.values()} == {
+    assert {trial.name: state.trials.status(trial) for trial in state.trials.values()} == {
         "t0000": "pending",
         "t0001": "running",
     }
@@ -126,16 +128,16 @@ def test_the_wall_time_of_a_stage_leaves_out_pauses() -> None:
 
 def test_the_pace_is_the_median_of_the_trials_with_the_same_recipe() -> None:
     small, large = Recipe(width=8).to_mapping(), Recipe(width=64).to_mapping()
-    assert RunState().pace() is None
+    assert RunState().trials.pace() is None
     state = state_of(
         trial_started("t0000", recipe=small), epoch("t0000", 1, seconds=1.0),
         trial_started("t0001", recipe=small), epoch("t0001", 1, seconds=3.0),
         trial_started("t0002", recipe=large), epoch("t0002", 1, seconds=10.0),
     )  # fmt: skip
-    assert state.pace() == 3.0
-    assert state.pace(large) == 10.0
-    assert state.pace(small) == 2.0
-    assert state.pace(Recipe(width=9).to_mapping()) == 3.0
+    assert state.trials.pace() == 3.0
+    assert state.trials.pace(large) == 10.0
+    assert state.trials.pace(small) == 2.0
+    assert state.trials.pace(Recipe(width=9).to_mapping()) == 3.0
 
 
 def test_a_resume_forgets_the_plan_but_not_the_cost_of_epochs() -> None:
@@ -145,13 +147,13 @@ def test_a_resume_forgets_the_plan_but_not_the_cost_of_epochs() -> None:
     state.apply(resumed(5))
     assert state.plan is None
     assert len(state.plans) == 1
-    assert state.costs == costs
+    assert state.trials.costs == costs
 
 
 def test_an_abandoned_run_is_interrupted_until_it_has_another_event() -> None:
     state = state_of(trial_started("t0000", 1))
     state.abandon()
-    assert (state.interrupted, state.active, state.running) == (True, False, set())
+    assert (state.interrupted, state.active, state.trials.running) == (True, False, set())
     state.apply(trial_ended("t0000", time=3))
     assert not state.interrupted
 

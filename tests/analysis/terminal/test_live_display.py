@@ -102,7 +102,10 @@ def test_a_resumed_run_shows_its_earlier_trials(tmp_path: Path) -> None:
     later = EVENTS[149].time + 1000
     for event in resumed(EVENTS[:150], [], time=later):
         display.apply(event)
-    assert f"{len(half_way().with_status('completed', 'pruned', 'failed'))}/20" in stream.getvalue()
+    assert (
+        f"{len(half_way().trials.with_status('completed', 'pruned', 'failed'))}/20"
+        in stream.getvalue()
+    )
     absent = LiveDisplay(stream, interactive=False, journal=tmp_path / "absent")
     absent.apply(EVENTS[0])
     absent.apply(StageReported(stage="sweep", status="started", time=later))

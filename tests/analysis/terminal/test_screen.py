@@ -24,7 +24,7 @@ def drawn(
 def test_a_sweep_in_progress_shows_rungs_and_trials() -> None:
     state = half_way()
     lines = drawn(state, state.last_time + 1, width=100).splitlines()
-    best = state.best
+    best = state.trials.best
     assert best is not None
     assert best.score is not None
     assert lines[0].startswith("quorum digits-1 · 0:")
@@ -37,7 +37,7 @@ def test_a_sweep_in_progress_shows_rungs_and_trials() -> None:
         "★", best.name, str(best.rung), f"{best.score.val_nll:.3f}",
         f"{100 * (best.score.val_accuracy or 0):.1f}%",
     ]  # fmt: skip
-    assert [row[1] for row in table[1:]] == sorted(state.running)
+    assert [row[1] for row in table[1:]] == sorted(state.trials.running)
     for rung, count in state.rung_counts().items():
         row = next(line.split() for line in lines if line.split()[:1] == [str(rung)])
         assert int(row[2]) == count.arrived
@@ -83,7 +83,7 @@ def test_any_state_fits_any_terminal(
 def test_a_low_terminal_shows_fewer_of_many_trials() -> None:
     events = list(synthetic_sweep(spec={**SPEC, "trials": 60}, concurrent=32))
     state = RunState.from_events(events[:120])
-    assert len(state.running) == 32
+    assert len(state.trials.running) == 32
     assert len(drawn(state, state.last_time).splitlines()) <= 24
     assert drawn(state, state.last_time, height=60).count("●  t") == 32
 

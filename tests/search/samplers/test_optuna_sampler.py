@@ -117,7 +117,7 @@ def test_the_next_suggestion_follows_from_study_and_number(cut: int, finished: i
     cut = max(1, min(cut, len(world.events)))
     starts = [i for i, event in enumerate(world.events) if isinstance(event, TrialStarted)]
     resumed = World(world.events[:cut])
-    unfinished = resumed.start() if resumed.state.unfinished("search") else None
+    unfinished = resumed.start() if resumed.state.trials.unfinished("search") else None
     begun = sum(start < cut for start in starts)
     if unfinished is not None:
         assert unfinished.trial == f"t{begun - 1:04d}"

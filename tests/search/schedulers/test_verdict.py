@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from journal.events import Action, Reason, RungDecided
-from journal.trials import Score, Trial
+from journal.trial import Score, Trial
 from search.schedulers.verdict import verdict_on
 
 

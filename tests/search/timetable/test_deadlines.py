@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.stage_costs import StageCosts, cost_at_rungs
 from journal.state import RunState
-from journal.trials import Trial
+from journal.trial import Trial
 from search.timetable.deadlines import Deadlines, seeds_that_fit
 from tests.events import epoch, state_of, trial_started
 from trainables.recipe import Recipe
@@ -70,7 +70,7 @@ def test_time_is_forecast_from_the_costs_of_stages() -> None:
     """Two epochs of the head take 3 s, 1 s of it for features; an epoch of everything 10 s."""
     costs = StageCosts(starts=(0, 2), epochs=(0.1, 1.0), entries=(0.1, 0.0))
     known = run_with(2.0, 1.0)
-    known.costs = costs
+    known.trials.costs = costs
     begun = known.trials["t0000"]
     assert begun.pace(costs) == pytest.approx(10.0)
     fraction = Recipe().schedule.cooldown_fraction

@@ -56,10 +56,10 @@ def test_cheap_stages_are_forecast_at_their_own_pace() -> None:
         rungs=[9],
     )
     # The first epoch counts with the 3 s that it reported.
-    assert state.cohorts["search"].seconds_per_step == pytest.approx(4 / 0.5)
+    assert state.trials.cohorts["search"].seconds_per_step == pytest.approx(4 / 0.5)
     for step in range(3, 6):
         state.apply(epoch("t0000", step, 5.0 + 10 * (step - 2)))
-    assert state.cohorts["search"].seconds_per_step == pytest.approx(34 / 3.5)
+    assert state.trials.cohorts["search"].seconds_per_step == pytest.approx(34 / 3.5)
     assert trials_seconds_left(state, 35.0) == pytest.approx(4 * 34 / 3.5)
     assert trials_seconds_left(state, 99.0) == pytest.approx(
         3 * 34 / 3.5

@@ -1,0 +1,138 @@
+"""One trial of a run, as its events describe it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from common.stage_costs import StageCosts
+from journal.events import (
+    CheckpointSaved,
+    EpochEnded,
+    Kind,
+    RungDecided,
+    Status,
+    TrialEnded,
+    TrialStarted,
+)
+
+
+class Score(NamedTuple):
+    """A trial's score on val at one epoch; None where a number is not finite."""
+
+    val_nll: float | None
+    val_accuracy: float | None
+    temperature: float | None = None
+
+
+NO_SCORE = Score(None, None)
+
+
+@dataclass(slots=True, kw_only=True)
+class Trial:
+    """One trial of a run."""
+
+    name: str
+    number: int
+    kind: Kind
+    recipe: Mapping[str, Any]
+    seed: int
+    attempts: int = 0
+    """Starts, the first included."""
+    epochs: list[EpochEnded] = field(default_factory=list)
+    """Epochs by step, from step 1."""
+    scores: dict[int, Score] = field(default_factory=dict)
+    """Scores by rung."""
+    rung_steps: dict[int, int] = field(default_factory=dict)
+    """Step at which it was scored, by rung."""
+    decisions: dict[int, RungDecided] = field(default_factory=dict)
+    """Decisions by rung."""
+    retries: dict[int, str] = field(default_factory=dict)
+    """Reason of each further attempt, by its number."""
+    checkpoints: list[CheckpointSaved] = field(default_factory=list)
+    """Oldest first."""
+    end: TrialEnded | None = None
+    """None while the trial is unfinished."""
+    last_seen: float = -math.inf
+    """Time of its last event."""
+    last_lap: float | None = None
+    """Time of the last epoch of this attempt."""
+
+    @classmethod
+    def of_start(cls, event: TrialStarted) -> "Trial":
+        """Return a trial that has not run yet."""
+        return cls(
+            name=event.trial,
+            number=event.number,
+            kind=event.kind,
+            recipe=event.recipe,
+            seed=event.seed,
+        )
+
+    @property
+    def status(self) -> Status | None:
+        """Status that it ended with; None while it is unfinished."""
+        return None if self.end is None else self.end.status
+
+    @property
+    def reason(self) -> str:
+        """Reason for which it was pruned or failed; empty otherwise."""
+        return "" if self.end is None else self.end.reason
+
+    @property
+    def step(self) -> int:
+        """Epochs trained, cooldown branches included."""
+        return len(self.epochs)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the schedule at that step."""
+        return self.epochs[-1].epoch if self.epochs else 0
+
+    @property
+    def last_score(self) -> Score:
+        """Score at the last step."""
+        return score_of(self.epochs[-1]) if self.epochs else NO_SCORE
+
+    @property
+    def rung(self) -> int | None:
+        """The highest rung it was scored at."""
+        return max(self.scores, default=None)
+
+    @property
+    def score(self) -> Score | None:
+        """Score at that rung."""
+        return self.scores[max(self.scores)] if self.scores else None
+
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        """Sort key, best first: the highest rung, then the lowest val_nll there."""
+        if self.score is None:
+            return (math.inf, math.inf, self.name)
+        nll = math.inf if self.score.val_nll is None else self.score.val_nll
+        return (-max(self.scores), nll, self.name)
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all epochs."""
+        return sum((epoch.seconds or 0.0 for epoch in self.epochs), 0.0)
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that its worker used."""
+        return max((epoch.peak_memory_bytes or 0 for epoch in self.epochs), default=0)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Speed of the last epoch."""
+        return self.epochs[-1].images_per_second if self.epochs else None
+
+    def pace(self, costs: StageCosts) -> float | None:
+        """Return the mean seconds of an epoch of the last stage; None before any epoch."""
+        cost = sum(costs.of_steps(epoch.epoch for epoch in self.epochs))
+        return self.seconds / cost if cost else None
+
+
+def score_of(event: EpochEnded) -> Score:
+    """Return the score that an epoch reports."""
+    return Score(event.val_nll, event.val_accuracy, event.temperature)
