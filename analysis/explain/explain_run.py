@@ -46,8 +46,7 @@ def explained_stage(facts: RunFacts) -> str | None:
 
 def best_single(facts: RunFacts) -> str | None:
     """Return the trial that the selection names as the best single net; None before it."""
-    name = ((facts.selection or {}).get("best_single") or {}).get("name")
-    return str(name) if name else next(iter(facts.weights), None)
+    return None if facts.selection is None else facts.selection.best_single.name
 
 
 def confused_pairs(facts: RunFacts) -> tuple[ConfusedPair, ...]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from analysis.facts.run_facts import Array, read_test_predictions
 from analysis.facts.start_command import changed_settings, requested_sweep, start_command
-from analysis.text.ledger import Ledger, Row, row_of, shipped_stage
-from common.files import read_json
+from analysis.text.ledger import row_of, shipped_stage
 from common.parsing import to_mapping
+from ensemble.ledger.ledger import Ledger, Row, read_ledger
 from ensemble.selection.comparison import Comparison, compare
 from journal.journal import read_state
 from search.space.spec import SweepSpec, TargetSpec, load_spec, shipped_names, spec_of_run
@@ -40,9 +40,9 @@ class Level:
     """Name of the folder or data set that the run was trained on."""
     row: Row | None = None
     """The ledger's row that is judged."""
-    gain: Row | None = None
+    gain: Comparison | None = None
     """Its paired difference in accuracy from the level that it must beat."""
-    loss: Row | None = None
+    loss: Comparison | None = None
     """Its paired difference in accuracy from its own run's ensemble."""
     settings: tuple[str, ...] = ()
     """Changes to the shipped sweep, such as `recipe.width=64`."""
@@ -73,7 +73,7 @@ class Level:
 
     def to_mapping(self) -> dict[str, object]:
         """Return plain values, ready for JSON."""
-        row = self.row or {}
+        row = self.row
         return {
             "sweep": self.sweep,
             "description": self.description,
@@ -84,11 +84,11 @@ class Level:
             "run": None if self.run is None else self.run.name,
             "runs": self.runs,
             "dataset": self.dataset,
-            "stage": row.get("stage"),
-            "accuracy": row.get("accuracy"),
-            "accuracy_interval": row.get("accuracy_interval"),
-            "gain": self.gain,
-            "loss": self.loss,
+            "stage": None if row is None else row.stage,
+            "accuracy": None if row is None else row.accuracy,
+            "accuracy_interval": None if row is None else list(row.accuracy_interval),
+            "gain": to_mapping(self.gain),
+            "loss": to_mapping(self.loss),
             "seconds": self.seconds,
             "code_version": self.code_version,
             "processor": self.processor,
@@ -99,8 +99,8 @@ class Level:
         assert self.row is not None
         target = self.target
         if target.accuracy is not None:
-            low = self.row["accuracy_interval"][0]
-            yield self.row["accuracy"] - target.accuracy, low - target.accuracy
+            low = self.row.accuracy_interval[0]
+            yield self.row.accuracy - target.accuracy, low - target.accuracy
         if target.over:
             yield _value_and_low_end(self.gain)
         if target.max_loss is not None:
@@ -142,7 +142,7 @@ def _level(spec: SweepSpec, runs: Sequence[RunFolder], *, earlier: Sequence[Leve
     if not runs:
         return Level(sweep=spec.name, description=spec.description, target=spec.target)
     run = max(runs, key=_started_at)
-    ledger = read_json(run.ledger / "ledger.json")
+    ledger = read_ledger(run.ledger / "ledger.json")
     row = judged(ledger, spec.target)
     state = read_state(run.journal)
     rival = next((level for level in earlier if level.sweep == spec.target.over), None)
@@ -153,19 +153,19 @@ def _level(spec: SweepSpec, runs: Sequence[RunFolder], *, earlier: Sequence[Leve
         target=spec.target,
         run=run,
         runs=len(runs),
-        dataset=Path(path).name if path else str(ledger["dataset"]["name"]),
+        dataset=Path(path).name if path else ledger.dataset.name,
         row=row,
         gain=_gain(run, row, rival),
         loss=_loss(run, row, seed=spec.seed),
         settings=tuple(changed_settings(requested_sweep(state))),
         start_command=start_command(state),
-        seconds=ledger["compute"].get("wall_seconds"),
+        seconds=ledger.compute.get("wall_seconds"),
         code_version="" if state.started is None else state.started.code_version,
-        processor=str(ledger["machine"].get("processor") or ""),
+        processor=str(ledger.machine.get("processor") or ""),
     )
 
 
-def _gain(run: RunFolder, row: Row | None, rival: Level | None) -> Row | None:
+def _gain(run: RunFolder, row: Row | None, rival: Level | None) -> Comparison | None:
     """Compare a row with the rival's on the same test images; None without such a rival."""
     if row is None or rival is None or rival.run is None or rival.row is None:
         return None
@@ -174,23 +174,18 @@ def _gain(run: RunFolder, row: Row | None, rival: Level | None) -> Row | None:
     if labels is None or rival_labels is None or not np.array_equal(labels, rival_labels):
         return None
     # "this" names the random stream; another word would change the interval.
-    pair = {"this": log_probs[row["stage"]], rival.sweep: rival_log_probs[rival.row["stage"]]}
-    return _as_row(compare("this", rival.sweep, "accuracy", pair, labels, seed=0))
+    pair = {"this": log_probs[row.stage], rival.sweep: rival_log_probs[rival.row.stage]}
+    return compare("this", rival.sweep, "accuracy", pair, labels, seed=0)
 
 
-def _loss(run: RunFolder, row: Row | None, *, seed: int) -> Row | None:
+def _loss(run: RunFolder, row: Row | None, *, seed: int) -> Comparison | None:
     """Compare a row with its own run's ensemble; None for the ensemble and without one."""
-    if row is None or row["stage"] == "ensemble":
+    if row is None or row.stage == "ensemble":
         return None
     labels, log_probs = _test(run)
     if labels is None or "ensemble" not in log_probs:
         return None
-    return _as_row(compare(row["stage"], "ensemble", "accuracy", log_probs, labels, seed=seed))
-
-
-def _as_row(comparison: Comparison) -> Row:
-    row: Row = to_mapping(comparison)
-    return row
+    return compare(row.stage, "ensemble", "accuracy", log_probs, labels, seed=seed)
 
 
 def _test(run: RunFolder) -> tuple[Array | None, dict[str, Array]]:
@@ -202,6 +197,6 @@ def _started_at(run: RunFolder) -> float:
     return 0.0 if started is None else started.time
 
 
-def _value_and_low_end(difference: Row | None) -> tuple[float, float]:
+def _value_and_low_end(difference: Comparison | None) -> tuple[float, float]:
     """Return a difference and its interval's low end; the worst values without a difference."""
-    return (-1.0, -1.0) if difference is None else (difference["value"], difference["interval"][0])
+    return (-1.0, -1.0) if difference is None else (difference.value, difference.interval[0])

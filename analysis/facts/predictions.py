@@ -3,7 +3,6 @@
 Axes: N examples, K classes. Log-probabilities are float32 [N, K], labels int [N].
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from analysis.facts.run_facts import RunFacts
 from common.seeds import numpy_generator
 from common.statistics.intervals import paired_difference
 from common.statistics.metrics import apply_temperature, correct
+from ensemble.selection.selection import Baseline, BestSingle, Selection
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -104,18 +104,26 @@ def before_temperature(log_probs: Floats, temperature: float | None) -> Floats |
 def temperature_of(facts: RunFacts, stage: str) -> float | None:
     """Return the temperature that a stage's test predictions were divided by, if known.
 
-    It stands in the stage's row of the ledger, else in the selection, else in the card.
+    It is recorded in the selection, or for a student in its card.
     """
-    rows = (facts.ledger or {}).get("rows", [])
-    row: Mapping[str, Any] = next((row for row in rows if row["stage"] == stage), {})
-    if row.get("temperature") is not None:
-        return float(row["temperature"])
-    selection = facts.selection or {}
-    selected = selection if stage == "ensemble" else selection.get(stage) or {}
-    if selected.get("temperature") is not None:
-        return float(selected["temperature"])
+    selected = _selected(facts.selection, stage)
+    if selected is not None:
+        return selected.temperature
     card = facts.plain_card if stage == "student_plain" else facts.card
     if card is None or not stage.startswith("student"):
         return None
     artifact = card.int8 if stage == "student_int8" else card.fp32
     return artifact.temperature if artifact else None
+
+
+def _selected(selection: Selection | None, stage: str) -> Selection | BestSingle | Baseline | None:
+    """Return the part of a selection that describes a stage."""
+    if selection is None:
+        return None
+    stages: dict[str, Selection | BestSingle | Baseline | None] = {
+        "ensemble": selection,
+        "best_single": selection.best_single,
+        "uniform_top_k": selection.uniform_top_k,
+        "seeds_ensemble": selection.seeds_ensemble,
+    }
+    return stages.get(stage)

@@ -1,8 +1,8 @@
-"""Everything that the report tells, loaded from a run's folder.
+"""Everything that the report shows about a run, loaded from its folder.
 
 Axes: M members, N examples, K classes. Log-probabilities are float32 [N, K]. A part that the
-run has not reached yet (seeds, selection, student, ledger) is None or empty, not an error;
-a part that is there and damaged raises.
+run has not reached yet (seeds, selection, student, ledger) is None or empty; a damaged part
+is an error.
 """
 
 import zipfile
@@ -17,10 +17,13 @@ from analysis.facts.data import DataFacts, RunImages, describe_data, find_images
 from analysis.facts.importance import Importances
 from analysis.facts.start_command import start_command
 from analysis.facts.trials import TrialFacts, best_trial, trials_of
+from analysis.text.ledger import sizes
 from common.errors import RunError
-from common.files import read_array, read_json
+from common.files import read_array
 from common.formats import count
 from ensemble.deployment.card import Card, read_card
+from ensemble.ledger.ledger import Ledger, read_ledger
+from ensemble.selection.selection import Selection, read_selection
 from journal.events import Event, PlanMade, RunStarted, StageReported
 from journal.journal import read_events
 from journal.state import RunState
@@ -34,33 +37,34 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """A run, as far as it has come."""
+    """A run, finished or not."""
 
     name: str
     spec: SweepSpec
     started: RunStarted | None
-    """The run_started event: split_id, fingerprint, sizes, machine, code_version."""
+    """None for a run without a journal."""
     started_at: float
     """Unix seconds."""
     command: str = ""
-    """What it was started with; empty where the journal does not tell."""
+    """The command that started the run; empty if unknown."""
     wall_seconds: float
-    """From the start to the ledger, or to the last event of a run without one; pauses
+    """Time from the start to the ledger, or to the last event without a ledger; pauses
     included."""
     resumed: int
+    """Number of resumes."""
     trials: tuple[TrialFacts, ...]
     stops: Mapping[str, str]
-    """Why the search and the seeds ended, by kind."""
+    """Reasons for the end of the search and of the seeds, by kind."""
     stage_seconds: Mapping[str, float]
     """Wall seconds of each finished stage."""
     plans: tuple[PlanMade, ...] = ()
-    """The forecasts, in order of time: the first is of the whole run, later ones are revised."""
-    selection: Mapping[str, Any] | None
-    ledger: Mapping[str, Any] | None
+    """Forecasts by time: the first is for the whole run, later ones are revisions."""
+    selection: Selection | None
+    ledger: Ledger | None
     card: Card | None
-    """The student's."""
+    """The student's card."""
     plain_card: Card | None
-    """That of the same net without a teacher."""
+    """The card of the same network trained without a teacher."""
     class_names: tuple[str, ...]
     test_labels: Array | None = None
     """int [N]."""
@@ -73,11 +77,11 @@ class RunFacts:
     member_log_probs: Mapping[str, Array] = field(default_factory=dict)
     """float32 [N, K] on holdout by member, before any temperature."""
     holdout_hits: Mapping[str, int] = field(default_factory=dict)
-    """How many images of holdout a trial names right, for trials of a whole schedule."""
+    """Correct predictions on holdout of each trial that finished the schedule."""
     data: DataFacts = field(default_factory=DataFacts)
-    """What is known of the images themselves."""
+    """Facts on the images."""
     importances: Importances | None = None
-    """Which searched values moved the score; None of too few trials."""
+    """Importance of the searched values; None with too few trials."""
 
     @property
     def search_trials(self) -> tuple[TrialFacts, ...]:
@@ -92,14 +96,14 @@ class RunFacts:
     @property
     def weights(self) -> Mapping[str, float]:
         """The weight of each member of the ensemble, by name, heaviest first."""
-        members = (self.selection or {}).get("members", [])
-        return {str(member["name"]): float(member["weight"]) for member in members}
+        members = self.selection.members if self.selection else ()
+        return {member.name: member.weight for member in members}
 
     @property
     def labels(self) -> Mapping[str, Array]:
-        """The labels kept in the run's folder, int [N] by split."""
-        kept = {"val": self.val_labels, "holdout": self.holdout_labels, "test": self.test_labels}
-        return {split: labels for split, labels in kept.items() if labels is not None}
+        """The labels saved in the run's folder, int [N] by split."""
+        saved = {"val": self.val_labels, "holdout": self.holdout_labels, "test": self.test_labels}
+        return {split: labels for split, labels in saved.items() if labels is not None}
 
     @property
     def best(self) -> TrialFacts | None:
@@ -108,33 +112,31 @@ class RunFacts:
 
     @property
     def space(self) -> Space:
-        """What was searched."""
+        """The search space."""
         return Space.from_mapping(self.spec.space, base=self.spec.base_recipe())
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Examples in each split."""
-        sizes = (self.started and self.started.sizes) or _dataset(self.ledger).get("sizes") or {}
-        return dict(sizes)
+        """The number of examples in each split."""
+        started = self.started.sizes if self.started else {}
+        return dict(started or sizes(self.ledger))
 
 
 def load_facts(folder: RunFolder) -> RunFacts:
-    """Load a run from its folder; whatever stage it has reached.
+    """Load a run from its folder, whatever stage it has reached.
 
     Raises:
-        RunError: no run is there, or a file of it is damaged.
+        RunError: no run is there, or one of its files is damaged.
     """
     spec = spec_of_run(folder)
     events = read_events(folder.journal) if folder.journal.is_file() else []
     state = RunState.from_events(events)
     times = _times(events)
-    selection, ledger = (
-        read_json(path) if path.is_file() else None
-        for path in (folder.selection, folder.ledger / "ledger.json")
-    )
-    card, plain = _card(folder.student), _card(folder.student / "plain")
-    labels, log_probs = read_test_predictions(folder.ledger / "test_logprobs.npz")
-    early = _read_npz(folder.labels)
+    selection = read_selection(folder.selection) if folder.selection.is_file() else None
+    ledger_file = folder.ledger / "ledger.json"
+    card = _card(folder.student)
+    test_labels, log_probs = read_test_predictions(folder.ledger / "test_logprobs.npz")
+    labels = _read_npz(folder.labels)
     trials = trials_of(state, lambda trial: _params(folder, trial))
     return RunFacts(
         name=folder.name,
@@ -153,28 +155,46 @@ def load_facts(folder: RunFolder) -> RunFacts:
         },
         plans=tuple(state.plans),
         selection=selection,
-        ledger=ledger,
+        ledger=read_ledger(ledger_file) if ledger_file.is_file() else None,
         card=card,
-        plain_card=plain,
-        class_names=_class_names(card, state.started, ledger, log_probs),
-        test_labels=labels,
+        plain_card=_card(folder.student / "plain"),
+        class_names=_class_names(card, state.started, log_probs),
+        test_labels=test_labels,
         test_log_probs=log_probs,
-        holdout_labels=early.get("holdout"),
-        val_labels=early.get("val"),
+        holdout_labels=labels.get("holdout"),
+        val_labels=labels.get("val"),
         member_log_probs=_member_predictions(folder, selection),
-        holdout_hits=_holdout_hits(folder, trials, early.get("holdout")),
+        holdout_hits=_holdout_hits(folder, trials, labels.get("holdout")),
     )
 
 
 def with_data(facts: RunFacts, images: ImageSet | None) -> tuple[RunFacts, RunImages | None]:
-    """Return the facts with those on the run's images, and the images where they are available.
+    """Return the facts with those on the run's images, and the images if they are available.
 
     `images` saves loading them again from the place that the run's specification names.
     """
-    found, missing = find_images(images, facts.spec, facts.started)
+    run_images, missing = find_images(images, facts.spec, facts.started)
     classes, sheet = len(facts.class_names), facts.spec.pictures
-    data = describe_data(found, missing, facts.labels, classes, sheet=sheet)
-    return replace(facts, data=data), found
+    data = describe_data(run_images, missing, facts.labels, classes, sheet=sheet)
+    return replace(facts, data=data), run_images
+
+
+def read_test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
+    """Read labels int [N] and log-probabilities float32 [N, K] by stage; None without a file.
+
+    Raises:
+        RunError: the file is damaged, or its arrays do not fit each other.
+    """
+    arrays = _read_npz(path)
+    labels = arrays.pop("labels", None)
+    for stage, log_probs in arrays.items():
+        if labels is None or log_probs.ndim != 2 or len(log_probs) != len(labels):
+            known = count(len(labels)) if labels is not None else "missing"
+            raise RunError(
+                f"{path}: {stage!r} has shape {log_probs.shape}, which does not fit the {known} "
+                "labels; write the ledger again"
+            )
+    return labels, arrays
 
 
 def _params(folder: RunFolder, trial: str) -> int | None:
@@ -183,7 +203,7 @@ def _params(folder: RunFolder, trial: str) -> int | None:
 
 
 def _times(events: Sequence[Event]) -> list[float]:
-    """Times of the run itself: a report made again later must come out the same."""
+    """Return the times of the run without its reports, so that a later report is the same."""
     ends = [i for i, event in enumerate(events) if _is_stage(event, "ledger", "finished")]
     last = ends[-1] + 1 if ends else len(events)
     return [event.time for event in events[:last] if not _is_stage(event, "report")]
@@ -199,38 +219,20 @@ def _card(folder: Path) -> Card | None:
     return read_card(folder) if (folder / "card.json").is_file() else None
 
 
-def read_test_predictions(path: Path) -> tuple[Array | None, dict[str, Array]]:
-    """Labels int [N] and float32 [N, K] by stage from test_logprobs.npz; None without a file.
-
-    Raises:
-        RunError: the file is damaged, or its arrays do not fit each other.
-    """
-    arrays = _read_npz(path)
-    labels = arrays.pop("labels", None)
-    for stage, log_probs in arrays.items():
-        if labels is None or log_probs.ndim != 2 or len(log_probs) != len(labels):
-            raise RunError(
-                f"{path}: {stage!r} has shape {log_probs.shape}; it must have one row for each "
-                f"of the {count(len(labels)) if labels is not None else 'missing'} labels; make "
-                "the ledger again"
-            )
-    return labels, arrays
-
-
 def _read_npz(path: Path) -> dict[str, Array]:
     if not path.is_file():
         return {}
     try:
-        # NumPy leaves a file open that turns out to be torn.
+        # NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read as arrays: {error}") from None
 
 
-def _member_predictions(folder: RunFolder, selection: Mapping[str, Any] | None) -> dict[str, Array]:
-    """What the chosen members said on holdout; members without a file are left out."""
-    names = [str(member["name"]) for member in (selection or {}).get("members", [])]
+def _member_predictions(folder: RunFolder, selection: Selection | None) -> dict[str, Array]:
+    """Read the members' predictions on holdout; members without a file are left out."""
+    names = [member.name for member in selection.members] if selection else []
     paths = {name: folder.trial(name) / "holdout.npy" for name in names}
     return {name: read_array(path) for name, path in paths.items() if path.is_file()}
 
@@ -238,35 +240,25 @@ def _member_predictions(folder: RunFolder, selection: Mapping[str, Any] | None) 
 def _holdout_hits(
     folder: RunFolder, trials: Sequence[TrialFacts], labels: Array | None
 ) -> dict[str, int]:
-    """Right answers on holdout of each trial that finished; files that are gone are left out."""
+    """Count the correct predictions on holdout of each finished trial; skip missing files."""
     if labels is None:
         return {}
     names = [trial.trial for trial in trials if trial.whole_schedule]
-    found = {name: folder.trial(name) / "holdout.npy" for name in names}
+    paths = {name: folder.trial(name) / "holdout.npy" for name in names}
     return {
         name: int((read_array(path).argmax(axis=1) == labels).sum())
-        for name, path in found.items()
+        for name, path in paths.items()
         if path.is_file()
     }
 
 
 def _class_names(
-    card: Card | None,
-    started: RunStarted | None,
-    ledger: Mapping[str, Any] | None,
-    log_probs: Mapping[str, Array],
+    card: Card | None, started: RunStarted | None, log_probs: Mapping[str, Array]
 ) -> tuple[str, ...]:
-    """Names from wherever they are written down; numbers where they are not."""
+    """Return the names from the card or the journal, else the class numbers."""
     if card is not None:
         return card.class_names
     if started is not None and started.class_names:
         return started.class_names
-    names = _dataset(ledger).get("class_names")
-    if isinstance(names, list):
-        return tuple(str(name) for name in names)
     classes = next(iter(log_probs.values())).shape[1] if log_probs else 0
     return tuple(str(i) for i in range(classes))
-
-
-def _dataset(ledger: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    return (ledger or {}).get("dataset") or {}

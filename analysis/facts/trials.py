@@ -1,4 +1,4 @@
-"""What the journal tells of every trial: its whole learning curve, its scores, its end."""
+"""The trials of a run: learning curve, scores and end of each."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class EpochFacts:
     """One trained epoch."""
 
     step: int
-    """How many epochs the trial had trained, cooldown branches included."""
+    """Epochs trained so far, cooldown branches included."""
     epoch: int
-    """Where it stands in the schedule."""
+    """Epoch of the schedule."""
     phase: str
     """`trunk` or `cooldown`."""
     rung: int | None
-    """The budget in epochs that this epoch ends, if any."""
+    """The epoch budget that this epoch completes, if any."""
     train_loss: float | None
-    """What the training minimized: on augmented images, with smoothed or mixed labels."""
+    """Training loss, on augmented images with smoothed or mixed labels."""
     val_nll: float | None
     val_accuracy: float | None
     seconds: float
@@ -38,7 +38,7 @@ class EpochFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFacts:
-    """One trial: what it was, how it went, how it ended."""
+    """One trial."""
 
     trial: str
     number: int
@@ -47,12 +47,12 @@ class TrialFacts:
     recipe: Mapping[str, Any]
     epochs: tuple[EpochFacts, ...]
     status: str
-    """`completed`, `pruned`, `failed`, or `unfinished` where the journal has no end."""
+    """`completed`, `pruned`, `failed` or `unfinished`."""
     reason: str
     seconds: float
     whole_schedule: bool
     retries: int
-    """Starts because of a failure."""
+    """Restarts after a failure."""
     params: int | None
 
     @property
@@ -87,7 +87,7 @@ def trials_of(state: RunState, params: Callable[[str], int | None]) -> tuple[Tri
 
 
 def best_trial(trials: Iterable[TrialFacts]) -> TrialFacts | None:
-    """The trial with the lowest val NLL at the highest rung that any of them reached."""
+    """Return the trial with the lowest val NLL at the highest rung that any of them reached."""
     scored = [trial for trial in trials if trial.rung is not None]
     return min(scored, key=lambda t: (-(t.rung or 0), t.scores[t.rung or 0]), default=None)
 

@@ -44,6 +44,8 @@ from analysis.figures.fonts import Lettering, lettering
 from analysis.figures.ledger import cost_figure, ledger_figure
 from analysis.figures.search import hyperparameters_figure, importance_figure, sweep_figure
 from analysis.figures.style import drawing, save_figure
+from analysis.text.ledger import rows
+from ensemble.ledger.ledger import Ledger
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -63,9 +65,10 @@ class FigureSource:
         return self.letters.names
 
     @property
-    def ledger(self) -> Mapping[str, Any]:
-        """The run's ledger; empty without one."""
-        return self.facts.ledger or {}
+    def ledger(self) -> Ledger:
+        """The run's ledger."""
+        assert self.facts.ledger is not None
+        return self.facts.ledger
 
     @property
     def labels(self) -> Ints:
@@ -125,7 +128,7 @@ def _searched(source: FigureSource) -> bool:
 
 def _several_stages(source: FigureSource) -> bool:
     """Return whether the ledger has rows to compare."""
-    return len(source.ledger.get("rows", [])) > 1
+    return len(rows(source.facts.ledger)) > 1
 
 
 def _has_predictions(source: FigureSource) -> bool:
@@ -151,12 +154,13 @@ def _importance(source: FigureSource) -> Figure:
 def _trial_costs(source: FigureSource) -> Figure:
     facts = source.facts
     assert facts.holdout_labels is not None
-    cross_fitted = ((facts.selection or {}).get("metrics") or {}).get("holdout") or {}
+    selection = facts.selection
+    several = selection is not None and len(selection.members) > 1
     holdout = HoldoutAccuracy(
         hits=facts.holdout_hits,
         images=len(facts.holdout_labels),
         members=facts.weights,
-        ensemble=cross_fitted.get("accuracy") if len(facts.weights) > 1 else None,
+        ensemble=selection.metrics.holdout.accuracy if selection and several else None,
     )
     return trial_costs_figure(facts.trials, holdout)
 

@@ -24,8 +24,10 @@ from analysis.figures.style import (
     stage_style,
 )
 from analysis.text.labels import NOT_DISTINGUISHABLE, metric_label, stage_label
-from analysis.text.ledger import LOWER_IS_BETTER, Ledger, Row, rows, verdict
+from analysis.text.ledger import LOWER_IS_BETTER, rows, verdict
 from common.formats import file_size, short_duration, trim_zeros
+from ensemble.ledger.ledger import Ledger, Row
+from ensemble.selection.comparison import Comparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ def ledger_figure(ledger: Ledger) -> Figure:
     """Draw the accuracy of every stage, and paired differences in one panel per metric."""
     metrics = _metrics(ledger)
     stages = rows(ledger)
-    differences = {m: [d for d in ledger["differences"] if d["metric"] == m] for m in metrics}
+    differences = {m: [d for d in ledger.differences if d.metric == m] for m in metrics}
     height = max([len(stages), *(len(group) for group in differences.values())])
     figure = new_figure(0.75 + 0.24 * height)
     axes = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
@@ -67,7 +69,7 @@ def ledger_figure(ledger: Ledger) -> Figure:
 def cost_figure(ledger: Ledger) -> Figure:
     """Draw accuracy on test against size, latency and training time, each on a log scale."""
     stages = rows(ledger)
-    costs = [cost for cost in COSTS if any(_positive(row.get(cost.field)) for row in stages)]
+    costs = [cost for cost in COSTS if any(_positive(getattr(row, cost.field)) for row in stages)]
     figure = new_figure(2.75)
     axes = figure.subplots(1, max(1, len(costs)), sharey=True, squeeze=False)[0]
     for panel, cost in zip(axes, costs, strict=False):
@@ -75,7 +77,7 @@ def cost_figure(ledger: Ledger) -> Figure:
     axes[0].set_title("Accuracy on test against cost")
     axes[0].set_ylabel("accuracy, 95% interval")
     percent_ticks(axes[0].yaxis)
-    styles = [stage_style(row["stage"]) for row in stages]
+    styles = [stage_style(row.stage) for row in stages]
     legend_below(figure, [mark(style.color, style.marker, style.label) for style in styles])
     return figure
 
@@ -99,36 +101,38 @@ def side_by_side(values: Sequence[float], limits: tuple[float, float]) -> list[f
     return [float(position) for position in positions]
 
 
-def _metrics(ledger: Ledger) -> list[str]:
+def _metrics(ledger: Ledger) -> Sequence[str]:
     """Return at most two metrics: accuracy first, then a proper score."""
-    present = {item["metric"] for item in ledger.get("differences", [])}
+    present = {item.metric for item in ledger.differences}
     return [metric for metric in ("accuracy", "nll", "brier") if metric in present][:2]
 
 
 def _accuracy_panel(axes: Axes, stages: Sequence[Row]) -> None:
     for y, row in enumerate(stages):
-        style = stage_style(row["stage"])
+        style = stage_style(row.stage)
         plot_interval(
-            axes, row["accuracy"], row.get("accuracy_interval"), y, color=style.color,
+            axes, row.accuracy, row.accuracy_interval, y, color=style.color,
             marker=style.marker, size=6,
         )  # fmt: skip
-    name_rows(axes, [stage_label(row["stage"]) for row in stages])
+    name_rows(axes, [stage_label(row.stage) for row in stages])
     percent_ticks(axes.xaxis, bins=4)
     axes.set_title("Accuracy on test")
     axes.set_xlabel("accuracy, 95% interval")
     grid(axes, "x")
 
 
-def _difference_panel(axes: Axes, differences: Sequence[Row], metric: str, *, named: bool) -> None:
+def _difference_panel(
+    axes: Axes, differences: Sequence[Comparison], metric: str, *, named: bool
+) -> None:
     """Draw differences a − b: accuracies in points, losses as they are."""
     loss = metric in LOWER_IS_BETTER
     scale = 1.0 if loss else 100.0
     for y, item in enumerate(differences):
         plot_difference(
-            axes, scale * item["value"], [scale * limit for limit in item["interval"]], y,
+            axes, scale * item.value, [scale * limit for limit in item.interval], y,
             distinguishable=verdict(item) != NOT_DISTINGUISHABLE,
         )  # fmt: skip
-    names = [f"{stage_label(item['a'])}\n− {stage_label(item['b'])}" for item in differences]
+    names = [f"{stage_label(item.a)}\n− {stage_label(item.b)}" for item in differences]
     name_rows(axes, names if named else [""] * len(names), fontsize=6.2)
     axes.set_title(f"Difference in {metric_label(metric)}")
     unit = {"accuracy": "points ", "nll": "nats "}.get(metric, "")
@@ -137,14 +141,14 @@ def _difference_panel(axes: Axes, differences: Sequence[Row], metric: str, *, na
 
 
 def _cost_panel(axes: Axes, stages: Sequence[Row], cost: Cost) -> None:
-    shown = [row for row in stages if _positive(row.get(cost.field))]
-    values = [float(row[cost.field]) for row in shown]
+    shown = [row for row in stages if _positive(getattr(row, cost.field))]
+    values = [float(getattr(row, cost.field)) for row in shown]
     limits = min(values) / 1.7, max(values) * 1.7
     for row, x in zip(shown, side_by_side(values, limits), strict=True):
-        style = stage_style(row["stage"])
-        low, high = row.get("accuracy_interval") or (row["accuracy"], row["accuracy"])
+        style = stage_style(row.stage)
+        low, high = row.accuracy_interval
         axes.plot([x, x], [low, high], color=style.color, lw=0.8)
-        axes.plot(x, row["accuracy"], style.marker, color=style.color, ms=5.5, mec="white", mew=0.5)
+        axes.plot(x, row.accuracy, style.marker, color=style.color, ms=5.5, mec="white", mew=0.5)
     axes.set_xscale("log")
     axes.set_xlim(limits)
     axes.xaxis.set_major_locator(FixedLocator(cost.ticks(min(values), max(values))))

@@ -68,7 +68,7 @@ def data_section(facts: RunFacts, letters: Lettering) -> Section:
 def _name(facts: RunFacts) -> str:
     """Return the data set's name, with the layout it was read from if that differs."""
     kind = facts.spec.dataset.name
-    name = str((facts.ledger or {}).get("dataset", {}).get("name") or kind)
+    name = facts.ledger.dataset.name if facts.ledger else kind
     return name if name == kind else f"{name} ({kind})"
 
 

@@ -3,9 +3,6 @@
 Axes: M members, N examples, K classes.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from analysis.facts.run_facts import RunFacts
@@ -27,8 +24,7 @@ from common.formats import (
 from common.seeds import numpy_generator
 from common.statistics.intervals import bootstrap_means
 from common.statistics.metrics import accuracy, nll, nll_per_example
-
-Selection = Mapping[str, Any]
+from ensemble.selection.selection import Baseline, BestSingle, Scores, Selection
 
 CANDIDATES = ("ensemble", "best_single", "uniform_top_k", "seeds_ensemble")
 """The stages that the selection compares on holdout."""
@@ -44,22 +40,22 @@ def ensemble_section(facts: RunFacts) -> Section | None:
     return section(
         "The ensemble",
         text(
-            f"The ensemble has {plural(len(selection['members']), 'member')} with "
-            f"{selection.get('weighting', '')} weights, chosen on holdout from a pool of "
-            f"{plural(int(selection.get('pool_size') or 0), 'finished trial')}. The temperature "
-            f"of its pooled probabilities is {fixed(selection['temperature'], 3)}.",
-            _reason("Weights", selection.get("weighting_reason")),
-            _reason("Members", selection.get("source_reason")),
+            f"The ensemble has {plural(len(selection.members), 'member')} with "
+            f"{selection.weighting} weights, chosen on holdout from a pool of "
+            f"{plural(selection.pool_size, 'finished trial')}. The temperature "
+            f"of its pooled probabilities is {fixed(selection.temperature, 3)}.",
+            _reason("Weights", selection.weighting_reason),
+            _reason("Members", selection.source_reason),
         ),
         _members(facts, selection),
         text(
             "Certificate: no reweighting of these members lowers the NLL on holdout by more than "
-            f"{two_digits(selection.get('gap_support'))} nats, and no reweighting of the whole "
-            f"pool by more than {two_digits(selection.get('gap_pool'))}. This certifies the "
+            f"{two_digits(selection.gap_support)} nats, and no reweighting of the whole "
+            f"pool by more than {two_digits(selection.gap_pool)}. This certifies the "
             "optimization on holdout, not the generalization to new images.",
             "The weights are uniform by choice, so the gap is what fitted weights would gain on "
             "the images they are fitted to, and only there."
-            if selection.get("weighting") == "uniform"
+            if selection.weighting == "uniform"
             else "",
         ),
         _holdout_scores(selection),
@@ -69,21 +65,21 @@ def ensemble_section(facts: RunFacts) -> Section | None:
     )
 
 
-def _reason(choice: str, reason: object) -> str:
-    return f"{choice}: {with_minus_signs(str(reason))}." if reason else ""
+def _reason(choice: str, reason: str) -> str:
+    return f"{choice}: {with_minus_signs(reason)}." if reason else ""
 
 
 def _members(facts: RunFacts, selection: Selection) -> Block | None:
     trials = {trial.trial: trial for trial in facts.trials}
     rows = []
-    for member in selection["members"]:
-        name = str(member["name"])
+    for member in selection.members:
+        name = member.name
         trial = trials.get(name)
         member_accuracy, member_nll = _member_scores(facts, name)
         source = trial.kind if trial else DASH
         rows.append((
             name, "seed of the best" if source == "seed" else source,
-            percent(float(member["weight"])), percent(member_accuracy), fixed(member_nll, 4),
+            percent(member.weight), percent(member_accuracy), fixed(member_nll, 4),
             compact(trial.params if trial else None), duration(trial.seconds if trial else None),
         ))  # fmt: skip
     return table(
@@ -102,11 +98,15 @@ def _member_scores(facts: RunFacts, name: str) -> tuple[float | None, float | No
 
 
 def _holdout_scores(selection: Selection) -> Block | None:
-    scores = {"ensemble": (selection.get("metrics") or {}).get("holdout")}
-    scores |= {name: selection.get(name) for name in CANDIDATES[1:]}
+    scores: dict[str, Scores | BestSingle | Baseline | None] = {
+        "ensemble": selection.metrics.holdout,
+        "best_single": selection.best_single,
+        "uniform_top_k": selection.uniform_top_k,
+        "seeds_ensemble": selection.seeds_ensemble,
+    }
     rows = [
-        (stage_label(name), percent(score.get("accuracy")), fixed(score.get("nll"), 4),
-         fixed(score.get("brier"), 4), fixed(score.get("ece"), 4))
+        (stage_label(name), percent(score.accuracy), fixed(score.nll, 4),
+         fixed(score.brier, 4), fixed(score.ece, 4))
         for name, score in scores.items()
         if score
     ]  # fmt: skip
@@ -124,7 +124,7 @@ def _comparisons(facts: RunFacts, selection: Selection) -> Block | None:
         [
             (f"{item.a} − {item.b}", item.metric, item.value, item.interval,
              verdict_cell(item.verdict))
-            for item in difference_cells(selection.get("comparisons") or [], decimals)
+            for item in difference_cells(selection.comparisons, decimals)
         ],
         "llrrl",
         caption="Paired differences on holdout, cross-fitted.",
@@ -132,15 +132,15 @@ def _comparisons(facts: RunFacts, selection: Selection) -> Block | None:
 
 
 def _diversity(facts: RunFacts, selection: Selection) -> str:
-    measured: Mapping[str, Any] = selection.get("diversity") or {}
-    if measured.get("disagreement") is None:
+    measured = selection.diversity
+    if measured.disagreement is None:
         return ""
-    duplicates = [" and ".join(pair) for pair in measured.get("near_duplicates") or []]
+    duplicates = [" and ".join(pair) for pair in measured.near_duplicates]
     nearly_equal = f"; nearly identical: {', '.join(duplicates)}" if duplicates else ""
     return (
-        f"On average, two members predict different classes on {percent(measured['disagreement'])} "
-        f"of the images and are both wrong on {percent(measured.get('double_fault'))}. Pooling "
-        f"lowers the NLL by {fixed(measured.get('pooling_gain'), 4)} nats from the members' "
+        f"On average, two members predict different classes on {percent(measured.disagreement)} "
+        f"of the images and are both wrong on {percent(measured.double_fault)}. Pooling "
+        f"lowers the NLL by {fixed(measured.pooling_gain, 4)} nats from the members' "
         f"weighted mean{_pooling_interval(facts)}{nearly_equal}."
     )
 
@@ -178,7 +178,7 @@ def _half_width(images: int) -> float:
 
 
 def _compute(selection: Selection) -> str:
-    seconds: Mapping[str, Any] = selection.get("compute") or {}
+    seconds = selection.compute
     parts = [
         f"{stage_label(name)} {duration(seconds[f'{name}_seconds'])}"
         for name in CANDIDATES

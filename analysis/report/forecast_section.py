@@ -40,10 +40,10 @@ def forecast_section(facts: RunFacts) -> Section | None:
 def unequal_compute_note(facts: RunFacts) -> str:
     """Say why the seed ensemble had less compute than the ensemble; empty if it had as much."""
     selection = facts.selection
-    if selection is None or not selection.get("seeds_ensemble"):
+    if selection is None or selection.seeds_ensemble is None:
         return ""
-    members = len(selection["members"])
-    seeds = len(selection["seeds_ensemble"].get("members") or [])
+    members = len(selection.members)
+    seeds = len(selection.seeds_ensemble.members)
     plan = next((plan for plan in facts.plans if plan.at == "seeds"), None)
     whole_schedule = facts.spec.rungs[-1]
     epochs = whole_schedule if plan is None else plan.rungs[-1]

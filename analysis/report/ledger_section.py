@@ -7,8 +7,9 @@ from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Block, Figure, Section, section, table, text, verdict_cell
 from analysis.report.forecast_section import unequal_compute_note
 from analysis.text.cells import StageCells, difference_cells, gate_cells, stage_cells
-from analysis.text.ledger import decimals_on_test, reads_of_test, rows
+from analysis.text.ledger import decimals_on_test, rows
 from common.formats import plural
+from ensemble.ledger.ledger import Ledger
 
 HEADER = (
     "stage", "accuracy", "95% interval", "bal. acc.", "NLL", "Brier", "ECE (null)",
@@ -22,7 +23,7 @@ def ledger_section(facts: RunFacts) -> Section:
     if ledger is None:
         pending = "Not written yet. The ledger will compare all stages on test."
         return section("The ledger", text(pending))
-    reads = reads_of_test(ledger)
+    reads = ledger.test_reads
     images = _test_images(facts)
     return section(
         "The ledger",
@@ -42,14 +43,14 @@ def ledger_section(facts: RunFacts) -> Section:
             "a perfectly calibrated model on as many images. ms: latency of one image; images/s: "
             "throughput in batches; training: time of all members together.",
         ),
-        _gates(facts),
+        _gates(facts, ledger),
         Figure(
             name="ledger",
             caption="Left: accuracy of every stage on test, with Wilson's 95% interval. Middle "
             "and right: paired differences a − b with 95% intervals; hollow marks: the interval "
             f"contains zero. n = {images}.",
         ),
-        _differences(facts),
+        _differences(ledger),
         Figure(
             name="cost",
             caption="Accuracy on test against the size of the weights, the latency of one image "
@@ -67,9 +68,8 @@ def _row(cells: StageCells) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _differences(facts: RunFacts) -> Block | None:
-    ledger = facts.ledger or {}
-    cells = difference_cells(ledger.get("differences", []), decimals_on_test(ledger))
+def _differences(ledger: Ledger) -> Block | None:
+    cells = difference_cells(ledger.differences, decimals_on_test(ledger))
     return table(
         ("a − b", "metric", "difference", "95% interval", "method", "a is"),
         [
@@ -82,8 +82,8 @@ def _differences(facts: RunFacts) -> Block | None:
     )  # fmt: skip
 
 
-def _gates(facts: RunFacts) -> Block | None:
-    gates = gate_cells(facts.ledger or {})
+def _gates(facts: RunFacts, ledger: Ledger) -> Block | None:
+    gates = gate_cells(ledger)
     if not gates:
         undecided = "No release gate was decided: there is no int8 student."
         return text(undecided) if facts.spec.deliver == "student" else None
@@ -102,7 +102,7 @@ def _gates(facts: RunFacts) -> Block | None:
 def _missing_rows(facts: RunFacts) -> str:
     if facts.spec.deliver == "single":
         return "The run delivers its best single network, so there is only one row."
-    stages = {str(row["stage"]) for row in rows(facts.ledger or {})}
+    stages = {row.stage for row in rows(facts.ledger)}
     sentences = []
     if "seeds_ensemble" not in stages:
         sentences.append(

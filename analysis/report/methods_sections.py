@@ -120,7 +120,9 @@ def methods_section(facts: RunFacts) -> Section:
 
 def reproduction_section(facts: RunFacts) -> Section:
     """List the commands that reproduce the run, and the machine it ran on."""
-    machine = (facts.started and facts.started.machine) or (facts.ledger or {}).get("machine") or {}
+    machine = (facts.started and facts.started.machine) or (
+        facts.ledger.machine if facts.ledger else {}
+    )
     stages = ", ".join(f"{name} {duration(t)}" for name, t in facts.stage_seconds.items())
     return section(
         "Reproduction",

@@ -3,9 +3,6 @@
 Axes: N examples, K classes.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from analysis.facts.predictions import main_stages, temperature_of
@@ -17,8 +14,9 @@ from analysis.report.blocks import Figure, Section, section, table, text
 from analysis.text.labels import stage_label
 from analysis.text.ledger import decimals_on_test, rows
 from analysis.text.sentences import accuracy_text
-from common.formats import DASH, count, fixed, plural
+from common.formats import count, fixed, plural
 from common.statistics.intervals import proportion_interval
+from ensemble.ledger.ledger import Row
 
 CALIBRATED = 1.5
 """An ECE up to this multiple of a calibrated model's counts as calibrated."""
@@ -26,7 +24,7 @@ CALIBRATED = 1.5
 
 def calibration_section(facts: RunFacts) -> Section | None:
     """Report how well confidence matches accuracy; None without a ledger."""
-    ledger_rows = rows(facts.ledger or {})
+    ledger_rows = rows(facts.ledger)
     if not ledger_rows:
         return None
     return section(
@@ -34,8 +32,8 @@ def calibration_section(facts: RunFacts) -> Section | None:
         table(
             ("stage", "temperature", "ECE", "ECE (null)", "reading"),
             [
-                (stage_label(row["stage"]), fixed(temperature_of(facts, row["stage"]), 3),
-                 fixed(row.get("ece"), 4), fixed(row.get("ece_null"), 4), _reading(row))
+                (stage_label(row.stage), fixed(temperature_of(facts, row.stage), 3),
+                 fixed(row.ece, 4), fixed(row.ece_null, 4), _reading(row))
                 for row in ledger_rows
             ],
             "lrrrl",
@@ -97,13 +95,10 @@ def _confusion_caption(letters: Lettering) -> str:
     return "Confusion matrices on test; the shading ignores correct predictions."
 
 
-def _reading(row: Mapping[str, Any]) -> str:
-    ece, null = row.get("ece"), row.get("ece_null")
-    if ece is None or null is None:
-        return DASH
-    if ece <= CALIBRATED * null:
+def _reading(row: Row) -> str:
+    if row.ece <= CALIBRATED * row.ece_null:
         return "like a calibrated model"
-    return f"{fixed(ece / null, 1)} times that of a calibrated model"
+    return f"{fixed(row.ece / row.ece_null, 1)} times that of a calibrated model"
 
 
 def _weakest_class(facts: RunFacts, letters: Lettering, stage: str) -> str:
@@ -114,9 +109,10 @@ def _weakest_class(facts: RunFacts, letters: Lettering, stage: str) -> str:
     share = np.where(counts > 0, hits / np.maximum(counts, 1), np.inf)
     weakest = int(share.argmin())
     interval = proportion_interval(int(hits[weakest]), int(counts[weakest]))
-    row = {"accuracy": share[weakest], "accuracy_interval": [interval.low, interval.high]}
-    decimals = min(decimals_on_test(facts.ledger or {}), 1)
+    decimals = min(decimals_on_test(facts.ledger), 1)
+    limits = (interval.low, interval.high)
+    accuracy = accuracy_text(float(share[weakest]), limits, decimals)
     return (
         f"The weakest class of the {stage_label(stage)} is “{letters.names[weakest]}”, with "
-        f"{accuracy_text(row, decimals)} correct of {plural(int(counts[weakest]), 'image')}."
+        f"{accuracy} correct of {plural(int(counts[weakest]), 'image')}."
     )

@@ -30,7 +30,6 @@ from common.formats import (
     two_digits,
     value_text,
 )
-from common.parsing import to_mapping
 from common.statistics.intervals import proportion_interval
 from ensemble.deployment.card import Artifact, Card
 from ensemble.selection.comparison import compare
@@ -138,11 +137,11 @@ def _against_ensemble(facts: RunFacts, letters: Lettering) -> Block | None:
     if stage is None or labels is None:
         return None
     log_probs = facts.test_log_probs
-    decimals = decimals_on_test(facts.ledger or {})
+    decimals = decimals_on_test(facts.ledger)
     sentences = [_agreement(log_probs[stage], log_probs["ensemble"], stage_label(stage), decimals)]
     for metric in ("accuracy", "nll"):
-        item = difference_of(facts.ledger or {}, stage, "ensemble", metric) or to_mapping(
-            compare(stage, "ensemble", metric, log_probs, labels, seed=facts.spec.seed)
+        item = difference_of(facts.ledger, stage, "ensemble", metric) or compare(
+            stage, "ensemble", metric, log_probs, labels, seed=facts.spec.seed
         )
         sentences.append(f"It is {comparison(item, 'the ensemble', decimals)}.")
     return text(*sentences, _differing_classes(facts, letters))

@@ -8,12 +8,9 @@ from analysis.report.blocks import KeyFigure
 from analysis.report.forecast_section import unequal_compute_note
 from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label, metric_label, stage_label
 from analysis.text.ledger import (
-    Ledger,
-    Row,
     decimals_on_test,
     differences_of,
     gates_verdict,
-    reads_of_test,
     row_of,
     shipped_stage,
     sizes,
@@ -31,8 +28,8 @@ from common.formats import (
     percent_range,
     plural,
 )
-from common.parsing import to_mapping
-from ensemble.selection.comparison import compare
+from ensemble.ledger.ledger import Ledger, Row
+from ensemble.selection.comparison import Comparison, compare
 
 
 def summary(facts: RunFacts) -> list[str]:
@@ -73,18 +70,18 @@ def key_figures(facts: RunFacts) -> list[KeyFigure]:
         ),
         KeyFigure(
             title="accuracy on test",
-            value=percent(row["accuracy"], decimals),
-            note=f"95% interval {percent_range(row.get('accuracy_interval'), decimals)}",
+            value=percent(row.accuracy, decimals),
+            note=f"95% interval {percent_range(row.accuracy_interval, decimals)}",
         ),
         KeyFigure(
             title="size",
-            value=file_size(row.get("bytes")),
-            note=f"{compact(row.get('params'))} parameters",
+            value=file_size(row.bytes),
+            note=f"{compact(row.params)} parameters",
         ),
         KeyFigure(
             title="latency of one image",
-            value=milliseconds(row.get("latency_ms_batch1")),
-            note=f"{compact(row.get('images_per_second'))} images/s in batches",
+            value=milliseconds(row.latency_ms_batch1),
+            note=f"{compact(row.images_per_second)} images/s in batches",
         ),
     ]
 
@@ -104,10 +101,10 @@ def _ship(facts: RunFacts, stage: str) -> str:
     assert row is not None
     images = sizes(facts.ledger).get("test")
     on = f"of {count(images)} test images" if images else "of test"
-    accuracy = accuracy_text(row, decimals_on_test(facts.ledger))
+    accuracy = accuracy_text(row.accuracy, row.accuracy_interval, decimals_on_test(facts.ledger))
     costs = {
-        "a size of": file_size(row.get("bytes")),
-        "a latency of": milliseconds(row.get("latency_ms_batch1")),
+        "a size of": file_size(row.bytes),
+        "a latency of": milliseconds(row.latency_ms_batch1),
     }
     known = " and ".join(f"{name} {cost}" for name, cost in costs.items() if cost != DASH)
     return (
@@ -117,17 +114,13 @@ def _ship(facts: RunFacts, stage: str) -> str:
 
 
 def _about_gates(ledger: Ledger) -> str:
-    gates = ledger.get("gates", [])
+    gates = ledger.gates
     judged_as = gates_verdict(ledger)
     if judged_as == "none":
         return "No int8 student was judged by the release gates, so the fp32 student ships."
     if judged_as == "pass":
         return f"All {plural(len(gates), 'release gate')} pass on holdout."
-    held = [
-        f"{gate_label(str(gate['name']))} ({gate['verdict']})"
-        for gate in gates
-        if gate["verdict"] != "pass"
-    ]
+    held = [f"{gate_label(gate.name)} ({gate.verdict})" for gate in gates if gate.verdict != "pass"]
     return (
         f"The fp32 student ships because {len(held)} of {plural(len(gates), 'release gate')} "
         f"did not pass for the int8 student: {'; '.join(held)}."
@@ -135,7 +128,7 @@ def _about_gates(ledger: Ledger) -> str:
 
 
 def _about_student(facts: RunFacts, stage: str) -> list[str]:
-    ledger = facts.ledger or {}
+    ledger = facts.ledger
     decimals = decimals_on_test(ledger)
     sentences = []
     teacher = _against_teacher(facts, stage)
@@ -152,7 +145,7 @@ def _about_student(facts: RunFacts, stage: str) -> list[str]:
     return sentences
 
 
-def _effect_of_distillation(differences: Sequence[Row]) -> str:
+def _effect_of_distillation(differences: Sequence[Comparison]) -> str:
     """Sum up distillation metric by metric: `Distillation improved NLL, and …`."""
     effects = {
         "better": "improved",
@@ -161,33 +154,31 @@ def _effect_of_distillation(differences: Sequence[Row]) -> str:
     }
     parts = []
     for judged_as, effect in effects.items():
-        metrics = [metric_label(d["metric"]) for d in differences if verdict(d) == judged_as]
+        metrics = [metric_label(d.metric) for d in differences if verdict(d) == judged_as]
         if metrics:
             parts.append(f"{effect} {' and '.join(metrics)}")
     return f"Distillation {', and '.join(parts)}"
 
 
-def _against_teacher(facts: RunFacts, stage: str) -> list[Row]:
+def _against_teacher(facts: RunFacts, stage: str) -> list[Comparison]:
     """Return the student's differences from the ensemble.
 
     The ledger has those of the int8 student; those of fp32 come from the saved predictions.
     """
-    written = differences_of(facts.ledger or {}, stage, "ensemble")
+    written = differences_of(facts.ledger, stage, "ensemble")
     if written or facts.test_labels is None or not {stage, "ensemble"} <= set(facts.test_log_probs):
         return written
     return [
-        to_mapping(
-            compare(
-                stage, "ensemble", metric, facts.test_log_probs, facts.test_labels,
-                seed=facts.spec.seed,
-            )
+        compare(
+            stage, "ensemble", metric, facts.test_log_probs, facts.test_labels,
+            seed=facts.spec.seed,
         )
         for metric in ("accuracy", "nll")
     ]  # fmt: skip
 
 
 def _about_ensemble(facts: RunFacts) -> list[str]:
-    ledger = facts.ledger or {}
+    ledger = facts.ledger
     decimals = decimals_on_test(ledger)
     compute = "at equal compute" if not unequal_compute_note(facts) else "at less compute"
     others = {
@@ -195,7 +186,7 @@ def _about_ensemble(facts: RunFacts) -> list[str]:
         "seeds_ensemble": f"the ensemble of seeds of the best configuration ({compute})",
     }
     chosen_seeds = []
-    if (facts.selection or {}).get("source") == "seeds":
+    if facts.selection is not None and facts.selection.source == "seeds":
         del others["seeds_ensemble"]  # It would be compared with itself.
         chosen_seeds.append(
             "The ensemble consists of seeds of the best configuration: replacing them with "
@@ -210,7 +201,7 @@ def _about_ensemble(facts: RunFacts) -> list[str]:
 
 
 def _about_test(ledger: Ledger) -> list[str]:
-    reads = reads_of_test(ledger)
+    reads = ledger.test_reads
     if reads == 1:
         return []
     return [
@@ -220,18 +211,18 @@ def _about_test(ledger: Ledger) -> list[str]:
 
 
 def _without_student(facts: RunFacts) -> str:
-    ledger = facts.ledger or {}
+    ledger = facts.ledger
     row: Row | None = row_of(ledger, "ensemble") or row_of(ledger, "best_single")
     if row is None:
         return "The ledger has no rows yet, so there is nothing to ship."
-    accuracy = accuracy_text(row, decimals_on_test(ledger))
+    accuracy = accuracy_text(row.accuracy, row.accuracy_interval, decimals_on_test(ledger))
     if facts.spec.deliver == "student":
         return (
             "There is no student yet, so there is nothing to ship. The best stage so far is the "
-            f"{stage_label(row['stage'])}, with {accuracy} on test."
+            f"{stage_label(row.stage)}, with {accuracy} on test."
         )
     weights = ", ".join(f"trials/{name}/weights.safetensors" for name in facts.weights)
-    return f"The {stage_label(row['stage'])} reaches {accuracy} on test. Its weights: {weights}."
+    return f"The {stage_label(row.stage)} reaches {accuracy} on test. Its weights: {weights}."
 
 
 def _about_target(facts: RunFacts) -> list[str]:
@@ -243,9 +234,9 @@ def _about_target(facts: RunFacts) -> list[str]:
     if row is None:
         return []
     goal = f"The sweep's target of {percent(target.accuracy, 0)} on test was"
-    if row["accuracy"] < target.accuracy:
+    if row.accuracy < target.accuracy:
         return [f"{goal} not reached."]
-    if row["accuracy_interval"][0] < target.accuracy:
+    if row.accuracy_interval[0] < target.accuracy:
         return [f"{goal} reached, but the interval includes lower values."]
     return [f"{goal} reached."]
 
@@ -255,7 +246,7 @@ def _unfinished(facts: RunFacts) -> str:
     if best is None:
         return "No trial of this run has been scored yet, and test has not been read."
     rung = best.rung or 0
-    members = (facts.selection or {}).get("members", [])
+    members = facts.selection.members if facts.selection else ()
     return " ".join((
         "This run has no ledger yet.",
         f"An ensemble of {plural(len(members), 'member')} has been chosen." if members else "",

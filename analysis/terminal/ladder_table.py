@@ -9,8 +9,8 @@ from analysis.facts.ladder import Level
 from analysis.terminal.layout import DIM, titled_table, verdict_text
 from analysis.text.cells import difference_value
 from analysis.text.labels import stage_label
-from analysis.text.ledger import Row
 from common.formats import DASH, percent, percent_range, plural, short_duration
+from ensemble.selection.comparison import Comparison
 from search.space.spec import TargetSpec
 
 MOST_KEYS = 4
@@ -51,17 +51,17 @@ def target_text(target: TargetSpec) -> str:
 def _result(level: Level) -> Text:
     if level.row is None:
         return Text(DASH)
-    interval = percent_range(level.row["accuracy_interval"])
-    lines = [stage_label(level.row["stage"])]
+    interval = percent_range(level.row.accuracy_interval)
+    lines = [stage_label(level.row.stage)]
     if level.gain is not None:
         lines += _difference(level.gain, f"vs {level.target.over}")
     if level.loss is not None and level.target.max_loss is not None:
         lines += _difference(level.loss, "vs ensemble")
-    accuracy = f"{percent(level.row['accuracy'])} ({interval})"
+    accuracy = f"{percent(level.row.accuracy)} ({interval})"
     return Text.assemble(accuracy, *((f"\n{line}", DIM) for line in lines))
 
 
-def _difference(difference: Row, other: str) -> list[str]:
+def _difference(difference: Comparison, other: str) -> list[str]:
     value, interval = difference_value(difference, 1, unit="pt")
     return [f"{value} {other}", f"({interval})"]
 

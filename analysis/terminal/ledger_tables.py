@@ -3,16 +3,15 @@
 Cells with two values stack them; the header names both.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.table import Table
 from rich.text import Text
 
 from analysis.terminal.layout import stacked, titled_table, verdict_text
 from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
-from analysis.text.ledger import Ledger, decimals_on_test, reads_of_test, sizes
-from common.formats import DASH, fixed, percent, plural, short_duration, two_digits
+from analysis.text.ledger import decimals_on_test, sizes
+from common.formats import fixed, percent, plural, short_duration, two_digits
+from ensemble.ledger.ledger import Ledger
+from ensemble.selection.selection import Selection
 
 BAR_CELLS = 30
 """Length of the bar of the largest weight, in characters."""
@@ -83,41 +82,40 @@ def gates_table(ledger: Ledger) -> Table:
     return table
 
 
-def selection_table(selection: Mapping[str, Any]) -> Table:
+def selection_table(selection: Selection) -> Table:
     """Return the ensemble: members and weights, its scores on holdout, its certificate."""
-    members = selection["members"]
+    members = selection.members
     table = titled_table(f"Ensemble of {plural(len(members), 'member')}")
     table.add_column("member")
     table.add_column("weight", justify="right")
     table.add_column("", no_wrap=True)
-    largest = max((float(member["weight"]) for member in members), default=1.0)
+    largest = max((member.weight for member in members), default=1.0)
     for member in members:
-        weight = float(member["weight"])
+        weight = member.weight
         bar = "█" * max(1, round(BAR_CELLS * weight / largest))
-        table.add_row(Text(str(member["name"])), percent(weight), Text(bar, style="blue"))
-    metrics = (selection.get("metrics") or {}).get("holdout") or {}
+        table.add_row(Text(member.name), percent(weight), Text(bar, style="blue"))
+    scores = selection.metrics.holdout
     table.caption = (
-        f"{selection.get('weighting', DASH)} weights, temperature "
-        f"{fixed(selection.get('temperature'), 3)}\n"
-        f"holdout, cross-fitted: accuracy {percent(metrics.get('accuracy'))}, NLL "
-        f"{fixed(metrics.get('nll'), 4)}, Brier {fixed(metrics.get('brier'), 4)}\n"
-        f"no reweighting lowers the NLL by more than {two_digits(selection.get('gap_support'))} "
-        f"nats\nwith these members, or {two_digits(selection.get('gap_pool'))} with the whole pool"
+        f"{selection.weighting} weights, temperature "
+        f"{fixed(selection.temperature, 3)}\n"
+        f"holdout, cross-fitted: accuracy {percent(scores.accuracy)}, NLL "
+        f"{fixed(scores.nll, 4)}, Brier {fixed(scores.brier, 4)}\n"
+        f"no reweighting lowers the NLL by more than {two_digits(selection.gap_support)} "
+        f"nats\nwith these members, or {two_digits(selection.gap_pool)} with the whole pool"
     )
     return table
 
 
 def _by_pair(ledger: Ledger) -> dict[tuple[str, str], list[DifferenceCells]]:
     pairs: dict[tuple[str, str], list[DifferenceCells]] = {}
-    differences = ledger.get("differences", [])
-    for cells in difference_cells(differences, decimals_on_test(ledger), unit="pts"):
+    for cells in difference_cells(ledger.differences, decimals_on_test(ledger), unit="pts"):
         pairs.setdefault((cells.a, cells.b), []).append(cells)
     return pairs
 
 
 def _title(ledger: Ledger) -> str:
     images = sizes(ledger).get("test")
-    reads = reads_of_test(ledger)
+    reads = ledger.test_reads
     times = "once" if reads == 1 else f"{reads} times"
     on = f"{plural(int(images), 'image')} of test" if images else "test"
     return f"Ledger: {on}, read {times}"

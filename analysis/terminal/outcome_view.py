@@ -6,9 +6,10 @@ from rich.console import Group, RenderableType
 
 from analysis.terminal.layout import command_line, facts_grid, labelled_line, relative
 from analysis.terminal.ledger_tables import differences_table, gates_table, ledger_table
-from analysis.text.ledger import Ledger, shipped_stage
-from common.files import read_json
+from analysis.text.ledger import shipped_stage
 from common.formats import plural, rounded_duration, two_digits
+from ensemble.ledger.ledger import Ledger
+from ensemble.selection.selection import read_selection
 from trainables.records import WEIGHTS, RunFolder
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> Render
     Print it with `crop=False`, so that paths and commands can be copied whole.
     """
     tables = [ledger_table(ledger)]
-    tables += [differences_table(ledger)] if ledger.get("differences") else []
-    tables += [gates_table(ledger)] if ledger.get("gates") else []
+    tables += [differences_table(ledger)] if ledger.differences else []
+    tables += [gates_table(ledger)] if ledger.gates else []
     server = f"ui --host 127.0.0.1 --backend-store-uri {tracking_uri}"
     lines = [
         ("report", relative(folder.report)),
@@ -57,5 +58,5 @@ def _student_lines(folder: RunFolder) -> list[tuple[str, str]]:
 
 def _weights(folder: RunFolder) -> str:
     """Return the weights of the best single network, for a run that delivers no student."""
-    name = read_json(folder.selection)["best_single"]["name"]
-    return relative(folder.trial(str(name)) / WEIGHTS)
+    name = read_selection(folder.selection).best_single.name
+    return relative(folder.trial(name) / WEIGHTS)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from analysis.text.labels import gate_requirement, method_label, metric_label, stage_label
-from analysis.text.ledger import LOWER_IS_BETTER, Ledger, Row, decimals_on_test, rows, verdict
+from analysis.text.ledger import LOWER_IS_BETTER, decimals_on_test, rows, verdict
 from common.formats import (
     compact,
     duration,
@@ -20,6 +20,8 @@ from common.formats import (
     signed_range,
     significant,
 )
+from ensemble.ledger.ledger import Ledger
+from ensemble.selection.comparison import Comparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,27 +82,27 @@ def stage_cells(
     decimals = decimals_on_test(ledger)
     return tuple(
         StageCells(
-            stage=stage_label(row["stage"]),
-            accuracy=percent(row["accuracy"], decimals, sign=False),
-            interval=percent_range(row.get("accuracy_interval"), decimals),
-            balanced_accuracy=percent(row.get("balanced_accuracy"), decimals, sign=False),
-            nll=fixed(row.get("nll"), 3),
-            brier=fixed(row.get("brier"), 3),
-            ece=fixed(row.get("ece"), 3),
-            ece_null=fixed(row.get("ece_null"), 3),
-            params=compact(row.get("params")),
-            size=file_size(row.get("bytes")),
-            latency_ms=significant(row.get("latency_ms_batch1")),
-            images_per_second=compact(row.get("images_per_second")),
-            training=time_format(row.get("train_seconds")),
-            agreement=percent(row.get("agreement_with_ensemble"), 1, sign=False),
+            stage=stage_label(row.stage),
+            accuracy=percent(row.accuracy, decimals, sign=False),
+            interval=percent_range(row.accuracy_interval, decimals),
+            balanced_accuracy=percent(row.balanced_accuracy, decimals, sign=False),
+            nll=fixed(row.nll, 3),
+            brier=fixed(row.brier, 3),
+            ece=fixed(row.ece, 3),
+            ece_null=fixed(row.ece_null, 3),
+            params=compact(row.params),
+            size=file_size(row.bytes),
+            latency_ms=significant(row.latency_ms_batch1),
+            images_per_second=compact(row.images_per_second),
+            training=time_format(row.train_seconds),
+            agreement=percent(row.agreement_with_ensemble, 1, sign=False),
         )
         for row in rows(ledger)
     )
 
 
 def difference_cells(
-    differences: Iterable[Row], decimals: int, *, unit: str = "points"
+    differences: Iterable[Comparison], decimals: int, *, unit: str = "points"
 ) -> tuple[DifferenceCells, ...]:
     """Format paired differences; `decimals` are those of accuracies, in points."""
     cells = []
@@ -108,12 +110,12 @@ def difference_cells(
         value, interval = difference_value(item, decimals, unit=unit)
         cells.append(
             DifferenceCells(
-                a=stage_label(item["a"]),
-                b=stage_label(item["b"]),
-                metric=metric_label(item["metric"]),
+                a=stage_label(item.a),
+                b=stage_label(item.b),
+                metric=metric_label(item.metric),
                 value=value,
                 interval=interval,
-                method=method_label(str(item.get("method", ""))),
+                method=method_label(item.method),
                 verdict=verdict(item),
             )
         )
@@ -121,13 +123,13 @@ def difference_cells(
 
 
 def difference_value(
-    difference: Row, decimals: int = 1, *, unit: str = "points"
+    difference: Comparison, decimals: int = 1, *, unit: str = "points"
 ) -> tuple[str, str]:
     """Format a difference and its interval: accuracies in points, losses as they are."""
-    low, high = difference["interval"]
-    if difference["metric"] in LOWER_IS_BETTER:
-        return signed(difference["value"], 4), signed_range((low, high), 4)
-    value = signed(100 * difference["value"], decimals)
+    low, high = difference.interval
+    if difference.metric in LOWER_IS_BETTER:
+        return signed(difference.value, 4), signed_range((low, high), 4)
+    value = signed(100 * difference.value, decimals)
     return f"{value} {unit}", signed_range((100 * low, 100 * high), decimals)
 
 
@@ -135,11 +137,11 @@ def gate_cells(ledger: Ledger) -> tuple[GateCells, ...]:
     """Format the ledger's release gates."""
     return tuple(
         GateCells(
-            requirement=gate_requirement(str(gate["name"])),
-            value=gate_number(gate.get("value")),
-            bound=gate_number(gate.get("bound")),
-            limit=gate_number(gate.get("limit")),
-            verdict=str(gate["verdict"]),
+            requirement=gate_requirement(gate.name),
+            value=gate_number(gate.value),
+            bound=gate_number(gate.bound),
+            limit=gate_number(gate.limit),
+            verdict=gate.verdict,
         )
-        for gate in ledger.get("gates", [])
+        for gate in ledger.gates
     )

@@ -1,42 +1,35 @@
 """Read a ledger: its rows, differences, verdicts and what ships.
 
 A difference counts as better or worse only where its interval lies on one side of zero;
-"not distinguishable" is a result.
+"not distinguishable" is a result. A run without a ledger (None) has no rows.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from analysis.text.labels import NOT_DISTINGUISHABLE
-
-Ledger = Mapping[str, Any]
-Row = Mapping[str, Any]
+from ensemble.ledger.ledger import Ledger, Row
+from ensemble.selection.comparison import Comparison
 
 LOWER_IS_BETTER = frozenset({"nll", "brier", "ece"})
 
 
-def rows(ledger: Ledger, split: str = "test") -> list[Row]:
+def rows(ledger: Ledger | None, split: str = "test") -> list[Row]:
     """Return the rows of one split, in the ledger's order."""
-    return [row for row in ledger.get("rows", []) if row.get("split", "test") == split]
+    return [row for row in ledger.rows if row.split == split] if ledger else []
 
 
-def row_of(ledger: Ledger, stage: str) -> Row | None:
+def row_of(ledger: Ledger | None, stage: str) -> Row | None:
     """Return the row of one stage on test."""
-    return next((row for row in rows(ledger) if row["stage"] == stage), None)
+    return next((row for row in rows(ledger) if row.stage == stage), None)
 
 
-def sizes(ledger: Ledger) -> Mapping[str, int]:
+def sizes(ledger: Ledger | None) -> Mapping[str, int]:
     """Return the number of examples in each split."""
-    counts: Mapping[str, int] = (ledger.get("dataset") or {}).get("sizes") or {}
-    return counts
+    return ledger.dataset.sizes if ledger else {}
 
 
-def reads_of_test(ledger: Ledger) -> int:
-    """Return how many times the run has read test."""
-    return int(ledger.get("test_reads") or 1)
-
-
-def decimals_on_test(ledger: Ledger) -> int:
+def decimals_on_test(ledger: Ledger | None) -> int:
     """Return the decimals of a percentage that the size of test justifies."""
     return decimals_for(sizes(ledger).get("test", 0))
 
@@ -46,34 +39,34 @@ def decimals_for(images: int) -> int:
     return 2 if images >= 2000 else 1
 
 
-def difference_of(ledger: Ledger, a: str, b: str, metric: str = "accuracy") -> Row | None:
+def difference_of(
+    ledger: Ledger | None, a: str, b: str, metric: str = "accuracy"
+) -> Comparison | None:
     """Return the difference a − b, with its sign reversed where the ledger has b − a."""
-    for item in ledger.get("differences", []):
-        if item["metric"] != metric:
-            continue
-        if (item["a"], item["b"]) == (a, b):
-            return dict(item)
-        if (item["a"], item["b"]) == (b, a):
-            low, high = item["interval"]
-            return {**item, "a": a, "b": b, "value": -item["value"], "interval": [-high, -low]}
-    return None
+    if ledger is None:
+        return None
+    reverse = ledger.difference(b, a, metric)
+    if reverse is None:
+        return ledger.difference(a, b, metric)
+    low, high = reverse.interval
+    return replace(reverse, a=a, b=b, value=-reverse.value, interval=(-high, -low))
 
 
-def differences_of(ledger: Ledger, a: str, b: str) -> list[Row]:
+def differences_of(ledger: Ledger | None, a: str, b: str) -> list[Comparison]:
     """Return the differences a − b in accuracy and NLL that the ledger has."""
     items = (difference_of(ledger, a, b, metric) for metric in ("accuracy", "nll"))
     return [item for item in items if item is not None]
 
 
-def verdict(difference: Row) -> str:
+def verdict(difference: Comparison) -> str:
     """Judge `a` against `b`: better, worse, or not distinguishable.
 
-    A verdict in the ledger, from an exact test for example, overrules the interval.
+    A verdict of the comparison itself, from an exact test for example, overrules the interval.
     """
-    low, high = difference["interval"]
-    if low <= 0 <= high or difference.get("verdict") == NOT_DISTINGUISHABLE:
+    low, high = difference.interval
+    if low <= 0 <= high or difference.verdict == NOT_DISTINGUISHABLE:
         return NOT_DISTINGUISHABLE
-    return "better" if (low > 0) != (difference["metric"] in LOWER_IS_BETTER) else "worse"
+    return "better" if (low > 0) != (difference.metric in LOWER_IS_BETTER) else "worse"
 
 
 def gates_verdict(ledger: Ledger) -> str:
@@ -81,7 +74,7 @@ def gates_verdict(ledger: Ledger) -> str:
 
     A ledger without gates gives `none`.
     """
-    verdicts = {str(gate["verdict"]) for gate in ledger.get("gates", [])}
+    verdicts = {gate.verdict for gate in ledger.gates}
     if not verdicts:
         return "none"
     if verdicts == {"pass"}:

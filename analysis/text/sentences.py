@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from analysis.text.cells import difference_value
 from analysis.text.labels import NOT_DISTINGUISHABLE, metric_label
-from analysis.text.ledger import Row, verdict
+from analysis.text.ledger import verdict
 from common.formats import count, percent, percent_range
+from ensemble.selection.comparison import Comparison
 from trainables.data.source_sizes import SourceSizes
 
 MODES: Mapping[str, str] = {
@@ -21,31 +22,28 @@ MODES: Mapping[str, str] = {
 """Pillow's colour modes whose codes are not self-explanatory."""
 
 
-def accuracy_text(row: Row, decimals: int = 1) -> str:
+def accuracy_text(accuracy: float, interval: tuple[float, float], decimals: int = 1) -> str:
     """Format an accuracy with its interval: `95.4% (95% interval 93.9–96.6%)`."""
-    interval = row.get("accuracy_interval")
-    if not interval:
-        return percent(row.get("accuracy"), decimals)
     limits = percent_range(interval, decimals, sign=True)
-    return f"{percent(row['accuracy'], decimals)} (95% interval {limits})"
+    return f"{percent(accuracy, decimals)} (95% interval {limits})"
 
 
-def comparison(difference: Row, other: str, decimals: int = 1) -> str:
+def comparison(difference: Comparison, other: str, decimals: int = 1) -> str:
     """Return half a sentence: `better than OTHER in accuracy (+1.2 points, 95% interval …)`."""
     judged = verdict(difference)
     link = "from" if judged == NOT_DISTINGUISHABLE else "than"
-    metric = metric_label(difference["metric"])
+    metric = metric_label(difference.metric)
     return f"{judged} {link} {other} in {metric} {_numbers(difference, decimals)}"
 
 
-def comparisons(differences: Sequence[Row], other: str, decimals: int = 1) -> str:
+def comparisons(differences: Sequence[Comparison], other: str, decimals: int = 1) -> str:
     """Join the `comparison` of one pair in several metrics, each with its own verdict."""
     if not differences:
         return ""
     first, *others = differences
     parts = [comparison(first, other, decimals)]
     parts += [
-        f"{verdict(item)} in {metric_label(item['metric'])} {_numbers(item, decimals)}"
+        f"{verdict(item)} in {metric_label(item.metric)} {_numbers(item, decimals)}"
         for item in others
     ]
     return ", and ".join(parts)
@@ -68,6 +66,6 @@ def source_sizes_text(source_sizes: SourceSizes) -> str:
     return f"from {low} to {high} pixels, {sizes}; {colours}"
 
 
-def _numbers(difference: Row, decimals: int) -> str:
+def _numbers(difference: Comparison, decimals: int) -> str:
     value, interval = difference_value(difference, decimals)
     return f"({value}, 95% interval {interval})"

@@ -21,10 +21,8 @@ def console() -> "Console":
 def print_outcome(outcome: "Outcome") -> None:
     """Print the ledger, and the places of the report, the student and the MLflow view."""
     from analysis.terminal.outcome_view import outcome_view
-    from common.files import read_json
 
-    folder = outcome.folder
-    view = outcome_view(read_json(folder.ledger / "ledger.json"), folder, outcome.tracking_uri)
+    view = outcome_view(outcome.ledger, outcome.folder, outcome.tracking_uri)
     console().print(view, crop=False)
 
 

@@ -26,7 +26,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(arguments: Namespace) -> int:
     """Select, print the ensemble, and say where selection.json is."""
     from analysis.terminal.ledger_tables import selection_table
-    from common.parsing import to_mapping
     from quorum.inputs import find_run
 
     is_file = arguments.pool.endswith(".npz")
@@ -36,6 +35,6 @@ def execute(arguments: Namespace) -> int:
     )
     folder = Path(out) if out else find_run(arguments.pool, arguments.runs).root
     screen = console()
-    screen.print(selection_table(to_mapping(selection)))
+    screen.print(selection_table(selection))
     screen.print(f"[dim]written to[/dim] {folder / 'selection.json'}", soft_wrap=True)
     return 0

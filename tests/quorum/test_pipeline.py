@@ -10,7 +10,6 @@ from analysis.facts.run_facts import load_facts
 from analysis.report.summary import summary
 from analysis.terminal.outcome_view import outcome_view
 from common.errors import RunError
-from common.files import read_json
 from journal.events import ObserverFailed, StageReported, TestRead
 from journal.journal import read_events
 from quorum import Outcome, pipeline, stages
@@ -132,4 +131,4 @@ def test_a_run_may_deliver_less_than_a_student(
     text = summary(load_facts(folder))
     assert "weights.safetensors" in text[0]
     assert any("target of 1% on test was reached" in sentence for sentence in text)
-    outcome_view(read_json(folder.ledger / "ledger.json"), folder, outcome.tracking_uri)
+    outcome_view(outcome.ledger, folder, outcome.tracking_uri)

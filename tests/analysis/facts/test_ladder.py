@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from analysis.facts.ladder import Level, ladder
+from ensemble.ledger.ledger import read_ledger
+from ensemble.selection.comparison import Comparison
 from quorum.workspace.listing import Runs
 from search.space.spec import TargetSpec, load_spec
+from tests.synthetic.ledger_values import made_comparison, made_row
 from tests.synthetic.predictions import Shape
 from tests.synthetic.run import write_run
 
@@ -17,12 +20,12 @@ FLOOR = TargetSpec(accuracy=0.9)
 
 
 def level(target: TargetSpec, accuracy: float, low: float, **more: Any) -> Level:
-    row = {"stage": target.row, "accuracy": accuracy, "accuracy_interval": [low, accuracy + 0.01]}
+    row = made_row(target.row, accuracy=accuracy, accuracy_interval=(low, accuracy + 0.01))
     return Level(sweep="x", description="", target=target, row=row, **more)
 
 
-def difference(value: float, low: float) -> dict[str, Any]:
-    return {"value": value, "interval": [low, 2 * value - low], "metric": "accuracy"}
+def difference(value: float, low: float) -> Comparison:
+    return made_comparison("x", "y", "accuracy", value, (low, 2 * value - low))
 
 
 @pytest.mark.parametrize(
@@ -59,11 +62,10 @@ def test_levels_come_from_the_latest_finished_runs(tmp_path: Path) -> None:
             again.journal.write_text(text)
     first, second, *others = ladder(Runs(tmp_path))
     assert (first.run and first.run.name, first.runs) == ("later", 2)
-    ledger = json.loads((folder.ledger / "ledger.json").read_text())
-    assert second.row == ledger["rows"][0]
+    assert second.row == read_ledger(folder.ledger / "ledger.json").rows[0]
     assert second.gain is not None
-    accuracies = [each.row["accuracy"] for each in (first, second) if each.row]
-    assert second.gain["value"] == pytest.approx(accuracies[1] - accuracies[0])
+    accuracies = [each.row.accuracy for each in (first, second) if each.row]
+    assert second.gain.value == pytest.approx(accuracies[1] - accuracies[0])
     assert [each.verdict for each in others] == ["not run"] * 3
     assert others[0].command == "quorum run level3"
     assert second.command == "quorum run level2", "its journal records no other command"

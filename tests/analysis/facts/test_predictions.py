@@ -50,7 +50,8 @@ def test_the_temperature_of_every_stage_is_known(facts: RunFacts) -> None:
     known = {stage: temperature_of(facts, stage) for stage in facts.test_log_probs}
     assert known["student_fp32"] == known["student_plain"] == 1.2143
     assert known["student_int8"] == 1.2391
-    assert known["ensemble"] == (facts.selection or {})["temperature"]
+    assert facts.selection is not None
+    assert known["ensemble"] == facts.selection.temperature
     assert None not in known.values()
 
 

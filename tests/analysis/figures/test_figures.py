@@ -42,29 +42,29 @@ def styled() -> Iterator[None]:
 
 def test_the_ledger_shows_accuracies_and_differences(source: FigureSource) -> None:
     accuracy, in_points, in_nats = ledger_figure(source.ledger).axes
-    rows = [row for row in source.ledger["rows"] if row["split"] == "test"]
-    assert [p.x for p in points(accuracy)] == [row["accuracy"] for row in rows]
+    rows = [row for row in source.ledger.rows if row.split == "test"]
+    assert [p.x for p in points(accuracy)] == [row.accuracy for row in rows]
     assert len(row_names(accuracy)) == len(rows)
     for axes, metric, scale in ((in_points, "accuracy", 100.0), (in_nats, "nll", 1.0)):
-        items = [item for item in source.ledger["differences"] if item["metric"] == metric]
+        items = [item for item in source.ledger.differences if item.metric == metric]
         shown = list(points(axes))
-        assert [p.x for p in shown] == pytest.approx([scale * item["value"] for item in items])
-        clear = [item["interval"][0] > 0 or item["interval"][1] < 0 for item in items]
+        assert [p.x for p in shown] == pytest.approx([scale * item.value for item in items])
+        clear = [item.interval[0] > 0 or item.interval[1] < 0 for item in items]
         assert [p.filled for p in shown] == clear
         assert axes.get_xlabel().split()[0] in ("points", "nats")
 
 
 def test_the_cost_figure_has_a_panel_per_known_cost(source: FigureSource) -> None:
-    rows = [row for row in source.ledger["rows"] if row["split"] == "test"]
+    rows = [row for row in source.ledger.rows if row.split == "test"]
     axes = cost_figure(source.ledger).axes
     assert len(axes) == 3
     for panel, field in zip(axes, ("bytes", "latency_ms_batch1", "train_seconds"), strict=True):
         assert panel.get_xscale() == "log"
         shown = list(points(panel))
-        assert [p.y for p in shown] == [row["accuracy"] for row in rows]
-        assert [p.x for p in shown] == pytest.approx([row[field] for row in rows], rel=0.5)
-    unknown = [{**row, "bytes": None, "latency_ms_batch1": 0} for row in rows]
-    assert len(cost_figure({**source.ledger, "rows": unknown}).axes) == 1
+        assert [p.y for p in shown] == [row.accuracy for row in rows]
+        assert [p.x for p in shown] == pytest.approx([getattr(row, field) for row in rows], rel=0.5)
+    unknown = tuple(replace(row, bytes=None, latency_ms_batch1=0.0) for row in rows)
+    assert len(cost_figure(replace(source.ledger, rows=unknown)).axes) == 1
 
 
 @given(st.lists(st.sampled_from([1.0, 1.01, 1.02, 3.0, 3.05, 20.0]), min_size=1, max_size=7))

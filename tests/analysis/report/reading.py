@@ -1,6 +1,7 @@
 """Find blocks in a report by what they hold."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from analysis.explain.explain_run import explain_run
@@ -70,6 +71,7 @@ def prose(part: Report | Section | None) -> str:
 ALL_FIGURES = frozenset(FIGURES)
 
 
-def changed_ledger(facts: RunFacts, **values: Any) -> dict[str, Any]:
-    """Return the ledger with other values."""
-    return {**(facts.ledger or {}), **values}
+def with_ledger(facts: RunFacts, **values: Any) -> RunFacts:
+    """Return the facts with other values in the ledger."""
+    assert facts.ledger is not None
+    return replace(facts, ledger=replace(facts.ledger, **values))

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,26 +30,28 @@ from analysis.report.student_section import student_section
 from journal.events import PlanMade
 from tests.analysis.report.reading import (
     blocks,
-    changed_ledger,
     composed,
     explained,
     pairs,
     prose,
     table,
+    with_ledger,
 )
+from tests.synthetic.ledger_values import made_row
 from trainables.data.source_sizes import SourceSizes
 from trainables.records import RunFolder
 
 
 def test_the_ledger_has_a_row_for_every_stage(facts: RunFacts) -> None:
-    ledger = facts.ledger or {}
+    ledger = facts.ledger
+    assert ledger is not None
     rows = table(ledger_section(facts), "stage", "accuracy")
-    assert rows.column("accuracy") == tuple(f"{100 * r['accuracy']:.1f}" for r in ledger["rows"])
-    assert rows.column("NLL") == tuple(f"{r['nll']:.3f}" for r in ledger["rows"])
+    assert rows.column("accuracy") == tuple(f"{100 * r.accuracy:.1f}" for r in ledger.rows)
+    assert rows.column("NLL") == tuple(f"{r.nll:.3f}" for r in ledger.rows)
     differences = table(ledger_section(facts), "a − b", "method")
-    assert len(differences.rows) == len(ledger["differences"])
+    assert len(differences.rows) == len(ledger.differences)
     gates = table(ledger_section(facts), "gate", "verdict")
-    assert gates.column("verdict") == tuple(gate["verdict"] for gate in ledger["gates"])
+    assert gates.column("verdict") == tuple(gate.verdict for gate in ledger.gates)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_missing_parts_are_left_out(
 ) -> None:
     _remove(copied, missing)
     facts = load_facts(copied)
-    members = len((facts.selection or {}).get("members", []))
+    members = len(facts.weights)
     assert bool(members) == chosen
     report = composed(facts)
     tables = [block for block in blocks(report) if isinstance(block, Table)]
@@ -120,16 +121,15 @@ def test_importance_is_only_estimated_from_enough_trials(facts: RunFacts) -> Non
 
 
 def test_the_ensemble_lists_its_members(facts: RunFacts) -> None:
-    selection = facts.selection or {}
+    selection = facts.selection
+    assert selection is not None
     section = ensemble_section(facts)
     members = table(section, "member", "weight")
-    assert members.column("member") == tuple(str(m["name"]) for m in selection["members"])
-    assert members.column("weight") == tuple(
-        f"{100 * m['weight']:.1f}%" for m in selection["members"]
-    )
-    assert f"{selection['gap_pool']:.2g}" in prose(section)
+    assert members.column("member") == tuple(m.name for m in selection.members)
+    assert members.column("weight") == tuple(f"{100 * m.weight:.1f}%" for m in selection.members)
+    assert f"{selection.gap_pool:.2g}" in prose(section)
     scores = table(section, "stage", "ECE")
-    assert scores.column("NLL")[0] == f"{selection['metrics']['holdout']['nll']:.4f}"
+    assert scores.column("NLL")[0] == f"{selection.metrics.holdout.nll:.4f}"
 
 
 def test_the_student_lists_its_files_and_recipe(facts: RunFacts) -> None:
@@ -146,10 +146,8 @@ def test_the_student_lists_its_files_and_recipe(facts: RunFacts) -> None:
 
 
 def test_calibration_compares_the_ece_with_that_of_a_perfect_model(facts: RunFacts) -> None:
-    rows: list[dict[str, Any]] = [dict(row) for row in (facts.ledger or {})["rows"][:2]]
-    rows[0] |= {"ece": 0.014, "ece_null": 0.010}
-    rows[1] |= {"ece": 0.030, "ece_null": 0.010}
-    changed = replace(facts, ledger=changed_ledger(facts, rows=rows))
+    rows = (made_row(ece=0.014, ece_null=0.010), made_row(ece=0.030, ece_null=0.010))
+    changed = with_ledger(facts, rows=rows)
     found = table(calibration_section(changed), "ECE", "reading")
     assert found.column("ECE") == ("0.0140", "0.0300")
     calibrated, other = found.column("reading")
@@ -214,14 +212,12 @@ def test_confusions_that_occur_once_are_no_pattern(facts: RunFacts) -> None:
 
 
 def test_the_selection_names_the_network_to_explain(facts: RunFacts) -> None:
-    selection = facts.selection or {}
+    assert facts.selection is not None
     assert explained_stage(facts) == "ensemble"
-    assert best_single(facts) == selection["best_single"]["name"]
+    assert best_single(facts) == facts.selection.best_single.name
     single = replace(facts, test_log_probs={"best_single": facts.test_log_probs["best_single"]})
     assert explained_stage(single) == "best_single"
     assert explained_stage(replace(facts, test_log_probs={})) is None
-    named = replace(facts, selection={"members": selection["members"]})
-    assert best_single(named) == selection["members"][0]["name"]
     assert best_single(replace(facts, selection=None)) is None
 
 

@@ -2,27 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from analysis.facts.run_facts import RunFacts, load_facts
 from analysis.report.summary import key_figures, summary
+from analysis.text.ledger import row_of
+from analysis.text.ledger import rows as ledger_rows
 from search.space.spec import load_spec
-from tests.analysis.report.reading import changed_ledger
+from tests.analysis.report.reading import with_ledger
+from tests.synthetic.ledger_values import made_comparison, made_gate
 from trainables.records import RunFolder
-
-
-def difference(
-    a: str, b: str, metric: str, value: float, low: float, high: float
-) -> dict[str, Any]:
-    return {"a": a, "b": b, "metric": metric, "value": value, "interval": [low, high],
-            "method": "paired-bootstrap"}  # fmt: skip
-
-
-def with_ledger(facts: RunFacts, **values: Any) -> RunFacts:
-    return replace(facts, ledger=changed_ledger(facts, **values))
 
 
 @pytest.mark.parametrize(
@@ -37,16 +28,14 @@ def with_ledger(facts: RunFacts, **values: Any) -> RunFacts:
 def test_int8_ships_only_if_every_gate_passes(
     facts: RunFacts, verdicts: list[str], stage: str
 ) -> None:
-    gates = [
-        {"name": "speedup", "value": 1.0, "bound": 1.0, "limit": 1.0, "verdict": verdict}
-        for verdict in verdicts
-    ]
+    gates = tuple(made_gate(verdict) for verdict in verdicts)
     changed = with_ledger(facts, gates=gates)
-    row = next(r for r in (facts.ledger or {})["rows"] if r["stage"] == f"student_{stage}")
+    row = row_of(facts.ledger, f"student_{stage}")
+    assert row is not None
     ships, accuracy, *_ = key_figures(changed)
     assert ships.value == f"{stage} student"
     assert ships.note == ("model.int8.onnx" if stage == "int8" else "model.onnx")
-    assert accuracy.value == f"{100 * row['accuracy']:.1f}%"
+    assert accuracy.value == f"{100 * row.accuracy:.1f}%"
     assert summary(changed)[0].startswith(f"Ship student/{ships.note}.")
 
 
@@ -56,8 +45,9 @@ def test_a_second_reading_of_test_is_reported(facts: RunFacts) -> None:
 
 
 def test_an_ensemble_of_seeds_is_not_compared_with_itself(facts: RunFacts) -> None:
-    chosen = replace(facts, selection={**(facts.selection or {}), "source": "seeds"})
-    searched = replace(facts, selection={**(facts.selection or {}), "source": "search"})
+    assert facts.selection is not None
+    chosen = replace(facts, selection=replace(facts.selection, source="seeds"))
+    searched = replace(facts, selection=replace(facts.selection, source="search"))
     assert len(summary(chosen)) == len(summary(searched))
     assert "consists of seeds" in summary(chosen)[-1]
     assert "equal compute" not in " ".join(summary(chosen))
@@ -65,10 +55,10 @@ def test_an_ensemble_of_seeds_is_not_compared_with_itself(facts: RunFacts) -> No
 
 
 def test_a_difference_around_zero_is_no_gain(facts: RunFacts) -> None:
-    differences = [
-        difference("ensemble", "best_single", "accuracy", 0.01, -0.01, 0.03),
-        difference("student_fp32", "student_plain", "accuracy", 0.01, -0.01, 0.03),
-    ]
+    differences = (
+        made_comparison("ensemble", "best_single", "accuracy", 0.01, (-0.01, 0.03)),
+        made_comparison("student_fp32", "student_plain", "accuracy", 0.01, (-0.01, 0.03)),
+    )
     text = " ".join(summary(with_ledger(facts, differences=differences)))
     assert "no measurable difference in accuracy" in text
     assert "not distinguishable from the best single trial" in text
@@ -78,10 +68,10 @@ def test_a_difference_around_zero_is_no_gain(facts: RunFacts) -> None:
 
 def test_distillation_is_judged_metric_by_metric(facts: RunFacts) -> None:
     pair = ("student_fp32", "student_plain")
-    differences = [
-        difference(*pair, "accuracy", 0.0, -0.01, 0.01),
-        difference(*pair, "nll", -0.1, -0.2, -0.05),
-    ]
+    differences = (
+        made_comparison(*pair, "accuracy", 0.0, (-0.01, 0.01)),
+        made_comparison(*pair, "nll", -0.1, (-0.2, -0.05)),
+    )
     text = " ".join(summary(with_ledger(facts, differences=differences)))
     assert "improved NLL, and made no measurable difference in accuracy" in text
     assert "better in NLL (−0.1000, 95% interval −0.2000 to −0.0500)" in text
@@ -94,7 +84,7 @@ def test_fp32_is_compared_with_its_teacher_from_saved_predictions(facts: RunFact
     gain = np.mean(facts.test_log_probs["student_fp32"].argmax(1) == labels) - np.mean(
         facts.test_log_probs["ensemble"].argmax(1) == labels
     )
-    about_teacher = summary(with_ledger(facts, gates=[]))[1]
+    about_teacher = summary(with_ledger(facts, gates=()))[1]
     assert f"{100 * abs(gain):.1f} points" in about_teacher
 
 
@@ -112,9 +102,9 @@ def test_an_unfinished_run_claims_nothing(facts: RunFacts, tmp_path: Path) -> No
 
 
 def test_without_a_student_nothing_ships(facts: RunFacts) -> None:
-    rows = [r for r in (facts.ledger or {})["rows"] if not r["stage"].startswith("student")]
-    changed = with_ledger(facts, rows=rows, gates=[], differences=[])
+    rows = tuple(r for r in ledger_rows(facts.ledger) if not r.stage.startswith("student"))
+    changed = with_ledger(facts, rows=rows, gates=(), differences=())
     assert "nothing to ship" in summary(changed)[0]
-    ensemble = next(row for row in rows if row["stage"] == "ensemble")
+    ensemble = next(row for row in rows if row.stage == "ensemble")
     assert key_figures(changed)[0].value == "ensemble"
-    assert key_figures(changed)[1].value == f"{100 * ensemble['accuracy']:.1f}%"
+    assert key_figures(changed)[1].value == f"{100 * ensemble.accuracy:.1f}%"

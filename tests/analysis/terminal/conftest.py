@@ -1,9 +1,7 @@
-import copy
-from typing import Any
-
 import pytest
 
 from analysis.facts.run_facts import RunFacts, load_facts
+from ensemble.ledger.ledger import Ledger
 from tests.synthetic.predictions import SMALL
 from tests.synthetic.run import write_run
 
@@ -14,6 +12,6 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
 
 
 @pytest.fixture
-def ledger(facts: RunFacts) -> dict[str, Any]:
-    """The run's ledger, to be changed."""
-    return copy.deepcopy(dict(facts.ledger or {}))
+def ledger(facts: RunFacts) -> Ledger:
+    assert facts.ledger is not None
+    return facts.ledger

@@ -4,10 +4,11 @@ from analysis.facts.ladder import Level
 from analysis.terminal.ladder_table import ladder_table, target_text
 from search.space.spec import TargetSpec, load_spec
 from tests.rendering import shown
+from tests.synthetic.ledger_values import made_row
 from trainables.records import RunFolder
 
 FLOOR = TargetSpec(accuracy=0.9)
-ROW = {"stage": "ensemble", "accuracy": 0.95, "accuracy_interval": [0.93, 0.96]}
+ROW = made_row("ensemble", accuracy=0.95, accuracy_interval=(0.93, 0.96))
 
 
 def level(**values: object) -> Level:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,60 +12,65 @@ from analysis.terminal.ledger_tables import (
     ledger_table,
     selection_table,
 )
+from ensemble.ledger.ledger import Ledger
 from tests.docs import ROOT
 from tests.rendering import shown
+from tests.synthetic.ledger_values import made_gate, made_ledger, made_row
+
+WIDEST: dict[str, Any] = {
+    "bytes": 123_456_789, "params": 123_456_789, "train_seconds": 123_456.0, "nll": 0.1234,
+    "latency_ms_batch1": 123.45, "images_per_second": 123_456.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_with_the_widest_values_fit_the_terminal(
-    facts: RunFacts, ledger: dict[str, Any], width: int
+    facts: RunFacts, ledger: Ledger, width: int
 ) -> None:
     """Ten thousand images, hours of training and gigabytes, as in a real run."""
-    ledger["dataset"]["sizes"]["test"] = 10_000
-    for row in ledger["rows"]:
-        row |= {"bytes": 123_456_789, "params": 123_456_789, "train_seconds": 123_456.0}
-        row |= {"nll": 0.1234, "latency_ms_batch1": 123.45, "images_per_second": 123_456.0}
+    assert facts.selection is not None
+    wide = replace(
+        ledger,
+        dataset=replace(ledger.dataset, sizes={"test": 10_000}),
+        rows=tuple(replace(row, **WIDEST) for row in ledger.rows),
+    )
     for table in (
-        ledger_table(ledger),
-        differences_table(ledger),
-        gates_table(ledger),
-        selection_table(facts.selection or {}),
+        ledger_table(wide),
+        differences_table(wide),
+        gates_table(wide),
+        selection_table(facts.selection),
     ):
         lines = shown(table, width)
         assert max(map(len, lines)) <= width
         assert "…" not in "\n".join(lines)
 
 
-def test_ledger_table_shows_every_stage_and_value(ledger: dict[str, Any]) -> None:
+def test_ledger_table_shows_every_stage_and_value(ledger: Ledger) -> None:
     text = " ".join(" ".join(shown(ledger_table(ledger), 100)).split())
     assert "120 images of test, read once" in text
-    for row in ledger["rows"]:
-        assert f"{100 * row['accuracy']:.1f}" in text
-        assert f"{row['ece_null']:.3f}" in text
+    for row in ledger.rows:
+        assert f"{100 * row.accuracy:.1f}" in text
+        assert f"{row.ece_null:.3f}" in text
     assert text.count("student") == 3
 
 
-def test_missing_values_are_dashes(ledger: dict[str, Any]) -> None:
-    for row in ledger["rows"]:
-        row |= {"latency_ms_batch1": None, "bytes": None, "agreement_with_ensemble": None}
-    text = "\n".join(shown(ledger_table(ledger), 100))
-    assert text.count("–") >= 3 * len(ledger["rows"])
+def test_missing_values_are_dashes() -> None:
+    text = "\n".join(shown(ledger_table(made_ledger(made_row(), made_row("best_single"))), 100))
+    assert text.count("–") >= 2 * 6, "params, size, latency, throughput, training, agreement"
 
 
-def test_an_interval_around_zero_is_not_distinguishable(ledger: dict[str, Any]) -> None:
-    for item in ledger["differences"]:
-        item["interval"] = [-0.01, 0.01]
-    text = "\n".join(shown(differences_table(ledger), 100))
-    assert text.count("not distinguishable") == len(ledger["differences"])
+def test_an_interval_around_zero_is_not_distinguishable(ledger: Ledger) -> None:
+    differences = tuple(replace(item, interval=(-0.01, 0.01)) for item in ledger.differences)
+    text = "\n".join(shown(differences_table(replace(ledger, differences=differences)), 100))
+    assert text.count("not distinguishable") == len(differences)
 
 
 def test_gates_table_without_gates_has_a_note() -> None:
-    assert "no int8 student" in " ".join(shown(gates_table({"gates": []}), 80))
+    assert "no int8 student" in " ".join(shown(gates_table(made_ledger()), 80))
 
 
-def test_names_are_never_markup(ledger: dict[str, Any]) -> None:
-    ledger["gates"][0]["name"] = "[red]speed[/red]"
-    ledger["rows"][0]["stage"] = "[bold]odd[/bold]"
+def test_names_are_never_markup() -> None:
+    ledger = made_ledger(made_row("[bold]odd[/bold]"), gates=(made_gate(name="[red]speed[/red]"),))
     text = "\n".join(
         line for table in (gates_table(ledger), ledger_table(ledger)) for line in shown(table, 120)
     )
@@ -73,11 +79,12 @@ def test_names_are_never_markup(ledger: dict[str, Any]) -> None:
 
 
 def test_selection_table_shows_members_and_certificate(facts: RunFacts) -> None:
-    selection = dict(facts.selection or {}) | {"gap_support": 0.00957, "gap_pool": 0.0412}
+    assert facts.selection is not None
+    selection = replace(facts.selection, gap_support=0.00957, gap_pool=0.0412)
     lines = shown(selection_table(selection), 80)
-    for member in selection["members"]:
-        row = next(line.split() for line in lines if line.split()[:1] == [member["name"]])
-        assert row[1] == f"{100 * member['weight']:.1f}%"
+    for member in selection.members:
+        row = next(line.split() for line in lines if line.split()[:1] == [member.name])
+        assert row[1] == f"{100 * member.weight:.1f}%"
     text = " ".join(" ".join(lines).split())
     assert "0.0096 nats" in text
     assert "0.041 with the whole pool" in text

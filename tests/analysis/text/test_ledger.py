@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.text.ledger import difference_of, gates_verdict, shipped_stage, verdict
+from analysis.text.ledger import difference_of, gates_verdict, row_of, shipped_stage, verdict
+from tests.synthetic.ledger_values import made_comparison, made_gate, made_ledger, made_row
 
 finite = st.floats(-1e12, 1e12)
 
@@ -10,25 +11,23 @@ finite = st.floats(-1e12, 1e12)
 @given(finite, finite, st.sampled_from(["accuracy", "balanced_accuracy", "nll", "brier"]))
 def test_the_verdict_reverses_with_the_difference(a: float, b: float, metric: str) -> None:
     low, high = sorted((a, b))
-    item = {
-        "a": "x",
-        "b": "y",
-        "metric": metric,
-        "value": (low + high) / 2,
-        "interval": [low, high],
-    }
-    reversed_item = difference_of({"differences": [item]}, "y", "x", metric)
+    item = made_comparison("x", "y", metric, (low + high) / 2, (low, high))
+    ledger = made_ledger(differences=(item,))
+    reversed_item = difference_of(ledger, "y", "x", metric)
     assert reversed_item is not None
+    assert reversed_item.value == -item.value
     opposite = {"better": "worse", "worse": "better"}
     assert verdict(reversed_item) == opposite.get(verdict(item), verdict(item))
     assert (verdict(item) == "not distinguishable") == (low <= 0 <= high)
+    assert difference_of(ledger, "x", "y", metric) == item
+    assert difference_of(ledger, "x", "z", metric) is None
 
 
 def test_an_exact_test_in_the_ledger_overrules_the_interval() -> None:
-    item = {"metric": "accuracy", "interval": [0.001, 0.02], "verdict": "not distinguishable"}
-    assert verdict(item) == "not distinguishable"
-    assert verdict({**item, "verdict": "distinguishable"}) == "better"
-    assert verdict({**item, "verdict": "distinguishable", "metric": "nll"}) == "worse"
+    pair = ("x", "y", "accuracy", 0.01, (0.001, 0.02))
+    assert verdict(made_comparison(*pair, verdict="not distinguishable")) == "not distinguishable"
+    assert verdict(made_comparison(*pair)) == "better"
+    assert verdict(made_comparison("x", "y", "nll", 0.01, (0.001, 0.02))) == "worse"
 
 
 @pytest.mark.parametrize(
@@ -43,8 +42,15 @@ def test_an_exact_test_in_the_ledger_overrules_the_interval() -> None:
 def test_int8_ships_only_if_every_gate_passes(
     verdicts: list[str], decision: str, stage: str
 ) -> None:
-    rows = [{"stage": "student_fp32"}, {"stage": "student_int8"}]
-    ledger = {"gates": [{"verdict": verdict} for verdict in verdicts], "rows": rows}
+    gates = tuple(made_gate(verdict) for verdict in verdicts)
+    ledger = made_ledger(made_row("student_fp32"), made_row("student_int8"), gates=gates)
     assert gates_verdict(ledger) == decision
     assert shipped_stage(ledger) == stage
-    assert shipped_stage({**ledger, "rows": []}) is None
+    assert shipped_stage(made_ledger(gates=gates)) is None
+
+
+def test_only_rows_on_test_count() -> None:
+    ledger = made_ledger(made_row("ensemble", split="holdout"), made_row("best_single"))
+    assert row_of(ledger, "ensemble") is None
+    assert row_of(ledger, "best_single") == ledger.rows[1]
+    assert row_of(None, "ensemble") is None

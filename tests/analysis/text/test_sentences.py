@@ -1,6 +1,7 @@
 import pytest
 
 from analysis.text.sentences import accuracy_text, comparison, comparisons, source_sizes_text
+from tests.synthetic.ledger_values import made_comparison
 from trainables.data.source_sizes import SourceSizes
 
 
@@ -24,15 +25,14 @@ def test_source_images_are_described_by_size_and_colour(
     assert source_sizes_text(source_sizes) == expected
 
 
-def test_an_accuracy_has_its_interval_where_known() -> None:
-    row = {"accuracy": 0.9543, "accuracy_interval": [0.939, 0.966]}
-    assert accuracy_text(row) == "95.4% (95% interval 93.9–96.6%)"
-    assert accuracy_text({"accuracy": 0.9543}, 2) == "95.43%"
+def test_an_accuracy_has_its_interval() -> None:
+    assert accuracy_text(0.9543, (0.939, 0.966)) == "95.4% (95% interval 93.9–96.6%)"
+    assert accuracy_text(0.9543, (0.939, 0.966), 2) == "95.43% (95% interval 93.90–96.60%)"
 
 
 def test_every_metric_of_a_comparison_has_its_own_verdict() -> None:
-    better = {"metric": "accuracy", "value": 0.012, "interval": [0.002, 0.025]}
-    open_ = {"metric": "nll", "value": -0.1, "interval": [-0.2, 0.05]}
+    better = made_comparison("A", "B", "accuracy", 0.012, (0.002, 0.025))
+    open_ = made_comparison("A", "B", "nll", -0.1, (-0.2, 0.05))
     assert comparison(better, "B").startswith("better than B in accuracy (+1.2 points, ")
     assert comparison(open_, "B").startswith("not distinguishable from B in NLL (−0.1000, ")
     both = comparisons([better, open_], "B")
