@@ -38,9 +38,9 @@ def images() -> RunImages:
         fingerprint="sha256:made",
     )  # fmt: skip
     spec = load_spec("digits").with_values(splits=SplitSpec(floor=0, val=0.2, holdout=0.2))
-    found, _ = find_images(made, spec, run_started(fingerprint="sha256:made"))
-    assert found is not None
-    return found
+    run_images, _ = find_images(made, spec, run_started(fingerprint="sha256:made"))
+    assert run_images is not None
+    return run_images
 
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
@@ -76,9 +76,9 @@ def test_weights_are_averaged_over_val_and_over_each_class(kind: str, images: Ru
             model(pixels[index : index + 1])
     handle.remove()
     one_by_one = np.concatenate(collected)
-    found = attention_weights(model, images, trial="t0001", kind=kind)
-    layer = found.layers[0]
-    assert (found.trial, found.kind, found.images) == ("t0001", kind, len(val))
+    weights = attention_weights(model, images, trial="t0001", kind=kind)
+    layer = weights.layers[0]
+    assert (weights.trial, weights.kind, weights.images) == ("t0001", kind, len(val))
     np.testing.assert_allclose(layer.mean, one_by_one.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(layer.spread, one_by_one.std(axis=0), atol=1e-5)
     labels = images.image_set.labels[val]
@@ -99,12 +99,14 @@ def test_a_class_without_images_has_no_mean(images: RunImages) -> None:
 
 def test_spatial_weights_are_kept_for_the_shown_images(images: RunImages) -> None:
     shown = images.image_set.images[:4]
-    found = attention_weights(net("cbam"), images, trial="t", kind="cbam", shown=shown)
-    assert found.pixels is shown
-    assert [layer.side for layer in found.layers] == [None, 5, None, 2, None, 1]
-    assert [layer.block for layer in found.channel_layers] == ["block 1", "block 2", "block 3"]
+    weights = attention_weights(net("cbam"), images, trial="t", kind="cbam", shown=shown)
+    assert weights.pixels is shown
+    assert [layer.side for layer in weights.layers] == [None, 5, None, 2, None, 1]
+    assert [layer.block for layer in weights.channel_layers] == ["block 1", "block 2", "block 3"]
     kept = [
-        (layer.block, layer.shown.shape) for layer in found.shown_layers if layer.shown is not None
+        (layer.block, layer.shown.shape)
+        for layer in weights.shown_layers
+        if layer.shown is not None
     ]
     assert kept == [("block 1", (4, 5, 5)), ("block 2", (4, 2, 2))], "one cell has no position"
     channels_only = attention_weights(net("se"), images, trial="t", kind="se", shown=shown)

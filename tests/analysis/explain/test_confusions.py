@@ -18,9 +18,9 @@ def test_pairs_have_the_most_errors(matrix: np.ndarray) -> None:
         for j in range(len(matrix))
         if i != j and matrix[i, j] >= FEWEST_ERRORS
     ]
-    found = most_confused(matrix, most=4)
-    assert [(p.truth, p.answer) for p in found] == [(i, j) for _, _, i, j in sorted(slow)[:4]]
-    for pair in found:
+    pairs = most_confused(matrix, most=4)
+    assert [(p.truth, p.answer) for p in pairs] == [(i, j) for _, _, i, j in sorted(slow)[:4]]
+    for pair in pairs:
         assert pair.errors == matrix[pair.truth, pair.answer]
         assert pair.images == matrix[pair.truth].sum()
         assert pair.reverse == matrix[pair.answer, pair.truth]
@@ -74,5 +74,5 @@ def test_the_confusion_matrix_counts_every_example(
     slow = np.zeros((classes, classes), int)
     for i, j in zip(truth, answers, strict=True):
         slow[i, j] += 1
-    found = confusion_matrix(np.eye(classes)[answers], truth, classes)
-    np.testing.assert_array_equal(found, slow)
+    matrix = confusion_matrix(np.eye(classes)[answers], truth, classes)
+    np.testing.assert_array_equal(matrix, slow)

@@ -38,27 +38,31 @@ def images(facts: RunFacts) -> RunImages:
         labels=np.arange(2000, dtype=np.int64) % 4, class_names=("a", "b", "c", "d"),
         fingerprint=FINGERPRINT,
     )  # fmt: skip
-    found, missing = find_images(made, facts.spec, run_started(fingerprint=FINGERPRINT))
+    run_images, missing = find_images(made, facts.spec, run_started(fingerprint=FINGERPRINT))
     assert missing == ""
-    assert found is not None
-    return found
+    assert run_images is not None
+    return run_images
 
 
 def test_without_images_only_confusions_are_explained(facts: RunFacts, folder: RunFolder) -> None:
     facts = replace(facts, data=replace(facts.data, missing="the disk is gone"))
-    found = explain_run(facts, folder, None)
-    assert found.stage == "ensemble"
-    assert found.pairs
-    assert found.not_explained == "the disk is gone"
-    assert (found.examples, found.confused, found.attention) == (None, None, None)
+    explanations = explain_run(facts, folder, None)
+    assert explanations.stage == "ensemble"
+    assert explanations.pairs
+    assert explanations.not_explained == "the disk is gone"
+    assert (explanations.examples, explanations.confused, explanations.attention) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_predictions_of_other_images_are_not_explained(
     facts: RunFacts, folder: RunFolder, images: RunImages
 ) -> None:
-    found = explain_run(facts, folder, images)
-    assert "other images" in found.not_explained
-    assert found.examples is None
+    explanations = explain_run(facts, folder, images)
+    assert "other images" in explanations.not_explained
+    assert explanations.examples is None
 
 
 def test_nets_that_cannot_be_loaded_leave_their_reasons(
@@ -67,12 +71,12 @@ def test_nets_that_cannot_be_loaded_leave_their_reasons(
     labels = images.image_set.labels[images.splits.test]
     log_probs = np.log(np.full((len(labels), 4), 0.1) + 0.6 * np.eye(4)[np.roll(labels, 1)])
     predicted = replace(facts, test_labels=labels, test_log_probs={"ensemble": log_probs})
-    found = explain_run(predicted, folder, images)
-    assert found.examples is not None
-    assert found.confused is not None
-    assert found.heat_maps.columns() == []
-    assert set(found.heat_maps.skipped) >= set(facts.weights)
-    reasons = [*found.heat_maps.skipped.values(), found.attention_missing]
+    explanations = explain_run(predicted, folder, images)
+    assert explanations.examples is not None
+    assert explanations.confused is not None
+    assert explanations.heat_maps.columns() == []
+    assert set(explanations.heat_maps.skipped) >= set(facts.weights)
+    reasons = [*explanations.heat_maps.skipped.values(), explanations.attention_missing]
     assert all("weights.safetensors" in reason for reason in reasons)
     assert not any(str(folder.root) in reason for reason in reasons), "no path of this machine"
 
@@ -81,6 +85,6 @@ def test_pictures_off_hides_examples_and_maps(
     facts: RunFacts, folder: RunFolder, images: RunImages
 ) -> None:
     hidden = replace(facts, spec=facts.spec.with_values(pictures=False))
-    found = explain_run(hidden, folder, images)
-    assert (found.examples, found.heat_maps.columns()) == (None, [])
-    assert found.not_explained
+    explanations = explain_run(hidden, folder, images)
+    assert (explanations.examples, explanations.heat_maps.columns()) == (None, [])
+    assert explanations.not_explained

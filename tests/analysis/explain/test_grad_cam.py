@@ -24,8 +24,8 @@ def test_test_time_augmentation_is_off_during_explanation() -> None:
     pixels, classes = np.stack([spot(2, 2), spot(10, 10)]), np.array([0, 1])
     several = classifier(Corner())
     several.tta = "mirror_translate"
-    found = grad_cam(several, pixels, classes)
-    np.testing.assert_array_equal(found, grad_cam(classifier(Corner()), pixels, classes))
+    maps = grad_cam(several, pixels, classes)
+    np.testing.assert_array_equal(maps, grad_cam(classifier(Corner()), pixels, classes))
 
 
 @pytest.mark.parametrize("size", [8, 16, 32])

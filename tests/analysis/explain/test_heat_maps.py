@@ -30,26 +30,26 @@ def explain(weights: dict[str, float], single: str) -> HeatMaps:
 
 def test_members_are_averaged_by_weight_and_failures_named() -> None:
     weights = {"a": 0.5, "b": 0.3, "c": 0.2, "gone": 0.0}
-    found = explain(weights, "c")
-    assert set(found.skipped) == {"b, Grad-CAM", "gone"}
-    assert "feature map" in found.skipped["b, Grad-CAM"]
+    maps = explain(weights, "c")
+    assert set(maps.skipped) == {"b, Grad-CAM", "gone"}
+    assert "feature map" in maps.skipped["b, Grad-CAM"]
     alone = {name: explain({}, name).single for name in NETS}
-    assert found.trial == "c"
+    assert maps.trial == "c"
     for method, members in (("Grad-CAM", "ac"), ("saliency", "abc")):
-        np.testing.assert_array_equal(found.single[method], alone["c"][method])
+        np.testing.assert_array_equal(maps.single[method], alone["c"][method])
         weighted = [weights[name] * alone[name][method] for name in members]
         expected = np.sum(weighted, axis=0) / sum(weights[name] for name in members)
-        np.testing.assert_allclose(found.ensemble[method], expected, rtol=1e-5)
-    columns = [(column.method, column.source) for column in found.columns()]
+        np.testing.assert_allclose(maps.ensemble[method], expected, rtol=1e-5)
+    columns = [(column.method, column.source) for column in maps.columns()]
     assert columns == [("Grad-CAM", "best single"), ("Grad-CAM", "ensemble"),
                        ("saliency", "best single"), ("saliency", "ensemble")]  # fmt: skip
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 1.0}])
 def test_a_single_net_has_no_ensemble_maps(weights: dict[str, float]) -> None:
-    found = explain(weights, "a")
-    assert set(found.single) == {"Grad-CAM", "saliency"}
-    assert (found.ensemble, found.skipped) == ({}, {})
+    maps = explain(weights, "a")
+    assert set(maps.single) == {"Grad-CAM", "saliency"}
+    assert (maps.ensemble, maps.skipped) == ({}, {})
 
 
 def test_a_net_without_feature_maps_keeps_its_saliency() -> None:
@@ -57,13 +57,13 @@ def test_a_net_without_feature_maps_keeps_its_saliency() -> None:
 
 
 def test_a_missing_net_leaves_its_reason() -> None:
-    found = explain({"gone": 1.0}, "gone")
-    assert found.columns() == []
-    assert set(found.skipped) == {"gone"}
+    maps = explain({"gone": 1.0}, "gone")
+    assert maps.columns() == []
+    assert set(maps.skipped) == {"gone"}
 
 
 def test_only_the_heaviest_members_are_explained() -> None:
     names = [f"gone {i}" for i in range(MOST_MEMBERS + 2)]
-    found = explain({name: 1.0 - 0.01 * i for i, name in enumerate(names)}, "a")
-    limited = {name for name, reason in found.skipped.items() if str(MOST_MEMBERS) in reason}
+    maps = explain({name: 1.0 - 0.01 * i for i, name in enumerate(names)}, "a")
+    limited = {name for name, reason in maps.skipped.items() if str(MOST_MEMBERS) in reason}
     assert limited == set(names[MOST_MEMBERS:])

@@ -38,8 +38,8 @@ def test_the_map_of_a_linear_net_is_its_squared_weights() -> None:
     maps = smooth_grad(net, pictures(), np.array([0, 1, 0]), generator=noise())
     weights = net.weight.detach().square().amax(dim=0).double().numpy()
     expected = np.minimum(weights / np.percentile(weights, PERCENTILE), 1.0)
-    for found in maps:
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for values in maps:
+        np.testing.assert_allclose(values, expected, rtol=1e-4)
     assert maps.dtype == np.float32
 
 
@@ -62,9 +62,9 @@ def test_maps_average_squared_gradients_over_noisy_copies() -> None:
     torch.manual_seed(3)  # the layers draw from the global stream
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 36, 3))
     pixels, classes = pictures(2), np.array([2, 0])
-    found = smooth_grad(net, pixels, classes, generator=noise())
+    maps = smooth_grad(net, pixels, classes, generator=noise())
     generator = noise()
-    for image, label, values in zip(pixels, classes, found, strict=True):
+    for image, label, values in zip(pixels, classes, maps, strict=True):
         clean = torch.from_numpy(image).permute(2, 0, 1).float() / 255
         drawn = torch.randn((COPIES, 3, SIZE, SIZE), generator=generator)
         total = torch.zeros(3, SIZE, SIZE)
@@ -77,7 +77,7 @@ def test_maps_average_squared_gradients_over_noisy_copies() -> None:
         slow = np.minimum(slow / np.percentile(slow, PERCENTILE), 1.0)
         np.testing.assert_allclose(values, slow, rtol=1e-3, atol=1e-5)
     parts = smooth_grad(net, pixels, classes, generator=noise(), batch_pixels=5 * SIZE**2)
-    np.testing.assert_allclose(parts, found, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(parts, maps, rtol=1e-4, atol=1e-6)
 
 
 def test_equal_noise_gives_equal_maps_and_different_noise_does_not() -> None:
@@ -91,8 +91,8 @@ def test_equal_noise_gives_equal_maps_and_different_noise_does_not() -> None:
 
 
 def test_an_image_without_influence_gets_zeros() -> None:
-    found = smooth_grad(Linear(0.0), pictures(1), np.array([0]), generator=noise())
-    assert not found.any()
+    maps = smooth_grad(Linear(0.0), pictures(1), np.array([0]), generator=noise())
+    assert not maps.any()
 
 
 def test_gradients_that_are_not_finite_are_refused() -> None:

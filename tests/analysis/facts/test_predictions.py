@@ -62,7 +62,7 @@ def test_only_classes_that_differ_are_distinguishable() -> None:
     lost = right.copy()
     lost[labels == 1] = log_softmax(8.0 * np.eye(3)[np.full(40, 2)])
     assert not any(d.distinguishable for d in class_differences(right, right, labels, seed=0))
-    found = class_differences(lost, right, labels, seed=0)
-    assert [d.label for d in found if d.distinguishable] == [1]
-    assert found[1].value == -1.0
-    assert found[1].images == 40
+    differences = class_differences(lost, right, labels, seed=0)
+    assert [d.label for d in differences if d.distinguishable] == [1]
+    assert differences[1].value == -1.0
+    assert differences[1].images == 40

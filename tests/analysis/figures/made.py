@@ -146,15 +146,15 @@ def faults(figure: Figure) -> list[str]:
     figure.draw(renderer)
     box, (width, height) = figure.get_tightbbox(renderer), figure.get_size_inches()
     inside = min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
-    found = [] if inside else [f"{box} is not inside {width} x {height} inches"]
+    wrong = [] if inside else [f"{box} is not inside {width} x {height} inches"]
     for axes in figure.axes:
         boxes = [text.get_window_extent(renderer) for text in _x_labels(axes)]
-        found += [
+        wrong += [
             f"tick labels of {axes.get_title(loc='left')!r} overlap"
             for left, right in itertools.pairwise(sorted(boxes, key=lambda b: b.x0))
             if right.x0 < left.x1 and right.y0 < left.y1 and left.y0 < right.y1
         ]
-    return found
+    return wrong
 
 
 def _x_labels(axes: Axes) -> list[Text]:

@@ -133,12 +133,12 @@ def test_every_searched_value_has_a_panel(source: FigureSource) -> None:
 
 
 def test_importances_are_drawn_with_their_names(source: FigureSource) -> None:
-    found = source.facts.importances
-    assert found is not None
-    (axes,) = importance_figure(found).axes
-    assert row_names(axes) == [item.name for item in found.values]
-    assert [p.x for p in points(axes)] == [item.value for item in found.values]
-    assert [p.filled for p in points(axes)] == [item.distinguishable for item in found.values]
+    importances = source.facts.importances
+    assert importances is not None
+    (axes,) = importance_figure(importances).axes
+    assert row_names(axes) == [item.name for item in importances.values]
+    assert [p.x for p in points(axes)] == [item.value for item in importances.values]
+    assert [p.filled for p in points(axes)] == [item.distinguishable for item in importances.values]
 
 
 def test_trial_costs_place_the_ensemble_at_the_cost_of_its_members(source: FigureSource) -> None:
