@@ -36,12 +36,12 @@ def scores(wins: int, losses: int, ties: int) -> tuple[np.ndarray, np.ndarray]:
 @given(st.integers(1, 2000), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
 def test_proportion_interval_is_wilsons_formula(total: int, share: float, level: float) -> None:
     successes = round(share * total)
-    found = proportion_interval(successes, total, level=level)
+    result = proportion_interval(successes, total, level=level)
     z, p = norm.isf((1 - level) / 2), successes / total
     middle = (p + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
-    assert found.low == pytest.approx(max(0, middle - half), abs=1e-9)
-    assert found.high == pytest.approx(min(1, middle + half), abs=1e-9)
+    assert result.low == pytest.approx(max(0, middle - half), abs=1e-9)
+    assert result.high == pytest.approx(min(1, middle + half), abs=1e-9)
 
 
 @pytest.mark.parametrize(("successes", "total"), [(-1, 3), (4, 3), (0, 0)])
@@ -71,36 +71,36 @@ def score_statistic(wins: int, losses: int, n: int, delta: float) -> float:
 
     low, high = max(0.0, -delta), (1 - delta) / 2
     edge = 1e-12
-    found = minimize_scalar(
+    result = minimize_scalar(
         minus_log_likelihood, bounds=(low + edge, high - edge), method="bounded",
         options={"xatol": 1e-13},
     )  # fmt: skip
-    q = found.x
+    q = result.x
     return float((wins - losses - n * delta) / sqrt(n * (2 * q + delta * (1 - delta))))
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(5, 200))
 def test_few_disagreements_invert_the_score_test(wins: int, losses: int, ties: int) -> None:
     n = wins + losses + ties
-    found = paired_difference(*scores(wins, losses, ties), rng=rng())
+    result = paired_difference(*scores(wins, losses, ties), rng=rng())
     z = norm.isf(0.025)
-    assert found.method == "mcnemar-exact"
-    assert found.value == pytest.approx((wins - losses) / n)
-    assert found.interval.low < found.value < found.interval.high
-    assert score_statistic(wins, losses, n, found.interval.low) == pytest.approx(z, rel=1e-3)
-    assert score_statistic(wins, losses, n, found.interval.high) == pytest.approx(-z, rel=1e-3)
+    assert result.method == "mcnemar-exact"
+    assert result.value == pytest.approx((wins - losses) / n)
+    assert result.interval.low < result.value < result.interval.high
+    assert score_statistic(wins, losses, n, result.interval.low) == pytest.approx(z, rel=1e-3)
+    assert score_statistic(wins, losses, n, result.interval.high) == pytest.approx(-z, rel=1e-3)
 
 
 @pytest.mark.parametrize("n", [1, 20, 400])
 def test_equal_scores_have_the_score_interval_of_zero_events(n: int) -> None:
     """Without disagreements the score bounds are ±z² / (N + z²)."""
     a = np.arange(n) % 2
-    found = paired_difference(a, a, rng=rng())
+    result = paired_difference(a, a, rng=rng())
     edge = norm.isf(0.025) ** 2 / (n + norm.isf(0.025) ** 2)
-    assert found.value == 0
-    assert (found.interval.low, found.interval.high) == pytest.approx((-edge, edge))
-    assert found.p_value == 1
-    assert not found.distinguishable
+    assert result.value == 0
+    assert (result.interval.low, result.interval.high) == pytest.approx((-edge, edge))
+    assert result.p_value == 1
+    assert not result.distinguishable
     bound = one_sided_bound(np.zeros(n), side="upper", rng=rng())
     assert bound == pytest.approx(norm.isf(0.05) ** 2 / (n + norm.isf(0.05) ** 2))
 
@@ -112,27 +112,27 @@ def test_swapping_the_two_sets_mirrors_interval_and_bounds(
     if not 0 < wins + losses < FEW:
         wins, losses = wins % 12, losses % 12 + 1
     a, b = scores(wins, losses, ties)
-    one, other = paired_difference(a, b, rng=rng()), paired_difference(b, a, rng=rng())
-    assert one.value == -other.value
-    assert one.interval.low == pytest.approx(-other.interval.high, abs=1e-9)
-    assert one.p_value == other.p_value
-    assert -1 <= one.interval.low <= one.value <= one.interval.high <= 1
+    result, swapped = paired_difference(a, b, rng=rng()), paired_difference(b, a, rng=rng())
+    assert result.value == -swapped.value
+    assert result.interval.low == pytest.approx(-swapped.interval.high, abs=1e-9)
+    assert result.p_value == swapped.p_value
+    assert -1 <= result.interval.low <= result.value <= result.interval.high <= 1
     upper = one_sided_bound(a - b, side="upper", rng=rng())
     assert upper == pytest.approx(-one_sided_bound(b - a, side="lower", rng=rng()), abs=1e-9)
-    assert one.value <= upper <= one.interval.high
+    assert result.value <= upper <= result.interval.high
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(1, 0), (0, 1), (24, 0), (0, 24)])
 def test_interval_when_every_example_differs_in_one_direction(wins: int, losses: int) -> None:
-    found = paired_difference(*scores(wins, losses, 0), rng=rng())
+    result = paired_difference(*scores(wins, losses, 0), rng=rng())
     n, z = wins + losses, norm.isf(0.025)
     far = n / (n + z**2)  # (N − NΔ) = z √(NΔ(1 − Δ)) up to sign
     if wins:
-        assert found.interval.high == 1
-        assert 0 <= 1 - found.interval.low <= 2 * (1 - far) + 1e-9
+        assert result.interval.high == 1
+        assert 0 <= 1 - result.interval.low <= 2 * (1 - far) + 1e-9
     else:
-        assert found.interval.low == -1
-    assert found.distinguishable == (n == 24)
+        assert result.interval.low == -1
+    assert result.distinguishable == (n == 24)
 
 
 def test_distinguishable_needs_both_interval_and_p_value() -> None:
@@ -146,28 +146,28 @@ def test_distinguishable_needs_both_interval_and_p_value() -> None:
 
 
 def test_many_disagreements_are_bootstrapped() -> None:
-    found = paired_difference(*scores(40, 10, 350), rng=rng())
-    assert found.method == "paired-bootstrap"
-    assert found.distinguishable
+    result = paired_difference(*scores(40, 10, 350), rng=rng())
+    assert result.method == "paired-bootstrap"
+    assert result.distinguishable
     error = sqrt((50 / 400 - (30 / 400) ** 2) / 400)
-    assert found.interval.low == pytest.approx(30 / 400 - 1.96 * error, abs=0.3 * error)
-    assert found.interval.high == pytest.approx(30 / 400 + 1.96 * error, abs=0.3 * error)
+    assert result.interval.low == pytest.approx(30 / 400 - 1.96 * error, abs=0.3 * error)
+    assert result.interval.high == pytest.approx(30 / 400 + 1.96 * error, abs=0.3 * error)
 
 
 def test_one_example_shows_no_difference() -> None:
-    found = paired_difference(np.array([3.5]), np.array([1.0]), rng=rng())
-    assert found.value == found.interval.low == found.interval.high == 2.5
-    assert found.p_value == 1
-    assert not found.distinguishable
+    result = paired_difference(np.array([3.5]), np.array([1.0]), rng=rng())
+    assert result.value == result.interval.low == result.interval.high == 2.5
+    assert result.p_value == 1
+    assert not result.distinguishable
     assert one_sided_bound(np.array([2.5]), side="upper", rng=rng()) == 2.5
 
 
 def test_the_same_generator_gives_the_same_interval() -> None:
     values = rng(5).standard_normal(1000)
-    one = paired_difference(values, np.zeros(1000), rng=rng(1))
-    assert one == paired_difference(values, np.zeros(1000), rng=rng(1))
-    assert isinstance(one, Difference)
-    assert isinstance(one.interval, Interval)
+    first = paired_difference(values, np.zeros(1000), rng=rng(1))
+    assert first == paired_difference(values, np.zeros(1000), rng=rng(1))
+    assert isinstance(first, Difference)
+    assert isinstance(first.interval, Interval)
 
 
 @pytest.mark.parametrize("distinct", [3, 1000])

@@ -164,8 +164,8 @@ def test_null_ece_of_one_example_a_bin() -> None:
     c = np.exp(logp.max(axis=1))
     variance = (c * (1 - c) * (1 - 2 * c) ** 2).sum() / ECE_BINS**2
     draws = 4000
-    found = ece_null(logp, rng=rng, draws=draws)
-    assert abs(found - (2 * c * (1 - c)).mean()) < 4 * np.sqrt(variance / draws)
+    estimate = ece_null(logp, rng=rng, draws=draws)
+    assert abs(estimate - (2 * c * (1 - c)).mean()) < 4 * np.sqrt(variance / draws)
 
 
 def test_null_ece_equals_ece_of_labels_drawn_from_the_predictions() -> None:

@@ -17,29 +17,29 @@ scores = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max
 
 def test_a_mean_difference_computed_by_hand() -> None:
     """Differences 1, 2, 3: mean 2, standard error 1/√3, t(0.975, 2 df) = 4.3027."""
-    found = mean_difference(np.array([3.0, 5.0, 4.0]), np.array([2.0, 3.0, 1.0]))
-    assert found.value == pytest.approx(2.0)
-    assert found.interval is not None
+    result = mean_difference(np.array([3.0, 5.0, 4.0]), np.array([2.0, 3.0, 1.0]))
+    assert result.value == pytest.approx(2.0)
+    assert result.interval is not None
     half = 4.302653 / np.sqrt(3)
-    assert (found.interval.low, found.interval.high) == pytest.approx((2 - half, 2 + half))
-    assert found.p_value == pytest.approx(0.0741799)
+    assert (result.interval.low, result.interval.high) == pytest.approx((2 - half, 2 + half))
+    assert result.p_value == pytest.approx(0.0741799)
 
 
 @given(scores)
 def test_the_interval_and_the_test_agree_with_the_formula(pairs: list[tuple[float, float]]) -> None:
     a, b = np.array(pairs).T
-    found, turned = mean_difference(a, b), mean_difference(b, a)
-    assert turned.value == pytest.approx(-found.value)
-    assert turned.p_value == pytest.approx(found.p_value)
-    if found.interval is None:
+    result, turned = mean_difference(a, b), mean_difference(b, a)
+    assert turned.value == pytest.approx(-result.value)
+    assert turned.p_value == pytest.approx(result.p_value)
+    if result.interval is None:
         assert np.ptp(a - b) <= 1e-12
         return
-    assert found.p_value is not None
+    assert result.p_value is not None
     error = (a - b).std(ddof=1) / np.sqrt(len(a))
     half = stats.t.ppf(0.975, len(a) - 1) * error
-    assert found.interval.high - found.interval.low == pytest.approx(2 * half)
-    excluded = not found.interval.low <= 0 <= found.interval.high
-    assert excluded == (found.p_value < 0.05)
+    assert result.interval.high - result.interval.low == pytest.approx(2 * half)
+    excluded = not result.interval.low <= 0 <= result.interval.high
+    assert excluded == (result.p_value < 0.05)
 
 
 def test_equal_differences_get_the_p_value_of_their_signs() -> None:

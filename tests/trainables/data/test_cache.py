@@ -235,9 +235,9 @@ def test_images_are_found_by_fingerprint_without_their_files(folder: Folder, cac
     """A worker that starts late maps the images that the run started with."""
     images = get(folder, cache)
     (folder.root / "a").unlink()
-    found = find_images(images.fingerprint, cache=cache)
-    assert found is not None
-    assert np.array_equal(found.images, images.images)
+    loaded = find_images(images.fingerprint, cache=cache)
+    assert loaded is not None
+    assert np.array_equal(loaded.images, images.images)
     assert find_images("sha256:0000000000000000", cache=cache) is None
 
 
@@ -249,9 +249,9 @@ def test_an_entry_of_an_older_version_is_skipped(folder: Folder, cache: Path) ->
     about = json.loads((old / "about.json").read_text())
     del about["originals"]
     (old / "about.json").write_text(json.dumps(about))
-    found = find_images(images.fingerprint, cache=cache)
-    assert found is not None
-    assert np.array_equal(found.images, images.images)
+    loaded = find_images(images.fingerprint, cache=cache)
+    assert loaded is not None
+    assert np.array_equal(loaded.images, images.images)
     shutil.rmtree(entry)
     assert find_images(images.fingerprint, cache=cache) is None
 
@@ -343,14 +343,14 @@ def test_skipped_images_are_named_on_every_load(folder: Folder, cache: Path) -> 
     ):
         get(broken, cache)
     for _ in range(2):
-        found = get(broken, cache, skip_unreadable=True)
-        assert found.skipped == ("image 1", "image 4", "image 7", "image 10")
-        assert found.labels.tolist() == [0, 2] * 4
-        assert found.images[:, 0, 0, 0].tolist() == [0, 0, 10, 10, 20, 20, 30, 30]
-        assert found.groups == tuple("pp" + "qq" + "pp" + "qq")
-        assert found.is_test is not None
-        assert found.is_test.tolist() == [False] * 4 + [True] * 4
-        assert found.source_sizes.modes == {"RGB": 8}  # formats are unknown: assumed unresized
+        loaded = get(broken, cache, skip_unreadable=True)
+        assert loaded.skipped == ("image 1", "image 4", "image 7", "image 10")
+        assert loaded.labels.tolist() == [0, 2] * 4
+        assert loaded.images[:, 0, 0, 0].tolist() == [0, 0, 10, 10, 20, 20, 30, 30]
+        assert loaded.groups == tuple("pp" + "qq" + "pp" + "qq")
+        assert loaded.is_test is not None
+        assert loaded.is_test.tolist() == [False] * 4 + [True] * 4
+        assert loaded.source_sizes.modes == {"RGB": 8}  # formats are unknown: assumed unresized
     assert broken.decoded == 2
 
 

@@ -51,17 +51,17 @@ def test_the_centred_square_is_cropped(height: int, width: int, top: int, left: 
 def test_uniform_images_of_any_size_stay_uniform(
     height: int, width: int, size: int, grey: int
 ) -> None:
-    found = resize_image(Image.new("RGB", (width, height), (grey, grey, grey)), size)
-    assert found.shape == (size, size, 3)
-    assert found.dtype == np.uint8
-    assert (found == grey).all()
+    resized = resize_image(Image.new("RGB", (width, height), (grey, grey, grey)), size)
+    assert resized.shape == (size, size, 3)
+    assert resized.dtype == np.uint8
+    assert (resized == grey).all()
 
 
 def test_reduction_antialiases() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    found = resize_image(Image.fromarray(stripes), 8).astype(int)
-    assert np.abs(found - 127).max() <= 8
+    resized = resize_image(Image.fromarray(stripes), 8).astype(int)
+    assert np.abs(resized - 127).max() <= 8
 
 
 def cubic_reduction(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -82,41 +82,41 @@ def cubic_reduction(pixels: np.ndarray, size: int) -> np.ndarray:
 @pytest.mark.parametrize(("side", "size"), [(30, 8), (64, 16), (8, 20)])
 def test_the_filter_is_bicubic_and_antialiased(side: int, size: int) -> None:
     pixels = noise(side, side)
-    found = resize_image(Image.fromarray(pixels), size)
-    assert np.abs(found - cubic_reduction(pixels, size)).max() <= 1.5  # one rounding an axis
+    resized = resize_image(Image.fromarray(pixels), size)
+    assert np.abs(resized - cubic_reduction(pixels, size)).max() <= 1.5  # one rounding an axis
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    found = resize_image(Image.new(mode, (9, 7)), 4)
-    assert found.shape == (4, 4, 3)
-    assert found.dtype == np.uint8
+    resized = resize_image(Image.new(mode, (9, 7)), 4)
+    assert resized.shape == (4, 4, 3)
+    assert resized.dtype == np.uint8
 
 
 def test_transparency_is_put_on_white() -> None:
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[..., 0] = 200
     pixels[0, 0, 3], pixels[1, 1, 3] = 255, 128
-    found = resize_image(Image.fromarray(pixels), 4)
-    assert found[0, 0].tolist() == [200, 0, 0]
-    assert found[2, 2].tolist() == [255, 255, 255]
-    assert np.abs(found[1, 1].astype(int) - [227, 127, 127]).max() <= 1
+    resized = resize_image(Image.fromarray(pixels), 4)
+    assert resized[0, 0].tolist() == [200, 0, 0]
+    assert resized[2, 2].tolist() == [255, 255, 255]
+    assert np.abs(resized[1, 1].astype(int) - [227, 127, 127]).max() <= 1
 
 
 def test_a_palette_with_a_transparent_colour_is_put_on_white() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.putpixel((0, 0), 0)
-    found = read_image(encode(image, transparency=0), 4)
-    assert found[0, 0].tolist() == [255, 255, 255]
-    assert found[3, 3].tolist() == [10, 20, 30]
+    resized = read_image(encode(image, transparency=0), 4)
+    assert resized[0, 0].tolist() == [255, 255, 255]
+    assert resized[3, 3].tolist() == [10, 20, 30]
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     grey = np.array([[0, 257], [32896, 65535]], np.uint16)
-    found = read_image(encode(Image.fromarray(grey)), 2)
-    assert found[..., 0].tolist() == [[0, 1], [128, 255]]
-    assert (found == found[..., :1]).all()
+    resized = read_image(encode(Image.fromarray(grey)), 2)
+    assert resized[..., 0].tolist() == [[0, 1], [128, 255]]
+    assert (resized == resized[..., :1]).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -125,10 +125,10 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     pixels[:4, :4] = 255
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = read_image(encode(Image.fromarray(pixels), exif=exif), 8)
+    resized = read_image(encode(Image.fromarray(pixels), exif=exif), 8)
     corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1),
               8: (1, 0)}[orientation]  # fmt: skip
-    white = np.argwhere(found[::4, ::4, 0] == 255).tolist()
+    white = np.argwhere(resized[::4, ::4, 0] == 255).tolist()
     assert white == [list(corner)]
 
 
@@ -184,10 +184,10 @@ def test_batches_are_decoded_in_order() -> None:
 def test_unreadable_images_are_black_and_named() -> None:
     good = encode(Image.new("RGB", (5, 5), (9, 9, 9)))
     batch = [(f"row {i}", b"broken" if i % 2 else good) for i in range(5)]
-    (found,) = decode_batches([batch], 5)
-    assert found.broken == {1: "row 1", 3: "row 3"}
-    assert found.images[:, 0, 0, 0].tolist() == [9, 0, 9, 0, 9]
-    assert list(found.formats) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
+    (decoded,) = decode_batches([batch], 5)
+    assert decoded.broken == {1: "row 1", 3: "row 3"}
+    assert decoded.images[:, 0, 0, 0].tolist() == [9, 0, 9, 0, 9]
+    assert list(decoded.formats) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
 
 
 def test_formats_are_those_in_the_file() -> None:
@@ -196,8 +196,8 @@ def test_formats_are_those_in_the_file() -> None:
     exif[0x0112] = 6
     grey = Image.new("L", (640, 480))
     batch = [("a", encode(grey, "JPEG", exif=exif)), ("b", encode(grey.convert("LA")))]
-    (found,) = decode_batches([batch], 8)
-    assert list(found.formats) == [(640, 480, "L"), (640, 480, "LA")]
+    (decoded,) = decode_batches([batch], 8)
+    assert list(decoded.formats) == [(640, 480, "L"), (640, 480, "LA")]
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -42,12 +42,12 @@ def image_set(
 
 def where(splits: Splits, count: int) -> list[str]:
     """Return the split of each image; an empty text for none."""
-    found = [""] * count
+    names = [""] * count
     for name in SPLITS:
         for i in getattr(splits, name):
-            assert not found[i], "the splits overlap"
-            found[i] = name
-    return found
+            assert not names[i], "the splits overlap"
+            names[i] = name
+    return names
 
 
 def slow_u(image: np.ndarray, group: str, stream: str, seed: int) -> float:
@@ -62,16 +62,16 @@ def slow_u(image: np.ndarray, group: str, stream: str, seed: int) -> float:
 
 def slow_splits(images: ImageSet, spec: SplitSpec) -> list[str]:
     """Apply the contract to one image at a time, without floors."""
-    found = []
+    names = []
     for image in images.images:
         u = slow_u(image, "", "split", spec.seed)
         if slow_u(image, "", "test", spec.seed) < spec.test:
-            found.append("test")
+            names.append("test")
         elif u < spec.holdout:
-            found.append("holdout")
+            names.append("holdout")
         else:
-            found.append("val" if u < spec.holdout + spec.val else "train")
-    return found
+            names.append("val" if u < spec.holdout + spec.val else "train")
+    return names
 
 
 @given(st.integers(0, 10**6), st.integers(-5, 5))
@@ -168,8 +168,8 @@ def test_copies_in_several_groups_stay_in_one_group_only() -> None:
     groups = [f"film {i // 10}" for i in range(600)]
     images = image_set(contents, groups=groups)
     splits = make_splits(images, SplitSpec(floor=0, val=0.2, holdout=0.2))
-    found = where(splits, 600)
-    black = [name for content, name in zip(contents, found, strict=True) if content == 10**6]
+    names = where(splits, 600)
+    black = [name for content, name in zip(contents, names, strict=True) if content == 10**6]
     assert splits.leaked == 59
     assert Counter(black)[""] == 59
     us = [slow_u(images.images[i], groups[i], "split", 0) for i in range(0, 600, 10)]
@@ -182,12 +182,12 @@ def test_the_data_sets_own_test_split_is_kept_and_its_copies_left_out() -> None:
     images = image_set(contents, is_test=[False] * 300 + [True] * 100)
     spec = SplitSpec(floor=0, val=0.2, holdout=0.2)
     splits = make_splits(images, spec)
-    found = where(splits, 400)
+    names = where(splits, 400)
     assert splits.test.tolist() == list(range(300, 400))
     assert splits.leaked == 20
-    assert found[280:300] == [""] * 20
+    assert names[280:300] == [""] * 20
     no_test = SplitSpec(floor=0, val=0.2, holdout=0.2, test=1e-12)
-    assert found[:280] == slow_splits(image_set(list(range(280))), no_test)
+    assert names[:280] == slow_splits(image_set(list(range(280))), no_test)
 
 
 def test_a_group_with_an_image_in_test_is_left_out() -> None:

@@ -28,12 +28,12 @@ def test_a_training_starts_from_the_weights_of_a_trial(tmp_path: Path) -> None:
         Recipe(width=3), classes=7, image_size=SIZE, train_images=IMAGES.images[:9], seed=0
     )
     save_weights(source, path)
-    found = built(Recipe(width=3, pretrained=str(path))).state_dict()
+    weights = built(Recipe(width=3, pretrained=str(path))).state_dict()
     fresh = built(Recipe(width=3)).state_dict()
     for name, value in source.state_dict().items():
         expected = fresh[name] if name.startswith("net.head.") else value
-        assert torch.equal(found[name], expected), name
-    assert not torch.equal(found["mean"], fresh["mean"])
+        assert torch.equal(weights[name], expected), name
+    assert not torch.equal(weights["mean"], fresh["mean"])
 
 
 def test_a_training_starts_from_weights_with_timms_names(tmp_path: Path) -> None:
