@@ -103,7 +103,7 @@ class AblationResult:
     variants: tuple[VariantScores, ...]
     """The full recipe first."""
     differences: tuple[FactorEffect, ...]
-    """By metric, then by factor."""
+    """Effects, ordered by metric, then by factor."""
 
     @property
     def by_factor(self) -> dict[str, dict[str, FactorEffect]]:

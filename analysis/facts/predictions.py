@@ -39,7 +39,7 @@ class ClassDifference:
 
 
 def main_stages(facts: RunFacts) -> list[str]:
-    """Return the stages shown side by side: the ensemble (or best single net) and the student."""
+    """Return the stages to show: the ensemble (or best single network) and the student."""
     available = facts.test_log_probs
     students = [stage for stage in ("student_int8", "student_fp32") if stage in available]
     teacher = "ensemble" if "ensemble" in available else "best_single"

@@ -25,7 +25,7 @@ class Glyphs:
     track: str = "─"
     dot: str = "·"
     overflow: Literal["ellipsis", "crop"] = "ellipsis"
-    """How a line that is too long is cut."""
+    """The treatment of lines that are too long."""
 
     def text(self, text: str) -> str:
         """Return `text`, in ASCII if these marks are."""

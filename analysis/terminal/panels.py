@@ -12,7 +12,7 @@ from rich.text import Text
 
 from analysis.terminal.glyphs import Glyphs, hyperparameters
 from analysis.text.labels import STAGES, metric_label, stage_label
-from common.formats import fixed, one_line, percent, signed, value_text
+from common.formats import file_size, fixed, one_line, percent, signed, value_text
 from journal.state import RunState
 from journal.trial import Score, Trial
 from journal.trials import RungCount
@@ -94,7 +94,7 @@ def result_lines(metrics: Mapping[str, float | None], glyphs: Glyphs) -> list[st
     for name, value in metrics.items():
         match = METRIC.fullmatch(name)
         if match is None:
-            others.append(f"{name.replace('_', ' ')} {value_text(value)}")
+            others.append(_value(name, value))
         else:
             subject, metric = match.groups()
             scores.setdefault(subject, []).append(_score(subject, metric, value))
@@ -174,6 +174,12 @@ def _score(subject: str, metric: str, value: float | None) -> str:
         return f"{metric_label(metric)} {signed(scaled, 1 if points else 3)}" + " points" * points
     text = percent(value) if metric.endswith("accuracy") else fixed(value, 3)
     return f"{metric_label(metric)} {text}"
+
+
+def _value(name: str, value: float | None) -> str:
+    if name == "bytes":
+        return f"size {file_size(value)}"
+    return f"{name.replace('_', ' ')} {value_text(value)}"
 
 
 def _failure(trial: Trial, width: int, glyphs: Glyphs) -> list[Text]:

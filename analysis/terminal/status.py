@@ -24,9 +24,9 @@ class DiskUsage:
     """The disk space of a run, in bytes."""
 
     parts: Mapping[str, int]
-    """By part of the run."""
+    """Bytes by part of the run."""
     removable: int = 0
-    """What `quorum clean` would free."""
+    """Bytes that `quorum clean` would free."""
 
 
 def status_view(
@@ -96,7 +96,7 @@ def _next_step(state: RunState, folder: RunFolder, holder: str | None) -> str:
 
 
 def _progress(state: RunState, holder: str | None) -> Text:
-    """Name the stage that a run has reached, and whether work goes on."""
+    """Name the stage that a run has reached: running, interrupted or done."""
     begun = [name for name in STAGES if state.stages[name].status != "pending"]
     stage = state.stage or (begun[-1] if begun else "start")
     if holder is not None:

@@ -40,12 +40,12 @@ class StageCells:
     params: str
     size: str
     latency_ms: str
-    """Of one image."""
+    """Latency of one image."""
     images_per_second: str
     training: str
     """Training time."""
     agreement: str
-    """With the ensemble, in percent."""
+    """Agreement with the ensemble, in percent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +56,11 @@ class DifferenceCells:
     b: str
     metric: str
     value: str
-    """With its unit."""
+    """The difference with its unit."""
     interval: str
     method: str
     verdict: str
-    """Whether a is better, worse or not distinguishable."""
+    """The judgement on a: better, worse or not distinguishable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class GateCells:
     """One release gate."""
 
     requirement: str
-    """What is measured, and which side of the limit passes."""
+    """The measured quantity, and the side of the limit that passes."""
     value: str
     bound: str
     limit: str

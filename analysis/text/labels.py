@@ -6,7 +6,7 @@ from typing import Literal
 from common.formats import DASH
 
 Tone = Literal["good", "bad", "open", "plain"]
-"""How a word is coloured: favourable, unfavourable, undecided, or not at all."""
+"""Colour class of a word: favourable, unfavourable, undecided, or none."""
 
 NOT_DISTINGUISHABLE = "not distinguishable"
 
@@ -35,7 +35,7 @@ GATES: Mapping[str, tuple[str, str]] = {
     "speedup": ("speedup over the fp32 student", "at least"),
     "shrink": ("size reduction from the fp32 student", "at least"),
 }
-"""What a gate measures, and which side of its limit passes."""
+"""The quantity that a gate measures, and the side of its limit that passes."""
 
 METHODS: Mapping[str, str] = {
     "paired-bootstrap": "paired bootstrap",

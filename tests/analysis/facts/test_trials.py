@@ -1,4 +1,4 @@
-"""What is known of each trial, from the run's state."""
+"""Facts on each trial, from the run's state."""
 
 from analysis.facts.trials import best_trial, trials_of
 from journal.events import TrialRetried

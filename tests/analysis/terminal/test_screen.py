@@ -3,7 +3,8 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.terminal.glyphs import hyperparameters
+from analysis.terminal.glyphs import Glyphs, hyperparameters
+from analysis.terminal.panels import result_lines
 from analysis.terminal.screen import plain_line, render
 from common.formats import stopwatch
 from journal.events import EpochEnded, Event, PlanMade, StageReported, SweepEnded, TrialEnded
@@ -62,6 +63,18 @@ def test_a_run_before_its_start_and_after_an_interruption() -> None:
     state.apply(SweepEnded(kind="search", reason="interrupted", time=state.last_time + 1))
     assert "interrupted; continue with --resume" in drawn(state, state.last_time)
     assert "interrupted" in plain_line(state, state.last_time)
+
+
+def test_scores_of_one_subject_share_a_line() -> None:
+    metrics = {
+        "best_single_test_accuracy": 0.98, "best_single_test_nll": 0.05, "gap_pool": 0.04,
+        "worth_weight-decay_accuracy": -0.021, "bytes": 181_287.0,
+    }  # fmt: skip
+    assert result_lines(metrics, Glyphs()) == [
+        "best single, test: accuracy 98.0% · NLL 0.050",
+        "effect of weight-decay: accuracy −2.1 points",
+        "gap pool 0.04 · size 181 kB",
+    ]
 
 
 @settings(max_examples=60)
