@@ -72,6 +72,7 @@ def run_sweep(
     storage: str | None = None,
     cache: Path | None = None,
     trainer: TrainerFactory = default_trainer,
+    clock: Callable[[], float] = time.time,
 ) -> SweepOutcome:
     """Start or resume the sweep inside a `ray_session`.
 
@@ -79,8 +80,8 @@ def run_sweep(
     starts that could not finish its schedule before `deadline` (unix seconds), and none
     continues at a rung that would not reach the next one before `latest` (by default the
     deadline); trials that run then are stopped and can be resumed. Every event goes through
-    `emitter`. Checkpoints go to checkpoints/ in the run's folder, or below `storage`, a folder
-    or URI that all nodes of a cluster share.
+    `emitter`; `clock` gives unix seconds. Checkpoints go to checkpoints/ in the run's folder, or
+    below `storage`, a folder or URI that all nodes of a cluster share.
 
     Raises:
         RunError: the run has another split, or its folder cannot be written.
@@ -94,7 +95,7 @@ def run_sweep(
             kind="search",
             rungs=spec.rungs,
             scheduler=Asha(spec.rungs, spec.reduction_factor),
-            deadlines=Deadlines(finish=deadline, stop=latest or deadline),
+            deadlines=Deadlines(finish=deadline, stop=latest or deadline, clock=clock),
         ),
         spec,
         (images, splits),

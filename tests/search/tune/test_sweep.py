@@ -27,7 +27,6 @@ from journal.events import (
 )
 from journal.journal import Journal, read_events
 from search.samplers.fixed import Seeds
-from search.timetable.deadlines import Deadlines
 from search.tune.session import ray_session
 from search.tune.sweep import run_fixed
 from tests.drive_sweep import spec_of, sweep
@@ -240,7 +239,7 @@ def test_no_failure_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_pat
 
 
 class Clock:
-    """Stands at 0 until two trials have reported, then at 2."""
+    """Returns 0 until two trials have reported, then 2."""
 
     def __init__(self) -> None:
         self.trials: set[str] = set()
@@ -253,18 +252,15 @@ class Clock:
         return 0.0 if len(self.trials) < 2 else 2.0
 
 
-def test_at_the_deadline_trials_stop_and_can_be_resumed(
-    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From checkpoints that lie elsewhere, as on a cluster."""
+def test_at_the_deadline_trials_stop_and_can_be_resumed(ray: None, tmp_path: Path) -> None:
+    """The checkpoints are in another folder, as on a cluster."""
     folder, elsewhere = RunFolder(tmp_path / "late"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "of another run").touch()
     spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
     run = partial(sweep, folder.root, spec, storage=f"file://{elsewhere}")
     clock = Clock()
-    monkeypatch.setattr("search.tune.sweep.Deadlines", partial(Deadlines, clock=clock))
-    outcome = run(deadline=1.0, observers=[clock.observe])
+    outcome = run(deadline=1.0, clock=clock, observers=[clock.observe])
     assert outcome.reason == "time_budget"
     assert of_type(read_events(folder.journal), SweepEnded)[-1].reason == "time_budget"
     assert [record.trial for record in folder.records()] == sorted(
@@ -272,7 +268,7 @@ def test_at_the_deadline_trials_stop_and_can_be_resumed(
     )
     started = {event.trial for event in events_of(folder, TrialStarted)}
     assert outcome.unfinished == len(started) - len(list(folder.records())) > 0
-    late = run(deadline=1.0)
+    late = run(deadline=1.0, clock=clock)
     assert (late.reason, late.unfinished) == ("time_budget", outcome.unfinished)
     assert {event.trial for event in events_of(folder, TrialStarted)} == started
     finished = run(trials=len(started))
