@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from analysis.terminal.layout import command_line, facts_grid, labelled_line, relative
 from analysis.terminal.ledger_tables import differences_table, gates_table, ledger_table
@@ -31,7 +32,7 @@ def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> Render
         ("trials", "in the MLflow UI, view “Trials, best first”:"),
         ("", command_line(server, program="mlflow")),
     ]
-    return Group(*tables, *(labelled_line(*line) for line in lines))
+    return Group(*tables, Text(""), *(labelled_line(*line) for line in lines))
 
 
 def replay_view(replay: "Replay") -> RenderableType:

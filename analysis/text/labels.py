@@ -31,9 +31,9 @@ METRICS: Mapping[str, str] = {
 }
 GATES: Mapping[str, tuple[str, str]] = {
     "accuracy_loss": ("accuracy loss against the ensemble", "at most"),
-    "nll_gain": ("NLL increase over the fp32 student", "at most"),
-    "speedup": ("speedup over the fp32 student", "at least"),
-    "shrink": ("size reduction from the fp32 student", "at least"),
+    "nll_gain": ("NLL increase over fp32", "at most"),
+    "speedup": ("speedup over fp32", "at least"),
+    "shrink": ("size reduction from fp32", "at least"),
 }
 """The quantity that a gate measures, and the side of its limit that passes."""
 
@@ -64,12 +64,12 @@ def method_label(method: str) -> str:
 
 
 def gate_label(gate: str) -> str:
-    """Name what a gate measures: `speedup` → `speedup over the fp32 student`."""
+    """Name what a gate measures: `speedup` → `speedup over fp32`."""
     return GATES[gate][0] if gate in GATES else gate.replace("_", " ")
 
 
 def gate_requirement(gate: str) -> str:
-    """Name a gate with the side of its limit: `speedup over the fp32 student, at least`."""
+    """Name a gate with the side of its limit: `speedup over fp32, at least`."""
     return ", ".join(GATES[gate]) if gate in GATES else gate_label(gate)
 
 
