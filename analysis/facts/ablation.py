@@ -21,7 +21,7 @@ from common.statistics.paired_differences import holm, mean_difference
 from ensemble.selection.pool import Pool
 from ensemble.selection.run_pool import pool_from_run
 from journal.events import ResultReported
-from search.ablation.ablation import ALL, FULL, Ablation, trial_of, variant_of
+from search.ablation.ablation import ALL, FULL, Ablation, trial_name, variant_name
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, TrialRecord
 
@@ -137,11 +137,11 @@ def compare_variants(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> A
         RunError: no seed has all its variants, or a file of the run is damaged.
     """
     records = {record.trial: record for record in folder.records()}
-    variants = [FULL, *map(variant_of, ablation.factors)]
+    variants = [FULL, *map(variant_name, ablation.factors)]
     seeds = [
         seed
         for seed in range(ablation.seeds)
-        if all(trial_of(variant, seed) in records for variant in variants)
+        if all(trial_name(variant, seed) in records for variant in variants)
     ]
     if not seeds:
         raise RunError(
@@ -202,7 +202,7 @@ def _variant(
     scores: Scores,
     records: Mapping[str, TrialRecord],
 ) -> VariantScores:
-    names = [trial_of(variant, seed) for seed in seeds]
+    names = [trial_name(variant, seed) for seed in seeds]
     scored = [name for name in names if name in scores]
 
     def mean(values: Sequence[float]) -> float | None:
@@ -237,11 +237,11 @@ def _corrected(effect: FactorEffect, p_holm: float) -> FactorEffect:
 
 
 def _effect(factor: str, metric: str, seeds: Sequence[int], scores: Scores) -> FactorEffect:
-    variant = variant_of(factor)
+    variant = variant_name(factor)
     pairs = [
-        (scores[trial_of(FULL, seed)][metric], scores[trial_of(variant, seed)][metric])
+        (scores[trial_name(FULL, seed)][metric], scores[trial_name(variant, seed)][metric])
         for seed in seeds
-        if {trial_of(FULL, seed), trial_of(variant, seed)} <= set(scores)
+        if {trial_name(FULL, seed), trial_name(variant, seed)} <= set(scores)
     ]
     a, b = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     mean = mean_difference(a, b) if pairs else None

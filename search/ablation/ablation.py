@@ -34,7 +34,7 @@ class Ablation:
     """The variants to compare, and the number of seeds of each."""
 
     factors: Mapping[str, Mapping[str, Any]]
-    """By factor, and for ALL: the recipe values that remove it, as in a YAML."""
+    """Recipe values that remove each factor, or ALL of them, as in a YAML."""
     seeds: int
     """Seeds that every variant is trained from."""
 
@@ -52,7 +52,7 @@ class Ablation:
         """Return the variants of `recipe` by name, the full one first."""
         plain = recipe.to_mapping()
         return {FULL: recipe} | {
-            variant_of(factor): Recipe.from_mapping({**plain, **values}, where=factor)
+            variant_name(factor): Recipe.from_mapping({**plain, **values}, where=factor)
             for factor, values in self.factors.items()
         }
 
@@ -75,8 +75,8 @@ class Ablation:
     def trials_left(self, folder: RunFolder) -> int:
         """Return how many of the trainings have no record in a run's folder."""
         names = {
-            trial_of(variant, seed)
-            for variant in (FULL, *map(variant_of, self.factors))
+            trial_name(variant, seed)
+            for variant in (FULL, *map(variant_name, self.factors))
             for seed in range(self.seeds)
         }
         return len(names - {record.trial for record in folder.records()})
@@ -182,12 +182,12 @@ def recipe_of(folder: RunFolder) -> Recipe:
     return read_start(folder.trial(name) / "start.json").recipe
 
 
-def variant_of(factor: str) -> str:
+def variant_name(factor: str) -> str:
     """Return the name of the variant without a factor."""
     return BARE if factor == ALL else f"no-{factor}"
 
 
-def trial_of(variant: str, seed: int) -> str:
+def trial_name(variant: str, seed: int) -> str:
     """Return the name of a variant's training from the seed with this number."""
     return f"{variant}-{seed}"
 

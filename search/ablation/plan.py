@@ -35,14 +35,14 @@ def preview_ablation(
         DataError: the data cannot be used.
     """
     ablation, ablation_spec = new_ablation(spec, **options)
-    found = preview(
+    plan = preview(
         ablation_spec,
         time_budget=time_budget,
         device=device,
         stages=ABLATION_STAGES,
         planner=partial(plan_ablation, ablation=ablation, trials=ablation.trials),
     )
-    return found, ablation
+    return plan, ablation
 
 
 def plan_ablation(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from common.seeds import derive_seed
 from journal.events import Kind
 from journal.state import RunState
-from search.ablation.ablation import Ablation, trial_of
+from search.ablation.ablation import Ablation, trial_name
 from search.samplers.suggestions import Suggestion, remaining
 from trainables.recipe import Recipe
 
@@ -34,7 +34,7 @@ class AblationTrials:
         variants = self.ablation.variants(self.recipe)
         fresh = (
             Suggestion(
-                trial=trial_of(name, seed),
+                trial=trial_name(name, seed),
                 number=seed * len(variants) + place,
                 kind=self.kind,
                 recipe=recipe,

@@ -137,8 +137,9 @@ class MlflowMirror:
         self._projection = Projection()
         self._store: Target | None = None
         self._events = 0
+        """Events that were journalled."""
         self._written = 0
-        """How many of the events MLflow has."""
+        """Events that MLflow has."""
         self._retry_at = 0.0
         self._warned = False
         self._locked = False
@@ -157,7 +158,7 @@ class MlflowMirror:
 
     @property
     def lagging(self) -> bool:
-        """Whether MLflow lacks an event."""
+        """True while MLflow lacks an event."""
         return self._written < self._events
 
     def close(self, timeout: float = CLOSE_SECONDS) -> bool:

@@ -4,8 +4,8 @@ The sweep is a run, and each trial, seed, ensemble and student is a run below it
 always give the same runs, so the view can be brought up to date after an outage or rebuilt from
 the journal.
 
-A pruned trial did what was asked of it, so it is FINISHED, and the tag `quorum.status` tells it
-from a completed one. FAILED is a trial that failed by itself, KILLED one that ended with its
+A pruned trial ended as intended, so it is FINISHED; the tag `quorum.status` distinguishes it from
+a completed one. FAILED is a trial that failed by itself, KILLED one that ended with its
 process. MLflow shows both with the same red cross.
 """
 

@@ -1,4 +1,4 @@
-"""The MLflow runs of a sweep as values, and what is new about them since they were last written.
+"""The MLflow runs of a sweep as values, and their changes since they were last written.
 
 MLflow's parameters and tags are text, and its metrics are finite numbers. A run that has ended
 carries a digest of everything that its events said, which shows whether a store has it all.
@@ -34,7 +34,7 @@ class Point(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class RunChange:
-    """What is new about one run since it was last taken."""
+    """Changes of one run since they were last taken."""
 
     key: str
     name: str

@@ -154,7 +154,7 @@ class Store:
         return _Stored(run_id=run.info.run_id, status="RUNNING")
 
     def _find_runs(self) -> dict[str, _Stored]:
-        found: dict[str, _Stored] = {}
+        runs: dict[str, _Stored] = {}
         token = None
         while True:
             page = self._client.search_runs(
@@ -162,12 +162,12 @@ class Store:
             )
             for run in page:
                 tags = run.data.tags
-                found[tags.get("quorum.trial", SWEEP)] = _Stored(
+                runs[tags.get("quorum.trial", SWEEP)] = _Stored(
                     run.info.run_id, run.info.status, tags.get(DIGEST), set(run.data.params)
                 )
             token = page.token
             if not token:
-                return found
+                return runs
 
     def _find_experiment(self) -> str:
         """Return the experiment's id; create it, or update its view if this sweep is newer."""

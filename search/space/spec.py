@@ -60,7 +60,7 @@ class GateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSpec:
-    """What a run is meant to reach on test: its row of `quorum ladder`."""
+    """The result that a run should reach on test: its row of `quorum ladder`."""
 
     row: Literal["best_single", "ensemble", "student"] = "best_single"
     """Row of the ledger that is judged; `student` is the student that ships."""
@@ -128,7 +128,7 @@ class SweepSpec:
             raise SpecError(f"rungs must be rising epoch counts, got {list(self.rungs)}")
         both = sorted(set(self.recipe) & set(self.space))
         if both:
-            raise SpecError(f"{both[0]!r} stands both in recipe and in space; keep one")
+            raise SpecError(f"{both[0]!r} is both in recipe and in space; keep one")
         if "epochs" in self.recipe or "epochs" in self.space:
             raise SpecError("epochs is the last of `rungs`; set it there")
         self.base_recipe()

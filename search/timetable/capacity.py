@@ -1,4 +1,4 @@
-"""How many trials a machine or a cluster runs at a time, and what each of them occupies."""
+"""The trials that a machine or a cluster runs at a time, and the resources of each."""
 
 from dataclasses import dataclass
 

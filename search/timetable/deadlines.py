@@ -31,7 +31,7 @@ class Deadlines:
 
     @property
     def passed(self) -> bool:
-        """Whether running trials must stop now."""
+        """True once running trials must stop."""
         return self.stop is not None and self.clock() >= self.stop
 
     def allow_trial(self, rungs: tuple[int, ...], state: RunState, recipe: Recipe | None) -> bool:

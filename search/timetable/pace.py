@@ -26,8 +26,8 @@ SELECT_SECONDS = 2.0
 """Choosing and weighting the ensemble."""
 
 HOLDOUT_PASSES, LEDGER_PASSES = 8, 3
-"""How often the students predict holdout (temperatures, quantizer, gates), and how often they
-predict holdout and test for the ledger."""
+"""Passes of the students over holdout (temperatures, quantizer, gates), and over holdout and test
+for the ledger."""
 
 STEP_PER_PREDICTION = 3
 """A training step costs about as much as this many predictions."""

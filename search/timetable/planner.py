@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainables.device.rehearsal import Rehearsal
 
 MIN_EPOCHS = 6
-"""Where the longest schedule would be shorter than this, smaller images give better nets."""
+"""Shortest schedule in epochs; below it, smaller images give better nets."""
 
 SMALL_SIDE = 32
 """Side in pixels below which images are not made smaller to save time."""
@@ -55,7 +55,7 @@ class Setup:
     workers: int
     """Trials at a time."""
     workers_per_machine: int
-    """How many of them share one machine."""
+    """Trials at a time on one machine."""
 
 
 class Planner(Protocol):

@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "holdout", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What a run would do."""
+    """The data, trials and forecast of a run that has not started."""
 
     spec: SweepSpec
     name: str

@@ -19,7 +19,7 @@ from common.parsing import to_mapping
 from common.statistics.metrics import accuracy, log_probs_from_probs, nll
 from common.statistics.paired_differences import holm
 from journal.events import Status
-from search.ablation.ablation import ALL, Ablation, ablation_of, trial_of
+from search.ablation.ablation import ALL, Ablation, ablation_of, trial_name
 from tests.analysis.figures.made import faults, points, row_names
 from tests.rendering import shown
 from trainables.recipe import Recipe
@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> RunFolder:
     for variant, counts in MISTAKES.items():
         for seed, count in enumerate(counts):
             failed: Status = "failed" if count == 0 else "completed"
-            write_trial(found, trial_of(variant, seed), range(count), status=failed)
+            write_trial(found, trial_name(variant, seed), range(count), status=failed)
     write_trial(found, "full-4", range(30))
     write_arrays(found.labels, {"holdout": LABELS, "val": LABELS})
     return found
@@ -98,7 +98,7 @@ def test_scores_are_taken_on_holdout_and_a_negated_effect_harms(folder: RunFolde
     log_probs = write_trial(folder, "elsewhere", range(9))
     result = compare_variants(folder, ablation(), RECIPE)
     seed = 2  # without ema it is wrong nine times
-    full = np.load(folder.trial(trial_of("full", seed)) / "holdout.npy")
+    full = np.load(folder.trial(trial_name("full", seed)) / "holdout.npy")
     for metric, score in (("accuracy", accuracy), ("nll", nll)):
         item = result.by_factor["ema"][metric]
         assert item.by_seed[seed] == pytest.approx(score(full, LABELS) - score(log_probs, LABELS))

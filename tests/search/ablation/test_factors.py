@@ -63,12 +63,12 @@ def stage_without(recipe: Recipe, name: str, index: int) -> Recipe:
 def test_a_factor_is_removed_from_every_stage_and_nothing_else_changes(
     recipe: Recipe, name: str
 ) -> None:
-    found = without(recipe, [name])
-    assert [replace(stage, values={}) for stage in found.schedule.stages] == [
+    reduced = without(recipe, [name])
+    assert [replace(stage, values={}) for stage in reduced.schedule.stages] == [
         replace(stage, values={}) for stage in recipe.schedule.stages
     ]
     for index in range(max(1, len(recipe.schedule.stages))):
-        assert found.in_stage(index) == stage_without(recipe, name, index)
+        assert reduced.in_stage(index) == stage_without(recipe, name, index)
 
 
 @settings(max_examples=15)

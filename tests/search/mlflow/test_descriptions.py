@@ -19,19 +19,19 @@ from tests.synthetic_sweep import SPEC
 LEDGER: dict[str, Any] = json.loads((ROOT / "results/digits-demo/ledger.json").read_text())
 
 
-def tables(note: str) -> list[list[list[str]]]:
+def tables_in(note: str) -> list[list[list[str]]]:
     """Return the cells of every table of a note, without the rule below the header."""
-    found: list[list[list[str]]] = []
+    tables: list[list[list[str]]] = []
     inside = False
     for line in note.splitlines():
         if line.startswith("|"):
             cells = [cell.strip() for cell in line.replace("&nbsp;", "").strip("|").split("|")]
             if not inside:
-                found.append([])
+                tables.append([])
             if set(cells) != {"---"}:
-                found[-1].append(cells)
+                tables[-1].append(cells)
         inside = line.startswith("|")
-    return found
+    return tables
 
 
 def test_a_run_without_a_ledger_describes_its_plan() -> None:
@@ -48,7 +48,7 @@ def test_a_note_shows_the_whole_ledger() -> None:
         "0.06 ms per image; 4 of 4 gates passed."
     )
     assert "### Ledger: test, 597 images, read once" in note
-    rows, differences, gates = tables(note)
+    rows, differences, gates = tables_in(note)
     assert [row[0] for row in rows[1:]] == [row["stage"] for row in LEDGER["rows"]]
     assert rows[1] == [
         "best_single", "99.33% (98.29% to 99.74%)", "0.0263", "0.0071", "692 kB", "0.10 ms",
@@ -74,7 +74,7 @@ def test_a_note_fits_into_a_tag(rows: int, description: str) -> None:
 
 def test_missing_values_are_dashes() -> None:
     note = describe_run({}, ledger={"rows": [{"stage": "ensemble", "accuracy": None}]})
-    assert tables(note)[0][1] == ["ensemble", "– (– to –)", "–", "–", "–", "–"]
+    assert tables_in(note)[0][1] == ["ensemble", "– (– to –)", "–", "–", "–", "–"]
     assert "ships" not in note
 
 

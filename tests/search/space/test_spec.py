@@ -42,7 +42,7 @@ def test_a_run_remembers_its_specification(tmp_path: Path) -> None:
         ({"recipe": {"block": "plian"}}, r"'plian' is not a choice; did you mean 'plain'\?"),
         ({"space": {"widht": {"type": "int", "low": 1, "high": 2}}}, "did you mean 'width'"),
         ({"space": {"width": {"type": "int", "low": 9, "high": 2}}}, "9"),
-        ({"recipe": {"width": 8}, "space": {"width": {}}}, "stands both in recipe and in space"),
+        ({"recipe": {"width": 8}, "space": {"width": {}}}, "both in recipe and in space"),
         ({"recipe": {"epochs": 8}}, "epochs is the last of `rungs`"),
         ({"student": {"recipe": {"widht": 8}}}, "did you mean 'width'"),
         ({"trials": 0}, "trials must be at least 1, got 0"),

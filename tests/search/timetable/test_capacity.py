@@ -1,4 +1,4 @@
-"""How many trials run at a time, and what each occupies."""
+"""Trials at a time, and the resources that each occupies."""
 
 import pytest
 

@@ -1,0 +1,81 @@
+"""`quorum ablate`: a dry run, mistakes, and a whole ablation that is resumed."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.terminal.ablation_tables import ablation_plan
+from analysis.terminal.status import DiskUsage, status_view
+from journal.events import TrialStarted
+from journal.journal import read_events, read_state
+from quorum import Outcome, pipeline
+from quorum.cli import main as quorum
+from quorum.options import AblationOptions
+from search.ablation.ablation import (
+    recipe_of,
+)
+from search.ablation.plan import preview_ablation
+from search.space.spec import spec_of_run
+from tests.events import of_type
+from tests.rendering import shown
+from tests.tiny import tiny_spec
+from trainables.records import RunFolder, read_start
+
+
+def test_a_dry_run_lists_the_factors_to_remove(hasty: None) -> None:
+    preview, ablation = preview_ablation(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
+    text = "\n".join(shown(ablation_plan(preview, ablation), 80))
+    assert "ema_decay: 0" in text
+    assert "8 trainings of 2 epochs, 4 variants × 2 seeds: about" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--of"),
+        (["digits", "--factors", "flip"], "the recipe has no 'flip'; its factors: "),
+        (["digits", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["digits", "--of", "absent"], "absent"),
+        (["digits", "--resume"], "digits-ablation"),
+    ],
+)
+def test_a_mistake_with_ablate_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quorum.main(["ablate", *arguments, "--runs", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hasty", "unmirrored")
+def test_a_whole_ablation_can_be_resumed_with_more_seeds(
+    finished_run: Outcome, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "tiny-ablation")
+    options = AblationOptions(seeds=2, epochs=1, factors=["ema"])
+    result = pipeline.ablate(tiny_spec(), folder, options, of=finished_run.folder)
+    assert (result.seeds, result.epochs, len(result.variants)) == (2, 1, 2)
+    assert result.recipe["width"] == recipe_of(finished_run.folder).architecture.width
+    starts = {start.trial: start for start in folder.starts()}
+    assert set(starts) == {"full-0", "no-ema-0", "full-1", "no-ema-1"}
+    assert starts["full-1"].seed == starts["no-ema-1"].seed != starts["full-0"].seed
+    assert starts["no-ema-0"].recipe == starts["full-0"].recipe.with_values(ema_decay=0.0)
+    assert (folder.figures / "ablation.png").is_file()
+
+    before = len(read_events(folder.journal))
+    resumed = AblationOptions(seeds=3, resume=True)
+    more = pipeline.ablate(spec_of_run(folder), folder, resumed)
+    new_events = read_events(folder.journal)[before:]
+    started = {event.trial for event in of_type(new_events, TrialStarted)}
+    assert (started, more.seeds) == ({"full-2", "no-ema-2"}, 3)
+    again = pipeline.ablate(spec_of_run(folder), folder, resumed)
+    assert again == more
+    state = read_state(folder.journal)
+    assert state.stages["sweep"].status == "skipped"
+    assert state.results["ablation"][-1].metrics.keys() == {"worth_ema_accuracy", "worth_ema_nll"}
+    assert not state.active
+    status = "\n".join(shown(status_view(folder, DiskUsage(parts={}), state.last_time + 1), 100))
+    assert "no-ema-0" in status
+    assert read_start(folder.trial("full-2") / "start.json").rungs == (1,)
