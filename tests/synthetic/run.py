@@ -8,7 +8,7 @@ import numpy as np
 from search.space.spec import SweepSpec, load_spec
 from tests.synthetic.predictions import Nets, Shape
 from tests.synthetic.results import write_cards, write_ledger, write_selection
-from tests.synthetic.trials import Journal
+from tests.synthetic.trials import RunWriter
 from trainables.records import RunFolder
 
 RUNGS = (3, 9, 27)
@@ -30,15 +30,15 @@ def write_run(
     root.mkdir(parents=True, exist_ok=True)
     folder.sweep.write_text(spec.to_yaml())
     np.savez(folder.labels, val=nets.labels["val"], holdout=nets.labels["holdout"])
-    journal = Journal(nets, folder, spec)
+    run = RunWriter(nets, folder, spec)
     names = class_names or [str(i) for i in range(shape.classes)]
-    journal.chain(names)
+    run.chain(names)
     if shape.selected:
         write_selection(folder, spec)
     if shape.distilled:
         write_cards(folder, shape, names)
     if shape.ledger:
         write_ledger(folder, nets, single=spec.deliver == "single")
-    journal.stage("report", "started")
-    journal.write()
+    run.stage("report", "started")
+    run.write()
     return folder

@@ -2,11 +2,25 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
 from common.files import write_array
+from journal.events import (
+    EpochEnded,
+    Event,
+    Kind,
+    RungDecided,
+    RunStarted,
+    StageReported,
+    Status,
+    SweepEnded,
+    TrialEnded,
+    TrialStarted,
+    encode,
+)
 from search.space.space import Space
 from search.space.spec import SweepSpec
 from tests.synthetic.predictions import Nets, log_softmax
@@ -26,72 +40,72 @@ FINGERPRINT = "sha256:7f3a9c0e51d2b84660aa"
 SPLIT_ID = "b2c4d9e07f11"
 
 
-class Journal:
+class RunWriter:
     """Collect the events of a run under the ASHA rule, and write the folders of its trials."""
 
     def __init__(self, nets: Nets, folder: RunFolder, spec: SweepSpec) -> None:
         self.nets, self.folder, self.spec = nets, folder, spec
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.time = START
         self.arrived: dict[int, list[float]] = {rung: [] for rung in spec.rungs}
 
     def write(self) -> None:
         """Write the events to the run's journal."""
-        lines = [json.dumps(event) + "\n" for event in self.events]
+        lines = [json.dumps(encode(event)) + "\n" for event in self.events]
         self.folder.journal.write_text("".join(lines))
 
-    def add(self, event: str, **fields: Any) -> None:
+    def add(self, event: Event) -> None:
         """Add an event at the present time."""
-        self.events.append({"time": self.time, "event": event, **fields})
+        self.events.append(replace(event, time=self.time))
 
-    def stage(self, stage: str, status: str) -> None:
+    def stage(self, stage: str, status: Literal["started", "finished"]) -> None:
         """Add the start or end of a stage."""
-        self.add("stage", stage=stage, status=status, fraction=None, detail="")
+        self.add(StageReported(stage=stage, status=status))
 
     def chain(self, class_names: Sequence[str]) -> None:
         """Add a whole run: search, seeds, and the stages after them."""
         shape = self.nets.shape
-        self.add(
-            "run_started", schema=1, run=self.folder.name, spec=self.spec.to_mapping(),
-            split_id=SPLIT_ID, fingerprint=FINGERPRINT, sizes=shape.sizes, machine=MACHINE,
-            code_version="0.1.0+8c1f2a90b3d4", class_names=list(class_names),
-        )  # fmt: skip
+        self.add(RunStarted(
+            run=self.folder.name, spec=self.spec.to_mapping(), split_id=SPLIT_ID,
+            fingerprint=FINGERPRINT, sizes=shape.sizes, machine=MACHINE,
+            code_version="0.1.0+8c1f2a90b3d4", class_names=tuple(class_names),
+        ))  # fmt: skip
         self.stage("sweep", "started")
         for number in range(shape.trials):
             self.trial(f"t{number:04d}", number, "search")
-        self.add("sweep_ended", kind="search", reason="finished", trials=shape.trials)
+        self.add(SweepEnded(kind="search", reason="finished", trials=shape.trials))
         self.stage("sweep", "finished")
         if shape.seeds:
             self.stage("seeds", "started")
             for number in range(self.spec.members):
                 self.trial(f"s{number:02d}", number, "seed")
-            self.add("sweep_ended", kind="seed", reason="finished", trials=self.spec.members)
+            self.add(SweepEnded(kind="seed", reason="finished", trials=self.spec.members))
             self.stage("seeds", "finished")
         for stage, seconds in (("select", 1.3), ("distill", 21.0), ("ledger", 4.2)):
             self.stage(stage, "started")
             self.time += seconds
             self.stage(stage, "finished")
 
-    def trial(self, name: str, number: int, kind: str) -> None:
+    def trial(self, name: str, number: int, kind: Kind) -> None:
         """Add a trial from start to end, and write its folder."""
         rng = np.random.default_rng([number, kind == "seed"])
         recipe = _recipe(self.spec, rng if kind == "search" else np.random.default_rng([9, False]))
         skill = 4.5 if kind == "seed" else 4.8 - 1.8 * rng.beta(1.1, 2.2)
         start = TrialStart(
-            trial=name, kind="seed" if kind == "seed" else "search", recipe=recipe, seed=number,
+            trial=name, kind=kind, recipe=recipe, seed=number,
             rungs=self.spec.rungs, data={"name": "digits", "fingerprint": FINGERPRINT},
             split_id=SPLIT_ID, numerics=Numerics(), code_version="0.1.0", machine=MACHINE,
         )  # fmt: skip
         write_start(self.folder.trial(name), start)
-        self.add("trial_started", trial=name, number=number, kind=kind,
-                 recipe=recipe.to_mapping(), seed=number, attempt=1)  # fmt: skip
+        self.add(TrialStarted(trial=name, number=number, kind=kind,
+                              recipe=recipe.to_mapping(), seed=number, attempt=1))  # fmt: skip
         begun = self.time
         status, reason, steps, rung = self.train(name, number, kind, skill, rng)
         whole = rung == self.spec.rungs[-1]
-        self.add(
-            "trial_ended", trial=name, kind=kind, status=status, reason=reason, traceback=None,
+        self.add(TrialEnded(
+            trial=name, kind=kind, status=status, reason=reason,
             seconds=self.time - begun, steps=steps, rung=rung, whole_schedule=whole,
-        )  # fmt: skip
+        ))  # fmt: skip
         if status == "failed":
             return
         for split in ("val", "holdout"):
@@ -108,8 +122,8 @@ class Journal:
         write_record(self.folder.trial(name), record)
 
     def train(
-        self, name: str, number: int, kind: str, skill: float, rng: np.random.Generator
-    ) -> tuple[str, str, int, int | None]:
+        self, name: str, number: int, kind: Kind, skill: float, rng: np.random.Generator
+    ) -> tuple[Status, str, int, int | None]:
         """Add the epochs of a trial; return status, reason, steps and highest rung."""
         floor = 1.9 * np.exp(-0.72 * (skill - 2.0))
         step, trunk, scored = 0, 0, None
@@ -126,13 +140,13 @@ class Journal:
                 gain = 0.75 if phase == "cooldown" else 1.0
                 nll = gain * (floor + 1.9 * np.exp(-epoch / (2.5 + floor)))
                 nll *= 1 + 0.05 * rng.standard_normal()
-                self.add(
-                    "epoch", trial=name, step=step, epoch=epoch, phase=phase,
+                self.add(EpochEnded(
+                    trial=name, step=step, epoch=epoch, phase=phase,
                     rung=rung if epoch == rung else None, train_loss=float(nll + 0.2),
                     val_nll=float(nll), val_accuracy=float(np.exp(-0.6 * nll)),
                     temperature=1.1, lr=0.01, seconds=0.11, images_per_second=3600.0,
                     peak_memory_bytes=310_000_000,
-                )  # fmt: skip
+                ))  # fmt: skip
             scored = rung
             if kind == "search" and self.stops(name, rung, float(nll)):
                 return "pruned", f"val_nll at rung {rung} is above the cutoff", step, rung
@@ -140,12 +154,15 @@ class Journal:
 
     def stops(self, name: str, rung: int, value: float) -> bool:
         """Add the scheduler's decision on a score; return whether the trial stops."""
-        before = [*self.arrived[rung], value]
+        if rung == self.spec.rungs[-1]:
+            return False
         self.arrived[rung].append(value)
-        cutoff = float(np.percentile(before, 100 / self.spec.reduction_factor))
-        stop = rung != self.spec.rungs[-1] and len(before) > 2 and value > cutoff
-        self.add("decision", trial=name, rung=rung, value=value,
-                 decision="stop" if stop else "continue", cutoff=cutoff)  # fmt: skip
+        cutoff = float(np.percentile(self.arrived[rung], 100 / self.spec.reduction_factor))
+        stop = len(self.arrived[rung]) > 2 and value > cutoff
+        self.add(RungDecided(
+            trial=name, rung=rung, value=value, cutoff=cutoff,
+            decision="stop" if stop else "continue", reason="above_cutoff" if stop else "promoted",
+        ))  # fmt: skip
         return stop
 
 
