@@ -135,6 +135,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         ("search.timetable.forecast", ("torch", "ray", "mlflow", "optuna", "pandas")),
         ("search.space.spec", ("torch", "ray", "mlflow", "optuna", "pandas")),
         ("search.ablation.plan", ("torch", "ray", "mlflow", "optuna", "pandas")),
+        ("search.ablation.trials", ("torch", "ray", "mlflow", "optuna", "pandas")),
         ("search.samplers.best", ("torch", "ray", "mlflow", "optuna", "pandas")),
         ("trainables.recipe", ("torch", "ray", "numpy", "mlflow")),
         ("trainables.records", ("torch", "ray", "mlflow", "pandas")),
