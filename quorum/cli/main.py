@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None, *, commands: Sequence[Command] 
     prepare_process()
     try:
         exit_code: int = parsed.command.execute(parsed)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _complain(_after_interrupt(parsed))
         return 130

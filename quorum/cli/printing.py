@@ -12,10 +12,18 @@ if TYPE_CHECKING:
 
 
 def console() -> "Console":
-    """Return the console of standard output."""
+    """Return the console of standard output.
+
+    If a reader such as `head` closes the pipe, it raises BrokenPipeError, where rich would exit
+    with 1.
+    """
     from rich.console import Console
 
-    return Console()
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PipeConsole()
 
 
 def print_outcome(outcome: "Outcome") -> None:

@@ -63,6 +63,21 @@ def test_text_that_the_terminal_cannot_encode_is_escaped() -> None:
     assert "\\u2192" in result.stdout
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_closes_the_pipe_is_no_failure(form: list[str], tmp_path: Path) -> None:
+    """Run `quorum ladder | head -0`."""
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    result = subprocess.run(
+        [sys.executable, "-m", "quorum", "ladder", *form, "--runs", str(tmp_path)],
+        stdout=writing_end,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing_end)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_examples_parse() -> None:
     """Run each command's example with `--help` added, which argparse reads after the rest."""
     for command in COMMANDS:
