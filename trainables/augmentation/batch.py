@@ -1,11 +1,11 @@
 """Augment a batch: policy, flip, translation, cutout, erasing, MixUp and CutMix.
 
 Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]; their memory
-format is kept. All draws come from the generator passed in, which is on the images' device, so
-the same state gives the same batch.
+format is kept. All random numbers come from the generator passed in, which is on the images'
+device, so the same generator state gives the same batch.
 
-No transform loops over images: flips and translations are one gather, squares and boxes are
-comparisons of coordinates. policies.py draws the operations that operations.py applies.
+No transform loops over images: a single gather flips and translates, and comparisons of
+coordinates mark squares and boxes. policies.py draws the operations that operations.py applies.
 """
 
 import math
@@ -22,7 +22,7 @@ from trainables.hyperparameters import Augmentation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Augmented images, each `share` of labels_a and the rest of labels_b."""
+    """Augmented images; each counts `share` for labels_a and 1 − `share` for labels_b."""
 
     images: Tensor
     """float [B, 3, S, S]"""
@@ -33,8 +33,8 @@ class Batch:
     share: Tensor
     """float32 [B] in [0, 1]; 1 for images that are not mixed."""
     rotations: Tensor | None = None
-    """int64 [B]: quarter turns by which an image is shown once more, −1 for images that are not.
-    None without the rotation task."""
+    """int64 [B]: quarter turns of the image's rotated copy, −1 for images without such a copy.
+    None if the rotation task is off."""
 
 
 def augment(
@@ -73,7 +73,7 @@ def augment(
 
 
 def count_views(augmentation: Augmentation) -> int:
-    """Return the number of views of an image: 1, or 2 with its mirror image; 0 for unlimited."""
+    """Return the number of views of an image: 1, or 2 with its mirror image; 0 if unlimited."""
     if augmentation.policy == "none":
         return 1
     mixed = augmentation.mix_probability and (augmentation.mixup_alpha or augmentation.cutmix_alpha)
@@ -87,7 +87,7 @@ def check_augmentation(augmentation: Augmentation, image_size: int) -> None:
     """Refuse a cutout or a translation as large as the image; `image_size` is in pixels.
 
     Raises:
-        SpecError: the message has the key, its value and the image size.
+        SpecError: the message names the key, its value and the image size.
     """
     check_cutout(augmentation.cutout, image_size)
     if augmentation.translate >= image_size:
@@ -127,7 +127,7 @@ def draw_corners(images: Tensor, side: int, generator: Generator) -> Tensor:
 
 
 def shift_and_flip(images: Tensor, *, shifts: Tensor, flips: Tensor) -> Tensor:
-    """Mirror the images in `flips` left to right, then shift each, with reflected borders.
+    """Mirror the images that `flips` marks left to right, then shift; borders are reflected.
 
     The border pixel is not repeated, as in torch's reflection padding.
     """
@@ -154,10 +154,10 @@ def fill_boxes(images: Tensor, low: Tensor, high: Tensor, colour: Tensor) -> Ten
 def mix(
     images: Tensor, labels: Tensor, augmentation: Augmentation, *, generator: Generator
 ) -> Batch:
-    """Apply MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), with a draw per image.
+    """Apply MixUp (Zhang et al., 2018) or CutMix (Yun et al., 2019), drawn per image.
 
-    Each image is mixed with probability mix_probability, with its own partner; if both kinds
-    are on, a mixed image is one or the other with probability ½. The share of a CutMix image
+    Each image is mixed with a random partner with probability mix_probability. If both methods
+    are on, each mixed image uses one of them, with probability ½. The share of a CutMix image
     is its remaining area, after the box is clipped at the border.
     """
     if (
@@ -187,7 +187,7 @@ def mix(
 
 def draw_beta(images: Tensor, alpha: float, generator: Generator) -> Tensor:
     """Draw shares, float32 [B], from Beta(alpha, alpha)."""
-    # torch.distributions takes no generator; its Beta makes this call. In float64, because at
+    # torch.distributions takes no generator; its Beta makes this call. float64, because at
     # alpha = 0.01 two in five gamma draws underflow in float32.
     alphas = torch.full((len(images), 2), alpha, dtype=torch.float64, device=images.device)
     return torch._sample_dirichlet(alphas, generator)[:, 0].to(torch.float32)
@@ -196,8 +196,8 @@ def draw_beta(images: Tensor, alpha: float, generator: Generator) -> Tensor:
 def draw_boxes(images: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Draw CutMix's boxes: first and one past the last (row, column), int64 [B, 2] each.
 
-    A box's side is √(1 − λ) of the image's, with λ from Beta(alpha, alpha); its centre is any
-    pixel, and it is clipped at the border.
+    A box's side is √(1 − λ) times the image's, with λ from Beta(alpha, alpha). Its centre is
+    uniform over all pixels, and it is clipped at the border.
     """
     size = images.shape[-1]
     side = size * (1 - draw_beta(images, alpha, generator)).sqrt()
@@ -210,10 +210,11 @@ def draw_boxes(images: Tensor, alpha: float, generator: Generator) -> tuple[Tens
 def draw_rectangles(
     images: Tensor, probability: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw the rectangles of random erasing (Zhong et al., 2020), like `draw_boxes`.
+    """Draw the rectangles of random erasing (Zhong et al., 2020) in the format of `draw_boxes`.
 
-    They are empty for images that are not erased. Their area is 2% to 33% of the image's, height
-    to width 0.3 to 3.3; a side longer than the image's is clipped (the original draws again).
+    Images that are not erased get empty rectangles. The area is 2% to 33% of the image's, the
+    ratio of height to width 0.3 to 3.3; a side longer than the image's is clipped (the original
+    draws again).
     """
     size = images.shape[-1]
     draws = torch.rand(5, len(images), generator=generator, device=images.device)
@@ -232,7 +233,7 @@ def _unmixed(images: Tensor, labels: Tensor) -> Batch:
 
 def _reflect(index: Tensor, size: int) -> Tensor:
     """Return the positions in [0, size) to which reflection at the borders maps `index`."""
-    # A triangle wave of period 2(size − 1) maps any position inside.
+    # A triangle wave of period 2(size − 1) maps any position into the image.
     turn = max(size - 1, 1)
     return turn - (turn - index.remainder(2 * turn)).abs() if size > 1 else index * 0
 

@@ -3,9 +3,9 @@
 Axes: B images, 3 channels (RGB), S×S pixels. Images are float [B, 3, S, S] in [0, 1]; their
 memory format is kept. No operation draws random numbers or loops over images.
 
-`solarize`, `posterize` and `equalize` round to 8 bits first, as Pillow does: on 8-bit images
-they equal Pillow's to the last bit. The others compute in float32 without rounding and differ
-from Pillow's by less than one and a half grey levels.
+`solarize`, `posterize` and `equalize` round to 8 bits first, as Pillow does, so on 8-bit images
+their results equal Pillow's exactly. The others compute in float32 without rounding; their
+results differ from Pillow's by less than 1.5 grey levels.
 """
 
 from typing import Literal
@@ -29,8 +29,9 @@ def warp(
 ) -> Tensor:
     """Sample every image through its own affine map, in one call of grid_sample.
 
-    `thetas` [B, 2, 3] maps positions in the result to positions in the image; (x, y) run from
-    −1 to 1 between the outer edges of the pixels. Outside is the mirrored image, or black.
+    `thetas` [B, 2, 3] maps positions in the result to positions in the image; x and y run from
+    −1 to 1 between the outer edges of the pixels. Positions outside the image are mirrored back
+    into it (`reflection`) or black (`zeros`).
     """
     grid = functional.affine_grid(thetas, list(images.shape), align_corners=False)
     moved = functional.grid_sample(
@@ -54,7 +55,7 @@ def affine_maps(*, degrees: Tensor, scales: Tensor, shears: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, matrices: Tensor) -> Tensor:
-    """Mix each image's channels by its matrix, [B, 3, 4], whose last column is added."""
+    """Multiply each image's channels by its matrix, [B, 3, 4]; the last column is an offset."""
     mixing, offset = matrices[:, :, :3], matrices[:, :, 3]
     if images.is_contiguous():
         planes = torch.baddbmm(offset[:, :, None], mixing, images.flatten(2))
@@ -87,8 +88,8 @@ def colour_matrices(
 def hue_matrices(degrees: Tensor) -> Tensor:
     """Return matrices [B, 3, 3] that rotate the hue by `degrees` [B] and keep luma and greys.
 
-    They rotate the colour plane of YIQ: linear, unlike the hue of HSV, with which it agrees in
-    direction but not in the brightness of every colour.
+    They rotate the colour plane of YIQ, which is a linear map. A rotation of HSV's hue is not; it
+    turns colours in the same direction but also changes their brightness.
     """
     angles = degrees.deg2rad()
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
@@ -100,13 +101,13 @@ def hue_matrices(degrees: Tensor) -> Tensor:
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
     """Invert pixels at or above `thresholds` [B], in grey levels from 0 to 256."""
-    # Half a level lower, so that rounding of k/255 does not matter.
+    # Subtract half a level, so that the rounding of k/255 does not matter.
     above = images * 255 >= thresholds[:, None, None, None] - 0.5
     return torch.where(above, 1 - images, images)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the upper `bits` [B], 1 to 8, of each channel's eight bits."""
+    """Keep the most significant `bits` [B], 1 to 8, of each channel's eight bits."""
     step = torch.exp2(8 - bits.to(images.dtype))[:, None, None, None]
     return ((images * 255).round_() / step).floor_() * step / 255
 
@@ -119,10 +120,10 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Equalize each channel's histogram by Pillow's table of 256 grey levels.
+    """Equalize each channel's histogram with a lookup table of 256 grey levels, as Pillow does.
 
-    The table steps once per ⌊(S² − last bin)/255⌋ pixels; images smaller than 16×16 have no
-    whole step and are unchanged.
+    The table rises by one level per ⌊(S² − last bin)/255⌋ pixels. This is 0 for images smaller
+    than 16×16, which are unchanged.
     """
     levels = (images * 255).round_().long().flatten(2)
     counts = levels.new_zeros(*levels.shape[:2], 256).scatter_add_(

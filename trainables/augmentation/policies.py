@@ -12,9 +12,9 @@ TrivialAugment is by Müller & Hutter (2021), RandAugment by Cubuk et al. (2020)
 same 14 operations. Images are grouped by operation, so that an operation runs only on the
 images that drew it.
 
-Differences from the publications: lengths in pixels are for 32 px and grow with the image;
-RandAugment's enhancements go to either side of 1, so that a higher magnitude is always stronger
-(as in torchvision; the original goes from 0.1 to 1.9).
+Differences from the publications: shifts grow with the image (the published ones are for 32 px),
+and RandAugment's enhancement factors go to either side of 1, as in torchvision, so that a higher
+magnitude is always stronger (the original goes from 0.1 to 1.9).
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ ENHANCEMENTS = ("colour", "contrast", "brightness")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
-    """The effect of the operations at the highest level."""
+    """Strength of the operations at the highest level."""
 
     shear: float
     """Tangent of the angle."""
@@ -60,11 +60,11 @@ class Ranges:
     rotate: float
     """Degrees."""
     lost_bits: int
-    """Bits of eight that `posterize` drops."""
+    """Number of a channel's eight bits that `posterize` drops."""
     enhance: tuple[float, float]
     """Factors at the lowest and highest level."""
     mirrored: bool = False
-    """Enhancements start at 1 and go to either side of it."""
+    """True if enhancement factors start at 1 and go up or down at random."""
 
 
 STANDARD = Ranges(shear=0.3, translate=10 / 32, rotate=30.0, lost_bits=4, enhance=(0.1, 1.9))
@@ -80,7 +80,7 @@ AFFINE = (30.0, 1.5, 0.3)
 
 
 def apply_policy(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
-    """Return the images augmented by `augmentation.policy`, if it is one of this module's."""
+    """Apply `augmentation.policy`; `none` and `standard` return the images unchanged."""
     magnitude = augmentation.magnitude / (LEVELS - 1)
     match augmentation.policy:
         case "colour":
@@ -97,10 +97,10 @@ def apply_policy(images: Tensor, augmentation: Augmentation, generator: Generato
 
 
 def jitter_colour(images: Tensor, magnitude: float, generator: Generator) -> Tensor:
-    """Change brightness, contrast, saturation and hue by one matrix per image.
+    """Change brightness, contrast, saturation and hue, with one matrix per image.
 
-    Unlike in torchvision's ColorJitter, the order is fixed, values are not clipped in between,
-    and the hue is rotated linearly.
+    In contrast to torchvision's ColorJitter, the order is fixed, values are not clipped between
+    the steps, and the hue is rotated linearly.
     """
     draws = _uniform(4, images, generator) * magnitude
     factors = 1 + draws[:3] * _column(COLOUR[:3], images)
@@ -111,7 +111,7 @@ def jitter_colour(images: Tensor, magnitude: float, generator: Generator) -> Ten
 
 
 def jitter_shape(images: Tensor, magnitude: float, generator: Generator) -> Tensor:
-    """Rotate, zoom and shear about the centre, bilinearly, with reflected borders."""
+    """Rotate, zoom and shear about the centre; sample bilinearly, with reflected borders."""
     degrees, zoom, *shears = _uniform(4, images, generator) * magnitude
     rotate, scale, shear = AFFINE
     thetas = affine_maps(
@@ -121,7 +121,7 @@ def jitter_shape(images: Tensor, magnitude: float, generator: Generator) -> Tens
 
 
 def trivial_augment(images: Tensor, ranges: Ranges, generator: Generator) -> Tensor:
-    """Apply one operation at one level to each image, all equally likely."""
+    """Apply one operation at one level to each image; all 14 × 31 pairs are equally likely."""
     levels = torch.randint(LEVELS, (len(images),), generator=generator, device=images.device)
     return apply_operations(
         images, *draw_operations(images, generator), levels / (LEVELS - 1), ranges
@@ -148,11 +148,11 @@ def draw_operations(images: Tensor, generator: Generator) -> tuple[Tensor, Tenso
 def apply_operations(
     images: Tensor, operations: Tensor, signs: Tensor, levels: Tensor, ranges: Ranges
 ) -> Tensor:
-    """Apply to each image its operation, at its level in [0, 1] and in its direction.
+    """Apply its own operation to each image, at its level in [0, 1] and in its direction.
 
-    `operations` int64, `signs` (−1 or 1) and `levels` are [B]. As in the original, pixels,
+    `operations` (int64), `signs` (−1 or 1) and `levels` are [B]. As in the original, pixels,
     degrees, bits and grey levels are rounded towards no change, moved images are sampled at the
-    nearest pixel, and the outside is black.
+    nearest pixel, and positions outside the image are black.
     """
     result = images.clone()
     for names, operation in _GROUPS:
@@ -177,15 +177,16 @@ class _DrawnOperations:
         return (self.operations == OPERATIONS.index(name)).float()
 
     def factors(self) -> Tensor:
-        """Return the factors of an enhancement."""
+        """Return the enhancement factor of each image, [B]."""
         low, high = self.ranges.enhance
         if self.ranges.mirrored:
             return 1 + self.signs * (high - 1) * self.levels
         return low + (high - low) * self.levels
 
-    def steps(self, most: float) -> Tensor:
-        """Return the level's share of `most`, rounded down but for inexact products."""
-        return (self.levels * most + 1e-4).floor()
+    def steps(self, highest: float) -> Tensor:
+        """Return ⌊level · highest⌋, [B]."""
+        # Rounding can leave a product just below an integer; 1e-4 lifts it over.
+        return (self.levels * highest + 1e-4).floor()
 
 
 def _move(images: Tensor, drawn: _DrawnOperations) -> Tensor:

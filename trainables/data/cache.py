@@ -1,9 +1,9 @@
-"""Cache decoded images on disk: written once per content, memory-mapped by every process.
+"""Cache decoded images on disk: written once per source, memory-mapped by every process.
 
-An entry is a folder named by a hash of its source. It is filled under a lock and renamed into
-place: readers see all of it or nothing, and of several processes one decodes while the others
-wait. The next process deletes and redoes what a killed one left unfinished. Entries are never
-deleted automatically; users may delete any of them at any time.
+An entry is a folder named by a hash of its source. It is filled under a lock and then renamed,
+so readers see a whole entry or none, and one process decodes while the others wait. If a process
+is killed, the next one deletes its unfinished entry and starts again. Entries are never deleted
+automatically; users may delete any of them at any time.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ SCHEMA = 3
 """Part of every key: raise it when decoding or the layout of an entry changes."""
 
 SAMPLED = 64
-"""Images hashed to check that images.npy belongs to its entry."""
+"""Number of images that are hashed to check that images.npy belongs to its entry."""
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError)
 
@@ -47,9 +47,9 @@ def cached_images(
 ) -> ImageSet:
     """Return the decoded images of `source`, memory-mapped; decode them on the first call only.
 
-    Entries are in `cache`, else in the folder QUORUM_CACHE, else in ~/.cache/quorum. A changed,
-    added or removed file makes a new entry, and so do other options. `progress` is called after
-    every batch.
+    Entries are in the folder `cache` (default: the environment variable QUORUM_CACHE, then
+    ~/.cache/quorum). A changed, added or removed file or other options make a new entry.
+    `progress` is called after every batch.
 
     Raises:
         DataError: images cannot be decoded, the classes of test and train differ, or the
@@ -230,7 +230,7 @@ def _load(entry: Path) -> ImageSet:
         about = read_json(entry / "about.json")
         images = np.lib.format.open_memmap(entry / "images.npy", mode="r")
         if about.get("sample", _sample_digest(images)) != _sample_digest(images):
-            raise ValueError("images.npy holds other images than about.json describes")
+            raise ValueError("images.npy does not hold the images that about.json describes")
         return ImageSet(
             name=about["name"],
             images=np.asarray(images),

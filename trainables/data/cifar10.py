@@ -21,17 +21,17 @@ CIFAR10_FOLDER = "cifar-10-batches-py"
 CIFAR10_SIZE = 32
 BATCH = 1024
 NETWORK_SECONDS = 60.0
-"""Longest silence of a server before the download fails."""
+"""Time without a response from the server after which a download fails."""
 
 
 def cifar10_source(root: Path, *, dataset_class: Any = None) -> Source:
     """Return CIFAR-10 in `root`; torchvision downloads missing files.
 
-    Its batches are pickles: torchvision opens only those whose MD5 sums are the published ones.
+    The batches are pickles; torchvision opens them only if their MD5 sums are the published ones.
     `dataset_class` replaces `torchvision.datasets.CIFAR10`.
 
     Raises:
-        DataError: it is not there and cannot be downloaded.
+        DataError: the files are missing and cannot be downloaded.
     """
     folder = root / CIFAR10_FOLDER
     if not folder.is_dir():
@@ -48,12 +48,12 @@ def cifar10_source(root: Path, *, dataset_class: Any = None) -> Source:
 
 
 def _torchvision_sets(root: Path, dataset_class: Any) -> tuple[Any, Any]:
-    """Return torchvision's train and test sets, after it has checked their files."""
+    """Return torchvision's train and test sets; torchvision checks their files."""
     if dataset_class is None:
         from torchvision import datasets
 
         dataset_class = datasets.CIFAR10
-    # A folder that exists may be read-only, so no lock is made beside it.
+    # If the folder exists, create no lock beside it: its parent may be read-only.
     present = (root / CIFAR10_FOLDER).is_dir()
     try:
         with nullcontext() if present else locked(root / ".cifar10.lock"), _network_timeout():
@@ -69,7 +69,7 @@ def _torchvision_sets(root: Path, dataset_class: Any) -> tuple[Any, Any]:
 
 @contextmanager
 def _network_timeout() -> Iterator[None]:
-    """Give up on a server that does not answer; torchvision sets no limit of its own."""
+    """Set a time limit for sockets, because torchvision sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_SECONDS)
     try:

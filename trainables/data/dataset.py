@@ -60,10 +60,10 @@ def load_dataset(
 ) -> ImageSet:
     """Decode a data set, or map it from the cache of decoded images.
 
-    Axes: images uint8 [N, S, S, 3], labels int64 [N]. `cache` is described at
-    `trainables.data.cache.cached_images`; `digits` needs none. `fingerprint` names a set that
-    another process on this machine has loaded: a user function is then not called again, and
-    files that have changed since do not matter. `progress` is called as decoding proceeds.
+    Axes: images uint8 [N, S, S, 3], labels int64 [N]. `cache` is described in
+    `trainables.data.cache.cached_images`; `digits` does not use it. `fingerprint` identifies a
+    set that another process on this machine has cached: it is mapped without calling a user
+    function again and even if files have changed since. `progress` is called after every batch.
 
     - `digits`: scikit-learn's 1,797 handwritten digits. Values 0 … 16 become 0 … 255 and
       the 8×8 pixels are resized to 16×16 (or `image_size`) by Pillow's bilinear filter.
@@ -71,8 +71,8 @@ def load_dataset(
       QUORUM_DATA, else ./data.
     - `parquet`: see `trainables.data.parquet.parquet_source`.
     - `imagefolder`: see `trainables.data.imagefolder.folder_source`.
-    - `images`: the folder `path` as CIFAR-10's batches, `parquet` or `imagefolder`, the first
-      of these that it holds. `digits` and `cifar10` with a `path` do the same, so that every
+    - `images`: the folder `path` in the first layout that matches: CIFAR-10's batches,
+      `parquet`, `imagefolder`. `digits` and `cifar10` with a `path` do the same, so that every
       sweep runs on every folder.
     - `package.module:function`: see `trainables.data.user_function.images_from_function`.
 
@@ -103,11 +103,11 @@ def load_dataset(
 def resolve_dataset(spec: DatasetSpec, *, affordable: int | None = None) -> DatasetSpec:
     """Return the specification with the folder's layout and the image size filled in.
 
-    `affordable` is described at `trainables.data.pixels.choose_image_size`. Values that are set
-    stay. Nothing is decoded; CIFAR-10 may be downloaded.
+    `affordable` is described in `trainables.data.pixels.choose_image_size`. An image size that is
+    set is kept. Nothing is decoded; CIFAR-10 may be downloaded.
 
     Raises:
-        DataError: the same as `load_dataset`, as far as listing the files shows it.
+        DataError: as in `load_dataset`, if the list of files already shows the problem.
     """
     if not _consists_of_files(spec):
         return spec
@@ -150,7 +150,7 @@ def _source(spec: DatasetSpec) -> Source:
 
 
 def _detect_source(root: Path, spec: DatasetSpec) -> Source:
-    """Return a source of the layout that the folder has, whatever the data set's name."""
+    """Return a source for the layout that the folder has, whatever the data set's name."""
     if (root / CIFAR10_FOLDER).is_dir():
         return cifar10_source(root)
     if holds_parquet(root):

@@ -1,4 +1,4 @@
-"""Decode a source into a set of images: leave out classes, skip or refuse unreadable images.
+"""Decode a source into an image set: leave out classes, skip or refuse unreadable images.
 
 Axes: N images, S pixels a side.
 """
@@ -19,10 +19,10 @@ from trainables.data.pixels import DecodedBatch
 from trainables.data.source_sizes import SourceFormat, SourceSizes
 
 SAMPLE = 1000
-"""Images whose headers are read to choose a data set's image size."""
+"""Number of images whose headers are read to choose a data set's image size."""
 
 Progress = Callable[[float, str], None]
-"""Takes the finished share, in [0, 1], and a description of the step."""
+"""A function of the finished share, in [0, 1], and a description of the step."""
 
 Item = TypeVar("Item")
 
@@ -37,11 +37,11 @@ class Source:
     """Display name."""
     root: Path
     files: tuple[Path, ...]
-    """Every file that the contents depend on, below `root`."""
+    """Every file below `root` that the contents depend on."""
     short_sides: Callable[[], list[int]]
     """Returns the shorter sides of a sample of the images, in pixels; may raise DataError."""
     read: Callable[[int], "Contents"]
-    """Takes the image size in pixels a side."""
+    """Takes the image size (pixels a side) and returns the contents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,7 +58,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
-    """Options that change the decoded images."""
+    """The image size, and which images and classes to leave out."""
 
     image_size: int
     """Pixels a side, S."""
@@ -106,7 +106,7 @@ def decode(
         if progress is not None:
             progress(seen / total, f"{seen:,} of {total:,} images decoded")
     if seen != total:
-        raise DataError(f"{source.root} gave {seen} images for {total} labels; check its files")
+        raise DataError(f"{source.root} has {seen} images for {total} labels; check its files")
     if broken and (not options.skip_unreadable or not filled):
         raise DataError(_unreadable(list(broken.values()), total))
     chosen[list(broken)] = False
@@ -121,7 +121,7 @@ def evenly(items: Sequence[Item], count: int = SAMPLE) -> list[Item]:
 
 
 def _chosen(contents: Contents, leave_out: tuple[str, ...]) -> np.ndarray:
-    """Return which images belong to a class that is kept, bool [N]."""
+    """Return a mask of the images whose class is not left out, bool [N]."""
     leave_out = tuple(clean_class_name(name) for name in leave_out)
     unknown = [name for name in leave_out if name not in contents.class_names]
     if unknown:

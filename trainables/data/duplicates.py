@@ -1,7 +1,7 @@
-"""Find images that occur more than once in a data set.
+"""Count images that occur more than once in a data set.
 
-Axes: N images, S pixels a side. Two images are copies if all their decoded pixels are equal;
-images that differ in a single value after resizing are not.
+Axes: N images, S pixels a side. Two images are copies if all their pixels are equal after
+decoding and resizing.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ class Duplicates:
     images: int
     """Images that are copies of an earlier one."""
     across_test: int
-    """Images outside the data set's own test split with a copy in it; 0 without such a split."""
+    """Images outside the data set's own test split that have a copy in it; 0 without that split."""
     conflicting_labels: int
-    """Groups whose images differ in their labels."""
+    """Groups of equal images with different labels."""
 
 
 def find_duplicates(images: ImageSet) -> Duplicates:
     """Count exact copies in O(N·S²) time, with 16 bytes of memory an image.
 
-    Nothing is removed: `trainables.data.splits.make_splits` leaves out copies that would leak
-    from test into training.
+    Nothing is removed here; `trainables.data.splits.make_splits` leaves out training images that
+    have a copy in test.
     """
     digests = pixel_digests(images.images)
     _, group, sizes = np.unique(digests, return_inverse=True, return_counts=True)
@@ -53,7 +53,7 @@ def find_duplicates(images: ImageSet) -> Duplicates:
 
 
 def pixel_digests(images: UInt8[np.ndarray, "N S S 3"]) -> np.ndarray:
-    """Return a digest of 16 bytes per image, dtype V16 [N]; equal pixels have equal digests."""
+    """Return a digest of 16 bytes per image, dtype V16 [N]; equal images have equal digests."""
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
     # Not dtype S16, which would drop a final zero byte.
     return np.array(digests, "V16")

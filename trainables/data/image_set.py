@@ -16,7 +16,7 @@ from common.errors import DataError
 from trainables.data.source_sizes import SourceSizes
 
 CHUNK_BYTES = 1 << 24
-"""Pixels hashed at a time, so that a memory-mapped set need not fit into memory."""
+"""Bytes of pixels hashed at a time, so that a memory-mapped set need not fit into memory."""
 
 _BREAKS = {"Cc", "Zl", "Zp"}
 """Unicode categories of control characters and line separators."""
@@ -40,7 +40,7 @@ class ImageSet:
     is_test: Bool[np.ndarray, " N"] | None = None
     """The data set's own test split; None if it has none."""
     groups: tuple[str, ...] | None = None
-    """Images of one group, e.g. a patient, stay in one split; an empty string is no group."""
+    """Group of each image, e.g. a patient, or an empty string; a group stays in one split."""
     fingerprint: str = ""
     """Identifies the content; computed if empty."""
     skipped: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class ImageSet:
 def fingerprint_of(images: ImageSet, *, chunk_bytes: int = CHUNK_BYTES) -> str:
     """Return `sha256:` and 16 hex digits over pixels, labels, class names, test split and groups.
 
-    It depends on the order of the images, not on the name or the place of the set.
+    It depends on the order of the images, but not on the name or the location of the set.
     """
     about = {
         "shape": images.images.shape,
@@ -105,11 +105,11 @@ def unresized(images: UInt8[np.ndarray, "N H W 3"]) -> SourceSizes:
 
 
 def clean_class_name(text: str) -> str:
-    """Return a class name on one line, composed (NFC), without surrounding spaces.
+    """Return a class name on one line, in Unicode form NFC, without surrounding spaces.
 
-    `é` can be one character or two, which would make two classes that look the same. Line
-    breaks would tear tables apart, and escape characters would control terminals. Bytes of a
-    file name that are not UTF-8 become U+FFFD.
+    Without NFC, `é` as one character and as two would be two classes that look the same. Line
+    breaks would break tables, and escape characters could control the terminal. Bytes of a file
+    name that are not UTF-8 become U+FFFD.
     """
     letters = (_clean_letter(letter) for letter in unicodedata.normalize("NFC", text))
     return " ".join("".join(letters).split())

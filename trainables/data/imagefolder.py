@@ -15,9 +15,9 @@ from trainables.data.pixels import NamedImage, decode_batches, short_sides
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 SPLITS = ("train", "val", "valid", "validation", "test")
 UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
-"""Suffixes of image formats that are not read."""
+"""Suffixes of image formats that are not supported."""
 NAMED_FOLDERS = 5
-"""Number of folders that an error names."""
+"""Largest number of folders that an error names."""
 BATCH = 256
 
 _Listed = tuple[str, str, str]
@@ -27,15 +27,16 @@ _Listed = tuple[str, str, str]
 def folder_source(root: Path) -> Source:
     """List the images of a folder; nothing is decoded yet.
 
-    `train`, `val`, `valid` and `validation` are one pool, which `make_splits` divides. `test`
+    `train`, `val`, `valid` and `validation` form one pool, which `make_splits` divides. `test`
     is the data set's own test split; without it, a fifth of the pool becomes test. Each folder
     in them (or in `root`) that holds an image at any depth is a class; folders with the same
-    `clean_class_name` are one class. Symbolic links are followed once. Hidden and other files
-    are ignored; the first frame of a GIF is used. Images are ordered by relative path.
+    `clean_class_name` are one class. Symbolic links are followed once. Hidden files and files
+    that are not images are ignored; only the first frame of a GIF is used. Images are ordered by
+    relative path.
 
     Raises:
         DataError: the folder is missing, or has no images or fewer than two classes; a class
-            is empty, or all its images are in formats that are not read.
+            is empty, or all its images are in unsupported formats.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the images")
@@ -79,7 +80,7 @@ def folder_source(root: Path) -> Source:
 
 
 def holds_classes(root: Path) -> bool:
-    """Return whether `folder_source` would find an image there."""
+    """Return whether `folder_source` would find an image in `root`."""
     return any(True for split in _split_folders(root) for _ in _images(split))
 
 
@@ -113,7 +114,7 @@ def _images(split: Path) -> Iterator[tuple[str, str]]:
 def _check_empty(root: Path, class_names: Sequence[str]) -> None:
     """Refuse folders that look like classes but have no readable image.
 
-    Folders with files of other kinds, e.g. annotations, are ignored.
+    A folder that holds only other kinds of files, e.g. annotations, is ignored.
     """
     empty: dict[str, str] = {}
     for split in _split_folders(root):
@@ -138,7 +139,7 @@ def _check_empty(root: Path, class_names: Sequence[str]) -> None:
 
 
 def _walk(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:
-    """Yield every file at any depth; links back to one of the folders `above` are skipped."""
+    """Yield every file at any depth; skip links that lead back to one of the folders `above`."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -156,7 +157,7 @@ def _visible(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _other_files(root: Path) -> str:
-    """Return the most common other files, for a message."""
+    """Return the most common suffixes of the files, for a message."""
     kinds = Counter(Path(path).suffix.lower() for path in _walk(str(root), above=()))
     kinds.pop("", None)
     most_common = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:3]

@@ -22,28 +22,28 @@ IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 GROUP_COLUMN = "group"
 POOL = ("train", "val")
-"""First letters of the files that are divided among train, val and holdout."""
+"""Prefixes of the files that are divided among train, val and holdout."""
 SHARD = re.compile(r"(?P<split>.+)-(?P<part>\d+)-of-(?P<parts>\d+)\b")
 """File names of the parts of a split on Hugging Face; a hash may follow."""
 BATCH = 1024
 SAMPLED_GROUPS, SAMPLED_ROWS = 16, 64
-"""Number of row groups, and of first rows in each, that are read for the images' sizes."""
+"""Number of row groups, and of rows at the start of each, that are read for the images' sizes."""
 
 
 def parquet_source(root: Path) -> Source:
     """Find the files in `root` or in `root/data`; nothing is decoded yet.
 
-    The image column is the first of `img` and `image`: encoded bytes, or a struct of `bytes`
-    and `path`. The class column is the first of `label`, `labels` and `fine_label`: integers or
+    The image column is `img`, else `image`; it holds encoded bytes, or a struct of `bytes` and
+    `path`. The class column is `label`, else `labels`, else `fine_label`; it holds integers or
     strings. Class names come from the schema's `huggingface` metadata, else from the sorted
-    values. Images with the same value in a column `group`, if present, stay in one split.
+    values. Images with the same value in the optional column `group` stay in one split.
 
-    `train*` and `val*` (`valid`, `validation`) are one pool, which `make_splits` divides;
+    `train*` and `val*` (`valid`, `validation`) form one pool, which `make_splits` divides.
     `test*` is the data set's own test split; without it, a fifth of the pool becomes test.
 
     Raises:
-        DataError: no training file, a missing part of one, or (when read) a broken file, a
-            missing column, or labels that are empty or out of range.
+        DataError: there is no training file, a part of a split is missing, or (when read) a
+            file is broken, a column is missing, or labels are empty or out of range.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the Parquet files")
@@ -66,7 +66,7 @@ def parquet_source(root: Path) -> Source:
 
 
 def holds_parquet(root: Path) -> bool:
-    """Return whether `parquet_source` would find a training file there."""
+    """Return whether `parquet_source` would find a training file in `root` or `root/data`."""
     return _folder(root) is not None
 
 
@@ -76,7 +76,7 @@ def _folder(root: Path) -> Path | None:
 
 
 def _check_shards(files: Sequence[Path]) -> None:
-    """Refuse a split with a missing part, by names like train-00001-of-00003.parquet."""
+    """Refuse a split with a missing part; names are like train-00001-of-00003.parquet."""
     present: dict[tuple[str, int], set[int]] = {}
     for path in files:
         match = SHARD.match(path.name)
@@ -209,7 +209,7 @@ def _classes(
 
 def _out_of_range(root: Path, label: str, value: int) -> str:
     return (
-        f"{root}: the {label} {value} is not a class; if the test files are unlabelled, remove them"
+        f"{root}: {label} {value} is not a class; if the test files are unlabelled, remove them"
     )
 
 

@@ -1,4 +1,4 @@
-"""Read image files as RGB pixels by one rule, shared by training and the exported model.
+"""Read image files as RGB pixels, in the same way for training and for the exported model.
 
 Axes: N images, S pixels a side, 3 channels (RGB).
 """
@@ -20,12 +20,12 @@ from common.errors import DataError
 from trainables.data.source_sizes import SourceFormat
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""Image formats that are read. Some of Pillow's others start programs (EPS runs Ghostscript)."""
+"""Supported formats. Some of Pillow's other formats start programs (EPS runs Ghostscript)."""
 
 SMALLEST_SIDE = 8
-"""Fewest pixels a side; convnet pools three times and cannot reduce smaller images."""
+"""Smallest image size, in pixels a side; convnet pools three times, which needs 8 pixels."""
 LARGEST_SIDE = 64
-"""Pixels a side to which larger images are reduced, unless a larger size is affordable."""
+"""Largest image size, in pixels a side, unless a time budget sets another limit."""
 
 NamedImage = tuple[str, Path | bytes]
 """An image's name for messages, and its file or bytes."""
@@ -57,9 +57,9 @@ def resize_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 
 
     The steps: rotate by EXIF; scale 16-bit grey to 8 bits; put transparency on white; convert
     to RGB (grey repeated, palettes looked up, CMYK without a colour profile); crop the largest
-    centred square (of an odd surplus, right or bottom loses one pixel more); resize with
+    centred square (an odd surplus takes one pixel more off the right or bottom); resize with
     Pillow's bicubic filter, whose support grows with the reduction, so that it antialiases.
-    Pixels of a square of `size` are unchanged.
+    An image that already has `size` × `size` pixels is not resampled.
     """
     rgb = _to_rgb(_upright(image))
     width, height = rgb.size
@@ -72,9 +72,9 @@ def resize_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 
 def read_image(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Decode an image file, or its bytes, as `resize_image` does.
 
-    A JPEG of at least four times `size` is decoded at ½, ¼ or ⅛ of its own size, without the
-    high frequencies of its blocks, but never below twice `size`: photographs of 12 megapixels
-    take a quarter of the time.
+    A JPEG of at least four times `size` is decoded at ½, ¼ or ⅛ of its size, which leaves out
+    the high frequencies of its blocks, but never below twice `size`. Photographs of 12 megapixels
+    then take a quarter of the time.
 
     Raises:
         DataError: the file is missing, damaged, empty or not one of FORMATS.
@@ -90,13 +90,13 @@ def short_sides(images: Iterable[NamedImage]) -> list[int]:
 def choose_image_size(short_sides: Sequence[int], *, affordable: int | None = None) -> int:
     """Return the pixels a side to which images with these shorter sides should be resized.
 
-    A side that more than half of the images share is kept, so that they are not resampled;
-    else it is the median, rounded to a multiple of 8. Either is limited to SMALLEST_SIDE and
-    to the largest multiple of 8 up to `affordable`, the side that a time budget allows
-    (LARGEST_SIDE if None).
+    If more than half of the images have the same side, it is kept, so that they are not
+    resampled; otherwise the median is rounded to a multiple of 8. The result is at least
+    SMALLEST_SIDE and at most the largest multiple of 8 up to `affordable`, the side that a time
+    budget allows (LARGEST_SIDE if None).
 
     Raises:
-        ValueError: there is no side, or one is not positive.
+        ValueError: `short_sides` is empty, or a side is not positive.
     """
     if not short_sides or min(short_sides) < 1:
         raise ValueError(f"there must be positive sides, got {list(short_sides)[:5]}")
@@ -163,7 +163,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255: all but the darkest 1/256 would turn white.
+        # Pillow's conversion clips at 255: all but the darkest 1/256 of the range would be white.
         grey = np.clip(np.asarray(image).astype(np.float64), 0, 65535)
         return Image.fromarray(np.rint(grey / 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

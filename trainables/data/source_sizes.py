@@ -1,4 +1,4 @@
-"""Sizes and colour modes that images have in their source files, before resizing.
+"""Sizes and colour modes of images in their source files, before resizing.
 
 Axes: N images.
 """
@@ -21,13 +21,13 @@ class SourceSizes:
     smallest: tuple[int, int]
     """Size of the smallest image."""
     median: tuple[int, int]
-    """Size of the image in the middle; the smaller of two."""
+    """Median size; for an even number of images, the smaller of the two in the middle."""
     largest: tuple[int, int]
     """Size of the largest image."""
     sizes: int
     """Number of different sizes."""
     modes: Mapping[str, int]
-    """Number of images of each of Pillow's colour modes, the most common first."""
+    """Number of images by Pillow's colour mode, the most common first."""
 
     @classmethod
     def from_counts(cls, counts: Mapping[SourceFormat, int]) -> Self:
@@ -57,7 +57,7 @@ class SourceSizes:
         """Restore a summary from the output of `to_mapping`, read back from JSON.
 
         Raises:
-            KeyError, TypeError, ValueError: the mapping is something else.
+            KeyError, TypeError, ValueError: the mapping is not such an output.
         """
         smallest, median, largest = (
             (int(width), int(height))

@@ -1,7 +1,7 @@
 """Divide a data set into train, val, holdout and test.
 
-Axes: N images. Every image gets a number u in [0, 1), a hash of its content alone, which
-determines its split: copies stay together, and a new image moves no other image.
+Axes: N images. Every image gets a number u in [0, 1), a hash of the seed and its content, which
+determines its split. Copies therefore stay together, and a new image moves no other image.
 """
 
 import hashlib
@@ -20,26 +20,26 @@ from trainables.data.image_set import ImageSet
 FEWEST_PER_CLASS = 5
 """Fewest examples of each class in each split."""
 NAMED_CLASSES = 5
-"""Number of classes that an error names."""
+"""Largest number of classes that an error names."""
 FLOOR_SHARE = 0.20
-"""Largest share of the images outside test that a floor takes, for val and holdout each."""
+"""Largest share of the images outside test to which `floor` can raise val and holdout each."""
 
 SPLITS = ("train", "val", "holdout", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSpec:
-    """Sizes of the splits, and the seed that draws them."""
+    """Sizes of the splits, and the seed of the hash."""
 
     seed: int = 0
     test: float = 0.20
-    """Fraction for test, if the data set has no test split of its own."""
+    """Fraction of all images in test, if the data set has no test split of its own."""
     holdout: float = 0.10
-    """Fraction of the rest."""
+    """Fraction of the images outside test."""
     val: float = 0.05
-    """Fraction of the rest."""
+    """Fraction of the images outside test."""
     floor: int = 400
-    """Fewest examples in val and in holdout, for small sets."""
+    """Fewest examples in val and in holdout, for small sets; see FLOOR_SHARE."""
     counts: tuple[int, int, int] | None = None
     """Exact sizes of train, val and holdout; all other examples are test."""
 
@@ -69,7 +69,7 @@ class Splits:
     split_id: str
     """16 hex digits that identify the images, seed and fractions."""
     leaked: int = 0
-    """Images left out of all splits, because a copy or their group is in another split."""
+    """Number of images in no split, because a copy of them or their group is in another split."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -80,18 +80,20 @@ class Splits:
 def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
     """Divide a data set by a hash of its content.
 
-    u is a hash of the seed and of an image's group, or of its decoded pixels if it has none.
+    u is a hash of the seed and of an image's group, or of its decoded pixels if it has no group.
     If the set has no test split of its own, images whose second, independent hash is below
-    `spec.test` are test. Of the rest, holdout has u < `spec.holdout`, val the next `spec.val`,
-    and train what remains. If val or holdout has fewer than `spec.floor` examples, its upper
-    end rises until it has them, up to FLOOR_SHARE of the rest.
+    `spec.test` form test. Among the other images, holdout has u < `spec.holdout`, val has the
+    next `spec.val`, and train has the remaining ones. If val or holdout has fewer than
+    `spec.floor` examples, its upper bound on u is raised until it has enough, up to FLOOR_SHARE
+    of the images outside test.
 
-    With `spec.counts`, images are taken in order of u for holdout, then val, then train; an
-    image that would overfill a split together with its copies goes to the next. All others
-    are test, or in no split if the set has a test split of its own.
+    With `spec.counts`, images fill holdout, then val, then train in order of u; an image that
+    would overfill a split together with its copies goes to the next split. All remaining images
+    form test, or are in no split if the set has a test split of its own.
 
-    Images that would leak are in no split and counted in `leaked`: those of the rest with an
-    exact copy or their group in the set's own test split, and copies in another group.
+    Images that would leak are in no split and are counted in `leaked`: images with an exact copy
+    or their group in the set's own test split, and, if copies are in several groups, those in
+    all groups but one.
 
     Raises:
         DataError: a split has fewer than 5 examples of a class, or `spec.counts` cannot be met.
@@ -114,7 +116,7 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
 
 
 def _identities(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Return two digests per image, V16 [N]: of its pixels, and of its group or else its pixels."""
+    """Return two digests per image, V16 [N]: its pixels' and its group's (else its pixels')."""
     content = pixel_digests(images.images)
     if images.groups is None:
         return content, content
@@ -128,7 +130,7 @@ def _identities(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _uniform(unit: np.ndarray, stream: str, seed: int) -> Float64[np.ndarray, " N"]:
-    """Return a number in [0, 1) for each unit, of 53 bits, hashed with the stream and seed."""
+    """Return a number of 53 bits in [0, 1) for each unit: a hash keyed by seed and stream."""
     key = derive_seed(seed, "splits", stream).to_bytes(8, "big")
     digests = b"".join(hashlib.blake2b(u.tobytes(), digest_size=8, key=key).digest() for u in unit)
     bits: Float64[np.ndarray, " N"] = np.frombuffer(digests, ">u8") >> np.uint64(11)
@@ -155,7 +157,7 @@ def _leaks(
 def _by_fractions(
     u: Float64[np.ndarray, " N"], rest: Bool[np.ndarray, " N"], spec: SplitSpec
 ) -> np.ndarray:
-    """Return the split's name for every image of the rest, an empty string for the others."""
+    """Return the split's name for every image in `rest`, an empty string for the others."""
     ascending = np.sort(u[rest])
     holdout = _end(ascending, start=0.0, fraction=spec.holdout, floor=spec.floor)
     val = _end(ascending, start=holdout, fraction=spec.val, floor=spec.floor)
@@ -166,7 +168,7 @@ def _by_fractions(
 def _end(
     ascending: Float64[np.ndarray, " rest"], *, start: float, fraction: float, floor: int
 ) -> float:
-    """Return the upper end of the part from `start`: its fraction, or more to reach the floor."""
+    """Return the upper bound of the split from `start`: start + fraction, or more for the floor."""
     first, last = np.searchsorted(ascending, [start, start + fraction])
     if last - first >= floor:
         return start + fraction
@@ -183,7 +185,7 @@ def _end(
 def _by_counts(
     u: Float64[np.ndarray, " N"], candidates: Bool[np.ndarray, " N"], counts: tuple[int, int, int]
 ) -> np.ndarray:
-    """Return the split's name for each candidate taken, an empty string for the others."""
+    """Return the split's name for each image that is in a split, an empty string for the others."""
     train, val, holdout = counts
     room = {"holdout": holdout, "val": val, "train": train}
     chosen: list[str] = []

@@ -20,15 +20,15 @@ def images_from_function(name: str, path: str | None, image_size: int | None) ->
 
     The function returns an ImageSet, or a tuple (images, labels, class_names[, is_test[,
     groups]]): images uint8 [N, H, W, 3], integer labels [N], names of classes, is_test bool [N]
-    or None, and group names [N]. `resize_image` makes them squares of `image_size`, or of the
-    size that `choose_image_size` returns if None.
+    or None, and group names [N]. `resize_image` makes the images squares of `image_size` pixels,
+    or of the size that `choose_image_size` returns if it is None.
 
-    The function runs in the process that the user started, once per command; workers map its
+    The function runs once per command, in the process that the user started; workers map its
     result from the cache.
 
     Raises:
         SpecError: the module or function does not exist or cannot be imported.
-        DataError: the function fails, or returns something else.
+        DataError: the function fails, or returns neither of these.
     """
     function = load_object(name, where="dataset: name")
     if not callable(function):
