@@ -208,9 +208,7 @@ def _classes(
 
 
 def _out_of_range(root: Path, label: str, value: int) -> str:
-    return (
-        f"{root}: {label} {value} is not a class; if the test files are unlabelled, remove them"
-    )
+    return f"{root}: {label} {value} is not a class; if the test files are unlabelled, remove them"
 
 
 def _batches(root: Path, files: Sequence[Path], column: str) -> Iterator[list[NamedImage]]:

@@ -1,1 +1,1 @@
-"""Measurements on the training device: data type, memory layout, threads, time per epoch."""
+"""Measurements on the training device: the fastest data type and layout, and time per epoch."""

@@ -1,9 +1,9 @@
 """A short probe of speed and parity: the fastest dtype and memory format for training a network.
 
-Axes: B images of a batch, K classes. Which of float32 and bfloat16, contiguous and
-channels_last is fastest depends on the network, the image size, the processor and its load,
-and occasionally a kernel is wrong. So both are measured on the network itself, once per sweep
-and kind of machine, and the choice is frozen in the record.
+Axes: B images of a batch, K classes. The fastest combination of float32 or bfloat16 with
+contiguous or channels_last depends on the network, the image size, the processor and its load,
+and occasionally a kernel is wrong. So speed and parity are measured on the network itself, once
+per sweep and kind of machine, and the choice is frozen in the record.
 """
 
 import copy
@@ -32,7 +32,7 @@ MAX_LOGIT_ERROR = 0.1
 MIN_GRADIENT_COSINE = 0.9
 """Smallest cosine of the gradient with the reference's; bfloat16 had 0.96 to 0.997 (n = 8)."""
 MIN_GAIN = 1.05
-"""Speed-up over float32 that bfloat16 must reach, so that noise does not decide."""
+"""Speed-up over float32 that bfloat16 must reach, so that timing noise does not decide."""
 
 _CANDIDATES: tuple[
     tuple[Literal["float32", "bfloat16"], Literal["contiguous", "channels_last"]], ...
@@ -55,7 +55,7 @@ class Measurement:
     batch: int
     """Images per step of the probe."""
     seconds: float
-    """Median wall time of forward and backward pass of one batch."""
+    """Median wall time of the forward and backward pass of one batch."""
     logit_error: float
     """‖logits − reference‖ / ‖reference‖ against contiguous float32."""
     gradient_cosine: float
@@ -63,7 +63,7 @@ class Measurement:
 
     @property
     def parity(self) -> bool:
-        """It computes what the reference computes; False for NaN."""
+        """True if logits and gradient are close enough to the reference; False for NaN."""
         return self.logit_error <= MAX_LOGIT_ERROR and self.gradient_cosine >= MIN_GRADIENT_COSINE
 
 
@@ -78,9 +78,9 @@ def probe(
 ) -> Numerics:
     """Return the fastest numerics for this network that keep parity with contiguous float32.
 
-    Takes about `budget_seconds`: a heavy network is probed at a smaller batch, and candidates
-    for which no time remains are not chosen. A network that needs longer for four images takes
-    longer. Torch's thread count is restored afterwards.
+    The probe takes about `budget_seconds`: a heavy network is probed with a smaller batch, and
+    candidates for which no time remains are skipped. It takes longer only if four images already
+    do. Torch's thread count is restored afterwards.
     """
     before = torch.get_num_threads()
     try:
@@ -100,9 +100,9 @@ def probe(
 
 
 def choose(measurements: Sequence[Measurement]) -> Numerics:
-    """Return the fastest with parity; bfloat16 only if it gains 5% over float32.
+    """Return the fastest numerics with parity; bfloat16 only if it is 5% faster than float32.
 
-    The first measurement is the reference, which is chosen if no other has parity.
+    The first measurement is the reference, which is chosen if nothing else has parity.
     """
 
     def cost(measurement: Measurement) -> float:
@@ -123,15 +123,15 @@ def measure(
     budget_seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Measurement, ...]:
-    """Time forward and backward passes of every candidate there is time for, in turns.
+    """Time forward and backward passes of the candidates in turns, as far as the time allows.
 
-    Turns, because the load of a shared machine drifts. The optimizer is not timed: it computes
-    in float32 in any case. A candidate that fails is skipped, except the reference, contiguous
-    float32, which comes first.
+    Candidates take turns because the load of a shared machine drifts. The optimizer is not timed,
+    because it computes in float32 in any case. A candidate that fails is skipped, except the
+    first, the reference (contiguous float32).
 
     Raises:
-        SpecError: the recipe's network cannot be built for such images.
-        RuntimeError: the network fails in plain float32, too.
+        SpecError: the recipe's network cannot be built for images of this size.
+        RuntimeError: the network fails even in contiguous float32.
     """
     deadline = clock() + budget_seconds
     apply_numerics(Numerics(device=device, threads=threads))
@@ -158,7 +158,7 @@ def measure(
 
 
 class _Candidate:
-    """A copy of the network with its own numerics, and the times of its steps."""
+    """A copy of the network with one choice of numerics, and the times of its steps."""
 
     def __init__(
         self, model: Classifier, numerics: Numerics, batch: int, clock: Callable[[], float]
@@ -193,7 +193,7 @@ class _Candidate:
         return logits.detach().float()
 
     def measurement(self, reference: "_Candidate") -> Measurement:
-        """Compare with `reference`; the first step is a warm-up and counts only if alone."""
+        """Compare with `reference`; the first step is a warm-up, used only if there is no other."""
         error = (self.logits - reference.logits).norm() / reference.logits.norm()
         cosine = functional.cosine_similarity(self.gradient, reference.gradient, dim=0)
         return Measurement(
@@ -206,9 +206,9 @@ class _Candidate:
 
 
 def _model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
-    """Return the recipe's network, fitted to noise.
+    """Return the recipe's network, with normalization and whitening computed from noise.
 
-    It has no dropout, because all candidates must compute the same.
+    Dropout is off, because all candidates must compute the same.
     """
     noise = numpy_generator(0, "probe").integers(
         0, 256, (64, image_size, image_size, 3), dtype=np.uint8
@@ -225,9 +225,9 @@ def _model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
 def _affordable_batch(
     model: Classifier, most: int, device: str, seconds: float, clock: Callable[[], float]
 ) -> int:
-    """Return the batch of at most `most` images whose step takes about `seconds`."""
+    """Return the batch size, at most `most`, whose step takes about `seconds`."""
     small = min(most, _SMALL_BATCH)
     reference = _Candidate(model, Numerics(device=device, layout="contiguous"), small, clock)
-    if reference.seconds[-1] < seconds:  # time for a second step, without the first one's set-up
+    if reference.seconds[-1] < seconds:  # time for a second step, which has no set-up cost
         reference.step()
     return max(small, min(most, int(small * seconds / reference.seconds[-1])))

@@ -1,9 +1,9 @@
-"""The duration of an epoch, from a few real training steps.
+"""Predict the duration of an epoch from a few real training steps.
 
-A probe of the bare network (`trainables.device.probe`) chooses dtype and layout. The cost of
-an epoch also depends on augmentation, the optimizer, the moving average, a teacher, and the
-other workers that share the memory bus. So the training itself is rehearsed, in as many
-threads as there will be workers.
+`trainables.device.probe` times the bare network, to choose dtype and layout. The duration of an
+epoch also depends on augmentation, the optimizer, the moving average, a teacher, and the other
+workers that share the memory bus. So the rehearsal takes real training steps, in as many threads
+as there will be workers.
 """
 
 import statistics
@@ -29,8 +29,8 @@ from trainables.training.loop import Training
 from trainables.training.scoring import RECALIBRATION_IMAGES
 
 MOST_WORKERS = 4
-"""Most workers rehearsed at once; with more, the time spent waiting for Python's lock would be
-measured."""
+"""Most workers rehearsed in parallel; with more threads, waiting for Python's global lock would
+distort the times."""
 
 _WARM_UP = 2
 _FEWEST_STEPS = 2
@@ -39,21 +39,21 @@ _FORWARD_IMAGES = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """The time of a pass over the training images in one worker while all of them work."""
+    """Times of one worker while all workers are busy."""
 
     stage_seconds: tuple[float, ...]
-    """An epoch in each stage of the recipe: augmentation, both passes, optimizer, moving average
-    and scoring on val."""
+    """Time of an epoch in each stage of the recipe: augmentation, forward and backward passes,
+    optimizer, moving average and scoring on val."""
     entry_seconds: tuple[float, ...]
-    """Entering each stage: features that are computed once, if only the head learns."""
+    """Time to enter each stage: if only the head learns, features are computed once."""
     forward_seconds: float
-    """One forward pass over every training image, as of a teacher."""
+    """Time of one forward pass over every training image, e.g. of a teacher."""
     predict_seconds: float
-    """Predicting every training image, with all views that `tta` averages."""
+    """Time to predict every training image, with all views that `tta` averages."""
 
     @property
     def train_seconds(self) -> float:
-        """An epoch in the last stage."""
+        """Time of an epoch in the last stage."""
         return self.stage_seconds[-1]
 
 
@@ -61,10 +61,10 @@ class Rehearsable(Protocol):
     """The part of `Training` that is timed."""
 
     def rehearse(self, steps: int, *, stage: int = 0) -> None:
-        """Take optimizer steps as in a stage."""
+        """Take optimizer steps of the stage with this index."""
 
     def scored_model(self) -> Classifier:
-        """Return the network that would be scored."""
+        """Return the network that is scored after an epoch."""
 
 
 def rehearse(
@@ -79,20 +79,20 @@ def rehearse(
     make_training: Callable[..., Rehearsable] = Training,
     **teaching: Any,
 ) -> Rehearsal:
-    """Time training steps of `recipe` for about `seconds`, without the set-up.
+    """Time training steps of `recipe` for about `seconds`, not counting the set-up.
 
-    `teaching` (a teacher and a distillation) is passed on to `Training`. The training is
-    discarded; torch's thread count and generators are restored.
+    `teaching` (a teacher and a distillation) is passed to `Training`. The training is discarded;
+    torch's thread count and generators are restored.
 
     Raises:
-        SpecError: a recipe that does not suit these images.
+        SpecError: the recipe does not suit these images.
     """
     threads = torch.get_num_threads()
     count = min(workers, MOST_WORKERS) if numerics.device == "cpu" else 1
     part = replace(splits, train=splits.train[: _images_needed(recipe)])
 
     def rehearse_worker(_: int) -> Rehearsal:
-        # Built here, because torch keeps the number of threads by calling thread.
+        # Built in the worker's thread, because torch's thread count belongs to the calling thread.
         training = make_training(
             recipe,
             rungs=(recipe.schedule.epochs,),
@@ -118,7 +118,10 @@ def rehearse(
 
 
 def _images_needed(recipe: Recipe) -> int | None:
-    """Return how many training images suffice: features of all of them would take too long."""
+    """Return the number of training images to use; None for all.
+
+    If only the head learns, features of all images would take too long.
+    """
     head_only = any(stage.train == "head" for stage in recipe.schedule.stages)
     return max(recipe.optimizer.batch_size, _FORWARD_IMAGES) if head_only else None
 

@@ -1,12 +1,12 @@
 """Auxiliary tasks (rotation, superclasses) trained on the shared features.
 
-Axes: B images of a batch, R of them also shown rotated, C features, K classes, G groups of
-classes.
+Axes: B images of a batch, R rotated copies, C features, K classes, G groups of classes.
 
-`rotation` predicts by how many quarter turns an image was rotated (Gidaris et al., 2018; beside
-labels, Hendrycks et al., arXiv 1906.12340). Every fourth image of a batch is shown once more,
-rotated, which costs a quarter of a step. `superclass` predicts the group that the image's class
-belongs to. The heads are linear, are trained with the network and are not used to predict.
+`rotation` predicts the number of quarter turns by which an image was rotated (Gidaris et al.,
+2018; as an auxiliary task to labels, Hendrycks et al., arXiv 1906.12340). Every fourth image of
+a batch is also shown rotated, which costs a quarter of a step. `superclass` predicts the group
+of the image's class. The heads are linear, are trained with the network and are not used for
+predictions.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from trainables.hyperparameters import Loss
 
 QUARTER_TURNS = 4
 ROTATED_EVERY = 4
-"""One image in this many is shown rotated."""
+"""One in this many images of a batch is also shown rotated."""
 
 
 class AuxiliaryLogits(NamedTuple):
@@ -39,15 +39,15 @@ class AuxiliaryHeads(nn.Module):
     """The linear heads of a recipe's auxiliary tasks."""
 
     def __init__(self, loss: Loss, features: int) -> None:
-        """Build the heads of tasks with a weight; `features` is C, the inputs of the main head."""
+        """Build a head for each task whose weight is not 0; `features` is C, its input size."""
         super().__init__()
         self.rotation = nn.Linear(features, QUARTER_TURNS) if loss.rotation_weight else None
-        # One more than the groups: classes without a group, if the data have any.
+        # The extra group holds the classes that are in no group.
         groups = len(loss.superclasses) + 1
         self.superclass = nn.Linear(features, groups) if loss.superclass_weight else None
 
     def forward(self, features: Tensor, rotated: Tensor) -> AuxiliaryLogits:
-        """Return the logits for features [B, C] of images and [R, C] of rotated ones."""
+        """Return the logits for features [B, C] of images and [R, C] of rotated copies."""
         return AuxiliaryLogits(
             superclass=None if self.superclass is None else self.superclass(features),
             rotation=None if self.rotation is None else self.rotation(rotated),
@@ -55,13 +55,12 @@ class AuxiliaryHeads(nn.Module):
 
 
 def group_matrix(groups: Sequence[Sequence[str]], class_names: Sequence[str]) -> Tensor:
-    """Return which class (row) belongs to which group (column), float32 [K, G + 1].
+    """Return the membership of classes (rows) in groups (columns), 0 or 1, float32 [K, G + 1].
 
-    The last column holds the classes that no group names.
+    The last column is for classes that are in no group.
 
     Raises:
-        SpecError: there is no group, or one names a class that does not exist or that another
-            group has.
+        SpecError: there is no group, or a class in a group does not exist or is in two groups.
     """
     if not groups:
         raise SpecError("superclass_weight needs `superclasses`: lists of class names")
@@ -90,7 +89,7 @@ def draw_rotations(labels: Tensor, generator: Generator) -> Tensor:
 
 
 def rotate(images: Tensor, rotations: Tensor) -> Tensor:
-    """Return the images [B, 3, S, S] with rotations ≥ 0, turned anticlockwise: [R, 3, S, S]."""
+    """Return copies [R, 3, S, S] of the images with rotations ≥ 0, rotated anticlockwise."""
     chosen = rotations >= 0
     images, rotations = images[chosen], rotations[chosen]
     versions = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(QUARTER_TURNS)])

@@ -35,10 +35,11 @@ def build_model(
     train_images: npt.NDArray[np.uint8],
     seed: int,
 ) -> Classifier:
-    """Build the network of a recipe, initialized from the stream (seed, "init").
+    """Build the network of a recipe, initialized from the random stream (seed, "init").
 
-    Mean, standard deviation and whitening come from at most 5,000 evenly spaced `train_images`,
-    uint8 [N, S, S, 3]; with pretrained weights, mean and standard deviation come with them.
+    Mean, standard deviation and whitening are computed from at most 5,000 evenly spaced
+    `train_images`, uint8 [N, S, S, 3]. Pretrained weights bring their own mean and standard
+    deviation.
 
     Raises:
         SpecError: the model does not exist, or cannot take images of this size.
@@ -66,9 +67,10 @@ def build_model(
 def empty_model(
     recipe: Recipe, *, classes: int, image_size: int, download: bool = False
 ) -> Classifier:
-    """Build the same network without data, to load weights into.
+    """Build the network of a recipe without data, e.g. to load weights into it.
 
-    First weights are drawn from torch's global generator, or come from timm's hub with `download`.
+    Initial weights are drawn from torch's global generator; with `download`, they come from
+    timm's hub.
     """
     architecture = recipe.architecture
     if download:
@@ -90,7 +92,7 @@ def empty_model(
 
 
 def _use_pretrained(model: Classifier, architecture: Architecture) -> None:
-    """Load pretrained weights and the normalization that they expect."""
+    """Load weights from a file (hub weights are already in place); set their normalization."""
     norm = None
     if architecture.pretrained != HUB:
         norm = load_backbone(model.net, architecture.pretrained)
@@ -108,7 +110,7 @@ def _sample(train_images: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both per channel; the deviation is at least one grey level, never zero."""
+    """Return both per channel; the standard deviation is at least one grey level, never zero."""
     pixels = images.double()
     mean = pixels.mean(dim=(0, 2, 3))
     return mean.float(), pixels.std(dim=(0, 2, 3), correction=0).clamp(min=1 / 255).float()

@@ -1,4 +1,4 @@
-"""A network with its normalization and its test-time views.
+"""A network with its input normalization and test-time augmentation.
 
 Axes: B images, S×S pixels, C features, K classes.
 """
@@ -12,7 +12,7 @@ from trainables.nets.auxiliary_heads import AuxiliaryHeads
 
 
 class Classifier(nn.Module):
-    """A network from float images in [0, 1] to logits: normalization, network, averaged views."""
+    """Maps float images in [0, 1] to logits: normalization, network, average over views."""
 
     mean: Tensor
     std: Tensor
@@ -26,7 +26,7 @@ class Classifier(nn.Module):
         self.classes = classes
         self.image_size = image_size
         self.tta = tta
-        """Views whose logits are averaged in eval mode; "none" for the image alone."""
+        """Views whose logits are averaged in eval mode: "none", "mirror" or "mirror_translate"."""
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
         self.net = net
@@ -41,14 +41,14 @@ class Classifier(nn.Module):
             return logits
         logits = self._mirrored_mean(x)
         if self.tta == "mirror_translate":
-            # As in airbench, the unshifted image has half of the weight.
+            # As in airbench, the unshifted image has half the weight.
             padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
             shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
             logits = logits / 2 + sum(self._mirrored_mean(view) for view in shifted) / 4
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the inputs [B, C] of the linear head, for images as in `forward` and one view."""
+        """Return the inputs [B, C] of the linear head for images as in `forward`, for one view."""
         net: Any = self.net
         features: Tensor = net.forward_head(
             net.forward_features(self.normalized(images)), pre_logits=True
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         return features
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Return images [B, 3, S, S] with mean 0 and deviation 1 per channel."""
+        """Return images [B, 3, S, S] minus the training mean, over the standard deviation."""
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
     def _mirrored_mean(self, x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The convolutional network of `model: convnet`, after airbench (KellerJordan/cifar10-airbench).
 
-Axes: B images, S×S pixels, K classes. A frozen convolution that whitens 2×2 patches, three
-blocks of 3×3 convolutions that start as the identity, a global mean and one linear layer.
+Axes: B images, S×S pixels, K classes. The layers are a frozen convolution that whitens 2×2
+patches, three blocks of 3×3 convolutions initialized as the identity, a global mean and one
+linear layer.
 """
 
 from collections.abc import Callable
@@ -83,7 +84,7 @@ class ConvBlock(nn.Module):
 
     `airbench`: conv → pool → BN → act, then conv → BN → act. `plain`: conv → BN → act
     throughout, pool at the end, so that every BN folds into the convolution before it.
-    `early`: conv → BN → act → pool, then as `plain`, so that all but the first convolution
+    `early`: conv → BN → act → pool, then as in `plain`, so that all but the first convolution
     compute a quarter of the pixels.
     """
 
@@ -122,13 +123,13 @@ class ConvBlock(nn.Module):
 def whitening_filters(images: Tensor) -> Tensor:
     """Return filters [24, 3, 2, 2] that whiten 2×2 patches of normalized images [N, 3, S, S].
 
-    They are the eigenvectors of the uncentred patch covariance over √(λ + 5e-4), and their
-    negatives: twelve directions, each passing a rectifying activation from both sides.
+    They are the eigenvectors of the uncentred patch covariance divided by √(λ + 5e-4), and their
+    negatives, so that both signs of each of the twelve directions pass a rectifying activation.
 
-    Grey images vary in four directions only. The other eight would be constant channels, which
-    identity convolutions pass on and for which batch normalization multiplies gradients by
-    1/√eps = 316 per layer: training in bfloat16 then ends in NaN. The live directions, the
-    strongest first, take their places.
+    Grey images vary in four directions only. The other eight filters would give constant
+    channels, which identity convolutions pass on and for which batch normalization multiplies
+    gradients by 1/√eps = 316 per layer: training in bfloat16 then ends in NaN. The directions
+    that vary, strongest first, are repeated in their place.
     """
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, S-1, S-1, 2, 2]
     rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, _PATCH).double()
@@ -142,13 +143,13 @@ def whitening_filters(images: Tensor) -> Tensor:
 
 
 def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply `layer` outside autocast: bfloat16's eight bits lose small eigenvalues."""
+    """Apply `layer` without autocast: bfloat16's eight bits would lose small eigenvalues."""
     device = x.device.type
     if torch.is_autocast_enabled(device):  # otherwise the context would be exported to ONNX
         with torch.autocast(device, enabled=False):
             x = layer(x.float())
-        # The next convolution would cast anyway; casting here halves the activation's cost: 1.04x
-        # to 1.14x the images/s at width 32 (GELU, two trials of one thread).
+        # The next convolution would cast anyway. Casting here halves the cost of the activation,
+        # which gives 1.04x to 1.14x the images/s at width 32 (GELU, two trials of one thread).
         x = x.to(torch.get_autocast_dtype(device))
     else:
         x = layer(x)

@@ -8,10 +8,10 @@
     recipe: {model: "mynet:build"}
 
 Axes: B images, S×S pixels (`image_size`), K classes. The network takes normalized images,
-float [B, 3, S, S], and returns logits [B, K]. Its first weights may be drawn from torch's global
-generator, which is seeded for the trial. Values that it reads from `recipe` (`width`, `depth`,
-`dropout` …) can be searched. Use `recipe.dropout` for dropout: the probe that chooses a trial's
-numerics turns it off there.
+float [B, 3, S, S], and returns logits [B, K]. Its initial weights may be drawn from torch's
+global generator, which is seeded for the trial. Values that it reads from `recipe` (`width`,
+`depth`, `dropout` …) can be searched. Take the dropout probability from `recipe.dropout`, because
+the probe that chooses a trial's numerics sets it to 0.
 """
 
 import torch
@@ -28,7 +28,8 @@ def custom_model(architecture: Architecture, *, classes: int, image_size: int) -
     """Build the network at the import path `architecture.model`; run it on two black images.
 
     Raises:
-        SpecError: it cannot be imported, called or run, or does not return logits [B, classes].
+        SpecError: the network cannot be imported, built or run, or does not return logits
+            [B, classes].
     """
     path = architecture.model
     build = load_object(path, where="recipe: model")

@@ -1,7 +1,7 @@
 """Split networks into features and one linear head, with the method names of timm's networks.
 
-Axes: B images, S×S pixels, C features, K classes. Heads can then be trained alone, or replaced,
-in Quorum's networks, timm's and custom ones alike.
+Axes: B images, S×S pixels, C features, K classes. With these methods, the head of any network
+(Quorum's, timm's or custom) can be trained alone or replaced.
 """
 
 from abc import abstractmethod
@@ -35,7 +35,7 @@ class NetWithHead(nn.Module):
 
 
 def linear_head(net: nn.Module, name: str) -> nn.Linear:
-    """Return the linear head of a network that has timm's methods; `name` is for the error.
+    """Return the linear head of a network with timm's methods; the error gives its `name`.
 
     Raises:
         SpecError: a method is missing, or the head is not one linear layer.
@@ -46,13 +46,14 @@ def linear_head(net: nn.Module, name: str) -> nn.Linear:
     if not isinstance(head, nn.Linear):
         raise SpecError(
             f"model {name!r} must have forward_features, forward_head and get_classifier (which "
-            "returns one linear layer), as timm's models have, for its head to be trained alone"
+            "returns one linear layer), as timm's models have, to train its head alone or beside "
+            "auxiliary heads"
         )
     return head
 
 
 def head_weight_names(net: nn.Module) -> frozenset[str]:
-    """Return the names of the head's weights in the state of `net`; none if it has no head."""
+    """Return the names of the head's weights in the state dict of `net`; empty without a head."""
     timm_like: Any = net
     head = timm_like.get_classifier() if hasattr(net, "get_classifier") else None
     if not isinstance(head, nn.Module):

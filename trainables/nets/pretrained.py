@@ -1,8 +1,8 @@
-"""Load pretrained weights from a file, for all layers but the head.
+"""Load pretrained weights from a file, for all layers except the head.
 
 The file is in the safetensors format, never a pickle: `weights.safetensors` of a trial, or a
-file with timm's names, as on its hub. The head is left out because the classes differ; all
-other weights must fit.
+file with timm's parameter names, as on its hub. The head is skipped because the classes differ;
+all other weights must fit.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from trainables.nets.head import head_weight_names
 from trainables.nets.tensor_file import bytes_to_tensors
 
 _PICKLES = (b"PK\x03\x04", b"\x80")
-"""First bytes of files of torch.save, since version 1.6 and before."""
+"""First bytes of files written by torch.save, since version 1.6 and before."""
 
 Norm = tuple[Tensor, Tensor]
 """Mean and standard deviation, float32 [3] each, of the images that the weights expect."""
@@ -29,16 +29,17 @@ class Backbone:
 
     path: str
     weights: Mapping[str, Tensor]
-    """Weights by the network's names."""
+    """Tensors by their names in the network's state dict."""
     norm: Norm | None
-    """The normalization in a trial's file; None for a file with timm's names."""
+    """The normalization in a trial's file; None for a file with timm's parameter names."""
 
 
 def read_backbone(path: str | Path) -> Backbone:
     """Read a .safetensors file.
 
     Raises:
-        SpecError: the file is missing, a folder, a pickle, truncated, or not finite.
+        SpecError: the file is missing, a folder, a pickle or truncated, or has values that are
+            not finite.
     """
     try:
         data = Path(path).read_bytes()
@@ -71,7 +72,7 @@ def read_backbone(path: str | Path) -> Backbone:
 
 
 def load_backbone(net: nn.Module, path: str | Path) -> Norm | None:
-    """Copy all weights but the head's into `net`; return the file's normalization, if any.
+    """Copy all weights except the head's into `net`; return the file's normalization, if any.
 
     Raises:
         SpecError: the file cannot be read, or its weights belong to another network.
@@ -107,10 +108,11 @@ def _check(
     expected = {name: v for name, v in net.state_dict().items() if name not in skipped}
     for name, value in expected.items():
         if name.endswith("num_batches_tracked"):
-            continue  # files on hubs lack it
+            continue  # files on timm's hub lack it
         if name not in weights:
             raise SpecError(
-                f"pretrained: {path} lacks {name!r} of the network; it belongs to another one"
+                f"pretrained: {path} lacks the network's weight {name!r}; it belongs to another "
+                "network, choose its file or its model"
             )
         if weights[name].shape != value.shape:
             raise SpecError(
@@ -120,6 +122,6 @@ def _check(
     for name in sorted(weights):
         if name not in expected and name not in skipped:
             raise SpecError(
-                f"pretrained: {path} has {name!r}, which the network lacks; it belongs to "
-                "another one"
+                f"pretrained: {path} has the weight {name!r}, which the network lacks; it belongs "
+                "to another network, choose its file or its model"
             )

@@ -1,4 +1,4 @@
-"""Safetensors files as bytes: no pickle is written or read."""
+"""Convert tensors to and from the bytes of a safetensors file; pickle is never used."""
 
 import json
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ def tensors_to_bytes(
     tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> bytes:
     """Return the safetensors file of `tensors`, ordered by name, with text metadata."""
-    # The format stores rows in order; the network that loads them restores channels_last.
+    # The format stores contiguous tensors; the network that loads them restores channels_last.
     rows = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     data: bytes = serialize_tensors(rows, metadata)
     return data
 
 
 def bytes_to_tensors(data: bytes, *, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file; `where` names it for errors.
+    """Return the tensors and the metadata of a safetensors file; `where` names it in errors.
 
     Raises:
         RunError: the file is truncated or in another format.

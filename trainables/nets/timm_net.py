@@ -46,7 +46,7 @@ def timm_net(
     except Exception as error:
         if not download:
             raise
-        # The hub's client raises many types: no network, no such weights, a full disk.
+        # The hub's client raises many types of error: no connection, no such weights, a full disk.
         raise SpecError(
             f"the weights of {name!r} cannot be downloaded ({type(error).__name__}); download "
             "their .safetensors file elsewhere and set `pretrained` to its path"
@@ -55,7 +55,7 @@ def timm_net(
 
 
 def check_hub(architecture: Architecture) -> None:
-    """Refuse models that are not timm's: the hub has no weights for them.
+    """Refuse models that are not timm's; its hub has no weights for them.
 
     Raises:
         SpecError: the model is not timm's.
@@ -65,7 +65,7 @@ def check_hub(architecture: Architecture) -> None:
 
 
 def _fitting_size(name: str, image_size: int) -> str:
-    """Return the start of a suggestion if timm knows the image size of the model."""
+    """Return a suggestion of the model's own image size, or an empty string if it is unknown."""
     about = timm.get_pretrained_cfg(name, allow_unregistered=False)
     side = None if about is None else about.input_size[-1]
     known = side is not None and side != image_size

@@ -1,8 +1,8 @@
 """Wide residual networks for small images (Zagoruyko & Komodakis, 2016).
 
-Axes: B images, S×S pixels, K classes. `wrn-D-W` has three groups of (D − 4) / 6 blocks with
-16·W, 32·W and 64·W channels; a block is BN → ReLU → 3×3 → BN → ReLU → dropout → 3×3 with a
-shortcut. The second and third group halve the map.
+Axes: B images, S×S pixels, K classes. `wrn-D-W` (depth D, widening factor W) has three groups of
+(D − 4) / 6 blocks with 16·W, 32·W and 64·W channels. A block is BN → ReLU → 3×3 → BN → ReLU →
+dropout → 3×3, plus a shortcut. The second and third groups halve the side of the feature map.
 """
 
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = functional.relu(self.norm1(x))
-        # A projection takes the first convolution's input; the identity takes the block's input.
+        # A projection reads the first convolution's input, an identity the block's input.
         short = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active)
         y = functional.relu(self.norm2(self.conv1(active)))
         result: Tensor = self.conv2(self.dropout(y)) + short

@@ -1,10 +1,10 @@
-"""The stage that is being trained: its learnable parameters, its optimizer and its batches.
+"""The stage that is being trained: its trainable parameters, its optimizer and its batches.
 
 Axes: N training images, B images of a batch, S×S pixels, K classes, V views, C features.
 
-Every stage has its own optimizer over the parameters that learn in it. If only the head
-learns and images are shown unchanged or mirrored, the layers below the head give the same
-features in every epoch, which are therefore computed once.
+Every stage has its own optimizer over the parameters that it trains. If a stage trains only the
+head and shows images unchanged or mirrored, the layers below the head give the same features in
+every epoch, so these are computed once.
 """
 
 import hashlib
@@ -40,11 +40,11 @@ class ActiveStage:
     ) -> None:
         """Enter the recipe's first stage; `source` holds the training images.
 
-        Without `reuse_features`, batches hold images in every stage, which a teacher needs.
+        Without `reuse_features`, batches hold images in every stage, because a teacher needs them.
         `cache` keeps features between trainings; `data` identifies the training images.
 
         Raises:
-            SpecError: a stage trains only the head of a network that does not declare it.
+            SpecError: a stage trains only the head, and the network has no `get_classifier`.
         """
         self.model = model
         self._whole_recipe = recipe
@@ -56,21 +56,21 @@ class ActiveStage:
         self._data = data
         self._features: Tensor | None = None
         self._views = 0
-        """Views of each image whose features are computed once; 0 if batches hold images."""
+        """Number of views of each image whose features are cached; 0 if batches hold images."""
         self._index = -1
         if any(stage.train == "head" for stage in recipe.schedule.stages):
             linear_head(model.net, recipe.architecture.model)
         self.enter(0)
 
     def enter(self, index: int) -> None:
-        """Start a stage of the recipe with a fresh optimizer; do nothing if it is the current."""
+        """Start a stage with a new optimizer; do nothing if it is already the current stage."""
         if index == self._index:
             return
         self._index, self._features = index, None
         stages = self._whole_recipe.schedule.stages
         stage = stages[index] if stages else Stage()
         self.recipe = self._whole_recipe.in_stage(index)
-        """The values that hold in this stage."""
+        """The recipe with this stage's values."""
         self._head: nn.Module | None = None
         if stage.train == "head":
             self._head = linear_head(self.model.net, self._whole_recipe.architecture.model)
@@ -86,13 +86,13 @@ class ActiveStage:
 
     @property
     def head_only(self) -> bool:
-        """Everything below the head stays as it is."""
+        """True if only the head is trained."""
         return self._head is not None
 
     def start_epoch(self, epoch: int) -> None:
-        """Put what learns in training mode and all else in eval mode; freeze the whitening's bias.
+        """Put trained layers in training mode, others in eval mode; freeze the whitening's bias.
 
-        The bias learns in the first epochs of the schedule only.
+        The bias is trained only in the first `whitening_epochs` of the schedule.
         """
         self._set_modes()
         whitening = getattr(self.model.net, "whitening", None)
@@ -103,9 +103,9 @@ class ActiveStage:
     def batch(
         self, positions: Tensor, labels: Tensor, generator: Generator, *, flips: Tensor | None
     ) -> Batch:
-        """Return the training images at `positions`, int64 [B], augmented; or their features.
+        """Return the augmented training images at `positions`, int64 [B], or their cached features.
 
-        `labels` is int64 [B]; `flips` as in `augment`.
+        `labels` is int64 [B]; `flips` is described in `augment`.
         """
         if self._views:
             return self._feature_batch(positions, labels, generator, flips)
@@ -122,7 +122,7 @@ class ActiveStage:
         return replace(batch, rotations=draw_rotations(labels, generator))
 
     def outputs(self, batch: Batch) -> tuple[Tensor, AuxiliaryLogits | None]:
-        """Return logits [B, K] for a batch, and the auxiliary heads' logits if they learn."""
+        """Return logits [B, K] for a batch, and the auxiliary heads' logits if they are trained."""
         with autocast(self._numerics):
             if self._head is not None and self._views:
                 return self._head(batch.images), None
@@ -155,7 +155,7 @@ class ActiveStage:
         return Batch(images=features, labels_a=labels, labels_b=labels, share=share)
 
     def _features_key(self) -> str:
-        """Return a digest of all that decides the features: data, views, numerics, weights."""
+        """Return a digest of everything the features depend on: data, views, numerics, weights."""
         digest = hashlib.sha256(f"{self._data} {self._views} {self._numerics}".encode())
         head = {id(value) for value in self._head.parameters()} if self._head else set()
         for name, value in self.model.state_dict(keep_vars=True).items():
@@ -165,7 +165,7 @@ class ActiveStage:
         return digest.hexdigest()
 
     def _compute_features(self) -> Tensor:
-        """Return features [V, N, C] of all training images, then of their mirror images."""
+        """Return features [V, N, C] of all training images and, if V = 2, their mirror images."""
         model = self.model.eval()
         views = []
         with torch.no_grad(), autocast(self._numerics):

@@ -1,4 +1,4 @@
-"""The moving average of the weights, which is what is scored."""
+"""The moving average of the weights; scores are computed from it."""
 
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 
@@ -9,10 +9,10 @@ class WeightAverage:
     """An exponential moving average of a network's weights and buffers."""
 
     def __init__(self, model: Classifier, decay: float) -> None:
-        """Start from the network as it is; a `decay` of 0 keeps the weights themselves.
+        """Start from the network's current weights; a `decay` of 0 switches averaging off.
 
-        The decay warms up as 1 − (1 + steps)^(−2/3), so that a rung of a few dozen steps does
-        not score its random start.
+        The decay warms up as 1 − (1 + steps)^(−2/3), so that after a few dozen steps the random
+        initial weights no longer dominate the average.
         """
         self._source, self._decay = model, decay
         self._average = ModelEmaV3(model, decay=decay, use_warmup=True)
@@ -24,11 +24,11 @@ class WeightAverage:
         return model
 
     def update(self, steps: int) -> None:
-        """Take in the weights after that many optimizer steps of the schedule."""
+        """Include the current weights, after `steps` optimizer steps of the schedule."""
         if self._decay > 0:
             self._average.update(self._source, step=steps)
 
     def finish_epoch(self) -> None:
-        """Copy the weights if there is no averaging."""
+        """Copy the current weights if averaging is off."""
         if self._decay == 0:
             self._average.set(self._source)  # type: ignore[no-untyped-call]

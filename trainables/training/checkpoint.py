@@ -1,8 +1,8 @@
-"""Checkpoints: a folder with tensors (safetensors) and state (JSON), whole or not at all.
+"""Checkpoints: folders with tensors (safetensors) and state (JSON), written atomically.
 
 `state.json` holds the SHA-256 of `tensors.safetensors` and of its own content, so a torn,
-truncated or altered checkpoint is an error and never a silent start from wrong weights.
-Nothing is pickled.
+truncated or altered checkpoint is an error; a training never resumes silently from wrong
+weights. Nothing is pickled.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint through a temporary folder and a rename.
 
-    An existing checkpoint at `folder` is replaced; a reader sees the old one, the new one or,
-    for the moment between two renames, none, but never a mixture. `state` must be plain JSON.
+    An existing checkpoint at `folder` is replaced. A reader sees the old checkpoint, the new one
+    or, for the moment between two renames, none, but never a mixture. `state` must be plain JSON.
     Tensors may be on any device and in any memory format.
     """
     folder = Path(folder)

@@ -1,11 +1,11 @@
 """Data-parallel training: several processes train one network, each on a shard of every batch.
 
-Axes: B images of a batch. Every process draws and augments the whole batch from the same
-streams, runs its own shard, and takes the same optimizer step from the sum of all gradients.
-So any number of processes computes what one does, up to the order of float sums, with one
-exception: batch normalization in training sees only the process's own shard. The scored
-network has no such exception, because every process measures its statistics again on the
-same images.
+Axes: B images of a batch. Every process draws and augments the whole batch from the same random
+streams, runs forward and backward passes on its own shard, and takes the same optimizer step from
+the sum of all gradients. The result is therefore the same for any number of processes, up to the
+order of float sums, with one exception: in training, batch normalization sees only the process's
+own shard. This does not affect the scored network, because every process recalibrates its
+statistics on the same images.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,15 @@ from trainables.augmentation.batch import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataParallel:
-    """The process's place among those of its torch.distributed group, which must exist."""
+    """The rank of this process in its torch.distributed group, which must be initialized."""
 
     rank: int
-    """From 0; the process of rank 0 writes the files."""
+    """Counts from 0; the process of rank 0 writes the files."""
     world_size: int
     """Number of processes."""
 
     def shard(self, batch: Batch) -> Batch:
-        """Return this process's consecutive part of a batch; parts differ by at most one image."""
+        """Return this process's consecutive shard of a batch; sizes differ by at most one image."""
         size = len(batch.images)
         start = self.rank * size // self.world_size
         end = (self.rank + 1) * size // self.world_size
@@ -45,10 +45,10 @@ class DataParallel:
         *,
         all_reduce: Callable[[Tensor], object] = distributed.all_reduce,
     ) -> Tensor:
-        """Replace every gradient by the whole batch's; return the whole batch's loss.
+        """Replace every gradient by that of the whole batch; return the loss of the whole batch.
 
-        `loss` and the gradients are means over this process's shard, which is `share` of the
-        batch; they are summed, weighted by it, in one exchange.
+        `loss` and the gradients are means over this process's shard, which is a fraction `share`
+        of the batch. They are weighted by `share` and summed over all processes in one all-reduce.
         """
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         flat = torch.cat([loss.detach().reshape(1), *[g.reshape(-1) for g in gradients]])

@@ -1,4 +1,4 @@
-"""The values that a checkpoint must share with the training that resumes from it."""
+"""The values in which a checkpoint must match the training that resumes from it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def training_identity(
     split_id: str,
     distillation: Distillation | None,
 ) -> TrainingIdentity:
-    """Return everything that decides a training, except its numerics and its teacher."""
+    """Return everything that determines a training, except its numerics and its teacher."""
     return {
         "recipe": recipe.to_mapping(),
         "rungs": list(rungs),
@@ -37,12 +37,12 @@ def require_same_training(
 ) -> None:
     """Refuse a checkpoint of another training, saved at `where` after `step` epochs.
 
-    Schedules of all lengths are the same before their first cooldown, so up to there epochs
-    and rungs may differ. Recipe values that the checkpoint lacks are the defaults: versions
-    without such a value trained as its default does.
+    Before the first cooldown, schedules of all lengths are the same, so epochs and rungs may
+    differ. Recipe values that the checkpoint lacks are taken as the defaults, because versions
+    that did not have a value trained as its default does.
 
     Raises:
-        RunError: the first value that differs.
+        RunError: a value differs; the message names the first.
     """
     saved = {**saved, "recipe": {**Recipe().to_mapping(), **saved.get("recipe", {})}}
     if step <= min(_trunk_epochs(saved), _trunk_epochs(current)):
@@ -50,7 +50,7 @@ def require_same_training(
     for key, value in current.items():
         if saved.get(key) != value:
             difference = _difference(key, saved.get(key), value)
-            raise RunError(f"{where} is of another training: {difference}")
+            raise RunError(f"{where} belongs to another training: {difference}")
 
 
 def _trunk_epochs(identity: TrainingIdentity) -> int:
@@ -68,4 +68,4 @@ def _difference(key: str, saved: Any, current: Any) -> str:
     if isinstance(saved, dict) and isinstance(current, dict):
         name = next(name for name in current if saved.get(name) != current[name])
         key, saved, current = f"{key} {name}", saved.get(name), current[name]
-    return f"{key} is {saved!r} there and {current!r} here"
+    return f"{key} is {saved!r} in the checkpoint and {current!r} here"

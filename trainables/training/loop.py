@@ -2,9 +2,9 @@
 
 Axes: N images, S×S pixels, K classes, B images of a batch.
 
-Every draw of an epoch comes from a stream named by the epoch's step. A checkpoint
-therefore holds no generator, and a resumed training on CPU ends bitwise where an
-uninterrupted one ends.
+All random numbers of an epoch come from streams named by the epoch's step. A checkpoint
+therefore needs no generator state, and on the CPU a resumed training gives bitwise the same
+result as an uninterrupted one.
 """
 
 import resource
@@ -61,12 +61,12 @@ class Training:
     ) -> None:
         """Build the network from (recipe, seed) and plan the schedule; train nothing yet.
 
-        Sets torch's thread count to numerics.threads. `teacher` and `distillation` come
-        together or not at all. With `parallel`, other processes share every batch.
-        `features` holds those of earlier trainings in this process.
+        Sets torch's thread count to numerics.threads. `teacher` and `distillation` must be given
+        together. With `parallel`, other processes train on the other shards of every batch.
+        `features` holds the features of earlier trainings in this process.
 
         Raises:
-            SpecError: a recipe that does not suit these images, rungs or processes.
+            SpecError: the recipe does not suit these images, rungs or processes.
         """
         apply_numerics(numerics)
         self.step = 0
@@ -80,7 +80,7 @@ class Training:
         identity = training_identity(
             recipe, rungs=rungs, seed=seed, split_id=splits.split_id, distillation=distillation
         )
-        # A set smaller than a batch is one batch, and SGD's learning rate is for its size.
+        # A set smaller than a batch is one batch, and SGD's learning rate scales with its size.
         recipe = recipe.with_values(batch_size=self._batch_size)
         self._recipe, self._seed, self._numerics = recipe, seed, numerics
         self._images, self._parallel = images.images, parallel
@@ -97,9 +97,9 @@ class Training:
         self._mirrored = (
             torch.rand(len(splits.train), generator=torch_generator(seed, "flips")) < 0.5
         )
-        """The training images that are mirrored in odd epochs if flips alternate."""
+        """Mask of the training images that are mirrored in odd epochs if flips alternate."""
         self.model = _build(recipe, images, splits, numerics, seed)
-        """The network with the weights that are trained."""
+        """The network being trained; `scored_model` returns its moving average."""
         self._stage = ActiveStage(
             self.model,
             recipe,
@@ -119,7 +119,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Every epoch of the schedule is trained."""
+        """True after the last epoch of the schedule."""
         return self.step == len(self.plans)
 
     def reports(self) -> Iterator[EpochReport]:
@@ -156,12 +156,12 @@ class Training:
             )
 
     def rehearse(self, steps: int, *, stage: int = 0) -> None:
-        """Take optimizer steps as in the stage of this index, to time them.
+        """Take optimizer steps of the stage with this index, to time them.
 
-        This spoils the training, and dropout draws from torch's global stream.
+        The training cannot be used afterwards; dropout draws from torch's global generator.
         """
         self._stage.enter(stage)
-        self._stage.start_epoch(self._recipe.schedule.epochs)  # an epoch like most others
+        self._stage.start_epoch(self._recipe.schedule.epochs)  # a typical epoch: whitening frozen
         generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
         positions = torch.arange(self._batch_size)
         for _ in range(steps):
@@ -174,7 +174,7 @@ class Training:
         return self._average.model
 
     def log_probs(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return log-probabilities [n, K] of the scored network for images of the set."""
+        """Return log-probabilities [n, K] of the scored network for these images of the set."""
         return predict_log_probs(self.scored_model(), self._images, self._numerics, indices=indices)
 
     def save_weights(self, path: str | Path) -> None:
@@ -197,9 +197,9 @@ class Training:
         self.step = self._state.load(folder, self.plans)
 
     def _enter(self, plan: EpochPlan) -> None:
-        """Restore or keep the trunk at the ends of a branch, and enter the epoch's stage."""
+        """Restore or keep the trunk where a branch ends or begins; enter the epoch's stage."""
         if plan.restore:
-            # The trunk was kept with the optimizer of the epoch before the branch.
+            # The kept trunk has the optimizer of the stage before the branch.
             kept_in = stage_at(self._recipe.schedule.stages, plan.epoch - 1)
             self._state.restore_trunk(kept_in, keep=plan.keep)
         elif plan.keep:
@@ -207,7 +207,7 @@ class Training:
         self._stage.enter(plan.stage)
 
     def _train_epoch(self, plan: EpochPlan) -> float:
-        """Pass over train once; return the mean loss. All streams are named by plan.step."""
+        """Train one epoch; return the mean loss. All random streams are named by plan.step."""
         device, seed = self._numerics.device, self._seed
         order = torch.randperm(
             len(self._source), generator=torch_generator(seed, "order", plan.step)
@@ -223,7 +223,7 @@ class Training:
                 set_progress(self._stage.optimizer, rate=rate, steps=steps)
                 positions = order[i * self._batch_size : (i + 1) * self._batch_size]
                 total += self._train_step(positions, generator, epoch=plan.epoch)
-                # Reading a loss waits for the device; on CUDA once an epoch is often enough.
+                # Reading a loss waits for the device, so on CUDA it is checked once per epoch.
                 if device == "cpu" or i == self.batches - 1:
                     require_finite(float(total), "training loss", plan)
                 self._average.update(steps + 1)
@@ -247,7 +247,7 @@ class Training:
         return loss.detach()
 
     def _flips(self, positions: Tensor, epoch: int) -> Tensor | None:
-        """Return which images are mirrored if flips alternate; None if they are drawn."""
+        """Return a mask of the mirrored images if flips alternate; None if flips are drawn."""
         augmentation = self._stage.recipe.augmentation
         if not (augmentation.flip and augmentation.alternating_flip):
             return None
@@ -259,7 +259,10 @@ def _check(
 ) -> None:
     """Refuse a batch too small for batch normalization, and an augmentation too large."""
     if batch_size < 2 * (parallel.world_size if parallel else 1):
-        raise SpecError(f"batch_size must be at least 2 a process to normalize, got {batch_size}")
+        raise SpecError(
+            "batch_size must be at least 2 per process, for batch normalization; "
+            f"got {batch_size} in all"
+        )
     for index in range(max(1, len(recipe.schedule.stages))):
         check_augmentation(recipe.in_stage(index).augmentation, images.image_size)
 

@@ -1,8 +1,8 @@
-"""The loss that a training minimizes: labels, a teacher beside them, and auxiliary tasks.
+"""The training loss: labels, an optional teacher, and auxiliary tasks.
 
 Axes: N training images, B images of a batch, S×S pixels, K classes, G groups of classes.
-Probabilities are rows that sum to 1; targets are rows that sum to the weight of their labels,
-which is 1 unless classes are weighted. Every loss is the mean over the batch, in nats.
+Rows of probabilities sum to 1; rows of targets sum to the weight of their labels, which is 1
+unless classes are weighted. Every loss is the mean over the batch, in nats.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from trainables.hyperparameters import Loss
 from trainables.nets.auxiliary_heads import ROTATED_EVERY, AuxiliaryLogits, group_matrix
 
 Teacher = Callable[[Tensor], Tensor]
-"""Augmented images, float [B, 3, S, S] in [0, 1], to log-probabilities [B, K]."""
+"""Maps augmented images, float [B, 3, S, S] in [0, 1], to log-probabilities [B, K]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Distillation:
     """The weight of a teacher in a student's loss."""
 
     alpha: float
-    """Weight of the teacher's loss; the labels have the rest."""
+    """Weight of the teacher's loss; the labels' loss has weight 1 − alpha."""
     tau: float
     """Temperature at which teacher and student are compared."""
 
@@ -54,11 +54,11 @@ class TrainingLoss:
         """Prepare class weights and groups for the training labels, int64 [N], on their device.
 
         Raises:
-            SpecError: a teacher without a distillation or the other way round, or groups that
-                name classes the data do not have.
+            SpecError: only one of `teacher` and `distillation` is given, or a group names a class
+                that the data do not have.
         """
         if (teacher is None) != (distillation is None):
-            raise SpecError("teacher and distillation come together or not at all")
+            raise SpecError("teacher and distillation must be given together, got only one of them")
         self._settings, self._teacher, self._distillation = settings, teacher, distillation
         self._classes = len(class_names)
         self._weights = label_weights(labels, classes=self._classes, kind=settings.class_weights)
@@ -69,9 +69,9 @@ class TrainingLoss:
     def __call__(
         self, logits: Tensor, auxiliary: AuxiliaryLogits | None, batch: Batch, *, smoothing: float
     ) -> Tensor:
-        """Return the mean loss of a batch, in nats: a scalar.
+        """Return the mean loss of a batch, a scalar in nats.
 
-        `logits` are [B, K]; `auxiliary` are the auxiliary heads', None if they do not learn.
+        `logits` are [B, K]; `auxiliary` are those of the auxiliary heads, None if not trained.
         """
         targets = soft_targets(
             batch.labels_a,
@@ -104,8 +104,8 @@ def label_weights(
     """Return the weight of every class, float32 [K], from the training labels int64 [N].
 
     `balanced`: w_c ∝ 1/n_c, so that every class has the same share of the loss; `sqrt`:
-    w_c ∝ 1/√n_c, halfway there; `none`: None. Weights are scaled so that their mean over the
-    N images is 1, which keeps the scale of the loss. A class without images has weight 0.
+    w_c ∝ 1/√n_c, a compromise; `none`: None. Weights are scaled so that their mean over the N
+    images is 1, which keeps the scale of the loss. A class without images has weight 0.
     """
     if kind == "none":
         return None
@@ -128,10 +128,9 @@ def soft_targets(
     `labels_a` and `labels_b` are int64 [B]; `share` [B] in [0, 1] is the share of `labels_a`.
     The probability mass `smoothing` is spread evenly over all K classes (Szegedy et al., 2016).
 
-    With `weights` [K], a row is the sum of both labels' smoothed targets, each times its
-    share and its class's weight: the loss of a mixed image is the mix of both images' weighted
-    losses, as in MixUp without weights. In distillation the labels' loss is weighted and the
-    teacher's is not.
+    With `weights` [K], a row is the sum of both labels' smoothed targets, each multiplied by its
+    share and its class's weight, so that the loss of a mixed image is the mixture of both images'
+    weighted losses. In distillation, the labels' loss is weighted and the teacher's is not.
     """
     share_a = share.to(torch.float32)
     share_b = 1 - share_a
@@ -157,8 +156,8 @@ def distillation_loss(
 ) -> Tensor:
     """Return alpha·tau²·KL(teacher^(1/tau) ‖ student^(1/tau)) + (1 − alpha)·CE.
 
-    `teacher` holds log-probabilities [B, K]; p^(1/tau) is renormalized. The factor tau² keeps
-    the gradient's size independent of tau (Hinton et al., 2015).
+    `teacher` holds log-probabilities [B, K]; p^(1/tau) is renormalized. The factor tau² makes
+    the size of the gradient independent of tau (Hinton et al., 2015).
     """
     alpha, tau = distillation.alpha, distillation.tau
     soft = functional.log_softmax(teacher.float() / tau, dim=1)
@@ -177,7 +176,7 @@ def auxiliary_loss(
 ) -> Tensor:
     """Return the weighted sum of the auxiliary tasks' losses, in nats.
 
-    `targets` is float32 [B, K], as for the labels' loss: mixed images belong to both groups.
+    `targets` is float32 [B, K], as in the labels' loss: mixed images belong to both groups.
     `groups` is float32 [K, G + 1]; `rotations` is int64 [B], −1 where an image is not rotated.
     """
     total = torch.zeros((), device=targets.device)
@@ -188,6 +187,6 @@ def auxiliary_loss(
         summed = functional.cross_entropy(
             auxiliary.rotation.float(), rotations[rotations >= 0], reduction="sum"
         )
-        # Not the mean over the rotated images: the shards of a batch must add up to the whole.
+        # Not the mean over the rotated images: the losses of shards must add up to the batch's.
         total = total + settings.rotation_weight * summed * ROTATED_EVERY / len(rotations)
     return total

@@ -22,16 +22,17 @@ MUON_STEPS = 4
 def make_optimizer(
     model: nn.Module, settings: Optimization, *, layer_decay: float = 1.0
 ) -> Optimizer:
-    """Return SGD with Nesterov momentum, AdamW or Muon over the parameters that learn.
+    """Return SGD with Nesterov momentum, AdamW or Muon over the trainable parameters.
 
-    Biases and one-dimensional parameters (batch normalization) are not decayed; Muon leaves
-    them to NAdam. Muon (Jordan, 2024) is timm's, with convolutions as matrices [out, in·k²]
-    and steps scaled to AdamW's root mean square (arXiv 2502.16982). Each layer has
-    `layer_decay` times the rate of the next one. `set_progress` sets the rates.
+    Weight decay skips biases and one-dimensional parameters (batch normalization); Muon leaves
+    them to NAdam. Muon (Jordan, 2024) is timm's implementation, with convolutions as matrices
+    [out, in·k²] and steps scaled to AdamW's root mean square (arXiv 2502.16982). The learning
+    rate of each layer is `layer_decay` times that of the next layer. `set_progress` sets the
+    rates.
     """
     name: str = settings.name
     if name == "sgd" and settings.momentum == 0:
-        name = "momentum"  # timm's name for SGD without Nesterov's form, which needs momentum
+        name = "momentum"  # timm's name for SGD without Nesterov, which needs momentum > 0
     more: dict[str, Any] = {"nesterov": True, "ns_steps": MUON_STEPS} if name == "muon" else {}
     optimizer: Optimizer = create_optimizer_v2(
         model,
@@ -48,10 +49,10 @@ def make_optimizer(
 
 
 def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
-    """Set the learning rate, and the number of the schedule's steps before the next one.
+    """Set the learning rate, and the number of steps of the schedule already taken.
 
-    A branch counts from where it left the trunk, so that Lookahead looks back at the same
-    steps however often a training is resumed.
+    A cooldown branch counts from the step where it left the trunk, so that Lookahead
+    synchronizes at the same steps however often a training is resumed.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -62,9 +63,9 @@ def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
 def _groups(
     model: nn.Module, *, settings: Optimization, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Return timm's groups, with and without decay; biases of norms in groups of their own rate."""
+    """Return timm's groups with and without decay; norm biases are groups if their rate differs."""
     if layer_decay < 1:
-        # timm's networks, and ours, say which parameters form one layer.
+        # timm's networks and Quorum's define in group_matcher which parameters form a layer.
         net = getattr(model, "net", model)
         groups: list[dict[str, Any]] = param_groups_layer_decay(
             net, weight_decay=settings.weight_decay, layer_decay=layer_decay

@@ -1,9 +1,9 @@
-"""The schedule of a training, in which every rung is a finished training.
+"""The learning-rate schedule, with a complete cooldown before every rung.
 
-A rung's score should say what that many epochs can achieve, so each rung is annealed: the
-trunk runs at a constant learning rate, and the last epochs before a rung are a branch in
-which the rate falls linearly to zero (warm-up, stable, decay: arXiv 2405.18392). A trial
-that continues past a rung restores the trunk as it was where the branch began.
+A rung's score should show what that many epochs can achieve. So the trunk runs at a constant
+learning rate, and the last epochs before a rung are a branch in which the rate falls linearly to
+zero (warm-up, stable, decay: arXiv 2405.18392). A trial that continues past a rung restores the
+trunk from where the branch began.
 
     rate   ┌───────┬────────────┬─────── … trunk
           ╱        │╲           │╲
@@ -28,16 +28,16 @@ class EpochPlan:
     step: int
     """Epochs trained after this one, branches included."""
     epoch: int
-    """The epoch of the schedule that ends with this one; at a rung's end, the rung."""
+    """Epoch of the schedule, from 1; equal to the rung at a rung's end."""
     phase: Literal["trunk", "cooldown"]
     rung: int | None
-    """The rung that is scored at the end of this epoch."""
+    """The rung that is scored at the end of this epoch, if any."""
     branch: int | None
     """The rung at the end of this cooldown; None on the trunk."""
     restore: bool
-    """The trunk is restored before this epoch."""
+    """True if the trunk is restored before this epoch."""
     keep: bool
-    """The trunk is kept before this epoch, because a later one restores it."""
+    """True if the trunk is kept before this epoch, because a later epoch restores it."""
     stage: int = 0
     """Index of the recipe's stage."""
 
@@ -77,9 +77,9 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
 def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
     """Return the learning rate when a share `progress` ∈ [0, 1] of the epoch has passed.
 
-    It is the stage's peak times the least of 1, the line of the warm-up at the start of each
-    stage, and the line to zero at the branch's end. A branch that begins within a warm-up is
-    therefore a triangle.
+    It is the stage's peak times the minimum of 1, the warm-up (a line from 0 at the start of the
+    stage) and the cooldown (a line to 0 at the end of the branch). A branch that begins within a
+    warm-up therefore has the shape of a triangle.
     """
     schedule, stages = recipe.schedule, recipe.schedule.stages
     passed = plan.epoch - 1 + progress

@@ -1,8 +1,8 @@
 """Score a network on val: batch normalization recalibrated, one temperature fitted.
 
-The score is never that of the raw weights. It is that of their moving average with batch
-normalization's statistics measured again on a fixed, unaugmented part of train, so that it
-does not depend on how far the running averages have come.
+The scored network is the moving average of the weights, not the weights themselves. Its batch
+normalization is recalibrated on a fixed, unaugmented part of train, so that the score does not
+depend on how far the running statistics have converged.
 """
 
 import math
@@ -23,7 +23,7 @@ from trainables.recipe import Numerics
 from trainables.training.schedule import EpochPlan
 
 RECALIBRATION_IMAGES = 2048
-"""Most training images from which batch normalization's statistics are measured again."""
+"""Largest number of training images used to recalibrate batch normalization."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,8 @@ class Scorer:
     def score(self, model: Classifier, plan: EpochPlan, *, recalibrated: bool) -> Score:
         """Score a network after the epoch `plan`; it is left in eval mode.
 
-        Without `recalibrated`, batch normalization keeps its statistics: those of features that
-        a head learns on.
+        Without `recalibrated`, batch normalization keeps its statistics, because a head was
+        trained on the features that they give.
 
         Raises:
             DivergedError: a log-probability is not finite.
@@ -76,9 +76,9 @@ def recalibrate(
 ) -> None:
     """Measure batch normalization's statistics again, on the images at `positions`.
 
-    Averaged weights have their own activations, which the averaged statistics of the networks
-    they are made of do not describe (Izmailov et al., 2018). Only batch normalization is in
-    training mode meanwhile, so dropout draws nothing. The network is left in eval mode.
+    The activations of averaged weights differ from the averaged statistics of the networks that
+    were averaged (Izmailov et al., 2018). Only batch normalization is in training mode meanwhile,
+    so dropout is inactive. The network is left in eval mode.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -97,7 +97,7 @@ def recalibrate(
 
 
 def require_finite(value: float, name: str, plan: EpochPlan) -> None:
-    """Raise a DivergedError that names the value and the epoch `plan` unless it is finite."""
+    """Raise a DivergedError with the value's name and epoch unless it is finite."""
     if not math.isfinite(value):
         raise DivergedError(
             f"the {name} became {value} in epoch {plan.epoch} (step {plan.step}); "

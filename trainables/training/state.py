@@ -1,8 +1,8 @@
-"""Everything that changes in a training: kept, restored, saved and resumed.
+"""The state of a training: kept and restored in memory, saved to and loaded from checkpoints.
 
-Tensors are named `model.…`, `average.…` and `optimizer.INDEX.KEY`, with INDEX counting the
-parameters in the optimizer's own order. In a checkpoint, `now.` stands before the names of
-the current state and `trunk.` before those of the trunk that a cooldown branched off.
+Tensors are named `model.…`, `average.…` and `optimizer.INDEX.KEY`, where INDEX counts the
+parameters in the optimizer's order. In a checkpoint, names of the current state have the prefix
+`now.`, names of the trunk that a cooldown branched off have the prefix `trunk.`.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from trainables.training.schedule import EpochPlan
 
 
 class TrainingState:
-    """The weights, their average and the optimizer's state, and the trunk kept for later."""
+    """The weights, their average, the optimizer's state, and the trunk to return to."""
 
     def __init__(
         self, stage: ActiveStage, average: WeightAverage, identity: TrainingIdentity
     ) -> None:
-        """`identity` tells which checkpoints belong to this training."""
+        """`identity` determines which checkpoints belong to this training."""
         self._stage, self._average, self._identity = stage, average, identity
         self.trunk: dict[str, Tensor] | None = None
 
@@ -34,7 +34,7 @@ class TrainingState:
         self.trunk = take_snapshot(*self._parts())
 
     def restore_trunk(self, stage: int, *, keep: bool) -> None:
-        """Restore the trunk, which was kept in that stage; `keep` it for later, too."""
+        """Restore the trunk, which was kept in `stage`; forget it unless `keep`."""
         assert self.trunk is not None
         self._stage.enter(stage)
         put_snapshot(self.trunk, *self._parts())
@@ -73,7 +73,7 @@ def take_snapshot(model: nn.Module, average: nn.Module, optimizer: Optimizer) ->
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             if value is not None:  # SGD's momentum buffer before the first step
-                # Muon marks by a bool which rule it applies to a parameter.
+                # Muon stores a bool: which of its two rules it applies to the parameter.
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
     return {name: value.clone() for name, value in tensors.items()}
 
@@ -94,15 +94,15 @@ def put_snapshot(
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names start with `prefix`, without it."""
+    """Return the tensors whose names start with `prefix`, with the prefix removed."""
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _copy_like(value: Tensor, parameter: Tensor) -> Tensor | bool:
-    """Return a copy; a value per weight gets the memory format of the weights.
+    """Return a copy; if it has the shape of the parameter, also in the parameter's memory format.
 
-    Kernels round differently along rows of another order, and a resumed training must end
-    bitwise where an uninterrupted one ends.
+    Kernels round differently in another memory format, and a resumed training must give bitwise
+    the same result as an uninterrupted one.
     """
     if value.dtype == torch.bool and not value.ndim:
         return bool(value)

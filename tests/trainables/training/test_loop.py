@@ -183,10 +183,10 @@ def test_the_error_of_a_diverging_training_names_loss_and_epoch() -> None:
 @pytest.mark.parametrize(
     ("recipe_changes", "changes", "message"),
     [
-        ({"width": 4}, {}, "recipe width is 3 there and 4 here"),
-        ({}, {"seed": 6}, "seed is 5 there and 6 here"),
-        ({}, {"rungs": (2, 4)}, r"rungs is \[1, 2, 4\] there and \[2, 4\] here"),
-        ({}, {"splits": "two"}, "split_id is 'stripes' there and 'two' here"),
+        ({"width": 4}, {}, "recipe width is 3 in the checkpoint and 4 here"),
+        ({}, {"seed": 6}, "seed is 5 in the checkpoint and 6 here"),
+        ({}, {"rungs": (2, 4)}, r"rungs is \[1, 2, 4\] in the checkpoint and \[2, 4\] here"),
+        ({}, {"splits": "two"}, "split_id is 'stripes' in the checkpoint and 'two' here"),
         ({}, {"distillation": DISTILLATION}, "distillation is None there"),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_training_may_change_its_length_before_the_first_cooldown(tmp_path: Pa
     for _ in range(2):
         next(reports)
     long.save(tmp_path / "late")
-    with pytest.raises(RunError, match="recipe epochs is 7 there and 4 here"):
+    with pytest.raises(RunError, match="recipe epochs is 7 in the checkpoint and 4 here"):
         start(short, rungs=(4,)).load(tmp_path / "late")
 
 
@@ -282,7 +282,7 @@ def test_the_teacher_receives_the_same_batch_as_the_student() -> None:
 
 
 def test_a_distillation_without_a_teacher_is_refused() -> None:
-    with pytest.raises(SpecError, match="together or not at all"):
+    with pytest.raises(SpecError, match="must be given together"):
         start(distillation=DISTILLATION)
 
 
