@@ -238,9 +238,10 @@ def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) ->
 @prepares_process
 def sync(run: AnyRun, *, runs: str | Path | None = None) -> "SyncSummary":
     """Bring the MLflow view of a run up to date with its journal."""
+    from quorum.workspace.mlflow_view import connect_described
     from search.mlflow.mirror import sync as sync_run
 
-    return sync_run(find_run(run, runs))
+    return sync_run(find_run(run, runs), connect=connect_described)
 
 
 @prepares_process

@@ -27,7 +27,8 @@ class Row:
     accuracy_interval: tuple[float, float]
     """Wilson's 95% interval."""
     balanced_accuracy: float
-    macro_f1: float
+    macro_f1: float | None = None
+    """Missing in the ledgers of early versions."""
     nll: float
     """Nats per example."""
     brier: float

@@ -26,6 +26,7 @@ from quorum.workspace.checks import (
     started_event,
     write_labels,
 )
+from quorum.workspace.mlflow_view import connect_described
 from quorum.workspace.run import Run, RunData
 from search.mlflow.mirror import MlflowMirror
 from search.space.spec import SweepSpec
@@ -94,7 +95,7 @@ def open_run(
         if not home.sweep.exists():
             write_bytes_atomically(home.sweep, prepared.data.spec.to_yaml().encode())
         write_labels(home, prepared.data.images, prepared.data.splits)
-        with MlflowMirror(home) as mirror:
+        with MlflowMirror(home, connect=connect_described) as mirror:
             emitter = Emitter(journal, [*observers, mirror.handle])
             _announce(emitter, prepared, asked=spec)
             yield Run(

@@ -4,18 +4,9 @@ A run's description shows the ledger, its differences and gates, and the command
 result. MLflow keeps 8,000 characters of a description.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from common.formats import (
-    file_size,
-    fixed,
-    gate_number,
-    milliseconds,
-    percent,
-    plural,
-    signed,
-)
 
 MOST_CHARACTERS = 8000
 """Longest value of a tag."""
@@ -25,20 +16,25 @@ MOST_CLASSES = 20
 """Classes that are named."""
 
 
-def describe_run(
-    spec: Mapping[str, Any],
-    *,
-    ledger: Mapping[str, Any] | None = None,
-    commands: Sequence[str] = (),
-) -> str:
-    """Describe a run: its plan and, once there is a `ledger`, its results.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultText:
+    """A run's result in Markdown."""
 
-    `commands` are those that use the results.
+    headline: str
+    """One line on what ships; empty if nothing does."""
+    tables: str
+
+
+def describe_run(
+    spec: Mapping[str, Any], *, result: ResultText | None = None, commands: Sequence[str] = ()
+) -> str:
+    """Describe a run: its plan and, once there is one, its `result`.
+
+    `commands` are those that use the result.
     """
     parts = [str(spec.get("description") or ""), _plan(spec)]
-    if ledger is not None:
-        parts.insert(0, _headline(ledger))  # MLflow folds what comes after
-        parts += [_rows(ledger), _differences(ledger), _gates(ledger)]
+    if result is not None:
+        parts = [result.headline, *parts, result.tables]  # MLflow folds what comes after the first
     if commands:
         parts.append("### Use it\n\n```\n" + "\n".join(commands) + "\n```")
     text = "\n\n".join(part for part in parts if part)
@@ -95,78 +91,6 @@ def _plan(spec: Mapping[str, Any]) -> str:
     )
 
 
-def _headline(ledger: Mapping[str, Any]) -> str:
-    """Return one line on what ships."""
-    rows = {row["stage"]: row for row in ledger["rows"]}
-    shipped = f"student_{ledger.get('released')}"
-    if shipped not in rows:
-        return ""
-    row, ensemble = rows[shipped], rows.get("ensemble", {})
-    verdicts = [gate["verdict"] for gate in ledger.get("gates") or ()]
-    return (
-        f"**`{shipped}` ships**: accuracy {percent(row.get('accuracy'), 2)} on test (ensemble "
-        f"{percent(ensemble.get('accuracy'), 2)}), {file_size(row.get('bytes'))}, "
-        f"{milliseconds(row.get('latency_ms_batch1'))} per image; {verdicts.count('pass')} of "
-        f"{plural(len(verdicts), 'gate')} passed."
-    )
-
-
-def _rows(ledger: Mapping[str, Any]) -> str:
-    rows = []
-    for row in ledger["rows"]:
-        low, high = row.get("accuracy_interval") or (None, None)
-        rows.append((
-            row["stage"],
-            f"{percent(row.get('accuracy'), 2)} ({percent(low, 2)} to {percent(high, 2)})",
-            fixed(row.get("nll"), 4), fixed(row.get("ece"), 4), file_size(row.get("bytes")),
-            milliseconds(row.get("latency_ms_batch1")),
-        ))  # fmt: skip
-    sizes, reads = (ledger.get("dataset") or {}).get("sizes") or {}, ledger.get("test_reads")
-    images = f", {plural(sizes['test'], 'image')}" if "test" in sizes else ""
-    times = "once" if reads == 1 else f"{reads} times"
-    header = ("stage", "accuracy (95%)", "NLL", "ECE", "size", "one image")
-    return f"### Ledger: test{images}, read {times}\n\n{_table(header, rows)}"
-
-
-def _differences(ledger: Mapping[str, Any]) -> str:
-    rows = []
-    for item in ledger.get("differences") or ():
-        shown = _points if item["metric"] == "accuracy" else _nats
-        low, high = item.get("interval") or (None, None)
-        rows.append((
-            f"{item['a']} − {item['b']}", item["metric"],
-            f"{shown(item.get('value'))} ({shown(low)} to {shown(high)})", item.get("verdict", ""),
-        ))  # fmt: skip
-    header = ("difference on test", "metric", "value (95%)", "verdict")
-    return f"### Differences\n\n{_table(header, rows)}" if rows else ""
-
-
-def _gates(ledger: Mapping[str, Any]) -> str:
-    rows = [
-        (gate["name"], *(gate_number(gate.get(key)) for key in ("value", "bound", "limit")),
-         f"**{gate['verdict']}**")
-        for gate in ledger.get("gates") or ()
-    ]  # fmt: skip
-    header = ("gate, on holdout", "value", "bound", "limit", "verdict")
-    return f"### Gates\n\n{_table(header, rows)}" if rows else ""
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; MLflow sets columns without a gap, so all but the first add one."""
-    gap = " | &nbsp;&nbsp;"
-    lines = ["| " + gap.join(line) + " |" for line in (header, *rows)]
-    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:]])
-
-
 def _names(names: Sequence[str]) -> str:
     listed = ", ".join(f"`{name}`" for name in names[:MOST_CLASSES])
     return listed if len(names) <= MOST_CLASSES else f"{listed} … ({len(names)} in all)"
-
-
-def _points(value: float | None) -> str:
-    """Format a difference of accuracies in percentage points."""
-    return signed(value) if value is None else f"{signed(100 * value, 2)} pp"
-
-
-def _nats(value: float | None) -> str:
-    return signed(value, 4)

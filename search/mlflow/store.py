@@ -7,20 +7,23 @@ finds the runs that exist.
 
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import RunError
-from common.files import read_json
 from search.mlflow.attachments import write_attachments
 from search.mlflow.client import error_summary, load_mlflow, without_password
-from search.mlflow.descriptions import describe_run, serve_command
+from search.mlflow.descriptions import ResultText, describe_run, serve_command
 from search.mlflow.projection import Projection
 from search.mlflow.runs import DIGEST, SWEEP, Outcome, RunChange
 from search.mlflow.saved_view import experiment_tags, is_newer
 from trainables.records import RunFolder
 
 logger = logging.getLogger(__name__)
+
+DescribeResult = Callable[[RunFolder], ResultText | None]
+"""Writes the result of a run in Markdown; None before there is one."""
 
 MOST_PARAMS, MOST_METRICS = 100, 800
 """Most of each in one call: MLflow takes 100 parameters, 100 tags, and 1,000 items in all."""
@@ -39,14 +42,25 @@ class _Stored:
 class Store:
     """The runs of one sweep in one MLflow store."""
 
-    def __init__(self, uri: str, folder: RunFolder, projection: Projection) -> None:
-        """Connect, create the experiment if it is new, and look up the runs that exist."""
+    def __init__(
+        self,
+        uri: str,
+        folder: RunFolder,
+        projection: Projection,
+        *,
+        describe_result: DescribeResult = lambda _: None,
+    ) -> None:
+        """Connect, create the experiment if it is new, and look up the runs that exist.
+
+        `describe_result` writes the result of a finished run for its description.
+        """
         if not projection.identity:
             raise RunError(f"{folder.journal} has no events yet; sync once the run has started")
         self._mlflow = load_mlflow()
         self._client = self._mlflow.MlflowClient(tracking_uri=uri)
         self._uri = uri
         self._folder = folder
+        self._describe_result = describe_result
         self._projection = projection
         self._identity = projection.identity
         self._run_name = projection.state.run
@@ -125,16 +139,15 @@ class Store:
 
     def _outcome_tags(self) -> dict[str, str]:
         """Return the description of a run that has its ledger."""
-        try:
-            ledger = read_json(self._folder.ledger / "ledger.json")
-        except RunError:
+        result = self._describe_result(self._folder)
+        if result is None:
             return {}
         root, registered = self._folder.root, self._projection.state.registered
         commands = [f"quorum predict {root}/student IMAGE.png", f"quorum report {root}"]
         if registered is not None:
             commands.append(serve_command(registered.name, without_password(self._uri)))
         spec = self._projection.state.spec
-        return {"mlflow.note.content": describe_run(spec, ledger=ledger, commands=commands)}
+        return {"mlflow.note.content": describe_run(spec, result=result, commands=commands)}
 
     def _create(self, change: RunChange) -> _Stored:
         tags = {"quorum.id": self._identity, "quorum.run": self._run_name}

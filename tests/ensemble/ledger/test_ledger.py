@@ -11,6 +11,7 @@ from common.errors import RunError
 from ensemble.ledger.ledger import Ledger, LedgerDataset, read_ledger, write_ledger_files
 from ensemble.ledger.predictions import STAGES, StageCost
 from ensemble.ledger.rows import ledger_rows, paired_differences
+from tests.docs import ROOT
 from tests.pools import stage_predictions
 
 
@@ -60,3 +61,10 @@ def test_rows_and_differences_are_found_by_name(ledger: Ledger) -> None:
     assert difference is ledger.differences[1]
     assert ledger.row("hard_vote") is None
     assert ledger.difference("best_single", "ensemble", "nll") is None
+
+
+def test_every_published_ledger_can_be_read() -> None:
+    paths = sorted((ROOT / "results").rglob("*/ledger.json"))
+    assert len(paths) >= 3
+    for path in paths:
+        assert read_ledger(path).rows

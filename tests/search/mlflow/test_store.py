@@ -13,6 +13,7 @@ import pytest
 from common.errors import RunError
 from journal.events import TrialStarted
 from journal.journal import read_events
+from quorum.workspace.mlflow_view import connect_described
 from search.mlflow.mirror import MlflowMirror, sync
 from search.mlflow.runs import SWEEP, Point
 from search.mlflow.store import Store
@@ -148,14 +149,14 @@ def test_files_and_the_description_of_the_ledger_are_stored(
     write_journal(folder, EVENTS)
     folder.ledger.mkdir()
     shutil.copy(LEDGER, folder.ledger)
-    sync(folder)
+    sync(folder, connect=connect_described)
     ids = run_ids(database)
     artifacts = folder.root.parent / "mlartifacts" / "quorum-digits"
     files = {path.name for path in (artifacts / ids["t0000"] / "artifacts").iterdir()}
     assert files == {"curve.csv", "recipe.yaml"}
     assert (artifacts / ids[SWEEP] / "artifacts/ledger.json").read_bytes() == LEDGER.read_bytes()
     note = stored_runs(database)[SWEEP]["tags"]["mlflow.note.content"]
-    assert note.startswith("**`student_int8` ships**")
+    assert note.startswith("**The int8 student ships**")
     assert "mlflow models serve -m models:/quorum-digits@champion" in note
 
 
