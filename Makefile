@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.quorum-setup
-# Two processes, each with whole files, in order: those that take longest come first.
+# Two processes, each with whole files; tests/conftest.py puts those with slow tests first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 CODE   := quorum analysis search ensemble trainables journal common benchmarks tests
 
