@@ -1,7 +1,7 @@
 """The hyperparameters of a training by topic, with their units, defaults and ranges.
 
-`_number(32, 1, 4096)` declares the default 32 and the range [1, 4096]. The name of a field is
-also its key in YAML files and records, unless its declaration has another `key`.
+`_number(32, 1, 4096)` declares the default 32 and the range [1, 4096]. A field's key in YAML
+files and records is its name, unless it declares another `key`.
 """
 
 import re
@@ -13,7 +13,7 @@ from common.plugins import is_import_path
 from trainables.stages import Stage
 
 HUB = "hub"
-"""The value of `pretrained` that means timm's own weights."""
+"""The value of `pretrained` that selects the weights on timm's hub."""
 
 
 def _number(default: float, low: float, high: float, *, key: str | None = None) -> Any:
@@ -27,12 +27,12 @@ def _keyed(default: str, key: str) -> Any:
 
 
 class _Section:
-    """A part of a recipe, whose numbers are checked when it is made."""
+    """A part of a recipe; its numbers are checked when it is created."""
 
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        """Refuse a number outside its range, naming key, range and value."""
+        """Refuse a number outside its range; the error names key, range and value."""
         for item in fields(self):  # type: ignore[arg-type]
             low, high = item.metadata.get("range", (None, None))
             if low is not None and not low <= getattr(self, item.name) <= high:
@@ -42,17 +42,17 @@ class _Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture(_Section):
-    """The network: its shape, its first weights and its views at prediction time."""
+    """The network: its shape, its initial weights and its views at prediction time."""
 
     model: str = "convnet"
-    """`convnet`, our family; `wrn-DEPTH-K`, a wide residual network; `timm:NAME` for any
-    classifier timm can build; or the import path `module:attribute` of a custom network, see
-    trainables/nets/custom.py."""
+    """`convnet`, the network of trainables/nets/convnet.py; `wrn-DEPTH-K`, a wide residual
+    network; `timm:NAME`, any classifier in timm; or the import path `module:attribute` of a
+    custom network, see trainables/nets/custom.py."""
     stem: Literal["own", "small"] = "own"
-    """`small` starts a ResNet of timm with a 3×3 convolution and no pooling, for images of about
-    32 px; `own` keeps the model's own stem."""
+    """`small` gives a ResNet of timm a first layer of 3×3 convolution without pooling, for images
+    of about 32 px; `own` keeps the model's stem."""
     width: int = _number(32, 1, 4096)
-    """Channels of the first block; the three blocks have width × (1, middle, 4)."""
+    """Channels of the first block; the three blocks have width × (1, middle, 4) channels."""
     middle: int = _number(2, 1, 16)
     """Channels of the second block, as a multiple of the first's; airbench94 has 4."""
     depth: int = _number(2, 1, 8)
@@ -60,33 +60,33 @@ class Architecture(_Section):
     block: Literal["airbench", "plain", "early"] = "airbench"
     """Position of the pooling in a block. `airbench`: after its first convolution, before BN.
     `plain`: at its end, so that BN folds into the convolutions, which quantizes well. `early`:
-    after the first activation, which folds too and costs half as much."""
+    after the first activation, where BN folds too, at half the cost."""
     activation: Literal["gelu", "relu", "silu", "mish", "hardswish"] = "gelu"
     attention: Literal["none", "se", "eca", "cbam"] = "none"
     """Attention at the end of each block."""
     init: Literal["dirac", "default"] = "dirac"
-    """`dirac`: convolutions of the convnet start by copying their inputs; `default`: as torch
-    initializes them."""
+    """`dirac`: convolutions of the convnet are initialized to copy their inputs; `default`: as
+    torch initializes them."""
     whitening: bool = True
-    """Start with a frozen 2×2 convolution that whitens patches of the training images."""
+    """Make the first layer a frozen 2×2 convolution that whitens patches of the training images."""
     whitening_epochs: int = _number(3, 0, 100_000)
-    """Epochs in which the whitening's bias learns, as in airbench. Afterwards no gradient has to
-    reach the first convolution's input, which saves a tenth of a small network's step."""
+    """Epochs in which the bias of the whitening is trained, as in airbench. Afterwards no gradient
+    has to reach the first convolution's input, which saves a tenth of a small network's step."""
     pretrained: str = ""
-    """Source of the network's first weights, all but its last layer's: `hub` for those that
-    timm knows, or a .safetensors file of a trial or of timm's; empty for none."""
+    """Source of the initial weights of all layers except the last: `hub` for timm's hub, or the
+    path of a .safetensors file from a trial or from timm; empty for random weights."""
     dropout: float = _number(0.0, 0.0, 0.95)
     """Probability of zeroing a feature before the classifier."""
     tta: Literal["none", "mirror", "mirror_translate"] = "none"
-    """Views whose logits are averaged when predicting (test-time augmentation): the image alone;
-    the image and its mirror image, at twice the cost; or both of these and both again, shifted
-    by a pixel up left and down right, at six times."""
+    """Views whose logits are averaged in predictions (test-time augmentation). `none`: the image.
+    `mirror`: the image and its mirror image, at twice the cost. `mirror_translate`: these two, and
+    both shifted by one pixel up left and down right, at six times the cost."""
 
     def __post_init__(self) -> None:
-        """Refuse a number outside its range, and a name that cannot be a model's."""
+        """Refuse a number outside its range, and a `model` of none of these forms."""
         _Section.__post_init__(self)
-        known = self.model == "convnet" or re.match(r"timm:.|wrn-\d+-\d+$", self.model)
-        if not (known or is_import_path(self.model)):
+        built_in = self.model == "convnet" or re.match(r"timm:.|wrn-\d+-\d+$", self.model)
+        if not (built_in or is_import_path(self.model)):
             raise SpecError(
                 "model must be 'convnet', 'wrn-DEPTH-K', 'timm:NAME' or an import path "
                 f"'module:attribute', got {self.model!r}"
@@ -95,37 +95,37 @@ class Architecture(_Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimization(_Section):
-    """The optimizer and the size of its batches.
+    """The optimizer and the batch size.
 
-    Each optimizer has its own learning rate, since their scales differ and a sweep may draw
-    the optimizer.
+    Each optimizer has its own learning rate, because their scales differ and a sweep may search
+    over optimizers.
     """
 
     batch_size: int = _number(512, 1, 1_000_000)
-    """Images per step; all of them, if there are fewer."""
+    """Images per step; all training images if there are fewer."""
     name: Literal["sgd", "adamw", "muon"] = _keyed("sgd", "optimizer")
-    """`sgd` has Nesterov momentum; so has `muon`, whose steps are orthogonalized."""
+    """`sgd` and `muon` use Nesterov momentum; `muon` orthogonalizes its steps."""
     lr_per_1024: float = _number(1.2, 0.0, 1000.0)
-    """SGD's peak learning rate at 1,024 images a step (mean loss); linear in batch_size."""
+    """SGD's peak learning rate for 1,024 images per step (mean loss); it scales with batch_size."""
     adamw_lr: float = _number(2e-3, 0.0, 10.0)
     """AdamW's peak learning rate at any batch size."""
     muon_lr: float = _number(1e-2, 0.0, 10.0)
-    """Muon's peak learning rate at any batch size, on the scale of AdamW's: a step has the same
-    root mean square."""
+    """Muon's peak learning rate at any batch size, on AdamW's scale: its steps have the same root
+    mean square."""
     momentum: float = _number(0.85, 0.0, 0.999)
     """SGD's and Muon's momentum."""
     bias_lr_scale: float = _number(1.0, 0.0, 10_000.0)
     """Learning rate of batch normalization's biases, as a multiple of the others'; airbench
     has 64."""
     lookahead: int = _number(0, 0, 1_000_000)
-    """Every so many steps, the weights go halfway back to where they were that many steps ago
+    """Interval in steps after which the weights return halfway to their value one interval ago
     (Lookahead, arXiv 1907.08610); 0 switches it off."""
     weight_decay: float = _number(1e-3, 0.0, 10.0)
     """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
 
     @property
     def peak_lr(self) -> float:
-        """The chosen optimizer's learning rate between warm-up and cooldown."""
+        """The optimizer's learning rate between warm-up and cooldown."""
         if self.name == "sgd":
             return self.lr_per_1024 * self.batch_size / 1024
         return self.adamw_lr if self.name == "adamw" else self.muon_lr
@@ -138,32 +138,32 @@ class Schedule(_Section):
     epochs: int = _number(27, 1, 100_000)
     """Length of the whole schedule, in passes over the training images."""
     warmup_epochs: float = _number(1.0, 0.0, 100_000.0)
-    """Epochs of linear warm-up at the start of the trunk."""
+    """Epochs of linear warm-up at the start of the trunk, and of each stage."""
     cooldown_fraction: float = _number(0.34, 0.0, 1.0)
-    """Share of a rung's epochs over which the learning rate falls linearly to zero."""
+    """Fraction of a rung's epochs in which the learning rate falls linearly to zero."""
     ema_decay: float = _number(0.98, 0.0, 0.99999)
-    """Decay per step of the moving average of the weights, which is what is scored; 0 scores the
-    weights themselves."""
+    """Decay per step of the moving average of the weights, which is scored; 0 switches averaging
+    off."""
     stages: tuple[Stage, ...] = ()
-    """Parts of the training with their own values; see trainables/stages.py."""
+    """Parts of the training with different values; see trainables/stages.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss(_Section):
-    """The targets of the classification and the auxiliary tasks."""
+    """The targets and weights of the classification loss and of the auxiliary tasks."""
 
     label_smoothing: float = _number(0.0, 0.0, 0.9)
     """Probability mass spread evenly over all classes."""
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
-    """Weight of a label's loss by its class: `balanced` is inverse to the class's number of
-    training images, `sqrt` to the root of it. The mean over training images is 1."""
+    """Weight of a label's loss by its class: `balanced` is proportional to 1/n and `sqrt` to 1/√n
+    for a class of n training images. The mean weight over the training images is 1."""
     rotation_weight: float = _number(0.0, 0.0, 100.0)
-    """Weight of the auxiliary task that predicts by how many quarter turns an image was rotated;
-    see trainables/nets/auxiliary_heads.py."""
+    """Weight of the auxiliary task that predicts the number of quarter turns by which an image was
+    rotated; see trainables/nets/auxiliary_heads.py."""
     superclass_weight: float = _number(0.0, 0.0, 100.0)
     """Weight of the auxiliary task that predicts an image's group of classes."""
     superclasses: tuple[tuple[str, ...], ...] = ()
-    """Groups of class names, as in [[bird, cat], [ship, truck]]; all classes that are not listed
+    """Groups of class names, e.g. [[bird, cat], [ship, truck]]; all classes that are not listed
     form one more group."""
 
 
@@ -180,28 +180,27 @@ class Augmentation(_Section):
         "trivialaugment_wide",
         "randaugment",
     ] = _keyed("standard", "augment")
-    """`none` switches off everything below. `standard` does only what follows from the values
-    below; the others first apply a policy, drawn per image: see
-    trainables/augmentation/policies.py."""
+    """`none` switches off everything below. `standard` applies only the changes set below. The
+    others first apply operations drawn per image: see trainables/augmentation/policies.py."""
     magnitude: float = _number(9.0, 0.0, 30.0, key="augment_magnitude")
-    """Strength of `colour`, `affine` and `randaugment`, from 0 (nothing) to 30; the
-    TrivialAugments draw their own."""
+    """Strength of `colour`, `affine` and `randaugment`, from 0 (no change) to 30;
+    `trivialaugment` and `trivialaugment_wide` draw their strength."""
     operations: int = _number(2, 1, 8, key="augment_ops")
-    """Operations that `randaugment` applies to each image."""
+    """Number of operations that `randaugment` applies to each image."""
     flip: bool = True
     """Mirror half of the images, left to right."""
     alternating_flip: bool = False
-    """Draw once which images are mirrored, then flip each one in every epoch, as airbench does:
-    any two epochs in a row show every image and its mirror image."""
+    """Draw once which images are mirrored, then flip every image in each epoch, as in airbench, so
+    that any two consecutive epochs show every image and its mirror image."""
     translate: int = _number(2, 0, 4096)
     """Largest shift in each direction, in pixels; borders are reflected."""
     cutout: int = _number(0, 0, 4096)
-    """Side of the grey square, in pixels."""
+    """Side in pixels of a square that is filled with the mean colour; 0 switches it off."""
     erase_probability: float = _number(0.0, 0.0, 1.0)
-    """Share of images in which a rectangle of 2% to 33% of the area is painted over."""
+    """Share of images in which a rectangle of 2% to 33% of the area gets the mean colour."""
     mixup_alpha: float = _number(0.0, 0.0, 100.0)
-    """Beta parameter of MixUp; 0 switches it off."""
+    """Parameter of MixUp's Beta distribution; 0 switches MixUp off."""
     cutmix_alpha: float = _number(0.0, 0.0, 100.0)
-    """Beta parameter of CutMix; 0 switches it off."""
+    """Parameter of CutMix's Beta distribution; 0 switches CutMix off."""
     mix_probability: float = _number(0.5, 0.0, 1.0)
     """Share of images that are mixed when MixUp or CutMix is on."""

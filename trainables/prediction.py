@@ -36,8 +36,8 @@ def predict_log_probs(
     """Return log-probabilities float32 [N, K] of a network, computed batch by batch.
 
     `images` is uint8 [N, S, S, 3] and may be memory-mapped: only `indices` (all by default)
-    are read. The network is moved to the numerics' device and memory format and put in eval
-    mode. `batch` bounds a batch; by default it follows the image's size.
+    are read. The network is moved to the device and memory format in `numerics` and put in eval
+    mode. `batch` is the largest batch size; the default depends on the image size.
     """
     place_model(model, numerics).eval()
     chosen = np.arange(len(images)) if indices is None else indices
@@ -45,10 +45,10 @@ def predict_log_probs(
 
 
 class PixelSource:
-    """Some images of a set, served in float batches on the training device.
+    """A subset of images, returned in float batches on the training device.
 
-    On CUDA they are copied there as uint8 if they take at most half of the free memory. On the
-    CPU nothing is copied: batches are read from the shared or memory-mapped array itself.
+    On CUDA the images are copied to the device as uint8 if they take at most half of its free
+    memory. On the CPU nothing is copied: batches are read from the shared or memory-mapped array.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PixelSource:
 
     @property
     def image_size(self) -> int:
-        """S, in pixels."""
+        """Pixels a side, S."""
         return int(self._images.shape[1])
 
     def batch(self, positions: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class PixelSource:
         else:
             chosen = np.asarray(self._images[self._indices[positions.numpy()]])
             pixels = torch.from_numpy(chosen).to(self._device)
-        # Rows of interleaved RGB, viewed as [B, 3, S, S], are already channels_last.
+        # Interleaved RGB, viewed as [B, 3, S, S], is already channels_last.
         floats = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
         return floats if self._channels_last else floats.contiguous()
 
@@ -86,7 +86,8 @@ class PixelSource:
     ) -> Iterator[Tensor]:
         """Yield the images at `positions` (all by default) in batches of nearly equal sizes.
 
-        `size` bounds a batch; by default it is 1,024 images of 32 px, fewer of larger ones.
+        `size` is the largest batch size; the default is 1,024 images of 32 px or less, and the
+        same number of pixels for larger images.
         """
         if positions is None:
             positions = torch.arange(len(self))
@@ -107,7 +108,7 @@ class PixelSource:
 def log_probs_of(
     model: nn.Module, source: PixelSource, numerics: Numerics, *, batch: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """Return log-probabilities float32 [N, K] of a network that is in place and in eval mode."""
+    """Return log-probabilities float32 [N, K]; `model` is on its device and in eval mode."""
     with torch.inference_mode(), autocast(numerics):
         pieces = [
             torch.log_softmax(model(images).float(), dim=1).cpu()
@@ -118,7 +119,7 @@ def log_probs_of(
 
 
 def apply_numerics(numerics: Numerics) -> None:
-    """Set the process's thread count for torch and, on the CPU, how freed memory is kept."""
+    """Set torch's thread count and, on the CPU, make the process keep freed memory for reuse."""
     if numerics.device == "cpu":
         keep_freed_memory()
     if torch.get_num_threads() != numerics.threads:
@@ -126,12 +127,12 @@ def apply_numerics(numerics: Numerics) -> None:
 
 
 def place_model(model: nn.Module, numerics: Numerics) -> nn.Module:
-    """Move a network to the numerics' device and memory format."""
+    """Move a network to the device and memory format in `numerics`."""
     layout = MEMORY_FORMATS[numerics.layout]
     return model.to(device=numerics.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 def autocast(numerics: Numerics) -> AbstractContextManager[object]:
-    """Return the context in which a network runs: bfloat16 autocast, or none."""
+    """Return the autocast context for a forward pass; it does nothing unless dtype is bfloat16."""
     device = torch.device(numerics.device).type
     return torch.autocast(device, dtype=torch.bfloat16, enabled=numerics.dtype == "bfloat16")

@@ -1,8 +1,8 @@
-"""Checks of recipes against the images, before anything is trained.
+"""Check recipes against the images before anything is trained.
 
-A sweep may train for minutes before it draws the one value that does not suit its images. So
-the recipe, and every bound and choice of the search space, are checked first: networks are
-built but not trained, and pretrained weights are compared with them.
+Otherwise a sweep may train for minutes before it draws a value that does not suit its images. So
+the recipe and every bound and choice of the search space are checked first: networks are built
+but not trained, and pretrained weights are compared with them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,11 +27,13 @@ def check_recipes(
 ) -> None:
     """Refuse recipes that do not suit images of `image_size` pixels and these classes.
 
-    Each recipe comes with the place that an error names, or an empty string.
+    Each recipe comes with its place in the sweep's specification, which the error names, or with
+    an empty string.
 
     Raises:
-        SpecError: a cut-out square or a shift as large as the image, a group of unknown classes,
-            a network that does not exist or cannot take the images, or weights that do not fit.
+        SpecError: a cutout square or a shift is as large as the image, a superclass names an
+            unknown class, the network does not exist or cannot take the images, or the pretrained
+            weights do not fit.
     """
     checked: set[str] = set()
     weights: dict[str, Backbone] = {}
@@ -65,7 +67,10 @@ def _check_net(
 
 
 def _build(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
-    """Return the network, ours without memory, so that a mistyped width cannot fill it."""
+    """Return the network; Quorum's own are built without memory for the weights.
+
+    A mistyped width could otherwise fill the memory.
+    """
     ours = recipe.architecture.model == "convnet" or recipe.architecture.model.startswith("wrn-")
     with global_torch_stream(0, "suitability"), torch.device("meta" if ours else "cpu"):
         return empty_model(recipe, classes=classes, image_size=image_size)

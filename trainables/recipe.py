@@ -1,7 +1,7 @@
-"""The recipe: everything that decides a training, by topic in code and flat outside.
+"""The recipe: every hyperparameter of a training, in sections in code and flat outside.
 
-Code reads `recipe.optimizer.momentum`; YAML files, records, the search space and `--set` name
-the same value `momentum`, without its section, and so does `Recipe(momentum=0.9)`.
+Code reads `recipe.optimizer.momentum`. YAML files, records, the search space, `--set` and
+`Recipe(momentum=0.9)` call the same value `momentum`, without its section.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from trainables.stages import check_stages, fewest_epochs
 
 @dataclass(frozen=True, slots=True, init=False)
 class Recipe(CustomMapping):
-    """Everything that decides a training, except its data, its seed and its numerics."""
+    """Everything that determines a training, except its data, its seed and its numerics."""
 
     architecture: Architecture
     optimizer: Optimization
@@ -35,13 +35,14 @@ class Recipe(CustomMapping):
         *("erase_probability", "mixup_alpha", "cutmix_alpha", "mix_probability"),
         *("rotation_weight", "superclass_weight", "superclasses", "stages", "tta"),
     )
-    """The names of all values, in the order in which records hold them."""
+    """The keys of all values, in their order in records."""
 
     def __init__(self, **values: Any) -> None:
-        """Take values by key, such as `Recipe(width=64, lr_per_1024=1.0)`; the rest are defaults.
+        """Set values by key, e.g. `Recipe(width=64, lr_per_1024=1.0)`; the others are defaults.
 
         Raises:
-            SpecError: an unknown key, naming the nearest known one, or a value out of range.
+            SpecError: a key is unknown (the error names the nearest known key), or a value is out
+                of range.
         """
         by_section: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
         for key, value in values.items():
@@ -56,7 +57,11 @@ class Recipe(CustomMapping):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, where: str = "recipe") -> "Recipe":
-        """Return the recipe with these plain values; unknown keys and wrong values are errors."""
+        """Return the recipe with these plain values by key; `where` names them in errors.
+
+        Raises:
+            SpecError: a key is unknown, or a value has the wrong type or is out of range.
+        """
         if not isinstance(mapping, Mapping):
             raise SpecError(f"{where}: expected a mapping of keys to values, got {mapping!r}")
         for key in mapping:
@@ -85,7 +90,7 @@ class Recipe(CustomMapping):
         return Recipe(**{**self.values(), **values})
 
     def in_stage(self, index: int) -> "Recipe":
-        """Return the recipe that holds in a stage; it has no stages itself."""
+        """Return the recipe with the values of a stage; the result has no stages."""
         stages = self.schedule.stages
         return self.with_values(**stages[index].values, stages=()) if stages else self
 
@@ -101,7 +106,7 @@ _SECTIONS: dict[str, type[Any]] = {
 
 @cache
 def _places() -> dict[str, tuple[str, str]]:
-    """Return the section and the field of every key, in the order of `Recipe.KEYS`."""
+    """Return every key's section and field name, in the order of `Recipe.KEYS`."""
     places = {
         item.metadata.get("key") or item.name: (name, item.name)
         for name, section in _SECTIONS.items()
@@ -112,7 +117,7 @@ def _places() -> dict[str, tuple[str, str]]:
 
 @cache
 def value_types() -> dict[str, Any]:
-    """Return the type of every value by its key."""
+    """Return the type of every value by key."""
     hints = {name: get_type_hints(section) for name, section in _SECTIONS.items()}
     return {key: hints[section][name] for key, (section, name) in _places().items()}
 
@@ -132,13 +137,16 @@ def check_length(recipe: Recipe, *, where: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """The device and the arithmetic of a training, chosen by a probe and frozen in the record."""
+    """Device, data type, memory layout and threads of a training.
+
+    A probe chooses them; the record holds the choice.
+    """
 
     device: str = "cpu"
     """`cpu`, `cuda` or `cuda:N`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 means autocast: the weights stay float32."""
+    """With bfloat16, layers run under autocast and the weights stay float32."""
     layout: Literal["contiguous", "channels_last"] = "channels_last"
     threads: int = 1
-    """Torch's intra-op threads on the CPU. They decide how sums are split, so replay needs the
-    same number."""
+    """Torch's intra-op threads on the CPU. Their number determines how sums are split, so a
+    bitwise replay needs the same number."""

@@ -28,7 +28,7 @@ class TrialStart:
 
     schema: int = SCHEMA
     trial: str
-    """Name within the run, e.g. `t0017` (search) or `s03` (a seed of the best)."""
+    """Name within the run, e.g. `t0017` (search) or `s03` (another seed of the best recipe)."""
     kind: Kind
     recipe: Recipe
     seed: int
@@ -56,9 +56,9 @@ class TrialRecord:
     steps: int
     """Epochs trained, cooldown branches included."""
     rung: int | None
-    """The highest rung at which it was scored."""
+    """The highest rung at which the trial was scored."""
     whole_schedule: bool
-    """It reached the last rung, which the pool requires."""
+    """True if the trial reached the last rung; only such trials enter the pool."""
     seconds: float
     peak_memory_bytes: int
     params: int
@@ -69,7 +69,7 @@ class TrialRecord:
 
 
 class RunFolder:
-    """The paths of one run. Creating the object touches nothing."""
+    """The paths of one run. Creating the object reads and writes no file."""
 
     def __init__(self, root: str | Path) -> None:
         """`root` is `runs/NAME`."""
@@ -90,12 +90,12 @@ class RunFolder:
 
     @property
     def sweep(self) -> Path:
-        """The resolved specification, write-once."""
+        """The resolved specification of the sweep, written once."""
         return self.root / "sweep.yaml"
 
     @property
     def journal(self) -> Path:
-        """The append-only truth of the run."""
+        """The append-only log of events, from which the run's state is computed."""
         return self.root / "journal.jsonl"
 
     @property
@@ -110,7 +110,7 @@ class RunFolder:
 
     @property
     def optuna(self) -> Path:
-        """The journal of Optuna, which can be rebuilt from ours."""
+        """Optuna's journal, which can be rebuilt from the run's journal."""
         return self.root / "optuna.journal"
 
     @property
@@ -144,9 +144,9 @@ class RunFolder:
         return self.root / "report.pdf"
 
     def trial(self, trial: str) -> Path:
-        """Return the folder of a trial; refuse names that would leave the run's folder."""
+        """Return the folder of a trial; refuse names that lead out of the run's folder."""
         if not trial or trial != Path(trial).name or trial.startswith("."):
-            raise RunError(f"{trial!r} is not the name of a trial")
+            raise RunError(f"{trial!r} is not the name of a trial; names are like 't0017'")
         return self.root / "trials" / trial
 
     def starts(self) -> Iterator[TrialStart]:
@@ -160,19 +160,19 @@ class RunFolder:
             yield read_record(path)
 
     def require(self) -> "RunFolder":
-        """Return itself, or raise a RunError if there is no run."""
+        """Return the object itself, or raise a RunError if the folder holds no run."""
         if not self.sweep.is_file():
             raise RunError(f"no run at {str(self.root)!r}: it has no sweep.yaml")
         return self
 
 
 def write_start(folder: Path, start: TrialStart) -> None:
-    """Write start.json; an identical existing one is kept."""
+    """Write start.json; an identical existing file is kept."""
     write_json_once(folder / "start.json", to_mapping(start))
 
 
 def read_start(path: Path) -> TrialStart:
-    """Read a start.json of any schema version so far."""
+    """Read a start.json of this or an earlier schema version."""
     return read_versioned(TrialStart, path, schema=SCHEMA)
 
 
@@ -187,5 +187,5 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 
 def read_record(path: Path) -> TrialRecord:
-    """Read a record.json of any schema version so far."""
+    """Read a record.json of this or an earlier schema version."""
     return read_versioned(TrialRecord, path, schema=SCHEMA)

@@ -1,7 +1,7 @@
 """Train a trial again from its record and compare the results.
 
-On the CPU the same recipe, seed, data and threads give bitwise the same weights on the same
-kind of machine with the same version of torch; elsewhere the difference is measured.
+On the CPU, the same recipe, seed, data and number of threads give bitwise the same weights on the
+same kind of machine with the same version of torch. On other machines the difference is measured.
 """
 
 import tempfile
@@ -33,24 +33,24 @@ from trainables.training.loop import Training
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """A recorded trial compared with its repetition."""
+    """A comparison of a recorded trial with its replay."""
 
     trial: str
     rung: int
-    """Epochs of the rung at which both are compared."""
+    """The rung, in epochs, at which both are compared."""
     identical: bool
-    """All weights are bitwise the same."""
+    """True if all weights are bitwise the same."""
     largest_difference: float
-    """Largest difference of any weight of the scored networks, relative for weights above 1."""
+    """Largest difference between weights of the scored networks, relative for weights above 1."""
     recorded_nll: float
     """Recorded NLL on val, in nats."""
     replayed_nll: float
     log_prob_difference: float
     """Largest difference of a log-probability on holdout, in nats."""
     seconds: float
-    """Duration of the repeated training."""
+    """Duration of the replayed training."""
     changes: dict[str, tuple[str, str]]
-    """Differences of code version and machine by name: the recorded value and the current one."""
+    """Changes of code version and machine by name: (recorded value, current value)."""
 
 
 def replay(
@@ -61,10 +61,10 @@ def replay(
     splits: Splits,
     on_report: Callable[[EpochReport], None] = lambda _: None,
 ) -> Replay:
-    """Train `trial` again up to the rung of its record.
+    """Train `trial` again up to its highest recorded rung and compare the results.
 
     Raises:
-        RunError: the trial was never scored, its weights are gone, or the images differ.
+        RunError: the trial was never scored, its weights were removed, or the images differ.
     """
     trial_folder = folder.trial(trial)
     if not (trial_folder / "record.json").exists():
@@ -112,16 +112,19 @@ def _require_comparable(
 ) -> None:
     trial = start.trial
     if record.rung is None:
-        raise RunError(f"{trial} {record.status} before its first rung: nothing to compare")
+        raise RunError(
+            f"{trial} {record.status} before its first rung, so there is nothing to compare; "
+            "choose a trial that was scored"
+        )
     if not (folder / WEIGHTS).exists():
         raise RunError(
-            f"the weights of {trial} are gone (`quorum clean` removes those of trials that were "
-            "stopped early); choose one that was completed"
+            f"the weights of {trial} were removed (`quorum clean` removes those of trials that "
+            "were stopped early); choose a trial that completed"
         )
     if splits.split_id != start.split_id:
         raise RunError(
-            f"{trial} was trained on split {start.split_id}, the data now give {splits.split_id}; "
-            "restore the images that it was trained on"
+            f"{trial} was trained on split {start.split_id}, but the data now give "
+            f"{splits.split_id}; restore the images that it was trained on"
         )
 
 
@@ -130,7 +133,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _largest_difference(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
-    """Return the largest difference, relative for values above 1 (counters, variances)."""
+    """Return the largest difference, relative for values above 1, e.g. counters or variances."""
     return max(
         float(((a.double() - b.double()).abs() / a.double().abs().clamp(min=1)).max())
         for a, b in ((before[name], after[name]) for name in before)

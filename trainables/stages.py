@@ -1,4 +1,4 @@
-"""Stages of a training: the head first, then everything, each with its own values.
+"""Stages of a training, e.g. first the head alone and then all layers, with their own values.
 
     recipe:
       pretrained: backbone.safetensors
@@ -6,8 +6,8 @@
         - {epochs: 4, train: head, values: {augment: none}}
         - {lr_scale: 0.1, layer_decay: 0.75, values: {mixup_alpha: 0.0}}
 
-Stages follow each other along the schedule's epochs; the last one has all remaining epochs. A
-recipe without stages is one stage in which everything learns.
+Stages follow each other along the schedule's epochs; the last stage has all remaining epochs. A
+recipe without stages has a single stage that trains all layers.
 """
 
 from bisect import bisect_left
@@ -25,7 +25,7 @@ STAGE_KEYS = frozenset(
         *("label_smoothing", "weight_decay", "momentum", "warmup_epochs"),
     }
 )
-"""Keys that a stage may change: none that decides the network, the steps or the scores."""
+"""Keys that a stage may change; those of the network, the steps and the scores are fixed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +33,19 @@ class Stage:
     """A part of a training with its own values."""
 
     epochs: int | None = None
-    """Epochs of the schedule; None for the last stage, which has the remaining ones."""
+    """Length in epochs; None for the last stage, which has the remaining epochs."""
     train: Literal["all", "head"] = "all"
-    """`head` trains only the last linear layer; everything below it stays as it is, including
-    the statistics of batch normalization."""
+    """`head` trains only the last linear layer and freezes everything below it, including the
+    statistics of batch normalization."""
     lr_scale: float = 1.0
     """Peak learning rate of the stage, as a multiple of the recipe's."""
     layer_decay: float = 1.0
-    """Learning rate of each layer as a multiple of the next layer's; the head has the full rate."""
+    """Learning rate of each layer divided by the next layer's; the head has the full rate."""
     values: dict[str, Any] = field(default_factory=dict, hash=False)
     """Recipe values that differ in this stage: augmentation and regularization."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no stage can have."""
+        """Refuse lengths and rates out of range, and keys that a stage cannot change."""
         if self.epochs is not None and self.epochs < 1:
             raise SpecError(f"epochs must be at least 1, got {self.epochs}")
         if not 0 < self.lr_scale <= 1000:
@@ -56,7 +56,7 @@ class Stage:
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Refuse recipe values that must not change within a training."""
+    """Refuse recipe values that must not change during a training."""
     for key in values:
         if key not in STAGE_KEYS:
             raise SpecError(
@@ -77,15 +77,15 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
 
 
 def fewest_epochs(stages: tuple[Stage, ...]) -> int:
-    """Return the length of the shortest schedule with all stages: one epoch in the last one."""
+    """Return the length of the shortest schedule with all stages: one epoch in the last stage."""
     return stage_starts(stages)[-1] + 1
 
 
 def stage_at(stages: tuple[Stage, ...], epoch: int) -> int:
-    """Return the index of the stage that holds an epoch of the schedule; 0 for epoch 0."""
+    """Return the index of the stage to which an epoch (from 1) belongs; 0 for epoch 0."""
     return max(0, bisect_left(stage_starts(stages), epoch) - 1)
 
 
 def stage_starts(stages: tuple[Stage, ...]) -> list[int]:
-    """Return the number of the schedule's epochs before each stage."""
+    """Return the number of epochs before each stage."""
     return list(accumulate((stage.epochs or 0 for stage in stages[:-1]), initial=0))

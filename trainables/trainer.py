@@ -1,4 +1,4 @@
-"""The interface between a trial and the object that trains it, and the reports of the latter.
+"""The interface of the object that trains a trial, and its report after every epoch.
 
 Axes: n images, K classes.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
-    """The result of one epoch: the payload of the journal's `epoch` event."""
+    """The result of one epoch, as written to the journal's `epoch` event."""
 
     step: int
     """Epochs trained so far, cooldown branches included."""
@@ -29,11 +29,11 @@ class EpochReport:
     """Epoch of the schedule that ended, from 1; equal to the rung at a rung's end."""
     phase: Literal["trunk", "cooldown"]
     rung: int | None
-    """The rung that this epoch ends."""
+    """The rung that ends with this epoch, if any."""
     train_loss: float
-    """Mean of the loss that was minimized, in nats."""
+    """Mean training loss, in nats."""
     val_nll: float
-    """In nats, after one temperature fitted on val."""
+    """NLL on val in nats, after scaling with `temperature`."""
     val_accuracy: float
     temperature: float
     lr: float
@@ -43,14 +43,14 @@ class EpochReport:
     images_per_second: float
     """Training images per second of training, without scoring."""
     peak_memory_bytes: int
-    """Peak of the process since its start (CPU), or of torch's allocator in this training
+    """Peak memory of the process since its start (CPU), or of torch's allocator in this training
     (CUDA)."""
 
 
 class FeatureCache:
-    """The last features computed, for the next training in this process that needs the same.
+    """Keeps the last computed features for the next training in this process.
 
-    Trials of a sweep that train only a head start from the same weights below it.
+    Trials of a sweep that train only the head have the same weights below it.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class FeatureCache:
     def get(self, key: str, compute: "Callable[[], Tensor]") -> "Tensor":
         """Return the features kept under `key`, or compute and keep them."""
         if self._features is None or key != self._key:
-            self._key, self._features = key, None  # free the old ones before computing new ones
+            self._key, self._features = key, None  # free the memory before computing new features
             self._features = compute()
         return self._features
 
@@ -69,7 +69,7 @@ class FeatureCache:
 class Trainer(Protocol):
     """A training that reports after every epoch and can be saved and resumed.
 
-    `quorum.testing.trainers.TrainerContract` tests an implementation.
+    `quorum.testing.trainers.TrainerContract` is a test suite for implementations.
     """
 
     @property
@@ -104,7 +104,7 @@ class Trainer(Protocol):
 
 
 class TrainerFactory(Protocol):
-    """Builds a trainer; a class or a function that a worker can import by its name."""
+    """Builds a trainer: a class or function that workers can import by name."""
 
     def __call__(
         self,
@@ -117,7 +117,7 @@ class TrainerFactory(Protocol):
         splits: Splits,
         features: FeatureCache | None = None,
     ) -> Trainer:
-        """Return a trainer that has trained nothing yet.
+        """Return a new trainer, before its first epoch.
 
         Raises:
             SpecError: the recipe does not suit these images or rungs.

@@ -2,10 +2,10 @@
 
 Axes: N examples of a split, K classes.
 
-A result is the payload of an `epoch` event with Tune's own keys: `done` after the last epoch,
-and `should_checkpoint` after a rung or if the last checkpoint is 15 s old. A training that
-diverges, or whose recipe is impossible, ends with `failure` in its result; any other exception
-is left to Tune, which restarts the trial.
+A result has the fields of an `epoch` event and Tune's keys: `done` after the last epoch, and
+`should_checkpoint` after a rung or if the last checkpoint is 15 s old. If a training diverges or
+its recipe is impossible, its result has the key `failure`. Any other exception is raised, and
+Tune restarts the trial.
 
 A checkpoint is a folder: `training/` (written by the trainer's `save`), `trial.json`, and, right
 after a rung, the trial's results: val.npy and holdout.npy (float32 log-probabilities [N, K])
@@ -38,7 +38,7 @@ from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactor
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 15.0
-"""Most work lost when a process is killed, apart from the running epoch."""
+"""Interval between checkpoints: a killed process loses this much work and the current epoch."""
 
 TRIAL_FILE = "trial.json"
 RESULT_FILES = ("val.npy", "holdout.npy", WEIGHTS)
@@ -50,7 +50,7 @@ TRAINING = "training"
 def default_trainer(recipe: Recipe, **options: Any) -> Trainer:
     """Build a `trainables.training.loop.Training`.
 
-    Only workers call it, so the driver does not load torch for it.
+    Only workers call this function, so the driver need not load torch.
     """
     from trainables.training.loop import Training
 
@@ -66,8 +66,8 @@ class QuorumTrial(tune.Trainable):
     - `images` and `splits`: the objects or Ray references to them; `images` is None if every
       node maps them from its own cache,
     - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
-    - `folder`: relative data paths and custom networks and data sets are found from here,
-    - `resume_from`: checkpoints to resume from, the best first,
+    - `folder`: the folder that relative paths, custom networks and custom data sets refer to,
+    - `resume_from`: checkpoints to try in this order,
     - `trainer`: a TrainerFactory, and `resources`.
     """
 
@@ -78,23 +78,23 @@ class QuorumTrial(tune.Trainable):
     _trainer: Trainer | None
     """None until the first epoch."""
     _reports: Iterator[EpochReport]
-    """The epochs still to be trained."""
+    """Trains the remaining epochs."""
     _rung: int | None
-    """The rung that the last epoch ended."""
+    """The rung that ended with the last epoch, if any."""
     _scored: Mapping[str, Any]
-    """The images whose log-probabilities are saved at a rung: indices by split."""
+    """Indices, by split, of the images whose log-probabilities are saved at a rung."""
     _saved_at: float
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Return what a trial occupies; called by Tune."""
+        """Return the resources of a trial; called by Tune."""
         return tune.PlacementGroupFactory([config["resources"]])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare the first trial of this process; called by Tune.
 
-        Nothing is built before the first epoch: Tune restarts a trial whose epoch fails, but
-        gives up one whose preparation does.
+        Nothing is built before the first epoch, because Tune restarts a trial if an epoch fails
+        but not if its set-up fails.
         """
         self._features = FeatureCache()
         self.reset_config(config)
@@ -154,7 +154,7 @@ class QuorumTrial(tune.Trainable):
         self._begin([checkpoint, *self._config["resume_from"]])
 
     def _begin(self, checkpoints: Sequence[str]) -> Trainer:
-        """Build the trainer and resume from the first checkpoint that loads, if any does."""
+        """Build the trainer and resume from the first checkpoint that can be loaded, if any."""
         add_import_folder(self._config["folder"])
         images, splits = _data(self._config, self._start)
         with _inside(self._config["folder"]):  # the path of pretrained weights may be relative
@@ -181,7 +181,7 @@ class QuorumTrial(tune.Trainable):
         )
 
     def _loads(self, trainer: Trainer, checkpoint: tune.Checkpoint) -> bool:
-        """Return whether the trainer could resume from a checkpoint; log why it could not."""
+        """Load a checkpoint; log the reason and return False if that fails."""
         try:
             with checkpoint.as_directory() as folder:
                 about = read_json(Path(folder) / TRIAL_FILE)
@@ -196,7 +196,11 @@ class QuorumTrial(tune.Trainable):
 
 
 def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Splits]:
-    """Return the images, loaded once per process, and their splits; refuse other data."""
+    """Return the images, loaded once per process, and their splits.
+
+    Raises:
+        DataError: they differ from those with which the sweep was started.
+    """
     splits: Splits = _fetched(config["splits"])
     if config["images"] is not None:
         images: ImageSet = _fetched(config["images"])
@@ -210,8 +214,8 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
     ):
         if actual != expected:
             raise DataError(
-                f"{start.trial}: the data on {os.uname().nodename} have {name} {actual}, the sweep "
-                f"was started with {expected}; give every node the same data"
+                f"{start.trial}: the data on {os.uname().nodename} have {name} {actual}, but the "
+                f"sweep was started with {expected}; give every node the same data"
             )
     return images, splits
 
@@ -229,8 +233,8 @@ def _mapped_images(spec: DatasetSpec, cache: str | None, folder: str, fingerprin
 
 
 def _inside(folder: str) -> AbstractContextManager[None]:
-    """Work in the folder that the command was started in, if this node has it.
+    """Change to the folder in which the command was started, if this node has it.
 
-    Relative paths then mean what they meant to the command.
+    Relative paths are then the same as for the command.
     """
     return chdir(folder) if Path(folder).is_dir() else nullcontext()

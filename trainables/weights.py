@@ -1,4 +1,4 @@
-"""The weights of trained networks on disk: `weights.safetensors` of a trial."""
+"""Save and load the weights of trained networks: `weights.safetensors` of a trial."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ from trainables.records import WEIGHTS, read_record, read_start
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's parameters and buffers as a safetensors file, whole or not at all."""
+    """Write a network's parameters and buffers atomically as a safetensors file."""
     if not isinstance(model, Classifier):
         raise TypeError(f"save_weights takes a Classifier, got {type(model).__name__}")
-    # One key: safetensors writes several in no fixed order, and equal networks must get equal
-    # checksums.
+    # A single metadata key: safetensors writes several in no fixed order, and equal networks must
+    # get equal checksums.
     shape = json.dumps({"classes": model.classes, "image_size": model.image_size})
     data = tensors_to_bytes(model.state_dict(), {"shape": shape})
     write_bytes_atomically(Path(path), data)
@@ -27,7 +27,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 def load_trained(trial_folder: str | Path) -> Classifier:
     """Return a trial's scored network, in eval mode on the CPU.
 
-    It is built from start.json and filled from weights.safetensors.
+    The recipe in start.json defines the network; its weights come from weights.safetensors.
 
     Raises:
         RunError: a file is missing or damaged, or differs from the record's checksum.
@@ -43,7 +43,7 @@ def load_trained(trial_folder: str | Path) -> Classifier:
         recorded = read_record(folder / "record.json").sha256.get(path.name)
         if recorded is not None and recorded != file_sha256(path):
             raise RunError(
-                f"{path} differs from its record's checksum; restore it or drop the trial"
+                f"{path} does not match its record's checksum; restore it or drop the trial"
             )
     tensors, metadata = bytes_to_tensors(data, where=str(path))
     try:

@@ -58,7 +58,7 @@ def test_differences_are_measured(copied: RunFolder) -> None:
 
 def test_a_trial_that_cannot_be_compared_is_refused(copied: RunFolder) -> None:
     (copied.trial("s00") / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match="the weights of s00 are gone"):
+    with pytest.raises(RunError, match="the weights of s00 were removed"):
         pipeline.replay(copied, "s00")
     with pytest.raises(RunError, match="no finished trial 't9999'; see `quorum status`"):
         pipeline.replay(copied, "t9999")

@@ -54,10 +54,12 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     wider = Recipe(width=4, pretrained=str(path))
     with pytest.raises(SpecError, match=r"of shape \[3, 24, 3, 3\], .* needs \[4, 24, 3, 3\]"):
         built(wider)
-    with pytest.raises(SpecError, match=r"lacks 'blocks.0.convs.2.weight' of the network"):
+    with pytest.raises(SpecError, match=r"lacks .* 'blocks.0.convs.2.weight'"):
         built(wider.with_values(width=3, depth=3))
     save_weights(built(Recipe(width=4, attention="se")), path)
-    with pytest.raises(SpecError, match=r"has 'blocks\.0\.attention\..*, which the network lacks"):
+    with pytest.raises(
+        SpecError, match=r"has .* 'blocks\.0\.attention\..*, which the network lacks"
+    ):
         built(wider)
     with pytest.raises(SpecError, match=r"none\.safetensors cannot be read: No such file"):
         built(wider.with_values(pretrained=str(tmp_path / "none.safetensors")))

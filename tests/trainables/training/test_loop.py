@@ -187,7 +187,7 @@ def test_the_error_of_a_diverging_training_names_loss_and_epoch() -> None:
         ({}, {"seed": 6}, "seed is 5 in the checkpoint and 6 here"),
         ({}, {"rungs": (2, 4)}, r"rungs is \[1, 2, 4\] in the checkpoint and \[2, 4\] here"),
         ({}, {"splits": "two"}, "split_id is 'stripes' in the checkpoint and 'two' here"),
-        ({}, {"distillation": DISTILLATION}, "distillation is None there"),
+        ({}, {"distillation": DISTILLATION}, "distillation is None in the checkpoint"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(
