@@ -3,8 +3,8 @@
 Command:  python benchmarks/int8.py            (half a minute on 2 cores)
 
 The nets are plain/relu and untrained, since weights change neither size nor speed. Calls
-alternate fp32, int8, int8, fp32; the speedup is the median ratio over repeats, in brackets its
-one-sided 95% lower bound.
+alternate fp32, int8, int8, fp32; the speedup is the median ratio over repeats, followed by its
+one-sided 95% lower bound in brackets.
 """
 
 import tempfile

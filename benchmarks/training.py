@@ -1,4 +1,4 @@
-"""Compare the speed of training with the loop that users usually write, for the same nets.
+"""Compare our training speed with the usual PyTorch loop, for the same nets.
 
 Command:  python benchmarks/training.py                      (ten minutes on 2 cores)
           python benchmarks/training.py --data FOLDER --epochs 4 --seeds 3     (accuracies too)
@@ -113,7 +113,7 @@ def speeds_of(recipe: Recipe) -> dict[str, float]:
 
 @contextmanager
 def racing(kind: str, recipe: Recipe) -> Iterator[Callable[[], float]]:
-    """Start a process that trains as `kind`; yield a function that takes a turn, in seconds."""
+    """Start a process that trains as `kind`; yield a function that returns a turn's seconds."""
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
     process = context.Process(target=race, args=(far, kind, recipe))
@@ -176,7 +176,7 @@ def shares_of(recipe: Recipe) -> tuple[float, float]:
 
 @dataclass
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """A data set that does for each image what `torchvision.datasets.CIFAR10` does."""
+    """A data set that loads each image as `torchvision.datasets.CIFAR10` does."""
 
     images: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]

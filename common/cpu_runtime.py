@@ -1,4 +1,4 @@
-"""The process on a CPU: its cores, its memory allocator, and the waiting of its threads."""
+"""Set up a process for training on a CPU: core count, memory allocator, waiting threads."""
 
 import ctypes
 import os
@@ -23,8 +23,8 @@ def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait for each other, unless OMP_WAIT_POLICY is set.
 
     On a quiet machine this is as fast (docs/log.md). If another process needs one of the cores,
-    threads that wait actively take it from the thread they are waiting for, which is ten times
-    slower. It takes effect in this process if torch is not loaded yet, and in its children.
+    busy-waiting threads take it from the thread they are waiting for, which is ten times
+    slower. The setting acts on this process if torch is not loaded yet, and on its children.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -44,7 +44,7 @@ def share_arena() -> bool:
 def keep_freed_memory() -> bool:
     """Make the C library keep freed memory for new tensors; return whether it worked.
 
-    By default it takes fresh pages for each large tensor and returns them at once: a training
+    By default it takes fresh pages for each large tensor and returns them on release: a training
     step at width 64 then has 93,000 page faults, a third of its time (docs/log.md). Keeping the
     pages raises peak memory by 9%.
     """

@@ -8,7 +8,7 @@
     ├── RunError            a missing, damaged, locked or mismatched run (also a RuntimeError)
     └── DivergedError       a training whose loss is not finite (also an ArithmeticError)
 
-The command line prints such an error as one line and exits with 2. Any other exception is a
+The command line prints such an error as one line and exits with code 2. Any other exception is a
 defect in Quorum and keeps its traceback.
 """
 

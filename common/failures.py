@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import QuorumError, RunError
 
 MAX_CHARACTERS = 300
-"""Longest reason."""
+"""Longest reason, in characters."""
 
 
 def reason_of(traceback: str) -> str:

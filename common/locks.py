@@ -25,7 +25,7 @@ def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
 
 
 def take_lock(path: Path, *, timeout: float = -1) -> BaseFileLock:
-    """Take the exclusive lock `path` and return it; call its `release`.
+    """Take the exclusive lock `path` and return it; call its `release` when done.
 
     Waits for at most `timeout` seconds, forever if negative. The file is left behind. A killed
     process loses its lock: the kernel drops a `flock`, and the next process on the same machine
@@ -42,7 +42,7 @@ def take_lock(path: Path, *, timeout: float = -1) -> BaseFileLock:
     except OSError as error:
         if error.errno not in NO_FLOCK:
             raise
-        # Not `path` itself, which exists by now: a marker that exists counts as held.
+        # Not `path` itself: it exists by now, and an existing marker counts as held.
         marker = path.with_name(f"{path.name}.held")
         log.info("no flock in %s; locking with the file %s", path.parent, marker.name)
         lock = SoftFileLock(marker, thread_local=False)

@@ -1,4 +1,4 @@
-"""The origin of a result: the machine, and the code that trained."""
+"""The origin of a result: the machine, and the version of the training code."""
 
 import hashlib
 import platform
@@ -13,7 +13,7 @@ from common.cpu_runtime import usable_cores
 
 
 def machine_description() -> dict[str, Any]:
-    """Return what results depend on: processor, cores, memory and versions."""
+    """Describe the machine that results depend on: processor, cores, memory and versions."""
     return {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -53,7 +53,7 @@ TRAINING_PACKAGES = ("common", "journal", "trainables")
 def source_digest(root: Path) -> str:
     """Return the SHA-256 of every Python file of `TRAINING_PACKAGES` below `root`, as hex.
 
-    Sub-packages are included, and so is each file's path, so that moving code is a change.
+    Sub-packages are included. So is each file's path: moved code has another digest.
     """
     digest = hashlib.sha256()
     for package in TRAINING_PACKAGES:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def cooldown_epochs(rung: int, fraction: float) -> int:
-    """Return the epochs of the cooldown before `rung`: that fraction, rounded up, at least 1."""
+    """Return the cooldown epochs before `rung`: that fraction of it, rounded up, at least 1."""
     # 0.07 × 100 is 7.000000000000001 in binary; that is seven epochs, not eight.
     return max(1, math.ceil(fraction * rung - 1e-9))
 

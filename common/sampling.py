@@ -8,7 +8,7 @@ def evenly_spaced(size: int, most: int) -> npt.NDArray[np.int64]:
     """Return at most `most` rising positions in 0 … size − 1, both ends among them.
 
     The upper half is counted from the end, as torch.linspace does. Positions therefore do not
-    depend on how a sum of steps rounds; np.linspace gives others for 1 size in 100.
+    depend on how a sum of steps rounds; np.linspace gives other positions for 1 size in 100.
     """
     count = min(size, most)
     index = np.arange(count)

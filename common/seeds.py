@@ -25,8 +25,8 @@ def derive_seed(root: int, *names: Name) -> int:
     For example, `derive_seed(0, "trial", 17)`.
 
     The seed is the SHA-256 of an unambiguous text of all names, so streams are independent in
-    practice and the same on all machines, in all processes and with all versions of NumPy. An
-    integer of NumPy is the same name as Python's.
+    practice and the same on all machines, in all processes and with all versions of NumPy.
+    NumPy integers count as Python integers.
 
     Raises:
         TypeError: the root is not an integer, or a name is neither an integer nor a string.
@@ -62,7 +62,7 @@ def global_torch_stream(root: int, *names: Name, device: str = "cpu") -> Iterato
     cuda = [torch.device(device)] if device.startswith("cuda") else []
     seed = derive_seed(root, *names)
     with torch.random.fork_rng(devices=cuda):
-        # torch.manual_seed would seed the generators of all devices, also those not forked.
+        # torch.manual_seed would seed the generators of all devices, even those not forked.
         torch.default_generator.manual_seed(seed)
         for cuda_device in cuda:
             with torch.cuda.device(cuda_device):

@@ -1,8 +1,8 @@
-"""The cost of a schedule's epochs if the stages of a recipe differ in cost.
+"""The cost of a schedule's epochs, for recipes whose stages differ in cost.
 
 The unit is an epoch of the recipe's last stage, with its scoring. If only the head learns and
 the features below it are computed once (trainables/training/active_stage.py), an epoch may cost
-a tenth of one that trains everything, and computing the features several such epochs.
+a tenth of one that trains everything, and the features may cost several such epochs.
 
 Forecast and actual time on 6,000 images of CIFAR-10 (JPEG; width 32, one thread of a busy
 machine, n = 1 each): 31.5 and 29.1 s for four epochs of the head and three of everything with

@@ -1,6 +1,6 @@
 """Turn off the usage reports of the libraries in use.
 
-Ray, MLflow and the Hugging Face hub (a dependency of timm) report usage unless told not to;
+Ray, MLflow and the Hugging Face hub (a dependency of timm) report usage by default;
 Optuna, torch, torchvision and the ONNX tools do not report any.
 """
 

@@ -14,12 +14,12 @@ from scipy.stats import binomtest, bootstrap, norm
 
 DRAWS = 2000
 FEW = 25
-"""Disagreements between 0/1 scores below which the bootstrap's interval is too narrow."""
+"""Number of disagreements between 0/1 scores below which a bootstrap interval is too narrow."""
 BATCH_VALUES = 1 << 16
 """Values resampled at a time, so that they fit into the processor's cache: 20,000 draws of
 10,000 take 0.8 s, against 1.5 s and 1.6 GB all at once."""
 FEW_DISTINCT = 256
-"""Distinct values up to which the bootstrap draws counts instead of examples."""
+"""Most distinct values for which the bootstrap draws counts instead of examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,10 @@ from scipy.special import log_softmax
 from common.errors import PoolError
 
 FLOOR = 1e-7
-"""Smallest probability that NLL and temperature count with."""
+"""NLL and temperature fits raise smaller probabilities to this one."""
 LOG_FLOOR = float(np.log(FLOOR))
 SUM_TOLERANCE = 1e-3
-"""Largest distance from 1 of the sum of a row of probabilities."""
+"""Largest accepted deviation from 1 of a row's sum."""
 ECE_BINS = 15
 TEMPERATURES = (0.05, 20.0)
 """Lowest and highest temperature that is fitted."""
@@ -28,7 +28,7 @@ TEMPERATURES = (0.05, 20.0)
 def correct(
     logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]
 ) -> Bool[np.ndarray, " N"]:
-    """Return which labels are the most probable class; ties go to the first class."""
+    """Return whether each label is the most probable class; ties go to the first class."""
     _check(logp, labels)
     right: Bool[np.ndarray, " N"] = logp.argmax(axis=1) == labels
     return right

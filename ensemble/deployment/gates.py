@@ -22,7 +22,7 @@ LEVEL = 0.95
 """Confidence of every gate's one-sided bound."""
 
 TIMING_ERROR = 0.05
-"""Relative error granted to a ratio of two latencies that were not measured in pairs."""
+"""Relative error assumed for a ratio of two latencies that were not measured in pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def decide_gates(
     speedup: Speedup | None = None,
     seed: int = 0,
 ) -> tuple[Gate, ...]:
-    """Decide the release gates of the int8 student on holdout; none if there is no such student.
+    """Decide the release gates of the int8 student on holdout; return () without such a student.
 
     `accuracy_loss` (against the ensemble) and `nll_gain` (against fp32) are paired means with
     one-sided bounds at 95%. `speedup` uses the bound of the paired timings; without those, 5%

@@ -40,7 +40,7 @@ class OnnxClassifier:
     """An exported classifier, loaded on the CPU."""
 
     def __init__(self, path: str | Path, *, threads: int = 1) -> None:
-        """Load `path` with this number of intra-op threads, or one per core for 0.
+        """Load `path` with `threads` intra-op threads; 0 means one per core.
 
         Raises:
             RunError: the file is missing, not ONNX, or has other inputs or outputs.
@@ -70,7 +70,7 @@ class OnnxClassifier:
         return output
 
     def run(self, images: Images) -> LogProbs:
-        """Call the graph once, without any check; latency is measured on this."""
+        """Call the graph once, without checks; `latency` times this call."""
         log_probs: LogProbs = self._session.run(["log_probs"], {"images": images})[0]
         return log_probs
 

@@ -23,7 +23,7 @@ CALIBRATION_IMAGES = 512
 TIMED_IMAGES = 256
 
 PARITY_IMAGES = 1000
-"""Most holdout images on which fp32 and int8 are compared; the gates use all of holdout."""
+"""Most holdout images for the comparison of fp32 and int8; the gates use all of holdout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -135,7 +135,7 @@ def count_qdq(path: Path) -> int:
     """Return the number of QuantizeLinear and DequantizeLinear nodes in a file.
 
     Raises:
-        RunError: there is none, since the quantizer silently did nothing.
+        RunError: there are none; the quantizer found nothing to quantize and did not say so.
     """
     count = count_nodes(path, "QuantizeLinear", "DequantizeLinear")
     if not count:

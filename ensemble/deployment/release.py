@@ -41,8 +41,8 @@ def beats_champion(
 ) -> bool:
     """Return whether `model` has a distinguishably lower NLL than `champion` on holdout.
 
-    Both are ONNX files. A champion with other classes or another image size cannot be
-    compared; the answer is then False. `seed` roots the bootstrap's draws.
+    Both are ONNX files. Return False if the champion has other classes or another image size,
+    since the two cannot be compared. `seed` roots the bootstrap's draws.
     """
     ours, theirs = OnnxClassifier(model), OnnxClassifier(champion)
     if (ours.input_size, ours.classes) != (theirs.input_size, theirs.classes):

@@ -53,7 +53,7 @@ def predict_members(
 ) -> dict[str, LogProbs]:
     """Return the members' log-probabilities [N, K] for the images at `indices`, by name.
 
-    Members run one at a time; `on_member` receives the number that are done.
+    Members run one at a time; `on_member` receives the number of members done.
     """
     predictions = {}
     for done, name in enumerate(names, start=1):

@@ -47,7 +47,7 @@ def test_predictions(
     *,
     progress: Callable[[float, str], None],
 ) -> Predictions:
-    """Return every stage's predictions on test; nothing else looks at test images.
+    """Return every stage's predictions on test; no other function reads test images.
 
     Raises:
         RunError: no frozen selection.

@@ -51,9 +51,9 @@ class Gate:
     name: str
     value: float | None
     bound: float | None
-    """One-sided 95% bound on the unfavourable side: pass if even this keeps the limit."""
+    """Unfavourable one-sided 95% bound; the gate passes if it keeps the limit."""
     optimistic: float | None
-    """One-sided 95% bound on the favourable side: fail if even this breaks the limit."""
+    """Favourable one-sided 95% bound; the gate fails if it breaks the limit."""
     limit: float
     verdict: Verdict
 

@@ -46,7 +46,7 @@ from ensemble.selection.selection import (
 from ensemble.selection.weights import gap
 
 MIN_EXAMPLES = 2 * FOLDS
-"""Two in every fold; with fewer, nothing can be estimated for a fold."""
+"""Two in every fold, the fewest from which a fold's score can be estimated."""
 
 
 def select_ensemble(pool: Pool, *, members: int = 5, seed: int = 0) -> Selection:

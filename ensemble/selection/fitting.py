@@ -14,9 +14,9 @@ standard error over the draws); selected at their own temperatures, they are not
 distinguishable from the best singles.
 
 A more complex choice is taken only if it wins out of fold. Learned weights must gain more
-than one standard error of the paired differences in NLL over uniform weights. Members of the
-search must gain anything at all over as many seeds of the best configuration: both cost the
-same to run, so the lower mean decides.
+than one standard error of the paired differences in NLL over uniform weights. Searched
+members must have a lower mean NLL than as many seeds of the best configuration, by any margin,
+because both cost the same to run.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ class Ensemble:
 
     mixture: Mixture
     order: tuple[int, ...]
-    """Members in the order of their choice; greedy selection may repeat some."""
+    """Members in the order in which they were chosen; greedy selection may repeat some."""
     weighting: Literal["learned", "uniform"]
     weighting_reason: str
     source: Literal["search", "seeds"]
@@ -116,13 +116,13 @@ def stratified_folds(
 
 
 def _options(view: View, *, members: int, seed: int) -> tuple[tuple[int, ...], dict[str, Weights]]:
-    """Return the members in the order of their choice, and the weights of each option by name.
+    """Return the members in the order they were chosen, and each option's weights by name.
 
     Members are chosen greedily or, where that is better, by rank. The option `uniform` weights
-    the first of them equally: the largest number whose calibrated NLL is within one paired
-    standard error of the lowest. Among averages that the examples cannot separate, the larger
+    the first n members equally, for the largest n whose calibrated NLL is within one paired
+    standard error of the lowest: among averages that the examples cannot separate, the larger
     varies less on new data. Equal weights for all members would undo the greedy choice, which
-    may take one member 38 times and another twice. `learned` are the optimal weights. The
+    may take one member 38 times and another twice. `learned` has the optimal weights. The
     option `seeds for NAME` has as many seeds as NAME has members, or all there are.
     """
     pool_size = view.raw.shape[1]
@@ -203,8 +203,8 @@ def _out_of_fold_losses(
         _, options = _options(seen, members=members, seed=seed)
         for name, weights in options.items():
             log_probs = Mixture.fit(seen, weights).log_probs(view.pool, view.rows[fold])
-            kept = losses.setdefault(name, np.empty(len(view.rows)))
-            kept[fold] = nll_per_example(log_probs, view.labels[fold])
+            option_losses = losses.setdefault(name, np.empty(len(view.rows)))
+            option_losses[fold] = nll_per_example(log_probs, view.labels[fold])
     return losses
 
 

@@ -1,4 +1,4 @@
-"""Look at some examples of a pool, and fit a mixture of its members to them.
+"""Fit a mixture of a pool's members to some of its examples.
 
 Axes: M members, R rows (examples in view), K classes. Members are compared at each one's own
 temperature; a mixture pools raw probabilities and is calibrated afterwards (see
@@ -45,7 +45,7 @@ class View:
         return cls(pool=pool, rows=rows, raw=pool.prob_true()[rows], own=np.stack(own, axis=1))
 
     def take(self, rows: Rows) -> "View":
-        """Return a view of some of the rows of this one; temperatures are not fitted again."""
+        """Return a view of some of this view's rows; temperatures are not fitted again."""
         return View(pool=self.pool, rows=self.rows[rows], raw=self.raw[rows], own=self.own[rows])
 
     @property
@@ -67,7 +67,7 @@ class Mixture:
 
     @classmethod
     def fit(cls, view: View, weights: Weights) -> "Mixture":
-        """Return a mixture of these weights, its temperature fitted to the examples in view."""
+        """Return a mixture with these weights, and fit its temperature to the examples in view."""
         pooled = pooled_log_probs(view.pool, view.rows, weights)
         temperature = fit_temperature(pooled, view.labels)
         return cls(weights=weights, temperature=temperature)

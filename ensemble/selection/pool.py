@@ -29,7 +29,7 @@ class Pool:
     log_probs: Float32[np.ndarray, "M N K"]
     labels: Int64[np.ndarray, " N"]
     split_id: str
-    """The split whose holdout these examples are."""
+    """Identity of the split that these holdout examples belong to."""
     seconds: Float64[np.ndarray, " M"]
     """Training time of each member; NaN where it is unknown."""
     kinds: tuple[str, ...]

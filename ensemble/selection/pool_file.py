@@ -1,4 +1,4 @@
-"""Load a pool from a file `POOL.npz`, which anybody can write.
+"""Load a pool from a file `POOL.npz` of predictions made anywhere.
 
 Axes: M members, N examples, K classes.
 """

@@ -113,7 +113,7 @@ class Selection:
     gap_pool: float
     """The same over the whole pool."""
     order: tuple[str, ...]
-    """Names in the order of their choice; greedy selection may repeat some."""
+    """Names in the order in which members were chosen; greedy selection may repeat some."""
     metrics: SelectionMetrics
     best_single: BestSingle
     uniform_top_k: Baseline

@@ -19,7 +19,7 @@ GAP_TARGET = 1e-7
 """Gap in nats below which weights are not refined further."""
 
 EM_ITERATIONS = 2000
-"""Most iterations of the fallback and of shrunken weights."""
+"""Most EM iterations, as the fallback and for shrunken weights."""
 
 
 def simplex_weights(

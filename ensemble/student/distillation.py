@@ -19,7 +19,7 @@ from trainables.training.loop import Training
 from trainables.training.losses import Distillation
 
 HISTORY = "history.json"
-"""The file of reports and the teacher's identity, beside the checkpoint."""
+"""The file beside the checkpoint that holds the reports and the teacher's identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,11 +72,10 @@ def distill(
     """Train the recipe's net on train, from a teacher or, for `student_plain`, without one.
 
     With and without a teacher, the net, its initial weights, the augmented views and the
-    number of optimizer steps are the same. With a `folder`, every epoch is saved there and a
-    training found there is resumed: killed at any time, it ends with the weights that it
-    would have had. `on_report` receives each new epoch. With `parallel`, this is one of
-    several processes that share every batch; all need the same arguments, and only rank 0
-    writes.
+    number of optimizer steps are the same. With a `folder`, every epoch is saved there, and a
+    training saved there is resumed: it ends with the weights of an uninterrupted one.
+    `on_report` receives each new epoch. With `parallel`, this is one of several processes that
+    share every batch; all need the same arguments, and only rank 0 writes.
 
     Raises:
         SpecError: a recipe that these images do not allow, or a teacher without distillation.
@@ -143,7 +142,7 @@ class _History:
         self.reports = read_reports(self._folder)[: training.step]
 
     def add(self, report: EpochReport, training: Training) -> None:
-        """Save a report and then the checkpoint, so that no report before it can be missing."""
+        """Save a report before its checkpoint, so that no checkpoint lacks a report."""
         self.reports.append(report)
         if self._folder is None or not self._writes:
             return

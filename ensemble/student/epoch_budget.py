@@ -1,7 +1,7 @@
 """Fit the number of epochs of both students to a deadline.
 
 With t seconds for an epoch with a teacher, r·t for one without, and k epochs done, E epochs
-of both end after (E − k)·t + E·r·t. Until its cooldown a training does not depend on its
+of both end after (E − k)·t + E·r·t. Before its cooldown, a training does not depend on its
 length. If the machine turns out slower or faster than in the rehearsal, the student's
 schedule can therefore still change, and the plain student gets the same number of epochs.
 """
@@ -26,10 +26,10 @@ MAX_LENGTHENING = 2
 long schedules (Beyer et al., 2022)."""
 
 MIN_LENGTHENING = 1.25
-"""A running schedule is lengthened only to this many times its epochs or more."""
+"""Smallest factor by which a running schedule is lengthened."""
 
 RECENT = 3
-"""Number of recent epochs whose median is the pace."""
+"""Number of recent epochs whose median time is the current pace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

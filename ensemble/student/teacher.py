@@ -2,7 +2,7 @@
 
 Axes: M members, B images of a batch, K classes. The teacher answers on the same view of each
 image that the student sees, augmented and mixed (Beyer et al., 2022, "A good teacher is
-patient and consistent"); stored answers would be answers to other images.
+patient and consistent"); stored predictions would belong to other views.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class IdentifiedTeacher(Protocol):
 
     @property
     def identity(self) -> str:
-        """A string that changes whenever the answers do."""
+        """A string that changes whenever the teacher's predictions do."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return log-probabilities [B, K] of float images [B, 3, S, S] in [0, 1]."""
@@ -75,9 +75,9 @@ class EnsembleTeacher:
                 the temperature is not positive.
         """
         _check(models, weights, temperature)
-        kept = [(m, w) for m, w in zip(models, weights, strict=True) if w > 0]
-        self._models = [place_model(model, numerics).eval() for model, _ in kept]
-        shares = torch.tensor([w for _, w in kept], dtype=torch.float64)
+        positive = [(m, w) for m, w in zip(models, weights, strict=True) if w > 0]
+        self._models = [place_model(model, numerics).eval() for model, _ in positive]
+        shares = torch.tensor([w for _, w in positive], dtype=torch.float64)
         self._log_weights = (shares / shares.sum()).log().tolist()
         self._temperature = temperature
         self._numerics = numerics

@@ -44,7 +44,7 @@ from resource import RUSAGE_SELF, getrusage
 from common.cpu_runtime import keep_freed_memory, share_arena
 if sys.argv[1] == "shared":
     assert share_arena()
-import torch  # which starts threads of its own
+import torch  # starts threads itself
 assert keep_freed_memory()
 
 def allocate():

@@ -125,9 +125,9 @@ def test_files_are_readable_by_other_users(tmp_path: Path) -> None:
 
 
 def test_checksums_are_sha256(tmp_path: Path) -> None:
-    known = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    sha256_of_test = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     write_bytes_atomically(tmp_path / "test", b"test")
-    assert file_sha256(tmp_path / "test") == known
+    assert file_sha256(tmp_path / "test") == sha256_of_test
 
 
 def test_csv_has_two_columns_for_a_pair_and_empty_cells_for_none() -> None:

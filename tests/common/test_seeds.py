@@ -1,4 +1,4 @@
-"""Named streams: stable, distinct, and unnoticed by others."""
+"""Named streams: stable, distinct, and without effect on torch's global generators."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ names = st.lists(st.text(max_size=5) | st.integers(-99, 99), max_size=4).map(tup
 
 
 def test_seeds_never_change() -> None:
-    """Golden: a run is replayed from these."""
+    """Golden values: recorded runs are replayed from these seeds."""
     assert derive_seed(0) == 3_456_079_177_858_693_020
     assert derive_seed(0, "trial", 17) == 7_900_046_088_838_089_375
     assert derive_seed(-1, "splits", "test") == 1_961_826_480_847_009_935
@@ -23,20 +23,20 @@ def test_seeds_never_change() -> None:
 
 def test_another_process_has_the_same_seed() -> None:
     code = "from common.seeds import derive_seed; print(derive_seed(3, 'a', 1))"
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         env={"PYTHONHASHSEED": "77", "PYTHONPATH": ":".join(sys.path)},
     )  # fmt: skip
-    assert int(found.stdout) == derive_seed(3, "a", 1)
+    assert int(process.stdout) == derive_seed(3, "a", 1)
 
 
 @given(st.integers(), names, st.integers(), names)
 def test_different_names_have_different_seeds(
-    root: int, one: tuple[str | int, ...], other_root: int, other: tuple[str | int, ...]
+    root: int, names: tuple[str | int, ...], other_root: int, others: tuple[str | int, ...]
 ) -> None:
-    same = (root, one) == (other_root, other)
-    assert (derive_seed(root, *one) == derive_seed(other_root, *other)) == same
-    assert 0 <= derive_seed(root, *one) < 2**63
+    same = (root, names) == (other_root, others)
+    assert (derive_seed(root, *names) == derive_seed(other_root, *others)) == same
+    assert 0 <= derive_seed(root, *names) < 2**63
 
 
 def test_names_cannot_be_confused() -> None:
@@ -47,7 +47,7 @@ def test_names_cannot_be_confused() -> None:
     assert len({derive_seed(0, *names) for names in lookalikes}) == len(lookalikes)
 
 
-def test_an_integer_of_numpy_is_the_same_name() -> None:
+def test_numpy_integers_count_as_python_integers() -> None:
     assert derive_seed(0, "trial", np.int64(17)) == derive_seed(0, "trial", 17)  # type: ignore[arg-type]
     assert derive_seed(np.int32(4), "x") == derive_seed(4, "x")  # type: ignore[arg-type]
 
@@ -60,8 +60,8 @@ def test_names_of_other_types_are_refused() -> None:
 
 
 def test_a_stream_starts_from_its_beginning_each_time() -> None:
-    one, again = numpy_generator(1, "draw", 3), numpy_generator(1, "draw", 3)
-    assert one.integers(0, 2**60, 9).tolist() == again.integers(0, 2**60, 9).tolist()
+    first, again = numpy_generator(1, "draw", 3), numpy_generator(1, "draw", 3)
+    assert first.integers(0, 2**60, 9).tolist() == again.integers(0, 2**60, 9).tolist()
     assert torch.equal(
         torch.rand(9, generator=torch_generator(1, "draw", 3)),
         torch.rand(9, generator=torch_generator(1, "draw", 3)),
@@ -69,7 +69,7 @@ def test_a_stream_starts_from_its_beginning_each_time() -> None:
 
 
 def test_streams_are_uncorrelated() -> None:
-    """2,000 streams' first draws. False alarm: below 1e-4 (4 standard errors, each side)."""
+    """Correlate the first draws of 2,000 neighbouring streams. False alarm: below 1e-4 (4 standard errors, each side)."""
     first = np.array([numpy_generator(0, "epoch", i).random() for i in range(2001)])
     pairs = np.corrcoef(first[:-1], first[1:])[0, 1]
     assert abs(pairs) < 4 / np.sqrt(2000)

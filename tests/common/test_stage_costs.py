@@ -1,4 +1,4 @@
-"""The cost of schedules if stages differ in cost."""
+"""The cost of schedules whose stages differ in cost."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ RUNGS = st.lists(st.integers(1, 40), min_size=1, max_size=4, unique=True).map(so
 def test_costs_agree_with_the_schedule_that_is_trained(
     rungs: tuple[int, ...], fraction: float, lengths: list[int], data: st.DataObject
 ) -> None:
-    """The trainer's own plan, walked through step by step."""
+    """Compare with the trainer's plan, step by step."""
     stages = (*(Stage(epochs=length) for length in lengths), Stage())
     many = st.lists(st.floats(0.01, 5), min_size=len(stages), max_size=len(stages)).map(tuple)
     each, entries = data.draw(many), data.draw(many)
@@ -51,7 +51,7 @@ def test_without_stages_every_step_counts_one(rungs: tuple[int, ...], fraction: 
     assert cost_at_rungs(rungs, fraction, EQUAL) == steps_at_rungs(rungs, fraction)
 
 
-def test_a_head_is_cheap_once_the_features_are_there() -> None:
+def test_a_head_is_cheap_once_the_features_are_computed() -> None:
     """Four epochs of a tenth after features of half an epoch, then five whole ones."""
     costs = StageCosts(starts=(0, 4), epochs=(0.1, 1.0), entries=(0.5, 0.0))
     assert cost_after((9,), 0.3, costs)[4] == pytest.approx(0.9)

@@ -70,7 +70,7 @@ def test_scores_agree_with_their_definitions(case: Problem) -> None:
     assert brier(logp, labels) == pytest.approx(((probs - onehot) ** 2).sum() / len(labels))
 
 
-def test_a_class_that_no_label_has_does_not_count() -> None:
+def test_a_class_without_labels_does_not_count() -> None:
     logp = np.log(np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]], np.float32))
     labels = np.array([0, 1, 1])
     assert balanced_accuracy(logp, labels) == pytest.approx((1 + 1 / 2) / 2)

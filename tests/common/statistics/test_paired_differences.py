@@ -42,8 +42,8 @@ def test_the_interval_and_the_test_agree_with_the_formula(pairs: list[tuple[floa
     assert excluded == (result.p_value < 0.05)
 
 
-def test_equal_differences_get_the_p_value_of_their_signs() -> None:
-    """Five seeds that each win one image are no certainty: the spread is unknown, not 0."""
+def test_equal_differences_get_the_p_value_of_the_sign_test() -> None:
+    """Winning one image with each of five seeds proves little: the spread is unknown, not 0."""
     ones, zeros = np.full(5, 0.1) + 0.2, np.full(5, 0.3)
     assert ones[0] != zeros[0]
     same, won = mean_difference(ones, zeros), mean_difference(ones, ones - 0.01)
@@ -110,7 +110,7 @@ def test_false_alarms_stay_below_the_level() -> None:
     assert stats.binom.isf(0.001, 400, 0.05) == 35
     alarms = 0
     for _ in range(400):
-        full, lesser = rng.standard_normal(5), rng.standard_normal((6, 5))
-        p_values = [mean_difference(full, one).p_value for one in lesser]
+        full, variants = rng.standard_normal(5), rng.standard_normal((6, 5))
+        p_values = [mean_difference(full, variant).p_value for variant in variants]
         alarms += min(holm([p for p in p_values if p is not None])) < 0.05
     assert alarms <= 35

@@ -80,7 +80,7 @@ def test_too_few_repeats_for_a_bound_are_refused(path: Path) -> None:
 
 
 @given(repeats=st.integers(8, 200), level=st.sampled_from([0.9, 0.95, 0.975]))
-def test_the_ranks_are_the_tightest_that_keep_the_level(repeats: int, level: float) -> None:
+def test_the_ranks_are_the_tightest_at_their_level(repeats: int, level: float) -> None:
     low, high = median_ranks(repeats, level)
     assert binom.cdf(low, repeats, 0.5) <= 1 - level < binom.cdf(low + 1, repeats, 0.5)
     assert low + high == repeats - 1

@@ -21,7 +21,7 @@ def test_a_pool_is_the_weighted_mean_of_its_members() -> None:
     np.testing.assert_allclose(np.exp(pool_members(MEMBERS, log_probs)), [[0.5, 0.5]], rtol=1e-6)
 
 
-def test_the_cost_of_a_pool_is_that_of_running_its_members_in_turn() -> None:
+def test_the_cost_of_a_pool_is_the_sum_over_its_members() -> None:
     costs = {
         "a": StageCost(params=10, bytes=40, latency_ms_batch1=1.0, images_per_second=300.0,
                        train_seconds=5.0),

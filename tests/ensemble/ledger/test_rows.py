@@ -126,7 +126,7 @@ class TestDifferences:
                 assert difference.verdict == "not distinguishable"
 
     def test_a_stage_does_not_differ_from_its_copy(self) -> None:
-        # As when the seeds are the ensemble that ships.
+        # This happens when the seeds ensemble is the one that ships.
         whole = stage_predictions(7)
         twins = dict.fromkeys(("ensemble", "seeds_ensemble"), whole.stages["ensemble"])
         for difference in paired_differences(Predictions(labels=whole.labels, stages=twins)):

@@ -49,7 +49,7 @@ def test_the_selection_equals_the_golden_file() -> None:
 def assert_close(actual: Any, expected: Any) -> None:
     """Assert equality except for digits that differ between machines.
 
-    Those are the last digits of numbers, and digits inside texts.
+    The last digits of numbers and digits inside texts may differ.
     """
     if isinstance(expected, dict):
         assert list(actual) == list(expected)
@@ -138,7 +138,7 @@ def test_uniform_weights_ship_where_members_are_alike() -> None:
 
 
 def test_seeds_ship_where_the_search_does_not_beat_them() -> None:
-    # Twenty-four equals: four selected by luck are no better than four seeds.
+    # 24 equally good trials: the four that luck selects are no better than four seeds.
     alike = select_ensemble(synthetic_pool(1, skills=[1.5] * 24, examples=100, seeds=4), members=4)
     assert (alike.source, alike.weighting) == ("seeds", "uniform")
     assert "uniform gains -0.0" in alike.source_reason
@@ -182,7 +182,7 @@ def test_the_smallest_pools_are_selected_from() -> None:
     assert alone.members == (Member(name="t0000", weight=1.0),)
     assert (alone.gap_support, alone.gap_pool) == (0.0, 0.0)
     assert alone.diversity.disagreement is None
-    # A class with a single example, and one with none.
+    # One class has a single example, another has none.
     pool = synthetic_pool(1, examples=12, classes=4)
     rare = select_ensemble(replace(pool, labels=np.array([0] * 6 + [1] * 5 + [3])))
     dump_json(to_mapping(rare))

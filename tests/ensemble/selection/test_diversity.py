@@ -43,7 +43,7 @@ def test_disagreement_and_double_fault_equal_loops_over_examples(seed: int, memb
 
 
 @given(seed=seeds, members=st.integers(2, 6))
-def test_kohavi_wolpert_follows_from_pairs_of_which_one_is_right(seed: int, members: int) -> None:
+def test_kohavi_wolpert_variance_equals_its_pairwise_form(seed: int, members: int) -> None:
     predicted, labels = votes(seed, members)
     right = (predicted == labels).astype(int)
     pairs = [np.mean(right[a] != right[b]) for a, b in itertools.combinations(range(members), 2)]

@@ -1,4 +1,4 @@
-"""Distillation: what the student learns, and that a killed one resumes exactly."""
+"""The student learns from the teacher, and a killed distillation resumes exactly."""
 
 from pathlib import Path
 

@@ -78,12 +78,12 @@ def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> N
     With batch normalization they would differ: each worker normalizes by its own half.
     """
     seen: list[EpochReport] = []
-    one = distill(
+    alone = distill(
         **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
         teacher=Colourist(),
         distillation=HALF,
     )
-    two = distill_distributed(
+    shared = distill_distributed(
         **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
         workers=2,
         folder=tmp_path / "work",
@@ -94,8 +94,8 @@ def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> N
     )
     assert (tmp_path / "died").exists()
     assert [report.step for report in seen] == [1, 2], "no saved epoch is lost or repeated"
-    assert (two.steps, two.params) == (one.steps, one.params) == (6, one.params)
-    for a, b in zip(weights(two), weights(one), strict=True):
+    assert (shared.steps, shared.params) == (alone.steps, alone.params) == (6, alone.params)
+    for a, b in zip(weights(shared), weights(alone), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     start = distill(**common(WITHOUT_BATCH_NORM.with_values(adamw_lr=0.0), LARGER))  # type: ignore[arg-type]
     moved = [(a - b).abs().max() for a, b in zip(weights(one), weights(start), strict=True)]
