@@ -69,7 +69,7 @@ def test_a_stream_starts_from_its_beginning_each_time() -> None:
 
 
 def test_streams_are_uncorrelated() -> None:
-    """Correlate the first draws of 2,000 neighbouring streams. False alarm: below 1e-4 (4 standard errors, each side)."""
+    """Correlate first draws of 2,000 neighbours. False alarm: below 1e-4 (4 standard errors)."""
     first = np.array([numpy_generator(0, "epoch", i).random() for i in range(2001)])
     pairs = np.corrcoef(first[:-1], first[1:])[0, 1]
     assert abs(pairs) < 4 / np.sqrt(2000)

@@ -1,4 +1,4 @@
-"""Telemetry is off for every library, and the socket guard notices connections to other machines."""
+"""Telemetry is off for every library, and the socket guard sees connections to other machines."""
 
 import subprocess
 import sys

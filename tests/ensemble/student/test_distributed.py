@@ -98,11 +98,11 @@ def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> N
     for a, b in zip(weights(shared), weights(alone), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     start = distill(**common(WITHOUT_BATCH_NORM.with_values(adamw_lr=0.0), LARGER))  # type: ignore[arg-type]
-    moved = [(a - b).abs().max() for a, b in zip(weights(one), weights(start), strict=True)]
+    moved = [(a - b).abs().max() for a, b in zip(weights(alone), weights(start), strict=True)]
     assert float(max(moved)) > 1e-3, "the steps are ten times the tolerance"
-    for report, alone in zip(seen, one.reports, strict=True):
-        assert report.train_loss == pytest.approx(alone.train_loss, rel=1e-4)
-        assert report.val_nll == pytest.approx(alone.val_nll, rel=1e-3)
+    for report, expected in zip(seen, alone.reports, strict=True):
+        assert report.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
+        assert report.val_nll == pytest.approx(expected.val_nll, rel=1e-3)
 
 
 def test_an_error_in_a_worker_is_raised_in_the_driver() -> None:
