@@ -1,13 +1,13 @@
-"""A trainer that trains nothing: known curves within milliseconds, and faults on demand.
+"""A fake trainer: known curves within milliseconds, and faults on demand.
 
-The curve of a trial follows from its recipe and seed alone; a step is an epoch. A recipe's
-`width` asks for a fault (those that strike once leave a mark in QUORUM_FAKE_MARKS):
+The curve of a trial depends only on its recipe and seed; a step is an epoch. A recipe's `width`
+selects a fault (faults that occur once leave a file in the folder QUORUM_FAKE_MARKS):
 
     101 diverges at step 2          104 kills its process at step 2, once
     102 raises at step 2, once      105 scores NaN at its first rung
     103 raises at step 2, always
 
-A `batch_size` above 1000 makes every epoch last so many milliseconds more.
+A `batch_size` of 1000 + t makes every epoch last t milliseconds longer.
 """
 
 import json
@@ -31,7 +31,7 @@ DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER = 101, 102, 103, 104, 105
 
 
 class FakeTraining:
-    """A `trainables.trainer.Trainer`."""
+    """A `trainables.trainer.Trainer` without a network."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FakeTraining:
         while self._step < self._rungs[-1]:
             time.sleep(max(0, self._recipe.optimizer.batch_size - 1000) / 1000)
             self._step += 1
-            self._strike()
+            self._inject_fault()
             rung = self._step if self._step in self._rungs else None
             val_nll = curve(self._recipe, self._seed, self._step)
             if rung is not None and self._recipe.architecture.width == NOT_A_NUMBER:
@@ -98,7 +98,7 @@ class FakeTraining:
         header = json.dumps({"__metadata__": about}).encode()
         write_bytes_atomically(path, len(header).to_bytes(8, "little") + header)
 
-    def _strike(self) -> None:
+    def _inject_fault(self) -> None:
         if self._step != 2:
             return
         width = self._recipe.architecture.width
@@ -118,7 +118,7 @@ class FakeTraining:
 
 
 def curve(recipe: Recipe, seed: int, step: int) -> float:
-    """Return val_nll after `step` epochs, falling to a level that the recipe sets."""
+    """Return val_nll after `step` epochs; it falls to a level that depends on the recipe."""
     decay = recipe.optimizer.weight_decay
     level = abs(recipe.architecture.dropout - 0.4) + 0.1 * abs(np.log10(decay) + 3)
     noise = 0.02 * numpy_generator(seed, "noise", step).standard_normal()

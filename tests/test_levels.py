@@ -1,4 +1,4 @@
-"""Levels 1 and 2 with the network they are meant for, a ResNet-50, from weights on disk."""
+"""Levels 1 and 2 train the network that they are meant for, a ResNet-50, from weights on disk."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ STEM = "conv1.weight"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor]:
-    """Return a file like those of timm's hub, for 1,000 classes, and its first convolution."""
+    """Return a file in the format of timm's hub, with 1,000 classes, and its first convolution."""
     path = tmp_path_factory.mktemp("hub") / "model.safetensors"
     state = timm.create_model("resnet50").state_dict()
     save_file(state, path)

@@ -1,4 +1,4 @@
-"""A whole run small enough for a test: 4 trials of 1 or 2 epochs on digits."""
+"""A complete run that is small enough for a test: 4 trials of 1 or 2 epochs on digits."""
 
 from search.space.spec import SweepSpec, spec_from_mapping
 

@@ -44,7 +44,7 @@ def strategies() -> dict[str, st.SearchStrategy[Any]]:
 
 
 @given(st.fixed_dictionaries({}, optional=strategies()))
-def test_flat_values_go_into_sections_and_back(values: dict[str, Any]) -> None:
+def test_flat_values_survive_the_round_trip_through_sections(values: dict[str, Any]) -> None:
     recipe = Recipe(**values)
     mapping = recipe.to_mapping()
     assert {key: recipe.values()[key] for key in values} == values
@@ -88,7 +88,7 @@ def test_defaults_lie_within_their_ranges_and_every_number_has_a_range() -> None
 
 
 @pytest.mark.parametrize("key", sorted(RANGES))
-def test_the_ends_of_a_range_are_accepted_and_values_beyond_are_refused(key: str) -> None:
+def test_the_ends_of_a_range_are_accepted_and_values_outside_are_refused(key: str) -> None:
     low, high = RANGES[key]
     kind = type(Recipe().values()[key])
     assert Recipe().with_values(**{key: kind(low)}).values()[key] == low

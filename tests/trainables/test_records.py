@@ -1,4 +1,4 @@
-"""Write-once records: whole or not at all, and clear when damaged."""
+"""Write-once records: written atomically, and a clear error if damaged."""
 
 import os
 from pathlib import Path
@@ -52,10 +52,10 @@ RECORD = TrialRecord(
 GOLDEN = ROOT / "tests" / "golden"
 
 
-def test_a_start_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_start_file_is_read_back_unchanged(tmp_path: Path) -> None:
     write_start(tmp_path / "t0017", START)
     assert read_start(tmp_path / "t0017" / "start.json") == START
-    write_start(tmp_path / "t0017", START)  # an identical one is kept
+    write_start(tmp_path / "t0017", START)  # an identical file is kept
 
 
 def test_a_record_has_the_checksums_of_the_files_beside_it(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_all_paths_of_a_run_lie_in_its_folder(tmp_path: Path) -> None:
                  "ledger", "figures", "report"):  # fmt: skip
         assert getattr(run, name).parent == run.root
     assert run.trial("t0001") == run.root / "trials" / "t0001"
-    assert not run.root.exists()  # nothing was touched
+    assert not run.root.exists()  # no file was written
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc", "a/b", "a/", ".hidden"])

@@ -1,4 +1,4 @@
-"""A trial trained again from its record: bitwise the same, or it is said what differs."""
+"""A trial trained again from its record is bitwise the same, or the differences are reported."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_a_replayed_trial_has_bitwise_the_same_weights(finished_run: Outcome) ->
 
 
 def test_differences_are_measured(copied: RunFolder) -> None:
-    """Another seed in the record stands for a machine that rounds differently."""
+    """A different seed in the record simulates a machine that rounds differently."""
     path = copied.trial("s00") / "start.json"
     start = json.loads(path.read_text())
     path.write_text(json.dumps({**start, "seed": start["seed"] + 1, "code_version": "0+old"}))

@@ -1,4 +1,4 @@
-"""The real and the fake trainer keep the contract; the feature cache."""
+"""The real and the fake trainer pass the contract tests; the feature cache."""
 
 import torch
 
@@ -18,7 +18,7 @@ class TestFakeTraining(TrainerContract):
     trainer = FakeTraining
 
 
-def test_features_are_computed_again_only_for_another_key() -> None:
+def test_features_are_computed_again_only_for_a_different_key() -> None:
     cache, computed = FeatureCache(), []
 
     def compute() -> torch.Tensor:

@@ -49,7 +49,7 @@ def scores(trial: QuorumTrial, steps: int) -> list[tuple[int, float]]:
     return [(r["step"], r["val_nll"]) for r in (trial.step() for _ in range(steps))]
 
 
-def test_results_hold_an_epoch_report_and_tunes_keys() -> None:
+def test_a_result_has_the_epoch_report_and_tunes_keys() -> None:
     trial = QuorumTrial(config())
     results = [trial.step() for _ in range(4)]
     assert [r["step"] for r in results] == [1, 2, 3, 4]
@@ -136,7 +136,7 @@ def test_a_bad_checkpoint_is_skipped_for_an_older_one(
     spoil(newer)
     both = (str(newer), str(older), str(tmp_path / "gone"))
     assert scores(QuorumTrial(config(resume_from=both)), 1)[0][0] == 2
-    # Without a good one, the trial starts from the beginning.
+    # Without a valid checkpoint, the trial starts from the beginning.
     assert scores(QuorumTrial(config(resume_from=both[::2])), 1)[0][0] == 1
 
 
@@ -147,7 +147,7 @@ def test_a_worker_trains_one_trial_after_another() -> None:
     assert scores(trial, 4) == scores(QuorumTrial(config(seed=9, dropout=0.2)), 4)
 
 
-def test_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
+def test_divergence_is_reported_as_failure_and_other_errors_are_raised() -> None:
     diverges = QuorumTrial(config(width=DIVERGES))
     diverges.step()
     result = diverges.step()
@@ -158,8 +158,8 @@ def test_divergence_is_a_result_and_any_other_fault_an_exception() -> None:
         raises.step()
 
 
-def test_an_impossible_recipe_is_a_result_and_not_retried() -> None:
-    """A combination that no check before the sweep refuses fails one trial, with its reason."""
+def test_an_impossible_recipe_is_reported_as_failure_and_not_retried() -> None:
+    """A recipe that passed the checks before the sweep fails only its trial, with the reason."""
     images = 8  # pixels a side
     trial = QuorumTrial({**config(cutout=images), "trainer": default_trainer})
     result = trial.step()
@@ -169,8 +169,8 @@ def test_an_impossible_recipe_is_a_result_and_not_retried() -> None:
     assert trial.step()["step"] == 1
 
 
-def test_relative_paths_of_pretrained_weights_start_at_the_commands_folder(tmp_path: Path) -> None:
-    """A worker runs in another folder than the command."""
+def test_relative_paths_of_pretrained_weights_refer_to_the_commands_folder(tmp_path: Path) -> None:
+    """The working directory of a worker is not that of the command."""
     recipe = Recipe(epochs=4, width=4)
     image = np.zeros((2, 8, 8, 3), np.uint8)
     model = build_model(recipe, classes=2, image_size=8, train_images=image, seed=0)
@@ -182,7 +182,7 @@ def test_relative_paths_of_pretrained_weights_start_at_the_commands_folder(tmp_p
     assert QuorumTrial(there).step()["step"] == 1
 
 
-def test_data_other_than_the_sweeps_are_refused() -> None:
+def test_data_that_differ_from_the_sweeps_are_refused() -> None:
     images = QuorumTrial({**config(), "start": {**config()["start"], "data": {"fingerprint": "x"}}})
     with pytest.raises(
         DataError, match=r"t0007: the data on \S+ have fingerprint sha256:\w+, .* x;"
@@ -195,8 +195,8 @@ def test_data_other_than_the_sweeps_are_refused() -> None:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_large_images_are_loaded_by_every_process_once(cached: bool, tmp_path: Path) -> None:
-    """The path of the data is relative to the folder in which the command was started."""
+def test_every_process_loads_large_images_once(cached: bool, tmp_path: Path) -> None:
+    """The data path is relative to the folder in which the command was started."""
     for number, (image, label) in enumerate(zip(IMAGES.images, IMAGES.labels, strict=True)):
         path = tmp_path / "data" / IMAGES.class_names[label] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Weights of a trial: loaded as scored, equal files for equal networks, misfits refused."""
+"""Weights of a trial: loaded as scored; equal networks give equal files; misfits are refused."""
 
 from pathlib import Path
 

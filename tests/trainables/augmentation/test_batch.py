@@ -82,7 +82,7 @@ def test_flipping_twice_without_shifts_is_the_identity() -> None:
     assert torch.equal(shift_and_flip(images, shifts=still, flips=~all_flipped), images)
 
 
-def test_given_flips_are_applied() -> None:
+def test_flips_passed_as_an_argument_are_applied() -> None:
     images, labels = some_images(), torch.arange(16)
     flips = torch.arange(16) % 3 == 0
     recipe = Recipe(flip=True, translate=0)
@@ -244,7 +244,7 @@ def test_identical_images_are_augmented_differently() -> None:
 
 
 def test_the_standard_policys_draws_are_golden() -> None:
-    """The digest was made by these lines at commit 1bf5e60, before other policies existed."""
+    """This code made the digest at commit 1bf5e60, before other policies existed."""
     recipe = Recipe(flip=True, translate=3, cutout=4, cutmix_alpha=1.0, mix_probability=0.5)
     batch = augment(
         some_images(),

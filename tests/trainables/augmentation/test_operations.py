@@ -39,7 +39,7 @@ from trainables.augmentation.policies import (
 
 LEVEL = 1 / 255
 ROUNDED = 1.5 * LEVEL
-"""Largest difference from Pillow, which rounds to whole grey levels, sometimes twice."""
+"""Largest difference from Pillow, which rounds to integer grey levels, sometimes twice."""
 
 
 def some_images(count: int = 8, size: int = 24, seed: int = 0) -> Tensor:
@@ -73,7 +73,7 @@ def in_both_layouts(operation: Callable[[Tensor], Tensor], images: Tensor) -> Te
 
 
 @given(seed=st.integers(0, 50))
-def test_operations_on_grey_levels_equal_pillows_to_the_last_bit(seed: int) -> None:
+def test_operations_on_grey_levels_equal_pillows_exactly(seed: int) -> None:
     images = some_images(seed=seed)
     bits = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
     thresholds = torch.tensor([0.0, 1, 40, 99, 128, 200, 255, 256])
@@ -130,7 +130,7 @@ def test_enhancements_equal_pillows_before_rounding(name: str) -> None:
     np.testing.assert_allclose(result, expected, atol=ROUNDED)
 
 
-def test_the_three_enhancements_in_one_matrix_equal_them_in_turn() -> None:
+def test_three_enhancements_in_one_matrix_equal_three_in_sequence() -> None:
     images = 0.4 + 0.2 * some_images()  # values are not clipped in between
     b, c, s = (0.8 + 0.4 * torch.rand(8, generator=torch_generator(i, "f")) for i in range(3))
     combined = recolour(images, colour_matrices(images, brightness=b, contrast=c, saturation=s))
@@ -244,7 +244,7 @@ def test_every_operation_equals_the_published_one_at_every_level(name: str, rang
         images, lambda image, i: pillows(name, int(levels[i]), int(signs[i]), ranges, image)
     )
     close = np.abs(result.numpy() - expected) <= ROUNDED
-    # A position between two nearest pixels may go either way.
+    # A position halfway between two pixels may be rounded either way.
     assert close.mean() >= (0.995 if name in ("rotate", "shear_x", "shear_y") else 1.0)
 
 

@@ -56,7 +56,7 @@ def test_operations_and_directions_are_uniform() -> None:
 
 
 @pytest.mark.parametrize("policy", [*SEARCHED, "trivialaugment", "trivialaugment_wide"])
-def test_identical_images_get_different_draws_that_are_reproducible(policy: str) -> None:
+def test_identical_images_get_different_but_reproducible_draws(policy: str) -> None:
     images = some_images(1, size=24).expand(64, -1, -1, -1).contiguous()
     recipe = Recipe.from_mapping({"augment": policy})
     first, again = (
@@ -97,7 +97,7 @@ SPACE: dict[str, dict[str, Any]] = {
 
 
 class Fixed:
-    """Suggests one policy, and the lowest value of every number."""
+    """Suggests a fixed policy and the lowest value of every number."""
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -112,7 +112,7 @@ class Fixed:
         return low
 
 
-def test_a_policys_magnitude_is_searched_only_if_it_has_one() -> None:
+def test_the_magnitude_is_searched_only_for_policies_that_have_one() -> None:
     space = Space.from_mapping(SPACE, base=Recipe())
     drawn = {name: space.suggest(Fixed(name)) for name in ("none", "affine", "randaugment")}
     assert drawn["none"] == {"augment": "none"}

@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Return the folder of a cache of decoded images, not made yet."""
+    """Return the path of a cache of decoded images that does not exist yet."""
     return tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Small data sets on disk, made of random images that are known by their seed."""
+"""Small data sets on disk, of random images identified by their seeds."""
 
 import io
 from pathlib import Path

@@ -91,7 +91,7 @@ def test_a_second_load_decodes_nothing(folder: Folder, cache: Path) -> None:
     assert second.fingerprint == first.fingerprint
 
 
-def test_the_cached_fingerprint_is_that_of_the_content(folder: Folder, cache: Path) -> None:
+def test_the_cached_fingerprint_matches_the_content(folder: Folder, cache: Path) -> None:
     cached = get(folder, cache)
     fresh = ImageSet(
         name="fresh",
@@ -110,7 +110,7 @@ def test_images_are_memory_mapped_read_only(folder: Folder, cache: Path) -> None
     assert not images.flags.writeable
 
 
-def test_every_change_of_the_source_makes_a_new_entry(folder: Folder, cache: Path) -> None:
+def test_every_change_to_the_source_makes_a_new_entry(folder: Folder, cache: Path) -> None:
     get(folder, cache)
     get(folder, cache, image_size=8)
     assert folder.decoded == 2
@@ -219,7 +219,7 @@ def test_a_damaged_entry_is_named(name: str, damage: str, folder: Folder, cache:
         get(folder, cache)
 
 
-def test_an_entry_with_other_images_is_named(folder: Folder, cache: Path) -> None:
+def test_an_entry_whose_images_were_replaced_is_named(folder: Folder, cache: Path) -> None:
     """A restored backup, or a file system that lost unwritten data, leaves such an entry."""
     images = get(folder, cache)
     entry = next(path for path in cache.iterdir() if path.is_dir())
@@ -310,7 +310,7 @@ def test_images_of_user_functions_are_stored_for_other_processes(cache: Path) ->
 
 @given(st.integers(1, 1200), st.data())
 def test_the_array_on_disk_is_shortened_by_skipped_images(rows: int, data: st.DataObject) -> None:
-    """The header keeps its length, whatever the digits of both row counts."""
+    """The header keeps its length, however many digits the two row counts have."""
     kept = data.draw(st.integers(1, rows))
     pixels = np.arange(rows * 12).astype(np.uint8).reshape(rows, 2, 2, 3)
     broken = {i: f"image {i}" for i in range(kept, rows)}

@@ -1,4 +1,4 @@
-"""CIFAR-10: order, sizes, place, and a download that is checked."""
+"""CIFAR-10: order, sizes, location, and a verified download."""
 
 import functools
 import hashlib
@@ -27,7 +27,7 @@ from trainables.data.pixels import resize_image
 
 
 class FakeCifar10:
-    """torchvision's class, as far as it is used: 20 training and 10 test images."""
+    """The used part of torchvision's class, with 20 training and 10 test images."""
 
     url = "http://127.0.0.1/cifar.tar.gz"
     calls = 0
@@ -77,7 +77,7 @@ def test_cifar10_can_be_resized(tmp_path: Path, cache: Path) -> None:
     assert (sizes.median, sizes.modes) == ((32, 32), {"RGB": 30})
 
 
-def test_the_data_set_named_cifar10_is_torchvisions(
+def test_the_data_set_named_cifar10_comes_from_torchvision(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = types.SimpleNamespace(CIFAR10=FakeCifar10)
@@ -168,7 +168,7 @@ def test_torchvisions_cifar10_is_downloaded_checked_and_read(tmp_path: Path, cac
     assert images.is_test is not None
     assert images.is_test.sum() == 10
     (tmp_path / "here" / "cifar-10-python.tar.gz").unlink()
-    # The server is gone: files that are there are not downloaded again.
+    # The server is down: existing files are not downloaded again.
     again = load_cifar10(tmp_path / "here", tmp_path / "other cache", dataset_class=SmallCifar10)
     assert again.fingerprint == images.fingerprint
     (tmp_path / "here" / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"another pickle")

@@ -1,4 +1,4 @@
-"""Data sets by name: the specification, the bundled digits, the layout that a folder has."""
+"""Data sets by name: the specification, the bundled digits, the detected layout of a folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_digits_are_resized_bilinearly() -> None:
     assert load_dataset(DatasetSpec(image_size=8)).images[0, :, :, 0].tolist() == eight[0].tolist()
 
 
-def test_a_running_sweep_does_not_see_that_files_change(tmp_path: Path, cache: Path) -> None:
+def test_changed_files_do_not_affect_a_running_sweep(tmp_path: Path, cache: Path) -> None:
     """A worker that starts late gets the fingerprint that the run started with."""
     root = tmp_path / "set"
     write_images(root, ["a/1.png", "b/2.png"])

@@ -65,7 +65,7 @@ def test_a_class_without_readable_images_is_refused_by_name(tmp_path: Path, cach
 
 
 def test_folders_whose_names_look_the_same_are_one_class(tmp_path: Path, cache: Path) -> None:
-    """On macOS an accent is often a character by itself; names need not be valid UTF-8."""
+    """On macOS an accent is often a separate character; names need not be valid UTF-8."""
     root = tmp_path / "set"
     write_images(root, ["train/caf\u00e9/1.png", "test/cafe\u0301/2.png"])
     write_images(root, ["train/line\nbreak/3.png", "test/line break /4.png"])
@@ -151,7 +151,7 @@ def test_a_folder_without_a_readable_image_names_one(tmp_path: Path, cache: Path
         load("imagefolder", tmp_path / "set", cache)
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path, cache: Path) -> None:
+def test_links_are_followed_but_cycles_are_not(tmp_path: Path, cache: Path) -> None:
     write_images(tmp_path, ["set/a/1.png", "elsewhere/deep/2.png", "set/b/3.png"])
     root = tmp_path / "set"
     (root / "b" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -164,7 +164,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path, cache: Path) -> N
 
 
 def mixed_folder(root: Path) -> list[str]:
-    """Write two classes in every mode, format and size; one file is cut short."""
+    """Write two classes in every mode, format and size; one file is truncated."""
     grey = Image.fromarray(pixels(0, 40)).convert("L")
     deep = Image.fromarray(np.linspace(0, 65535, 30 * 20).astype(np.uint16).reshape(20, 30))
     exif = Image.Exif()

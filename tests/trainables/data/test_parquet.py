@@ -75,7 +75,7 @@ def test_without_names_in_the_metadata_the_values_are_the_classes(
     assert images.labels.tolist() == [1, 0, 0]
 
 
-def test_labels_may_be_texts(tmp_path: Path, cache: Path) -> None:
+def test_labels_may_be_strings(tmp_path: Path, cache: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [0, 1, 2], ["dog", "cat", "dog"])
     images = load("parquet", tmp_path, cache)
     assert images.class_names == ("cat", "dog")

@@ -1,4 +1,4 @@
-"""Image files of every format, mode and size become RGB pixels by one rule."""
+"""Image files of every format, mode and size become RGB pixels in the same way."""
 
 import io
 import statistics
@@ -190,7 +190,7 @@ def test_unreadable_images_are_black_and_named() -> None:
     assert list(decoded.formats) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
 
 
-def test_formats_are_those_in_the_file() -> None:
+def test_formats_describe_the_source_file() -> None:
     """Sizes are from before EXIF rotation and before a JPEG is decoded at a quarter size."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -216,7 +216,7 @@ def test_large_jpegs_are_decoded_at_reduced_size(orientation: int) -> None:
 
 
 def slow_size(sides: list[int], affordable: int | None) -> int:
-    """Apply the rule literally."""
+    """Apply the rule of `choose_image_size` without NumPy."""
     largest = (
         64 if affordable is None else max(multiple for multiple in range(0, affordable + 1, 8))
     )
@@ -230,7 +230,7 @@ def slow_size(sides: list[int], affordable: int | None) -> int:
 
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=9), st.none() | st.integers(1, 300))
-def test_the_image_size_follows_the_rule(sides: list[int], affordable: int | None) -> None:
+def test_the_image_size_equals_the_slow_rule(sides: list[int], affordable: int | None) -> None:
     assert choose_image_size(sides, affordable=affordable) == slow_size(sides, affordable)
 
 

@@ -1,4 +1,4 @@
-"""Splits depend on the content of each image alone, and nothing leaks between them."""
+"""Splits depend only on the content of each image, and nothing leaks between them."""
 
 import hashlib
 from collections import Counter
@@ -41,7 +41,7 @@ def image_set(
 
 
 def where(splits: Splits, count: int) -> list[str]:
-    """Return the split of each image; an empty text for none."""
+    """Return the split of each image; an empty string for none."""
     names = [""] * count
     for name in SPLITS:
         for i in getattr(splits, name):
@@ -61,7 +61,7 @@ def slow_u(image: np.ndarray, group: str, stream: str, seed: int) -> float:
 
 
 def slow_splits(images: ImageSet, spec: SplitSpec) -> list[str]:
-    """Apply the contract to one image at a time, without floors."""
+    """Apply the documented rule to one image at a time, without floors."""
     names = []
     for image in images.images:
         u = slow_u(image, "", "split", spec.seed)
@@ -75,7 +75,7 @@ def slow_splits(images: ImageSet, spec: SplitSpec) -> list[str]:
 
 
 @given(st.integers(0, 10**6), st.integers(-5, 5))
-def test_splits_follow_the_contract_image_by_image(start: int, seed: int) -> None:
+def test_splits_equal_the_documented_rule_image_by_image(start: int, seed: int) -> None:
     images = image_set(list(range(start, start + 400)))
     spec = SplitSpec(seed=seed, floor=0, val=0.2, holdout=0.3)
     splits = make_splits(images, spec)
@@ -88,7 +88,7 @@ def test_splits_follow_the_contract_image_by_image(start: int, seed: int) -> Non
         assert (np.diff(indices) > 0).all()
 
 
-def test_fractions_are_met() -> None:
+def test_split_sizes_match_the_fractions() -> None:
     """Use 20,000 images. False alarm: below 1e-5 (exact binomial, three times 3e-6)."""
     n = 20_000
     splits = make_splits(image_set(list(range(n))), SplitSpec())
@@ -150,7 +150,7 @@ def test_groups_stay_together(seed: int) -> None:
 
 
 def homes(units: list[int], splits: list[str]) -> set[int]:
-    """Return the numbers of splits in which a copy or group occurs."""
+    """Return how many splits the copies of an image, or a group, occur in."""
     pairs = set(zip(units, splits, strict=True))
     return set(Counter(unit for unit, _ in pairs).values())
 
@@ -163,7 +163,7 @@ def test_an_empty_group_is_no_group() -> None:
 
 
 def test_copies_in_several_groups_stay_in_one_group_only() -> None:
-    """A black frame in every film must neither leak nor tie all films together."""
+    """A black frame in every film must neither leak nor merge all films into one group."""
     contents = [i if i % 10 else 10**6 for i in range(600)]
     groups = [f"film {i // 10}" for i in range(600)]
     images = image_set(contents, groups=groups)
@@ -201,7 +201,7 @@ def test_a_group_with_an_image_in_test_is_left_out() -> None:
 
 
 @given(st.integers(0, 300), st.integers(0, 10))
-def test_floors_take_more_images_in_order_of_u(floor: int, seed: int) -> None:
+def test_floors_add_images_in_order_of_u(floor: int, seed: int) -> None:
     images = image_set(list(range(1000)))
     splits = make_splits(images, SplitSpec(seed=seed, floor=floor))
     rest = 1000 - splits.sizes["test"]

@@ -1,4 +1,4 @@
-"""The probe: it chooses by speed among what computes the same, and survives broken kernels."""
+"""The probe chooses the fastest numerics with parity, and survives broken kernels."""
 
 import contextlib
 from collections.abc import Iterator
@@ -137,7 +137,7 @@ def test_without_time_the_reference_is_chosen() -> None:
     ids=["fast", "slower", "too slow for more than four images"],
 )
 def test_a_heavy_network_is_probed_at_a_smaller_batch(step_seconds: float, batch: int) -> None:
-    """A sixteenth of the budget of 1.6 s is for one step; the small step has four images."""
+    """One step may take a sixteenth of the budget of 1.6 s; the small batch has four images."""
     clock = Clock(step_seconds)
     measurements = run(budget_seconds=1.6, clock=clock)
     assert {m.batch for m in measurements} == {batch}
@@ -154,6 +154,6 @@ def test_the_thread_count_is_restored() -> None:
     assert torch.get_num_threads() == 2
 
 
-def test_a_network_that_cannot_be_built_is_a_users_error() -> None:
+def test_a_network_that_cannot_be_built_raises_a_spec_error() -> None:
     with pytest.raises(SpecError, match="at least 8 px, got 7"):
         run(image_size=7)

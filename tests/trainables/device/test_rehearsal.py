@@ -1,4 +1,4 @@
-"""A rehearsal takes the steps of a training, adds up their times and leaves no trace."""
+"""A rehearsal takes training steps, adds up their times and leaves no trace."""
 
 from dataclasses import replace
 from typing import Any
@@ -79,14 +79,14 @@ def test_an_epoch_costs_its_steps_and_its_scoring() -> None:
     assert found.forward_seconds == found.predict_seconds == pytest.approx(0.01 * TRAIN)
 
 
-def test_views_are_part_of_a_prediction_and_not_of_a_teachers_pass() -> None:
+def test_predictions_include_all_views_and_a_teachers_pass_only_one() -> None:
     found, _ = simulated(RECIPE.with_values(tta="mirror"))
     assert found.predict_seconds == pytest.approx(0.02 * TRAIN)
     assert found.forward_seconds == pytest.approx(0.01 * TRAIN)
 
 
 def test_stages_are_timed_one_by_one() -> None:
-    """The head on images as they are, the head on augmented ones, then everything."""
+    """Stages: the head on unchanged images, the head on augmented images, then all layers."""
     found, training = simulated(RECIPE.with_values(stages=HEADS_FIRST), seconds=30.0)
     steps = TRAIN // 16
     head, augmented_head, everything = found.stage_seconds

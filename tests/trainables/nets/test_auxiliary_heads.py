@@ -1,4 +1,4 @@
-"""Auxiliary tasks: rotations and groups agree with loops, and a network learns both."""
+"""Auxiliary tasks: rotations and groups equal loops, and a network learns both."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_impossible_groups_are_refused(groups: list[list[str]], message: str) ->
 
 
 @given(count=st.integers(0, 40))
-def test_every_fourth_image_is_turned(count: int) -> None:
+def test_every_fourth_image_is_rotated(count: int) -> None:
     labels = torch.zeros(count, dtype=torch.int64)
     rotations = draw_rotations(labels, torch_generator(0, "rotations"))
     assert [bool(turned >= 0) for turned in rotations] == [i % 4 == 0 for i in range(count)]
@@ -109,7 +109,7 @@ def test_auxiliary_heads_learn_and_do_not_change_the_prediction() -> None:
     assert reports[0].train_loss > plain[0].train_loss
 
 
-def test_auxiliary_heads_do_not_change_the_networks_first_weights() -> None:
+def test_auxiliary_heads_do_not_change_the_networks_initial_weights() -> None:
     """The heads draw their weights after the network, so its predictions are the same."""
     without = BOTH.with_values(rotation_weight=0.0, superclass_weight=0.0)
     shape = {"classes": CLASSES, "image_size": SIZE, "train_images": IMAGES.images, "seed": 3}

@@ -125,7 +125,7 @@ def test_constant_images_give_finite_logits() -> None:
     np.testing.assert_allclose(model.std, 1 / 255)
 
 
-def test_normalization_is_that_of_the_training_images() -> None:
+def test_normalization_uses_the_training_images_statistics() -> None:
     model = build(Recipe(width=4))
     pixels = noise().reshape(-1, 3) / 255
     np.testing.assert_allclose(model.mean, pixels.mean(axis=0), rtol=1e-5)
@@ -136,7 +136,7 @@ def test_normalization_is_that_of_the_training_images() -> None:
     assert torch.equal(model(images), expected)
 
 
-def test_convolutions_start_as_the_identity() -> None:
+def test_convolutions_are_initialized_as_the_identity() -> None:
     model = build(Recipe(width=8, depth=3))
     convs = [
         module
@@ -168,7 +168,7 @@ def test_a_block_equals_its_layers_written_out(block: str) -> None:
     assert torch.equal(net(x), expected)
 
 
-def test_first_weights_depend_on_the_seed_alone() -> None:
+def test_initial_weights_depend_only_on_the_seed() -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = build(Recipe(width=4), seed=3).state_dict()
@@ -206,7 +206,7 @@ VIEWS = {
         (0.125, 1, False), (0.125, 1, True), (0.125, -1, False), (0.125, -1, True),
     ],
 }  # fmt: skip
-"""Weight, shift down and right in pixels, and mirroring of the views of each `tta`."""
+"""For each `tta`, its views: weight, shift down and right in pixels, and mirrored or not."""
 
 
 @pytest.mark.parametrize("tta", sorted(VIEWS))
@@ -254,7 +254,7 @@ def test_timm_models_have_the_same_interface() -> None:
         ("timm:vit_tiny_patch16_224", 32, "'vit_tiny_patch16_224' cannot take 32 px images"),
     ],
 )
-def test_impossible_nets_are_refused(model: str, size: int, message: str) -> None:
+def test_impossible_networks_are_refused(model: str, size: int, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         build(Recipe(model=model), size=size)
 
@@ -297,7 +297,7 @@ def test_impossible_depths_and_stems_are_refused(values: dict[str, str], message
 
 
 @pytest.mark.parametrize("name", ["convnet", "wrn-10-1", "timm:test_resnet"])
-def test_the_head_of_the_features_gives_the_networks_logits(name: str) -> None:
+def test_the_head_applied_to_the_features_gives_the_networks_logits(name: str) -> None:
     """All networks have timm's methods, so that heads can be trained alone."""
     net: Any = build(Recipe(model=name), size=16).net.eval()
     images = batch(16)

@@ -1,4 +1,4 @@
-"""Pretrained weights: of a trial, with timm's names, from its hub; misfits are refused."""
+"""Pretrained weights from a trial, a file with timm's names or its hub; misfits are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def built(recipe: Recipe, *, classes: int = CLASSES) -> Any:
 
 
 def test_a_training_starts_from_the_weights_of_a_trial(tmp_path: Path) -> None:
-    """All but the head's, and with them the normalization that they were trained with."""
+    """The head keeps its own weights; the normalization comes with the others."""
     path = tmp_path / "weights.safetensors"
     source = build_model(
         Recipe(width=3), classes=7, image_size=SIZE, train_images=IMAGES.images[:9], seed=0
@@ -37,7 +37,7 @@ def test_a_training_starts_from_the_weights_of_a_trial(tmp_path: Path) -> None:
 
 
 def test_a_training_starts_from_weights_with_timms_names(tmp_path: Path) -> None:
-    """Files of a hub have no counters of batches, and another number of classes."""
+    """Files from a hub have no batch counters and a different number of classes."""
     path = tmp_path / "timm.safetensors"
     recipe = Recipe(model="timm:test_resnet")
     source = empty_model(recipe, classes=5, image_size=SIZE).net.state_dict()

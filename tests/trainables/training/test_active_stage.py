@@ -21,8 +21,8 @@ from trainables.training.active_stage import ActiveStage
 HEAD_FIRST = (Stage(epochs=2, train="head", values={"augment": "none"}), Stage(lr_scale=0.1))
 
 
-def test_nothing_but_the_head_changes_while_only_the_head_learns() -> None:
-    """Neither weights nor statistics change; in the next stage, all but the whitening do."""
+def test_only_the_head_changes_while_only_the_head_learns() -> None:
+    """Other weights and statistics are fixed; in the next stage all but the whitening change."""
     training = start(Recipe(width=3, epochs=4, batch_size=16, stages=HEAD_FIRST), rungs=(4,))
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     reports = training.reports()
@@ -95,7 +95,7 @@ def linear(*, classes: int, image_size: int, recipe: Recipe) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, classes))
 
 
-def test_a_network_that_does_not_declare_its_head_cannot_train_it_alone() -> None:
+def test_training_only_the_head_needs_a_network_that_declares_its_head() -> None:
     recipe = Recipe(model="tests.trainables.training.test_active_stage:linear", stages=HEAD_FIRST)
     with pytest.raises(SpecError, match="must have forward_features, forward_head and get_"):
         start(recipe, rungs=(27,))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, at whatever byte or rename the writer dies."""
+"""Checkpoints are whole or absent, whichever byte or rename the writer dies at."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Training: resumed equals uninterrupted, bitwise; scores are those of the scored network."""
+"""Training: resumed equals uninterrupted, bitwise; reports hold the scored network's scores."""
 
 import json
 import math
@@ -138,7 +138,7 @@ def test_the_trunk_continues_as_if_there_had_been_no_branch(tmp_path: Path) -> N
 
 
 def mirrored(training: Training) -> Iterator[tuple[int, Tensor]]:
-    """Yield each epoch of the schedule, and which training images it showed mirrored."""
+    """Yield each epoch of the schedule and a mask of the training images that it mirrored."""
     originals = torch.from_numpy(IMAGES.images[SPLITS.train]).permute(0, 3, 1, 2) / 255
     seen: list[Tensor] = []
     training.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -174,7 +174,7 @@ def test_training_does_not_change_the_global_generator() -> None:
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_the_error_of_a_diverging_training_names_loss_and_epoch() -> None:
+def test_the_error_for_divergence_names_loss_and_epoch() -> None:
     recipe = Recipe(**{**EVERYTHING, "lr_per_1024": 1000.0, "batch_size": 4, "weight_decay": 10.0})
     with pytest.raises(DivergedError, match=r"the training loss became (nan|inf) in epoch \d"):
         list(start(recipe, rungs=(4,)).reports())
@@ -269,7 +269,7 @@ def test_the_last_incomplete_batch_is_dropped_unless_it_is_the_only_one() -> Non
 
 
 def test_the_teacher_receives_the_same_batch_as_the_student() -> None:
-    """There is no loss if the teacher has the student's weights and alpha is 1."""
+    """The loss is 0 if the teacher has the student's weights and alpha is 1."""
     student: list[Training] = []
     student.append(
         start(

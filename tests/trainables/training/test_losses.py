@@ -1,4 +1,4 @@
-"""Losses against loops in NumPy, closed forms and torch's own."""
+"""Losses equal loops in NumPy, closed forms and torch's losses."""
 
 from typing import Any, Literal
 

@@ -67,7 +67,7 @@ def test_muon_leaves_vectors_to_adam() -> None:
     optimizer = make_optimizer(model, Recipe(optimizer="muon", muon_lr=0.01).optimizer)
     model.weight.grad, model.bias.grad = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 0.5])
     optimizer.step()
-    # Adam's first step is the rate against the gradient's sign; with Nesterov's form 1.9 of it.
+    # Adam's first step is −rate · sign(gradient); with Nesterov it is 1.9 times as long.
     assert model.weight.tolist() == pytest.approx([0.981, 1.019], abs=1e-4)
     assert model.bias.tolist() == pytest.approx([-0.019, -0.019], abs=1e-4)
 
@@ -87,8 +87,8 @@ def test_biases_of_batch_normalization_can_have_their_own_learning_rate() -> Non
     assert len(rates) == sum(p.requires_grad for p in model.parameters())
 
 
-def test_lookahead_goes_halfway_back() -> None:
-    """SGD on a constant gradient of 1, rate 1: fast and slow weights in closed form."""
+def test_lookahead_returns_halfway_to_the_slow_weights() -> None:
+    """With SGD, a constant gradient of 1 and rate 1, the weights have a closed form."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     recipe = Recipe(momentum=0.0, weight_decay=0.0, lookahead=3)
@@ -100,7 +100,7 @@ def test_lookahead_goes_halfway_back() -> None:
         model.weight.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         seen.append(model.weight.item())
-    # timm's slow weights are first taken at the first synchronisation, which moves nothing.
+    # timm creates its slow weights at the first synchronisation, which changes nothing.
     assert seen == [-1, -2, -3, -4, -5, -4.5, -5.5]
 
 

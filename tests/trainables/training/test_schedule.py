@@ -1,4 +1,4 @@
-"""The schedule: its epochs against a simulation of their effect, and its learning rates."""
+"""The schedule: its epochs agree with a simulation, and its learning rates are continuous."""
 
 from itertools import pairwise
 
@@ -28,7 +28,7 @@ def test_plan_of_three_rungs() -> None:
 @given(rungs=rung_lists, fraction=st.floats(0, 1))
 def test_every_rung_ends_an_unbroken_training(rungs: list[int], fraction: float) -> None:
     recipe = Recipe(epochs=rungs[-1], cooldown_fraction=fraction)
-    trained: list[tuple[int, str]] = []  # what the weights have seen
+    trained: list[tuple[int, str]] = []  # epochs and phases of the current weights
     aside: list[tuple[int, str]] | None = None
     scored = []
     for step, plan in enumerate(plan_epochs(rungs, recipe), start=1):
@@ -77,7 +77,7 @@ def test_rates_stay_within_the_peak_and_move_without_jumps(
             assert end == pytest.approx(learning_rate(after, 0.0, recipe), abs=1e-9)
 
 
-def test_rate_warms_up_stays_and_falls() -> None:
+def test_the_rate_warms_up_stays_constant_and_falls() -> None:
     recipe = Recipe(
         epochs=10, lr_per_1024=2.0, batch_size=512, warmup_epochs=2, cooldown_fraction=0.5
     )

@@ -29,7 +29,7 @@ def train_source() -> PixelSource:
     return PixelSource(IMAGES.images, SPLITS.train, Numerics())
 
 
-def test_recalibrated_statistics_are_those_of_the_images() -> None:
+def test_recalibrated_statistics_equal_those_of_the_images() -> None:
     model = some_model()
     seen: list[Tensor] = []
     norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))

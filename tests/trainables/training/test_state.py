@@ -29,7 +29,7 @@ def trained(steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def test_a_restored_optimizer_has_the_same_values_in_the_same_memory_format() -> None:
-    """Kernels round differently along rows of another order."""
+    """Kernels round differently in another memory format."""
     model, optimizer = trained(2)
     other, other_optimizer = trained(0)
     snapshot = {
