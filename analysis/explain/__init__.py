@@ -1,1 +1,1 @@
-"""Explanations of a net's answers: confusions, examples, heat maps, attention weights."""
+"""Explanations of a network's predictions: confusions, examples, heat maps, attention weights."""

@@ -1,8 +1,8 @@
-"""Attention weights: the factors that attention layers multiply feature maps with.
+"""Attention weights: the factors by which attention layers multiply feature maps.
 
 Axes: N images, K classes, C shown images, S pixels a side, G weights of a layer (one per
-channel, or side·side cells). The weights show what attention does in a net; whether it
-improves the net is measured by `quorum ablate`.
+channel, or side·side cells). The weights show what attention does in a network; `quorum ablate`
+measures whether it improves the network.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from trainables.recipe import Numerics
 Array = np.ndarray[Any, Any]
 
 MOST_IMAGES = 1000
-"""Maximum number of images of val that the weights are averaged over."""
+"""Maximum number of val images that the weights are averaged over."""
 
 
 def attention_weights(
@@ -33,18 +33,18 @@ def attention_weights(
     kind: str,
     shown: Array | None = None,
 ) -> AttentionWeights:
-    """Measure the attention weights of a convnet over images of val.
+    """Measure the attention weights of a convnet over val images.
 
-    `shown` are images, uint8 [C, S, S, 3], whose spatial weights are kept one by one. The
-    net sees a single view of each image: its `tta` is switched off.
+    `shown` are images, uint8 [C, S, S, 3], whose spatial weights are kept per image. The
+    network sees a single view of each image: its `tta` is switched off.
 
     Raises:
-        ValueError: the net has no attention.
+        ValueError: the network has no attention.
     """
     model.tta = "none"
     modules = attention_modules(model)
     if not modules:
-        raise ValueError("the net has no attention")
+        raise ValueError("the network has no attention")
     val = images.splits.val[evenly_spaced(len(images.splits.val), MOST_IMAGES)]
     weights = _outputs(model, modules, images.image_set.images, val)
     if not any(by == "place" for _, by in modules):
@@ -67,8 +67,8 @@ def attention_weights(
 def attention_modules(model: Classifier) -> dict[tuple[str, str], nn.Module]:
     """Return the modules that compute attention weights, by block and `channel` or `place`.
 
-    Every kind of attention of the convnet multiplies its map with the output of a module
-    called `gate`; CBAM has one for channels, then one for places.
+    Every kind of attention in the convnet multiplies its feature map by the output of a module
+    called `gate`; CBAM has one gate for channels, then one for places.
     """
     if not isinstance(model.net, ConvNet):
         return {}
@@ -89,7 +89,7 @@ def _outputs(
     images: Array,
     indices: Array,
 ) -> dict[tuple[str, str], Array]:
-    """Return what each module outputs for the images at `indices`, [N, …]."""
+    """Return each module's outputs for the images at `indices`, [N, …]."""
     parts: dict[tuple[str, str], list[Array]] = {key: [] for key in modules}
 
     def keep(key: tuple[str, str]) -> Callable[[nn.Module, object, Tensor], None]:
@@ -107,7 +107,7 @@ def _outputs(
 def _layer(
     key: tuple[str, str], outputs: Array, labels: Array, classes: int, shown: Array | None
 ) -> LayerWeights:
-    """Average a module's outputs [N, …] over all images and over each class's."""
+    """Average a module's outputs [N, …] over all images and within each class."""
     block, by = key
     values = outputs.reshape(len(outputs), -1).astype(np.float64)
     members = labels[None, :] == np.arange(classes)[:, None]

@@ -19,7 +19,7 @@ Ints = NDArray[np.integer[Any]]
 MOST_PAIRS = 6
 """Maximum number of pairs reported."""
 FEWEST_ERRORS = 2
-"""Minimum number of errors of a pair: a single one is no pattern."""
+"""Minimum number of errors of a pair: a single error is no pattern."""
 LEVEL = 0.05
 """Significance level over all pairs together."""
 
@@ -29,16 +29,16 @@ class ConfusedPair:
     """One class predicted as another."""
 
     truth: int
-    answer: int
+    predicted: int
     errors: int
-    """Images of `truth` predicted as `answer`."""
+    """Images of class `truth` predicted as class `predicted`."""
     images: int
-    """Images of `truth`."""
+    """Images of class `truth`."""
     reverse: int
-    """Images of `answer` predicted as `truth`."""
+    """Images of class `predicted` predicted as class `truth`."""
     p_value: float
-    """Probability of at least this many errors if the class's errors fell evenly on all other
-    classes: one-sided and exact, multiplied by the K(K − 1) pairs (Bonferroni), at most 1."""
+    """Probability of at least this many errors if the class's errors were spread evenly over all
+    other classes: one-sided and exact, multiplied by the K(K − 1) pairs (Bonferroni), at most 1."""
 
     @property
     def rate(self) -> float:
@@ -52,14 +52,14 @@ class ConfusedPair:
 
     @property
     def beyond_chance(self) -> bool:
-        """More errors than chance explains, corrected for all pairs."""
+        """The pair has more errors than chance explains, corrected for all pairs."""
         return self.p_value < LEVEL
 
 
 def most_confused(matrix: Ints, *, most: int = MOST_PAIRS) -> tuple[ConfusedPair, ...]:
     """Return the `most` pairs with the most errors, each with at least FEWEST_ERRORS.
 
-    Ties go to the higher rate, then to the earlier true class, then the earlier answer.
+    Ties go to the higher rate, then to the earlier true class, then the earlier prediction.
     """
     sizes = matrix.sum(axis=1)
     wrong = matrix - np.diag(np.diag(matrix))
@@ -68,13 +68,13 @@ def most_confused(matrix: Ints, *, most: int = MOST_PAIRS) -> tuple[ConfusedPair
     return tuple(
         ConfusedPair(
             truth=truth,
-            answer=answer,
-            errors=int(wrong[truth, answer]),
+            predicted=predicted,
+            errors=int(wrong[truth, predicted]),
             images=int(sizes[truth]),
-            reverse=int(wrong[answer, truth]),
-            p_value=_p_value(int(wrong[truth, answer]), int(wrong[truth].sum()), len(matrix)),
+            reverse=int(wrong[predicted, truth]),
+            p_value=_p_value(int(wrong[truth, predicted]), int(wrong[truth].sum()), len(matrix)),
         )
-        for truth, answer in pairs[:most]
+        for truth, predicted in pairs[:most]
     )
 
 

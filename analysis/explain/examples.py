@@ -1,4 +1,4 @@
-"""Examples from test: typical correct answers, worst errors, and images of confused pairs.
+"""Examples from test: typical correct predictions, worst errors, and images of confused pairs.
 
 Axes: N images of test, K classes, C chosen images, S pixels a side. Fixed rules, which the
 report states, choose the images; none is picked by hand.
@@ -23,13 +23,13 @@ EXAMPLES_PER_PAIR = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Images of test with the answers of the explained stage."""
+    """Images of test with the predictions of the explained stage."""
 
     pixels: Array
     """uint8 [C, S, S, 3]."""
     labels: Array
     """int [C]: the true classes."""
-    answers: Array
+    predictions: Array
     """int [C]: the predicted classes."""
     confidences: Array
     """float [C]: the probability of the predicted class."""
@@ -41,12 +41,12 @@ class Examples:
 
     @property
     def correct(self) -> Array:
-        """Positions of the correct answers, int."""
-        return np.flatnonzero(self.labels == self.answers)
+        """Positions of the correct predictions, int."""
+        return np.flatnonzero(self.labels == self.predictions)
 
     def find(self, label: int, *, correct: bool) -> int | None:
-        """Return the position of a class's first correct (or wrong) answer; None without one."""
-        matches = (self.labels == label) & ((self.answers == label) == correct)
+        """Return the index of a class's first correct (or wrong) prediction; None without one."""
+        matches = (self.labels == label) & ((self.predictions == label) == correct)
         return int(np.argmax(matches)) if matches.any() else None
 
 
@@ -56,19 +56,19 @@ def same_images(images: ImageSet, test: Array, labels: Array) -> bool:
 
 
 def choose_by_class(images: ImageSet, test: Array, log_probs: Array, labels: Array) -> Examples:
-    """Choose a typical correct answer and the worst error of each class, where they exist.
+    """Choose a typical correct prediction and the worst error of each class, where they exist.
 
-    The correct answer has the median confidence of the class's correct answers (the lower
+    The correct prediction has the median confidence of the class's correct predictions (the lower
     one of an even number); the error has the highest confidence. Ties go to the earlier
     image. Beyond MOST_CLASSES, only the classes with the most errors are shown.
     """
-    answers, confidence = log_probs.argmax(axis=1), log_probs.max(axis=1)
-    errors = np.bincount(labels[answers != labels], minlength=log_probs.shape[1])
+    predictions, confidence = log_probs.argmax(axis=1), log_probs.max(axis=1)
+    errors = np.bincount(labels[predictions != labels], minlength=log_probs.shape[1])
     shown = np.sort(np.argsort(-errors, kind="stable")[:MOST_CLASSES])
     chosen: list[int] = []
     for label in shown:
-        correct = np.flatnonzero((labels == label) & (answers == label))
-        wrong = np.flatnonzero((labels == label) & (answers != label))
+        correct = np.flatnonzero((labels == label) & (predictions == label))
+        wrong = np.flatnonzero((labels == label) & (predictions != label))
         chosen += _most_confident(correct, confidence)[len(correct) // 2 :][:1]
         chosen += _most_confident(wrong, confidence)[:1]
     return _examples(images, test, log_probs, labels, chosen)
@@ -82,10 +82,10 @@ def choose_confused(
     pairs: Iterable[ConfusedPair],
 ) -> Examples:
     """Choose the EXAMPLES_PER_PAIR most confident errors of every pair, pair by pair."""
-    answers, confidence = log_probs.argmax(axis=1), log_probs.max(axis=1)
+    predictions, confidence = log_probs.argmax(axis=1), log_probs.max(axis=1)
     chosen: list[int] = []
     for pair in pairs:
-        errors = np.flatnonzero((labels == pair.truth) & (answers == pair.answer))
+        errors = np.flatnonzero((labels == pair.truth) & (predictions == pair.predicted))
         chosen += _most_confident(errors, confidence)[:EXAMPLES_PER_PAIR]
     return _examples(images, test, log_probs, labels, chosen)
 
@@ -103,6 +103,6 @@ def _examples(
     return Examples(
         pixels=np.asarray(images.images[test[positions]]),
         labels=labels[positions],
-        answers=log_probs[positions].argmax(axis=1),
+        predictions=log_probs[positions].argmax(axis=1),
         confidences=np.exp(log_probs[positions].max(axis=1)),
     )

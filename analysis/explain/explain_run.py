@@ -1,7 +1,7 @@
-"""Explain the answers of a finished run from its images, predictions and trained nets.
+"""Explain a run's predictions from its images, saved predictions and trained networks.
 
 Axes: N images of test, K classes. Torch and pytorch-grad-cam take seconds to load, so they
-are imported only when a net is explained.
+are imported only when a network is explained.
 """
 
 from dataclasses import replace
@@ -19,11 +19,11 @@ from trainables.records import RunFolder
 Array = np.ndarray[Any, Any]
 
 LONGEST_REASON = 160
-"""Characters of an error message that a report quotes."""
+"""Maximum number of characters quoted from an error message."""
 
 
 def explain_run(facts: RunFacts, folder: RunFolder, images: RunImages | None) -> Explanations:
-    """Explain a run's answers, as far as its predictions and images allow.
+    """Explain a run's predictions as far as its saved files and images allow.
 
     With `pictures` off in the run's specification, no image is shown or explained. An
     explanation that fails is left out, with its reason.
@@ -32,20 +32,20 @@ def explain_run(facts: RunFacts, folder: RunFolder, images: RunImages | None) ->
     if images is None:
         return replace(explanations, not_explained=facts.data.missing)
     if facts.spec.pictures:
-        explanations = _explain_answers(facts, folder, images, explanations)
+        explanations = _explain_predictions(facts, folder, images, explanations)
     else:
         explanations = replace(explanations, not_explained="pictures are switched off")
     return _explain_attention(facts, folder, images, explanations)
 
 
 def explained_stage(facts: RunFacts) -> str | None:
-    """Return the stage whose answers are explained: the ensemble, else the best single net."""
+    """Return the stage to explain: the ensemble, else the best single network."""
     stages = (stage for stage in ("ensemble", "best_single") if stage in facts.test_log_probs)
     return next(stages, None) if facts.test_labels is not None else None
 
 
 def best_single(facts: RunFacts) -> str | None:
-    """Return the trial that the selection names as the best single net; None before it."""
+    """Return the best single network's trial; None before the selection."""
     return None if facts.selection is None else facts.selection.best_single.name
 
 
@@ -64,7 +64,7 @@ def stage_confusions(facts: RunFacts, stage: str | None) -> Array | None:
 
 
 def attention_trial(facts: RunFacts) -> tuple[str, str] | None:
-    """Return a net of the run with attention, and its kind: the best single, else the heaviest."""
+    """Return a trial with attention and its kind: the best single, else the heaviest member."""
     recipes = {trial.trial: trial.recipe for trial in facts.trials}
     for name in dict.fromkeys([best_single(facts), *facts.weights]):
         recipe = recipes.get(name or "", {})
@@ -74,7 +74,7 @@ def attention_trial(facts: RunFacts) -> tuple[str, str] | None:
     return None
 
 
-def _explain_answers(
+def _explain_predictions(
     facts: RunFacts, folder: RunFolder, images: RunImages, explanations: Explanations
 ) -> Explanations:
     """Add examples and their heat maps, where test has been predicted."""
@@ -107,20 +107,20 @@ def _explain_answers(
 def _explain_attention(
     facts: RunFacts, folder: RunFolder, images: RunImages, explanations: Explanations
 ) -> Explanations:
-    """Add the attention weights of a chosen net that has attention."""
-    net = attention_trial(facts)
-    if net is None:
+    """Add the attention weights of the network that `attention_trial` picks."""
+    network = attention_trial(facts)
+    if network is None:
         return explanations
     from analysis.explain.attention import attention_weights
     from trainables.weights import load_trained
 
-    trial, kind = net
+    trial, kind = network
     examples = explanations.examples
     shown = None if examples is None else examples.pixels[examples.correct]
     try:
         model = load_trained(folder.trial(trial))
         weights = attention_weights(model, images, trial=trial, kind=kind, shown=shown)
-    except Exception as error:  # Whatever a net raises, the report continues.
+    except Exception as error:  # Whatever a network raises, the report continues.
         reason = str(error) or type(error).__name__
         return replace(explanations, attention_missing=_quoted(reason, folder))
     return replace(explanations, attention=weights)

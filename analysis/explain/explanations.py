@@ -1,4 +1,4 @@
-"""Explanations of a run's answers as values; computing them needs torch, reading them does not.
+"""Explanations of a run's predictions, as values. Only computing them needs torch.
 
 Axes: C chosen images, S pixels a side, K classes, G weights of an attention layer.
 """
@@ -19,20 +19,20 @@ Floats = NDArray[np.floating[Any]]
 METHODS = ("Grad-CAM", "saliency")
 """Kinds of heat map, in the order of a figure's columns."""
 CELLS = 4
-"""Minimum cells a side of a feature map for Grad-CAM, if the net has such a layer."""
+"""Minimum cells a side of a feature map for Grad-CAM, if the network has such a layer."""
 COPIES = 32
 """Noisy copies of an image that saliency averages over; each costs a forward and a backward
 pass."""
 NOISE = 0.05
 """Standard deviation of that noise, as a share of the image's range of values. The usual 15%
-is too much for nets of small images, see analysis/explain/saliency.py."""
+is too much for networks of small images, see analysis/explain/saliency.py."""
 PERCENTILE = 99.0
-"""The percentile of a saliency map that is scaled to 1: a few pixels outshine all others."""
+"""Percentile of a saliency map that is scaled to 1, since a few pixels are far larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatMapColumn:
-    """One method's maps of one net, or of the ensemble's members on average."""
+    """One method's maps of one network, or their mean over the ensemble's members."""
 
     method: str
     source: str
@@ -43,10 +43,10 @@ class HeatMapColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatMaps:
-    """The evidence for each chosen image's answer: maps float32 [C, S, S], from 0 to 1."""
+    """The evidence for each chosen image's prediction: maps float32 [C, S, S], from 0 to 1."""
 
     trial: str = ""
-    """The best single net."""
+    """The best single network."""
     single: Mapping[str, Array] = field(default_factory=dict)
     """Its maps by method; a method that failed is missing."""
     ensemble: Mapping[str, Array] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class HeatMaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
-    """The weights that one attention layer multiplies a feature map with, from 0 to 1."""
+    """The weights, from 0 to 1, by which one attention layer multiplies a feature map."""
 
     block: str
     """`block 1`, counted from the input."""
@@ -85,13 +85,13 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionWeights:
-    """The attention weights of one net, layer by layer."""
+    """The attention weights of one network, layer by layer."""
 
     trial: str
     kind: str
     """`se`, `eca` or `cbam`."""
     images: int
-    """Images of val that means and spreads are taken over."""
+    """Number of val images behind means and spreads."""
     layers: tuple[LayerWeights, ...]
     pixels: Array | None = None
     """The shown images, uint8 [C, S, S, 3]; None without spatial weights."""
@@ -111,21 +111,21 @@ class AttentionWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanations:
-    """Everything that explains a run's answers, as far as the run has come."""
+    """The explanations of a run's predictions that exist so far."""
 
     stage: str | None = None
-    """The stage whose test answers are explained; None before test is predicted."""
+    """The stage whose test predictions are explained; None before test is predicted."""
     pairs: tuple[ConfusedPair, ...] = ()
     """The most confused pairs of classes."""
     confused: Examples | None = None
     """Examples of these pairs, pair by pair."""
     examples: Examples | None = None
-    """A typical correct answer and the worst error of each class."""
+    """A typical correct prediction and the worst error of each class."""
     heat_maps: HeatMaps = field(default_factory=HeatMaps)
     """Heat maps of `examples`."""
     not_explained: str = ""
-    """The reason if there are no examples and heat maps."""
+    """Reason that there are no examples and heat maps; empty if there are."""
     attention: AttentionWeights | None = None
-    """The attention weights of a net of the run, where one has attention."""
+    """The attention weights of one of the run's networks, if any has attention."""
     attention_missing: str = ""
-    """The reason if the weights of such a net could not be measured."""
+    """Reason that these weights could not be measured; empty otherwise."""

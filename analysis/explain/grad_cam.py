@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., 2017), for any net with a layer of feature maps.
+"""Grad-CAM (Selvaraju et al., 2017), for any network with a layer of feature maps.
 
 Axes: C images, S pixels a side, B images of a batch, s cells a side of a feature map. The
 only module that loads pytorch-grad-cam.
@@ -28,10 +28,10 @@ def grad_cam(
     """Compute Grad-CAM maps of images uint8 [C, S, S, 3] for `classes` int [C].
 
     Returns float32 [C, S, S] from 0 to 1. They explain a single view of each image: the
-    net's `tta` is switched off. At most `batch_pixels` pass through the net at once.
+    network's `tta` is switched off. At most `batch_pixels` pass through the network at once.
 
     Raises:
-        ValueError: the net has no layer of feature maps, or none that has a gradient.
+        ValueError: the network has no layer of feature maps, or none that has a gradient.
     """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -52,16 +52,18 @@ def grad_cam(
         cam.activations_and_grads.release()
     maps = np.concatenate([np.asarray(part, np.float32) for part in parts])
     if maps.shape != (len(pixels), *pixels.shape[1:3]) or not np.isfinite(maps).all():
-        raise ValueError(f"Grad-CAM gave maps of shape {list(maps.shape)}, or not finite ones")
+        raise ValueError(
+            f"Grad-CAM gave maps of shape {list(maps.shape)}, or values that are not finite"
+        )
     return maps
 
 
 def target_layer(model: nn.Module, image: Tensor) -> tuple[nn.Module, ToMap | None]:
     """Find the last layer whose output is a feature map of at least CELLS × CELLS cells.
 
-    Runs one image [1, 3, S, S] and watches every module's output. Many nets end in a map of
-    a single cell, which has no position; if no layer has CELLS a side, the last one with at
-    least 2 serves. The map must influence the answer: in a transformer that reads only its
+    Runs one image [1, 3, S, S] and watches every module's output. Many networks end in a map of
+    a single cell, which has no position; if no layer has CELLS a side, the last layer with at
+    least 2 is used. The map must influence the prediction: in a transformer that reads only its
     class token, the patch tokens stop mattering before the last block. The second value
     turns the layer's output, [B, s, s, channels] or [B, tokens, channels], into the map
     [B, channels, s, s] of Grad-CAM; None if it is one already.
@@ -77,12 +79,12 @@ def target_layer(model: nn.Module, image: Tensor) -> tuple[nn.Module, ToMap | No
 
     handles = [module.register_forward_hook(watch) for module in model.modules()]
     try:
-        answer = model(image).max()
+        score = model(image).max()
     finally:
         for handle in handles:
             handle.remove()
     tensors = [output for _, output in outputs]
-    gradients = torch.autograd.grad(answer, tensors, allow_unused=True) if tensors else ()
+    gradients = torch.autograd.grad(score, tensors, allow_unused=True) if tensors else ()
     prefix = getattr(getattr(model, "net", model), "num_prefix_tokens", None)
     for fewest in (CELLS, 2):
         for (module, _), gradient in zip(reversed(outputs), reversed(gradients), strict=True):
@@ -96,9 +98,9 @@ def target_layer(model: nn.Module, image: Tensor) -> tuple[nn.Module, ToMap | No
 
 
 def _to_map(shape: tuple[int, ...], prefix: int | None) -> ToMap | None:
-    """Return the function that turns such an output into a feature map; None if none does.
+    """Return the function that turns an output of this shape into a feature map, if there is one.
 
-    `prefix` is the number of tokens before the patches; if the net does not say, one or none.
+    `prefix` is the number of tokens before the patches; None tries zero, then one.
     """
     if len(shape) == 4:
         if shape[2] == shape[3]:

@@ -1,4 +1,4 @@
-"""Heat maps of a run's nets: of the best single net, and the mean of the ensemble's members.
+"""Heat maps of the best single network, and their mean over the ensemble's members.
 
 Axes: C images, S pixels a side, M members.
 """
@@ -19,7 +19,7 @@ from trainables.nets.classifier import Classifier
 Array = np.ndarray[Any, Any]
 
 MOST_MEMBERS = 8
-"""Maximum number of members explained, the heaviest first. With the best single net, 24 images
+"""Maximum number of members explained, the heaviest first. With the best single network, 24 images
 and saliency's 32 copies of each, a report costs at most 9 × 24 × 33 = 7,128 forward and
 backward passes of one image: a seventh of an epoch of CIFAR-10."""
 
@@ -32,21 +32,21 @@ def heat_maps(
     single: str,
     seed: int,
 ) -> HeatMaps:
-    """Compute the maps of the single net and the members' mean by weight.
+    """Compute the maps of the single network and the members' mean by weight.
 
-    `load` returns a trial's net by name. Each map explains the answer in `examples` and is
-    scaled to 0 … 1 before averaging, so no member counts for more than its weight. A net
-    that cannot be explained is left out, with its reason in `skipped`. All nets get the
-    same noise, from the stream (seed, "report", "saliency"). An ensemble of the single net
-    alone has no maps of its own.
+    `load` returns a trial's network by name. Each map explains the prediction in `examples` and is
+    scaled to 0 … 1 before averaging, so no member counts for more than its weight. A network
+    that cannot be explained is left out, with its reason in `skipped`. All networks get the
+    same noise, from the stream (seed, "report", "saliency"). If the single network is the only
+    member, the ensemble has no separate maps.
     """
     heaviest = sorted(weights, key=lambda name: (-weights[name], name))
     members = heaviest[:MOST_MEMBERS] if set(heaviest) - {single} else []
     maps: dict[str, dict[str, Array]] = {method: {} for method in METHODS}
     skipped: dict[str, str] = {}
     for name in dict.fromkeys([single, *members]):
-        own, reasons = _maps_of(load, name, examples, seed)
-        for method, values in own.items():
+        by_method, reasons = _maps_of(load, name, examples, seed)
+        for method, values in by_method.items():
             maps[method][name] = values
         skipped |= reasons
     if members:
@@ -65,8 +65,8 @@ def heat_maps(
 def _maps_of(
     load: Callable[[str], Classifier], name: str, examples: Examples, seed: int
 ) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return a net's maps by method, and the reasons for those that are missing."""
-    # Any net may be a member, a custom one too: whatever it raises, the report continues.
+    """Return a network's maps by method, and the reasons for those that are missing."""
+    # A custom network may raise anything; the report must continue.
     try:
         model = load(name)
     except Exception as error:
@@ -80,7 +80,7 @@ def _maps_of(
     model.tta = "none"
     for method, explain in methods.items():
         try:
-            maps[method] = explain(model, examples.pixels, examples.answers)
+            maps[method] = explain(model, examples.pixels, examples.predictions)
         except Exception as error:
             skipped[f"{name}, {method}"] = _describe(error)
     return maps, skipped

@@ -1,9 +1,9 @@
-"""Saliency: the gradient of an answer by pixel (Simonyan et al., 2014; Smilkov et al., 2017).
+"""Saliency: the gradient of a prediction by pixel (Simonyan et al., 2014; Smilkov et al., 2017).
 
-Axes: C images, S pixels a side, B images of a batch. A gradient is all it needs, so it also
-explains nets without a layer of feature maps.
+Axes: C images, S pixels a side, B images of a batch. It needs only a gradient, so it also
+explains networks without a layer of feature maps.
 
-Gradients of nets for small images are noisy. For one CIFAR-10 net (n = 20 images, 16
+Gradients are noisy in networks for small images. For one CIFAR-10 network (n = 20 images, 16
 copies), maps from two draws of the noise correlate by 0.32 with SmoothGrad's defaults
 (mean gradients, 15% noise), by 0.52 with 5% noise, and by 0.74 with 5% and mean squares.
 """
@@ -20,11 +20,11 @@ from analysis.explain.explanations import COPIES, NOISE, PERCENTILE
 Array = np.ndarray[Any, Any]
 
 BATCH_PIXELS = 256 * 32**2
-"""Maximum number of pixels that pass through a net at once: 256 images of 32 px, 5 of 224 px."""
+"""Maximum number of pixels in a batch: 256 images of 32 px, or 5 of 224 px."""
 
 
 def largest_batch(image_size: int, *, pixels: int = BATCH_PIXELS) -> int:
-    """Return how many images may pass through a net at once, gradients included."""
+    """Return the largest batch of images for which gradients are computed."""
     return max(1, pixels // image_size**2)
 
 
@@ -41,9 +41,9 @@ def smooth_grad(
     Returns float32 [C, S, S] from 0 to 1. The gradient of the class's log-probability is
     squared and averaged over COPIES of the image with Gaussian noise (SmoothGrad-Squared;
     Hooker et al., 2019). The map is the largest value over the channels, divided by its
-    PERCENTILE and cut off at 1; an image that does not influence the answer gets zeros.
+    PERCENTILE and cut off at 1; an image that does not influence the prediction gets zeros.
     `model` takes float images [B, 3, S, S] from 0 to 1 and returns logits, in eval mode. A
-    generator in the same state gives every net the same noise.
+    generator in the same state gives every network the same noise.
 
     Raises:
         ValueError: the gradient is not finite.

@@ -1,4 +1,4 @@
-"""Augmentation sheets: images beside what training sees of them under a recipe.
+"""Augmentation sheets: images beside their augmented views under a recipe.
 
 Axes: N images, S×S pixels, 3 channels (RGB).
 """
@@ -24,7 +24,7 @@ def augmentation_sheet(
     """Draw a row for each of `images`, uint8 [N, S, S, 3]: the original, then `draws` views.
 
     Returns pixels, uint8 [N·S + gaps, (1 + draws)·S + gaps, 3]. MixUp and CutMix take their
-    partners among `images`; areas that are painted over get the mean colour of `images`.
+    partners among `images`; erased areas get the mean colour of `images`.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     labels, mean = torch.arange(len(images)), pixels.mean(dim=(0, 2, 3))

@@ -75,11 +75,11 @@ def _bins(
     axes: Axes, log_probs: Floats, labels: Ints, color: str, marker: str, *, shift: float = 0.0
 ) -> None:
     """Draw the accuracy of each bin at its mean confidence."""
-    confidence, right = np.exp(log_probs.max(axis=1)), correct(log_probs, labels)
+    confidence, is_correct = np.exp(log_probs.max(axis=1)), correct(log_probs, labels)
     bins = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
     for index in np.unique(bins):
         inside = bins == index
-        hits, images = int(right[inside].sum()), int(inside.sum())
+        hits, images = int(is_correct[inside].sum()), int(inside.sum())
         interval = proportion_interval(hits, images)
         x = float(confidence[inside].mean()) + shift
         axes.plot([x, x], [interval.low, interval.high], color=color, lw=0.8)

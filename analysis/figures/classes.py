@@ -36,15 +36,15 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 MOST_NAMED = 40
-"""Maximum number of classes that the figure of accuracies names without exception."""
+"""Maximum number of classes for which the accuracy figure names every class."""
 WORST_NAMED = 24
-"""Number of classes named if there are more: those that the first stage gets wrong most."""
+"""Number of classes named if there are more: those with the lowest accuracy of the first stage."""
 MATRIX_CLASSES = 20
 """Maximum number of classes of a confusion matrix; with more, pairs are shown."""
 PAIRS = 20
 """Maximum number of confused pairs shown."""
 DIFFERENCES = 24
-"""Maximum number of classes of the student's figure: those that differ most."""
+"""Maximum number of classes in the student's figure: those that differ most."""
 
 
 def class_accuracy_figure(
@@ -87,7 +87,7 @@ def confusion_figure(
     """Draw a confusion matrix per stage, or with many classes the most confused pairs.
 
     Rows are true classes, columns predicted ones; shades are shares of the row. The diagonal
-    is not shaded, since it would drown the errors.
+    is not shaded, since it would hide the errors.
     """
     classes = len(class_names)
     matrices = {
@@ -124,7 +124,7 @@ def student_classes_figure(
         )  # fmt: skip
     name_rows(axes, [f"{shorten(class_names[i.label], 28)}  ({i.images})" for i in order])
     axes.set_title(f"Accuracy by class: {stage_label(stage)} − ensemble")
-    axes.set_xlabel("points (right of 0: the student is better; in brackets: images of test)")
+    axes.set_xlabel("points (right of 0: the student is better; in brackets: test images)")
     difference_axis(axes, bins=7)
     return figure
 
@@ -214,7 +214,8 @@ def _confused_pairs(
         text = f"{style.label}: {_errors_text(matrix)}"
         axes.barh(rows, [matrix[pair] for pair in pairs], height, color=style.color, label=text)
     names = shorten_all(class_names, 26)
-    name_rows(axes, [f"{names[truth]} → {names[answer]}" for truth, answer in pairs], fontsize=6.5)
+    labels = [f"{names[truth]} → {names[predicted]}" for truth, predicted in pairs]
+    name_rows(axes, labels, fontsize=6.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Most confused classes on test")
     axes.set_xlabel("images: true class → predicted class")

@@ -1,4 +1,4 @@
-"""Learning curves: of the best configuration, and of every trial."""
+"""Learning curves of the best configuration and of every trial."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def training_curves_figure(
 ) -> Figure:
     """Draw losses (left) and accuracy on val (right) of the best trial and its other seeds.
 
-    `val` is the number of images of val, for the interval of the last accuracy. Only the
+    `val` is the number of val images, for the interval of the last accuracy. Only the
     path to the last rung is drawn: the trunk, then the last cooldown.
     """
     figure = new_figure(2.5)
@@ -89,7 +89,7 @@ def learning_curves_figure(trials: Sequence[TrialFacts], rungs: Sequence[int]) -
 
 
 def branches(epochs: Sequence[EpochFacts]) -> list[list[EpochFacts]]:
-    """Split epochs into the trunk and its cooldowns, each after the trunk's last epoch before."""
+    """Split epochs into the trunk and its cooldowns; each begins with the trunk epoch before it."""
     trunk = [epoch for epoch in epochs if epoch.phase != "cooldown"]
     lines: list[list[EpochFacts]] = [trunk] if trunk else []
     current: list[EpochFacts] = []
@@ -105,7 +105,7 @@ def branches(epochs: Sequence[EpochFacts]) -> list[list[EpochFacts]]:
 
 
 def last_path(epochs: Sequence[EpochFacts]) -> list[EpochFacts]:
-    """Return the epochs that led to the last score: the trunk up to the last cooldown, and it."""
+    """Return the epochs that led to the last score: the trunk, then the last cooldown."""
     lines = branches(epochs)
     if not lines:
         return []

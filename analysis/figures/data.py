@@ -1,4 +1,4 @@
-"""Figures of the data set: how many images each class has, and the first ones of each.
+"""Figures of the data set: class sizes and a contact sheet.
 
 Axes: N images, S pixels a side, K classes.
 """
@@ -25,7 +25,7 @@ from common.formats import count, shorten, shorten_all
 from trainables.data.splits import SPLITS
 
 MOST_NAMED = 30
-"""Maximum number of classes with a bar and a name of their own."""
+"""Maximum number of classes drawn as named bars."""
 SHEET_COLUMNS = 10
 """Images in a row of the contact sheet."""
 SPLIT_COLORS = {"train": PALE, "val": SKY, "holdout": ORANGE, "test": BLUE}
@@ -33,7 +33,7 @@ SPLIT_HATCHES = {"train": "", "val": "////", "holdout": "....", "test": ""}
 
 
 def class_sizes_figure(data: DataFacts, class_names: Sequence[str]) -> Figure:
-    """Draw the images of each class by split, largest class first; many classes as a curve."""
+    """Draw the images of each class by split, largest class first."""
     splits = [split for split in SPLITS if split in data.counts]
     totals = np.sum([data.counts[split] for split in splits], axis=0)
     order = np.argsort(-totals, kind="stable")
@@ -59,8 +59,8 @@ def class_sizes_figure(data: DataFacts, class_names: Sequence[str]) -> Figure:
 def contact_sheet_figure(data: DataFacts, class_names: Sequence[str]) -> Figure:
     """Draw the first training images of each class under its name.
 
-    Ten images a row. With few classes each fills one column or several side by side; with
-    many, one image of each class is shown, row after row.
+    Each row has ten images. With few classes, each class fills one or more columns; with
+    many, each class has one image.
     """
     assert data.sheet is not None
     shown = list(dict.fromkeys(data.sheet_classes))

@@ -1,4 +1,4 @@
-"""Every figure of a run: which ones it has data for, and how each is drawn and saved.
+"""The list of a run's figures: when each has data, and the function that draws it.
 
 Axes: N examples, K classes.
 """
@@ -84,7 +84,7 @@ class FigureSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FigurePlan:
-    """One figure: whether the run has its data yet, and how it is drawn."""
+    """One figure: a check that the run has its data, and the function that draws it."""
 
     ready: Callable[[FigureSource], bool]
     draw: Callable[[FigureSource], Figure]
@@ -93,7 +93,7 @@ class FigurePlan:
 def save_figures(facts: RunFacts, explanations: Explanations, folder: Path) -> list[Path]:
     """Draw every figure that the run has data for into `folder`, as NAME.png.
 
-    Figures of an earlier report that the run has no data for are removed, so that the
+    Figures of an earlier report that the run has no data for are removed, so the
     folder never mixes two states of a run. The same facts give the same bytes.
     """
     source = FigureSource(

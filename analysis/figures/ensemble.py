@@ -1,4 +1,4 @@
-"""Figures of the ensemble: how its members differ, and what trials cost against it.
+"""Figures of the ensemble: diversity of its members, and accuracy against cost.
 
 Axes: M members, N examples, K classes.
 """
@@ -37,7 +37,7 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 MOST_NUMBERED = 10
-"""Maximum number of members whose shares are written into the heat maps."""
+"""Maximum number of members whose shares are written in the matrices."""
 KINDS = {
     "search": MarkStyle(label="search trial", color=GREY, marker="o"),
     "seed": MarkStyle(label="seed of the best trial", color=GREEN, marker="v"),
@@ -49,7 +49,7 @@ class HoldoutAccuracy:
     """Accuracy on holdout of finished trials and of the ensemble."""
 
     hits: Mapping[str, int]
-    """Correct answers by trial."""
+    """Correct predictions by trial."""
     images: int
     members: Mapping[str, float]
     """The ensemble's weights by trial."""
@@ -60,7 +60,7 @@ class HoldoutAccuracy:
 def trial_costs_figure(trials: Sequence[TrialFacts], holdout: HoldoutAccuracy) -> Figure:
     """Draw accuracy on holdout of every finished trial against training time and size.
 
-    The ensemble stands at the cost of all its members together.
+    The ensemble is drawn at the total cost of its members.
     """
     scored = [trial for trial in trials if trial.trial in holdout.hits]
     figure = new_figure(2.75)
@@ -82,17 +82,17 @@ def disagreement_figure(
 ) -> Figure:
     """Draw how often two members disagree and are both wrong, and each member's weight."""
     names = list(log_probs)
-    answers = np.stack([log_probs[name].argmax(axis=1) for name in names])
-    labels = labels if labels is not None and len(labels) == answers.shape[1] else None
+    predictions = np.stack([log_probs[name].argmax(axis=1) for name in names])
+    labels = labels if labels is not None and len(labels) == predictions.shape[1] else None
     figure = new_figure(max(2.0, 0.75 + 0.26 * len(names)))
     axes = figure.subplots(1, 2 if labels is None else 3)
-    differing = diversity.disagreement(answers)
-    _member_matrix(axes[0], differing, names, "Answers differ, %", diagonal=False)
+    differing = diversity.disagreement(predictions)
+    _member_matrix(axes[0], differing, names, "Disagree, %", diagonal=False)
     if labels is not None:
-        both = diversity.double_fault(answers, labels)
+        both = diversity.double_fault(predictions, labels)
         _member_matrix(axes[1], both, names, "Both wrong, %", diagonal=True)
         axes[1].set_yticks([])
-    _weight_bars(axes[-1], names, weights, answers, labels)
+    _weight_bars(axes[-1], names, weights, predictions, labels)
     return figure
 
 
@@ -171,7 +171,7 @@ def _weight_bars(
     axes: Axes,
     names: Sequence[str],
     weights: Mapping[str, float],
-    answers: Ints,
+    predictions: Ints,
     labels: Ints | None,
 ) -> None:
     values = [weights.get(name, 0.0) for name in names]
@@ -179,7 +179,7 @@ def _weight_bars(
     for row, value in enumerate(values):
         text = percent(value, 0)
         if labels is not None:
-            text += f"   ({percent(float((answers[row] == labels).mean()), 1)})"
+            text += f"   ({percent(float((predictions[row] == labels).mean()), 1)})"
         axes.text(value, row, f" {text}", va="center", fontsize=6.5)
     name_rows(axes, names, fontsize=6.2)
     axes.set_xlim(0, max([*values, 1e-9]) * 1.75)

@@ -1,4 +1,4 @@
-"""Figures that explain answers: examples with heat maps, confused pairs, attention weights.
+"""Figures that explain predictions: examples with heat maps, confused pairs, attention weights.
 
 Axes: C chosen images, S pixels a side, K classes, G channels. On sheets of examples, cells
 have a fixed size in inches, so that images are as large as the page allows and aligned.
@@ -24,22 +24,22 @@ from common.formats import count, fixed, percent, shorten_all
 Array = NDArray[Any]
 
 HEAT = "magma"
-"""Its lightness rises throughout, so that a grey print ranks positions as the colours do."""
+"""Colour map whose lightness rises steadily, so a grey print keeps the order of values."""
 DIVERGING = "PuOr"
-"""Two hues that colour-blind readers can tell apart, white at zero."""
+"""Colour map of two hues that colour-blind readers can tell apart, white at zero."""
 WRONG = "#8A3000"
 MARGIN = 0.04
 """Inches at the edges."""
 GAP = 0.04
 """Inches between cells."""
 HALVES_GAP = 0.1
-"""Inches between correct answers and errors."""
+"""Inches between correct predictions and errors."""
 LARGEST_CELL = 0.56
 """Inches: largest image on a sheet."""
 TALLEST_SHEET = 8.3
-"""Inches: highest sheet that leaves room for its caption."""
-ANSWER_WIDTH = 1.3
-"""Room for an answer in words, as a multiple of an image's width."""
+"""Inches: tallest sheet that leaves room for its caption."""
+PREDICTION_WIDTH = 1.3
+"""Room for a prediction in words, as a multiple of an image's width."""
 NAMED_CLASSES = 20
 """Maximum number of classes named in the figure of channel weights."""
 SPATIAL_IMAGES = 10
@@ -47,9 +47,9 @@ SPATIAL_IMAGES = 10
 
 
 def heat_map_figure(examples: Examples, heat_maps: HeatMaps, class_names: Sequence[str]) -> Figure:
-    """Draw a row per class: its correct answer on the left, its error on the right, with maps."""
+    """Draw a row per class: a correct prediction on the left, an error on the right, with maps."""
     columns = heat_maps.columns()
-    across = ANSWER_WIDTH + 1 + len(columns)
+    across = PREDICTION_WIDTH + 1 + len(columns)
     rows = len(examples.classes)
     top, bottom = 0.42, 0.24
     bare = WIDTH - 2 * MARGIN - HALVES_GAP - 2 * (len(columns) + 1) * GAP
@@ -86,11 +86,13 @@ def confused_figure(
         left = MARGIN + (number % 2) * half
         y = (number // 2) * (above + cell + below) + above
         title = (
-            f"{names[pair.truth]} → {names[pair.answer]}: {count(pair.errors)} of "
+            f"{names[pair.truth]} → {names[pair.predicted]}: {count(pair.errors)} of "
             f"{count(pair.images)} ({percent(pair.rate)})"
         )
         _text(figure, left, y - 0.05, title, size=7.0, weight="bold")
-        shown = np.flatnonzero((examples.labels == pair.truth) & (examples.answers == pair.answer))
+        shown = np.flatnonzero(
+            (examples.labels == pair.truth) & (examples.predictions == pair.predicted)
+        )
         for column, index in enumerate(shown):
             x = left + column * (cell + GAP)
             _image(_cell(figure, x, y, cell), examples.pixels[index])
@@ -134,7 +136,7 @@ def channel_weights_figure(attention: AttentionWeights, class_names: Sequence[st
 
 
 def spatial_weights_figure(attention: AttentionWeights) -> Figure:
-    """Draw images, and below each the weights that every spatial layer gives its positions."""
+    """Draw images, and below each image its weights from every spatial layer."""
     layers = attention.shown_layers
     assert attention.pixels is not None
     images = attention.pixels[:SPATIAL_IMAGES]
@@ -159,7 +161,7 @@ def spatial_weights_figure(attention: AttentionWeights) -> Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sheet:
-    """A sheet of examples: what it shows, and the size of its images."""
+    """A sheet of examples: its content and the size of its images."""
 
     figure: Figure
     cell: float
@@ -170,17 +172,17 @@ class _Sheet:
 
 
 def _titles(sheet: _Sheet, left: float, y: float, *, correct: bool) -> None:
-    heading = "correct answers" if correct else "wrong answers"
+    heading = "correct" if correct else "wrong"
     _text(sheet.figure, left, y, heading, size=7.5, weight="bold")
     several = len({column.source for column in sheet.columns}) > 1
     for number, column in enumerate(sheet.columns, 1):
-        x = left + (ANSWER_WIDTH + number + 0.5) * sheet.cell + number * GAP
+        x = left + (PREDICTION_WIDTH + number + 0.5) * sheet.cell + number * GAP
         title = f"{column.method}\n{column.source}" if several else column.method
         _text(sheet.figure, x, y, title, size=5.8, align="center")
 
 
 def _row(sheet: _Sheet, left: float, y: float, label: int, *, correct: bool) -> None:
-    """Draw one example of a class: its answer in words, the image, its heat maps."""
+    """Draw one example of a class: its prediction in words, the image, its heat maps."""
     figure, cell, examples = sheet.figure, sheet.cell, sheet.examples
     size, middle = min(6.0, 11.3 * cell), y + cell / 2
     index = examples.find(label, correct=correct)
@@ -188,9 +190,9 @@ def _row(sheet: _Sheet, left: float, y: float, label: int, *, correct: bool) -> 
         text = f"{sheet.names[label]}:\nnone {'correct' if correct else 'wrong'}"
         _text(figure, left, middle, text, size=size, color=GREY, middle=True)
         return
-    text, color = _answer(examples, index, sheet.names)
+    text, color = _prediction_text(examples, index, sheet.names)
     _text(figure, left, middle, text, size=size, color=color, middle=True)
-    x = left + ANSWER_WIDTH * cell
+    x = left + PREDICTION_WIDTH * cell
     _image(_cell(figure, x, y, cell), examples.pixels[index])
     for number, column in enumerate(sheet.columns, 1):
         axes = _cell(figure, x + number * (cell + GAP), y, cell)
@@ -198,13 +200,13 @@ def _row(sheet: _Sheet, left: float, y: float, label: int, *, correct: bool) -> 
         _heat_map(axes, background, column.maps[index])
 
 
-def _answer(examples: Examples, index: int, names: Sequence[str]) -> tuple[str, str]:
-    """Return the answer with its confidence, and the truth if it is wrong; and a text colour."""
-    truth, answer = int(examples.labels[index]), int(examples.answers[index])
+def _prediction_text(examples: Examples, index: int, names: Sequence[str]) -> tuple[str, str]:
+    """Return a prediction with its confidence (and the truth if wrong), and a text colour."""
+    truth, predicted = int(examples.labels[index]), int(examples.predictions[index])
     confidence = _confidence(float(examples.confidences[index]))
-    if truth == answer:
+    if truth == predicted:
         return f"✓ {names[truth]}\n{confidence}", BLACK
-    return f"✗ {names[answer]}\n{confidence}\ntrue: {names[truth]}", WRONG
+    return f"✗ {names[predicted]}\n{confidence}\ntrue: {names[truth]}", WRONG
 
 
 def _confidence(probability: float) -> str:
@@ -225,7 +227,7 @@ def _heat_map(axes: Axes, background: Array | None, heat: Array) -> None:
 
 
 def _colour_scale(figure: Figure, low: str, high: str) -> None:
-    """Draw the heat maps' colour bar at the foot of the figure."""
+    """Draw the heat maps' colour bar at the bottom of the figure."""
     width, height = figure.get_size_inches()
     axes = figure.add_axes(((width - 1.6) / width, 0.09 / height, 1.1 / width, 0.07 / height))
     bar = figure.colorbar(ScalarMappable(cmap=HEAT), cax=axes, orientation="horizontal")
@@ -264,7 +266,7 @@ def _text(
     weight: str = "normal",
     middle: bool = False,
 ) -> None:
-    """Write text at inches from the left and top edges; `y` is its foot, or its middle."""
+    """Write text at inches from the left and top edges; `y` is the text's bottom, or its middle."""
     width, height = figure.get_size_inches()
     figure.text(
         x / width, 1 - y / height, text, fontsize=size, color=color, ha=align, weight=weight,

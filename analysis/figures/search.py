@@ -1,4 +1,4 @@
-"""Figures of the search: scores and epochs of every trial, and which searched values mattered."""
+"""Figures of the search: scores and epochs of all trials, importance of searched values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -65,8 +65,8 @@ def hyperparameters_figure(
 ) -> Figure:
     """Draw a panel per searched value: each trial's score at the first rung and at the last.
 
-    At the first rung every trial has the same budget, so it shows the effect without the
-    scheduler's choice; the last rung shows the survivors.
+    At the first rung every trial has the same budget, so it shows a value's effect free of
+    the scheduler's selection; the last rung shows the survivors.
     """
     search = [trial for trial in trials if trial.kind == "search" and trial.scores]
     rows = max(1, math.ceil(len(space.parameters) / COLUMNS))
@@ -183,7 +183,7 @@ def _positions(axes: Axes, parameter: Parameter, trials: Sequence[TrialFacts]) -
     if choices:
         axes.set_xticks(range(len(choices)), [shorten(choice, 9) for choice in choices])
         axes.set_xlim(-0.5, len(choices) - 0.5)
-        # Spread by the trial's number, so that the same run gives the same picture.
+        # Spread marks by trial number, so the same run gives the same picture.
         return {
             trial.trial: choices.index(value_text(values[trial.trial]))
             + 0.5 * ((trial.number * 0.618) % 1 - 0.5)
@@ -214,7 +214,7 @@ def _few_choices(parameter: Parameter) -> list[str]:
 
 
 def _padded_range(parameter: Parameter) -> tuple[float, float]:
-    """Return the searched range with a twelfth of it on either side, so that no mark is cut."""
+    """Return the searched range with a twelfth of it on either side, so no mark is cut."""
     if parameter.log:
         pad = (parameter.high / parameter.low) ** (1 / 12)
         return parameter.low / pad, parameter.high * pad

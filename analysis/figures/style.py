@@ -1,7 +1,7 @@
 """The style of all figures: one palette, one type size, no decoration without data.
 
 The colours are Okabe and Ito's, which colour-blind readers can tell apart. Every colour
-comes with its own marker or line style, so that a grey print can be read too.
+comes with its own marker or line style, so a grey print is readable too.
 """
 
 import math
@@ -71,7 +71,7 @@ ENDING_COLORS: Mapping[str, str] = {
 
 @contextmanager
 def drawing(families: Sequence[str] = ("DejaVu Sans",)) -> Iterator[None]:
-    """Apply the style to matplotlib inside the block and restore the caller's settings after."""
+    """Apply the style to matplotlib inside the block, then restore the caller's settings."""
     settings: Any = {
         "font.family": list(families),
         "font.size": 7.5,
@@ -173,7 +173,7 @@ def plot_difference(
 def difference_axis(axes: Axes, *, bins: int = 5) -> None:
     """Mark zero and give the x axis of differences signed, round ticks."""
     axes.axvline(0, color=BLACK, lw=0.8)
-    # A label at the very edge would stand out of the figure.
+    # A label at the very edge would stick out of the figure.
     axes.xaxis.set_major_locator(MaxNLocator(bins, prune="both"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed_tick(value)))
     grid(axes, "x")
@@ -238,6 +238,6 @@ _TIMES = [
 
 
 def empty(axes: Axes, text: str) -> None:
-    """Write in an empty panel why it is empty."""
+    """Write the reason into an empty panel."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)

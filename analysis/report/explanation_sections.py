@@ -76,12 +76,12 @@ def _pairs_table(facts: RunFacts, explanations: Explanations, letters: Lettering
     rows = []
     for pair in explanations.pairs:
         row = [
-            f"{names[pair.truth]} → {names[pair.answer]}",
+            f"{names[pair.truth]} → {names[pair.predicted]}",
             count(pair.errors), count(pair.images), percent(pair.rate),
             percent_range((pair.interval.low, pair.interval.high), sign=True), count(pair.reverse),
         ]  # fmt: skip
         if beside is not None:
-            row.append(count(int(beside[pair.truth, pair.answer])))
+            row.append(count(int(beside[pair.truth, pair.predicted])))
         if classes > 2:
             row.append("yes" if pair.beyond_chance else "not shown")
         rows.append(row)

@@ -1,7 +1,7 @@
-"""Predictions of nets that were never trained.
+"""Predictions of networks that were never trained.
 
-Axes: N examples, K classes. All nets share each example's difficulty, so that they err
-together, as trained nets do.
+Axes: N examples, K classes. All networks share each example's difficulty, so that they err
+together, as trained networks do.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ SMALL = Shape(classes=4, val=60, holdout=200, test=120, trials=12)
 
 
 class Nets:
-    """The labels of every split, and nets that predict them with a given skill."""
+    """The labels of every split, and networks that predict them with a given skill."""
 
     def __init__(self, shape: Shape, rng: np.random.Generator) -> None:
         self.shape, self.rng = shape, rng
@@ -58,7 +58,7 @@ class Nets:
         self.twin = (np.arange(shape.classes) + 1 + (np.arange(shape.classes) % 3)) % shape.classes
 
     def logits(self, split: str, *, skill: float, own_noise: float = 0.6) -> Array:
-        """Return logits [N, K] of a net whose margin for the true class is `skill`."""
+        """Return logits [N, K] of a network whose margin for the true class is `skill`."""
         labels = self.labels[split]
         rows = np.arange(len(labels))
         shared = self.shared[split]
@@ -68,7 +68,7 @@ class Nets:
         return 1.6 * logits
 
     def pool(self, split: str, count: int, *, skill: float, own_noise: float = 0.6) -> Array:
-        """Return log-probabilities [M, N, K] of `count` nets of equal skill."""
+        """Return log-probabilities [M, N, K] of `count` networks of equal skill."""
         return np.stack(
             [
                 log_softmax(self.logits(split, skill=skill, own_noise=own_noise))

@@ -82,7 +82,7 @@ def write_cards(folder: RunFolder, shape: Shape, names: Sequence[str]) -> None:
 
 
 def write_ledger(folder: RunFolder, nets: Nets, *, single: bool = False) -> None:
-    """Write test predictions and ledger.json; `single` has the best single net alone."""
+    """Write test predictions and ledger.json; `single` has the best single network alone."""
     shape = nets.shape
     test = _test_stages(nets)
     if single:

@@ -1,4 +1,4 @@
-"""Small nets that are easy to explain."""
+"""Small networks that are easy to explain."""
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Corner(nn.Module):
 
 
 class Flat(nn.Module):
-    """A net without feature maps."""
+    """A network without feature maps."""
 
     def __init__(self) -> None:
         super().__init__()

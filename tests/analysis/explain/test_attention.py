@@ -44,7 +44,7 @@ def images() -> RunImages:
 
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
-def test_the_modules_found_compute_what_the_map_is_multiplied_with(kind: str) -> None:
+def test_attention_modules_output_the_factors_of_the_feature_map(kind: str) -> None:
     model = net(kind)
     modules = attention_modules(model)
     assert list(modules) == LAYERS[kind]
@@ -85,7 +85,7 @@ def test_weights_are_averaged_over_val_and_over_each_class(kind: str, images: Ru
     for k in range(3):
         expected = one_by_one[labels == k].mean(axis=0)
         np.testing.assert_allclose(layer.class_means[k], expected, atol=1e-5)
-    assert not any(module._forward_hooks for module in model.modules()), "all hooks are gone"
+    assert not any(module._forward_hooks for module in model.modules()), "no hook is left"
 
 
 def test_a_class_without_images_has_no_mean(images: RunImages) -> None:
@@ -113,6 +113,6 @@ def test_spatial_weights_are_kept_for_the_shown_images(images: RunImages) -> Non
     assert (channels_only.pixels, channels_only.shown_layers) == (None, ())
 
 
-def test_a_net_without_attention_is_refused(images: RunImages) -> None:
+def test_a_network_without_attention_is_refused(images: RunImages) -> None:
     with pytest.raises(ValueError, match="no attention"):
         attention_weights(net("none"), images, trial="t", kind="none")

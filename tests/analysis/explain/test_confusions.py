@@ -19,11 +19,11 @@ def test_pairs_have_the_most_errors(matrix: np.ndarray) -> None:
         if i != j and matrix[i, j] >= FEWEST_ERRORS
     ]
     pairs = most_confused(matrix, most=4)
-    assert [(p.truth, p.answer) for p in pairs] == [(i, j) for _, _, i, j in sorted(slow)[:4]]
+    assert [(p.truth, p.predicted) for p in pairs] == [(i, j) for _, _, i, j in sorted(slow)[:4]]
     for pair in pairs:
-        assert pair.errors == matrix[pair.truth, pair.answer]
+        assert pair.errors == matrix[pair.truth, pair.predicted]
         assert pair.images == matrix[pair.truth].sum()
-        assert pair.reverse == matrix[pair.answer, pair.truth]
+        assert pair.reverse == matrix[pair.predicted, pair.truth]
         assert pair.interval == proportion_interval(pair.errors, pair.images)
         assert pair.interval.low <= pair.rate <= pair.interval.high
         assert 0 < pair.p_value <= 1
@@ -70,9 +70,9 @@ def test_the_confusion_matrix_counts_every_example(
     classes: int, pairs: list[tuple[int, int]]
 ) -> None:
     truth = np.array([a % classes for a, _ in pairs])
-    answers = np.array([b % classes for _, b in pairs])
+    predictions = np.array([b % classes for _, b in pairs])
     slow = np.zeros((classes, classes), int)
-    for i, j in zip(truth, answers, strict=True):
+    for i, j in zip(truth, predictions, strict=True):
         slow[i, j] += 1
-    matrix = confusion_matrix(np.eye(classes)[answers], truth, classes)
+    matrix = confusion_matrix(np.eye(classes)[predictions], truth, classes)
     np.testing.assert_array_equal(matrix, slow)

@@ -31,7 +31,7 @@ def predicted(labels: np.ndarray, classes: int, skill: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("classes", [2, 4, 30])
-def test_a_typical_correct_answer_and_the_worst_error_of_each_class_are_chosen(
+def test_a_typical_correct_prediction_and_the_worst_error_of_each_class_are_chosen(
     classes: int,
 ) -> None:
     images = made(classes, 600)
@@ -39,15 +39,15 @@ def test_a_typical_correct_answer_and_the_worst_error_of_each_class_are_chosen(
     labels = images.labels[test]
     log_probs = predicted(labels, classes, 2.0)
     chosen = choose_by_class(images, test, log_probs, labels)
-    answers, sure = log_probs.argmax(1), np.exp(log_probs.max(1))
-    errors = np.bincount(labels[answers != labels], minlength=classes)
+    predictions, confidences = log_probs.argmax(1), np.exp(log_probs.max(1))
+    errors = np.bincount(labels[predictions != labels], minlength=classes)
     assert len(chosen.classes) == min(classes, MOST_CLASSES)
     assert list(chosen.classes) == sorted(chosen.classes)
     assert errors[list(chosen.classes)].sum() == np.sort(errors)[::-1][:MOST_CLASSES].sum()
     for label in chosen.classes:
         hit, miss = chosen.find(label, correct=True), chosen.find(label, correct=False)
-        hits = sure[(labels == label) & (answers == label)]
-        misses = sure[(labels == label) & (answers != label)]
+        hits = confidences[(labels == label) & (predictions == label)]
+        misses = confidences[(labels == label) & (predictions != label)]
         assert (hit is None) == (len(hits) == 0)
         if hit is not None:
             assert chosen.confidences[hit] == pytest.approx(np.sort(hits)[(len(hits) - 1) // 2])
@@ -58,11 +58,11 @@ def test_a_typical_correct_answer_and_the_worst_error_of_each_class_are_chosen(
     assert [images.labels[row[0]] for row in rows] == chosen.labels.tolist()
 
 
-def test_a_class_without_errors_has_no_example_of_one() -> None:
+def test_a_class_without_errors_has_no_example_of_an_error() -> None:
     images, test = made(3, 30), np.arange(30)
     log_probs = np.log(np.full((30, 3), 0.1) + 0.7 * np.eye(3)[images.labels])
     chosen = choose_by_class(images, test, log_probs, images.labels)
-    assert chosen.labels.tolist() == chosen.answers.tolist() == [0, 1, 2]
+    assert chosen.labels.tolist() == chosen.predictions.tolist() == [0, 1, 2]
     assert chosen.find(1, correct=False) is None
     assert chosen.correct.tolist() == [0, 1, 2]
     first = images.images[[15, 16, 17]]
@@ -80,10 +80,10 @@ def test_examples_of_pairs_are_the_most_confident_errors() -> None:
     for number, pair in enumerate(pairs):
         part = slice(number * EXAMPLES_PER_PAIR, (number + 1) * EXAMPLES_PER_PAIR)
         assert set(chosen.labels[part]) == {pair.truth}
-        assert set(chosen.answers[part]) == {pair.answer}
-        wrong = (images.labels == pair.truth) & (log_probs.argmax(1) == pair.answer)
-        sure = np.sort(np.exp(log_probs.max(1)[wrong]))[::-1][:EXAMPLES_PER_PAIR]
-        np.testing.assert_allclose(chosen.confidences[part], sure)
+        assert set(chosen.predictions[part]) == {pair.predicted}
+        wrong = (images.labels == pair.truth) & (log_probs.argmax(1) == pair.predicted)
+        expected = np.sort(np.exp(log_probs.max(1)[wrong]))[::-1][:EXAMPLES_PER_PAIR]
+        np.testing.assert_allclose(chosen.confidences[part], expected)
 
 
 def test_predictions_of_other_images_are_recognized() -> None:

@@ -1,4 +1,4 @@
-"""Explaining a run: as far as images, predictions and nets allow, and never raising."""
+"""Explaining a run: uses the images, predictions and networks that exist, and never raises."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def facts(folder: RunFolder) -> RunFacts:
-    """The run's facts, with attention in every net."""
+    """The run's facts, with attention in every network."""
     facts = load_facts(folder)
     trials = tuple(replace(t, recipe={**t.recipe, "attention": "se"}) for t in facts.trials)
     return replace(facts, trials=trials)
@@ -65,7 +65,7 @@ def test_predictions_of_other_images_are_not_explained(
     assert explanations.examples is None
 
 
-def test_nets_that_cannot_be_loaded_leave_their_reasons(
+def test_networks_that_cannot_be_loaded_are_skipped_with_reasons(
     facts: RunFacts, folder: RunFolder, images: RunImages
 ) -> None:
     labels = images.image_set.labels[images.splits.test]
@@ -81,7 +81,7 @@ def test_nets_that_cannot_be_loaded_leave_their_reasons(
     assert not any(str(folder.root) in reason for reason in reasons), "no path of this machine"
 
 
-def test_pictures_off_hides_examples_and_maps(
+def test_switching_pictures_off_hides_examples_and_maps(
     facts: RunFacts, folder: RunFolder, images: RunImages
 ) -> None:
     hidden = replace(facts, spec=facts.spec.with_values(pictures=False))

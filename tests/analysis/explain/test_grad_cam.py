@@ -1,4 +1,4 @@
-"""Grad-CAM: finds the evidence, in any net with feature maps."""
+"""Grad-CAM: finds the evidence in any network with feature maps."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_test_time_augmentation_is_off_during_explanation() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 16, 32])
-def test_our_nets_have_a_feature_map(size: int) -> None:
+def test_built_in_networks_have_a_feature_map(size: int) -> None:
     net = empty_model(Recipe(width=4), classes=3, image_size=size).eval()
     layer, to_map = target_layer(net, torch.rand(1, 3, size, size))
     cells: list[int] = []
@@ -40,7 +40,7 @@ def test_our_nets_have_a_feature_map(size: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["timm:resnet10t", "timm:test_vit", "timm:test_convnext"])
-def test_timm_nets_are_explained(name: str) -> None:
+def test_timm_networks_are_explained(name: str) -> None:
     size = 160 if "vit" in name else 64
     net = empty_model(Recipe(model=name), classes=3, image_size=size).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
@@ -48,7 +48,7 @@ def test_timm_nets_are_explained(name: str) -> None:
 
 
 class Tokens(nn.Module):
-    """A class token and patch tokens; only the class token is read after a last exchange."""
+    """A class token and patch tokens; after a last exchange, only the class token is read."""
 
     num_prefix_tokens = 1
 
@@ -66,7 +66,7 @@ class Tokens(nn.Module):
         return logits
 
 
-def test_the_last_tokens_that_influence_the_answer_are_the_map() -> None:
+def test_the_last_tokens_that_influence_the_prediction_are_the_map() -> None:
     """After the exchange only the class token is read, so the patches there have no influence."""
     model = classifier(Tokens())
     layer, to_map = target_layer(model, torch.rand(1, 3, SIZE, SIZE))
@@ -85,6 +85,6 @@ def test_maps_do_not_depend_on_the_batch_size() -> None:
     np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
-def test_a_net_without_feature_maps_is_refused() -> None:
+def test_a_network_without_feature_maps_is_refused() -> None:
     with pytest.raises(ValueError, match="feature map"):
         grad_cam(classifier(Flat()), spot(2, 2)[None], np.array([0]))

@@ -1,4 +1,4 @@
-"""Heat maps of several nets: averaged by weight, with a reason for each that is missing."""
+"""Heat maps of several networks: averaged by weight, with a reason for each that is missing."""
 
 from functools import cache
 
@@ -13,14 +13,14 @@ from trainables.nets.classifier import Classifier
 
 NETS = {"a": Corner, "b": Flat, "c": Corner}
 EXAMPLES = Examples(
-    pixels=spot(2, 2)[None], labels=np.array([0]), answers=np.array([0]),
+    pixels=spot(2, 2)[None], labels=np.array([0]), predictions=np.array([0]),
     confidences=np.array([0.9]),
 )  # fmt: skip
 
 
 @cache
 def load(name: str) -> Classifier:
-    """Return a net by name; any other name raises, as a missing trial does."""
+    """Return a network by name; any other name raises, as a missing trial does."""
     return classifier(NETS[name]())
 
 
@@ -46,17 +46,17 @@ def test_members_are_averaged_by_weight_and_failures_named() -> None:
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 1.0}])
-def test_a_single_net_has_no_ensemble_maps(weights: dict[str, float]) -> None:
+def test_a_single_network_has_no_ensemble_maps(weights: dict[str, float]) -> None:
     maps = explain(weights, "a")
     assert set(maps.single) == {"Grad-CAM", "saliency"}
     assert (maps.ensemble, maps.skipped) == ({}, {})
 
 
-def test_a_net_without_feature_maps_keeps_its_saliency() -> None:
+def test_a_network_without_feature_maps_keeps_its_saliency() -> None:
     assert set(explain({}, "b").single) == {"saliency"}
 
 
-def test_a_missing_net_leaves_its_reason() -> None:
+def test_a_missing_network_is_skipped_with_a_reason() -> None:
     maps = explain({"gone": 1.0}, "gone")
     assert maps.columns() == []
     assert set(maps.skipped) == {"gone"}

@@ -1,4 +1,4 @@
-"""Saliency: equals the gradient computed the slow way, for any net, and is repeatable."""
+"""Saliency: equals the gradient computed the slow way for any network, and is repeatable."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def noise(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_map_of_a_linear_net_is_its_squared_weights() -> None:
+def test_the_map_of_a_linear_network_is_its_squared_weights() -> None:
     """∇ log p = ±(1 − p) w, so the map is w², the largest over the channels."""
     net = Linear()
     maps = smooth_grad(net, pictures(), np.array([0, 1, 0]), generator=noise())
@@ -43,7 +43,7 @@ def test_the_map_of_a_linear_net_is_its_squared_weights() -> None:
     assert maps.dtype == np.float32
 
 
-def test_a_certain_answer_still_has_a_map() -> None:
+def test_a_certain_prediction_still_has_a_map() -> None:
     """In float32 its probability is 1, and 1 − p would be 0."""
     white = np.full((1, SIZE, SIZE, 3), 255, np.uint8)
     net = Linear()

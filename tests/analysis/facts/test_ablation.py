@@ -38,9 +38,9 @@ def write_trial(
     folder: RunFolder, name: str, wrong: Sequence[int], *, status: Status = "completed"
 ) -> np.ndarray:
     """Write a training whose confident predictions are wrong for the images `wrong`."""
-    answers = LABELS.copy()
-    answers[list(wrong)] += 1
-    probs = np.full((40, 4), 0.05) + 0.8 * np.eye(4)[answers % 4]
+    predictions = LABELS.copy()
+    predictions[list(wrong)] += 1
+    probs = np.full((40, 4), 0.05) + 0.8 * np.eye(4)[predictions % 4]
     log_probs: np.ndarray = log_probs_from_probs(probs)
     trial = folder.trial(name)
     trial.mkdir(parents=True)

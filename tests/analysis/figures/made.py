@@ -53,7 +53,7 @@ def made_data(rng: np.random.Generator, *, classes: int) -> DataFacts:
 def made_explanations(
     rng: np.random.Generator, *, pairs: Sequence[ConfusedPair], classes: int
 ) -> Explanations:
-    """Examples of every class but one correct answer, with smooth maps and attention."""
+    """Return examples (all but one correct prediction), smooth maps and attention."""
     rows = min(classes, MOST_CLASSES)
     labels = np.repeat(np.arange(rows), 2)[1:]
     pixels = rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
@@ -62,7 +62,7 @@ def made_explanations(
     maps = dict(zip(("Grad-CAM", "saliency"), np.sort(slopes, axis=2), strict=True))
     examples = Examples(
         pixels=pixels, labels=labels,
-        answers=(labels + np.arange(1, 2 * rows) % 2) % classes,
+        predictions=(labels + np.arange(1, 2 * rows) % 2) % classes,
         confidences=np.full(len(labels), 0.9),
     )  # fmt: skip
     return Explanations(
@@ -71,7 +71,7 @@ def made_explanations(
         confused=Examples(
             pixels=pixels[[0] * len(pairs)],
             labels=np.array([pair.truth for pair in pairs]),
-            answers=np.array([pair.answer for pair in pairs]),
+            predictions=np.array([pair.predicted for pair in pairs]),
             confidences=np.full(len(pairs), 0.8),
         ),
         examples=examples,

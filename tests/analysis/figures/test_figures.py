@@ -155,10 +155,10 @@ def test_trial_costs_place_the_ensemble_at_the_cost_of_its_members(source: Figur
 
 def test_disagreement_shows_pairs_and_weights(source: FigureSource) -> None:
     log_probs = source.facts.member_log_probs
-    answers = np.stack([values.argmax(axis=1) for values in log_probs.values()])
+    predictions = np.stack([values.argmax(axis=1) for values in log_probs.values()])
     figure = disagreement_figure(log_probs, source.facts.weights, source.facts.holdout_labels)
     differ, _, weights = figure.axes
-    np.testing.assert_array_equal(differ.images[0].get_array(), diversity.disagreement(answers))
+    np.testing.assert_array_equal(differ.images[0].get_array(), diversity.disagreement(predictions))
     assert [width for width, _ in bars(weights)] == [
         source.facts.weights[name] for name in log_probs
     ]

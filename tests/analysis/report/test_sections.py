@@ -193,7 +193,7 @@ def test_confused_pairs_have_rates_and_intervals(facts: RunFacts) -> None:
     rows = table(section, "truth → prediction", "errors", "above chance")
     assert len(rows.rows) == 1 + len(others)
     assert rows.rows[0][:3] == (
-        f"{first.truth} → {first.answer}", str(first.errors), str(first.images)
+        f"{first.truth} → {first.predicted}", str(first.errors), str(first.images)
     )  # fmt: skip
     low, high = 100 * first.interval.low, 100 * first.interval.high
     assert rows.column("95% interval")[0] == f"{low:.1f}–{high:.1f}%"
