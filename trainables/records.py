@@ -58,7 +58,7 @@ class TrialRecord:
     rung: int | None
     """The highest rung at which the trial was scored."""
     whole_schedule: bool
-    """True if the trial reached the last rung; only such trials enter the pool."""
+    """True if the trial reached the last rung, which the pool requires."""
     seconds: float
     peak_memory_bytes: int
     params: int

@@ -25,7 +25,7 @@ STAGE_KEYS = frozenset(
         *("label_smoothing", "weight_decay", "momentum", "warmup_epochs"),
     }
 )
-"""Keys that a stage may change; those of the network, the steps and the scores are fixed."""
+"""Keys that a stage may change; the network, the steps and the scores are fixed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

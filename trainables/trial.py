@@ -110,7 +110,7 @@ class QuorumTrial(tune.Trainable):
         """Train one epoch; called by Tune.
 
         Raises:
-            DataError: the data on this machine differ from those of the sweep's start.
+            DataError: the data on this machine differ from the sweep's.
         """
         try:
             trainer = self._trainer or self._begin(self._config["resume_from"])
@@ -199,7 +199,7 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
     """Return the images, loaded once per process, and their splits.
 
     Raises:
-        DataError: they differ from those with which the sweep was started.
+        DataError: the images or splits differ from the sweep's.
     """
     splits: Splits = _fetched(config["splits"])
     if config["images"] is not None:

@@ -57,7 +57,7 @@ class SourceSizes:
         """Restore a summary from the output of `to_mapping`, read back from JSON.
 
         Raises:
-            KeyError, TypeError, ValueError: the mapping is not such an output.
+            KeyError, TypeError, ValueError: a key is missing or a value is invalid.
         """
         smallest, median, largest = (
             (int(width), int(height))

@@ -68,8 +68,8 @@ def _fitting_size(name: str, image_size: int) -> str:
     """Return a suggestion of the model's own image size, or an empty string if it is unknown."""
     about = timm.get_pretrained_cfg(name, allow_unregistered=False)
     side = None if about is None else about.input_size[-1]
-    known = side is not None and side != image_size
-    return f"set dataset.image_size to {side}, or " if known else ""
+    helps = side is not None and side != image_size
+    return f"set dataset.image_size to {side}, or " if helps else ""
 
 
 def _use_small_stem(net: nn.Module, name: str) -> None:

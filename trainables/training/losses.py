@@ -71,7 +71,7 @@ class TrainingLoss:
     ) -> Tensor:
         """Return the mean loss of a batch, a scalar in nats.
 
-        `logits` are [B, K]; `auxiliary` are those of the auxiliary heads, None if not trained.
+        `logits` are [B, K]; `auxiliary` are the auxiliary heads' logits, None if not trained.
         """
         targets = soft_targets(
             batch.labels_a,

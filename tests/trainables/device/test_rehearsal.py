@@ -25,7 +25,7 @@ HEADS_FIRST = (
 
 
 class SimulatedTraining:
-    """A training whose steps and predictions take a known time on a simulated clock."""
+    """A training with fixed times per step and per prediction, on a simulated clock."""
 
     step_seconds = (1.0, 3.0, 10.0)
     """Duration of a step by stage."""
