@@ -1,4 +1,4 @@
-"""Lines of earlier versions, brought to the present form before they are read."""
+"""Upgrade the journal lines of earlier versions to the current format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,14 @@ from journal.events import Reason
 
 
 class Upgrade:
-    """Adds what earlier versions left out, from what they wrote before."""
+    """Adds the fields that earlier versions lack, derived from the preceding lines."""
 
     def __init__(self) -> None:
-        """No line has been seen."""
+        """Start before the first line."""
         self._last_rung: int | None = None
 
     def __call__(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a line in the present form; lines come in the order of the journal."""
+        """Return a line in the current format; call it in the order of the journal."""
         if line["event"] == "run_started":
             rungs = (line.get("spec") or {}).get("rungs") or [None]
             self._last_rung = rungs[-1]
@@ -23,7 +23,7 @@ class Upgrade:
         return line
 
     def _reason(self, line: Mapping[str, Any]) -> Reason:
-        """Return why a decision was made that has no reason, as those before 0.2 have none."""
+        """Return the reason of a decision; versions before 0.2 did not write it."""
         if line.get("decision") == "continue":
             return "promoted"
         if line.get("cutoff") is not None:

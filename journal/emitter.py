@@ -1,4 +1,4 @@
-"""The one way that events take: into the journal first, then to the observers."""
+"""Write events to the journal first, then pass them to the observers."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ Observer = Callable[[Event], None]
 
 
 class Emitter:
-    """Journals events and passes them on. An observer that fails stops nothing."""
+    """Journals events and passes them on. A failing observer does not stop the run."""
 
     def __init__(self, journal: Journal, observers: Sequence[Observer] = ()) -> None:
         """`observers` are called in this order."""
@@ -34,7 +34,7 @@ class Emitter:
         """Journal an event, then call the observers with it.
 
         Raises:
-            OutOfOrderError: the event cannot follow those before; nothing has happened.
+            OutOfOrderError: the event cannot follow the earlier ones; nothing was written.
             RunError: the journal cannot be written.
         """
         written = self.journal.append(event)

@@ -129,7 +129,7 @@ class TrialStarted:
     recipe: Mapping[str, Any]
     seed: int
     attempt: int
-    """1 for the first start, one more for each further one."""
+    """1 for the first start, 2 for the second, and so on."""
     time: float = UNSTAMPED
 
 
@@ -220,7 +220,7 @@ class TrialEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepEnded:
-    """All trials of one kind are done, or the time is over, or the user interrupted them."""
+    """All trials of one kind are done, the time ran out, or the user interrupted them."""
 
     event: ClassVar[Literal["sweep_ended"]] = "sweep_ended"
     kind: Kind

@@ -1,8 +1,8 @@
 """The journal's file: one JSON object a line, one writer, each line fsynced.
 
 A process can die at any byte. The last line may then be torn: without its newline, or not
-JSON. Readers leave it out and the next writer cuts it off. Damage anywhere else is no
-accident of a crash and is an error that names the line.
+JSON. Readers leave it out and the next writer cuts it off. A crash cannot damage earlier lines, so
+damage there is an error that names the line.
 
 Appending costs 0.2 ms on an idle virtual disk and 2 ms on a busy one, fsync included
 (medians of 2,000 epoch events), so every event is synced by itself.
@@ -49,7 +49,7 @@ class Journal:
             reader = JournalReader(self.path)
             reader.read()
             self.state = reader.state
-            """Folded from every event so far, those of earlier processes included."""
+            """Folded from every event so far, including those of earlier processes."""
             self._end = reader.offset
             os.ftruncate(self._file, self._end)
         except BaseException:
@@ -59,11 +59,11 @@ class Journal:
     def append(self, event: Event) -> Event:
         """Write one event and return it as written.
 
-        An event without a time gets the present one, or the last event's if the clock went
-        back. Numbers that are not finite become None.
+        An event without a time gets the current time, or the last event's if the clock went back.
+        Numbers that are not finite become None.
 
         Raises:
-            OutOfOrderError: the event cannot follow those before; nothing is written.
+            OutOfOrderError: the event cannot follow the earlier ones; nothing is written.
             RunError: the disk is full or fails; what was written before stays valid.
         """
         with self._guard:

@@ -10,7 +10,7 @@ from common.errors import RunError
 from common.locks import NO_FLOCK, take_lock
 
 WAIT_SECONDS = 0.1
-"""Time that a writer tries: longer than `at_work` holds the lock while it asks."""
+"""Seconds that a writer retries: longer than `at_work` holds the lock to test it."""
 
 
 def hold(journal: Path) -> BaseFileLock:
@@ -32,9 +32,9 @@ def hold(journal: Path) -> BaseFileLock:
 
 
 def at_work(journal: str | Path) -> str | None:
-    """Return who holds a journal, e.g. "process 17 on a-host"; None if nobody works on the run.
+    """Return who holds a journal, e.g. "process 17 on a-host"; None if no process does.
 
-    The system releases the lock however its holder ends.
+    The operating system releases the lock even if its holder is killed.
     """
     path = _lock_of(Path(journal))
     try:

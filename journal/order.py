@@ -31,11 +31,11 @@ def require_order(
     started: bool,
     stages: Mapping[str, Stage],
     trials: Mapping[str, Trial],
-    over: Collection[Kind],
+    ended_kinds: Collection[Kind],
 ) -> None:
     """Check that `event` may follow the events that led to this state.
 
-    `started` says whether the run has, `over` names the kinds of trials that have ended.
+    `started` is true once the run has started; `ended_kinds` are the kinds of trials that ended.
 
     Raises:
         OutOfOrderError: the event comes too early, too late, or a second time.
@@ -48,7 +48,7 @@ def require_order(
         case _ if not started:
             objection = "the run has not started"
         case SweepEnded():
-            ended = event.kind in over
+            ended = event.kind in ended_kinds
             objection = f"the {event.kind} trials have ended already" if ended else None
         case TrialStarted():
             objection = _of_start(trials.get(event.trial), event)

@@ -1,4 +1,4 @@
-"""The state of a run: the one fold of its journal's events.
+"""The state of a run, folded from its journal's events.
 
 `RunState.apply` takes one event at a time, at constant cost, and reads no clock. It refuses
 events out of order (`journal.order`), so a state stands for exactly one sequence of events.
@@ -46,7 +46,7 @@ class RunState:
         """The last plan of the present process."""
         self.ends: dict[Kind, SweepEnded] = {}
         """The last end of each kind of trials."""
-        self.over: set[Kind] = set()
+        self.ended_kinds: set[Kind] = set()
         """Kinds whose end was reported and not followed by a start or a resume."""
         self.results: dict[str, list[ResultReported]] = {}
         """Results by kind, oldest first."""
@@ -57,7 +57,7 @@ class RunState:
         """Events folded."""
         self.last_time = -math.inf
         self.abandoned = False
-        """No process works on the run, whatever its journal leaves open."""
+        """True if no process works on the run, even if its journal leaves stages open."""
         self._planned_trials: int | None = None
         """Number that the sweep's stage announces, if it differs from the specification."""
         self._last_resume = -math.inf
@@ -75,7 +75,7 @@ class RunState:
         """Fold one event in.
 
         Raises:
-            OutOfOrderError: it cannot follow the events before; nothing has changed then.
+            OutOfOrderError: it cannot follow the earlier events; the state is unchanged.
         """
         self.require(event)
         self.abandoned = False
@@ -91,7 +91,7 @@ class RunState:
                 self._report_stage(event)
             case SweepEnded():
                 self.ends[event.kind] = event
-                self.over.add(event.kind)
+                self.ended_kinds.add(event.kind)
                 self.trials.halt(event.time)
             case TestRead():
                 self.test_reads += 1
@@ -104,7 +104,7 @@ class RunState:
             case _:
                 self.trials.apply(event)
                 if isinstance(event, TrialStarted):
-                    self.over.discard(event.kind)
+                    self.ended_kinds.discard(event.kind)
         self.count += 1
         self.last_time = max(self.last_time, event.time)
 
@@ -115,11 +115,11 @@ class RunState:
             started=self.started is not None,
             stages=self.stages,
             trials=self.trials,
-            over=self.over,
+            ended_kinds=self.ended_kinds,
         )
 
     def abandon(self) -> None:
-        """Note that no process holds the journal: what it leaves open was interrupted."""
+        """Mark open stages and trials as interrupted: no process holds the journal."""
         self.abandoned = True
         self.trials.running = set()
 
@@ -201,7 +201,7 @@ class RunState:
         self._last_resume = event.time
         self._begin_process(event.time)
         self.plan = None
-        self.over.clear()
+        self.ended_kinds.clear()
         self.trials.halt(event.time)
 
     def _begin_process(self, time: float) -> None:

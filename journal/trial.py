@@ -38,7 +38,7 @@ class Trial:
     recipe: Mapping[str, Any]
     seed: int
     attempts: int = 0
-    """Starts, the first included."""
+    """Number of starts, including the first."""
     epochs: list[EpochEnded] = field(default_factory=list)
     """Epochs by step, from step 1."""
     scores: dict[int, Score] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Trial:
 
     @property
     def rank(self) -> tuple[float, float, str]:
-        """Sort key, best first: the highest rung, then the lowest val_nll there."""
+        """Sort key, best first: the highest rung, then the lowest val_nll at it."""
         if self.score is None:
             return (math.inf, math.inf, self.name)
         nll = math.inf if self.score.val_nll is None else self.score.val_nll
@@ -119,7 +119,7 @@ class Trial:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The most that its worker used."""
+        """Peak memory of its worker."""
         return max((epoch.peak_memory_bytes or 0 for epoch in self.epochs), default=0)
 
     @property

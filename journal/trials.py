@@ -90,7 +90,7 @@ class Trials(Mapping[str, Trial]):
         self.running: set[str] = set()
         self.peak_running = 0
         self.peak_memory_bytes = 0
-        """The most that any worker used."""
+        """Peak memory of any worker."""
         self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
         self.costs = EQUAL
         """Relative cost of a trial's epochs, by the run's last plan."""
@@ -112,7 +112,7 @@ class Trials(Mapping[str, Trial]):
         return self.cohorts["search"].best
 
     def status(self, trial: Trial) -> TrialStatus:
-        """Return a trial's status; `pending` is one that was interrupted and waits."""
+        """Return a trial's status; `pending` if it was interrupted and waits to resume."""
         return trial.status or ("running" if trial.name in self.running else "pending")
 
     def with_status(self, *statuses: TrialStatus, kind: Kind | None = None) -> list[Trial]:
@@ -141,7 +141,7 @@ class Trials(Mapping[str, Trial]):
     def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
         """Return the seconds of an epoch of the last stage, the median over trials.
 
-        Trials with `recipe` decide if there are any; None before any epoch.
+        Only trials with `recipe` count, if there are any. None before any epoch.
         """
         paces = [(trial.recipe == recipe, trial.pace(self.costs)) for trial in self.values()]
         known = [(same, pace) for same, pace in paces if pace is not None]

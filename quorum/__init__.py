@@ -6,7 +6,7 @@
     print(outcome)
     quorum.predict(outcome, "photo.jpg")
 
-The functions are those of the command line. They are imported on first use, so that
+The command line calls the same functions. They are imported on first use, so that
 `import quorum` takes milliseconds.
 """
 

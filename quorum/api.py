@@ -202,7 +202,7 @@ def replay(
 def report(run: AnyRun, *, pictures: bool | None = None, runs: str | Path | None = None) -> Path:
     """Draw a run's figures, typeset its report.pdf and return the path.
 
-    `pictures` False leaves out the data set's images; None keeps to the run's specification.
+    `pictures` False leaves out the data set's images; None follows the run's specification.
     """
     from analysis.report.build import build_report
 
@@ -226,9 +226,9 @@ def predict(
 
 @prepares_process
 def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) -> "list[Level]":
-    """Return the levels of the reference problem, each with what its latest run reached.
+    """Return the levels of the reference problem, each with the result of its latest run.
 
-    `data` counts only runs that were trained on this folder.
+    With `data`, only runs trained on this folder count.
     """
     from analysis.facts.ladder import ladder as levels
 

@@ -26,7 +26,7 @@ def prepare_run(sweep: Sweep, options: RunOptions, *, default: str) -> tuple[Swe
 
 
 def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
-    """Return the sweep with the options' values, or that of the run to resume.
+    """Return the sweep with the options applied, or the sweep of the run to resume.
 
     Raises:
         SpecError: there is no such sweep, or it has an impossible value.
@@ -53,7 +53,7 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
 
 @contextmanager
 def show_progress(spec: SweepSpec, folder: RunFolder, options: AnyOptions) -> Iterator[AnyOptions]:
-    """Show a run's progress on standard error; yield the options with the display observing."""
+    """Show a run's progress on standard error; yield the options with it as observer."""
     if not options.progress:
         yield options
         return
@@ -83,7 +83,7 @@ def find_run(run: AnyRun, runs: str | Path | None) -> RunFolder:
 
 
 def path_of_run(run: AnyRun) -> str:
-    """Return a run's path, or the name that stands for it."""
+    """Return a run's path or name."""
     if isinstance(run, Outcome):
         run = run.folder
     return str(run.root if isinstance(run, RunFolder) else run)

@@ -1,4 +1,4 @@
-"""Results of a run and of an ablation: the folder, and what users look for in it."""
+"""Results of a run and of an ablation, read from the run's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Run the stages in order: sweep → seeds → select → distill → ledger → report.
 
 The functions take a specification and a run's folder; `quorum.api` makes both from plain
-values. Of the options, they use those about the work itself: resume, trials, time_budget,
+values. They use only the options about the work itself: resume, trials, time_budget,
 address, profile, register, report and observers.
 
 Every stage leaves its result in the run's folder and is skipped if the result is there, so a
@@ -87,7 +87,7 @@ def ablate(
     *,
     of: RunFolder | None = None,
 ) -> "AblationResult":
-    """Train a recipe without each of its factors in turn; return what each is worth on holdout.
+    """Train a recipe without each of its factors in turn; return their effects on holdout.
 
     The recipe is the one that all trials of `spec` start from, or the best of the run `of`.
     Every variant is trained from the same `seeds` (5), for `epochs` (the recipe's), or fewer

@@ -1,4 +1,4 @@
-"""Prepare this process before a library with settings of its own is loaded."""
+"""Set this process's environment before the libraries that read it are loaded."""
 
 import functools
 from collections.abc import Callable

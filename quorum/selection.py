@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ensemble.selection.selection import Selection
 
 DEFAULT_MEMBERS = 5
-"""Largest ensemble selected from a pool that no sweep describes."""
+"""Default for the largest ensemble selected from a file of predictions."""
 
 
 def select_run(

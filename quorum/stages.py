@@ -2,7 +2,7 @@
 
 select → distill → ledger → register → report. A stage leaves its result in the run's folder
 and is skipped if the result is already there, so a killed run resumes with the stage that was
-interrupted. Imports stand inside the functions: a run that only selects does not load torch.
+interrupted. Functions import what they need, because a run that only selects must not load torch.
 """
 
 import dataclasses
@@ -142,7 +142,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
 
 
 def register(run: Run) -> None:
-    """Register the released student in MLflow; a registry that fails is logged, not raised."""
+    """Register the released student in MLflow; log a failure instead of raising it."""
     if not (run.folder.student / "card.json").exists():
         return
     from ensemble.deployment.card import read_card

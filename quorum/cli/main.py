@@ -76,14 +76,14 @@ def main(arguments: Sequence[str] | None = None, *, commands: Sequence[Command] 
 
 
 def _print_any_text() -> None:
-    """Let the terminal show escapes for characters that its encoding lacks, as in file names."""
+    """Print escapes for characters, as in file names, that the terminal cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _after_interrupt(arguments: argparse.Namespace) -> str:
-    """Tell how to continue, if the command can be continued."""
+    """Say how to continue, if the command can be continued."""
     if arguments.command is demo:
         return "stopped; finished work is kept, and the same command continues it"
     if hasattr(arguments, "resume"):

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def execute(arguments: Namespace) -> int:
-    """Search and print where the run stands."""
+    """Search and print the run's progress."""
     values = values_of(arguments, SearchOptions)
     if arguments.dry_run:
         print_plan(quorum.plan(arguments.sweep, search_only=True, **values))

@@ -29,7 +29,7 @@ class SchedulerContract:
         assert self.make(RUNGS).decide(9, 0.1) == Decision(reason="last_rung")
 
     def test_a_score_that_is_not_finite_stops_the_trial_and_counts_for_nothing(self) -> None:
-        """Later decisions are those of a scheduler that never saw it."""
+        """Later decisions are the same as without this score."""
         scheduler, fresh = self.make(RUNGS), self.make(RUNGS)
         for value in NOT_FINITE:
             assert scheduler.decide(1, value) == Decision(reason="not_finite")

@@ -18,7 +18,7 @@ class StorageContract:
     """Tests of a storage; subclass it and define `make`."""
 
     def make(self, place: Path) -> Storage:
-        """Return an empty storage; each test calls it with a temporary folder of its own."""
+        """Return an empty storage; each test passes its own temporary folder."""
         raise NotImplementedError
 
     @pytest.fixture

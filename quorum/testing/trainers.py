@@ -1,6 +1,6 @@
 """The contract of a trainer, as tests.
 
-Subclass it in a test module of your own:
+Subclass it in your own test module:
 
     class TestMyTrainer(TrainerContract):
         trainer = MyTrainer
@@ -27,7 +27,7 @@ from trainables.trainer import EpochReport, Trainer, TrainerFactory
 
 
 def striped_images() -> tuple[ImageSet, Splits]:
-    """Return 90 images of 8×8 px in three classes, striped in a colour each, and their splits."""
+    """Return 90 images of 8×8 px in three classes, each striped in its own colour, with splits."""
     rng = numpy_generator(0, "images")
     labels = np.arange(90) % 3
     images = rng.integers(0, 200, (90, 8, 8, 3))

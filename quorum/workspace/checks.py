@@ -1,4 +1,4 @@
-"""Check that a run folder agrees with the work to be done there; write its first files."""
+"""Check that a run's folder matches its specification and data; write its first files."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -74,7 +74,7 @@ def weights_of(spec: SweepSpec) -> dict[str, str | None]:
 
 
 def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:
-    """Return those of `stages` whose result is missing."""
+    """Return the stages, among `stages`, whose result is missing."""
     done: set[str] = set()
     if folder.selection.exists():
         done |= {"sweep", "seeds", "select"}

@@ -1,8 +1,8 @@
-"""Disk space of a run: what uses it, and what can be removed.
+"""Disk space of a run: its use, and the files that can be removed.
 
-Cleaning removes only what no command needs or what a command can make again. Records,
+Cleaning removes only files that no command needs or that a command can make again. Records,
 predictions, weights of trials that finished the schedule, the selection, the students, the
-ledger, the journal and sweep.yaml stay. Removable, and what makes it again:
+ledger, the journal and sweep.yaml stay. Removable files, and the command that makes them again:
 
     checkpoints of trials that have ended          not needed again
     weights of trials that were stopped early      not needed again: they never enter the pool,
@@ -39,7 +39,7 @@ class Removable:
     """Files that can be removed together."""
 
     what: str
-    """Description in a few words, with what makes them again."""
+    """Description in a few words, with the command that makes them again."""
     paths: tuple[Path, ...]
     bytes: int
 
@@ -99,7 +99,7 @@ def clean(folder: RunFolder, *, everything: bool = False, cache: bool = False) -
     """Remove what can be removed, under the journal's lock, and return it.
 
     Raises:
-        RunError: a process works on the run.
+        RunError: a process is working on the run.
     """
     with Journal(folder.journal):
         parts = removable(folder, everything=everything, cache=cache)
@@ -112,7 +112,7 @@ def clean(folder: RunFolder, *, everything: bool = False, cache: bool = False) -
 
 
 def _checkpoints(folder: RunFolder, state: RunState) -> list[Path]:
-    """Return the folders SESSION/TRIAL that no trial resumes from, or whole sessions of such."""
+    """Return the folders SESSION/TRIAL that no trial resumes from, or whole SESSION folders."""
     kept = {
         Path(checkpoint.path).parent.as_posix()
         for trial in state.trials.values()
@@ -145,7 +145,7 @@ def _students_work(folder: RunFolder) -> list[Path]:
 
 
 def _temporary(folder: RunFolder) -> list[Path]:
-    """Return what `common.files.write_bytes_atomically` left in killed processes."""
+    """Return the temporary files that killed processes left behind (`common.files`)."""
     return [
         path
         for place in (folder.root, folder.student, folder.ledger, *_inside(folder.root / "trials"))
@@ -169,7 +169,7 @@ def _linked(folder: RunFolder, path: Path) -> bool:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Return the entries of a folder, by name; none if it is a link or no folder."""
+    """Return the entries of a folder, by name; none if it is a link or not a folder."""
     return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
 
 

@@ -23,7 +23,7 @@ class Runs:
             yield RunFolder(path.parent)
 
     def existing(self, run: str) -> RunFolder:
-        """Return a run, given by its path or by its name here.
+        """Return the run with this path, or with this name in the folder.
 
         Raises:
             RunError: there is no such run.
@@ -45,7 +45,7 @@ class Runs:
     ) -> RunFolder:
         """Return the folder of a run to start, or to resume.
 
-        Without a `name` it is `default`, or the first of default-2, default-3 … that is free.
+        Without `name`, the name is `default`, or the first free one of default-2, default-3 …
         `resume` requires that the run exists; `resume_unfinished` resumes it if it exists
         without a report.
 

@@ -1,7 +1,7 @@
 """Open a run: check it, read its data, plan it, lock its folder, open its journal.
 
 The stages `data` and `probe` come before the journal is open, so that a run that fails in them
-leaves no folder; only the observers hear of them.
+leaves no folder. They are reported to the observers only.
 """
 
 import time
@@ -55,15 +55,15 @@ def open_run(
 ) -> Iterator[Run]:
     """Open a new run, or resume the one in `folder`, until the end of the block.
 
-    `stages` are those that will run; by default all that the specification needs.
-    `time_budget` is in seconds from `began` (unix seconds; by default now). `address` is that
-    of the Ray cluster that will train. `device` is `cpu`, `cuda`, or None for a GPU if there
-    is one. `planner` is called as `make_plan` is.
+    `stages` are the stages that will run, by default all that the specification needs.
+    `time_budget` is in seconds from `began` (unix seconds; by default now). `address` is the Ray
+    cluster's. `device` is `cpu`, `cuda`, or None for a GPU if there is one. `planner` replaces
+    `make_plan`.
 
     Raises:
         DataError: the data cannot be used; no folder is made then.
         SpecError: the time budget is too short for anything.
-        RunError: the folder holds another run, or a process works on it.
+        RunError: the folder holds another run, or another process is using it.
     """
     disable_telemetry()
     wait_passively()
@@ -120,7 +120,7 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Preparation:
-    """Reads the data, measures the machine, plans; only observers hear of it."""
+    """Reads the data, measures the machine and plans; reports to the observers only."""
 
     folder: RunFolder
     asked: SweepSpec
@@ -200,7 +200,7 @@ class _Preparation:
 
     @contextmanager
     def _reporting(self, stage: str) -> Iterator[Callable[[float, str], None]]:
-        """Tell the observers of a stage's start and end; yields a function for its progress."""
+        """Report a stage's start and end; yield a function that reports its progress."""
 
         def report(event: StageReported) -> None:
             notify(self.observers, replace(event, time=self.clock()))
@@ -213,7 +213,7 @@ class _Preparation:
 
 
 def _check(journal: Journal, prepared: _Prepared) -> None:
-    """Refuse images or initial weights that are not those the run started with."""
+    """Refuse images or initial weights other than those the run started with."""
     data = prepared.data
     require_same_split(data.folder, journal.state, data.splits.split_id)
     if not {"sweep", "seeds"}.isdisjoint(prepared.stages):

@@ -24,7 +24,7 @@ Progress = Callable[[float, str], None]
 
 @dataclass(slots=True, kw_only=True)
 class RunData:
-    """The images of a run, and how trials compute on them."""
+    """The images of a run, and the numerics of its trials."""
 
     folder: RunFolder
     spec: SweepSpec
@@ -53,7 +53,7 @@ class RunData:
 
 
 class Run:
-    """An open run, as `quorum.workspace.opening.open_run` gives it."""
+    """An open run, as returned by `quorum.workspace.opening.open_run`."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Run:
         return self._data.probe(threads=threads)
 
     def end_of(self, stage: str) -> float | None:
-        """Return when a stage must end for the later ones to have their time, in unix seconds."""
+        """Return when a stage must end to leave time for later stages, in unix seconds."""
         return None if self.plan is None else self.plan.end_of(stage)
 
     def revise(self, plan: Plan, *, at: str) -> None:
