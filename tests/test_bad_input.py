@@ -41,7 +41,7 @@ IMAGES = ImageSet(
 
 
 def check(*, student: dict[str, Any] | None = None, **recipe: Any) -> None:
-    """Check a recipe as a run does before it trains; a value that is a mapping is searched."""
+    """Check a recipe as a run does before training; search the values that are mappings."""
     space = {name: value for name, value in recipe.items() if isinstance(value, dict)}
     fixed = {name: value for name, value in recipe.items() if name not in space}
     spec = spec_from_mapping(

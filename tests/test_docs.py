@@ -20,7 +20,7 @@ from trainables.recipe import Recipe
 def test_the_examples_run(
     finished_run: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run the page's blocks in order, resuming a finished run in place of a new one on digits."""
+    """Run the page's blocks in order; resume a finished run instead of training on digits."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished_run.folder.root, tmp_path / "runs" / "mine")
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(TINY))

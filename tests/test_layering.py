@@ -74,7 +74,7 @@ def test_heavy_libraries_have_owners(library: str) -> None:
 
 
 def test_imports_inside_functions_only_for_heavy_libraries() -> None:
-    """The modules at the top defer imports for speed; elsewhere only slow libraries may be."""
+    """Top-level modules defer imports for speed; elsewhere only slow libraries may be deferred."""
     slow = {
         "torch",
         "torchvision",

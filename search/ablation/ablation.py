@@ -100,7 +100,7 @@ def new_ablation(
     `epochs` replaces its own.
 
     Raises:
-        SpecError: the recipe has none of `factors`, or seeds < 1.
+        SpecError: the recipe lacks one of `factors`, or seeds < 1.
         RunError: no trial of `of` was scored.
     """
     recipe = spec.base_recipe() if of is None else recipe_of(of)
@@ -128,8 +128,8 @@ def ablation_of(
 ) -> Ablation:
     """Return the ablation that removes each factor of `recipe`, and all of them together.
 
-    `names` restricts it to some factors. Without them, of factors whose removal has the same
-    effect, only the most specific is removed.
+    `names` restricts it to some factors. By default, where several factors have the same effect
+    when removed, only the most specific is used.
 
     Raises:
         SpecError: a name is not a factor of this recipe, or seeds < 1.

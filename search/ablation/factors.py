@@ -81,7 +81,7 @@ def same_training(first: Recipe, second: Recipe) -> bool:
 
 
 def distinct_factors(recipe: Recipe, names: Sequence[str]) -> list[str]:
-    """Leave out each factor whose removal gives the same training as that of a later one."""
+    """Leave out each factor whose removal gives the same training as removing a later one."""
     kept: list[str] = []
     for name in reversed(names):
         variant = without(recipe, [name])
@@ -163,7 +163,7 @@ def _without_idle_values(recipe: Recipe) -> Recipe:
 
 
 _NO_PARTS = {"whitening": False, "init": "default", "attention": "none", "depth": 2}
-"""Recipe values without the parts that only our own family of nets has."""
+"""Recipe values without the parts that only this project's nets have."""
 
 _NO_AUGMENTATION = {
     "augment": "none",

@@ -56,10 +56,10 @@ def plan_ablation(
     stages: Collection[str] = ABLATION_STAGES,  # noqa: ARG001 (of every Planner)
     keep_rungs: bool = False,
 ) -> Plan:
-    """Rehearse the full recipe for a few seconds, then plan the `trials` that are left.
+    """Rehearse the full recipe for a few seconds, then plan the remaining `trials`.
 
-    Removing a factor rarely makes a recipe slower, so the full recipe's pace stands for all. The
-    other arguments are those of `search.timetable.planner.make_plan`.
+    Removing a factor rarely makes a recipe slower, so every variant is assumed to run at the full
+    recipe's pace. The other arguments are those of `search.timetable.planner.make_plan`.
 
     Raises:
         SpecError: a variant does not suit the images.
@@ -108,7 +108,7 @@ def plan_trials(
 
     `workers` train at the same time, each an epoch in `epoch_seconds`, and predict in
     `handover_seconds`. `now` and `deadline` are unix seconds. `keep_epochs` keeps the epochs of
-    trials that were trained already; then some trials may find no time.
+    trials that were trained already; then there may be no time for some trials.
 
     Raises:
         TooShortError: not even the shortest schedule of all trials fits.

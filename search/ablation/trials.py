@@ -1,7 +1,7 @@
 """The trials of an ablation: every variant from every seed.
 
-They are trained seed by seed. When the time runs out, all seeds but the last have all their
-variants, which can be compared fairly.
+They are trained seed by seed. When the time runs out, every seed but the last has all its variants,
+so they can be compared fairly.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class AblationTrials:
     recipe: Recipe
     """The full recipe."""
     deadline: float | None
-    """No trial starts that could not finish before this time, in unix seconds."""
+    """A trial starts only if it can finish before this time, in unix seconds."""
 
     @property
     def kind(self) -> Kind:
-        """The kind of trials that they count as."""
+        """The kind that these trials count as."""
         return "search"
 
     def suggestions(self, state: RunState, *, root: int) -> list[Suggestion]:

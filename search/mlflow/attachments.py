@@ -1,4 +1,4 @@
-"""The files of a run that MLflow gets a copy of.
+"""The files of a run that are copied to MLflow.
 
 A trial's recipe and curve are written from its events, so they do not need its folder; the rest
 is copied from the run's folder. No file shows images of the data set, except the report of a

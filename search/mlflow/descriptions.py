@@ -21,20 +21,17 @@ class ResultText:
     """A run's result in Markdown."""
 
     headline: str
-    """One line on what ships; empty if nothing does."""
+    """One line about the file that ships; empty without one."""
     tables: str
 
 
 def describe_run(
     spec: Mapping[str, Any], *, result: ResultText | None = None, commands: Sequence[str] = ()
 ) -> str:
-    """Describe a run: its plan and, once there is one, its `result`.
-
-    `commands` are those that use the result.
-    """
+    """Describe a run: its plan and, if given, its `result` and the `commands` that use it."""
     parts = [str(spec.get("description") or ""), _plan(spec)]
     if result is not None:
-        parts = [result.headline, *parts, result.tables]  # MLflow folds what comes after the first
+        parts = [result.headline, *parts, result.tables]  # MLflow collapses the rest
     if commands:
         parts.append("### Use it\n\n```\n" + "\n".join(commands) + "\n```")
     text = "\n\n".join(part for part in parts if part)
@@ -44,7 +41,7 @@ def describe_run(
 
 
 def describe_trial(status: str, reason: str, traceback: object = None) -> str:
-    """Describe a trial that ended early; of a long traceback, keep the end."""
+    """Describe a trial that ended early; keep the end of a long traceback."""
     text = f"**{status}:** {reason}"
     return f"{text}\n\n```\n{str(traceback)[-MOST_TRACEBACK:]}\n```" if traceback else text
 

@@ -36,7 +36,7 @@ FLUSH_SECONDS = 2.0
 CLOSE_SECONDS = 15.0
 """Longest time that `close` waits for the last write."""
 CLOSE_SECONDS_AFTER_FAILURE = 5.0
-"""The same if the store did not answer last time."""
+"""Longest time that `close` waits if the store did not answer last time."""
 RETRY_SECONDS = (5.0, 60.0)
 """First and longest wait after a failure; each wait is twice the one before."""
 

@@ -5,8 +5,8 @@ always give the same runs, so the view can be brought up to date after an outage
 the journal.
 
 A pruned trial ended as intended, so it is FINISHED; the tag `quorum.status` distinguishes it from
-a completed one. FAILED is a trial that failed by itself, KILLED one that ended with its
-process. MLflow shows both with the same red cross.
+a completed one. A trial that failed by itself is FAILED; one whose process ended is KILLED. MLflow
+shows both with the same red cross.
 """
 
 import hashlib
@@ -93,7 +93,7 @@ class Projection:
     def latest(self, kind: str) -> str:
         """Return the key of the last result of this kind.
 
-        A second result is another run: MLflow does not let the parameters of the first change.
+        A second result gets its own run, because MLflow does not let parameters change.
         """
         results = self.state.results.get(kind, ())
         return kind if len(results) < 2 else f"{kind} ({len(results)})"

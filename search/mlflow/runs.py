@@ -34,7 +34,7 @@ class Point(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class RunChange:
-    """Changes of one run since they were last taken."""
+    """Changes of one run since the last `take`."""
 
     key: str
     name: str
@@ -84,7 +84,7 @@ class Runs:
         points: list[Point] | None = None, recipe: Mapping[str, Any] | None = None,
         curve_row: str | None = None,
     ) -> None:  # fmt: skip
-        """Add values to a run; the first call opens it, and a later one opens it again."""
+        """Add values to a run; the first call opens it, and a later call reopens it."""
         run = self._runs.get(key)
         if run is None:
             run = self._runs[key] = _Run(name=name or key, start=time, last=time)

@@ -19,7 +19,7 @@ WIDTHS = {"attributes.`Run Name`": 120, "runDateAndNestInfo": 120, "duration": 8
 
 
 def experiment_tags(spec: Mapping[str, Any], started: float | None) -> dict[str, str]:
-    """Return the tags of a sweep's experiment; the sweep `started` then, in unix seconds."""
+    """Return the tags of a sweep's experiment; `started` is in unix seconds."""
     created = round(1000 * (started or 0.0))
     view = {"name": TITLE, "createdAt": created, "updatedAt": created,
             "state": json.dumps(_state(spec.get("space") or {}))}  # fmt: skip

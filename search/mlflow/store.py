@@ -26,12 +26,12 @@ DescribeResult = Callable[[RunFolder], ResultText | None]
 """Writes the result of a run in Markdown; None before there is one."""
 
 MOST_PARAMS, MOST_METRICS = 100, 800
-"""Most of each in one call: MLflow takes 100 parameters, 100 tags, and 1,000 items in all."""
+"""Largest batches: MLflow takes 100 parameters, 100 tags, and 1,000 items in all."""
 
 
 @dataclass(slots=True)
 class _Stored:
-    """A run as MLflow has it."""
+    """A run that exists in MLflow."""
 
     run_id: str
     status: str

@@ -40,14 +40,14 @@ class FixedPlan(Protocol):
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe whose epochs all of them have, and whose pace predicts their time."""
+        """The recipe that sets their epochs and whose pace predicts their time."""
 
     @property
     def deadline(self) -> float | None:
-        """Unix seconds: no trial starts that could not finish before it."""
+        """Unix seconds: a trial starts only if it can finish before then."""
 
     def suggestions(self, state: RunState, *, root: int) -> list[Suggestion]:
-        """Return the trials that are left, in order; `root` is the run's root seed."""
+        """Return the remaining trials, in order; `root` is the run's root seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Seeds:
     count: int
     """Seeds in all: s00, s01 …"""
     deadline: float | None
-    """Unix seconds: no seed starts that could not finish before it."""
+    """Unix seconds: a seed starts only if it can finish before then."""
 
     @property
     def kind(self) -> Kind:

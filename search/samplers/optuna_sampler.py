@@ -76,13 +76,13 @@ class OptunaSampler:
         return self._unfinished.more or self._count < self._trials
 
     def next(self) -> Suggestion | None:
-        """Return an unfinished trial, else a new one; None once the run has its trials."""
+        """Return an unfinished trial, else a new one; None once all trials have been drawn."""
         if self._unfinished.more or not self.more:
             return self._unfinished.next()
         return self._ask()
 
     def observe(self, event: Event) -> None:
-        """Report to Optuna what a journalled event says about a search trial."""
+        """Report a journalled event of a search trial to Optuna."""
         if isinstance(event, EpochEnded) and event.rung is not None:
             self._report(event.trial, event.rung, event.val_nll)
         elif isinstance(event, TrialEnded) and event.kind == "search":
@@ -121,9 +121,9 @@ class OptunaSampler:
 def outcome(trial: Trial) -> tuple[TrialState, float | None]:
     """Return a trial's state and value for Optuna, live and when the study is rebuilt.
 
-    A trial that completed its schedule is COMPLETE with the top rung's val_nll, one that was
-    stopped at a rung PRUNED with the val_nll there. A failed trial, and one that completed
-    without a finite score at the top rung, is FAIL.
+    A trial that completed its schedule is COMPLETE with the top rung's val_nll. A trial stopped at
+    a rung is PRUNED with the val_nll there. A trial that failed, or completed without a finite
+    score at the top rung, is FAIL.
     """
     scores = _values(trial)
     if trial.status is None:

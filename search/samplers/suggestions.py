@@ -28,8 +28,8 @@ class Suggestion:
     def again(cls, trial: Trial) -> "Suggestion":
         """Return a trial's next attempt, from its last usable checkpoint.
 
-        A trial that was stopped at a rung, and whose checkpoint there is lost, is scored again
-        from an earlier one: it must not train past its end.
+        If a trial was stopped at a rung and its checkpoint there is lost, it is scored again from
+        an earlier checkpoint: it must not train past its end.
         """
         recipe = Recipe.from_mapping(trial.recipe, where=trial.name)
         stopped = verdict_on(trial, last_rung=recipe.schedule.epochs) is not None

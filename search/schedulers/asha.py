@@ -7,11 +7,11 @@ the score (lower is better). The new trial continues iff
 
 (Li et al., 2020, "A system for massively parallel hyperparameter tuning", algorithm 2,
 which promotes the top ⌊n/η⌋). There, a trial outside the top waits and may be promoted
-later; here, as in other stopping variants, it is stopped for good. So that nobody waits for
-η arrivals, k is 1 until then, and a trial continues only if it is the best so far: the first
-arrival always continues, the second only if it beats the first. With exchangeable scores the
-share that continues is 1/η almost exactly: of 24 arrivals and η = 3, 8.2 in expectation.
-(Ray Tune's rule compares with a quantile of the earlier arrivals only and promotes NaN.)
+later; here, as in other stopping variants, it is stopped for good. No trial waits for η arrivals: k
+is 1 until then, and a trial continues only if it is the best so far. The first arrival always
+continues, the second only if it beats the first. With exchangeable scores the share that continues
+is 1/η almost exactly: of 24 arrivals and η = 3, 8.2 in expectation. (Ray Tune's rule compares with
+a quantile of the earlier arrivals only and promotes NaN.)
 
 A score that is not finite stops its trial and counts as no arrival. At the last rung the
 trial is done.
@@ -26,7 +26,7 @@ from search.schedulers.scheduler import Decision
 
 
 class Asha:
-    """The rule with all scores that have arrived. Equal arrivals give equal decisions."""
+    """The rule and the scores that have arrived. Equal arrivals give equal decisions."""
 
     def __init__(self, rungs: Sequence[int], reduction_factor: int) -> None:
         """`rungs` are rising epoch budgets; trials are done at the last."""

@@ -22,10 +22,10 @@ class Decision:
 
 
 class Scheduler(Protocol):
-    """Decides on trials. `quorum.testing.schedulers` has the tests that every one passes."""
+    """Decides on trials. `quorum.testing.schedulers` has the tests that every scheduler passes."""
 
     def replay(self, state: RunState) -> "Scheduler":
-        """Take over the decisions of a run, and return itself."""
+        """Count the decisions that a run has made, and return the scheduler."""
 
     def decide(self, rung: int, value: float | None, *, in_time: bool = True) -> Decision:
         """Decide on a trial that scored `value` at `rung`, once per trial and rung."""

@@ -236,7 +236,7 @@ def _resolve(
     base: Recipe,
     where: str,
 ) -> Parameter | None:
-    """Keep only the conditions that depend on drawn values; None if one of the others fails."""
+    """Keep only the conditions that depend on drawn values; None if another one fails."""
     possible = True
     conditions = []
     for other, allowed in parameter.when:

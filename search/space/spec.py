@@ -51,7 +51,7 @@ class GateSpec:
     max_accuracy_loss: float = 0.02
     """Accuracy that the int8 student may lose against the ensemble; a share in [0, 1]."""
     max_nll_gain: float = 0.10
-    """NLL that the int8 student may have above the fp32 student, in nats per image."""
+    """NLL that the int8 student may gain over the fp32 student, in nats per image."""
     min_speedup: float = 1.0
     """Least ratio of the fp32 student's latency to the int8 student's, at batch 1."""
     min_shrink: float = 1.5
@@ -109,7 +109,7 @@ class SweepSpec:
     """Result of the run: `single` trains neither seeds nor a student and selects one trial,
     `ensemble` trains no student."""
     members: int = 5
-    """Most members of the ensemble, and the number of seeds of the best recipe."""
+    """Largest ensemble, in members; also the number of seeds of the best recipe."""
     student: StudentSpec = field(default_factory=StudentSpec)
     gates: GateSpec = field(default_factory=GateSpec)
     target: TargetSpec | None = None

@@ -1,4 +1,4 @@
-"""The trials that a machine or a cluster runs at a time, and the resources of each."""
+"""The number of trials that a machine or cluster runs at a time, and their resources."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Capacity:
     gpus: float = 0.0
 
     def trials_at_a_time(self, numerics: Numerics) -> int:
-        """Return one trial per GPU on GPUs, else as many as their threads fit; at least one."""
+        """Return the number of concurrent trials: one per GPU, or as many as the cores allow."""
         if numerics.device.startswith("cuda"):
             return max(1, int(self.gpus))
         return max(1, int(self.cores // numerics.threads))
@@ -33,7 +33,7 @@ class Capacity:
 
     @property
     def resources(self) -> dict[str, float]:
-        """The same under Ray's names; GPUs only where there are some."""
+        """The cores and GPUs under Ray's names; without GPUs, only the cores."""
         return {"CPU": self.cores, **({"GPU": self.gpus} if self.gpus else {})}
 
 

@@ -1,9 +1,9 @@
 """Decide whether there is time for another trial, for a trial's next rung, and for the seeds.
 
-A trial counts only if it finishes its whole schedule, so none starts that could not, and none
-continues after a rung if it would not reach the next one. Epochs are expected to take as long
-as they have so far, weighted by the costs of their stages; before anything has been measured,
-there is time.
+Only trials that finish their whole schedule count. So a trial starts only if it can finish, and
+continues after a rung only if it can reach the next one. Epochs are expected to take as long as
+they have so far, weighted by the costs of their stages. Until an epoch has been timed, every trial
+is allowed.
 """
 
 import time

@@ -1,23 +1,23 @@
 """Forecast when the stages of a run end, from its state so far.
 
-A stage that has not begun takes as long as the run's plan says, if there is one. A stage that
-reports its progress takes as much longer as its remaining share needs at its own pace; before
-the first tenth is done, that estimate is mixed with the plan's. Trials are forecast from the
-pace observed so far and the steps that remain:
+A stage that has not begun takes as long as the run's plan says, if there is one. The remaining time
+of a stage that reports its progress is extrapolated from its own pace; until a tenth is done, that
+estimate is mixed with the plan's. Trials are forecast from the pace observed so far and the steps
+that remain:
 
-One step is one trained epoch; where the stages of a recipe cost differently, it counts as much
-as it costs (see StageCosts). With q_j the probability that a trial scored at rung j continues,
-and Δ_j the steps from rung j−1 to rung j, a new trial trains Σ_j q_1…q_{j−1} Δ_j steps in the
-mean. The trials of a kind end after
+One step is one trained epoch; where the stages of a recipe cost differently, it is weighted by its
+cost (see StageCosts). With q_j the probability that a trial scored at rung j continues, and Δ_j the
+steps from rung j−1 to rung j, a new trial trains Σ_j q_1…q_{j−1} Δ_j steps on average. The trials
+of a kind end after
 
-    seconds per step × max(Σ remaining steps / concurrency, the most of a single trial)
+    seconds per step × max(Σ remaining steps / concurrency, most remaining steps of one trial)
 
 where the second term is the tail, in which the last trial runs alone.
 
-Over 40 simulated sweeps each (η = 3, rungs 3/9/27), the error as a share of the whole sweep has
-this mean and this 90th percentile of its absolute value: 24 trials on 2 slots −0.01 and 0.34
-after a quarter of the time, 0.02 and 0.22 after half of it; 200 trials on 8 slots −0.09 and
-0.24, −0.07 and 0.18.
+Error as a share of the whole sweep, over 40 simulated sweeps per setting (η = 3, rungs 3/9/27), as
+mean and 90th percentile of the absolute value: with 24 trials on 2 slots, −0.01 and 0.34 after a
+quarter of the time, 0.02 and 0.22 after half; with 200 trials on 8 slots, −0.09 and 0.24 after a
+quarter, −0.07 and 0.18 after half.
 """
 
 import math
@@ -37,9 +37,9 @@ CONTINUE_PRIOR = 4
 
 
 def stage_seconds_left(state: RunState, now: float) -> dict[str, float]:
-    """Return the seconds that each stage still takes, for the stages that can be forecast.
+    """Return the seconds that each stage still needs, for the stages that can be forecast.
 
-    A stage that has ended takes none. No forecast exceeds a deadline: stages are shortened to
+    A stage that has ended needs none. No forecast exceeds a deadline: stages are shortened to
     meet it.
     """
     seconds = {}
@@ -132,7 +132,7 @@ def _planned(state: RunState, name: str) -> float | None:
 
 
 def _end_by_deadline(state: RunState, name: str) -> float | None:
-    """Return when a stage must end to leave the later ones their time, in unix seconds."""
+    """Return when a stage must end to leave time for later stages, in unix seconds."""
     if state.deadline is None:
         return None
     later = STAGES[STAGES.index(name) + 1 :]
@@ -158,10 +158,10 @@ def _steps_left(
     pace: float = math.inf,
     whole: bool = False,
 ) -> float:
-    """Return the steps that `trial` is expected to train yet.
+    """Return the steps that `trial` is still expected to train.
 
-    With `whole` it is assumed never to stop at a rung. The part of the present step that has
-    passed by `now` does not count.
+    With `whole` it is assumed never to stop at a rung. The part of the current step that has passed
+    by `now` does not count.
     """
     left, chance, done = 0.0, 1.0, _done(state, trial)
     for rung, steps in zip(_rungs(state, trial), _steps_to_rungs(state, trial), strict=True):
@@ -191,7 +191,7 @@ def _steps_to_rungs(state: RunState, trial: Trial) -> tuple[float, ...]:
 
 
 def _done(state: RunState, trial: Trial, step: int | None = None) -> float:
-    """Return what the first `step` steps of a trial count; by default all that it has trained."""
+    """Return the weight of the first `step` steps of a trial, by default of all it has trained."""
     after = cost_after(_rungs(state, trial), _cooldown_fraction(state, trial), state.trials.costs)
     step = trial.step if step is None else step
     return after[min(step, len(after) - 1)]

@@ -9,7 +9,7 @@ for training, and K the most members, schedules of R epochs cost
 
 Longer schedules train better nets, but fewer of them. R grows with the square root of the
 training that the time allows, and so does the number of trials: R·C·e = T·W. The seeds, which
-are the equal-compute baseline and save nothing, take at most a quarter of T.
+are the equal-compute baseline, take at most a quarter of T.
 
 Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
 its cost (see StageCosts).
@@ -81,7 +81,7 @@ class Plan:
     """Costs of epochs in the base recipe's stages."""
 
     def end_of(self, stage: str) -> float | None:
-        """Return when a stage must end to leave the later ones their time, in unix seconds.
+        """Return when a stage must end to leave time for later stages, in unix seconds.
 
         None without a deadline.
         """
@@ -120,7 +120,7 @@ def plan_run(
     keep_rungs: bool = False,
     min_epochs: int = 1,
 ) -> Plan:
-    """Choose schedules that end by `deadline`; without one, forecast the specification's own.
+    """Choose schedules that end by `deadline`; without one, forecast those of the specification.
 
     `now` and `deadline` are unix seconds. `stages` are the stages that will run; the others
     take no time. `keep_rungs` keeps the rungs that the run's trials were started with. Where

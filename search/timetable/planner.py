@@ -34,7 +34,7 @@ BUDGET_SHARE = 0.01
 """Share of the remaining time that one rehearsal may take."""
 
 SUSTAINED = 1.2
-"""Ratio of a real epoch's time to that promised by a rehearsal: 0.95 to 1.11 on CIFAR-10 in
+"""Ratio of an epoch's time to the rehearsal's estimate: 0.95 to 1.11 on CIFAR-10 in
 one-hour runs on two quiet cores, with a margin for other load, because a schedule with a single
 rung that is late is cut off."""
 
@@ -121,7 +121,7 @@ def plan_or_shrink(
     An epoch's time grows with the square of the side, and the longest schedule that a budget
     allows with its square root. Many epochs of small images teach more than a few of large ones,
     down to SMALL_SIDE. `shrink` reads the images again, at the given side in pixels or near it;
-    `keep_size` says that the user chose `image_size`, the present side.
+    `keep_size` is true if the user chose `image_size`, the current side.
 
     Raises:
         SpecError: as `plan`; TooShortError only where the images cannot be made smaller.
@@ -168,7 +168,7 @@ def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[st
     Values that fit alone but not together only fail the trial that draws them.
 
     Raises:
-        SpecError: with the place in the specification, the value, and what to do.
+        SpecError: names the place in the specification, the value, and the fix.
     """
     from trainables.preflight import check_recipes  # imports torch
 

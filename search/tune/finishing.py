@@ -79,7 +79,7 @@ class Finisher:
             self._storage.remove(session)
 
     def tidy(self) -> None:
-        """Remove all checkpoints but those that unfinished trials resume from."""
+        """Remove all checkpoints except those that unfinished trials resume from."""
         trials = self._emitter.state.trials.values()
         self._storage.prune(
             session_of(checkpoint.path)

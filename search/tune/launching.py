@@ -22,7 +22,7 @@ cache of decoded images."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
-    """Launches the trials of one sweep; holds what all of them share."""
+    """Launches the trials of one sweep; holds the values that they share."""
 
     spec: SweepSpec
     images: ImageSet

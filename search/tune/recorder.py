@@ -37,7 +37,7 @@ KEPT_CHECKPOINTS = 2
 """Checkpoints of a running trial: the last, and the one before in case the last is damaged."""
 
 GIVE_UP = 5
-"""After so many trials in a row that failed before their first epoch, all others would too."""
+"""The sweep stops once this many trials in a row have failed before their first epoch."""
 
 
 class Recorder:
@@ -79,13 +79,13 @@ class Recorder:
         self._finisher.tidy()
 
     def tidy(self) -> None:
-        """Remove all checkpoints but those that unfinished trials resume from."""
+        """Remove all checkpoints except those that unfinished trials resume from."""
         self._finisher.tidy()
 
     def started(self, suggestion: Suggestion, start: TrialStart) -> TrialStart:
-        """Journal a trial's start and write start.json; return what the trial runs by.
+        """Journal a trial's start and write start.json; return the values that the trial must use.
 
-        A trial that starts again runs by its first start.json.
+        A restarted trial uses its first start.json.
 
         Raises:
             RunError: the trial was started with another split.
@@ -145,7 +145,7 @@ class Recorder:
     def safely(self, action: Callable[[], R], default: R) -> R:
         """Keep an exception as the sweep's error instead of raising it into Tune.
 
-        After an error nothing is done: the rest is for the resumed sweep.
+        After an error, later actions are skipped; the resumed sweep does them.
         """
         if self.error is not None:
             return default

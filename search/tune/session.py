@@ -64,7 +64,7 @@ def ray_session(
 
     Without `address`, start a private Ray on this machine with `cpus` (by default all usable
     cores) and `gpus` (by default all). With `address` ("auto" or host:port), join a running
-    cluster and leave it running. A Ray that the caller has started is used and left alone.
+    cluster and leave it running. If the caller has started Ray, use it and leave it running.
     Workers inherit `folder` (the run's) as their working directory. `object_store_bytes` is at
     least 80 MB.
 
@@ -99,7 +99,7 @@ def ray_session(
 def capacity_at(address: str | None, numerics: Numerics) -> Capacity:
     """Return the capacity of the cluster at `address`, else of this machine.
 
-    A Ray that the caller has started counts as the cluster. None is started for this.
+    If the caller has started Ray, that counts as the cluster. This function starts none.
 
     Raises:
         RunError: there is no cluster at `address`.

@@ -1,4 +1,4 @@
-"""The storage of checkpoints, and the way from there to a trial's folder.
+"""The storage of checkpoints; copy results from it to a trial's folder.
 
 Checkpoints are named by their path below the storage's root, so a run whose folder was moved
 or copied finds them again. The root is a local folder or any URI that Tune accepts.

@@ -76,16 +76,16 @@ def run_sweep(
 ) -> SweepOutcome:
     """Start or resume the sweep inside a `ray_session`.
 
-    `trials` (default spec.trials) counts the whole run, finished ones included. No trial
-    starts that could not finish its schedule before `deadline` (unix seconds), and none
-    continues at a rung that would not reach the next one before `latest` (by default the
-    deadline); trials that run then are stopped and can be resumed. Every event goes through
-    `emitter`; `clock` gives unix seconds. Checkpoints go to checkpoints/ in the run's folder, or
-    below `storage`, a folder or URI that all nodes of a cluster share.
+    `trials` (default spec.trials) counts the whole run, finished ones included. A trial starts only
+    if it can finish its schedule before `deadline` (unix seconds), and continues at a rung only if
+    it can reach the next one before `latest` (by default the deadline). Trials still running at
+    `latest` are stopped and can be resumed. Every event goes through `emitter`; `clock` gives unix
+    seconds. Checkpoints go to checkpoints/ in the run's folder, or below `storage`, a folder or URI
+    that all nodes of a cluster share.
 
     Raises:
         RunError: the run has another split, or its folder cannot be written.
-        KeyboardInterrupt: as it came, after it is journalled.
+        KeyboardInterrupt: raised again after it is journalled.
     """
     launcher = _launcher(
         Recorder(
@@ -249,7 +249,7 @@ def _announce(
 
 
 def _storage(root: str | None, folder: RunFolder, emitter: Emitter) -> Storage:
-    """Return the run's storage: below a shared root, named after the run and its birth."""
+    """Return the run's storage: below a shared root, named after the run and its start time."""
     started = emitter.state.started
     born = 0 if started is None else int(started.time)
     return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}-{born}")

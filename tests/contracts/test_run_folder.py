@@ -166,8 +166,8 @@ def test_the_csv_has_the_same_rows(root: Path) -> None:
         assert [row["stage"] for row in csv.DictReader(file)] == STAGES
 
 
-def test_the_student_is_what_the_ledger_says(root: Path) -> None:
-    """The released files alone, run again on raw pixels, give the stored predictions."""
+def test_the_student_reproduces_the_stored_predictions(root: Path) -> None:
+    """Run the released files on raw pixels."""
     spec = spec_of_run(RunFolder(root))
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)

@@ -55,7 +55,7 @@ def reached(stage: str, status: str) -> Callable[[Events], bool]:
 
 
 def test_a_chain_that_is_stopped_twice_still_completes(tmp_path: Path) -> None:
-    """No process of it contacts another machine."""
+    """None of its processes contacts another machine."""
     sweep = tmp_path / "tiny.yaml"
     student = {"recipe": {"block": "plain", "activation": "relu", "epochs": 12}}
     # One trial at a time: starting a worker takes longer than all its work.

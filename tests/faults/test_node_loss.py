@@ -23,7 +23,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 def test_trials_of_a_lost_node_resume_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a cluster, installing the code on every node is the cluster's affair.
+    # The cluster itself installs the code on every node.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     journal, over = tmp_path / "journal.jsonl", threading.Event()
@@ -35,7 +35,7 @@ def test_trials_of_a_lost_node_resume_elsewhere(
                 break
         cluster.remove_node(other, allow_graceful=False)
 
-    # What a private session leaves behind in the process must not meet the cluster.
+    # A private session's leftovers in this process must not affect the cluster.
     with ray_session(cpus=1, folder=tmp_path):
         assert ray.is_initialized()
     cluster: Any = Cluster(initialize_head=True, head_node_args=NODE)

@@ -1,4 +1,4 @@
-"""A sweep that was killed and resumed ends as an uninterrupted one."""
+"""A sweep that was killed and resumed gives the same results as an uninterrupted one."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ KILLED = 137
 
 
 def outcome(root: Path) -> dict[str, Any]:
-    """Return everything that must not depend on how often a sweep was killed."""
+    """Return the results that must not depend on how often a sweep was killed."""
     folder = RunFolder(root)
     events = read_events(folder.journal)
     keys = {
@@ -77,7 +77,7 @@ def killed_at(sync: int, root: Path) -> int:
     return in_a_child(action)
 
 
-def test_a_sweep_killed_after_any_write_ends_as_an_uninterrupted_one(
+def test_a_sweep_killed_after_any_write_equals_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A killed process loses nothing that it has written: syncing is for killed machines.
@@ -134,7 +134,7 @@ def driver(root: Path, milliseconds: int, *, cwd: Path) -> Iterator[subprocess.P
 def wait_for_events(
     process: subprocess.Popen[bytes], root: Path, count: int
 ) -> list[psutil.Process]:
-    """Wait until the journal has so many events; return the driver's children."""
+    """Wait until the journal has `count` events; return the driver's children."""
     until = time.monotonic() + 240
     while not (root / "journal.jsonl").exists() or len(read_events(root / "journal.jsonl")) < count:
         assert process.poll() is None, "the sweep ended too early"
@@ -145,12 +145,11 @@ def wait_for_events(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_driver_killed_and_then_interrupted_ends_where_the_simulation_ends(
+def test_a_driver_killed_and_then_interrupted_equals_the_simulation(
     tmp_path: Path,
 ) -> None:
-    """Real processes: kill -9 of the whole group, then Ctrl-C, then to the end.
-
-    Started in a folder that has packages named like ours.
+    """Kill -9 a real process group, resume and press Ctrl-C, then run to the end. The processes
+    start in a folder with packages named like ours.
     """
     for package in PACKAGES:
         (tmp_path / package).mkdir()

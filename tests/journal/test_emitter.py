@@ -1,4 +1,4 @@
-"""The emitter: journal first, then observers, whose failures stop nothing."""
+"""The emitter writes to the journal first, then calls observers; their failures are harmless."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_an_event_is_in_the_journal_before_any_observer_sees_it(tmp_path: Path) 
     assert seen == [True, True]
 
 
-def test_an_observer_that_fails_is_journalled_once_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_failing_observer_is_journalled_once_and_the_run_continues(tmp_path: Path) -> None:
     seen: list[Event] = []
 
     def broken(event: Event) -> None:
@@ -49,7 +49,7 @@ def test_no_observer_sees_an_event_that_the_journal_refuses(tmp_path: Path) -> N
     assert seen == []
 
 
-def test_an_observer_may_watch_for_a_while(tmp_path: Path) -> None:
+def test_an_observer_can_be_added_for_a_block(tmp_path: Path) -> None:
     seen: list[Event] = []
     with Journal(tmp_path / "j") as journal:
         emitter = Emitter(journal)

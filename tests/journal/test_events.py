@@ -1,4 +1,4 @@
-"""Events and their lines: every kind reads back as written, in today's JSON."""
+"""Events and their JSON lines: every kind reads back as written, in the current format."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def test_any_values_reach_the_line_and_reading_again_changes_nothing(
     assert once.params == json.loads(line, parse_constant=lambda _: None)  # type: ignore[union-attr]
 
 
-def test_the_line_of_an_epoch_is_that_of_earlier_versions() -> None:
+def test_the_line_of_an_epoch_is_the_same_as_in_earlier_versions() -> None:
     event = EpochEnded(trial="t0001", step=4, epoch=3, phase="cooldown", rung=3, train_loss=0.5,
                        val_nll=0.25, val_accuracy=0.75, temperature=1.5, lr=0.1, seconds=2.0,
                        images_per_second=100.0, peak_memory_bytes=7, time=9.0)  # fmt: skip
@@ -87,7 +87,7 @@ def test_only_the_start_of_a_stage_names_its_trials() -> None:
     assert "trials" not in encode(dataclasses.replace(started, trials=None))
 
 
-def test_numbers_that_are_not_finite_become_null_and_numpy_scalars_plain() -> None:
+def test_non_finite_numbers_become_null_and_numpy_scalars_become_plain() -> None:
     event = epoch("t0000", 1, val_nll=math.nan, train_loss=-math.inf, lr=np.float32("nan"))
     assert [encode(event)[key] for key in ("val_nll", "train_loss", "lr")] == [None] * 3
     line = encode(epoch("t0000", 1, rung=np.int64(3), val_accuracy=np.float64(0.5)))
@@ -97,7 +97,7 @@ def test_numbers_that_are_not_finite_become_null_and_numpy_scalars_plain() -> No
     assert encode(nested)["params"] == {"a": [None, {"b": None}]}
 
 
-def test_an_unknown_kind_and_a_missing_field_are_named() -> None:
+def test_errors_name_an_unknown_kind_and_a_missing_field() -> None:
     with pytest.raises(ValueError, match=r"'comet'.*newer version"):
         decode({"event": "comet", "time": 1})
     with pytest.raises(ValueError, match="'test_read' lacks the field 'time'"):

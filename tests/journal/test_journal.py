@@ -1,4 +1,4 @@
-"""The journal's file: whole after any cut, one writer, quick enough to sync every event."""
+"""The journal's file survives any cut, has one writer, and syncs every event quickly."""
 
 import errno
 import fcntl
@@ -44,7 +44,7 @@ def kinds(path: Path) -> list[str]:
     return [event.event for event in read_events(path)]
 
 
-def test_what_is_appended_is_read_back_with_its_time(tmp_path: Path) -> None:
+def test_an_appended_event_is_read_back_with_its_time(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path, clock=lambda: 3.0) as journal:
         written = [journal.append(event) for event in [*START, TestRead(), epoch("t0000", 1, 4.0)]]
@@ -52,7 +52,7 @@ def test_what_is_appended_is_read_back_with_its_time(tmp_path: Path) -> None:
     assert [event.time for event in written] == [0.0, 0.0, 3.0, 4.0]
 
 
-def test_time_never_goes_back_with_the_clock(tmp_path: Path) -> None:
+def test_event_times_never_decrease_when_the_clock_goes_back(tmp_path: Path) -> None:
     times = iter([5.0, 9.0, 7.0, 10.0])
     with Journal(tmp_path / "j", clock=lambda: next(times)) as journal:
         journal.append(run_started(1.0))
@@ -78,7 +78,7 @@ def test_a_refused_event_leaves_file_and_state_untouched(tmp_path: Path) -> None
 @settings(max_examples=15)
 @given(indices=st.lists(st.integers(0, len(EVENTS) - 1), max_size=30))
 def test_the_file_folds_to_the_writers_state(indices: list[int], tmp_path: Path) -> None:
-    """Any sequence of events: what is accepted reads back, and every prefix of it folds."""
+    """For any sequence, the accepted events read back, and every prefix of them folds."""
     path = tmp_path / f"{time.monotonic_ns()}.jsonl"
     accepted = []
     with Journal(path) as journal:
@@ -111,7 +111,7 @@ def test_a_cut_at_any_byte_loses_the_torn_line_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 100, b"{\n", b"[1]\n", b'{"a": 1}\n', b"\xff\n", b"{}"])
-def test_a_spoilt_tail_is_cut_off(tail: bytes, tmp_path: Path) -> None:
+def test_a_damaged_last_line_is_cut_off(tail: bytes, tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     events = write(path, 2)
     whole = path.read_bytes()
@@ -155,7 +155,7 @@ def test_a_journal_that_this_version_cannot_read_is_refused_in_one_line(
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_reader_returns_only_the_news(tmp_path: Path) -> None:
+def test_a_reader_returns_only_new_events(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         reader = JournalReader(path)
@@ -177,7 +177,7 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -
     assert at_work(path) is None
     with Journal(path) as journal:
         assert read_events(path) == []
-        for _ in range(2):  # readers close the file, which must not cost the writer its lock
+        for _ in range(2):  # a reader that closes the file must not release the writer's lock
             with pytest.raises(RunError, match=rf"in use by process {os.getpid()} on \S+; wait"):
                 Journal(path)
         assert (at_work(path) or "").startswith(f"process {os.getpid()} on ")
@@ -189,7 +189,7 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -
     assert kinds(path) == ["run_started"]
 
 
-def test_asking_who_is_at_work_does_not_disturb_a_writer_that_opens(tmp_path: Path) -> None:
+def test_checking_the_lock_does_not_disturb_a_writer_that_opens(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     Journal(path).close()
     code = f"""
@@ -206,9 +206,7 @@ while True:
         asking.kill()
 
 
-def test_a_file_system_without_flock_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_flock_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -227,7 +225,7 @@ def test_a_missing_journal_is_an_error(tmp_path: Path) -> None:
         read_events(tmp_path / "no.jsonl")
 
 
-def test_a_full_disk_is_one_clear_error_and_spoils_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_clear_error_and_damages_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     events = write(path, 2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -247,7 +245,7 @@ def test_a_full_disk_is_one_clear_error_and_spoils_nothing(tmp_path: Path) -> No
     assert kinds(path) == ["run_started", "result", "result", "test_read"]
 
 
-def test_an_interrupted_write_leaves_no_half_line(
+def test_an_interrupted_write_leaves_no_partial_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "journal.jsonl"

@@ -1,4 +1,4 @@
-"""The strict order of events: what is out of order or said twice is refused."""
+"""The order of events: an event out of order or repeated is refused."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ def test_an_event_that_may_repeat_is_accepted(before: list[Event], event: Event)
 
 
 @pytest.mark.parametrize("event", [resumed(), TestRead(time=0), stage("sweep", "started"), OVER, T])
-def test_nothing_but_the_preparation_comes_before_the_start(event: Event) -> None:
+def test_only_the_preparation_stages_may_come_before_the_start(event: Event) -> None:
     state = RunState()
     with pytest.raises(OutOfOrderError, match="the run has not started"):
         state.apply(event)

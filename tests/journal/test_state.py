@@ -1,4 +1,4 @@
-"""The state of a run: a fold of its events, against slow readings of them."""
+"""The state of a run, compared with slow oracles that read all its events."""
 
 import time
 from typing import Any
@@ -31,7 +31,7 @@ def resumed(time: float) -> RunResumed:
     return RunResumed(run="r", time=time)
 
 
-def test_counts_agree_with_a_slow_reading_of_the_journal() -> None:
+def test_counts_agree_with_a_slow_oracle() -> None:
     events = sweep(seed=3, fail=(5,), retry=(1,))
     state = RunState.from_events(events)
     for rung in SPEC["rungs"]:
@@ -106,7 +106,7 @@ def test_trials_of_a_killed_run_are_pending_after_the_resume() -> None:
     }
 
 
-def test_the_wall_time_of_a_stage_leaves_out_pauses() -> None:
+def test_the_wall_time_of_a_stage_excludes_pauses() -> None:
     def stage(status: Any, time: float, fraction: float = 0.3) -> StageReported:
         return StageReported(
             stage="distill", status=status, fraction=fraction, detail="epoch 3 of 9", time=time
@@ -159,7 +159,7 @@ def test_an_abandoned_run_is_interrupted_until_it_has_another_event() -> None:
 
 
 def test_a_long_journal_is_folded_at_constant_cost() -> None:
-    """Were it linear in the trials, an event of 640 would cost 16 times one of 40."""
+    """At a cost linear in the trials, an event among 640 would cost 16 times one among 40."""
 
     def seconds_per_event(trials: int) -> float:
         events = sweep(spec={**SPEC, "trials": trials}, concurrent=8)

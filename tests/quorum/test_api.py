@@ -26,7 +26,7 @@ TRAINING_LIBRARIES = ("torch", "ray", "optuna", "mlflow")
 
 
 def loaded_by(code: str, *libraries: str) -> list[str]:
-    """Return those of `libraries` that a fresh Python has loaded after running `code`."""
+    """Return which of `libraries` a fresh Python has loaded after running `code`."""
     script = f"import sys\n{code}\nprint([m for m in {libraries!r} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
@@ -41,11 +41,11 @@ def test_importing_quorum_loads_nothing_large() -> None:
 
 
 @pytest.mark.parametrize("module", ["api", "inputs", "pipeline", "stages", "selection", "outcome"])
-def test_modules_that_only_arrange_load_no_training_library(module: str) -> None:
+def test_light_modules_load_no_training_library(module: str) -> None:
     assert loaded_by(f"import quorum.{module}", *TRAINING_LIBRARIES) == []
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+def test_every_public_name_exists_and_is_documented() -> None:
     assert dir(quorum) == sorted(quorum.__all__)
     for name in quorum.__all__:
         assert inspect.getdoc(getattr(quorum, name))
@@ -87,7 +87,7 @@ def test_the_sweep_is_a_name_a_file_or_a_specification(tmp_path: Path) -> None:
     assert isinstance(digits, SweepSpec)
 
 
-def test_options_reach_the_specification(tmp_path: Path) -> None:
+def test_options_change_the_specification(tmp_path: Path) -> None:
     options = RunOptions(data=tmp_path, skip_unreadable=True, pictures=False)
     spec = resolve_sweep("images", options, name="images")
     assert (spec.dataset.path, spec.dataset.skip_unreadable) == (str(tmp_path), True)
@@ -149,7 +149,7 @@ def test_a_missing_run_is_refused_by_every_function(tmp_path: Path) -> None:
             function("absent", runs=tmp_path)
 
 
-def test_a_run_without_a_ledger_says_so(tmp_path: Path) -> None:
+def test_an_outcome_without_a_ledger_says_so(tmp_path: Path) -> None:
     (tmp_path / "young").mkdir()
     (tmp_path / "young" / "sweep.yaml").write_text(tiny_spec().to_yaml())
     outcome = quorum.load_run("young", runs=tmp_path)
@@ -157,7 +157,7 @@ def test_a_run_without_a_ledger_says_so(tmp_path: Path) -> None:
     assert outcome.model is None
 
 
-def test_selecting_from_a_pool_writes_only_where_asked(
+def test_selecting_from_a_pool_writes_only_to_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_selecting_from_a_pool_writes_only_where_asked(
 
 @pytest.mark.slow
 class TestFinishedRun:
-    """Steps of a notebook with a run that is given by name, path or outcome."""
+    """Steps of a notebook, with a run passed by name, path or outcome."""
 
     def test_an_outcome_shows_what_was_released(self, finished_run: Outcome) -> None:
         assert finished_run.released in ("student_int8", "student_fp32")
@@ -215,7 +215,9 @@ class TestFinishedRun:
         assert result.identical
         assert reports[-1] == result.rung
 
-    def test_cleaning_can_be_tried_first(self, finished_run: Outcome, tmp_path: Path) -> None:
+    def test_a_dry_run_of_cleaning_removes_nothing(
+        self, finished_run: Outcome, tmp_path: Path
+    ) -> None:
         shutil.copytree(finished_run.folder.root, tmp_path / "copy")
         removable = quorum.clean("copy", dry_run=True, runs=tmp_path)
         assert removable

@@ -43,7 +43,7 @@ def test_a_folder_with_another_run_is_refused(resume: bool, tmp_path: Path) -> N
         pass
 
 
-def test_a_run_that_another_process_works_on_is_refused(
+def test_a_run_in_use_by_another_process_is_refused(
     tmp_path: Path,
 ) -> None:
     second = open_run(tmp_path / "run", tiny_spec(), resume=True)
@@ -58,7 +58,7 @@ def test_unusable_data_leave_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_failing_observer_stops_nothing(tmp_path: Path) -> None:
+def test_a_failing_observer_does_not_stop_the_run(tmp_path: Path) -> None:
 
     def broken(event: object) -> None:
         raise OSError("the screen is gone")
@@ -88,7 +88,7 @@ def test_a_frozen_selection_is_not_replaced(finished_run: Outcome, tmp_path: Pat
 def test_distilling_again_reads_test_again_and_counts_it(
     finished_run: Outcome, tmp_path: Path
 ) -> None:
-    """Distill after `quorum clean --all`, which must have left everything that is needed."""
+    """Distill after `quorum clean --all`, which must leave all the files that this needs."""
     folder = RunFolder(tmp_path / "tiny")
     shutil.copytree(finished_run.folder.root, folder.root)
     clean(folder, everything=True)
@@ -104,7 +104,7 @@ def test_distilling_again_reads_test_again_and_counts_it(
 
 
 @pytest.mark.parametrize(("deliver", "rows"), [("single", 1), ("ensemble", 3)])
-def test_a_run_may_deliver_less_than_a_student(
+def test_a_run_may_deliver_a_single_model_or_an_ensemble(
     finished_run: Outcome, tmp_path: Path, deliver: str, rows: int
 ) -> None:
     folder = RunFolder(tmp_path / "run")

@@ -52,7 +52,7 @@ def test_help_pages_fit_80_columns_and_show_an_example(
 
 
 def test_text_that_the_terminal_cannot_encode_is_escaped() -> None:
-    """Print a page with an arrow on a terminal that only knows ASCII."""
+    """Print a page with an arrow on an ASCII terminal."""
     result = subprocess.run(
         [sys.executable, "-m", "quorum", "run", "--help"],
         capture_output=True,
@@ -64,7 +64,7 @@ def test_text_that_the_terminal_cannot_encode_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_a_reader_that_closes_the_pipe_is_no_failure(form: list[str], tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(form: list[str], tmp_path: Path) -> None:
     """Run `quorum ladder | head -0`."""
     reading_end, writing_end = os.pipe()
     os.close(reading_end)
@@ -141,7 +141,7 @@ def folder_sweep(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_missing_or_empty_data_folder_is_named(
+def test_an_error_names_a_missing_or_empty_data_folder(
     exists: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "photos"
@@ -166,7 +166,7 @@ def test_data_of_a_single_class_are_refused(
 
 
 @pytest.mark.parametrize("duration", ["soon", "2", "-1h"])
-def test_a_wrong_time_budget_is_refused(
+def test_an_invalid_time_budget_is_refused(
     duration: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = mistake(capsys, "sweep", "digits", f"--time-budget={duration}", "--runs", tmp_path)
@@ -183,7 +183,7 @@ def test_a_name_that_would_leave_the_runs_folder_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_taken_name_suggests_to_resume(
+def test_the_error_for_a_taken_name_suggests_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").mkdir()
@@ -194,7 +194,7 @@ def test_a_taken_name_suggests_to_resume(
 @pytest.mark.parametrize(
     "command", ["status", "distill", "report", "sync", "select", "clean", "replay"]
 )
-def test_a_missing_run_is_named(
+def test_an_error_names_a_missing_run(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["t0000"] if command == "replay" else []
@@ -217,12 +217,14 @@ def test_a_resumed_run_keeps_its_specification(
     assert change.partition("=")[0] in line
 
 
-def test_a_student_needs_a_worker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_distilling_with_no_workers_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = mistake(capsys, "distill", "demo", "--workers", "0", "--runs", tmp_path)
     assert "--workers" in line
 
 
-def test_a_missing_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_names_a_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(tmp_path / "none") in mistake(capsys, "predict", tmp_path / "none", "a.png")
 
 
@@ -261,7 +263,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_continue(
     assert ("--resume" in line) is resumable
 
 
-def test_a_defect_of_ours_keeps_its_traceback() -> None:
+def test_an_unexpected_error_keeps_its_traceback() -> None:
     with pytest.raises(KeyError, match="ours"):
         main(["fail"], commands=[failing(KeyError("ours"))])
 
@@ -277,7 +279,7 @@ class TestPools:
         probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         return {"probs": probs, "labels": labels}
 
-    def test_a_good_pool_is_selected_from(
+    def test_an_ensemble_is_selected_from_a_valid_pool(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         np.savez(tmp_path / "pool.npz", **self.good())  # type: ignore[arg-type]
@@ -328,7 +330,7 @@ class TestPools:
         line = mistake(capsys, "select", tmp_path / "pool.npz", "--out", tmp_path / "out")
         assert str(tmp_path / "out") in line
 
-    def test_a_file_that_is_no_pool_is_named(
+    def test_an_error_names_a_file_that_is_not_a_pool(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "pool.npz").write_text("no zip")

@@ -1,4 +1,4 @@
-"""Cleaning removes what is not needed, and nothing else."""
+"""Cleaning removes only files that are not needed."""
 
 import shutil
 from pathlib import Path
@@ -65,10 +65,10 @@ REMOVED = {
 }
 
 
-def test_only_what_can_be_made_again_is_removed(folder: RunFolder) -> None:
+def test_only_files_that_can_be_made_again_are_removed(folder: RunFolder) -> None:
     before = files(folder.root)
     parts = removable(folder)
-    assert files(folder.root) == before  # asking removes nothing
+    assert files(folder.root) == before  # listing removes nothing
     assert clean(folder) == parts
     assert before - files(folder.root) == REMOVED
     assert sum(part.bytes for part in parts) == 1000 * len(REMOVED)
@@ -78,7 +78,7 @@ def test_only_what_can_be_made_again_is_removed(folder: RunFolder) -> None:
     assert [part.bytes for part in everything] == [1000, 1000]
 
 
-def test_a_run_that_a_process_works_on_is_not_cleaned(folder: RunFolder) -> None:
+def test_a_run_in_use_is_not_cleaned(folder: RunFolder) -> None:
     before = files(folder.root)
     assert at_work(folder.journal) is None
     with Journal(folder.journal):

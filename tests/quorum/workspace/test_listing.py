@@ -1,4 +1,4 @@
-"""The folder of all runs: names, and what commands find there."""
+"""The folder of all runs: free names, and finding a run by name or path."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from common.errors import RunError
 from quorum.workspace.listing import Runs
 
 
-def test_a_free_name_is_found_and_a_taken_one_refused(tmp_path: Path) -> None:
+def test_a_new_run_gets_a_free_name_and_a_taken_name_is_refused(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     assert list(runs) == []
     for expected in ("digits", "digits-2", "digits-3"):
@@ -41,7 +41,9 @@ def test_a_misspelt_run_suggests_the_nearest(tmp_path: Path) -> None:
         Runs(tmp_path).existing("photos")
 
 
-def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_sets_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("QUORUM_RUNS", raising=False)
     assert Runs().root == Path("runs")
     monkeypatch.setenv("QUORUM_RUNS", str(tmp_path))

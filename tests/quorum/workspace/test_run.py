@@ -1,4 +1,4 @@
-"""A run that is open for work: what was asked for, what was planned, what is resumed."""
+"""An open run: its specification as written and as planned, and after a resume."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -83,10 +83,10 @@ def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path, hasty: None
     assert not (tmp_path / "run").exists()
 
 
-def test_images_are_made_smaller_where_there_is_little_time(
+def test_images_are_made_smaller_if_time_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 48 pixels there is time for few epochs; a size that is asked for is kept."""
+    """At 48 pixels there is time for few epochs; a size set by the user is kept."""
     folder_of_noise(tmp_path / "data", side=48)
     monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(

@@ -54,7 +54,7 @@ recipes = st.builds(
 
 
 def stage_without(recipe: Recipe, name: str, index: int) -> Recipe:
-    """The recipe of one stage without a factor, computed from that stage alone."""
+    """Return the recipe of one stage without a factor, computed from that stage alone."""
     inner, factor = recipe.in_stage(index), FACTORS[name]
     return inner.with_values(**factor.off) if factor.on(inner) else inner
 

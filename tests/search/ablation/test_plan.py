@@ -21,7 +21,7 @@ def planned(budget: float | None, **values: Any) -> Plan:
 
 
 def test_trials_get_as_many_epochs_as_fit() -> None:
-    """Ten rounds of two trials: 31 s each are ten epochs of 3 s and the handover."""
+    """Ten rounds of two trials, 31 s each: ten epochs of 3 s, and the handover."""
     overhead = START_SECONDS + COMPARE_SECONDS
     plan = planned(overhead + 310)
     assert (plan.rungs, plan.trials) == ((10,), 20)
@@ -33,7 +33,7 @@ def test_trials_get_as_many_epochs_as_fit() -> None:
     assert planned(None, trials=0).seconds["sweep"] == START_SECONDS
 
 
-def test_a_budget_that_is_too_short_names_the_least_one() -> None:
+def test_the_error_for_a_short_budget_names_the_shortest_possible_one() -> None:
     overhead = START_SECONDS + COMPARE_SECONDS
     with pytest.raises(TooShortError, match=r"69 s, is too short .* 70 s here; give 1\.5m"):
         planned(overhead + 39)

@@ -1,4 +1,4 @@
-"""A synthetic run, the MLflow runs that it should give, and a store in memory."""
+"""A synthetic run, its expected MLflow runs, and a store in memory."""
 
 import time
 from collections.abc import Callable, Iterable

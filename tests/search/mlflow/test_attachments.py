@@ -1,4 +1,4 @@
-"""The files that MLflow gets a copy of."""
+"""The files that are copied to MLflow."""
 
 import csv
 import os

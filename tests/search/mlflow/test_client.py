@@ -8,7 +8,7 @@ from search.mlflow.client import error_summary, load_mlflow, without_password
 
 
 def test_mlflow_sends_no_telemetry_and_loads_no_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both hold in this process and in those that it starts."""
+    """Both apply to this process and to its children."""
     from mlflow.telemetry.utils import is_telemetry_disabled
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")

@@ -83,7 +83,7 @@ def test_an_outage_is_reported_once_and_repaired(
     assert f"quorum sync {folder.root}" in message
 
 
-def test_a_dead_store_costs_the_run_nothing_and_a_sync_repairs_it(
+def test_a_dead_store_does_not_delay_the_run_and_a_sync_repairs_it(
     folder: RunFolder, store: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.fails = True
@@ -113,7 +113,7 @@ def test_a_slow_store_never_blocks_the_run(folder: RunFolder, store: FakeStore) 
 
 @settings(max_examples=10)
 @given(cut=st.integers(1, len(EVENTS) - 1))
-def test_a_resumed_run_gives_the_view_of_its_whole_journal(cut: int) -> None:
+def test_a_resumed_run_is_mirrored_from_its_whole_journal(cut: int) -> None:
     """A killed process never closes its mirror; the next process starts a new one."""
     store = FakeStore()
     before, after = EVENTS[:cut], EVENTS[cut:]
@@ -148,7 +148,7 @@ def test_an_unused_mirror_starts_nothing(folder: RunFolder, store: FakeStore) ->
     assert store.connections == 0
 
 
-def test_the_tracking_uri_is_given_or_set_or_beside_the_run(
+def test_the_tracking_uri_is_an_argument_or_a_variable_or_beside_the_run(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beside = folder.root.resolve().parent / "mlflow.db"

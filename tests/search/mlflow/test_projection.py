@@ -85,7 +85,7 @@ def test_a_failed_trial_shows_the_end_of_its_traceback() -> None:
     assert "KeyError: 'y'" in note
 
 
-def test_a_second_student_is_another_run() -> None:
+def test_a_second_student_gets_its_own_run() -> None:
     again = [
         replace(e, time=e.time + 1000, params={"width": 32})
         for e in of_type(EVENTS, ResultReported)
@@ -98,7 +98,7 @@ def test_a_second_student_is_another_run() -> None:
 
 
 @given(st.lists(st.integers(0, len(EVENTS)), max_size=5).map(sorted))
-def test_changes_taken_in_parts_add_up_to_those_taken_at_once(cuts: list[int]) -> None:
+def test_changes_taken_in_parts_equal_those_taken_together(cuts: list[int]) -> None:
     projection, runs = Projection(), Runs()
     for begin, end in zip([0, *cuts], [*cuts, len(EVENTS)], strict=True):
         for event in EVENTS[begin:end]:

@@ -1,4 +1,4 @@
-"""MLflow's own store holds what the journal describes, through outages, kills and syncs."""
+"""MLflow's own store matches the journal after outages, kills and syncs."""
 
 import shutil
 import socket
@@ -110,7 +110,7 @@ def comparable(runs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_mlflow_holds_what_the_journal_describes_and_a_sync_adds_nothing(
+def test_mlflow_matches_the_journal_and_a_sync_adds_nothing(
     folder: RunFolder, database: Path
 ) -> None:
     mirror = MlflowMirror(folder, flush_seconds=0.05)

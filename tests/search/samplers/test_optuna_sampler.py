@@ -1,4 +1,4 @@
-"""Suggestions follow from study and number; Optuna holds what the journal says."""
+"""Suggestions depend on the study and the number alone; Optuna's study matches the journal."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -107,7 +107,7 @@ def test_optuna_holds_states_curves_and_values() -> None:
 
 @settings(max_examples=15)
 @given(cut=st.integers(0, 90), finished=st.integers(6, 14))
-def test_the_next_suggestion_follows_from_study_and_number(cut: int, finished: int) -> None:
+def test_the_next_suggestion_depends_on_study_and_number_alone(cut: int, finished: int) -> None:
     """A sampler rebuilt from any prefix of the journal draws what the live one drew."""
     world = World()
     for _ in range(finished):
@@ -192,7 +192,7 @@ RECIPE = BASE.to_mapping()
         ({1: 0.5}, None, TrialState.RUNNING, None),
     ],
 )
-def test_one_rule_gives_a_trial_its_state_live_and_when_the_study_is_rebuilt(
+def test_a_trial_gets_the_same_state_live_and_in_a_rebuilt_study(
     scores: dict[int, float | None], status: Any, state: TrialState, value: float | None
 ) -> None:
     world = World()
@@ -237,7 +237,7 @@ def test_events_of_seeds_and_stages_change_nothing() -> None:
 
 
 def test_complete_trials_rank_before_pruned_ones() -> None:
-    """TPE must not take a low score of a short budget for a good one, or the reverse.
+    """TPE must not mistake a low score at a short budget for a good one, or the reverse.
 
     Trials with a dropout above 0.5 are stopped at the first rung with the lowest scores of
     all; TPE must still look below 0.5, where trials run to the end.
@@ -277,7 +277,7 @@ def test_unfinished_trials_come_first_with_their_checkpoints() -> None:
 
 
 def test_a_trial_stopped_at_a_rung_is_scored_again_from_before_it() -> None:
-    """Its checkpoint there is lost: from the last one it would train past its end."""
+    """Its checkpoint there is lost; from the last checkpoint it would train past its end."""
     state = state_of(
         trial_started("t0000", recipe=RECIPE),
         epoch("t0000", 1, rung=1),

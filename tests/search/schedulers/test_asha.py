@@ -1,4 +1,4 @@
-"""ASHA: against a slow reading of the rule, in closed form, and as a view of the run's state."""
+"""ASHA compared with a slow oracle and a closed form, and rebuilt from a run's state."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class TestContractOfAsha(SchedulerContract):
 
 
 def slow_decision(earlier: list[float], value: float, factor: int) -> str:
-    """The rule as it is written: count how many of all arrivals are strictly better."""
+    """Apply the rule literally: count how many of all arrivals are strictly better."""
     if not math.isfinite(value):
         return "stop"
     everybody = [score for score in earlier if math.isfinite(score)] + [value]
@@ -63,7 +63,7 @@ def decided(state: RunState, number: int, rung: int, value: float, decision: Dec
 
 
 @given(reports=arrivals, cut=st.integers(0, 40))
-def test_a_replayed_run_is_decided_as_the_original(
+def test_a_replayed_run_gets_the_original_decisions(
     reports: list[tuple[int, float]], cut: int
 ) -> None:
     live, state = Asha(RUNGS, 3), state_of()
@@ -83,7 +83,7 @@ def test_the_first_continues_and_then_only_the_best_until_there_are_enough() -> 
     assert asha.decide(1, 9.0) == Decision(reason="above_cutoff", cutoff=4.0)
 
 
-def test_a_trial_stopped_for_want_of_time_counts_as_an_arrival() -> None:
+def test_a_trial_stopped_for_lack_of_time_counts_as_an_arrival() -> None:
     asha = Asha(RUNGS, 3)
     assert asha.decide(1, 0.1, in_time=False).reason == "no_time"
     assert asha.decide(1, 0.2) == Decision(reason="above_cutoff", cutoff=0.1)

@@ -1,4 +1,4 @@
-"""Every way in which a trial ends at a rung, and those in which it continues."""
+"""Every way in which a trial ends or continues at a rung."""
 
 from typing import Any
 

@@ -73,8 +73,8 @@ def test_a_file_with_profiles_is_loaded_for_one_device(tmp_path: Path) -> None:
     assert load_spec(path, profile="gpu", settings=["trials=3"]).trials == 3
 
 
-def test_changes_that_contradict_themselves_are_kept() -> None:
-    """The specification then refuses the value that is both fixed and searched."""
+def test_contradictory_changes_are_kept() -> None:
+    """The specification then refuses a value that is both fixed and searched."""
     changes = {"recipe": {"dropout": 0.1}, "space": {"dropout": {"type": "float"}}}
     assert merge(SWEEP, changes)["recipe"]["dropout"] == 0.1
 

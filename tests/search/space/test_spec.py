@@ -68,7 +68,7 @@ def test_a_run_remembers_its_specification(tmp_path: Path) -> None:
         (None, "expected a mapping"),
     ],
 )
-def test_a_mistake_is_refused_by_name(mapping: object, message: str) -> None:
+def test_an_error_names_the_mistake(mapping: object, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         spec_from_mapping(mapping)
 

@@ -1,4 +1,4 @@
-"""Trials at a time, and the resources that each occupies."""
+"""The number of trials at a time, and the resources of each."""
 
 import pytest
 

@@ -19,7 +19,7 @@ RUNGS = (3, 9, 27)
 
 
 def run_with(*seconds: float) -> RunState:
-    """Return a run with one trial, whose epochs took so many seconds each."""
+    """Return a run with one trial, whose epochs took these seconds."""
     recipe = Recipe(epochs=27).to_mapping()
     epochs = [epoch("t0000", step, seconds=s) for step, s in enumerate(seconds, start=1)]
     return state_of(trial_started("t0000", recipe=recipe), *epochs)
@@ -34,7 +34,7 @@ def at_zero(*, finish: float | None = None, stop: float | None = None) -> Deadli
     return Deadlines(finish=finish, stop=stop, clock=lambda: 0.0)
 
 
-def test_without_deadlines_there_is_always_time() -> None:
+def test_without_deadlines_every_trial_is_allowed() -> None:
     deadlines = Deadlines()
     assert deadlines.allow_trial(RUNGS, run_with(*[1e9] * 3), None)
     assert deadlines.allow_next_rung(RUNGS, trial(1e9), 3)

@@ -102,7 +102,7 @@ def test_schedules_are_at_most_eight_times_as_long_as_specified() -> None:
 
 
 @given(minutes=st.floats(9, 5000), epoch=st.floats(0.05, 60), workers=st.integers(1, 16))
-def test_seeds_and_students_keep_within_their_shares(
+def test_seeds_and_students_stay_within_their_shares(
     minutes: float, epoch: float, workers: int
 ) -> None:
     pace = Pace(
@@ -120,7 +120,7 @@ def test_seeds_and_students_keep_within_their_shares(
     plan_epochs(plan.rungs, Recipe(epochs=plan.rungs[-1]))
 
 
-def test_a_budget_that_is_too_short_names_the_least_one() -> None:
+def test_the_error_for_a_short_budget_names_the_shortest_possible_one() -> None:
     with pytest.raises(SpecError, match=r"too short.*120 s.*3\.5m"):
         planned(1)
     planned(3.5)
@@ -185,7 +185,7 @@ def test_images_are_made_smaller_when_schedules_would_be_short(
         assert plan.rungs[-1] > before if smaller else plan.rungs[-1] == before
 
 
-def test_a_budget_too_short_for_large_images_may_do_for_small_ones() -> None:
+def test_a_budget_too_short_for_large_images_may_suffice_for_small_ones() -> None:
     plan, sides = planned_at(128, 2.5, keep_size=False)
     assert (sides, plan.rungs) == ([32], (1, 4))
 

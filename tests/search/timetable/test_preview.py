@@ -4,7 +4,7 @@ from search.space.spec import load_spec
 from search.timetable.preview import preview
 
 
-def test_the_counts_are_those_of_the_splits() -> None:
+def test_the_counts_match_the_splits() -> None:
     plan = preview(load_spec("digits"))
     assert dict(plan.sizes) == {"train": 400, "val": 400, "holdout": 400, "test": 597}
     by_split = [sum(column) for column in zip(*plan.classes.values(), strict=True)]

@@ -47,7 +47,7 @@ def test_the_echo_of_a_failure_does_not_count_as_a_second_one(tmp_path: Path) ->
     assert not failing(callback, trial)
 
 
-def test_a_trial_that_cannot_start_is_given_up(tmp_path: Path) -> None:
+def test_a_trial_that_cannot_start_fails(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     callback = TuneCallback(sweep.recorder)
     trial: Any = SimpleNamespace(
@@ -95,7 +95,7 @@ def test_a_searcher_ignores_what_tune_reports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("continues", [True, False])
-def test_tune_does_what_was_decided(continues: bool) -> None:
+def test_tune_follows_the_decision(continues: bool) -> None:
     trial: Any = SimpleNamespace(config={"start": {"trial": "t0007"}})
     results: list[tuple[str, Any]] = []
 

@@ -42,7 +42,7 @@ def test_a_full_disk_is_one_error_and_a_resumed_sweep_loses_nothing(
 
     def full(path: Path, data: bytes) -> None:
         nonlocal count
-        # The worker's own files are written elsewhere, on another machine perhaps.
+        # The worker writes its own files elsewhere, perhaps on another machine.
         count += "worker" not in path.parts
         if count == last:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -60,7 +60,7 @@ def test_a_full_disk_is_one_error_and_a_resumed_sweep_loses_nothing(
         assert run(root) == whole, f"full at write {last}"
 
 
-def test_after_an_error_nothing_more_is_done(tmp_path: Path) -> None:
+def test_after_an_error_later_actions_are_skipped(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     recorder = sweep.recorder
 
@@ -77,7 +77,7 @@ def test_after_an_error_nothing_more_is_done(tmp_path: Path) -> None:
 
 
 def test_a_sweep_gives_up_if_all_trials_fail_before_their_first_epoch(tmp_path: Path) -> None:
-    """Otherwise a sweep with a time budget alone would continue until its deadline."""
+    """Otherwise a sweep limited only by time would continue until its deadline."""
     sweep = Sweep(RunFolder(tmp_path), replace(SPEC, trials=30))
     recorder = sweep.recorder
 
@@ -108,7 +108,7 @@ def test_a_sweep_gives_up_if_all_trials_fail_before_their_first_epoch(tmp_path: 
 def test_a_decided_trial_with_a_bad_checkpoint_is_trained_again(
     gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between a trial's last checkpoint and its end; then the checkpoint is spoilt."""
+    """The process dies after a trial's last checkpoint, which is then damaged."""
     whole = run(tmp_path / "whole")
     root = tmp_path / "killed"
     killed = Sweep(RunFolder(root))

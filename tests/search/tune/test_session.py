@@ -1,4 +1,4 @@
-"""A private Ray: on loopback, with a token, quiet, and gone afterwards."""
+"""A private Ray session: on loopback, with a token, silent, and gone afterwards."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def look() -> dict[str, Any]:
 
 
 def test_ray_listens_on_loopback_only(session: dict[str, Any]) -> None:
-    """Neither a server nor a client of it, Ray's own ones included, sees another machine."""
+    """No server or client of the session, Ray's included, connects to another machine."""
     for place in ("addresses", "partners"):
         assert session[place]
         assert session[place] <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

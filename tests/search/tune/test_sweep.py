@@ -1,4 +1,4 @@
-"""The sweep's machinery under Ray, with a trainer that trains nothing."""
+"""A sweep under Ray, with a trainer that trains nothing."""
 
 import itertools
 import json
@@ -281,7 +281,7 @@ def test_at_the_deadline_trials_stop_and_can_be_resumed(ray: None, tmp_path: Pat
     assert [path for path in elsewhere.rglob("*") if path.name.startswith("checkpoint_")] == []
 
 
-def test_a_journal_that_cannot_be_written_ends_the_sweep_with_one_error(
+def test_an_unwritable_journal_ends_the_sweep_with_one_error(
     ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(tmp_path / "full")
