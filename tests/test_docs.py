@@ -1,5 +1,7 @@
 """The examples of docs/python.md run; tests/trainables/nets/test_custom.py runs the custom net."""
 
+import inspect
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
+import quorum
 from quorum import Outcome
-from tests.docs import python_blocks, yaml_blocks
+from tests.docs import ROOT, python_blocks, yaml_blocks
 from tests.tiny import TINY
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.recipe import Recipe
@@ -44,6 +47,19 @@ def test_the_examples_run(
     assert (tmp_path / "picked" / "selection.json").is_file()
     assert names["holdout"].shape == (400, 10)
     assert np.isfinite(names["holdout"]).all()
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_run(finished_run: Outcome) -> None:
+    """Run README's Python block with a finished run in place of one on photographs."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    call = 'quorum.run("images", data="photos/", time_budget="2h")'
+    assert call in code
+    names: dict[str, Any] = {"finished": finished_run}
+    exec(compile(code.replace(call, "finished"), "README.md", "exec"), names)
+    assert names["outcome"] is finished_run
+    parameters = inspect.signature(quorum.run).parameters
+    assert {"data", "time_budget"} <= set(parameters)
 
 
 def test_the_custom_data_set_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
