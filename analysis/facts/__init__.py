@@ -1,1 +1,1 @@
-"""The values that reports, figures and tables are computed from."""
+"""Facts about a run, from which reports, figures and tables are made."""

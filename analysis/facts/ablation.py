@@ -28,7 +28,7 @@ from trainables.records import RunFolder, TrialRecord
 SCHEMA = 1
 
 METRICS = {"accuracy": accuracy, "nll": nll}
-"""The scores compared: each maps log-probabilities [N, K] and labels [N] to a number."""
+"""Compared scores, by name; each takes log-probabilities [N, K] and labels [N]."""
 SIGNIFICANT = 0.05
 """A difference with a corrected p-value below this is distinguishable."""
 
@@ -76,7 +76,7 @@ class FactorEffect:
 
     @property
     def direction(self) -> str:
-        """HELPS or HARMS, or NOT_DISTINGUISHABLE from the factor's absence."""
+        """HELPS, HARMS or NOT_DISTINGUISHABLE."""
         if self.verdict == NOT_DISTINGUISHABLE or self.value is None:
             return NOT_DISTINGUISHABLE
         better = (self.value > 0) != (self.metric in LOWER_IS_BETTER)
@@ -92,11 +92,11 @@ class AblationResult:
     split: str = "holdout"
     split_id: str
     examples: int
-    """Images of holdout."""
+    """Number of holdout images."""
     epochs: int
     """Epochs of each training."""
     seeds: int
-    """Seeds of which every variant has ended."""
+    """Seeds for which every variant has ended."""
     seeds_planned: int
     recipe: Mapping[str, Any]
     """The full recipe."""
@@ -128,10 +128,10 @@ def write_ablation(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> Abl
 
 
 def compare_variants(folder: RunFolder, ablation: Ablation, recipe: Recipe) -> AblationResult:
-    """Compare the variants over the seeds of which every variant has ended.
+    """Compare the variants over the seeds for which every variant has ended.
 
-    A training that failed is left out together with its pair, and counted: the factor's
-    effect is then that over the seeds that survive without it.
+    A failed training is counted and left out with its pair; the factor's effect is then the
+    mean over the remaining seeds.
 
     Raises:
         RunError: no seed has all its variants, or a file of the run is damaged.
@@ -182,7 +182,7 @@ def ablation_event(result: AblationResult) -> ResultReported:
 
 
 def factor_label(factor: str) -> str:
-    """Return a factor's name as the command takes it, or `all of them`."""
+    """Return a factor's name, or `all of them` for the bare variant."""
     return "all of them" if factor == ALL else factor
 
 

@@ -1,4 +1,4 @@
-"""Facts about a run's images: counts by class and split, sizes, copies, a contact sheet.
+"""Facts about a run's images: counts by class and split, sizes, duplicates, a contact sheet.
 
 Axes: N images, S pixels a side, K classes. A report can be made after the images are gone;
 then only the labels kept in the run's folder are known, and `DataFacts.missing` says why.
@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 SHEET_IMAGES = 40
 """Maximum number of images on the contact sheet."""
 SHEET_CLASSES = 10
-"""Maximum number of classes with several images each on the contact sheet."""
+"""Maximum number of classes that get several images each on the contact sheet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class DataFacts:
     """The data set of a run."""
 
     missing: str = "they were not loaded"
-    """The reason if the images are not available."""
+    """Reason that the images are not available; empty if they are."""
     counts: Mapping[str, Array] = field(default_factory=dict)
     """Images of each class, int [K], by split; without the images, only splits whose labels
     are kept."""
@@ -57,7 +57,7 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunImages:
-    """The images a run was made with, checked by fingerprint, and their splits."""
+    """A run's images, verified by fingerprint, and their splits."""
 
     image_set: ImageSet
     splits: Splits
@@ -68,8 +68,8 @@ def find_images(
 ) -> tuple[RunImages | None, str]:
     """Return a run's images with their splits, or None and the reason they are missing.
 
-    `images` saves loading them again from the place that `spec` names; `started` is the
-    run_started event, whose fingerprint they must have.
+    `images`, if given, are used instead of loading the data set of `spec`. Their fingerprint
+    must equal that of `started`, the run_started event.
     """
     if started is None:
         return None, "the run has not started"
@@ -96,14 +96,16 @@ def describe_data(
 ) -> DataFacts:
     """Describe a run's images; if they are missing, count the kept `labels` by split.
 
-    `missing` is the reason that they are missing; `sheet` adds the contact sheet.
+    `missing` is the reason; `sheet` adds the contact sheet.
     """
     if images is None:
         counts = {split: _counts(values, classes) for split, values in labels.items()}
         return DataFacts(missing=missing, counts=counts)
     image_set, splits = images.image_set, images.splits
-    each = max(1, SHEET_IMAGES // classes) if classes <= SHEET_CLASSES else 1
-    shown = _first_of_each(image_set.labels, splits.train, each)[:SHEET_IMAGES] if sheet else []
+    per_class = max(1, SHEET_IMAGES // classes) if classes <= SHEET_CLASSES else 1
+    shown = (
+        _first_of_each(image_set.labels, splits.train, per_class)[:SHEET_IMAGES] if sheet else []
+    )
     return DataFacts(
         missing="",
         counts={
@@ -128,12 +130,12 @@ def class_counts(facts: DataFacts, splits: Sequence[str] = SPLITS) -> Array | No
     return np.asarray(np.sum([facts.counts[split] for split in splits], axis=0))
 
 
-def _first_of_each(labels: Array, train: Array, each: int) -> list[int]:
-    """Return the first `each` training images of every class, class by class."""
+def _first_of_each(labels: Array, train: Array, per_class: int) -> list[int]:
+    """Return the first `per_class` training images of every class, class by class."""
     order = np.argsort(labels[train], kind="stable")
     _, starts = np.unique(labels[train][order], return_index=True)
     parts = np.split(train[order], starts[1:])
-    return [int(index) for part in parts for index in part[:each]]
+    return [int(index) for part in parts for index in part[:per_class]]
 
 
 def _counts(labels: Array, classes: int) -> Array:

@@ -6,7 +6,7 @@ A random forest predicts the trials' ranks from their searched values. The impor
 value is the loss in accuracy on unseen trials when that value is shuffled among them
 (Breiman, 2001). This is repeated on D bootstrap samples of the trials, each scored on the
 trials left out; the spread of the results is the interval. Trials are compared at the lowest
-rung, the only one where all have the same budget: later ones hold the scheduler's choice.
+rung, the only one that all reach with the same budget: the scheduler selects who goes further.
 """
 
 import itertools
@@ -106,7 +106,7 @@ def importances(
 def _bootstrap(
     blocks: Sequence[Floats], ranks: Floats, *, rng: np.random.Generator, draws: int
 ) -> tuple[Floats, Floats]:
-    """Return losses [D, P] by shuffling each value and explained shares [D], on trials left out."""
+    """Return the loss from shuffling each value [D, P] and the explained share [D]."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     table = np.hstack(blocks)

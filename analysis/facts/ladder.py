@@ -1,7 +1,7 @@
 """The ladder: the targets of the reference problem's levels, and what runs have reached.
 
-Every shipped sweep `level1` … `level5` has a target. Each level is read from the ledger of a
-finished run of that sweep: nothing is trained, and test is not read again.
+Every shipped sweep `level1` … `level5` has a target. A level's result comes from the
+ledger of a finished run of that sweep: nothing is trained, and test is not read again.
 
 Axes: N examples of test, K classes.
 """
@@ -32,18 +32,17 @@ class Level:
     description: str
     target: TargetSpec
     run: RunFolder | None = None
-    """The run that is judged: the latest of several, because choosing the best would be a
-    choice made on test."""
+    """The judged run: the latest, since picking the best would be selection on test."""
     runs: int = 0
     """Finished runs of this sweep."""
     dataset: str = ""
     """Name of the folder or data set that the run was trained on."""
     row: Row | None = None
-    """The ledger's row that is judged."""
+    """The judged row of its ledger."""
     gain: Comparison | None = None
-    """Its paired difference in accuracy from the level that it must beat."""
+    """The row's accuracy minus that of the level to beat, paired."""
     loss: Comparison | None = None
-    """Its paired difference in accuracy from its own run's ensemble."""
+    """The row's accuracy minus that of the same run's ensemble, paired."""
     settings: tuple[str, ...] = ()
     """Changes to the shipped sweep, such as `recipe.width=64`."""
     start_command: str = ""
@@ -57,7 +56,7 @@ class Level:
     def verdict(self) -> str:
         """`reached`, `reached, within error`, `not reached`, or `not run`.
 
-        `reached` requires that every 95% interval lies within the target.
+        `reached` requires that even the low end of every 95% interval meets the target.
         """
         if self.row is None:
             return "not run"
@@ -95,7 +94,7 @@ class Level:
         }
 
     def _margins(self) -> Iterable[tuple[float, float]]:
-        """Yield the margin of each condition of the target, and its interval's low end."""
+        """Yield each condition's margin over the target, and the low end of its interval."""
         assert self.row is not None
         target = self.target
         if target.accuracy is not None:
@@ -166,7 +165,7 @@ def _level(spec: SweepSpec, runs: Sequence[RunFolder], *, earlier: Sequence[Leve
 
 
 def _gain(run: RunFolder, row: Row | None, rival: Level | None) -> Comparison | None:
-    """Compare a row with the rival's on the same test images; None without such a rival."""
+    """Compare a row with the rival's on the same test images; None if they cannot be compared."""
     if row is None or rival is None or rival.run is None or rival.row is None:
         return None
     labels, log_probs = _test(run)
@@ -179,7 +178,7 @@ def _gain(run: RunFolder, row: Row | None, rival: Level | None) -> Comparison | 
 
 
 def _loss(run: RunFolder, row: Row | None, *, seed: int) -> Comparison | None:
-    """Compare a row with its own run's ensemble; None for the ensemble and without one."""
+    """Compare a row with its run's ensemble; None if the row is the ensemble or there is none."""
     if row is None or row.stage == "ensemble":
         return None
     labels, log_probs = _test(run)
@@ -198,5 +197,5 @@ def _started_at(run: RunFolder) -> float:
 
 
 def _value_and_low_end(difference: Comparison | None) -> tuple[float, float]:
-    """Return a difference and its interval's low end; the worst values without a difference."""
+    """Return a difference and its interval's low end; −1 for both if there is no difference."""
     return (-1.0, -1.0) if difference is None else (difference.value, difference.interval[0])

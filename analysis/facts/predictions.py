@@ -1,4 +1,4 @@
-"""Facts about test predictions: the stages compared, their temperatures, differences by class.
+"""Facts about test predictions: compared stages, their temperatures, differences by class.
 
 Axes: N examples, K classes. Log-probabilities are float32 [N, K], labels int [N].
 """
@@ -19,7 +19,7 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 LEVEL = 0.95
-"""Confidence that the intervals of all classes hold at once."""
+"""Confidence that the intervals of all classes hold simultaneously."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +68,19 @@ def class_differences(
 ) -> list[ClassDifference]:
     """Compare two sets of predictions class by class, with simultaneous 95% intervals.
 
-    Each paired interval has the level 1 − 0.05/K (Bonferroni). With ten separate 95%
-    intervals, four reports in ten would show one off zero where nothing differs.
+    Each paired interval has the level 1 − 0.05/K (Bonferroni). With separate 95% intervals
+    for ten classes, four reports in ten would show a difference where there is none.
     """
     present, counts = np.unique(labels, return_counts=True)
     level = 1 - (1 - LEVEL) / len(present)
-    # Twenty draws beyond either end, as far as that is affordable.
+    # Aim at 20 draws beyond either end; more than 20,000 draws take too long.
     draws = int(np.clip(40 / (1 - level), 2000, 20_000))
-    right = [correct(values, labels) for values in (student, ensemble)]
+    hits = [correct(values, labels) for values in (student, ensemble)]
     differences = []
     for k, images in zip(present.tolist(), counts.tolist(), strict=True):
         members = labels == k
         difference = paired_difference(
-            right[0][members], right[1][members],
+            hits[0][members], hits[1][members],
             rng=numpy_generator(seed, "report", "class", str(k)), level=level, draws=draws,
         )  # fmt: skip
         differences.append(
@@ -95,8 +95,8 @@ def class_differences(
 def before_temperature(log_probs: Floats, temperature: float | None) -> Floats | None:
     """Undo a temperature T by log_softmax(T·log p); None if T is unknown.
 
-    Dividing by T and normalizing loses only one constant per row, so this is exact up to
-    rounding and the floor of probabilities.
+    Exact up to rounding and the floor of probabilities: dividing by T and normalizing loses
+    only a constant per row.
     """
     return None if temperature is None else apply_temperature(log_probs, 1 / temperature)
 

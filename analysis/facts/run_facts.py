@@ -54,11 +54,11 @@ class RunFacts:
     """Number of resumes."""
     trials: tuple[TrialFacts, ...]
     stops: Mapping[str, str]
-    """Reasons for the end of the search and of the seeds, by kind."""
+    """Reason that the search or the seeds ended, by kind of trial."""
     stage_seconds: Mapping[str, float]
     """Wall seconds of each finished stage."""
     plans: tuple[PlanMade, ...] = ()
-    """Forecasts by time: the first is for the whole run, later ones are revisions."""
+    """Forecasts in order of time: one for the whole run, then its revisions."""
     selection: Selection | None
     ledger: Ledger | None
     card: Card | None
@@ -79,7 +79,7 @@ class RunFacts:
     holdout_hits: Mapping[str, int] = field(default_factory=dict)
     """Correct predictions on holdout of each trial that finished the schedule."""
     data: DataFacts = field(default_factory=DataFacts)
-    """Facts on the images."""
+    """Facts about the images."""
     importances: Importances | None = None
     """Importance of the searched values; None with too few trials."""
 
@@ -107,7 +107,7 @@ class RunFacts:
 
     @property
     def best(self) -> TrialFacts | None:
-        """The search trial with the lowest val NLL at the highest rung that any reached."""
+        """The search trial with the lowest val NLL at the highest rung that any trial reached."""
         return best_trial(self.search_trials)
 
     @property
@@ -169,9 +169,9 @@ def load_facts(folder: RunFolder) -> RunFacts:
 
 
 def with_data(facts: RunFacts, images: ImageSet | None) -> tuple[RunFacts, RunImages | None]:
-    """Return the facts with those on the run's images, and the images if they are available.
+    """Add the facts about the run's images; return both, the images only if available.
 
-    `images` saves loading them again from the place that the run's specification names.
+    `images`, if given, are used instead of loading the data set of the run's specification.
     """
     run_images, missing = find_images(images, facts.spec, facts.started)
     classes, sheet = len(facts.class_names), facts.spec.pictures
@@ -203,7 +203,7 @@ def _params(folder: RunFolder, trial: str) -> int | None:
 
 
 def _times(events: Sequence[Event]) -> list[float]:
-    """Return the times of the run without its reports, so that a later report is the same."""
+    """Return the event times up to the ledger, without reports: a second report is the same."""
     ends = [i for i, event in enumerate(events) if _is_stage(event, "ledger", "finished")]
     last = ends[-1] + 1 if ends else len(events)
     return [event.time for event in events[:last] if not _is_stage(event, "report")]

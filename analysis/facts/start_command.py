@@ -28,12 +28,12 @@ def start_command(state: RunState) -> str:
 
 
 def requested_sweep(state: RunState) -> Mapping[str, Any]:
-    """Return the specification as the user gave it; empty where the journal does not record it."""
+    """Return the specification that the user gave; empty if the journal does not record it."""
     return (state.started and state.started.asked) or {}
 
 
 def changed_settings(requested: Mapping[str, Any]) -> list[str]:
-    """Return how a requested sweep differs from the shipped one of its name: `recipe.width=64`."""
+    """Return the settings that turn the shipped sweep into the requested one: `recipe.width=64`."""
     if requested.get("name") not in shipped_names():
         return []
     return [
@@ -42,7 +42,7 @@ def changed_settings(requested: Mapping[str, Any]) -> list[str]:
 
 
 def data_option(path: str | None) -> str:
-    """Return ` --data FOLDER`; empty where the sweep names its own data."""
+    """Return ` --data FOLDER`, or an empty string without a path."""
     if path is None:
         return ""
     folder = Path(path)
@@ -81,6 +81,6 @@ def _time_budget(state: RunState) -> str:
     deadline = state.plans[0].deadline if state.plans else None
     if deadline is None or state.started is None:
         return ""
-    # The budget's clock starts with the command, the journal some seconds later.
+    # The budget starts with the command, the journal a few seconds later.
     minutes = max(1, math.ceil((deadline - state.started.time) / 60))
     return f" --time-budget {minutes}m"

@@ -1,4 +1,4 @@
-"""The trials of a run: learning curve, scores and end of each."""
+"""Facts about each trial of a run: its learning curve, scores and end."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -78,9 +78,9 @@ class TrialFacts:
 
 
 def trials_of(state: RunState, params: Callable[[str], int | None]) -> tuple[TrialFacts, ...]:
-    """Return the trials of a run, the search's first, by number.
+    """Return a run's trials: those of the search, then the seeds, each by number.
 
-    `params` gives the number of parameters of a trial that has ended, if known.
+    `params` gives the number of parameters of an ended trial, if recorded.
     """
     trials = [_trial(trial, params) for trial in state.trials.values()]
     return tuple(sorted(trials, key=lambda trial: (trial.kind != "search", trial.number)))

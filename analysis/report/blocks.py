@@ -1,6 +1,6 @@
 """The report as values: sections of typed blocks, and their JSON for `report.typ`.
 
-Texts are shown as they are: no character in them is markup.
+Texts are shown verbatim: no character in them is markup.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class Bullets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """Commands, one a line."""
+    """Commands, one per line."""
 
     lines: tuple[str, ...]
 
@@ -55,18 +55,20 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
     align: str
-    """One letter a column: `l` or `r`."""
+    """One letter per column: `l` or `r`."""
     caption: str = ""
 
     def __post_init__(self) -> None:
         """Check that every row has the header's columns.
 
         Raises:
-            ValueError: a row or `align` has another number of columns.
+            ValueError: a row or `align` has a different number of columns.
         """
         for columns in (len(self.align), *map(len, self.rows)):
             if columns != len(self.header):
-                raise ValueError(f"a table of {len(self.header)} columns has {columns} in a row")
+                raise ValueError(
+                    f"a row or `align` has {columns} columns, the header has {len(self.header)}"
+                )
 
     def column(self, name: str) -> tuple[str, ...]:
         """Return the texts of one column."""
@@ -124,7 +126,7 @@ def section(title: str, *blocks: Block | None) -> Section:
 
 
 def text(*sentences: str) -> Text | None:
-    """Join the sentences that are not empty; None if all are."""
+    """Join the non-empty sentences; None if all are empty."""
     joined = " ".join(sentence for sentence in sentences if sentence)
     return Text(text=joined) if joined else None
 
@@ -144,7 +146,7 @@ def table(
 
 
 def pairs(items: Iterable[tuple[str, str]], *, caption: str = "") -> Pairs | None:
-    """Build pairs from the items that have a value; None if none has."""
+    """Build pairs from the items that have a value; None if no item has."""
     rows = tuple(item for item in items if item[1])
     return Pairs(rows=rows, caption=caption) if rows else None
 

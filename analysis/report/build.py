@@ -41,9 +41,9 @@ def build_report(
 ) -> Path:
     """Draw the figures of a run and typeset its report; return the path of report.pdf.
 
-    An unfinished run gives a shorter report that says what is missing. `images` saves reading
-    the data set again from the place that the run's specification names; if that place is
-    gone or holds other images, the report says so and leaves them out. `pictures` overrides
+    An unfinished run gives a shorter report that says what is missing. Without
+    `images`, the data set of the run's specification is loaded; if it is gone or its images
+    have changed, the report says so and leaves them out. `pictures` overrides
     the specification's setting of whether images of the data set may be shown.
 
     Raises:
@@ -69,7 +69,7 @@ def build_report(
 def compose_report(
     facts: RunFacts, explanations: Explanations, letters: Lettering, drawn: Collection[str]
 ) -> Report:
-    """Compose the report's text, tables and those of its figures that were drawn."""
+    """Compose the report's texts, tables and drawn figures."""
     sections = (
         ledger_section(facts),
         search_section(facts),

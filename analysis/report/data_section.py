@@ -20,7 +20,7 @@ PURPOSES = {
 }
 MOST_CLASS_NAMES = 20
 MOST_SKIPPED = 5
-"""Unreadable files that are named."""
+"""Maximum number of unreadable files named."""
 
 
 def data_section(facts: RunFacts, letters: Lettering) -> Section:
@@ -124,7 +124,8 @@ def _left_out(data: DataFacts) -> str:
     if not data.left_out:
         return ""
     reason = "a copy" + (" or their group" if data.grouped else "")
-    return f"{plural(data.left_out, 'image')} in no split, because {reason} is in another one"
+    images = plural(data.left_out, "image")
+    return f"{images} in no split, because {reason} is in another split"
 
 
 def _unreadable(data: DataFacts) -> str:

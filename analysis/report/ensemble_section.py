@@ -53,8 +53,8 @@ def ensemble_section(facts: RunFacts) -> Section | None:
             f"{two_digits(selection.gap_support)} nats, and no reweighting of the whole "
             f"pool by more than {two_digits(selection.gap_pool)}. This certifies the "
             "optimization on holdout, not the generalization to new images.",
-            "The weights are uniform by choice, so the gap is what fitted weights would gain on "
-            "the images they are fitted to, and only there."
+            "The weights are uniform by choice, so the gap is the most that fitted weights "
+            "could gain, and only on the images they are fitted to."
             if selection.weighting == "uniform"
             else "",
         ),
@@ -167,8 +167,8 @@ def _diversity_caption(facts: RunFacts) -> str:
         f"Diversity of the members on holdout, as shares of its images (n = {count(images)}): how "
         "often two members predict different classes; how often both are wrong (on the diagonal: "
         "how often one is); and each member's weight against its own accuracy. A share of 5% has "
-        f"a 95% interval of ±{fixed(100 * _half_width(images), 1)} points. Disagreement is no gain "
-        "in itself: the gain is the NLL that pooling saves, given in the text."
+        f"a 95% interval of ±{fixed(100 * _half_width(images), 1)} points. Disagreement alone "
+        "is no gain: the gain is the NLL that pooling saves, given in the text."
     )
 
 

@@ -35,7 +35,7 @@ def confused_section(
     errors = int(matrix.sum() - matrix.trace())
     wrong = (
         f"The {stage_label(stage)} is wrong on {count(errors)} of "
-        f"{plural(int(matrix.sum()), 'image')} of test"
+        f"{plural(int(matrix.sum()), 'test image')}"
     )
     if not pairs:
         unique = text(f"{wrong}, and no confusion occurs twice, so there is no pattern to show.")
@@ -57,16 +57,16 @@ def _chance(pairs: tuple[ConfusedPair, ...], classes: int) -> str:
     if classes == 2:
         return ""
     beyond = sum(pair.beyond_chance for pair in pairs)
-    which = "all" if beyond == len(pairs) > 1 else count(beyond) if beyond else "none"
+    which = "All" if beyond == len(pairs) > 1 else count(beyond) if beyond else "None"
     return (
-        f"Of these pairs, {which} {'has' if beyond < 2 else 'have'} more errors than chance would "
-        "give if the errors of a class were spread evenly over all others (exact binomial test at "
+        f"{which} of these pairs {'has' if beyond < 2 else 'have'} more errors than expected if "
+        "the errors of a class were spread evenly over all others (exact binomial test at "
         f"5%, corrected for all {count(classes * (classes - 1))} pairs)."
     )
 
 
 def _pairs_table(facts: RunFacts, explanations: Explanations, letters: Lettering) -> Block | None:
-    """List each pair with its rate; beside an ensemble, with the errors of the best single."""
+    """List each pair with its rate; for an ensemble, add the errors of the best single."""
     names, classes = shorten_all(letters.names, 20), len(letters.names)
     single = stage_confusions(facts, "best_single")
     beside = single if explanations.stage == "ensemble" else None
@@ -103,7 +103,7 @@ def _confused_caption(facts: RunFacts, stage: str) -> str:
 
 
 def explained_section(explanations: Explanations, letters: Lettering) -> Section | None:
-    """Show heat maps for a correct and a wrong prediction of each class, or say why not."""
+    """Show heat maps for a correct and a wrong prediction of each class, or the reason for none."""
     stage, maps, examples = explanations.stage, explanations.heat_maps, explanations.examples
     if stage is None:
         return None
@@ -116,8 +116,8 @@ def explained_section(explanations: Explanations, letters: Lettering) -> Section
     return section(
         title,
         text(
-            "These maps explain predictions and do not measure quality: they show where the "
-            "evidence lies that a network used, not whether that evidence is sound. They are not "
+            "These maps explain predictions and do not measure quality: they show where a "
+            "network found its evidence, not whether that evidence is sound. They are not "
             "estimates, so they have no intervals.",
             f"Not explained: {'; '.join(skipped)}." if skipped else "",
         ),
@@ -173,9 +173,9 @@ def attention_section(facts: RunFacts, explanations: Explanations) -> Section | 
     return section(
         title,
         text(
-            f"The network of {trial} has {name} attention: it multiplies each feature map with "
+            f"The network of {trial} has {name} attention: it multiplies each feature map by "
             "weights between 0 and 1 that it computes from the image. The figure shows these "
-            "weights; their effect on accuracy is measured by quorum ablate."
+            "weights; quorum ablate measures their effect on accuracy."
         ),
         Figure(name="attention", caption=_channels_caption(attention)),
         Figure(
@@ -188,7 +188,7 @@ def attention_section(facts: RunFacts, explanations: Explanations) -> Section | 
 
 def _channels_caption(attention: AttentionWeights) -> str:
     return (
-        f"Channel weights of {attention.trial} over {plural(attention.images, 'image')} of val. "
+        f"Channel weights of {attention.trial} over {plural(attention.images, 'val image')}. "
         "Above: each channel's mean weight and its standard deviation over images. Below: the "
         "deviation of each class's mean (row) from the overall mean, channel by channel; a layer "
         "without colour there weights all classes alike."

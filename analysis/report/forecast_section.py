@@ -8,7 +8,7 @@ from common.formats import DASH, count, duration, fixed, plural
 from journal.events import PlanMade
 
 FORECAST_STAGES = ("sweep", "seeds", "select", "distill", "ledger")
-"""The stages that end before the report is made."""
+"""Stages that end before the report."""
 
 
 def forecast_section(facts: RunFacts) -> Section | None:
@@ -38,7 +38,7 @@ def forecast_section(facts: RunFacts) -> Section | None:
 
 
 def unequal_compute_note(facts: RunFacts) -> str:
-    """Say why the seed ensemble had less compute than the ensemble; empty if it had as much."""
+    """Explain why the seed ensemble had less compute than the ensemble; empty if it had not."""
     selection = facts.selection
     if selection is None or selection.seeds_ensemble is None:
         return ""
@@ -63,7 +63,7 @@ def unequal_compute_note(facts: RunFacts) -> str:
 
 
 def _rows(facts: RunFacts, forecast: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
-    """Return one row a stage, and the total of the stages that have both times."""
+    """Return one row per stage, and the total of the stages that have both times."""
     actual = facts.stage_seconds
     planned = [name for name in FORECAST_STAGES if name in forecast]
     rows = [

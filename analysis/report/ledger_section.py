@@ -1,6 +1,6 @@
 """The section on the ledger: every stage on test, paired differences, gates and costs.
 
-A part that the run has not reached is left out, with a sentence that says so.
+If the run has not reached a part, a sentence says so.
 """
 
 from analysis.facts.run_facts import RunFacts
@@ -28,7 +28,7 @@ def ledger_section(facts: RunFacts) -> Section:
     return section(
         "The ledger",
         text(
-            f"Every stage on {images} of test.",
+            f"All stages are compared on {images}.",
             "Test was read once, after all choices were frozen."
             if reads == 1
             else f"Test was read {reads} times.",
@@ -115,4 +115,4 @@ def _missing_rows(facts: RunFacts) -> str:
 
 
 def _test_images(facts: RunFacts) -> str:
-    return plural(facts.sizes["test"], "image") if "test" in facts.sizes else "the images"
+    return plural(facts.sizes["test"], "test image") if "test" in facts.sizes else "the test images"

@@ -53,7 +53,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "ECE",
         f"Mean gap between confidence and accuracy in {ECE_BINS} bins of equally many images. It "
-        "is positive even for a perfectly calibrated model, so that model's value (null) is "
+        "is positive even for a perfectly calibrated model, so the ECE of that model (null) is "
         "given beside it. Reported only, never used by a gate.",
     ),
     (
@@ -95,12 +95,13 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "per class",
-        "Accuracies have Wilson's 95% intervals, each by itself. Student minus ensemble: paired, "
-        "at level 1 − 0.05/K, so that all K intervals hold together with 95% confidence.",
+        "Accuracies have Wilson's 95% intervals, not corrected for the number of classes. "
+        "Student minus ensemble: paired, at level 1 − 0.05/K, so that all K intervals hold "
+        "together with 95% confidence.",
     ),
     (
         "Grad-CAM",
-        "Maps of the last layer with spatial resolution left, weighted by their mean gradient for "
+        "Maps of the last layer with spatial resolution, weighted by their mean gradient for "
         "the class that the ensemble predicts; negative values are set to zero, the rest scaled "
         "to 0 … 1 (Selvaraju et al., 2017). For the ensemble: the members' mean by weight.",
     ),

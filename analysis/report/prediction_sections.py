@@ -19,7 +19,7 @@ from common.statistics.intervals import proportion_interval
 from ensemble.ledger.ledger import Row
 
 CALIBRATED = 1.5
-"""An ECE up to this multiple of a calibrated model's counts as calibrated."""
+"""Largest ratio of a stage's ECE to a calibrated model's that counts as calibrated."""
 
 
 def calibration_section(facts: RunFacts) -> Section | None:
@@ -66,7 +66,7 @@ def classes_section(facts: RunFacts, letters: Lettering) -> Section | None:
         Figure(
             name="per_class",
             caption="Accuracy of each class on test, lowest first, with Wilson's 95% interval for "
-            f"each class by itself; in brackets: its images, of {_test_images(facts)} in all."
+            f"each class separately; in brackets: its images, {_test_images(facts)} in all."
             f"{_of_many(letters)}",
         ),
         Figure(
@@ -114,5 +114,5 @@ def _weakest_class(facts: RunFacts, letters: Lettering, stage: str) -> str:
     accuracy = accuracy_text(float(share[weakest]), limits, decimals)
     return (
         f"The weakest class of the {stage_label(stage)} is “{letters.names[weakest]}”, with "
-        f"{accuracy} correct of {plural(int(counts[weakest]), 'image')}."
+        f"{accuracy} of {plural(int(counts[weakest]), 'image')} correct."
     )

@@ -18,7 +18,7 @@ from common.formats import (
 from search.space.space import Parameter
 
 MOST_FAILURES = 6
-"""Failed trials that are listed."""
+"""Maximum number of failed trials listed."""
 
 
 def search_section(facts: RunFacts) -> Section:
@@ -60,7 +60,7 @@ def search_section(facts: RunFacts) -> Section:
 
 
 def _one_trial(facts: RunFacts, trial: TrialFacts) -> str:
-    """Say how the only trial ended."""
+    """Describe how the only trial ended."""
     epochs = plural(len(trial.epochs), "epoch")
     end = {
         "finished": f"It finished the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}",
@@ -75,7 +75,7 @@ def _one_trial(facts: RunFacts, trial: TrialFacts) -> str:
 
 
 def _several_trials(facts: RunFacts, trials: Sequence[TrialFacts]) -> str:
-    """Say how the trials ended."""
+    """Describe how the trials ended."""
     ends = [trial.ending for trial in trials]
     finished, pruned, failed, unfinished = map(ends.count, ENDINGS)
     use = "be delivered" if facts.spec.deliver == "single" else "join the ensemble"
@@ -235,6 +235,6 @@ def _values_caption(facts: RunFacts) -> str:
         else ""
     )
     return (
-        f"Searched values against the score, one mark a trial. {rungs}No intervals: each trial "
+        f"Searched values against the score, one mark per trial. {rungs}No intervals: each trial "
         "was trained once."
     )

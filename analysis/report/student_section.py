@@ -35,7 +35,7 @@ from ensemble.deployment.card import Artifact, Card
 from ensemble.selection.comparison import compare
 
 MOST_CLASSES = 5
-"""Classes that are named where student and ensemble differ."""
+"""Maximum number of classes named where student and ensemble differ."""
 
 
 def student_section(facts: RunFacts, letters: Lettering) -> Section | None:
@@ -98,18 +98,20 @@ def _file(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _quantization(card: Card) -> Block | None:
-    made = card.quantization
-    if card.int8 is None or made is None:
+    quantization = card.quantization
+    if card.int8 is None or quantization is None:
         return text("There is no int8 file.")
-    tried = ", ".join(f"{name} {fixed(value, 4)}" for name, value in made.holdout_nll.items())
+    tried = ", ".join(
+        f"{name} {fixed(value, 4)}" for name, value in quantization.holdout_nll.items()
+    )
     sentences = [
-        f"The int8 file was calibrated with {made.method} (NLL on holdout: {tried}) and has "
-        f"{count(made.qdq_nodes)} quantize and dequantize nodes.",
+        f"The int8 file was calibrated with {quantization.method} (NLL on holdout: {tried}) and "
+        f"has {count(quantization.qdq_nodes)} quantize and dequantize nodes.",
     ]
     if card.parity:
         sentences.append(
             f"Int8 and fp32 predict the same class on {percent(card.parity.agreement, 2)} of "
-            f"{plural(card.parity.images, 'image')} of holdout; their log-probabilities differ by "
+            f"{plural(card.parity.images, 'holdout image')}; their log-probabilities differ by "
             f"{two_digits(card.parity.mean_abs)} nats on average and by at most "
             f"{fixed(card.parity.max_abs, 3)} nats."
         )
@@ -124,7 +126,7 @@ def _quantization(card: Card) -> Block | None:
 
 
 def _with_gate_labels(reason: str) -> str:
-    """Write gates as labels: `accuracy_loss undecided` → `accuracy loss … undecided`."""
+    """Replace gates by their labels: `accuracy_loss undecided` → `accuracy loss … undecided`."""
     for name in GATES:
         reason = reason.replace(name, gate_label(name))
     return reason
@@ -180,7 +182,7 @@ def _classes_caption(facts: RunFacts) -> str:
 def _agreement(
     a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]], name: str, decimals: int = 1
 ) -> str:
-    """Say how often two sets of log-probabilities [N, K] predict the same class."""
+    """Report how often two sets of log-probabilities [N, K] predict the same class."""
     same, total = int((a.argmax(axis=1) == b.argmax(axis=1)).sum()), len(a)
     interval = proportion_interval(same, total)
     limits = percent_range((interval.low, interval.high), decimals, sign=True)

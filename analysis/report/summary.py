@@ -146,7 +146,7 @@ def _about_student(facts: RunFacts, stage: str) -> list[str]:
 
 
 def _effect_of_distillation(differences: Sequence[Comparison]) -> str:
-    """Sum up distillation metric by metric: `Distillation improved NLL, and …`."""
+    """Summarize distillation metric by metric: `Distillation improved NLL, and …`."""
     effects = {
         "better": "improved",
         "worse": "worsened",
@@ -163,7 +163,7 @@ def _effect_of_distillation(differences: Sequence[Comparison]) -> str:
 def _against_teacher(facts: RunFacts, stage: str) -> list[Comparison]:
     """Return the student's differences from the ensemble.
 
-    The ledger has those of the int8 student; those of fp32 come from the saved predictions.
+    The ledger compares only the int8 student; for fp32, saved predictions are compared.
     """
     written = differences_of(facts.ledger, stage, "ensemble")
     if written or facts.test_labels is None or not {stage, "ensemble"} <= set(facts.test_log_probs):
@@ -205,7 +205,7 @@ def _about_test(ledger: Ledger) -> list[str]:
     if reads == 1:
         return []
     return [
-        f"This run has read test {reads} times. Only the first reading was of untouched data: "
+        f"This run has read test {reads} times. Only the first reading used untouched data: "
         "later choices may have been influenced by its results."
     ]
 
@@ -226,7 +226,7 @@ def _without_student(facts: RunFacts) -> str:
 
 
 def _about_target(facts: RunFacts) -> list[str]:
-    """Compare the judged row with the accuracy that the sweep asks for."""
+    """Compare the judged row with the sweep's target accuracy."""
     target = facts.spec.target
     if target is None or target.accuracy is None or facts.ledger is None:
         return []

@@ -19,10 +19,10 @@ def typeset(
     font_folders: Sequence[Path] = (),
     made_at: datetime | None = None,
 ) -> bytes:
-    """Return the report as a PDF; its figures lie in `root`/figures.
+    """Return the report as a PDF, with the figures in `root`/figures.
 
     Only fonts bundled with typst and those in `font_folders` are used, never the system's,
-    and nothing is downloaded. `made_at` is the time that the PDF records.
+    and nothing is downloaded. `made_at` is the creation time that the PDF records.
     """
     pdf = compiler_for(report, root, font_folders=font_folders).compile(
         format="pdf", timestamp=made_at

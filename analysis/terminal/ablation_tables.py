@@ -28,7 +28,7 @@ METRICS = {"accuracy": "acc.", "nll": "NLL"}
 
 
 def ablation_table(result: AblationResult) -> Table:
-    """Return one row a factor: its effect on accuracy and NLL, with interval and corrected p."""
+    """Return one row per factor: its effect on accuracy and NLL, with interval and corrected p."""
     full = result.variants[0]
     failed = {variant.variant: variant.failed for variant in result.variants}
     decimals = decimals_for(result.examples)
@@ -40,7 +40,7 @@ def ablation_table(result: AblationResult) -> Table:
     table.add_column("", no_wrap=True)
     for header in ("effect", "95% interval", "p"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("it", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for factor, metrics in result.by_factor.items():
         items = list(metrics.values())
         cells = [_numbers(item, decimals) for item in items]

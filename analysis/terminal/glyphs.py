@@ -25,14 +25,14 @@ class Glyphs:
     track: str = "─"
     dot: str = "·"
     overflow: Literal["ellipsis", "crop"] = "ellipsis"
-    """The treatment of lines that are too long."""
+    """Handling of lines that are too long."""
 
     def text(self, text: str) -> str:
-        """Return `text`, in ASCII if these marks are."""
+        """Return `text`, converted to ASCII if these marks are ASCII."""
         return to_ascii(text) if self.overflow == "crop" else text
 
     def join(self, *parts: str) -> str:
-        """Join the parts that are not empty by dots."""
+        """Join the non-empty parts with dots."""
         return f" {self.dot} ".join(part for part in parts if part)
 
 
@@ -45,7 +45,7 @@ ASCII = Glyphs(
 def hyperparameters(recipe: Mapping[str, Any], space: Mapping[str, Any]) -> str:
     """Return the searched values of a recipe that apply to it: `width 32, gelu, lr 0.1`.
 
-    A name is left out where its value explains itself.
+    A name is left out if its value explains itself.
     """
     parts = []
     for name, axis in space.items():

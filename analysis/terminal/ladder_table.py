@@ -14,11 +14,11 @@ from ensemble.selection.comparison import Comparison
 from search.space.spec import TargetSpec
 
 MOST_KEYS = 4
-"""Changed settings that are named; `quorum ladder --json` lists all."""
+"""Maximum number of changed settings named; `quorum ladder --json` lists all."""
 
 
 def ladder_table(levels: Sequence[Level]) -> Table:
-    """Return one row a level: its target, the result on test, and the cost."""
+    """Return one row per level: its target, the result on test, and the cost."""
     table = titled_table("The ladder: accuracy on test, 95% intervals")
     for header in ("level", "target", "test accuracy", "verdict", "cost", "run"):
         table.add_column(header)
@@ -37,7 +37,7 @@ def ladder_table(levels: Sequence[Level]) -> Table:
 
 
 def target_text(target: TargetSpec) -> str:
-    """Write a target's conditions, one a line: `≥ 90%`, `> level1`."""
+    """Return a target's conditions, one per line: `≥ 90%`, `> level1`."""
     parts = []
     if target.accuracy is not None:
         parts.append(f"≥ {percent(target.accuracy, 0)}")

@@ -1,4 +1,4 @@
-"""Tables, lines and paths in the one style of all terminal output."""
+"""Tables, lines and paths in the shared style of terminal output."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,8 @@ def titled_table(title: str) -> Table:
 def bare_table(*headers: str, numbers: bool = False) -> Table:
     """Return an empty table without lines; long texts wrap.
 
-    Columns headed `size` or by nothing are right-aligned; with `numbers`, all but the first.
+    Columns headed `size` or without a header are right-aligned; with `numbers`, all but the
+    first column are.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
     for index, header in enumerate(headers):
@@ -38,7 +39,7 @@ def bare_table(*headers: str, numbers: bool = False) -> Table:
 
 
 def facts_grid(facts: Iterable[tuple[str, str]]) -> Table:
-    """Return names with their values, one a line; long values wrap."""
+    """Return names with their values, one per line; long values wrap."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(style="bold", no_wrap=True, min_width=8)
     grid.add_column(overflow="fold")
@@ -63,10 +64,10 @@ def labelled_line(name: str, text: str) -> Text:
 
 
 def relative(path: Path) -> str:
-    """Write a path as one would type it from the current folder."""
+    """Return a path, relative to the current folder if it lies below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def command_line(arguments: str, *, program: str = "quorum") -> str:
-    """Write a command as one would type it from the current folder."""
+    """Return a command line to copy, with the path of its program."""
     return f"{relative(Path(sys.executable).parent / program)} {arguments}"

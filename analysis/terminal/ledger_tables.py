@@ -18,7 +18,7 @@ BAR_CELLS = 30
 
 
 def ledger_table(ledger: Ledger) -> Table:
-    """Return the ledger on test, one stage a row."""
+    """Return the ledger on test, one row per stage."""
     table = titled_table(_title(ledger))
     table.add_column("")
     for header in (
@@ -47,7 +47,7 @@ def ledger_table(ledger: Ledger) -> Table:
 
 
 def differences_table(ledger: Ledger) -> Table:
-    """Return the paired differences, one pair a row, with interval and verdict by metric."""
+    """Return the paired differences, one row per pair, with interval and verdict by metric."""
     table = titled_table("Paired differences on test, 95% intervals")
     table.add_column("a − b")
     table.add_column("")
@@ -117,5 +117,5 @@ def _title(ledger: Ledger) -> str:
     images = sizes(ledger).get("test")
     reads = ledger.test_reads
     times = "once" if reads == 1 else f"{reads} times"
-    on = f"{plural(int(images), 'image')} of test" if images else "test"
+    on = plural(int(images), "test image") if images else "test"
     return f"Ledger: {on}, read {times}"

@@ -20,16 +20,16 @@ from search.space.spec import SweepSpec
 
 REFRESHES_PER_SECOND = 2.0
 QUIET_SECONDS = 30.0
-"""Longest silence of a running run where there is no terminal."""
+"""Maximum seconds between two lines without a terminal."""
 
 logger = logging.getLogger(__name__)
 
 
 class LiveDisplay:
-    """A display of a running run that never raises into it.
+    """A display of a run in progress; its errors never reach the run.
 
-    The run's own thread delivers events; another one draws. A failure of the terminal is
-    logged once and ends only the display.
+    The run's thread delivers events; a second thread draws. A failure of the terminal is
+    logged once and turns off only the display.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LiveDisplay:
     ) -> None:
         """Draw on `stream`; `interactive` None detects whether it is a terminal.
 
-        `spec` is shown until the run has started. `journal` is that of a resumed run, whose
+        `spec` is shown until the run has started. `journal` belongs to a resumed run, whose
         earlier trials are shown too. Without a terminal, a line is written at least every
         `quiet_seconds`.
         """
@@ -110,17 +110,17 @@ class LiveDisplay:
             self._state.apply(event)
             if self._interactive or self._stopped.is_set():
                 return
-            prefix = self._news(event)
+            prefix = self._announcement(event)
             if prefix:
                 self._line(prefix)
 
-    def _news(self, event: Event) -> str:
-        """Return the line that an event deserves; empty for most."""
+    def _announcement(self, event: Event) -> str:
+        """Return the text that announces an event; empty for most events."""
         match event:
             case TrialEnded():
                 return trial_line(self._state, self._state.trials[event.trial])
             case TrialRetried():
-                return f"{event.trial} starts again: {event.reason}"
+                return f"{event.trial} restarts: {event.reason}"
             case StageReported() if event.status != "progress" and event.stage in STAGES:
                 return f"{event.stage} {event.status}"
             case ModelRegistered():
@@ -162,7 +162,7 @@ class LiveDisplay:
 
 
 def _initial_state(journal: Path | None, spec: SweepSpec | None) -> RunState:
-    """Return the state of a journal; without one, that of a run of `spec` before its start."""
+    """Return the journal's state, or without a journal the state of a run not yet started."""
     try:
         if journal is not None:
             return read_state(journal)

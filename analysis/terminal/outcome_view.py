@@ -36,7 +36,7 @@ def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> Render
 
 
 def replay_view(replay: "Replay") -> RenderableType:
-    """Return how a trial that was trained again differs from its record."""
+    """Compare a retrained trial with its record."""
     differ = f"differ by up to {two_digits(replay.largest_difference)}"
     facts = [
         ("trial", f"{replay.trial}, {plural(replay.rung, 'epoch')}, "

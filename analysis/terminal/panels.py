@@ -21,7 +21,7 @@ RESULT_CELLS = 14
 """Width of a result's name, in characters."""
 MOST_FAILURE_LINES = 3
 MOST_FAILURES = 3
-"""Failed trials that are shown, the latest ones."""
+"""Maximum number of failed trials shown: the latest."""
 METRIC = re.compile(r"(.*?)_?(accuracy|nll|brier|ece)")
 """A metric of a stage's result: its subject, and the score."""
 
@@ -88,7 +88,7 @@ def results_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
 
 
 def result_lines(metrics: Mapping[str, float | None], glyphs: Glyphs) -> list[str]:
-    """Return one line for all scores of a subject, and one for the other values."""
+    """Return one line per subject with its scores, then one line with all other values."""
     scores: dict[str, list[str]] = {}
     others = []
     for name, value in metrics.items():

@@ -9,7 +9,7 @@ from common.formats import plural, rounded_duration
 from search.timetable.preview import Preview
 
 MOST_CLASSES = 30
-"""Classes that are listed."""
+"""Maximum number of classes listed."""
 
 
 def plan_view(preview: Preview) -> RenderableType:
@@ -48,7 +48,7 @@ def _forecast(preview: Preview) -> str:
 
 
 def _class_sizes(preview: Preview) -> list[RenderableType]:
-    """Return the images of each class by split; of many classes, only the smallest."""
+    """Return each class's images by split; with many classes, only the smallest classes."""
     by_size = sorted(preview.classes.items(), key=lambda item: sum(item[1]))
     many = len(by_size) > MOST_CLASSES
     table = bare_table("smallest classes" if many else "class", *preview.sizes, numbers=True)

@@ -26,10 +26,10 @@ from journal.trial import NO_SCORE, Trial
 from search.timetable.forecast import done_share, run_seconds_left, stage_seconds_left
 
 MOST_COLUMNS = 200
-"""Wider terminals are not filled: the lines would be hard to follow."""
+"""Maximum width, even on a wider terminal: longer lines are hard to follow."""
 LEAST_COLUMNS = 40
 LEAST_TRIALS = 4
-"""Rows of trials that are shown however low the terminal is."""
+"""Minimum number of trial rows, even on a short terminal."""
 
 
 def render(
@@ -38,7 +38,7 @@ def render(
     """Return the state at `now` (unix seconds) for a terminal of `width` × `height` characters.
 
     From top to bottom: header, stages with their times, the current stage, rungs, best and
-    running trials, results, failures. A low terminal shows fewer trials.
+    running trials, results, failures. A short terminal shows fewer trials.
     """
     glyphs = ASCII if ascii_only else Glyphs()
     width = max(LEAST_COLUMNS, min(width, MOST_COLUMNS))
@@ -100,7 +100,7 @@ def _best_so_far(state: RunState) -> str:
 
 
 def _furthest_trial(state: RunState) -> str:
-    """Return the running trial with the most epochs: the first score may take an hour."""
+    """Describe the running trial with the most epochs: the first score may take an hour."""
     running = [
         trial for trial in state.trials.with_status("running") if trial.epoch and state.rungs
     ]
@@ -125,7 +125,7 @@ def _header(state: RunState, now: float, glyphs: Glyphs) -> Text:
 
 
 def _run_left(state: RunState, now: float) -> list[str]:
-    """Say when the run will end, and by which deadline; or that it ended or was interrupted."""
+    """Return the time left and the deadline, or the fact that the run ended or was interrupted."""
     if state.abandoned and state.interrupted:
         return ["not running"]
     if state.interrupted:
@@ -146,7 +146,7 @@ def _run_left(state: RunState, now: float) -> list[str]:
 
 
 def _stage_left(state: RunState, now: float) -> list[str]:
-    """Say when the current stage will end, if there is an estimate."""
+    """Return the time left in the current stage, if there is an estimate."""
     left = stage_seconds_left(state, now).get(state.stage or "")
     return [f"done in about {rounded_duration(left)}"] if left and state.active else []
 
@@ -159,8 +159,8 @@ def _stages(state: RunState, now: float, width: int, glyphs: Glyphs) -> list[Tex
     left = stage_seconds_left(state, now) if state.active else {}
     prepared = [name for name in PREPARATION if state.stages[name].status != "pending"]
     preparing = [name for name in prepared if state.stages[name].open]
-    nothing: Mapping[str, float] = {}
-    for first, forecast in ((prepared, left), (preparing, left), (preparing, nothing)):
+    no_forecast: Mapping[str, float] = {}
+    for first, forecast in ((prepared, left), (preparing, left), (preparing, no_forecast)):
         cells = [_stage_cell(state, name, now, forecast, glyphs) for name in (*first, *STAGES)]
         widths = [max(name.cell_len, len(times)) for name, times in cells]
         if sum(widths) + 2 * len(cells) - 2 <= width:
@@ -181,17 +181,17 @@ def _stage_cell(
 ) -> tuple[Text, str]:
     """Return a stage's name with its mark, and its times."""
     stage = state.stages[name]
-    spent, more = stage.seconds(now), left.get(name)
+    spent, remaining = stage.seconds(now), left.get(name)
     times = f"  {stopwatch(spent or 0)}"
     if stage.open and state.active:
-        whole = f" of ~{stopwatch(spent + more)}" if more and spent is not None else ""
+        whole = f" of ~{stopwatch(spent + remaining)}" if remaining and spent is not None else ""
         return Text(f"{glyphs.running} {name}", style="bold cyan"), f"{times}{whole}"
     if stage.open:
         return Text.assemble((glyphs.interrupted, "yellow"), f" {name}"), times
     if stage.status == "finished":
         return Text.assemble((glyphs.done, "green"), f" {name}"), times
     mark = glyphs.skipped if stage.status == "skipped" else glyphs.waiting
-    return Text(f"{mark} {name}", style="dim"), f"  ~{stopwatch(more)}" if more else ""
+    return Text(f"{mark} {name}", style="dim"), f"  ~{stopwatch(remaining)}" if remaining else ""
 
 
 def _progress(state: RunState, now: float, width: int, glyphs: Glyphs) -> Text:
@@ -224,7 +224,7 @@ def _stage_detail(state: RunState) -> str:
 
 
 def _workers(state: RunState, glyphs: Glyphs) -> list[Text]:
-    """Return how many trials run, how fast, and the memory of a worker."""
+    """Return the number of running trials, their speed, and the peak memory per worker."""
     running = state.trials.with_status("running")
     rates = [trial.images_per_second for trial in running if trial.images_per_second]
     memory = state.trials.peak_memory_bytes

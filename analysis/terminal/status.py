@@ -32,7 +32,7 @@ class DiskUsage:
 def status_view(
     folder: RunFolder, usage: DiskUsage, now: float, *, width: int = 80, height: int = 24
 ) -> RenderableType:
-    """Return a run's progress at `now` (unix seconds), its disk usage, and what to do next."""
+    """Return a run's progress at `now` (unix seconds), its disk usage and the next command."""
     holder = at_work(folder.journal)
     state = _state(folder, holder)
     disk = bare_table("disk", "", "")
@@ -49,7 +49,7 @@ def status_view(
 
 
 def runs_view(sizes: Iterable[tuple[RunFolder, int]], now: float) -> RenderableType:
-    """Return one line a run: progress, age of the last event, best trial, size in bytes."""
+    """Return one line per run: progress, age of the last event, best trial, size in bytes."""
     table = bare_table("run", "progress", "last event", "best on val", "size")
     for folder, size in sizes:
         try:
@@ -65,7 +65,7 @@ def runs_view(sizes: Iterable[tuple[RunFolder, int]], now: float) -> RenderableT
 
 
 def clean_view(parts: Sequence[tuple[str, int]], *, dry: bool) -> RenderableType:
-    """Return what was removed and its size in bytes; with `dry`, what would be."""
+    """List the removed parts with their sizes in bytes; with `dry`, the parts to be removed."""
     if not parts:
         return Text("there is nothing to clean")
     table = bare_table("would be removed" if dry else "removed", "", "")
@@ -92,7 +92,7 @@ def _next_step(state: RunState, folder: RunFolder, holder: str | None) -> str:
     runs = folder.root.resolve().parent
     if runs != Path("runs").resolve():
         arguments += f" --runs {relative(runs)}"
-    return f"no process works on it; resume with: {command_line(f'{command} {arguments}')}"
+    return f"no process is running it; resume with: {command_line(f'{command} {arguments}')}"
 
 
 def _progress(state: RunState, holder: str | None) -> Text:

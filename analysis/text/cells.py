@@ -26,7 +26,7 @@ from ensemble.selection.comparison import Comparison
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCells:
-    """One stage on test; accuracies are in percent, without the sign."""
+    """One stage's results on test; accuracies are in percent, without the % sign."""
 
     stage: str
     accuracy: str
@@ -36,7 +36,7 @@ class StageCells:
     brier: str
     ece: str
     ece_null: str
-    """The ECE of a perfectly calibrated model on as many images."""
+    """The ECE of a perfectly calibrated model on the same number of images."""
     params: str
     size: str
     latency_ms: str
@@ -104,7 +104,7 @@ def stage_cells(
 def difference_cells(
     differences: Iterable[Comparison], decimals: int, *, unit: str = "points"
 ) -> tuple[DifferenceCells, ...]:
-    """Format paired differences; `decimals` are those of accuracies, in points."""
+    """Format paired differences; `decimals` applies to accuracies, in points."""
     cells = []
     for item in differences:
         value, interval = difference_value(item, decimals, unit=unit)
@@ -125,7 +125,7 @@ def difference_cells(
 def difference_value(
     difference: Comparison, decimals: int = 1, *, unit: str = "points"
 ) -> tuple[str, str]:
-    """Format a difference and its interval: accuracies in points, losses as they are."""
+    """Format a difference and its interval: accuracies in points, losses unscaled."""
     low, high = difference.interval
     if difference.metric in LOWER_IS_BETTER:
         return signed(difference.value, 4), signed_range((low, high), 4)

@@ -1,4 +1,4 @@
-"""Names of stages, metrics, methods and gates for people, and the tone of a verdict."""
+"""Display names of stages, metrics, methods and gates, and the tones of verdicts."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -19,7 +19,7 @@ STAGES: Mapping[str, str] = {
     "student_fp32": "fp32 student",
     "student_int8": "int8 student",
 }
-"""The stages of the ledger, in its order."""
+"""Display names of the ledger's stages, in its order."""
 
 METRICS: Mapping[str, str] = {
     "accuracy": "accuracy",

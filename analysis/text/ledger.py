@@ -1,7 +1,7 @@
-"""Read a ledger: its rows, differences, verdicts and what ships.
+"""Query a ledger: rows, differences, verdicts and the stage that ships.
 
-A difference counts as better or worse only where its interval lies on one side of zero;
-"not distinguishable" is a result. A run without a ledger (None) has no rows.
+A difference is better or worse only if its interval excludes zero; otherwise it is "not
+distinguishable". A run without a ledger (None) has no rows.
 """
 
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ def sizes(ledger: Ledger | None) -> Mapping[str, int]:
 
 
 def decimals_on_test(ledger: Ledger | None) -> int:
-    """Return the decimals of a percentage that the size of test justifies."""
+    """Return the number of decimals for percentages of the test images."""
     return decimals_for(sizes(ledger).get("test", 0))
 
 
 def decimals_for(images: int) -> int:
-    """Return the decimals of a percentage over this many images: one image is 1/N."""
+    """Return the number of decimals for percentages of `images`: 2 from 2,000 images on, else 1."""
     return 2 if images >= 2000 else 1
 
 
@@ -61,7 +61,8 @@ def differences_of(ledger: Ledger | None, a: str, b: str) -> list[Comparison]:
 def verdict(difference: Comparison) -> str:
     """Judge `a` against `b`: better, worse, or not distinguishable.
 
-    A verdict of the comparison itself, from an exact test for example, overrules the interval.
+    A comparison whose own verdict (from an exact test, say) is "not distinguishable" stays so,
+    whatever its interval.
     """
     low, high = difference.interval
     if low <= 0 <= high or difference.verdict == NOT_DISTINGUISHABLE:

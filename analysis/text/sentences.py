@@ -37,7 +37,7 @@ def comparison(difference: Comparison, other: str, decimals: int = 1) -> str:
 
 
 def comparisons(differences: Sequence[Comparison], other: str, decimals: int = 1) -> str:
-    """Join the `comparison` of one pair in several metrics, each with its own verdict."""
+    """Compare one pair in several metrics, each with its own verdict."""
     if not differences:
         return ""
     first, *others = differences

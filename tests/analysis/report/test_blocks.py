@@ -32,9 +32,9 @@ def test_empty_blocks_are_left_out() -> None:
 
 
 def test_a_row_must_have_the_columns_of_its_header() -> None:
-    with pytest.raises(ValueError, match="2 columns has 3"):
+    with pytest.raises(ValueError, match="has 3 columns, the header has 2"):
         table(("a", "b"), [("1", "2", "3")], "lr")
-    with pytest.raises(ValueError, match="2 columns has 1"):
+    with pytest.raises(ValueError, match="has 1 columns, the header has 2"):
         table(("a", "b"), [("1", "2")], "l")
 
 

@@ -148,9 +148,9 @@ def test_the_student_lists_its_files_and_recipe(facts: RunFacts) -> None:
 def test_calibration_compares_the_ece_with_that_of_a_perfect_model(facts: RunFacts) -> None:
     rows = (made_row(ece=0.014, ece_null=0.010), made_row(ece=0.030, ece_null=0.010))
     changed = with_ledger(facts, rows=rows)
-    found = table(calibration_section(changed), "ECE", "reading")
-    assert found.column("ECE") == ("0.0140", "0.0300")
-    calibrated, other = found.column("reading")
+    calibration = table(calibration_section(changed), "ECE", "reading")
+    assert calibration.column("ECE") == ("0.0140", "0.0300")
+    calibrated, other = calibration.column("reading")
     assert "3.0 times" in other
     assert "times" not in calibrated
 
@@ -197,7 +197,7 @@ def test_confused_pairs_have_rates_and_intervals(facts: RunFacts) -> None:
     )  # fmt: skip
     low, high = 100 * first.interval.low, 100 * first.interval.high
     assert rows.column("95% interval")[0] == f"{low:.1f}–{high:.1f}%"
-    assert f"{int(matrix.sum() - matrix.trace())} of 120 images" in prose(section)
+    assert f"{int(matrix.sum() - matrix.trace())} of 120 test images" in prose(section)
 
 
 def test_confusions_that_occur_once_are_no_pattern(facts: RunFacts) -> None:
@@ -208,7 +208,7 @@ def test_confusions_that_occur_once_are_no_pattern(facts: RunFacts) -> None:
     once = replace(facts, test_log_probs={"best_single": log_probs})
     section = confused_section(once, explained(once), lettering(facts.class_names))
     assert not any(isinstance(block, Table | Figure) for block in blocks(section))
-    assert "1 of 120 images" in prose(section)
+    assert "1 of 120 test images" in prose(section)
 
 
 def test_the_selection_names_the_network_to_explain(facts: RunFacts) -> None:
@@ -226,14 +226,14 @@ def test_attention_weights_are_shown_for_a_network_that_has_attention(facts: Run
                          class_means=np.full((3, 4), 0.5))  # fmt: skip
     weights = AttentionWeights(trial="t0002", kind="se", images=6, layers=(layer,))
     squeezed = tuple(replace(t, recipe={**t.recipe, "attention": "se"}) for t in facts.trials)
-    having = replace(facts, trials=squeezed)
-    assert attention_trial(having) == (best_single(facts), "se")
-    shown = attention_section(having, replace(explained(facts), attention=weights))
+    with_attention = replace(facts, trials=squeezed)
+    assert attention_trial(with_attention) == (best_single(facts), "se")
+    shown = attention_section(with_attention, replace(explained(facts), attention=weights))
     assert "SE attention" in prose(shown)
     captions = [block.caption for block in blocks(shown) if isinstance(block, Figure)]
-    assert "t0002 over 6 images" in captions[0]
+    assert "t0002 over 6 val images" in captions[0]
     missing = replace(explained(facts), attention=None, attention_missing="weights are gone")
-    assert "weights are gone" in prose(attention_section(having, missing))
+    assert "weights are gone" in prose(attention_section(with_attention, missing))
 
 
 def test_without_attention_there_is_no_section_on_it(facts: RunFacts) -> None:

@@ -47,7 +47,7 @@ def test_tables_with_the_widest_values_fit_the_terminal(
 
 def test_ledger_table_shows_every_stage_and_value(ledger: Ledger) -> None:
     text = " ".join(" ".join(shown(ledger_table(ledger), 100)).split())
-    assert "120 images of test, read once" in text
+    assert "120 test images, read once" in text
     for row in ledger.rows:
         assert f"{100 * row.accuracy:.1f}" in text
         assert f"{row.ece_null:.3f}" in text

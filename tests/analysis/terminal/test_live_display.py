@@ -29,7 +29,7 @@ def test_without_a_terminal_every_end_of_a_trial_is_a_line() -> None:
         [e.trial, e.status] for e in ends
     ]
     assert any("DivergedError: the loss is not finite" in line for line in about_trials)
-    assert any(line.startswith("t0001 starts again: the worker died") for line in lines)
+    assert any(line.startswith("t0001 restarts: the worker died") for line in lines)
     assert any(line.startswith("distill finished | digits-1 ") for line in lines)
     assert stream.getvalue().isascii()
 
