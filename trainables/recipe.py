@@ -145,7 +145,7 @@ class Numerics:
     device: str = "cpu"
     """`cpu`, `cuda` or `cuda:N`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """With bfloat16, layers run under autocast and the weights stay float32."""
+    """Layers run under autocast if this is bfloat16; the weights stay float32."""
     layout: Literal["contiguous", "channels_last"] = "channels_last"
     threads: int = 1
     """Torch's intra-op threads on the CPU. Their number determines how sums are split, so a

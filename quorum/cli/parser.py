@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 DESCRIPTION = """\
-From labelled images and a budget of compute to one small classifier, with the
-evidence for it.
+Train one small classifier from labelled images within a compute budget, with
+the evidence for it.
 """
 
 EPILOG = """\

@@ -36,7 +36,7 @@ ENVIRONMENT = {
     # Otherwise two idle workers that no trial uses would start and import Ray.
     "RAY_prestart_worker_first_driver": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Ctrl-C is ours: Tune would swallow it and tidy up for many seconds.
+    # The driver handles Ctrl-C: Tune would swallow it and clean up for many seconds.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Tune's own snapshots are never read: a resume starts from the journal.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",

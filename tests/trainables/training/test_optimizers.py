@@ -88,7 +88,7 @@ def test_biases_of_batch_normalization_can_have_their_own_learning_rate() -> Non
 
 
 def test_lookahead_returns_halfway_to_the_slow_weights() -> None:
-    """With SGD, a constant gradient of 1 and rate 1, the weights have a closed form."""
+    """The weights have a closed form for SGD, a constant gradient of 1 and rate 1."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     recipe = Recipe(momentum=0.0, weight_decay=0.0, lookahead=3)
