@@ -106,13 +106,13 @@ def node_of(module: str) -> str | None:
 @cache
 def edges() -> dict[tuple[str, str], tuple[str, ...]]:
     """Every pair of different nodes (importer, imported), with the imports behind it."""
-    found: dict[tuple[str, str], list[str]] = {}
+    imports_by_pair: dict[tuple[str, str], list[str]] = {}
     for name, tree in modules().items():
         for target in sorted(set(imported(tree))):
             above, below = node_of(name), node_of(target)
             if above and below and above != below:
-                found.setdefault((above, below), []).append(f"{name} imports {target}")
-    return {pair: tuple(imports) for pair, imports in found.items()}
+                imports_by_pair.setdefault((above, below), []).append(f"{name} imports {target}")
+    return {pair: tuple(imports) for pair, imports in imports_by_pair.items()}
 
 
 def upward(above: str, below: str) -> bool:
@@ -151,7 +151,7 @@ MARKER = "<!-- graph -->\n"
 
 
 def contributing() -> str:
-    """Return CONTRIBUTING.md with the graph as it is now."""
+    """Return CONTRIBUTING.md with the current graph."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     graph = f"```mermaid\n{overview()}\n```\n\n```\n{drawing()}\n```\n"
     return f"{text[: text.index(MARKER)]}{MARKER}\n{graph}"

@@ -6,7 +6,7 @@ from quorum.cli.main import main
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run a command that must fail by the user's mistake; return its one line of explanation."""
+    """Run a command that must fail because of a user error; return its one-line message."""
     assert main([str(argument) for argument in arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1

@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Where tests run side by side, threads that wait must not keep the others from their core.
+# Waiting threads must not occupy a core that parallel tests need.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections import Counter

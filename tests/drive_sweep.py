@@ -1,4 +1,4 @@
-"""Run a sweep of fake trainings in its own process, to be interrupted and killed.
+"""Run a sweep of fake trainings in a separate process that tests interrupt and kill.
 
 python -m tests.drive_sweep ROOT [MILLISECONDS]
 """
@@ -21,7 +21,7 @@ from trainables.records import RunFolder
 
 
 def spec_of(*, milliseconds: int = 0, **values: Any) -> SweepSpec:
-    """Return a sweep of 6 trials, one at a time, with so many milliseconds an epoch."""
+    """Return a sweep of 6 trials, one at a time, with `milliseconds` per epoch."""
     mapping = {
         "name": "fake",
         "trials": 6,
@@ -60,7 +60,7 @@ def sweep(
 
 def main() -> None:
     """Start a session and run the sweep."""
-    # A shell that starts the tests in the background lets them ignore Ctrl-C.
+    # A shell makes its background processes ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     root = Path(sys.argv[1]).absolute()
     milliseconds = int(sys.argv[2]) if len(sys.argv) > 2 else 0

@@ -1,4 +1,4 @@
-"""Events for tests: with short calls, and sensible values where the test does not care."""
+"""Build events in short calls; fields that a test does not set get sensible values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar

@@ -27,10 +27,10 @@ def synthetic_log_probs(
     classes: int = 3,
     common: float = 0.6,
 ) -> Array:
-    """Return log-probabilities float32 [M, N, K] of members that err together.
+    """Return log-probabilities float32 [M, N, K] of members with correlated errors.
 
-    `skills` and `sharpness` are by member. `common` is the share of the noise variance that
-    all members have in common.
+    `skills` and `sharpness` have one value per member. `common` is the share of the noise
+    variance that all members share.
     """
     shared = rng.normal(size=(len(labels), classes))
     logits = np.empty((len(skills), len(labels), classes))
@@ -72,7 +72,7 @@ def synthetic_pool(
 
 
 def stage_predictions(seed: int, examples: int = 150) -> Predictions:
-    """Predictions of every stage of the ledger, three classes in turn."""
+    """Return predictions of every stage of the ledger on three equally frequent classes."""
     rng = np.random.default_rng(seed)
     labels = np.arange(examples) % 3
     log_probs = synthetic_log_probs(rng, labels, skills=list(SKILLS.values()))
@@ -80,7 +80,7 @@ def stage_predictions(seed: int, examples: int = 150) -> Predictions:
 
 
 def stage_costs() -> dict[str, StageCost]:
-    """Costs of every stage of the ledger; int8 is smaller and faster than the others."""
+    """Return the costs of every stage of the ledger; int8 is smaller and faster than the others."""
     others = StageCost(
         params=1000, bytes=4000, latency_ms_batch1=0.8, images_per_second=2000.0,
         train_seconds=12.5,

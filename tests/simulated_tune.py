@@ -70,7 +70,7 @@ SPLITS = make_splits(IMAGES, SPEC.splits)
 def config_of(
     start: TrialStart, *, splits: Splits = SPLITS, resume_from: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """A trial's configuration with the data themselves in place of references."""
+    """Return a trial's configuration, with the data in place of Ray references."""
     return {
         "start": to_mapping(start),
         "images": IMAGES,
@@ -98,7 +98,7 @@ def start_of(suggestion: Suggestion, rungs: tuple[int, ...]) -> TrialStart:
 
 
 def start_or_resume(emitter: Emitter, spec: SweepSpec) -> None:
-    """Journal that the run starts, or that another process resumes it."""
+    """Journal the start of the run, or its resume by another process."""
     if emitter.state.started is None:
         emitter.emit(RunStarted(run=spec.name, spec=spec.to_mapping()))
     else:
@@ -175,19 +175,19 @@ class Sweep:
         saved = 0
         while True:
             result = trainable.step()
-            goes_on = not result["done"] and self.recorder.decide(name, result)
+            continues = not result["done"] and self.recorder.decide(name, result)
             callback.on_trial_result(trial=trial, result=result)
             trial.last_result = result
             if result.get("should_checkpoint"):
                 checkpoint = self._save(trainable, f"{self.session}/{name}/checkpoint_{saved:06d}")
                 callback.on_checkpoint(trial=trial, checkpoint=checkpoint)
                 saved += 1
-            if not goes_on:
+            if not continues:
                 callback.on_trial_complete(trial=trial)
                 return
 
     def _save(self, trainable: QuorumTrial, path: str) -> Any:
-        # In a folder of the worker's first, from where Tune copies it to the storage.
+        # Tune saves into a folder of the worker first, then copies it to the storage.
         local = Path(self.folder.root, "worker")
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir(parents=True)

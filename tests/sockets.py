@@ -1,4 +1,4 @@
-"""Keep the processes of a test on this machine, and list their attempts to leave it."""
+"""Block a test's processes from reaching other machines, and list their attempts."""
 
 import os
 from pathlib import Path

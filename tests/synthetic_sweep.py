@@ -1,7 +1,7 @@
-"""A sweep that nobody trained: the events of one, from simulated trials and time.
+"""Events of a simulated sweep: no training, simulated time.
 
-Trials have a hidden quality and a pace of their own; the scheduler is the stopping form of
-ASHA, on as many slots as the spec says. Every event has the journal's fields.
+Each trial has a hidden quality and pace; the scheduler is the stopping variant of ASHA on
+`concurrent` slots. Events have all fields of the journal.
 """
 
 import heapq
@@ -74,10 +74,10 @@ def synthetic_sweep(
     fail: tuple[int, ...] = (),
     retry: tuple[int, ...] = (),
 ) -> Iterator[Event]:
-    """All events of one sweep in order of time, from run_started to sweep_ended.
+    """Yield all events of a sweep in order of time, from run_started to the end of its stage.
 
-    `spread` is the standard deviation of the logarithm of a trial's pace. The trials
-    numbered in `fail` break off at their second epoch; those in `retry` are tried again.
+    `spread` is the standard deviation of the logarithm of a trial's pace. Trials
+    numbered in `fail` fail at their second epoch; those in `retry` restart at their fourth.
     """
     rng = np.random.default_rng(seed)
     rungs, factor = spec["rungs"], spec["reduction_factor"]
@@ -110,7 +110,7 @@ def synthetic_sweep(
 
 
 def synthetic_chain(*, start: float, seconds: float = 4.0) -> Iterator[Event]:
-    """The stages after a sweep, with their results."""
+    """Yield the events of the stages after a sweep, with their results."""
     clock = start
     for stage in ("seeds", "select", "distill", "ledger", "report"):
         yield _stage(stage, "started", clock, None)
@@ -164,11 +164,11 @@ def _trial(
         arrived[rung].append(nll)
         ordered = sorted(arrived[rung])
         cutoff = ordered[max(1, len(ordered) // factor) - 1]
-        goes_on = nll <= cutoff
+        promoted = nll <= cutoff
         yield RungDecided(time=clock, trial=name, rung=rung, value=nll, cutoff=cutoff,
-                          decision="continue" if goes_on else "stop",
-                          reason="promoted" if goes_on else "above_cutoff")  # fmt: skip
-        if not goes_on:
+                          decision="continue" if promoted else "stop",
+                          reason="promoted" if promoted else "above_cutoff")  # fmt: skip
+        if not promoted:
             reason = f"val_nll {nll:.3f} at rung {rung} is above {cutoff:.3f}"
             yield _ended(name, clock, "pruned", reason, began, step, rung, None)
             return

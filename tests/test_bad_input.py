@@ -1,4 +1,4 @@
-"""Mistakes that a sweep refuses before it trains, and data that change during a run."""
+"""Wrong configurations are refused before training, and changed data before a resume."""
 
 import io
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_initial_weights_must_fit_every_network_of_the_space(tmp_path: Path) -> 
         check(pretrained=str(path), width=8, middle=choices(2, 4))
 
 
-def test_an_impossible_space_is_one_line_and_leaves_no_folder(
+def test_an_impossible_space_is_reported_in_one_line_and_leaves_no_folder(
     tmp_path: Path, hasty: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = {**TINY["space"], "cutout": {"type": "int", "low": 0, "high": 40}}  # type: ignore[dict-item]

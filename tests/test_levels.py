@@ -31,9 +31,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor]:
     return path, state[STEM].clone()
 
 
-@pytest.mark.parametrize(("level", "epochs", "moves"), [("level1", 2, False), ("level2", 3, True)])
+@pytest.mark.parametrize(
+    ("level", "epochs", "stem_trains"), [("level1", 2, False), ("level2", 3, True)]
+)
 def test_a_level_trains_a_resnet50(
-    weights: tuple[Path, Tensor], level: str, epochs: int, moves: bool
+    weights: tuple[Path, Tensor], level: str, epochs: int, stem_trains: bool
 ) -> None:
     path, stem = weights
     spec = load_spec(level, profile="gpu", settings=[f"recipe.pretrained={path}"])
@@ -53,4 +55,4 @@ def test_a_level_trains_a_resnet50(
     assert len(reports) == epochs
     assert all(np.isfinite(report.val_nll) for report in reports)
     assert trained["fc.weight"].shape == (CLASSES, 2048)
-    assert torch.equal(trained[STEM].detach(), stem) is not moves
+    assert torch.equal(trained[STEM].detach(), stem) is not stem_trains

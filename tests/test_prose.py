@@ -22,5 +22,5 @@ def test_docstrings_of_fields_are_read_too() -> None:
 
 def test_contributing_shows_the_graph_of_imports() -> None:
     assert contributing() == (ROOT / "CONTRIBUTING.md").read_text(), (
-        "write it anew: python -m tests.architecture"
+        "CONTRIBUTING.md is out of date: run python -m tests.architecture"
     )

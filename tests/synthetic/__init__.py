@@ -1,1 +1,1 @@
-"""Runs made up without training: real files, invented numbers."""
+"""Synthetic runs: real files with invented numbers, written without training."""

@@ -1,7 +1,7 @@
 """Predictions of networks that were never trained.
 
-Axes: N examples, K classes. All networks share each example's difficulty, so that they err
-together, as trained networks do.
+Axes: N examples, K classes. All networks share each example's difficulty, so their errors are
+correlated, as those of trained networks are.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The size of a run, and the stages that it has finished."""
+    """The size of a run and its finished stages."""
 
     classes: int = 10
     train: int = 400

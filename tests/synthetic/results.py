@@ -1,4 +1,4 @@
-"""Selection, student cards and ledger of a run that was never trained.
+"""Selection, student cards and ledger of a synthetic run.
 
 Axes: N examples, K classes.
 """
@@ -43,7 +43,7 @@ def write_selection(folder: RunFolder, spec: SweepSpec) -> None:
 
 
 def write_cards(folder: RunFolder, shape: Shape, names: Sequence[str]) -> None:
-    """Write the card of the student, and of the one trained without a teacher."""
+    """Write the cards of the student and of the plain student, trained without a teacher."""
     spec = load_spec(folder.sweep)
     members = json.loads(folder.selection.read_text())["members"] if shape.selected else []
 
@@ -82,7 +82,7 @@ def write_cards(folder: RunFolder, shape: Shape, names: Sequence[str]) -> None:
 
 
 def write_ledger(folder: RunFolder, nets: Nets, *, single: bool = False) -> None:
-    """Write test predictions and ledger.json; `single` has the best single network alone."""
+    """Write test predictions and ledger.json; `single` writes only the best single network."""
     shape = nets.shape
     test = _test_stages(nets)
     if single:

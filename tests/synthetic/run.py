@@ -1,4 +1,4 @@
-"""A run's folder without a run: realistic in its files, with invented numbers."""
+"""Write the folder of a synthetic run: realistic files with invented numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path

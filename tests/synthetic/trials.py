@@ -1,4 +1,4 @@
-"""The journal and the trial folders of a run that was never trained."""
+"""The journal and the trial folders of a synthetic run."""
 
 import json
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class RunWriter:
         self.folder.journal.write_text("".join(lines))
 
     def add(self, event: Event) -> None:
-        """Add an event at the present time."""
+        """Add an event at the current simulated time."""
         self.events.append(replace(event, time=self.time))
 
     def stage(self, stage: str, status: Literal["started", "finished"]) -> None:

@@ -62,14 +62,14 @@ MISTAKES = {"full": (4, 5, 6, 4), "no-ema": (8, 8, 9, 9), "no-whitening": (4, 6,
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     """A run of five seeds: the last is incomplete, the third has a variant that failed."""
-    found = RunFolder(tmp_path / "runs" / "digits-ablation")
+    run = RunFolder(tmp_path / "runs" / "digits-ablation")
     for variant, counts in MISTAKES.items():
         for seed, count in enumerate(counts):
             failed: Status = "failed" if count == 0 else "completed"
-            write_trial(found, trial_name(variant, seed), range(count), status=failed)
-    write_trial(found, "full-4", range(30))
-    write_arrays(found.labels, {"holdout": LABELS, "val": LABELS})
-    return found
+            write_trial(run, trial_name(variant, seed), range(count), status=failed)
+    write_trial(run, "full-4", range(30))
+    write_arrays(run.labels, {"holdout": LABELS, "val": LABELS})
+    return run
 
 
 def test_an_effect_is_the_mean_difference_over_complete_seeds(folder: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""Facts about a run's images: counted where they are available, the reason where they are not."""
+"""Facts about a run's images: counts if they are available, else the reason that they are not."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from trainables.data.splits import SPLITS
 
 
 def run_images(classes: int) -> RunImages:
-    """Made-up images with two copies of the first one."""
+    """Return made-up images, two of them copies of the first."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2000, 8, 8, 3), dtype=np.uint8)
     pixels[[classes, 2 * classes]] = pixels[0]

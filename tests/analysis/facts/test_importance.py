@@ -1,4 +1,4 @@
-"""Importance: a planted effect is result, noise is not."""
+"""Importance: a planted effect is detected, noise is not."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def trials(count: int, seed: int, *, effect: float) -> list[TrialFacts]:
     return made
 
 
-def test_a_planted_effect_is_found_and_noise_is_not() -> None:
+def test_a_planted_effect_is_detected_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     result = importances(trials(60, 1, effect=10.0), SPACE, rng=rng, draws=40)
     assert result is not None
@@ -80,7 +80,7 @@ def test_only_the_lowest_rung_counts() -> None:
     assert first == second
 
 
-def test_too_few_trials_or_nothing_varied_give_nothing() -> None:
+def test_too_few_trials_or_constant_values_have_no_importance() -> None:
     rng = np.random.default_rng(0)
     assert importances(trials(FEWEST - 1, 0, effect=1.0), SPACE, rng=rng) is None
     same = [trial(i, {"dropout": 0.1}, {3: float(i)}) for i in range(FEWEST)]

@@ -1,4 +1,4 @@
-"""The ladder: targets, verdicts and what is read from finished runs."""
+"""The ladder: targets, verdicts and the results of finished runs."""
 
 import json
 from pathlib import Path

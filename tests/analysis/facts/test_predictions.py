@@ -1,4 +1,4 @@
-"""Test predictions: temperatures undone, and classes compared all at once."""
+"""Test predictions: temperatures are undone, and classes compared with simultaneous intervals."""
 
 from dataclasses import replace
 

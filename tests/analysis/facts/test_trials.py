@@ -1,11 +1,11 @@
-"""Facts on each trial, from the run's state."""
+"""Facts about each trial, from the run's state."""
 
 from analysis.facts.trials import best_trial, trials_of
 from journal.events import TrialRetried
 from tests.events import epoch, state_of, trial_started
 
 
-def test_a_trial_that_starts_again_keeps_its_epochs() -> None:
+def test_a_restarted_trial_keeps_its_epochs() -> None:
     state = state_of(
         trial_started("t0000", recipe={}),
         epoch("t0000", 1, phase="cooldown", rung=1, val_nll=0.5, seconds=2.0),

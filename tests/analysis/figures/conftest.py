@@ -1,4 +1,4 @@
-"""A finished run with the data of every figure, made once per module."""
+"""A finished run with the data of every figure, made once for this package."""
 
 import pytest
 

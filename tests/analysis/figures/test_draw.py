@@ -1,4 +1,4 @@
-"""All figures of a run: whole, saved in print quality, and only where there is data."""
+"""Figures of a run: nothing is cut off, print quality, and drawn only if there is data."""
 
 import subprocess
 import sys

@@ -49,8 +49,8 @@ def test_the_ledger_shows_accuracies_and_differences(source: FigureSource) -> No
         items = [item for item in source.ledger.differences if item.metric == metric]
         shown = list(points(axes))
         assert [p.x for p in shown] == pytest.approx([scale * item.value for item in items])
-        clear = [item.interval[0] > 0 or item.interval[1] < 0 for item in items]
-        assert [p.filled for p in shown] == clear
+        distinguishable = [item.interval[0] > 0 or item.interval[1] < 0 for item in items]
+        assert [p.filled for p in shown] == distinguishable
         assert axes.get_xlabel().split()[0] in ("points", "nats")
 
 
@@ -68,7 +68,7 @@ def test_the_cost_figure_has_a_panel_per_known_cost(source: FigureSource) -> Non
 
 
 @given(st.lists(st.sampled_from([1.0, 1.01, 1.02, 3.0, 3.05, 20.0]), min_size=1, max_size=7))
-def test_marks_of_equal_cost_stand_side_by_side(values: list[float]) -> None:
+def test_marks_of_equal_cost_are_drawn_side_by_side(values: list[float]) -> None:
     limits = (1 / 1.7, 20 * 1.7)
     step = MARK_WIDTH * np.log(limits[1] / limits[0])
     places = side_by_side(values, limits)
@@ -87,7 +87,7 @@ def epoch(step: int, epoch: int, phase: str) -> EpochFacts:
 
 
 def test_a_cooldown_branch_starts_at_the_trunk() -> None:
-    """Rungs 3 and 6: the trunk goes on from epoch 1, where the first branch began."""
+    """Rungs 3 and 6: the trunk resumes from epoch 1, where the first branch began."""
     epochs = [
         epoch(1, 1, "trunk"), epoch(2, 2, "cooldown"), epoch(3, 3, "cooldown"),
         epoch(4, 2, "trunk"), epoch(5, 3, "trunk"), epoch(6, 4, "cooldown"),
@@ -192,7 +192,7 @@ def test_confusion_matrices_show_every_count(source: FigureSource) -> None:
         assert numbers == {(j, i): n for (i, j), n in np.ndenumerate(matrix) if n}
 
 
-def test_class_differences_are_sorted_and_filled_where_clear() -> None:
+def test_class_differences_are_sorted_and_filled_where_distinguishable() -> None:
     spans = [(-0.1, -0.2, -0.01), (0.05, -0.1, 0.2), (-0.3, -0.5, -0.1)]
     differences = [
         ClassDifference(label=k, images=50, value=value, low=low, high=high)

@@ -16,7 +16,7 @@ def test_plain_names_are_kept_and_undrawable_ones_numbered() -> None:
 
 
 def test_a_font_that_has_the_script_is_found() -> None:
-    """Another font stands in for one with CJK: only it has λ."""
+    """STIXGeneral is made the only font with λ, like a CJK font for its characters."""
     alphabet = {ord(letter) for letter in "abcdefghijklmnopqrstuvwxyz"}
 
     def characters(path: Path) -> set[int]:

@@ -1,4 +1,4 @@
-"""Find blocks in a report by what they hold."""
+"""Find blocks in a report by their content."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -45,7 +45,7 @@ def table(part: Report | Section | None, *columns: str) -> Table:
 
 
 def pairs(part: Report | Section | None) -> dict[str, str]:
-    """Return all names with their values."""
+    """Return the names and values of all pairs."""
     return {
         name: value
         for block in blocks(part)

@@ -60,7 +60,7 @@ def test_the_report_holds_no_path_of_this_machine(facts: RunFacts) -> None:
 
 @pytest.mark.slow
 def test_images_give_the_data_card_and_explanations(finished_run: Outcome, tmp_path: Path) -> None:
-    """After `quorum clean` too."""
+    """Images are loaded again after `quorum clean`."""
     shutil.copytree(finished_run.folder.root, tmp_path / "run", symlinks=True)
     folder = RunFolder(tmp_path / "run")
     clean(folder, everything=True)
@@ -122,6 +122,6 @@ def test_tiny_and_wide_runs_are_reported(tmp_path: Path, shape: Shape) -> None:
     assert (folder.figures / "importance.png").exists() == (shape.trials > 1)
 
 
-def test_a_missing_run_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run at .*: it has no sweep\.yaml"):
         build_report(RunFolder(tmp_path / "nothing"))

@@ -1,4 +1,4 @@
-"""Reports compile whatever their texts hold, and their pages are well filled."""
+"""Reports compile whatever text they contain, and leave no large gaps on pages."""
 
 import io
 import shutil

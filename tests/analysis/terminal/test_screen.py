@@ -93,7 +93,7 @@ def test_any_state_fits_any_terminal(
     assert plain_line(state, 1e9).isascii()
 
 
-def test_a_low_terminal_shows_fewer_of_many_trials() -> None:
+def test_a_short_terminal_shows_fewer_of_many_trials() -> None:
     events = list(synthetic_sweep(spec={**SPEC, "trials": 60}, concurrent=32))
     state = RunState.from_events(events[:120])
     assert len(state.trials.running) == 32

@@ -1,4 +1,4 @@
-"""The events of a whole run that nobody trained."""
+"""Events of a whole simulated run."""
 
 from typing import Any
 
