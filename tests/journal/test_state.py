@@ -16,8 +16,10 @@ from journal.events import (
     SweepEnded,
     TrialEnded,
 )
+from journal.journal import read_events
 from journal.state import RunState
 from journal.trials import RungCount
+from tests.docs import ROOT
 from tests.events import epoch, of_type, state_of, trial_ended, trial_started
 from tests.synthetic_sweep import SPEC, synthetic_sweep
 from trainables.recipe import Recipe
@@ -169,3 +171,21 @@ def test_a_long_journal_is_folded_at_constant_cost() -> None:
 
     short = min(seconds_per_event(40) for _ in range(5))
     assert min(seconds_per_event(640) for _ in range(3)) < 4 * short
+
+
+def test_a_journal_of_version_0_1_0_folds_to_the_run_it_describes() -> None:
+    """The golden file is the journal of `quorum demo` at commit 613c6df, for four of its trials."""
+    state = RunState.from_events(read_events(ROOT / "tests" / "golden" / "journal_0.1.0.jsonl"))
+    assert {name: trial.status for name, trial in state.trials.items()} == {
+        "t0000": "completed", "t0001": "completed", "t0002": "pruned", "s00": "completed",
+    }  # fmt: skip
+    assert state.test_reads == 1
+    assert state.registered is not None
+    assert not state.active
+    decisions = [
+        decision.reason
+        for trial in state.trials.of_kind("search")
+        for decision in trial.decisions.values()
+    ]
+    assert decisions.count("promoted") == 4
+    assert decisions.count("above_cutoff") == 1
