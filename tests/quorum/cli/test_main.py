@@ -20,23 +20,29 @@ from tests.command_line import mistake
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
 
 
-def test_help_takes_little_computing_time() -> None:
-    """Measure CPU time, which other processes on the machine do not change; best of three."""
-    seconds = []
-    for _ in range(3):
-        before = os.times()
-        result = subprocess.run(
-            [sys.executable, "-m", "quorum", "--help"], capture_output=True, text=True
-        )
-        after = os.times()
-        user, system = (
-            getattr(after, name) - getattr(before, name)
-            for name in ("children_user", "children_system")
-        )
-        seconds.append(user + system)
+def test_help_lists_every_command_and_loads_nothing_slow() -> None:
+    """A check of loaded modules, not of time, holds on any machine."""
+    slow = (
+        "torch",
+        "ray",
+        "numpy",
+        "pandas",
+        "mlflow",
+        "optuna",
+        "yaml",
+        "rich",
+        "scipy",
+        "sklearn",
+    )
+    code = (
+        "import sys\nfrom quorum.cli.main import main\n"
+        "try:\n    main(['--help'])\n"
+        f"except SystemExit:\n    print([name for name in {slow} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0
     assert all(name in result.stdout for name in NAMES)
-    assert min(seconds) < 0.5
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
