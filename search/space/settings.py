@@ -9,6 +9,7 @@ import yaml
 
 from common.errors import SpecError
 from common.parsing import check_key
+from common.yaml_text import read_yaml
 
 Profile = Literal["cpu", "gpu"]
 PROFILES: tuple[Profile, ...] = ("cpu", "gpu")
@@ -104,9 +105,10 @@ def _parse(setting: str) -> dict[str, Any]:
     if not equals:
         raise SpecError(f"{setting!r} is not a setting; write it like recipe.width=64")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SpecError(f"{setting!r}: {text!r} is not a YAML value") from None
+        value = read_yaml(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise SpecError(f"{setting!r}: {text!r} is not a YAML value: {problem}") from None
     if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
         value = float(value)
     return _nested(name, value, where=setting)

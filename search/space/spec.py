@@ -9,6 +9,7 @@ import yaml
 
 from common.errors import SpecError
 from common.parsing import from_mapping, to_mapping
+from common.yaml_text import read_yaml
 from journal.events import STAGES
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Space
@@ -229,11 +230,11 @@ def shipped_names() -> list[str]:
 def _read(path: Path, *, extended_by: Sequence[Path] = ()) -> Any:
     """Read a YAML file; its values override those of the sweep that it `extends`, if any."""
     try:
-        mapping = yaml.safe_load(path.read_text())
+        mapping = read_yaml(path.read_text())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
+        problem = getattr(error, "problem", None) or str(error) or "not valid YAML"
         raise SpecError(f"{path}{place}: {problem}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read: {error}") from None
