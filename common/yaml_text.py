@@ -20,7 +20,7 @@ def read_yaml(text: str) -> Any:
             e.g. a date, is impossible. `problem_mark`, where known, is the place.
     """
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506, a subclass of SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)
     except (ValueError, RecursionError) as error:
         raise yaml.YAMLError(str(error)) from None
 
@@ -28,9 +28,9 @@ def read_yaml(text: str) -> Any:
 class _StrictLoader(yaml.SafeLoader):
     """A safe loader that refuses repeated keys."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Check a mapping's keys as it is parsed, before `<<` adds those of others."""
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
+        node = super().compose_mapping_node(anchor)
         lines: dict[Hashable, int] = {}
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == MERGE:
