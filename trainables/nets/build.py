@@ -18,6 +18,7 @@ from trainables.nets.classifier import Classifier
 from trainables.nets.convnet import ConvNet, whitening_filters
 from trainables.nets.custom import custom_model
 from trainables.nets.head import linear_head
+from trainables.nets.image_statistics import mean_and_std, patch_covariance, pixel_chunks
 from trainables.nets.pretrained import expected_norm, load_backbone
 from trainables.nets.timm_net import check_hub, timm_net
 from trainables.nets.wide_resnet import WideResNet
@@ -33,13 +34,14 @@ def build_model(
     classes: int,
     image_size: int,
     train_images: npt.NDArray[np.uint8],
+    train_indices: npt.NDArray[np.int64] | None = None,
     seed: int,
 ) -> Classifier:
     """Build the network of a recipe, initialized from the random stream (seed, "init").
 
-    Mean, standard deviation and whitening are computed from at most 5,000 evenly spaced
-    `train_images`, uint8 [N, S, S, 3]. Pretrained weights bring their own mean and standard
-    deviation.
+    Mean, standard deviation and whitening are computed from at most 5,000 evenly spaced images
+    among `train_indices` (all by default) of `train_images`, uint8 [N, S, S, 3], which may be
+    memory-mapped. Pretrained weights bring their own mean and standard deviation.
 
     Raises:
         SpecError: the model does not exist, or cannot take images of this size.
@@ -51,14 +53,17 @@ def build_model(
             image_size=image_size,
             download=recipe.architecture.pretrained == HUB,
         )
-    sample = _sample(train_images)
-    mean, std = _mean_and_std(sample)
+    chosen = np.arange(len(train_images)) if train_indices is None else train_indices
+    chosen = chosen[evenly_spaced(len(chosen), STATISTICS_IMAGES)]
+    mean, std = mean_and_std(pixel_chunks(train_images, chosen))
     model.mean.copy_(mean)
     model.std.copy_(std)
     if isinstance(model.net, ConvNet) and model.net.whitening is not None:
+        covariance = patch_covariance(
+            model.normalized(_floats(pixels)) for pixels in pixel_chunks(train_images, chosen)
+        )
         with torch.no_grad():
-            normalized = (sample - mean[:, None, None]) / std[:, None, None]
-            model.net.whitening.weight.copy_(whitening_filters(normalized))
+            model.net.whitening.weight.copy_(whitening_filters(covariance))
     if recipe.architecture.pretrained:
         _use_pretrained(model, recipe.architecture)
     return model
@@ -102,15 +107,6 @@ def _use_pretrained(model: Classifier, architecture: Architecture) -> None:
         model.std.copy_(norm[1])
 
 
-def _sample(train_images: npt.NDArray[np.uint8]) -> Tensor:
-    """Return at most 5,000 evenly spaced images as float [N, 3, S, S] in [0, 1]."""
-    chosen = train_images[evenly_spaced(len(train_images), STATISTICS_IMAGES)]
-    images = torch.from_numpy(np.ascontiguousarray(chosen))
-    return images.permute(0, 3, 1, 2).float() / 255
-
-
-def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both per channel; the standard deviation is at least one grey level, never zero."""
-    pixels = images.double()
-    mean = pixels.mean(dim=(0, 2, 3))
-    return mean.float(), pixels.std(dim=(0, 2, 3), correction=0).clamp(min=1 / 255).float()
+def _floats(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """Return uint8 [N, S, S, 3] as float [N, 3, S, S] in [0, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

@@ -120,20 +120,18 @@ class ConvBlock(nn.Module):
         return result
 
 
-def whitening_filters(images: Tensor) -> Tensor:
-    """Return filters [24, 3, 2, 2] that whiten 2×2 patches of normalized images [N, 3, S, S].
+def whitening_filters(covariance: Tensor) -> Tensor:
+    """Return filters [24, 3, 2, 2] that whiten 2×2 patches with this uncentred covariance [12, 12].
 
-    They are the eigenvectors of the uncentred patch covariance divided by √(λ + 5e-4), and their
-    negatives, so that both signs of each of the twelve directions pass a rectifying activation.
+    They are its eigenvectors divided by √(λ + 5e-4), and their negatives, so that both signs of
+    each of the twelve directions pass a rectifying activation.
 
     Grey images vary in four directions only. The other eight filters would give constant
     channels, which identity convolutions pass on and for which batch normalization multiplies
     gradients by 1/√eps = 316 per layer: training in bfloat16 then ends in NaN. The directions
     that vary, strongest first, are repeated in their place.
     """
-    patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # [N, 3, S-1, S-1, 2, 2]
-    rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, _PATCH).double()
-    values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     passed = values / (values + _WHITENING_EPS)  # remaining variance of each direction
     live = max(1, int((passed > _LIVE_VARIANCE).sum()))

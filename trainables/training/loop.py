@@ -19,12 +19,11 @@ import torch
 from torch import Generator, Tensor
 
 from common.errors import SpecError
-from common.sampling import evenly_spaced
 from common.seeds import global_torch_stream, torch_generator
 from trainables.augmentation.batch import check_augmentation
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.nets.build import STATISTICS_IMAGES, build_model
+from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, apply_numerics, place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
@@ -270,12 +269,12 @@ def _check(
 def _build(
     recipe: Recipe, images: ImageSet, splits: Splits, numerics: Numerics, seed: int
 ) -> Classifier:
-    sample = splits.train[evenly_spaced(len(splits.train), STATISTICS_IMAGES)]
     model = build_model(
         recipe,
         classes=len(images.class_names),
         image_size=images.image_size,
-        train_images=images.images[sample],
+        train_images=images.images,
+        train_indices=splits.train,
         seed=seed,
     )
     place_model(model, numerics)

@@ -17,6 +17,7 @@ from trainables.augmentation.batch import shift_and_flip
 from trainables.nets.build import build_model, empty_model
 from trainables.nets.classifier import Classifier
 from trainables.nets.convnet import ConvBlock, ConvNet, whitening_filters
+from trainables.nets.image_statistics import patch_covariance
 from trainables.recipe import Recipe
 
 
@@ -77,7 +78,7 @@ def test_whitening_equals_a_loop_over_patches() -> None:
     rows = patches_oracle(images.double().numpy())
     values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
     expected = (vectors / np.sqrt(values + 5e-4)).T[::-1]
-    filters = whitening_filters(images).reshape(24, 12).numpy()
+    filters = whitening_filters(patch_covariance([images])).reshape(24, 12).numpy()
     signs = np.sign((filters[:12] * expected).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(filters[:12], signs * expected, atol=1e-4)
     np.testing.assert_array_equal(filters[12:], -filters[:12])
@@ -85,7 +86,7 @@ def test_whitening_equals_a_loop_over_patches() -> None:
 
 def test_whitened_patches_are_uncorrelated_with_unit_power() -> None:
     images = (batch(16, count=50) - 0.5) * 4
-    output = functional.conv2d(images, whitening_filters(images))[:, :12]
+    output = functional.conv2d(images, whitening_filters(patch_covariance([images])))[:, :12]
     rows = output.permute(0, 2, 3, 1).reshape(-1, 12)
     np.testing.assert_allclose(rows.T @ rows / len(rows), np.eye(12), atol=2e-3)
 
