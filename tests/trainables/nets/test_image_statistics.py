@@ -1,6 +1,7 @@
 """Statistics of images in chunks: equal to those of all images at once, in bounded memory."""
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def some_pixels(count: int, size: int, *, channels: int = 3, seed: int = 0) -> P
     coarse = rng.integers(0, 256, (count, 3, 3, channels))
     enlarged = coarse.repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
     noise = rng.integers(-20, 21, (count, size, size, channels))
-    return np.clip(enlarged[:, :size, :size] + noise, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(enlarged[:, :size, :size] + noise, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def cut(pixels: Pixels, sizes: list[int]) -> list[Pixels]:
@@ -104,9 +106,9 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
 def test_a_network_uses_the_statistics_of_its_training_images_only() -> None:
     """Whitening and normalization of a part of the images, at any chunk, equal those of a copy."""
     pixels, part = some_pixels(40, 64, seed=3), np.arange(1, 40, 3)
-    build = {"classes": 3, "image_size": 64, "seed": 0}
-    here = build_model(Recipe(width=4), train_images=pixels, train_indices=part, **build)  # type: ignore[arg-type]
-    copy = build_model(Recipe(width=4), train_images=pixels[part].copy(), **build)  # type: ignore[arg-type]
+    build = partial(build_model, Recipe(width=4), classes=3, image_size=64, seed=0)
+    here = build(train_images=pixels, train_indices=part)
+    copy = build(train_images=pixels[part].copy())
     assert isinstance(here.net, ConvNet)
     for name, value in copy.state_dict().items():
         assert torch.equal(here.state_dict()[name], value), name
