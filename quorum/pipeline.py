@@ -25,7 +25,7 @@ from search.space.spec import SweepSpec, spec_of_run
 from search.timetable.planner import Planner, make_plan
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
-from trainables.records import RunFolder
+from trainables.records import RunFolder, read_start
 
 if TYPE_CHECKING:
     from analysis.facts.ablation import AblationResult
@@ -136,7 +136,9 @@ def replay(
 
     folder = (folder if isinstance(folder, RunFolder) else RunFolder(folder)).require()
     spec = spec_of_run(folder)
-    require_same_weights(folder, read_state(folder.journal), spec)
+    start = folder.trial(trial) / "start.json"
+    if start.is_file() and read_start(start).weights is None:  # only the journal has them
+        require_same_weights(folder, read_state(folder.journal), spec)
     images = load_dataset(spec.dataset)
     splits = make_splits(images, spec.splits)
     return replay_trial(folder, trial, images=images, splits=splits, on_report=on_report)

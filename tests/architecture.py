@@ -57,6 +57,7 @@ ORDER = (
     "trainables.nets",
     "trainables.augmentation",
     "trainables.records",
+    "trainables.initial_weights",
     "trainables.recipe",
     "trainables.hyperparameters",
     "trainables.stages",

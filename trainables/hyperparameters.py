@@ -15,6 +15,9 @@ from trainables.stages import Stage
 HUB = "hub"
 """The value of `pretrained` that selects the weights on timm's hub."""
 
+PACKAGE = "package"
+"""The value of `pretrained` that selects the weights in an installed Python package."""
+
 
 def _number(default: float, low: float, high: float, *, key: str | None = None) -> Any:
     """Declare a field that must lie in [low, high]; `key` is its key in YAML files."""
@@ -73,8 +76,10 @@ class Architecture(_Section):
     """Epochs in which the bias of the whitening is trained, as in airbench. Afterwards no gradient
     has to reach the first convolution's input, which saves a tenth of a small network's step."""
     pretrained: str = ""
-    """Source of the initial weights of all layers except the last: `hub` for timm's hub, or the
-    path of a .safetensors file from a trial or from timm; empty for random weights."""
+    """Source of the initial weights of all layers except the last: `package` for an installed
+    Python package, see trainables/initial_weights.py; `hub` for timm's hub; the path of a
+    .safetensors file from a trial or from timm, or of a .pth, .pt or .bin file with timm's
+    parameter names; empty for random weights."""
     dropout: float = _number(0.0, 0.0, 0.95)
     """Probability of zeroing a feature before the classifier."""
     tta: Literal["none", "mirror", "mirror_translate"] = "none"

@@ -17,7 +17,7 @@ from trainables.nets.auxiliary_heads import group_matrix
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
 from trainables.nets.head import linear_head
-from trainables.nets.pretrained import Backbone, check_backbone, read_backbone
+from trainables.nets.pretrained import check_backbone, read_backbone
 from trainables.nets.timm_net import check_hub
 from trainables.recipe import Recipe
 
@@ -36,7 +36,6 @@ def check_recipes(
             weights do not fit.
     """
     checked: set[str] = set()
-    weights: dict[str, Backbone] = {}
     for place, recipe in recipes:
         try:
             for index in range(max(1, len(recipe.schedule.stages))):
@@ -45,25 +44,21 @@ def check_recipes(
                 group_matrix(recipe.loss.superclasses, class_names)
             key = repr((recipe.architecture, recipe.schedule.stages))
             if key not in checked:
-                _check_net(recipe, weights, classes=len(class_names), image_size=image_size)
+                _check_net(recipe, classes=len(class_names), image_size=image_size)
             checked.add(key)
         except SpecError as error:
             raise SpecError(f"{place}: {error}" if place else str(error)) from None
 
 
-def _check_net(
-    recipe: Recipe, weights: dict[str, Backbone], *, classes: int, image_size: int
-) -> None:
+def _check_net(recipe: Recipe, *, classes: int, image_size: int) -> None:
     model = _build(recipe, classes=classes, image_size=image_size)
     if any(stage.train == "head" for stage in recipe.schedule.stages):
         linear_head(model.net, recipe.architecture.model)
-    path = recipe.architecture.pretrained
-    if path == HUB:
-        check_hub(recipe.architecture)
-    elif path:
-        if path not in weights:
-            weights[path] = read_backbone(path)
-        check_backbone(model.net, weights[path])
+    architecture = recipe.architecture
+    if architecture.pretrained == HUB:
+        check_hub(architecture)
+    elif architecture.pretrained:
+        check_backbone(model.net, read_backbone(architecture), model=architecture.model)
 
 
 def _build(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:

@@ -40,6 +40,9 @@ class TrialStart:
     numerics: Numerics
     code_version: str
     machine: dict[str, Any]
+    weights: dict[str, str | None] | None = None
+    """SHA-256 of the initial weights by name: a path, or package and file. Empty for random
+    weights and the hub's; None in records of versions that did not write it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

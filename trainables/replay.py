@@ -18,6 +18,7 @@ from common.files import file_sha256, read_array
 from common.provenance import code_version, machine_description
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.initial_weights import require_recorded_weights
 from trainables.nets.tensor_file import bytes_to_tensors
 from trainables.records import (
     WEIGHTS,
@@ -64,7 +65,8 @@ def replay(
     """Train `trial` again up to its highest recorded rung and compare the results.
 
     Raises:
-        RunError: the trial was never scored, its weights were removed, or the images differ.
+        RunError: the trial was never scored, its weights were removed, or the images or initial
+            weights differ.
     """
     trial_folder = folder.trial(trial)
     if not (trial_folder / "record.json").exists():
@@ -111,6 +113,7 @@ def _require_comparable(
     start: TrialStart, record: TrialRecord, folder: Path, splits: Splits
 ) -> None:
     trial = start.trial
+    require_recorded_weights(start.recipe.architecture, start.weights, where=trial)
     if record.rung is None:
         raise RunError(
             f"{trial} {record.status} before its first rung, so there is nothing to compare; "

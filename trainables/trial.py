@@ -31,6 +31,7 @@ from common.plugins import add_import_folder
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.initial_weights import require_recorded_weights
 from trainables.recipe import Recipe
 from trainables.records import WEIGHTS, TrialStart
 from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
@@ -158,6 +159,9 @@ class QuorumTrial(tune.Trainable):
         add_import_folder(self._config["folder"])
         images, splits = _data(self._config, self._start)
         with _inside(self._config["folder"]):  # the path of pretrained weights may be relative
+            require_recorded_weights(
+                self._start.recipe.architecture, self._start.weights, where=self._start.trial
+            )
             trainer = self._new_trainer(images, splits)
             for checkpoint in checkpoints:
                 if self._loads(trainer, tune.Checkpoint(checkpoint)):

@@ -1,10 +1,10 @@
 """Check that a run's folder matches its specification and data; write its first files."""
 
 from collections.abc import Collection
-from pathlib import Path
+from dataclasses import replace
 
 from common.errors import RunError
-from common.files import file_sha256, write_arrays, write_bytes_atomically
+from common.files import write_arrays, write_bytes_atomically
 from common.provenance import code_version, machine_description
 from journal.events import RunStarted
 from journal.journal import read_state
@@ -12,7 +12,8 @@ from journal.state import RunState
 from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.hyperparameters import HUB
+from trainables.hyperparameters import PACKAGE
+from trainables.initial_weights import PACKAGED, weights_identity
 from trainables.records import SCHEMA, RunFolder
 
 
@@ -65,12 +66,21 @@ def require_same_weights(folder: RunFolder, state: RunState, spec: SweepSpec) ->
 
 
 def weights_of(spec: SweepSpec) -> dict[str, str | None]:
-    """Return the files of initial weights with their SHA-256; None for a missing file."""
-    choices = spec.space.get("pretrained", {}).get("choices", ())
-    named = {spec.base_recipe().architecture.pretrained, *choices} - {"", HUB}
-    return {
-        path: file_sha256(Path(path)) if Path(path).is_file() else None for path in sorted(named)
-    }
+    """Return the initial weights by name with their SHA-256; None for those that are missing."""
+    base = spec.base_recipe().architecture
+    sources = {base.pretrained, *_choices(spec, "pretrained")}
+    models = {base.model, *_choices(spec, "model")}
+    packaged = [net.model for net in PACKAGED if net.model in models]
+    weights: dict[str, str | None] = {}
+    for source in sorted(sources):
+        # A conditional space may search packaged weights beside networks that have none.
+        for model in packaged if source == PACKAGE else (base.model,):
+            weights |= weights_identity(replace(base, pretrained=source, model=model))
+    return weights
+
+
+def _choices(spec: SweepSpec, key: str) -> tuple[str, ...]:
+    return tuple(spec.space.get(key, {}).get("choices", ()))
 
 
 def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:

@@ -12,6 +12,7 @@ from search.space.spec import SweepSpec
 from search.tune.recorder import Recorder
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.initial_weights import weights_identity
 from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart
 
@@ -76,5 +77,6 @@ class Launcher:
             },
             split_id=self.splits.split_id,
             numerics=self.numerics,
+            weights=weights_identity(suggestion.recipe.architecture),
             **self.about,
         )

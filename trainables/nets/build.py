@@ -97,10 +97,10 @@ def empty_model(
 
 
 def _use_pretrained(model: Classifier, architecture: Architecture) -> None:
-    """Load weights from a file (hub weights are already in place); set their normalization."""
+    """Load weights (the hub's are already in place); set their normalization."""
     norm = None
     if architecture.pretrained != HUB:
-        norm = load_backbone(model.net, architecture.pretrained)
+        norm = load_backbone(model.net, architecture)
     norm = norm or expected_norm(model.net)
     if norm is not None:
         model.mean.copy_(norm[0])

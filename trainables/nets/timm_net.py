@@ -8,6 +8,7 @@ from torch import nn
 
 from common.errors import SpecError
 from trainables.hyperparameters import Architecture
+from trainables.initial_weights import PACKAGED
 
 
 def timm_net(
@@ -48,8 +49,9 @@ def timm_net(
             raise
         # The hub's client raises many types of error: no connection, no such weights, a full disk.
         raise SpecError(
-            f"the weights of {name!r} cannot be downloaded ({type(error).__name__}); download "
-            "their .safetensors file elsewhere and set `pretrained` to its path"
+            f"the weights of {name!r} cannot be downloaded ({type(error).__name__}); use weights "
+            f"that are installed ({_packaged_choice(architecture.model)}), or download their "
+            ".safetensors file elsewhere and set `pretrained` to its path"
         ) from error
     return net.train()
 
@@ -62,6 +64,12 @@ def check_hub(architecture: Architecture) -> None:
     """
     if not architecture.model.startswith("timm:"):
         raise SpecError(f"pretrained: hub needs a model of timm, got {architecture.model!r}")
+
+
+def _packaged_choice(model: str) -> str:
+    """Return the recipe values that select packaged weights, of the same model if it has some."""
+    nets = [net.model for net in PACKAGED]
+    return f"pretrained: package with model: {model if model in nets else nets[0]}"
 
 
 def _fitting_size(name: str, image_size: int) -> str:
