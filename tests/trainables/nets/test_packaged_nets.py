@@ -58,7 +58,7 @@ def original_names(net: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("packaged", PACKAGED, ids=lambda net: net.model)
 def test_the_names_of_the_packages_become_timms(packaged: PackagedNet) -> None:
-    net = timm.create_model(packaged.model.removeprefix("timm:"))
+    net: Any = timm.create_model(packaged.model.removeprefix("timm:"))
     for number, parameter in enumerate(net.parameters()):
         torch.nn.init.constant_(parameter, number)
     renamed = with_timm_names(original_names(net))
