@@ -78,9 +78,10 @@ def probe(
 ) -> Numerics:
     """Return the fastest numerics for this network that keep parity with contiguous float32.
 
-    The probe takes about `budget_seconds`: a heavy network is probed with a smaller batch, and
-    candidates for which no time remains are skipped. It takes longer only if four images already
-    do. Torch's thread count is restored afterwards.
+    Timed steps take about `budget_seconds`, and first steps at most as much again: a heavy network
+    is probed with a smaller batch, and candidates for which no time remains are skipped. The probe
+    takes longer only if four images already do, or to start the device. Torch's thread count is
+    restored afterwards.
     """
     before = torch.get_num_threads()
     try:
@@ -129,17 +130,20 @@ def measure(
     because it computes in float32 in any case. A candidate that fails is skipped, except the
     first, the reference (contiguous float32).
 
+    First steps are not timed, because they load kernels and choose algorithms: seconds on a GPU.
+    They have a budget of their own, so that a slow start leaves the timed steps their time.
+
     Raises:
         SpecError: the recipe's network cannot be built for images of this size.
         RuntimeError: the network fails even in contiguous float32.
     """
-    deadline = clock() + budget_seconds
     apply_numerics(Numerics(device=device, threads=threads))
     model = _model(recipe, classes=classes, image_size=image_size)
     batch = _affordable_batch(
         model, recipe.optimizer.batch_size, device, budget_seconds / _STEPS, clock
     )
     candidates: list[_Candidate] = []
+    deadline = clock() + budget_seconds
     for dtype, layout in _CANDIDATES:
         numerics = Numerics(device=device, dtype=dtype, layout=layout, threads=threads)
         if candidates and clock() > deadline:
@@ -150,6 +154,7 @@ def measure(
             if not candidates:
                 raise
             logger.info("probe: %s fails: %s", numerics, error)
+    deadline = clock() + budget_seconds
     for _ in range(_ROUNDS):
         for candidate in candidates:
             if clock() < deadline:
@@ -225,9 +230,12 @@ def _model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
 def _affordable_batch(
     model: Classifier, most: int, device: str, seconds: float, clock: Callable[[], float]
 ) -> int:
-    """Return the batch size, at most `most`, whose step takes about `seconds`."""
+    """Return the batch size, at most `most`, whose step takes about `seconds`.
+
+    The first step is a warm-up whatever it takes: on a GPU it starts the device and loads kernels,
+    and says nothing about the network.
+    """
     small = min(most, _SMALL_BATCH)
     reference = _Candidate(model, Numerics(device=device, layout="contiguous"), small, clock)
-    if reference.seconds[-1] < seconds:  # time for a second step, which has no set-up cost
-        reference.step()
+    reference.step()
     return max(small, min(most, int(small * seconds / reference.seconds[-1])))

@@ -1,7 +1,7 @@
 """The probe chooses the fastest numerics with parity, and survives broken kernels."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import pytest
@@ -29,13 +29,16 @@ def measurement(
 
 
 class Clock:
-    """A clock that advances by the same time whenever it is read."""
+    """A clock that advances by the same time whenever it is read, and by more at some reads."""
 
-    def __init__(self, tick: float) -> None:
-        self._tick, self._now = tick, 0.0
+    def __init__(self, tick: float, more: Mapping[int, float] | None = None) -> None:
+        """`more` maps the number of a read, from 1, to further seconds before it."""
+        self._tick, self._more = tick, more or {}
+        self._now, self._reads = 0.0, 0
 
     def __call__(self) -> float:
-        self._now += self._tick
+        self._reads += 1
+        self._now += self._tick + self._more.get(self._reads, 0.0)
         return self._now
 
 
@@ -143,9 +146,34 @@ def test_a_heavy_network_is_probed_at_a_smaller_batch(step_seconds: float, batch
     assert {m.batch for m in measurements} == {batch}
 
 
-@pytest.mark.parametrize(("tick", "measured"), [(1e-3, 4), (0.1, 3), (10.0, 1)])
+@pytest.mark.parametrize(("tick", "measured"), [(1e-3, 4), (0.15, 3), (10.0, 1)])
 def test_candidates_without_time_left_are_skipped(tick: float, measured: int) -> None:
     assert len(run(budget_seconds=1.0, clock=Clock(tick))) == measured
+
+
+FIRST_STEPS = (7, 10, 13, 16)
+"""Reads of the clock at the end of each candidate's first step, after two steps of few images."""
+
+
+@pytest.mark.parametrize("start_up", [0.0, 0.2, 5.0, 60.0])
+@pytest.mark.parametrize("kernels", [0.0, 0.3])
+def test_start_up_changes_neither_batch_nor_candidates_nor_times(
+    start_up: float, kernels: float
+) -> None:
+    """The first step of all starts the device; each candidate's first step loads its kernels.
+
+    Both took the whole budget on a GPU, which was then probed with four images and one candidate.
+    """
+    slow = dict.fromkeys(FIRST_STEPS, kernels) | {2: start_up}
+    measurements = run(budget_seconds=1.6, clock=Clock(0.039, slow))
+    assert [m.batch for m in measurements] == [10] * 4
+    assert [m.seconds for m in measurements] == pytest.approx([0.039] * 4)
+
+
+def test_first_steps_without_end_are_cut_short() -> None:
+    """Emulated bfloat16 may take 25 times as long as float32: its second layout is not tried."""
+    slow = dict.fromkeys(FIRST_STEPS[2:], 2.0)
+    assert len(run(budget_seconds=1.6, clock=Clock(0.039, slow))) == 3
 
 
 def test_the_thread_count_is_restored() -> None:
