@@ -51,6 +51,11 @@ class Architecture(_Section):
     """`convnet`, the network of trainables/nets/convnet.py; `wrn-DEPTH-K`, a wide residual
     network; `timm:NAME`, any classifier in timm; or the import path `module:attribute` of a
     custom network, see trainables/nets/custom.py."""
+    family: str = ""
+    """Name of the sweep's family that the recipe belongs to (search/space/spec.py); a label only."""
+    input_size: int = _number(0, 0, 1024)
+    """Side in pixels to which the network resizes its images, bilinearly and antialiased; 0 keeps
+    the data set's size. Augmentation comes before."""
     stem: Literal["own", "small"] = "own"
     """`small` gives a ResNet of timm a first layer of 3×3 convolution without pooling, for images
     of about 32 px; `own` keeps the model's stem."""
@@ -142,6 +147,11 @@ class Schedule(_Section):
 
     epochs: int = _number(27, 1, 100_000)
     """Length of the whole schedule, in passes over the training images."""
+    passes: float = _number(1.0, 1e-6, 10_000.0)
+    """Passes over the training images in one epoch. Rungs compare networks of different cost
+    fairly if an epoch takes each the same computation; `resource: compute` in a sweep sets this."""
+    train_share: float = _number(1.0, 1e-6, 1.0)
+    """Share of the training images that is used, evenly spaced, where time is short."""
     warmup_epochs: float = _number(1.0, 0.0, 100_000.0)
     """Epochs of linear warm-up at the start of the trunk, and of each stage."""
     cooldown_fraction: float = _number(0.34, 0.0, 1.0)

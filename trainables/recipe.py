@@ -26,6 +26,7 @@ class Recipe(CustomMapping):
     augmentation: Augmentation
 
     KEYS: ClassVar[tuple[str, ...]] = (
+        *("family", "input_size", "passes", "train_share"),
         *("model", "stem", "width", "middle", "depth", "block", "activation", "attention"),
         *("init", "whitening", "whitening_epochs", "pretrained", "dropout", "epochs"),
         *("batch_size", "optimizer", "lr_per_1024", "adamw_lr", "muon_lr", "momentum"),

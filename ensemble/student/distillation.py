@@ -99,11 +99,10 @@ def distill(
         history.add(report, training)
         if on_report is not None:
             on_report(report)
-    batch = min(recipe.optimizer.batch_size, len(splits.train))
     return StudentResult(
         model=training.scored_model(),
         seconds=sum(report.seconds for report in history.reports),
-        steps=training.step * (len(splits.train) // batch),
+        steps=training.step * training.batches,
         params=training.params,
         reports=tuple(history.reports),
     )

@@ -78,17 +78,20 @@ def empty_model(
     timm's hub.
     """
     architecture = recipe.architecture
+    side = architecture.input_size or image_size
     if download:
         check_hub(architecture)
     if architecture.model == "convnet":
-        net: nn.Module = ConvNet(architecture, classes=classes, image_size=image_size)
+        net: nn.Module = ConvNet(architecture, classes=classes, image_size=side)
     elif architecture.model.startswith("timm:"):
-        net = timm_net(architecture, classes=classes, image_size=image_size, download=download)
+        net = timm_net(architecture, classes=classes, image_size=side, download=download)
     elif architecture.model.startswith("wrn-"):
         net = WideResNet(architecture, classes=classes)
     else:
-        net = custom_model(architecture, classes=classes, image_size=image_size)
-    model = Classifier(net, classes=classes, image_size=image_size, tta=architecture.tta)
+        net = custom_model(architecture, classes=classes, image_size=side)
+    model = Classifier(
+        net, classes=classes, image_size=image_size, input_size=side, tta=architecture.tta
+    )
     if recipe.loss.rotation_weight or recipe.loss.superclass_weight:
         model.auxiliary = AuxiliaryHeads(
             recipe.loss, linear_head(net, architecture.model).in_features

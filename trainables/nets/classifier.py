@@ -1,6 +1,6 @@
 """A network with its input normalization and test-time augmentation.
 
-Axes: B images, S×S pixels, C features, K classes.
+Axes: B images, S×S pixels of an image, C features, K classes.
 """
 
 from typing import Any
@@ -17,14 +17,25 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, *, classes: int, image_size: int, tta: str = "none") -> None:
-        """Wrap `net`, which takes normalized images [B, 3, S, S] with S = image_size.
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        classes: int,
+        image_size: int,
+        input_size: int = 0,
+        tta: str = "none",
+    ) -> None:
+        """Wrap `net`, which takes normalized images of `input_size` pixels a side.
 
+        `input_size` 0 stands for `image_size`, the side S of the images that are passed in.
         `tta` is a value of the recipe's `tta`.
         """
         super().__init__()
         self.classes = classes
         self.image_size = image_size
+        self.input_size = input_size or image_size
+        """Side in pixels to which images are resized before `net` sees them."""
         self.tta = tta
         """Views whose logits are averaged in eval mode: "none", "mirror" or "mirror_translate"."""
         self.register_buffer("mean", torch.zeros(3))
@@ -56,9 +67,23 @@ class Classifier(nn.Module):
         return features
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Return images [B, 3, S, S] minus the training mean, over the standard deviation."""
-        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+        """Return images [B, 3, S, S] as `net` takes them: normalized, with `input_size` pixels."""
+        x = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        return resized(x, self.input_size)
 
     def _mirrored_mean(self, x: Tensor) -> Tensor:
         logits: Tensor = (self.net(x) + self.net(x.flip(3))) / 2
         return logits
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Return float images [B, 3, S, S] as [B, 3, side, side]: bilinear, antialiased if smaller."""
+    if images.shape[-1] == side:
+        return images
+    return nn.functional.interpolate(
+        images,
+        size=(side, side),
+        mode="bilinear",
+        align_corners=False,
+        antialias=images.shape[-1] > side,
+    )

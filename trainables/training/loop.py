@@ -10,7 +10,7 @@ result as an uninterrupted one.
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from trainables.trainer import EpochReport, FeatureCache
 from trainables.training.active_stage import ActiveStage
 from trainables.training.averaging import WeightAverage
 from trainables.training.data_parallel import DataParallel
+from trainables.training.epoch_order import EpochOrder
 from trainables.training.identity import training_identity
 from trainables.training.losses import Distillation, Teacher, TrainingLoss
 from trainables.training.optimizers import set_progress
@@ -72,8 +73,12 @@ class Training:
         """Epochs trained so far, cooldown branches included."""
         self.plans = plan_epochs(rungs, recipe)
         """All epochs of the schedule, from the first."""
+        splits = with_train_share(splits, recipe.schedule.train_share)
         self._batch_size = min(recipe.optimizer.batch_size, len(splits.train))
-        self.batches = len(splits.train) // self._batch_size
+        self._order = EpochOrder(
+            len(splits.train), self._batch_size, passes=recipe.schedule.passes, seed=seed
+        )
+        self.batches = self._order.batches
         """Optimizer steps per epoch."""
         _check(recipe, images, self._batch_size, parallel)
         identity = training_identity(
@@ -96,7 +101,7 @@ class Training:
         self._mirrored = (
             torch.rand(len(splits.train), generator=torch_generator(seed, "flips")) < 0.5
         )
-        """Mask of the training images that are mirrored in odd epochs if flips alternate."""
+        """Mask of the training images that are mirrored in odd passes if flips alternate."""
         self.model = _build(recipe, images, splits, numerics, seed)
         """The network being trained; `scored_model` returns its moving average."""
         self._stage = ActiveStage(
@@ -106,7 +111,7 @@ class Training:
             numerics,
             reuse_features=teacher is None,
             cache=features,
-            data=f"{images.fingerprint} {splits.split_id}",
+            data=f"{images.fingerprint} {splits.split_id} {recipe.schedule.train_share}",
         )
         self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
         self._state = TrainingState(self._stage, self._average, identity)
@@ -164,7 +169,7 @@ class Training:
         generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
         positions = torch.arange(self._batch_size)
         for _ in range(steps):
-            loss = self._train_step(positions, generator)
+            loss = self._train_step(positions, generator, passes=torch.ones_like(positions))
             self._average.update(1)
             loss.item()  # waits for the device
 
@@ -208,9 +213,7 @@ class Training:
     def _train_epoch(self, plan: EpochPlan) -> float:
         """Train one epoch; return the mean loss. All random streams are named by plan.step."""
         device, seed = self._numerics.device, self._seed
-        order = torch.randperm(
-            len(self._source), generator=torch_generator(seed, "order", plan.step)
-        )
+        order, passes = self._order.epoch(plan.epoch, step=plan.step)
         generator = torch_generator(seed, "augment", plan.step, device=device)
         total = torch.zeros((), device=device)
         self._stage.start_epoch(plan.epoch)
@@ -220,19 +223,22 @@ class Training:
                 steps = (plan.epoch - 1) * self.batches + i
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
                 set_progress(self._stage.optimizer, rate=rate, steps=steps)
-                positions = order[i * self._batch_size : (i + 1) * self._batch_size]
-                total += self._train_step(positions, generator, epoch=plan.epoch)
+                part = slice(i * self._batch_size, (i + 1) * self._batch_size)
+                total += self._train_step(order[part], generator, passes=passes[part])
                 # Reading a loss waits for the device, so on CUDA it is checked once per epoch.
                 if device == "cpu" or i == self.batches - 1:
                     require_finite(float(total), "training loss", plan)
                 self._average.update(steps + 1)
         return float(total) / self.batches
 
-    def _train_step(self, positions: Tensor, generator: Generator, *, epoch: int = 1) -> Tensor:
-        """Take one optimizer step on the training images at `positions`; return the loss."""
+    def _train_step(self, positions: Tensor, generator: Generator, *, passes: Tensor) -> Tensor:
+        """Take one optimizer step on the training images at `positions`; return the loss.
+
+        `passes` is the number of the pass in which each is seen.
+        """
         stage, optimizer = self._stage, self._stage.optimizer
         labels = self._labels[positions.to(self._labels.device)]
-        batch = stage.batch(positions, labels, generator, flips=self._flips(positions, epoch))
+        batch = stage.batch(positions, labels, generator, flips=self._flips(positions, passes))
         if self._parallel is not None:
             batch = self._parallel.shard(batch)
         logits, auxiliary = stage.outputs(batch)
@@ -245,12 +251,12 @@ class Training:
         optimizer.step()
         return loss.detach()
 
-    def _flips(self, positions: Tensor, epoch: int) -> Tensor | None:
+    def _flips(self, positions: Tensor, passes: Tensor) -> Tensor | None:
         """Return a mask of the mirrored images if flips alternate; None if flips are drawn."""
         augmentation = self._stage.recipe.augmentation
         if not (augmentation.flip and augmentation.alternating_flip):
             return None
-        return (self._mirrored[positions] ^ (epoch % 2 == 0)).to(self._numerics.device)
+        return (self._mirrored[positions] ^ (passes % 2 == 0)).to(self._numerics.device)
 
 
 def _check(
@@ -279,6 +285,13 @@ def _build(
     )
     place_model(model, numerics)
     return model
+
+
+def with_train_share(splits: Splits, share: float) -> Splits:
+    """Return the splits with an evenly spaced share of the training images, at least two."""
+    count = len(splits.train)
+    kept = min(count, max(2, round(share * count)))
+    return replace(splits, train=splits.train[evenly_spaced(count, kept)])
 
 
 def _peak_memory_bytes(device: str) -> int:
