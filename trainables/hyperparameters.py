@@ -52,7 +52,7 @@ class Architecture(_Section):
     network; `timm:NAME`, any classifier in timm; or the import path `module:attribute` of a
     custom network, see trainables/nets/custom.py."""
     family: str = ""
-    """Name of the sweep's family that the recipe belongs to (search/space/spec.py); a label only."""
+    """Name of the sweep's family that the recipe belongs to; only a label."""
     input_size: int = _number(0, 0, 1024)
     """Side in pixels to which the network resizes its images, bilinearly and antialiased; 0 keeps
     the data set's size. Augmentation comes before."""
