@@ -19,6 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from common.errors import SpecError
+from common.sampling import evenly_spaced
 from common.seeds import global_torch_stream, torch_generator
 from trainables.augmentation.batch import check_augmentation
 from trainables.data.image_set import ImageSet
