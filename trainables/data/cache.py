@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
@@ -25,9 +26,10 @@ from common.files import dump_json, read_array, read_json, write_array, write_by
 from common.locks import locked
 from trainables.data.decoding import DecodeOptions, Progress, Source, decode
 from trainables.data.image_set import ImageSet
+from trainables.data.notes import Note
 from trainables.data.source_sizes import SourceSizes
 
-SCHEMA = 3
+SCHEMA = 4
 """Part of every key: raise it when decoding or the layout of an entry changes."""
 
 SAMPLED = 64
@@ -67,7 +69,8 @@ def cached_images(
         log.info("decoded %s into %s in %.1f s", source.root, entry, time.monotonic() - began)
 
     _build(entry, fill)
-    return _load(entry)
+    images = _load(entry)
+    return replace(images, notes=(*source.notes, *images.notes))
 
 
 def store_images(images: ImageSet, *, cache: Path | None) -> ImageSet:
@@ -136,6 +139,7 @@ def _key(source: Source, options: DecodeOptions) -> str:
         source.kind,
         str(source.root.resolve()),
         [options.image_size, options.skip_unreadable, sorted(options.leave_out)],
+        source.annotations,
     ]
     for path in source.files:
         name = path.relative_to(source.root).as_posix()
@@ -213,6 +217,7 @@ def _write_metadata(folder: Path, images: ImageSet) -> None:
         "has_test": images.is_test is not None,
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
+        "notes": [note.to_mapping() for note in images.notes],
         "originals": images.source_sizes.to_mapping(),
         "sample": _sample_digest(images.images),
     }
@@ -240,6 +245,7 @@ def _load(entry: Path) -> ImageSet:
             groups=None if about["groups"] is None else tuple(about["groups"]),
             fingerprint=about["fingerprint"],
             skipped=tuple(about["skipped"]),
+            notes=tuple(Note.from_mapping(note) for note in about["notes"]),
             resized_from=SourceSizes.from_mapping(about["originals"]),
         )
     except (*_DAMAGED, RunError) as error:

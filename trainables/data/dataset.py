@@ -4,6 +4,7 @@ Axes: N images, S pixels a side, 3 channels (RGB), K classes.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from common.plugins import is_import_path
 from trainables.data.cache import cached_images, find_images, store_images, stored_images
 from trainables.data.cifar10 import CIFAR10_FOLDER, cifar10_source
 from trainables.data.decoding import DecodeOptions, Progress, Source
+from trainables.data.folder_tree import holds_images
 from trainables.data.image_set import ImageSet
-from trainables.data.imagefolder import folder_source, holds_classes
+from trainables.data.imagefolder import folder_source
 from trainables.data.parquet import holds_parquet, parquet_source
 from trainables.data.pixels import choose_image_size
 from trainables.data.source_sizes import SourceSizes
+from trainables.data.split_names import check_splits
 from trainables.data.user_function import images_from_function
 
 KINDS = ("digits", "cifar10", "images", "parquet", "imagefolder")
@@ -42,6 +45,12 @@ class DatasetSpec:
     """Skip images that cannot be read."""
     leave_out: tuple[str, ...] = ()
     """Classes to leave out."""
+    labels: str | None = None
+    """CSV file with the columns file,label[,split][,group], which labels the images of a folder
+    instead of its sub-folders; a path below `path`, or below the working directory."""
+    splits: dict[str, str | tuple[str, ...]] | None = None
+    """Names of the folders (files, values in `labels`) that hold the own splits, e.g. {train:
+    Training, test: [TestA, TestB]}; others are left out. Null recognises the usual names."""
 
     def __post_init__(self) -> None:
         """Refuse unknown data sets and impossible sizes."""
@@ -49,6 +58,8 @@ class DatasetSpec:
             check_key(self.name, KINDS, where="dataset name")
         if self.image_size is not None and not 4 <= self.image_size <= 1024:
             raise SpecError(f"image_size must lie in [4, 1024] pixels, got {self.image_size}")
+        if self.splits is not None:
+            check_splits(self.splits)
 
 
 def load_dataset(
@@ -80,8 +91,7 @@ def load_dataset(
         DataError: the data are missing, unreadable, or not a classification problem.
     """
     if not _consists_of_files(spec):
-        if spec.leave_out:
-            raise SpecError(f"leave_out needs a data set of files, which {spec.name} is not")
+        _check_options(spec, ("leave_out", "labels", "splits"), needed="a data set of files")
         if spec.name == "digits":
             return _digits(spec.image_size or DIGITS_SIZE)
         stored = stored_images(fingerprint, cache=cache) if fingerprint else None
@@ -141,9 +151,10 @@ def _source(spec: DatasetSpec) -> Source:
     root = Path(spec.path or os.environ.get("QUORUM_DATA") or "data").expanduser()
     try:
         if spec.name == "parquet":
+            _check_options(spec, ("labels",), needed="a folder of images")
             return parquet_source(root)
-        if spec.name == "imagefolder":
-            return folder_source(root)
+        if spec.name == "imagefolder" or spec.labels is not None:
+            return folder_source(root, labels=spec.labels, splits=spec.splits)
         return _detect_source(root, spec)
     except OSError as error:
         raise DataError(f"{root} cannot be listed: {error}; check its permissions") from None
@@ -152,12 +163,13 @@ def _source(spec: DatasetSpec) -> Source:
 def _detect_source(root: Path, spec: DatasetSpec) -> Source:
     """Return a source for the layout that the folder has, whatever the data set's name."""
     if (root / CIFAR10_FOLDER).is_dir():
+        _check_options(spec, ("labels", "splits"), needed="a folder of images")
         return cifar10_source(root)
     if holds_parquet(root):
         return parquet_source(root)
     # The default folder, ./data, may hold data sets other than CIFAR-10.
-    if spec.path is not None and root.is_dir() and holds_classes(root):
-        return folder_source(root)
+    if spec.path is not None and root.is_dir() and holds_images(str(root)):
+        return folder_source(root, splits=spec.splits)
     if spec.name == "cifar10":
         return cifar10_source(root)
     if not root.is_dir():
@@ -166,6 +178,13 @@ def _detect_source(root: Path, spec: DatasetSpec) -> Source:
         f"{root} holds no data set: expected root/CLASS/* or root/{{train,test}}/CLASS/* with "
         f"images, train*.parquet (there or in its folder data), or {CIFAR10_FOLDER}"
     )
+
+
+def _check_options(spec: DatasetSpec, names: Sequence[str], *, needed: str) -> None:
+    """Refuse options that this kind of data set does not have."""
+    for name in names:
+        if getattr(spec, name):
+            raise SpecError(f"{name} needs {needed}, which {spec.name} is not")
 
 
 def _digits(size: int) -> ImageSet:

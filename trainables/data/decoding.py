@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from common.errors import DataError
-from trainables.data.image_set import ImageSet, clean_class_name
+from trainables.data.class_names import clean_class_name
+from trainables.data.image_set import ImageSet
+from trainables.data.notes import Note
 from trainables.data.pixels import DecodedBatch
 from trainables.data.source_sizes import SourceFormat, SourceSizes
 
@@ -42,6 +44,10 @@ class Source:
     """Returns the shorter sides of a sample of the images, in pixels; may raise DataError."""
     read: Callable[[int], "Contents"]
     """Takes the image size (pixels a side) and returns the contents."""
+    annotations: str = ""
+    """Identifies what is known of the images besides the files, e.g. a hash of their groups."""
+    notes: tuple[Note, ...] = ()
+    """What was left out or merged while the files were listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +57,8 @@ class Contents:
     labels: Int64[np.ndarray, " N"]
     class_names: tuple[str, ...]
     is_test: Bool[np.ndarray, " N"] | None = None
+    is_val: Bool[np.ndarray, " N"] | None = None
+    """The source's own val split, disjoint from test."""
     groups: tuple[str, ...] | None = None
     batches: Iterator[DecodedBatch]
     """All images, in the order of the labels."""

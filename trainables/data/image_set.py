@@ -5,7 +5,6 @@ Axes: N images, S pixels a side, 3 channels (RGB), K classes.
 
 import hashlib
 import json
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,13 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from common.errors import DataError
+from trainables.data.notes import Note
 from trainables.data.source_sizes import SourceSizes
 
 CHUNK_BYTES = 1 << 24
 """Bytes of pixels hashed at a time, so that a memory-mapped set need not fit into memory."""
-
-_BREAKS = {"Cc", "Zl", "Zp"}
-"""Unicode categories of control characters and line separators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +42,8 @@ class ImageSet:
     """Identifies the content; computed if empty."""
     skipped: tuple[str, ...] = ()
     """Unreadable files (or rows) that were left out; not part of the content."""
+    notes: tuple[Note, ...] = ()
+    """What was left out, merged or read in part; not part of the content."""
     resized_from: SourceSizes | None = None
     """Sizes before resizing, not part of the content; None if the images were not resized."""
 
@@ -102,24 +101,6 @@ def unresized(images: UInt8[np.ndarray, "N H W 3"]) -> SourceSizes:
     """Return the source sizes of RGB images that were not resized."""
     count, height, width = images.shape[:3]
     return SourceSizes.from_counts({(width, height, "RGB"): count})
-
-
-def clean_class_name(text: str) -> str:
-    """Return a class name on one line, in Unicode form NFC, without surrounding spaces.
-
-    Without NFC, `é` as one character and as two would be two classes that look the same. Line
-    breaks would break tables, and escape characters could control the terminal. Bytes of a file
-    name that are not UTF-8 become U+FFFD.
-    """
-    letters = (_clean_letter(letter) for letter in unicodedata.normalize("NFC", text))
-    return " ".join("".join(letters).split())
-
-
-def _clean_letter(letter: str) -> str:
-    category = unicodedata.category(letter)
-    if category == "Cs":
-        return "\ufffd"
-    return " " if category in _BREAKS else letter
 
 
 def _check_images(images: np.ndarray) -> None:

@@ -1,173 +1,289 @@
-"""Read folders of images: `root/{train,val,test}/CLASS/*` or `root/CLASS/*`."""
+"""Read folders of images: `root/SPLIT/CLASS/*`, `root/CLASS/*`, or any folder with a label file."""
 
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import functools
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import DataError
+from common.formats import plural
+from trainables.data.class_names import clean_class_name, name_notes
 from trainables.data.decoding import Contents, Source, evenly
-from trainables.data.image_set import clean_class_name
+from trainables.data.folder_layout import Layout, find_layout
+from trainables.data.folder_tree import FolderTree, TreeFile, list_folder
+from trainables.data.image_formats import fix_of
+from trainables.data.label_file import FileIndex, LabelRow, read_labels
+from trainables.data.notes import Note, kinds_text, listing, note, printable
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
+from trainables.data.split_names import OWN_SPLITS, OwnSplit, Splits
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-SPLITS = ("train", "val", "valid", "validation", "test")
-UNREAD = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
-"""Suffixes of image formats that are not supported."""
 NAMED_FOLDERS = 5
 """Largest number of folders that an error names."""
 BATCH = 256
 
-_Listed = tuple[str, str, str]
-"""Path below the root, name of the split's folder, name of the class."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledImages:
+    """The images of a folder with what is known of each, ordered by path; N images."""
+
+    paths: tuple[str, ...]
+    """Below the root, with slashes."""
+    labels: tuple[str, ...]
+    splits: tuple[OwnSplit, ...] | None
+    """None if no image has a split."""
+    groups: tuple[str, ...] | None
+    notes: tuple[Note, ...]
 
 
-def folder_source(root: Path) -> Source:
+def folder_source(root: Path, *, labels: str | None = None, splits: Splits | None = None) -> Source:
     """List the images of a folder; nothing is decoded yet.
 
-    `train`, `val`, `valid` and `validation` form one pool, which `make_splits` divides. `test`
-    is the data set's own test split; without it, a fifth of the pool becomes test. Each folder
-    in them (or in `root`) that holds an image at any depth is a class; folders with the same
-    `clean_class_name` are one class. Symbolic links are followed once. Hidden files and files
-    that are not images are ignored; only the first frame of a GIF is used. Images are ordered by
-    relative path.
+    The layouts, and the names of splits, are those of `folder_layout.find_layout`. Folders with
+    the same `clean_class_name` are one class. With `labels`, a CSV file (see `label_file`; its
+    path is below `root` or the working directory) labels the images instead of their folders.
+    Hidden files, other files, images in no class's folder, and folders beside the splits are left
+    out; the source's notes count and name them. Images are ordered by relative path.
 
     Raises:
-        DataError: the folder is missing, or has no images or fewer than two classes; a class
-            is empty, or all its images are in unsupported formats.
+        DataError: the folder is missing, has no images, an ambiguous layout, or fewer than two
+            classes; a class is empty, or all its images are in unsupported formats; listed images
+            are missing.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the images")
-    images = _list_images(root)
-    if not images:
-        raise DataError(
-            f"no images in {root}: expected root/CLASS/* or root/{{train,test}}/CLASS/*, "
-            f"with {', '.join(SUFFIXES)}{_other_files(root)}"
-        )
-    class_names = tuple(sorted({name for _, _, name in images}))
+    tree = list_folder(str(root))
+    table = None if labels is None else _label_path(root, labels)
+    if table is None:
+        images = _by_folder(root, tree, splits)
+    else:
+        images = _by_file(root, tree, read_labels(table, splits), table)
+    class_names = tuple(sorted(set(images.labels)))
     if len(class_names) < 2:
         raise DataError(
             f"only one class in {root}: {class_names[0]!r}; at least two are needed"
-            f"{_nested_classes_hint(root, class_names[0])}"
+            f"{_nested_classes_hint(root, tree, class_names[0])}"
         )
-    _check_empty(root, class_names)
-    is_test = np.array([split == "test" for _, split, _ in images])
-    if is_test.all():
-        raise DataError(f"{root} has images in test only; put the training images into train")
+    return _source(root, images, class_names)
+
+
+def _source(root: Path, images: LabelledImages, class_names: tuple[str, ...]) -> Source:
     index = {name: i for i, name in enumerate(class_names)}
-    labels = np.array([index[name] for _, _, name in images], np.int64)
-    named: list[NamedImage] = [(path, root / path) for path, _, _ in images]
+    labels = np.array([index[name] for name in images.labels], np.int64)
+    named: list[NamedImage] = [(path, root / path) for path in images.paths]
 
     def read(image_size: int) -> Contents:
         batches = (named[i : i + BATCH] for i in range(0, len(named), BATCH))
         return Contents(
             labels=labels,
             class_names=class_names,
-            is_test=is_test if is_test.any() else None,
+            is_test=_in_split(images, "test"),
+            is_val=_in_split(images, "val"),
+            groups=images.groups,
             batches=decode_batches(batches, image_size),
         )
 
+    about = [images.paths, images.labels, images.splits, images.groups]
     return Source(
         kind="imagefolder",
         name=root.resolve().name,
         root=root,
-        files=tuple(root / path for path, _, _ in images),
+        files=tuple(root / path for path in images.paths),
         short_sides=lambda: short_sides(evenly(named)),
         read=read,
+        annotations=hashlib.sha256(json.dumps(about).encode()).hexdigest(),
+        notes=images.notes,
     )
 
 
-def holds_classes(root: Path) -> bool:
-    """Return whether `folder_source` would find an image in `root`."""
-    return any(True for split in _split_folders(root) for _ in _images(split))
+def _in_split(images: LabelledImages, split: OwnSplit) -> np.ndarray | None:
+    """Return which images are in the data set's own split, bool [N]; None if it has none."""
+    if images.splits is None or split not in images.splits:
+        return None
+    return np.array([name == split for name in images.splits])
 
 
-def _list_images(root: Path) -> list[_Listed]:
-    """Return all images, ordered by path below the root."""
-    listed: list[_Listed] = []
-    for split in _split_folders(root):
-        name = "" if split == root else split.name
-        listed += [(f"{name}/{path}" if name else path, name, c) for path, c in _images(split)]
-    return sorted(listed)
+def _by_folder(root: Path, tree: FolderTree, splits: Splits | None) -> LabelledImages:
+    layout = find_layout(tree, splits, where=str(root))
+    if not layout.images:
+        raise DataError(
+            f"no images in {root}: expected root/CLASS/* or root/{{train,test}}/CLASS/*"
+            f"{_found(tree)}; images without folders of classes need a file of labels: "
+            "dataset: {labels: labels.csv}"
+        )
+    clean = functools.cache(clean_class_name)
+    labels = tuple(clean(image.folder) for image in layout.images)
+    _check_empty(root, tree, layout, set(labels))
+    used = {image.file.parts for image in layout.images}
+    return LabelledImages(
+        paths=tuple(image.file.path for image in layout.images),
+        labels=labels,
+        splits=tuple(image.split for image in layout.images) if layout.splits else None,
+        groups=None,
+        notes=(
+            *_layout_notes(layout),
+            *name_notes([image.folder for image in layout.images]),
+            *_file_notes([file for file in tree.files if file.parts not in used]),
+        ),
+    )
 
 
-def _split_folders(root: Path) -> list[Path]:
-    """Return the split folders, or the root itself if it holds the classes.
+def _layout_notes(layout: Layout) -> Iterator[Note]:
+    """Yield notes on the splits and on the images that are in none, or in no class."""
+    named = {
+        split: sorted(name for name, own in layout.splits.items() if own == split)
+        for split in OWN_SPLITS
+        if split in layout.splits.values()
+    }
+    if any(names != [split] for split, names in named.items()):
+        yield Note(
+            topic="splits",
+            count=len(layout.splits),
+            text="; ".join(f"{split} is in {listing(names, 5)}" for split, names in named.items()),
+            examples=tuple(printable(names[0]) for names in named.values()),
+        )
+    if layout.aside:
+        by_folder = Counter(f"{file.parts[0]}/" for file in layout.aside)
+        counted = ", ".join(f"{number:,} in {printable(n)}" for n, number in by_folder.items())
+        yield Note(
+            topic="aside",
+            count=len(layout.aside),
+            text=f"{plural(len(layout.aside), 'image')} beside the splits left out: {counted}",
+            examples=tuple(printable(name) for name in by_folder),
+        )
+    if layout.outside:
+        paths = [file.path for file in layout.outside]
+        yield note("outside_classes", paths, "in no class's folder left out")
+    nested = [image.file.path for image in layout.images if image.depth]
+    if nested:
+        below = sorted({path.rpartition("/")[0] for path in nested})
+        yield Note(
+            topic="nested",
+            count=len(nested),
+            text=f"{plural(len(nested), 'image')} in {plural(len(below), 'folder')} within "
+            f"folders of classes have the outer folder's class: {listing(below)}",
+            examples=tuple(printable(name) for name in below[:3]),
+        )
 
-    A folder named `train` that holds images but no folders is a class of that name.
-    """
-    named = [root / name for name in SPLITS if (root / name).is_dir()]
-    return [folder for folder in named if any(True for _ in _images(folder))] or [root]
+
+def _file_notes(files: Sequence[TreeFile]) -> Iterator[Note]:
+    """Yield notes on files that are not images, or are in formats that are not read here."""
+    unread = defaultdict(list)
+    for file in files:
+        if file.type.kind == "unread" and not file.hidden:
+            unread[fix_of(file.type.name) or "pip install pillow-heif"].append(file)
+    for fix, unreadable in unread.items():
+        kinds = kinds_text(file.type.name for file in unreadable)
+        paths = [file.path for file in unreadable]
+        yield note("unread_format", paths, f"in formats not read here left out ({kinds}; {fix})")
+    hidden = [file for file in files if file.hidden]
+    other = [file for file in files if file.type.kind == "other" and not file.hidden]
+    for topic, group, what in (("other_file", other, "other"), ("hidden", hidden, "hidden")):
+        if group:
+            kinds = kinds_text(
+                next((p for p in f.parts if p.startswith(".")), f.type.name) for f in group
+            )
+            yield Note(
+                topic=topic,
+                count=len(group),
+                text=f"{plural(len(group), f'{what} file')} left out: {kinds}",
+                examples=tuple(printable(file.path) for file in group[:3]),
+            )
 
 
-def _images(split: Path) -> Iterator[tuple[str, str]]:
-    """Yield the path below the split and the class of every image."""
-    for folder in _visible(str(split)):
-        if folder.is_dir():
-            for path in _walk(folder.path, above=(os.path.realpath(split),)):
-                if path.lower().endswith(SUFFIXES):
-                    yield f"{folder.name}/{path}", clean_class_name(folder.name)
+def _by_file(root: Path, tree: FolderTree, rows: Sequence[LabelRow], table: Path) -> LabelledImages:
+    """Return the images that a file of labels lists."""
+    candidates = tree.images
+    index = FileIndex([file.path for file in candidates])
+    found: dict[str, LabelRow] = {}
+    missing: list[str] = []
+    for row in rows:
+        paths = index.find(row.file)
+        if len(paths) > 1:
+            raise DataError(
+                f"{table}, line {row.line}: {printable(row.file)} may be "
+                f"{printable(paths[0])} or {printable(paths[1])}; write paths below {root}"
+            )
+        if not paths:
+            missing.append(row.file)
+        elif paths[0] in found:
+            raise DataError(
+                f"{table}: lines {found[paths[0]].line} and {row.line} both mean "
+                f"{printable(paths[0])}; keep one"
+            )
+        else:
+            found[paths[0]] = row
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(rows)} images listed in {table} are not in {root}: "
+            f"{listing(missing)}; add them, or remove these lines"
+        )
+    paths_found = sorted(found)
+    chosen = [found[path] for path in paths_found]
+    unlisted = [file.path for file in candidates if file.path not in found]
+    rest = [f for f in tree.files if not f.is_image and root / f.path != table]
+    notes = [note("unlisted", unlisted, f"not listed in {table.name} left out")] if unlisted else []
+    return LabelledImages(
+        paths=tuple(paths_found),
+        labels=tuple(clean_class_name(row.label) for row in chosen),
+        splits=None if any(row.split is None for row in chosen)
+        else tuple(row.split for row in chosen if row.split is not None),
+        groups=None if chosen[0].group is None else tuple(row.group or "" for row in chosen),
+        notes=(*notes, *name_notes([row.label for row in chosen]), *_file_notes(rest)),
+    )  # fmt: skip
 
 
-def _check_empty(root: Path, class_names: Sequence[str]) -> None:
-    """Refuse folders that look like classes but have no readable image.
+def _label_path(root: Path, labels: str) -> Path:
+    below = root / Path(labels).expanduser()
+    return below if below.exists() else Path(labels).expanduser()
+
+
+def _check_empty(
+    root: Path, tree: FolderTree, layout: Layout, class_names: Collection[str]
+) -> None:
+    """Refuse folders that look like classes but have no image that can be read.
 
     A folder that holds only other kinds of files, e.g. annotations, is ignored.
     """
     empty: dict[str, str] = {}
-    for split in _split_folders(root):
-        for folder in _visible(str(split)):
-            name = clean_class_name(folder.name)
-            if name in class_names or name.startswith("__") or not folder.is_dir():
+    for base in layout.bases:
+        for folder in tree.folders:
+            if folder[:-1] != base or (not base and folder[0] in layout.splits):
                 continue
-            files = list(_walk(folder.path, above=()))
-            kinds = Counter(Path(file).suffix.lower() for file in files)
-            unread = ", ".join(f"{kinds[kind]} {kind}" for kind in UNREAD if kinds[kind])
+            name = clean_class_name(folder[-1])
+            if name in class_names or name.startswith("__"):
+                continue
+            files = [file for file in tree.files if file.parts[: len(folder)] == folder]
+            unread = [file.type.name for file in files if file.type.kind == "unread"]
             if unread or not files:
-                empty[name] = unread or "empty"
+                empty[name] = kinds_text(unread) or "empty"
+                fix = next((fix_of(kind) for kind in unread if fix_of(kind)), "")
+                empty[name] += f": {fix}" if fix else ""
     if empty:
         named = ", ".join(
             f"{name} ({files})" for name, files in sorted(empty.items())[:NAMED_FOLDERS]
         )
         more = f" and {len(empty) - NAMED_FOLDERS} more" if len(empty) > NAMED_FOLDERS else ""
         raise DataError(
-            f"classes of {root} without a readable image: {named}{more}; put images in "
-            f"{', '.join(SUFFIXES)} there, or remove these folders"
+            f"classes of {root} without a readable image: {named}{more}; put images there that "
+            "can be read, or remove these folders"
         )
 
 
-def _walk(folder: str, *, above: tuple[str, ...]) -> Iterator[str]:
-    """Yield every file at any depth; skip links that lead back to one of the folders `above`."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    for entry in _visible(folder):
-        if entry.is_dir():
-            paths = _walk(entry.path, above=(*above, real))
-            yield from (f"{entry.name}/{path}" for path in paths)
-        else:
-            yield entry.name
+def _found(tree: FolderTree) -> str:
+    """Return the most common kinds of the files, for a message."""
+    kinds = kinds_text(file.type.name for file in tree.files if not file.hidden)
+    return f"; found {kinds}" if kinds else ""
 
 
-def _visible(folder: str) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
-
-
-def _other_files(root: Path) -> str:
-    """Return the most common suffixes of the files, for a message."""
-    kinds = Counter(Path(path).suffix.lower() for path in _walk(str(root), above=()))
-    kinds.pop("", None)
-    most_common = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:3]
-    listing = ", ".join(f"{count} {kind}" for kind, count in most_common)
-    return f"; found {listing}" if listing else ""
-
-
-def _nested_classes_hint(root: Path, name: str) -> str:
+def _nested_classes_hint(root: Path, tree: FolderTree, name: str) -> str:
     """Return a hint if the classes are one folder lower."""
-    folder = root / name
-    if not folder.is_dir() or len({label for _, label in _images(folder)}) < 2:
+    tops = {image.parts[0] for image in tree.images if clean_class_name(image.parts[0]) == name}
+    below = {image.parts[1] for image in tree.images if len(image.parts) > 2}
+    if len(tops) != 1 or len(below) < 2:
         return ""
-    return f"; the classes seem to be in {folder}: use that folder"
+    return f"; the classes seem to be in {root / next(iter(tops))}: use that folder"

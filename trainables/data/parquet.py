@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import DataError
+from trainables.data.class_names import clean_class_name
 from trainables.data.decoding import Contents, Source, evenly
-from trainables.data.image_set import clean_class_name
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
 
 IMAGE_COLUMNS = ("img", "image")

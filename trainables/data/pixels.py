@@ -17,10 +17,8 @@ from PIL import Image, ImageOps
 
 from common.cpu_runtime import usable_cores
 from common.errors import DataError
+from trainables.data.image_formats import formats_of
 from trainables.data.source_sizes import SourceFormat
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""Supported formats. Some of Pillow's other formats start programs (EPS runs Ghostscript)."""
 
 SMALLEST_SIDE = 8
 """Smallest image size, in pixels a side; convnet pools three times, which needs 8 pixels."""
@@ -77,7 +75,7 @@ def read_image(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 
     then take a quarter of the time.
 
     Raises:
-        DataError: the file is missing, damaged, empty or not one of FORMATS.
+        DataError: the file is missing, damaged, empty or in no format that is read.
     """
     return _read(source, size)[0]
 
@@ -121,7 +119,9 @@ def decode_batches(batches: Iterable[Sequence[NamedImage]], size: int) -> Iterat
 
 
 def _opened(source: Path | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    if isinstance(source, bytes):
+        return Image.open(io.BytesIO(source), formats=formats_of(None))
+    return Image.open(source, formats=formats_of(source))
 
 
 def _read(source: Path | bytes, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], SourceFormat]:

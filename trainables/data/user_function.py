@@ -11,7 +11,8 @@ from PIL import Image
 
 from common.errors import DataError, QuorumError
 from common.plugins import describe_user_error, load_object
-from trainables.data.image_set import ImageSet, clean_class_name, unresized
+from trainables.data.class_names import clean_class_name
+from trainables.data.image_set import ImageSet, unresized
 from trainables.data.pixels import choose_image_size, resize_image
 
 

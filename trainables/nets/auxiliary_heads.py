@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from common.errors import SpecError
-from trainables.data.image_set import clean_class_name
+from trainables.data.class_names import clean_class_name
 from trainables.hyperparameters import Loss
 
 QUARTER_TURNS = 4

@@ -1,6 +1,5 @@
 """Image sets check their fields, and fingerprints identify their content."""
 
-import unicodedata
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.errors import DataError
 from tests.trainables.data.samples import pixels
-from trainables.data.image_set import ImageSet, clean_class_name, fingerprint_of
+from trainables.data.image_set import ImageSet, fingerprint_of
 
 
 def image_set(**changes: Any) -> ImageSet:
@@ -81,44 +80,3 @@ def test_every_pixel_changes_the_fingerprint(n: int, y: int, x: int, c: int) -> 
 def test_the_fingerprint_does_not_depend_on_chunks() -> None:
     images = image_set()
     assert fingerprint_of(images, chunk_bytes=1) == images.fingerprint
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cat",
-        "العربية",
-        "עברית",
-        "漢字かな",
-        "👩\u200d👩\u200d👧",
-        "a,b;c/d",
-        "می\u200cخواهم",
-        "x" * 999,
-    ],
-)
-def test_class_names_of_every_script_are_kept(name: str) -> None:
-    assert clean_class_name(name) == name
-
-
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("cafe\u0301", "caf\u00e9"),
-        ("line\nbreak\ttab\u2028end", "line break tab end"),
-        ("\x1b[31mred", "[31mred"),
-        (" spaces  inside ", "spaces inside"),
-        ("no \udcff\udcfe UTF-8", "no \ufffd\ufffd UTF-8"),
-    ],
-)
-def test_class_names_are_cleaned_for_display(raw: str, cleaned: str) -> None:
-    assert clean_class_name(raw) == cleaned
-
-
-@given(st.text(st.characters(exclude_categories=())))
-def test_cleaned_class_names_are_one_printable_utf8_line(text: str) -> None:
-    name = clean_class_name(text)
-    assert clean_class_name(name) == name
-    assert name.encode().decode() == name
-    assert len(name.splitlines()) <= 1
-    assert not {unicodedata.category(letter) for letter in name} & {"Cc", "Cs", "Zl", "Zp"}
-    assert clean_class_name(unicodedata.normalize("NFD", text)) == name

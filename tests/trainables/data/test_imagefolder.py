@@ -60,7 +60,7 @@ def test_a_class_without_readable_images_is_refused_by_name(tmp_path: Path, cach
     (root / "test" / "dog" / "deep").mkdir(parents=True)
     for number in range(3):
         (root / "test" / "dog" / "deep" / f"{number}.HEIC").touch()
-    with pytest.raises(DataError, match=r"dog \(3 \.heic\), owl \(empty\); .* or remove"):
+    with pytest.raises(DataError, match=r"dog \(3 \.heic: .*heif\), owl \(empty\); .* or remove"):
         load("imagefolder", root, cache)
 
 
@@ -71,11 +71,11 @@ def test_folders_whose_names_look_the_same_are_one_class(tmp_path: Path, cache: 
     write_images(root, ["train/line\nbreak/3.png", "test/line break /4.png"])
     write_images(root, ["train/\udcff/5.png", "test/\udcff/6.png"])
     images = load("imagefolder", root, cache)
-    assert images.class_names == ("caf\u00e9", "line break", "\ufffd")
+    assert images.class_names == ("caf\u00e9", "line break", "ÿ")
     assert sorted(images.labels.tolist()) == [0, 0, 1, 1, 2, 2]
     assert load("imagefolder", root, cache).fingerprint == images.fingerprint
     spec = DatasetSpec(name="imagefolder", path=str(root), leave_out=("cafe\u0301",))
-    assert load_dataset(spec, cache=cache).class_names == ("line break", "\ufffd")
+    assert load_dataset(spec, cache=cache).class_names == ("line break", "ÿ")
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_a_folder_without_two_classes_to_train_on_is_refused(
 def test_an_empty_folder_names_the_files_it_holds(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.tif").touch()
-    with pytest.raises(DataError, match=r"no images in .*; found 1 \.tif, 1 \.txt"):
+    (tmp_path / "a" / "x.svg").touch()
+    with pytest.raises(DataError, match=r"no images in .*; found 1 \.svg, 1 \.txt"):
         load("imagefolder", tmp_path, cache)
 
 

@@ -1,0 +1,199 @@
+"""Nothing in a folder is lost without a note: every file is an image of a class, or is counted."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.errors import DataError
+from tests.trainables.data.samples import png, write_images
+from trainables.data.decoding import Contents, Source
+from trainables.data.imagefolder import folder_source
+
+PAIR = ("a", "b")
+
+
+def write_classes(root: Path, *folders: str, each: int = 1) -> None:
+    """Write `each` images of two classes into each folder."""
+    for folder in folders:
+        write_images(root / folder, [f"{name}/{i}.png" for name in PAIR for i in range(each)])
+
+
+def counts(source: Source) -> dict[str, int]:
+    """Return the number of images in each own split."""
+    contents: Contents = source.read(8)
+    in_split = {
+        name: np.zeros(len(contents.labels), np.bool_) if own is None else own
+        for name, own in (("val", contents.is_val), ("test", contents.is_test))
+    }
+    rest = ~in_split["val"] & ~in_split["test"]
+    return {"train": int(rest.sum()), **{name: int(own.sum()) for name, own in in_split.items()}}
+
+
+def notes_of(source: Source) -> dict[str, int]:
+    return {note.topic: note.count for note in source.notes}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Train", None, "Test"), ("Training", None, "Testing"), ("train_set", "valid", "test_set"),
+     ("train", "dev", "eval"), ("TRAIN", "VAL", "TEST"), ("seg_train", None, "seg_test"),
+     ("train2017", "val2017", None), ("trainset", "Validation", "testset"),
+     ("seg_train/seg_train", None, "seg_test/seg_test"), ("train/train", "val", None)],
+)  # fmt: skip
+def test_split_folders_under_usual_names(
+    train: str, val: str | None, test: str | None, tmp_path: Path
+) -> None:
+    write_classes(tmp_path, *[name for name in (train, val, test) if name], each=3)
+    source = folder_source(tmp_path)
+    assert source.read(8).class_names == PAIR
+    assert counts(source) == {"train": 6, "val": 6 if val else 0, "test": 6 if test else 0}
+    tops = {name.partition("/")[0] for name in (train, val, test) if name}
+    assert ("splits" in notes_of(source)) == (not tops <= {"train", "val", "test"})
+
+
+def test_splits_within_classes(tmp_path: Path) -> None:
+    write_images(tmp_path, [f"{c}/{s}/{i}.png" for c in "xyz" for s in ("Train", "test")
+                            for i in range(2)])  # fmt: skip
+    source = folder_source(tmp_path)
+    assert source.read(8).class_names == ("x", "y", "z")
+    assert counts(source) == {"train": 6, "val": 0, "test": 6}
+
+
+def test_folders_beside_the_splits_are_counted(tmp_path: Path) -> None:
+    write_classes(tmp_path, "train", "test", "extra", each=2)
+    write_images(tmp_path, ["extra/loose.png"])
+    source = folder_source(tmp_path)
+    assert counts(source) == {"train": 4, "val": 0, "test": 4}
+    (note,) = source.notes
+    assert (note.topic, note.count, note.examples) == ("aside", 5, ("extra/",))
+
+
+def test_chosen_splits_leave_the_others_out(tmp_path: Path) -> None:
+    write_classes(tmp_path, "A", "B", "C", "train", each=2)
+    source = folder_source(tmp_path, splits={"train": ("A", "C"), "test": "B"})
+    assert counts(source) == {"train": 8, "val": 0, "test": 4}
+    assert notes_of(source) == {"splits": 3, "aside": 4}
+
+
+@pytest.mark.parametrize(
+    ("deep", "flat", "named"),
+    [
+        (["train", "extra"], [], ("train", "extra", "{splits: {train: train}}")),
+        (["train", "."], [], ("train", "a, b")),
+        (["train", "test", "eval"], [], ("test", "eval", "splits")),
+        ([], ["train", "test"], ("train", "test", "labels")),
+        (["Train"], ["test1"], ("test1", "labels", "{splits: {train: Train}}")),
+        (["val"], [], ("val", "{splits: {train: val}}")),
+        (["test"], [], ("test",)),
+    ],
+)
+def test_ambiguous_layouts_name_the_folders_and_the_remedy(
+    deep: list[str], flat: list[str], named: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    write_classes(root, *deep)
+    write_images(root, [f"{name}/1.png" for name in flat])
+    with pytest.raises(DataError) as caught:
+        folder_source(root)
+    assert [part for part in named if part not in str(caught.value)] == []
+    assert "\n" not in str(caught.value)
+
+
+SUFFIXES = [".jfif", ".jpe", ".tif", ".TIFF", ".avif", ".webp", ".JPG", ".jp2", ".ppm", ".tga",
+            ".ico", ".bmp", ".gif", ".qoi", ".pcx", ".apng", ".dds"]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_that_pillow_reads_is_read(suffix: str, tmp_path: Path) -> None:
+    Image.init()
+    kind = Image.registered_extensions()[suffix.lower()]
+    write_classes(tmp_path, ".", each=2)
+    (tmp_path / "c").mkdir()
+    Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "c" / f"x{suffix}", kind)
+    contents = folder_source(tmp_path).read(16)
+    assert contents.class_names == ("a", "b", "c")
+    batches = list(contents.batches)
+    assert not batches[0].broken
+    assert np.abs(batches[0].images[-1].astype(int) - [200, 10, 10]).max() <= 6
+
+
+@pytest.mark.parametrize("name", ["x", "x.data", "x.jpg_large", "x.1", "x.heic"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "AVIF", "BMP"])
+def test_an_image_without_a_known_suffix_is_known_by_its_content(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    write_classes(tmp_path, ".")
+    Image.new("RGB", (9, 9), (1, 2, 3)).save(tmp_path / "a" / name, kind)
+    assert len(folder_source(tmp_path).read(8).labels) == 3
+
+
+def test_images_in_unsupported_formats_are_counted_with_the_remedy(tmp_path: Path) -> None:
+    write_classes(tmp_path, ".")
+    (tmp_path / "a" / "x.HEIC").write_bytes(b"anything")
+    (tmp_path / "b" / "y").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (tmp_path / "b" / "z.svg").write_text("<svg/>")
+    source = folder_source(tmp_path)
+    assert [(n.topic, n.count, n.examples) for n in source.notes] == [
+        ("unread_format", 2, ("a/x.HEIC", "b/y")),
+        ("unread_format", 1, ("b/z.svg",)),
+    ]
+    assert "pip install pillow-heif" in source.notes[0].text
+
+
+PATHS = st.lists(
+    st.builds(
+        "/".join,
+        st.lists(
+            st.sampled_from(["a", "b", "Train", "test", "extra", ".hidden", "x y", "é"]),
+            max_size=3,
+        ).flatmap(
+            lambda folders: st.sampled_from(
+                ["1.png", "2.JPG", "n.txt", "README", ".DS_Store", "i.heic", "noext"]
+            ).map(lambda name: [*folders, name])
+        ),
+    ),
+    min_size=1,
+    max_size=12,
+    unique=True,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(PATHS)
+def test_every_file_is_read_or_counted(tmp_path_factory: Any, paths: list[str]) -> None:
+    """Images and notes account for every file, or the folder is refused in one line."""
+    root = tmp_path_factory.mktemp("set")
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        is_image = path.rpartition("/")[2] in ("1.png", "2.JPG", "noext")
+        (root / path).write_bytes(png(number) if is_image else b"text")
+    try:
+        source = folder_source(root)
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    lost = sum(
+        note.count
+        for note in source.notes
+        if note.topic in ("aside", "outside_classes", "unread_format", "other_file", "hidden")
+    )
+    assert len(source.files) + lost == len(paths)
+    kinds = Counter(note.topic for note in source.notes)
+    assert max(kinds.values(), default=1) == 1
+
+
+def test_accents_in_another_encoding_are_different_classes(tmp_path: Path) -> None:
+    for i, name in enumerate((b"p\xeache", b"p\xe8che")):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        os.mkdir(folder)
+        Path(os.fsdecode(folder), "1.png").write_bytes(png(i))
+    source = folder_source(tmp_path)
+    assert source.read(8).class_names == ("pèche", "pêche")
+    assert notes_of(source) == {"not_utf8": 2}

@@ -1,0 +1,100 @@
+"""Files of labels: columns, ways of naming files, and what is missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import DataError, SpecError
+from tests.trainables.data.samples import png, write_images
+from trainables.data.dataset import DatasetSpec, load_dataset
+from trainables.data.imagefolder import folder_source
+
+FILES = ["img/0.png", "img/1.png", "img/2.png", "more/3.png"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a folder of four images without classes."""
+    write_images(tmp_path / "set", FILES)
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,label\nimg/0.png,x\nimg/1.png,y\nimg/2.png,x\nmore/3.png,y\n",
+        "id,breed\n0,x\n1,y\n2,x\n3,y\n",
+        "A;B\r\n0.png;x\r\n1.png;y\r\n2.png;x\r\n3.png;y\r\n",
+        "\ufeffFileName\tlabel\tnotes\n0.png\tx\t\n1.png\ty\n\n2.png\tx\n./more/3.png\ty\n",
+        'Image,Class\n"0.png", x\n1.png,y\nimg\\2.png,x\nset/more/3.png,y\n'.replace("set/", ""),
+        "file,label\n0,x\n1,y\n2,x\n3,y\n0,x\n",
+    ],
+)
+def test_columns_and_files_are_found_by_name(text: str, root: Path) -> None:
+    (root / "labels.csv").write_text(text, encoding="utf-8", newline="")
+    source = folder_source(root, labels="labels.csv")
+    contents = source.read(8)
+    assert contents.class_names == ("x", "y")
+    assert contents.labels.tolist() == [0, 1, 0, 1]
+    assert [path.relative_to(root).as_posix() for path in source.files] == FILES
+    assert source.notes == ()
+    assert (contents.is_test, contents.is_val, contents.groups) == (None, None, None)
+
+
+def test_splits_and_groups_are_read_and_unlisted_images_counted(root: Path, cache: Path) -> None:
+    write_images(root, ["test/9.png", "test/8.png"])
+    rows = "0,x,Training,p\n1,y,train,q\n2,x,valid,\n3,y,test,p\n"
+    (root / "labels.csv").write_text(f"file,label,split,group\n{rows}")
+    source = folder_source(root, labels="labels.csv")
+    contents = source.read(8)
+    assert contents.groups == ("p", "q", "", "p")
+    assert contents.is_test is not None
+    assert contents.is_test.tolist() == [False, False, False, True]
+    assert contents.is_val is not None
+    assert contents.is_val.tolist() == [False, False, True, False]
+    assert [(n.topic, n.count, n.examples) for n in source.notes] == [
+        ("unlisted", 2, ("test/8.png", "test/9.png"))
+    ]
+    spec = DatasetSpec(name="images", path=str(root), labels="labels.csv", leave_out=())
+    (root / "labels.csv").write_text("file,label\n0,x\n1,y\n2,x\n3,y\n")
+    assert load_dataset(spec, cache=cache).labels.tolist() == [0, 1, 0, 1]
+    (root / "labels.csv").write_text("file,label\n0,x\n1,y\n2,y\n3,y\n")
+    images = load_dataset(spec, cache=cache)
+    assert np.bincount(images.labels).tolist() == [1, 3]
+    assert [note.topic for note in images.notes] == ["unlisted"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\n0,x\n9,y\n8,y\n", r"2 of 3 images listed in .* 9, 8; add"),
+        ("file,label\n0,x\n1,\n", "1 rows have no label: line 3"),
+        ("file,label\n,x\n1,y\n", "1 rows have no file: line 2"),
+        ("file,label\n0,x\n1,y\n0,y\n", "0 has different entries in lines 2 and 4"),
+        ("file,label\n0,x\n1,y\n0.png,x\n", "lines 2 and 4 both mean img/0.png"),
+        ("a,b,c\n0,x,1\n", "no column file .* a, b, c"),
+        ("file,x,y\n0,x,1\n", "no column label"),
+        ("file,label\n", "no rows"),
+        ("", "no rows"),
+        ("file,label,split\n0,x,train\n1,y,other\n", "1 rows have a split other than"),
+        ('file,label\n"0,x\n', "not a CSV file"),
+    ],
+)
+def test_unusable_files_are_refused(text: str, message: str, root: Path) -> None:
+    (root / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        folder_source(root, labels="labels.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_may_mean_two_files_are_refused(root: Path) -> None:
+    (root / "more" / "0.png").write_bytes(png(7))
+    (root / "labels.csv").write_text("file,label\n0,x\n1,y\n")
+    with pytest.raises(DataError, match=r"line 2: 0 may be img/0\.png or more/0\.png"):
+        folder_source(root, labels="labels.csv")
+
+
+def test_labels_need_a_folder(cache: Path) -> None:
+    with pytest.raises(SpecError, match="labels needs a data set of files"):
+        load_dataset(DatasetSpec(labels="labels.csv"), cache=cache)
