@@ -177,7 +177,10 @@ def test_every_file_is_read_or_counted(tmp_path_factory: Any, paths: list[str]) 
     try:
         source = folder_source(root)
     except DataError as error:
-        assert "\n" not in str(error)
+        message = str(error)
+        source = None
+    if source is None:
+        assert "\n" not in message
         return
     lost = sum(
         note.count
@@ -191,9 +194,9 @@ def test_every_file_is_read_or_counted(tmp_path_factory: Any, paths: list[str]) 
 
 def test_accents_in_another_encoding_are_different_classes(tmp_path: Path) -> None:
     for i, name in enumerate((b"p\xeache", b"p\xe8che")):
-        folder = os.fsencode(tmp_path) + b"/" + name
-        os.mkdir(folder)
-        Path(os.fsdecode(folder), "1.png").write_bytes(png(i))
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        (folder / "1.png").write_bytes(png(i))
     source = folder_source(tmp_path)
     assert source.read(8).class_names == ("pèche", "pêche")
     assert notes_of(source) == {"not_utf8": 2}
