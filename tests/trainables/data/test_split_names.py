@@ -8,6 +8,7 @@ from common.errors import DataError, SpecError
 from trainables.data.split_names import (
     FILLERS,
     WORDS,
+    Splits,
     check_splits,
     chosen_splits,
     match_splits,
@@ -61,7 +62,7 @@ def test_eval_is_test_unless_there_is_a_test() -> None:
 
 
 def test_chosen_names_must_exist() -> None:
-    splits = {"train": ("A", "B"), "test": "C"}
+    splits: Splits = {"train": ("A", "B"), "test": "C"}
     expected = {"A": "train", "B": "train", "C": "test"}
     assert chosen_splits(splits, {"A", "B", "C", "D"}, where="x") == expected
     with pytest.raises(DataError, match="x has no 'B'; it has A, C"):
