@@ -47,7 +47,7 @@ class Source:
     annotations: str = ""
     """Identifies what is known of the images besides the files, e.g. a hash of their groups."""
     notes: tuple[Note, ...] = ()
-    """What was left out or merged while the files were listed."""
+    """Things left out or merged while the files were listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

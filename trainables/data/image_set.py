@@ -43,7 +43,7 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
     """Unreadable files (or rows) that were left out; not part of the content."""
     notes: tuple[Note, ...] = ()
-    """What was left out, merged or read in part; not part of the content."""
+    """Things left out, merged or read in part; not part of the content."""
     resized_from: SourceSizes | None = None
     """Sizes before resizing, not part of the content; None if the images were not resized."""
 
