@@ -18,6 +18,14 @@ HUB = "hub"
 PACKAGE = "package"
 """The value of `pretrained` that selects the weights in an installed Python package."""
 
+LENGTHS = ("translate", "cutout")
+"""Keys of lengths: shares of the image's side below 1, whole pixels from 1."""
+
+
+def length_in_pixels(length: float, image_size: int) -> int:
+    """Return a length in whole pixels; a share counts the side of `image_size` pixels."""
+    return int(length) if length >= 1 else round(length * image_size)
+
 
 def _number(default: float, low: float, high: float, *, key: str | None = None) -> Any:
     """Declare a field that must lie in [low, high]; `key` is its key in YAML files."""
@@ -207,10 +215,17 @@ class Augmentation(_Section):
     alternating_flip: bool = False
     """Draw once which images are mirrored, then flip every image in each epoch, as in airbench, so
     that any two consecutive epochs show every image and its mirror image."""
-    translate: int = _number(2, 0, 4096)
-    """Largest shift in each direction, in pixels; borders are reflected."""
-    cutout: int = _number(0, 0, 4096)
-    """Side in pixels of a square that is filled with the mean colour; 0 switches it off."""
+    crop_scale: float = _number(1.0, 0.01, 1.0)
+    """Smallest area of a random crop that is resized to the training size, as a share of the whole
+    image; the area is uniform between it and 1. 1 switches random crops off."""
+    crop_ratio: float = _number(4 / 3, 1.0, 4.0)
+    """Largest ratio of a random crop's longer to its shorter side; its logarithm is uniform."""
+    translate: int | float = _number(2, 0, 4096)
+    """Largest shift in each direction; borders are reflected. Below 1 it is a share of the image's
+    side, e.g. 0.125 for an eighth of it; from 1 it is whole pixels."""
+    cutout: int | float = _number(0, 0, 4096)
+    """Side of a square that is filled with the mean colour, in the same units as `translate`;
+    0 switches it off."""
     erase_probability: float = _number(0.0, 0.0, 1.0)
     """Share of images in which a rectangle of 2% to 33% of the area gets the mean colour."""
     mixup_alpha: float = _number(0.0, 0.0, 100.0)
@@ -219,3 +234,19 @@ class Augmentation(_Section):
     """Parameter of CutMix's Beta distribution; 0 switches CutMix off."""
     mix_probability: float = _number(0.5, 0.0, 1.0)
     """Share of images that are mixed when MixUp or CutMix is on."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number outside its range, and a length of 1.5 pixels."""
+        _Section.__post_init__(self)
+        for key in LENGTHS:
+            value = getattr(self, key)
+            if value >= 1 and value != int(value):
+                raise SpecError(
+                    f"{key} must be a share of the image's side below 1 or whole pixels, "
+                    f"got {value!r}"
+                )
+
+    @property
+    def crops(self) -> bool:
+        """True if training shows random crops."""
+        return self.policy != "none" and self.crop_scale < 1

@@ -34,6 +34,7 @@ class Recipe(CustomMapping):
         *("label_smoothing", "class_weights", "ema_decay", "augment", "augment_magnitude"),
         *("augment_ops", "flip", "alternating_flip", "translate", "cutout"),
         *("erase_probability", "mixup_alpha", "cutmix_alpha", "mix_probability"),
+        *("crop_scale", "crop_ratio"),
         *("rotation_weight", "superclass_weight", "superclasses", "stages", "tta"),
     )
     """The keys of all values, in their order in records."""

@@ -22,6 +22,7 @@ STAGE_KEYS = frozenset(
     {
         *("augment", "augment_magnitude", "augment_ops", "flip", "alternating_flip", "translate"),
         *("cutout", "erase_probability", "mixup_alpha", "cutmix_alpha", "mix_probability"),
+        *("crop_scale", "crop_ratio"),
         *("label_smoothing", "weight_decay", "momentum", "warmup_epochs"),
     }
 )

@@ -34,6 +34,7 @@ FACTORS: Mapping[str, Factor] = {
     ),
     "flip": Factor(off={"flip": False}),
     "alternating-flip": Factor(off={"alternating_flip": False}),
+    "random-crop": Factor(off={"crop_scale": 1.0}),
     "translate": Factor(off={"translate": 0}),
     "cutout": Factor(off={"cutout": 0}),
     "erasing": Factor(off={"erase_probability": 0.0}),
@@ -147,8 +148,11 @@ def _without_idle_values(recipe: Recipe) -> Recipe:
         idle |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "mix_probability": 0.0}
     if not augmentation.flip:
         idle["alternating_flip"] = False
+    if augmentation.crop_scale == 1:
+        idle["crop_ratio"] = 1.0
     draws = (
         augmentation.flip
+        or augmentation.crops
         or augmentation.translate
         or augmentation.cutout
         or augmentation.erase_probability
@@ -169,6 +173,8 @@ _NO_AUGMENTATION = {
     "augment": "none",
     "flip": False,
     "alternating_flip": False,
+    "crop_scale": 1.0,
+    "crop_ratio": 1.0,
     "translate": 0,
     "cutout": 0,
     "erase_probability": 0.0,

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from common.errors import SpecError
 from common.parsing import check_key, from_mapping
+from trainables.hyperparameters import LENGTHS
 from trainables.recipe import Recipe, value_types
 
 Scalar = float | int | str | bool
@@ -206,8 +207,13 @@ def _range_of(name: str, entry: _Entry, where: str) -> tuple[float, float]:
     numbers = [value for value in (entry.low, entry.high, entry.step) if value is not None]
     if entry.type == "int" and not all(isinstance(value, int) for value in numbers):
         raise SpecError(f"{where}: an int parameter has whole numbers, got {numbers}")
-    if entry.type == "float" and value_types()[name] is not float:
+    if entry.type == "float" and value_types()[name] not in (float, int | float):
         raise SpecError(f"{where}: {name} takes no fractions; use type: int or categorical")
+    if entry.type == "float" and name in LENGTHS and entry.high >= 1:
+        raise SpecError(
+            f"{where}: a float range of {name} holds shares of the image's side, so high must be "
+            f"below 1, got {entry.high}; use type: int for pixels"
+        )
     if not (math.isfinite(entry.low) and math.isfinite(entry.high) and entry.low < entry.high):
         raise SpecError(f"{where}: low must be below high, got {entry.low} and {entry.high}")
     if entry.log and entry.low <= 0:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from common.errors import SpecError
 from common.parsing import to_mapping
 from tests.docs import ROOT
+from trainables.hyperparameters import LENGTHS, length_in_pixels
 from trainables.recipe import Numerics, Recipe
 from trainables.records import read_start
 
@@ -39,6 +40,8 @@ def strategies() -> dict[str, st.SearchStrategy[Any]]:
         key: st.integers(low, high) if FIELDS[key].type is int else st.floats(low, high)
         for key, (low, high) in RANGES.items()
     }
+    for key in LENGTHS:
+        numbers[key] = st.integers(0, 4096) | st.floats(0, 1, exclude_max=True)
     switches = {key: st.booleans() for key, item in FIELDS.items() if item.type is bool}
     return {**numbers, **switches, **CHOICES}
 
@@ -88,8 +91,18 @@ def test_sections_hold_the_values_by_topic() -> None:
 
 def test_defaults_lie_within_their_ranges_and_every_number_has_a_range() -> None:
     assert Recipe() == Recipe.from_mapping({})
-    numbers = {key for key, item in FIELDS.items() if item.type in (int, float)}
+    numbers = {key for key, item in FIELDS.items() if item.type in (int, float, int | float)}
     assert numbers == set(RANGES)
+
+
+def test_lengths_are_shares_of_the_side_below_1_and_whole_pixels_from_1() -> None:
+    assert [length_in_pixels(length, 224) for length in (0, 0.125, 0.5, 1, 28)] == [0, 28, 112, 1, 28]
+    assert length_in_pixels(0.125, 32) == 4
+    for key in LENGTHS:
+        assert Recipe.from_mapping({key: 8}) == Recipe.from_mapping({key: 8.0})
+        assert type(Recipe.from_mapping({key: 2}).to_mapping()[key]) is int
+        with pytest.raises(SpecError, match=rf"{key} must be a share .* or whole pixels, got 1\.5"):
+            Recipe.from_mapping({key: 1.5})
 
 
 @pytest.mark.parametrize("key", sorted(RANGES))

@@ -1,11 +1,12 @@
-"""Augment a batch: policy, flip, translation, cutout, erasing, MixUp and CutMix.
+"""Augment a batch: random crop, policy, flip, translation, cutout, erasing, MixUp and CutMix.
 
 Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]; their memory
 format is kept. All random numbers come from the generator passed in, which is on the images'
 device, so the same generator state gives the same batch.
 
 No transform loops over images: a single gather flips and translates, and comparisons of
-coordinates mark squares and boxes. policies.py draws the operations that operations.py applies.
+coordinates mark squares and boxes. random_crops.py cuts and resizes; policies.py draws the
+operations that operations.py applies.
 """
 
 import math
@@ -17,7 +18,8 @@ from torch import Generator, Tensor
 from common.errors import SpecError
 from trainables.augmentation.operations import with_format_of
 from trainables.augmentation.policies import apply_policy
-from trainables.hyperparameters import Augmentation
+from trainables.augmentation.random_crops import draw_crops, resample
+from trainables.hyperparameters import Augmentation, length_in_pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +47,36 @@ def augment(
     mean: Tensor,
     generator: Generator,
     flips: Tensor | None = None,
+    aspects: Tensor | None = None,
+    size: int | None = None,
 ) -> Batch:
-    """Apply the policy, then flip, translate, cut out, erase and mix.
+    """Crop, apply the policy, then flip, translate, cut out, erase and mix.
 
     `labels` is int64 [B]; `mean` [3] is the colour of squares and rectangles. `flips`, bool [B],
-    chooses the mirrored images; by default half of them are drawn, if flips are on.
+    chooses the mirrored images; by default half of them are drawn, if flips are on. Random crops
+    are resized to `size` pixels a side (the images' by default); `aspects` [B] are the ratios of
+    width to height that the images stand for (1 by default), see random_crops.py. Without random
+    crops, the images already have the training size.
 
     Raises:
         SpecError: the cutout square is as large as the image.
     """
     if augmentation.policy == "none":
         return _unmixed(images, labels)
+    if augmentation.crops:
+        boxes = draw_crops(images, augmentation, generator, aspects=aspects)
+        images = resample(images, boxes, size or images.shape[-1])
     images = apply_policy(images, augmentation, generator)
+    side = images.shape[-1]
     if augmentation.flip or augmentation.translate:
-        shifts = draw_shifts(images, augmentation.translate, generator)
+        translate = length_in_pixels(augmentation.translate, side)
+        shifts = draw_shifts(images, translate, generator)
         if flips is None:
             flips = draw_flips(images, augmentation.flip, generator)
         images = shift_and_flip(images, shifts=shifts, flips=flips)
     if augmentation.cutout:
-        images = cutout(
-            images, draw_corners(images, augmentation.cutout, generator), augmentation.cutout, mean
-        )
+        hole = length_in_pixels(augmentation.cutout, side)
+        images = cutout(images, draw_corners(images, hole, generator), hole, mean)
     if augmentation.erase_probability:
         low, high = draw_rectangles(images, augmentation.erase_probability, generator)
         images = fill_boxes(images, low, high, mean)
@@ -78,7 +89,7 @@ def count_views(augmentation: Augmentation) -> int:
         return 1
     mixed = augmentation.mix_probability and (augmentation.mixup_alpha or augmentation.cutmix_alpha)
     drawn = augmentation.translate or augmentation.cutout or augmentation.erase_probability or mixed
-    if augmentation.policy != "standard" or drawn:
+    if augmentation.policy != "standard" or augmentation.crops or drawn:
         return 0
     return 2 if augmentation.flip else 1
 
@@ -89,8 +100,8 @@ def check_augmentation(augmentation: Augmentation, image_size: int) -> None:
     Raises:
         SpecError: the message names the key, its value and the image size.
     """
-    check_cutout(augmentation.cutout, image_size)
-    if augmentation.translate >= image_size:
+    check_cutout(length_in_pixels(augmentation.cutout, image_size), image_size)
+    if length_in_pixels(augmentation.translate, image_size) >= image_size:
         raise SpecError(
             f"translate must be less than the image size of {image_size} px, "
             f"got {augmentation.translate}"

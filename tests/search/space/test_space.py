@@ -166,6 +166,7 @@ def test_only_values_of_the_domain_belong_to_the_space() -> None:
         ("width: {type: int, low: 9, high: 8}", "low must be below high, got 9 and 8"),
         ("width: {type: int, low: 1, high: 2.5}", "whole numbers, got \\[1, 2.5\\]"),
         ("width: {type: float, low: 1, high: 2}", "width takes no fractions; use type: int"),
+        ("cutout: {type: float, low: 0, high: 8}", "shares of the image's side, .* got 8;"),
         ("width: {type: int, low: 0, high: 8}", "width must lie in \\[1, 4096\\], got 0"),
         ("dropout: {type: float, low: 0, high: 1}", "dropout must lie in .* got 1"),
         ("dropout: {type: float, low: .nan, high: 1}", "dropout: low: expected .* got nan"),
