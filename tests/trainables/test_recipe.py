@@ -96,7 +96,13 @@ def test_defaults_lie_within_their_ranges_and_every_number_has_a_range() -> None
 
 
 def test_lengths_are_shares_of_the_side_below_1_and_whole_pixels_from_1() -> None:
-    assert [length_in_pixels(length, 224) for length in (0, 0.125, 0.5, 1, 28)] == [0, 28, 112, 1, 28]
+    assert [length_in_pixels(length, 224) for length in (0, 0.125, 0.5, 1, 28)] == [
+        0,
+        28,
+        112,
+        1,
+        28,
+    ]
     assert length_in_pixels(0.125, 32) == 4
     for key in LENGTHS:
         assert Recipe.from_mapping({key: 8}) == Recipe.from_mapping({key: 8.0})
