@@ -53,6 +53,8 @@ class RunStarted:
     """Side of the training images, in pixels."""
     skipped: int = 0
     """Unreadable images that were left out."""
+    notes: tuple[str, ...] | None = _left_out_when_none()
+    """Sentences on files that were left out, merged or read in part; None if there are none."""
     weights: Mapping[str, str | None] = field(default_factory=dict)
     """SHA-256 of each file of initial weights; None for a missing file."""
     asked: Mapping[str, Any] | None = _left_out_when_none()

@@ -48,6 +48,8 @@ class DataFacts:
     """Images in no split because a copy of them, or their group, is in another one."""
     skipped: tuple[str, ...] = ()
     """Files that could not be read."""
+    notes: tuple[str, ...] = ()
+    """Sentences on files that were left out, merged or read in part."""
     duplicates: Duplicates | None = None
     sheet: Array | None = None
     """Contact sheet, uint8 [n, S, S, 3]: the first training images of each class."""
@@ -117,6 +119,7 @@ def describe_data(
         grouped=image_set.groups is not None,
         left_out=splits.leaked,
         skipped=tuple(image_set.skipped),
+        notes=tuple(note.text for note in image_set.notes),
         duplicates=find_duplicates(image_set),
         sheet=np.asarray(image_set.images[np.array(shown)]) if shown else None,
         sheet_classes=tuple(int(image_set.labels[index]) for index in shown),

@@ -50,6 +50,7 @@ def data_section(facts: RunFacts, letters: Lettering) -> Section:
                 ("duplicates", _duplicates(data)),
                 ("left out", _left_out(data)),
                 ("unreadable", _unreadable(data)),
+                ("notes", "; ".join(_notes(facts))),
                 ("fingerprint", facts.started.fingerprint if facts.started else ""),
                 ("split", facts.started.split_id if facts.started else ""),
             )
@@ -134,6 +135,13 @@ def _unreadable(data: DataFacts) -> str:
     named = ", ".join(shorten(name, 40) for name in data.skipped[:MOST_SKIPPED])
     more = " …" if len(data.skipped) > MOST_SKIPPED else ""
     return f"{plural(len(data.skipped), 'file')} skipped: {named}{more}"
+
+
+def _notes(facts: RunFacts) -> tuple[str, ...]:
+    """Return the notes on the files, from the journal if the images are missing."""
+    if facts.data.missing and facts.started is not None:
+        return facts.started.notes or ()
+    return facts.data.notes
 
 
 def _sizes_caption(data: DataFacts, letters: Lettering) -> str:

@@ -24,6 +24,7 @@ def plan_view(preview: Preview) -> RenderableType:
         ("data", f"{preview.name}, {images} of {classes}, {side}×{side} pixels"),
         ("original", source_sizes_text(preview.source_sizes)),
         ("splits", " · ".join(f"{name} {size:,}" for name, size in preview.sizes.items())),
+        *(("note", note) for note in preview.notes),
         ("trials", trials),
         ("rungs", f"{' → '.join(map(str, preview.rungs))} {epochs}"),
         ("searched", ", ".join(spec.space) or "nothing"),

@@ -117,6 +117,7 @@ def started_event(
         class_names=tuple(images.class_names),
         image_size=images.image_size,
         skipped=len(images.skipped),
+        notes=tuple(note.text for note in images.notes) or None,
         weights=weights_of(spec),
         asked=asked.to_mapping(),
         run=folder.name,

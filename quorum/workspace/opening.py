@@ -4,6 +4,7 @@ The stages `data` and `probe` come before the journal is open, so that a run tha
 leaves no folder. They are reported to the observers only.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,8 +35,11 @@ from search.timetable.capacity import machine_capacity
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink
 from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import make_splits
 from trainables.records import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -89,6 +93,7 @@ def open_run(
         clock=clock,
     )
     prepared = preparation.prepare()
+    _log_notes(prepared.data.images)
     home.root.mkdir(parents=True, exist_ok=True)
     with Journal(home.journal, clock=clock) as journal:
         _check(journal, prepared)
@@ -218,6 +223,13 @@ def _check(journal: Journal, prepared: _Prepared) -> None:
     require_same_split(data.folder, journal.state, data.splits.split_id)
     if not {"sweep", "seeds"}.isdisjoint(prepared.stages):
         require_same_weights(data.folder, journal.state, data.spec)
+
+
+def _log_notes(images: ImageSet) -> None:
+    """Log once what was left out of the data set, merged or read in part."""
+    if images.notes:
+        lines = "".join(f"\n  {note.text}" for note in images.notes)
+        log.warning("data set %s:%s", images.name, lines)
 
 
 def _announce(emitter: Emitter, prepared: _Prepared, *, asked: SweepSpec) -> None:

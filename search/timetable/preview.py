@@ -33,6 +33,8 @@ class Preview:
     """Sizes and colour modes of the images before they were resized."""
     sizes: Mapping[str, int]
     """Images by split."""
+    notes: tuple[str, ...] = ()
+    """Sentences on files that were left out, merged or read in part."""
     classes: Mapping[str, tuple[int, ...]]
     """Images of each class, by split."""
     trials: int | None
@@ -119,6 +121,7 @@ def _summary(
         name=images.name,
         image_size=images.image_size,
         source_sizes=images.source_sizes,
+        notes=tuple(note.text for note in images.notes),
         sizes={split: int(count.sum()) for split, count in counts.items()},
         classes={
             name: tuple(int(counts[split][index]) for split in SPLITS)

@@ -20,7 +20,8 @@ from trainables.data.decoding import DecodeOptions, Progress, Source
 from trainables.data.folder_tree import holds_images
 from trainables.data.image_set import ImageSet
 from trainables.data.imagefolder import folder_source
-from trainables.data.parquet import holds_parquet, parquet_source
+from trainables.data.parquet import parquet_source
+from trainables.data.parquet_files import find_parquet
 from trainables.data.pixels import choose_image_size
 from trainables.data.source_sizes import SourceSizes
 from trainables.data.split_names import check_splits
@@ -152,7 +153,7 @@ def _source(spec: DatasetSpec) -> Source:
     try:
         if spec.name == "parquet":
             _check_options(spec, ("labels",), needed="a folder of images")
-            return parquet_source(root)
+            return parquet_source(root, splits=spec.splits)
         if spec.name == "imagefolder" or spec.labels is not None:
             return folder_source(root, labels=spec.labels, splits=spec.splits)
         return _detect_source(root, spec)
@@ -165,11 +166,13 @@ def _detect_source(root: Path, spec: DatasetSpec) -> Source:
     if (root / CIFAR10_FOLDER).is_dir():
         _check_options(spec, ("labels", "splits"), needed="a folder of images")
         return cifar10_source(root)
-    if holds_parquet(root):
-        return parquet_source(root)
+    if find_parquet(root, spec.splits, named=True) is not None:
+        return parquet_source(root, splits=spec.splits)
     # The default folder, ./data, may hold data sets other than CIFAR-10.
     if spec.path is not None and root.is_dir() and holds_images(str(root)):
         return folder_source(root, splits=spec.splits)
+    if spec.path is not None and find_parquet(root, spec.splits) is not None:
+        return parquet_source(root, splits=spec.splits)
     if spec.name == "cifar10":
         return cifar10_source(root)
     if not root.is_dir():

@@ -2,8 +2,8 @@
 
 import itertools
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,87 +14,62 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import DataError
-from trainables.data.class_names import clean_class_name
+from common.formats import plural
+from trainables.data.class_names import clean_class_name, name_notes
 from trainables.data.decoding import Contents, Source, evenly
+from trainables.data.notes import listing
+from trainables.data.parquet_files import ParquetFiles, find_parquet
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
+from trainables.data.split_names import OwnSplit, Splits, example
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 GROUP_COLUMN = "group"
-POOL = ("train", "val")
-"""Prefixes of the files that are divided among train, val and holdout."""
-SHARD = re.compile(r"(?P<split>.+)-(?P<part>\d+)-of-(?P<parts>\d+)\b")
-"""File names of the parts of a split on Hugging Face; a hash may follow."""
 BATCH = 1024
 SAMPLED_GROUPS, SAMPLED_ROWS = 16, 64
 """Number of row groups, and of rows at the start of each, that are read for the images' sizes."""
+UNLABELLED = -1
+"""Label that data sets on Hugging Face give to unlabelled images."""
 
 
-def parquet_source(root: Path) -> Source:
-    """Find the files in `root` or in `root/data`; nothing is decoded yet.
+def parquet_source(root: Path, *, splits: Splits | None = None) -> Source:
+    """Find the files below `root` (see `parquet_files.find_parquet`); nothing is decoded yet.
 
     The image column is `img`, else `image`; it holds encoded bytes, or a struct of `bytes` and
-    `path`. The class column is `label`, else `labels`, else `fine_label`; it holds integers or
-    strings. Class names come from the schema's `huggingface` metadata, else from the sorted
-    values. Images with the same value in the optional column `group` stay in one split.
-
-    `train*` and `val*` (`valid`, `validation`) form one pool, which `make_splits` divides.
-    `test*` is the data set's own test split; without it, a fifth of the pool becomes test.
+    `path`. The class column is `label`, else `labels`, else `fine_label`; it holds integers,
+    booleans or strings. Class names come from the schema's `huggingface` metadata, else from the
+    sorted values. Images with the same value in the optional column `group` stay in one split.
 
     Raises:
-        DataError: there is no training file, a part of a split is missing, or (when read) a
-            file is broken, a column is missing, or labels are empty or out of range.
+        DataError: there is no training file, a part of a split is missing, a file is broken or
+            lacks a column, files disagree on their classes, or (when read) labels are missing or
+            out of range.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the Parquet files")
-    folder = _folder(root)
-    if folder is None:
-        raise DataError(
-            f"no train*.parquet in {root} or in its folder data; give the folder that has them"
-        )
-    pool = [path for part in POOL for path in sorted(folder.glob(f"{part}*.parquet"))]
-    test = sorted(folder.glob("test*.parquet"))
-    _check_shards((*pool, *test))
+    with _clear_errors(root):
+        found = find_parquet(root, splits)
+        if found is None:
+            raise DataError(
+                f"no train*.parquet in {root} or in its folder data; give the folder that has "
+                "them, or name them in dataset.splits"
+            )
+        columns = _columns(root, found)
     return Source(
         kind="parquet",
         name=root.resolve().name,
         root=root,
-        files=(*pool, *test),
-        short_sides=lambda: _sampled_sides(root, (*pool, *test)),
-        read=lambda image_size: _read(root, pool, test, image_size),
+        files=found.files,
+        short_sides=lambda: _sampled_sides(root, columns),
+        read=lambda image_size: _read(root, found, columns, image_size),
+        annotations=json.dumps([*found.splits.values()]),
+        notes=(*found.notes, *name_notes(columns[found.files[0]].class_names or ())),
     )
-
-
-def holds_parquet(root: Path) -> bool:
-    """Return whether `parquet_source` would find a training file in `root` or `root/data`."""
-    return _folder(root) is not None
-
-
-def _folder(root: Path) -> Path | None:
-    folders = (folder for folder in (root, root / "data") if any(folder.glob("train*.parquet")))
-    return next(folders, None)
-
-
-def _check_shards(files: Sequence[Path]) -> None:
-    """Refuse a split with a missing part; names are like train-00001-of-00003.parquet."""
-    present: dict[tuple[str, int], set[int]] = {}
-    for path in files:
-        match = SHARD.match(path.name)
-        if match is not None:
-            present.setdefault((match["split"], int(match["parts"])), set()).add(int(match["part"]))
-    for (split, parts), numbers in present.items():
-        missing = sorted(set(range(parts)) - numbers)
-        if missing:
-            raise DataError(
-                f"{files[0].parent} has {len(numbers)} of {parts} parts of {split}; fetch "
-                f"{split}-{missing[0]:05d}-of-{parts:05d}.parquet"
-                f"{', …' if len(missing) > 1 else ''}"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """Names of the columns, and of the classes if the schema has them."""
+    """Names of a file's columns, and of the classes if the schema has them."""
 
     image: str
     label: str
@@ -102,20 +77,25 @@ class _Columns:
     class_names: tuple[str, ...] | None
 
 
-def _read(root: Path, pool: Sequence[Path], test: Sequence[Path], image_size: int) -> Contents:
-    files = (*pool, *test)
+def _read(
+    root: Path, found: ParquetFiles, columns: Mapping[Path, _Columns], image_size: int
+) -> Contents:
     with _clear_errors(root):
-        columns = _columns(files[0])
-        labels = _values(files, columns.label)
-        groups = _groups(files, columns.group)
-        test_rows = sum(pq.read_metadata(path).num_rows for path in test)
-    class_names, indices = _classes(labels, columns, root)
+        values = {path: _values(path, own.label) for path, own in columns.items()}
+        groups = [group for path, own in columns.items() for group in _groups(path, own.group)]
+    for path, split in found.splits.items():
+        _check_labels(path, split, values[path], columns[path], found)
+    class_names, labels = _classes(
+        [value for path in columns for value in values[path]], next(iter(columns.values())), root
+    )
+    of_row = np.repeat([*found.splits.values()], [len(values[path]) for path in found.files])
     return Contents(
-        labels=indices,
+        labels=labels,
         class_names=class_names,
-        is_test=np.arange(len(labels)) >= len(labels) - test_rows if test_rows else None,
-        groups=groups,
-        batches=decode_batches(_batches(root, files, columns.image), image_size),
+        is_test=(of_row == "test") if "test" in of_row else None,
+        is_val=(of_row == "val") if "val" in of_row else None,
+        groups=tuple(groups) if any(own.group for own in columns.values()) else None,
+        batches=decode_batches(_batches(root, columns), image_size),
     )
 
 
@@ -123,15 +103,49 @@ def _read(root: Path, pool: Sequence[Path], test: Sequence[Path], image_size: in
 def _clear_errors(root: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        # A UnicodeDecodeError is a ValueError: strings need not be valid UTF-8.
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"the Parquet files in {root} cannot be read: {error}; fetch them again"
+            f"the Parquet files in {root} cannot be read: {reason}; fetch them again"
         ) from None
 
 
-def _columns(path: Path) -> _Columns:
+def _columns(root: Path, found: ParquetFiles) -> dict[Path, _Columns]:
+    """Return the columns of every file; all must have the same classes.
+
+    Names stand for indices, so files whose ClassLabel lists differ must not be mixed.
+    """
+    columns = {path: _columns_of(path, split, found) for path, split in found.splits.items()}
+    first = found.files[0]
+    for path, own in columns.items():
+        if own.class_names != columns[first].class_names:
+            lists = [
+                f"{p.relative_to(root)} has {_names_text(columns[p].class_names)}"
+                for p in (first, path)
+            ]
+            raise DataError(
+                f"the files of {root} name their classes differently, so that a label's number "
+                f"may mean different classes: {', '.join(lists)}; write them with one ClassLabel"
+            )
+    kinds = {_label_kind(path, own.label): path.relative_to(root) for path, own in columns.items()}
+    kinds.pop("null", None)  # a file without labels, or without rows
+    if len(kinds) > 1:
+        shown = ", ".join(f"{kind}s in {path}" for kind, path in kinds.items())
+        raise DataError(f"the labels of {root} have different types: {shown}; write them in one")
+    return columns
+
+
+def _names_text(names: tuple[str, ...] | None) -> str:
+    return "no class names" if names is None else f"[{listing(names, 5)}]"
+
+
+def _columns_of(path: Path, split: OwnSplit, found: ParquetFiles) -> _Columns:
     schema = pq.read_schema(path)
-    image, label = _first(schema, IMAGE_COLUMNS, path), _first(schema, LABEL_COLUMNS, path)
+    image = _first(schema, IMAGE_COLUMNS, path)
+    label = _first(schema, LABEL_COLUMNS, path, remedy=_without(split, found))
     kind = schema.field(image).type
     encoded = kind.field("bytes").type if _has_bytes(kind) else kind
     if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
@@ -144,17 +158,52 @@ def _columns(path: Path) -> _Columns:
     )
 
 
+def _without(split: OwnSplit, found: ParquetFiles) -> str:
+    """Return the remedy for a split without labels, for a message."""
+    if split == "train":
+        return ""
+    others: dict[str, str] = {
+        own: found.names[path] for path, own in found.splits.items() if own != split
+    }
+    return f"; if {split} is unlabelled, leave it out: {example(others)}"
+
+
 def _has_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
 
 
-def _first(schema: pa.Schema, names: Sequence[str], path: Path) -> str:
+def _first(schema: pa.Schema, names: Sequence[str], path: Path, *, remedy: str = "") -> str:
     for name in names:
         if name in schema.names:
             return name
     raise DataError(
-        f"{path} has none of the columns {', '.join(names)}; it has {', '.join(schema.names)}"
+        f"{path} has none of the columns {', '.join(names)}; it has "
+        f"{listing(schema.names, 8) or 'none'}{remedy}"
     )
+
+
+def _label_kind(path: Path, label: str) -> str:
+    """Return `integer`, `string`, `boolean` or `null`, the type of a file's labels.
+
+    Raises:
+        DataError: they have another type, e.g. lists, as for several classes per image.
+    """
+    kind = pq.read_schema(path).field(label).type
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_null(value):
+        return "null"
+    if pa.types.is_integer(value):
+        return "integer"
+    if pa.types.is_boolean(value):
+        return "boolean"
+    if pa.types.is_string(value) or pa.types.is_large_string(value):
+        return "string"
+    if pa.types.is_nested(kind):
+        raise DataError(
+            f"{path}: {label} holds {kind}, i.e. several values per image; each image must have "
+            "one class, an integer or a string"
+        )
+    raise DataError(f"{path}: {label} must be an integer or a string, got {kind}")
 
 
 def _named_classes(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
@@ -167,37 +216,46 @@ def _named_classes(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
     return tuple(clean_class_name(str(name)) for name in names) if isinstance(names, list) else None
 
 
-def _values(files: Sequence[Path], column: str) -> list[Any]:
+def _values(path: Path, column: str) -> list[Any]:
     # Not read_table, which would turn folders like `label=3` in the path into columns.
-    tables = (pq.ParquetFile(path).read(columns=[column]) for path in files)
-    return [value for table in tables for value in table.column(0).to_pylist()]
+    with pq.ParquetFile(path) as file:
+        values: list[Any] = file.read(columns=[column]).column(0).to_pylist()
+    return values
 
 
-def _groups(files: Sequence[Path], column: str | None) -> tuple[str, ...] | None:
+def _groups(path: Path, column: str | None) -> list[str]:
     if column is None:
-        return None
-    return tuple("" if group is None else str(group) for group in _values(files, column))
+        return [""] * pq.read_metadata(path).num_rows
+    return ["" if group is None else str(group) for group in _values(path, column)]
+
+
+def _check_labels(
+    path: Path, split: OwnSplit, values: Sequence[Any], columns: _Columns, found: ParquetFiles
+) -> None:
+    """Refuse rows without a label: null, an empty string, or UNLABELLED."""
+    empty = [row for row, value in enumerate(values) if value is None or value in ("", UNLABELLED)]
+    if not empty:
+        return
+    remedy = _without(split, found) if len(empty) == len(values) else ""
+    have = "has" if len(empty) == 1 else "have"
+    raise DataError(
+        f"{path}: {plural(len(empty), 'row')} of {len(values)} {have} no {columns.label} "
+        f"(e.g. row {empty[0]} has {values[empty[0]]!r}); label or remove them{remedy}"
+    )
 
 
 def _classes(
     values: list[Any], columns: _Columns, root: Path
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the class names, and each value's index among them as int64 [N]."""
-    distinct = set(values)
-    if not distinct:
+    if not values:
         raise DataError(_no_rows(root))
-    kinds = {type(value) for value in distinct}
-    if kinds not in ({int}, {str}):
-        got = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise DataError(
-            f"{root}: {columns.label} must be an integer or a string in every row, got {got}"
-        )
-    if kinds == {str}:
-        values = [clean_class_name(value) for value in values]
-        distinct = set(values)
-    if kinds == {str} or columns.class_names is None:
+    if isinstance(values[0], str | bool):
+        values = [clean_class_name(str(value)) for value in values]
+    distinct = Counter(values)
+    if isinstance(values[0], str) or columns.class_names is None:
         ordered = sorted(distinct)
-        if kinds == {int} and ordered[0] < 0:
+        if isinstance(values[0], int) and ordered[0] < 0:
             raise DataError(_out_of_range(root, columns.label, ordered[0]))
         index = {value: i for i, value in enumerate(ordered)}
         return tuple(map(str, ordered)), np.array([index[value] for value in values], np.int64)
@@ -208,15 +266,15 @@ def _classes(
 
 
 def _out_of_range(root: Path, label: str, value: int) -> str:
-    return f"{root}: {label} {value} is not a class; if the test files are unlabelled, remove them"
+    return f"{root}: {label} {value} is not a class; correct or remove these rows"
 
 
-def _batches(root: Path, files: Sequence[Path], column: str) -> Iterator[list[NamedImage]]:
-    for path in files:
+def _batches(root: Path, columns: Mapping[Path, _Columns]) -> Iterator[list[NamedImage]]:
+    for path, own in columns.items():
         row = 0
         name = path.relative_to(root)
         with _clear_errors(root), pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH, columns=[column]):
+            for batch in file.iter_batches(batch_size=BATCH, columns=[own.image]):
                 encoded = _encoded(batch)
                 yield [(f"{name} row {row + i}", data) for i, data in enumerate(encoded)]
                 row += len(encoded)
@@ -230,16 +288,17 @@ def _encoded(batch: pa.RecordBatch) -> list[bytes]:
     return [data or b"" for data in images.to_pylist()]
 
 
-def _sampled_sides(root: Path, files: Sequence[Path]) -> list[int]:
+def _sampled_sides(root: Path, columns: Mapping[Path, _Columns]) -> list[int]:
     """Return the shorter sides in the first rows of evenly spaced row groups."""
     sides: list[int] = []
     with _clear_errors(root):
-        column = _columns(files[0]).image
-        groups = [(path, i) for path in files for i in range(pq.read_metadata(path).num_row_groups)]
+        groups = [
+            (path, i) for path in columns for i in range(pq.read_metadata(path).num_row_groups)
+        ]
         for path, group in evenly(groups, SAMPLED_GROUPS):
             with pq.ParquetFile(path) as file:
                 batches = file.iter_batches(
-                    batch_size=SAMPLED_ROWS, row_groups=[group], columns=[column]
+                    batch_size=SAMPLED_ROWS, row_groups=[group], columns=[columns[path].image]
                 )
                 for batch in itertools.islice(batches, 1):
                     sides += short_sides(("", data) for data in _encoded(batch))

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import DataError
-from tests.trainables.data.samples import load, pixels, png, write_parquet
+from tests.trainables.data.samples import load, pixels, png, write_images, write_parquet
+from trainables.data.dataset import DatasetSpec, load_dataset
+from trainables.data.parquet import parquet_source
 
 CLASS_NAMES = {
     b"huggingface": json.dumps(
@@ -113,10 +115,16 @@ def test_validation_shards_join_the_pool(tmp_path: Path, cache: Path) -> None:
     ("labels", "metadata", "message"),
     [
         ([0, 2], CLASS_NAMES, "label 2 is not a class"),
-        ([0, -1], CLASS_NAMES, "label -1 is not a class; if the test files are unlabelled"),
-        ([0, -1], None, "label -1 is not a class"),
-        ([0, None], None, "label must be an integer .* got NoneType, int"),
-        ([0.5, 1.5], None, "label must be an integer .* got float"),
+        ([0, -2], CLASS_NAMES, "label -2 is not a class"),
+        ([0, -1], None, r"1 row of 2 has no label \(e\.g\. row 1 has -1\)"),
+        ([-1, -1], CLASS_NAMES, "2 rows of 2 have no label"),
+        ([0, None], None, r"1 row of 2 has no label \(e\.g\. row 1 has None\)"),
+        ([None, None], None, "2 rows of 2 have no label"),
+        (["", "a"], None, "1 row of 2 has no label"),
+        ([0.5, 1.5], None, "label must be an integer .* got double"),
+        ([[0], [1, 2]], None, "label holds list.* several values per image"),
+        ([{"a": 0}, {"a": 1}], None, "label holds struct"),
+        ([b"a", b"b"], None, "label must be an integer .* got binary"),
         ([1, 1], None, "two or more distinct classes"),
     ],
 )
@@ -129,6 +137,117 @@ def test_unusable_labels_are_refused(
 ) -> None:
     write_parquet(tmp_path / "train.parquet", [0, 1], labels, metadata=metadata)
     with pytest.raises(DataError, match=message):
+        load("parquet", tmp_path, cache)
+
+
+CLASS_ORDERS = (["cat", "dog"], ["dog", "cat"], ["cat", "dog", "eel"])
+
+
+def named(names: list[str]) -> dict[bytes, bytes]:
+    """Return the metadata of a ClassLabel."""
+    about = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    return {b"huggingface": json.dumps(about).encode()}
+
+
+@pytest.mark.parametrize("other", ["train-1", "validation-0", "test-0"])
+@pytest.mark.parametrize("metadata", [None, named(CLASS_ORDERS[1]), named(CLASS_ORDERS[2])])
+def test_files_that_disagree_on_their_classes_are_refused_by_name(
+    metadata: dict[bytes, bytes] | None, other: str, tmp_path: Path, cache: Path
+) -> None:
+    write_parquet(tmp_path / "train-0.parquet", [0, 1], [0, 1], metadata=named(CLASS_ORDERS[0]))
+    write_parquet(tmp_path / f"{other}.parquet", [2, 3], [0, 1], metadata=metadata)
+    with pytest.raises(DataError, match=rf"train-0\.parquet has \[cat, dog\], {other}\.parquet"):
+        load("parquet", tmp_path, cache)
+
+
+def test_files_with_labels_of_different_types_are_refused_by_name(
+    tmp_path: Path, cache: Path
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], ["a", "b"])
+    write_parquet(tmp_path / "test.parquet", [2, 3], [0, 1])
+    with pytest.raises(DataError, match=r"strings in train\.parquet, integers in test\.parquet"):
+        load("parquet", tmp_path, cache)
+
+
+def test_files_may_name_their_columns_differently(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], [0, 1], group=["p", "q"])
+    write_parquet(
+        tmp_path / "test.parquet", [2, 3], [1, 0], image="image", label="labels", raw=True
+    )
+    images = load("parquet", tmp_path, cache)
+    assert np.array_equal(images.images, np.stack([pixels(i) for i in range(4)]))
+    assert images.labels.tolist() == [0, 1, 1, 0]
+    assert images.groups == ("p", "q", "", "")
+
+
+def test_a_test_file_without_labels_may_be_left_out(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "Training.parquet", [0, 1], [0, 1])
+    path = tmp_path / "test-00000-of-00001.parquet"
+    pq.write_table(pa.table({"img": [png(2), png(3)]}), path)
+    fix = r"leave it out: dataset: {splits: {train: Training}}"
+    with pytest.raises(DataError, match=rf"test-.* none of the columns label.*{fix}"):
+        load("parquet", tmp_path, cache)
+    write_parquet(path, [2, 3], [-1, -1])
+    with pytest.raises(DataError, match=rf"2 rows of 2 have no label .*{fix}"):
+        load("parquet", tmp_path, cache)
+    spec = DatasetSpec(name="parquet", path=str(tmp_path), splits={"train": "Training"})
+    images = load_dataset(spec, cache=cache)
+    assert (len(images), images.is_test) == (2, None)
+    assert [(note.topic, note.count) for note in images.notes] == [("splits", 1), ("aside", 2)]
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        (["Training", "Testing"], (2, 0, 2)),
+        (["TRAIN", "dev", "eval"], (2, 2, 2)),
+        (["train/0000", "test/0000"], (2, 0, 2)),
+        (["default/train/0000", "default/validation/0000"], (2, 2, 0)),
+        (["train_clean", "train_other", "test_clean"], (4, 0, 2)),
+        (["0000", "0001"], (4, 0, 0)),
+        (["data/train-00000-of-00001-ab", "data/valid-00000-of-00001"], (2, 2, 0)),
+    ],
+)
+def test_splits_under_usual_names(
+    names: list[str], sizes: tuple[int, int, int], tmp_path: Path
+) -> None:
+    for i, name in enumerate(names):
+        write_parquet(tmp_path / f"{name}.parquet", [2 * i, 2 * i + 1], [0, 1])
+    contents = parquet_source(tmp_path).read(8)
+    val, test = (
+        0 if own is None else int(own.sum()) for own in (contents.is_val, contents.is_test)
+    )
+    assert (len(contents.labels) - val - test, val, test) == sizes
+
+
+def test_files_of_no_split_are_counted(tmp_path: Path) -> None:
+    for i, name in enumerate(["train", "test", "unsupervised", "old/train"]):
+        write_parquet(tmp_path / f"{name}.parquet", [2 * i, 2 * i + 1], [0, 1])
+    (note,) = parquet_source(tmp_path).notes
+    assert (note.topic, note.count) == ("aside", 4)
+    assert set(note.examples) == {"unsupervised.parquet", "old/train.parquet"}
+
+
+def test_several_sets_in_one_folder_are_refused(tmp_path: Path) -> None:
+    for i, name in enumerate(["fine/train", "coarse/train"]):
+        write_parquet(tmp_path / f"{name}.parquet", [2 * i, 2 * i + 1], [0, 1])
+    with pytest.raises(DataError, match="several sets of Parquet files: coarse, fine"):
+        parquet_source(tmp_path)
+
+
+def test_a_folder_of_images_may_hold_other_parquet_files(tmp_path: Path, cache: Path) -> None:
+    write_images(tmp_path, ["a/1.png", "b/2.png"])
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "a" / "metadata.parquet")
+    images = load("images", tmp_path, cache)
+    assert images.class_names == ("a", "b")
+    assert [(note.topic, note.count) for note in images.notes] == [("other_file", 1)]
+
+
+def test_strings_that_are_not_utf8_are_refused(tmp_path: Path, cache: Path) -> None:
+    labels = pa.array([b"a", b"\xff"], pa.binary()).view(pa.string())
+    table = pa.table({"img": pa.array([png(0), png(1)], pa.binary()), "label": labels})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"cannot be read: .*utf-8"):
         load("parquet", tmp_path, cache)
 
 
