@@ -25,6 +25,8 @@ OWNERS = {
     "timm": {
         "trainables.nets.timm_net",
         "trainables.nets.convnet",
+        "trainables.nets.drop_path",
+        "trainables.nets.timm_weights",
         "trainables.training.optimizers",
         "trainables.training.averaging",
     },

@@ -95,6 +95,10 @@ class Architecture(_Section):
     parameter names; empty for random weights."""
     dropout: float = _number(0.0, 0.0, 0.95)
     """Probability of zeroing a feature before the classifier."""
+    drop_path: float = _number(0.0, 0.0, 0.95)
+    """Largest probability of skipping a residual branch for an image in training (stochastic
+    depth, arXiv 1603.09382); it rises linearly from the first branch to the last. For wide
+    residual networks, custom ones that read it, and those of timm that have it."""
     tta: Literal["none", "mirror", "mirror_translate"] = "none"
     """Views whose logits are averaged in predictions (test-time augmentation). `none`: the image.
     `mirror`: the image and its mirror image, at twice the cost. `mirror_translate`: these two, and

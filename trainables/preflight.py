@@ -17,15 +17,19 @@ from trainables.nets.auxiliary_heads import group_matrix
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
 from trainables.nets.head import linear_head
-from trainables.nets.pretrained import check_backbone, read_backbone
+from trainables.nets.pretrained import adapted, check_backbone, read_backbone
 from trainables.nets.timm_net import check_hub
 from trainables.recipe import Recipe
 
 
 def check_recipes(
-    recipes: Iterable[tuple[str, Recipe]], *, image_size: int, class_names: Sequence[str]
+    recipes: Iterable[tuple[str, Recipe]],
+    *,
+    image_size: int,
+    class_names: Sequence[str],
+    channels: int = 3,
 ) -> None:
-    """Refuse recipes that do not suit images of `image_size` pixels and these classes.
+    """Refuse recipes that do not suit images of `image_size` pixels, `channels` and these classes.
 
     Each recipe comes with its place in the sweep's specification, which the error names, or with
     an empty string.
@@ -44,28 +48,34 @@ def check_recipes(
                 group_matrix(recipe.loss.superclasses, class_names)
             key = repr((recipe.architecture, recipe.schedule.stages))
             if key not in checked:
-                _check_net(recipe, classes=len(class_names), image_size=image_size)
+                _check_net(
+                    recipe,
+                    classes=len(class_names),
+                    image_size=image_size,
+                    channels=channels,
+                )
             checked.add(key)
         except SpecError as error:
             raise SpecError(f"{place}: {error}" if place else str(error)) from None
 
 
-def _check_net(recipe: Recipe, *, classes: int, image_size: int) -> None:
-    model = _build(recipe, classes=classes, image_size=image_size)
+def _check_net(recipe: Recipe, *, classes: int, image_size: int, channels: int) -> None:
+    model = _build(recipe, classes=classes, image_size=image_size, channels=channels)
     if any(stage.train == "head" for stage in recipe.schedule.stages):
         linear_head(model.net, recipe.architecture.model)
     architecture = recipe.architecture
     if architecture.pretrained == HUB:
         check_hub(architecture)
     elif architecture.pretrained:
-        check_backbone(model.net, read_backbone(architecture), model=architecture.model)
+        backbone = adapted(read_backbone(architecture), model.net)
+        check_backbone(model.net, backbone, model=architecture.model)
 
 
-def _build(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
+def _build(recipe: Recipe, *, classes: int, image_size: int, channels: int) -> Classifier:
     """Return the network; Quorum's own are built without memory for the weights.
 
     A mistyped width could otherwise fill the memory.
     """
     ours = recipe.architecture.model == "convnet" or recipe.architecture.model.startswith("wrn-")
     with global_torch_stream(0, "suitability"), torch.device("meta" if ours else "cpu"):
-        return empty_model(recipe, classes=classes, image_size=image_size)
+        return empty_model(recipe, classes=classes, image_size=image_size, channels=channels)

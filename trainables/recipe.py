@@ -28,7 +28,8 @@ class Recipe(CustomMapping):
     KEYS: ClassVar[tuple[str, ...]] = (
         *("family", "input_size", "passes", "train_share"),
         *("model", "stem", "width", "middle", "depth", "block", "activation", "attention"),
-        *("init", "whitening", "whitening_epochs", "pretrained", "dropout", "epochs"),
+        *("init", "whitening", "whitening_epochs", "pretrained", "dropout"),
+        *("drop_path", "epochs"),
         *("batch_size", "optimizer", "lr_per_1024", "adamw_lr", "muon_lr", "momentum"),
         *("bias_lr_scale", "lookahead", "weight_decay", "warmup_epochs", "cooldown_fraction"),
         *("label_smoothing", "class_weights", "ema_decay", "augment", "augment_magnitude"),

@@ -12,6 +12,9 @@ from trainables.nets.classifier import Classifier
 from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
 from trainables.records import WEIGHTS, read_record, read_start
 
+RGB = 3
+"""Channels of the images of a network whose file does not name them."""
+
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write a network's parameters and buffers atomically as a safetensors file."""
@@ -19,8 +22,10 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         raise TypeError(f"save_weights takes a Classifier, got {type(model).__name__}")
     # A single metadata key: safetensors writes several in no fixed order, and equal networks must
     # get equal checksums.
-    shape = json.dumps({"classes": model.classes, "image_size": model.image_size})
-    data = tensors_to_bytes(model.state_dict(), {"shape": shape})
+    shape = {"classes": model.classes, "image_size": model.image_size}
+    if model.channels != RGB:  # equal networks of all versions get equal checksums
+        shape["channels"] = model.channels
+    data = tensors_to_bytes(model.state_dict(), {"shape": json.dumps(shape)})
     write_bytes_atomically(Path(path), data)
 
 
@@ -48,7 +53,12 @@ def load_trained(trial_folder: str | Path) -> Classifier:
     tensors, metadata = bytes_to_tensors(data, where=str(path))
     try:
         shape = json.loads(metadata["shape"])
-        model = empty_model(recipe, classes=shape["classes"], image_size=shape["image_size"])
+        model = empty_model(
+            recipe,
+            classes=shape["classes"],
+            image_size=shape["image_size"],
+            channels=shape.get("channels", RGB),
+        )
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

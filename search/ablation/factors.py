@@ -43,6 +43,7 @@ FACTORS: Mapping[str, Factor] = {
     "label-smoothing": Factor(off={"label_smoothing": 0.0}),
     "class-weights": Factor(off={"class_weights": "none"}),
     "dropout": Factor(off={"dropout": 0.0}),
+    "drop-path": Factor(off={"drop_path": 0.0}),
     "weight-decay": Factor(off={"weight_decay": 0.0}),
     "warm-up": Factor(off={"warmup_epochs": 0.0}),
     "ema": Factor(off={"ema_decay": 0.0}),

@@ -72,7 +72,12 @@ def plan_ablation(
     images, splits = setup.images, setup.splits
     if not keep_rungs:
         variants = ablation.variants(spec.base_recipe()).items()
-        check_recipes(variants, image_size=images.image_size, class_names=images.class_names)
+        check_recipes(
+            variants,
+            image_size=images.image_size,
+            class_names=images.class_names,
+            channels=images.channels,
+        )
     measured = rehearse(
         spec.base_recipe(),
         images=images,

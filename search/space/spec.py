@@ -20,9 +20,17 @@ from trainables.records import RunFolder
 
 SHIPPED = Path(__file__).parent.parent / "sweeps"
 
-NOT_INHERITED = ("pretrained", "stages", "rotation_weight", "superclass_weight", "superclasses")
+NOT_INHERITED = (
+    "pretrained",
+    "drop_path",
+    "stages",
+    "rotation_weight",
+    "superclass_weight",
+    "superclasses",
+)
 """Recipe values that the student never takes from the sweep's recipe: the weights fit another
-net, the stages were chosen for these weights, and the teacher knows nothing of auxiliary tasks."""
+net, which may have no paths to drop, the stages were chosen for these weights, and the teacher
+knows nothing of auxiliary tasks."""
 
 UNNEEDED_STAGES = {"single": ("seeds", "distill"), "ensemble": ("distill",), "student": ()}
 """Stages that a run skips, by what it delivers."""

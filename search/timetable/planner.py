@@ -179,7 +179,12 @@ def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[st
         recipes.append((f"space: {drawn}", base.with_values(**values)))
     if "distill" in stages:
         recipes.append(("student: recipe", spec.student_recipe()))
-    check_recipes(recipes, image_size=images.image_size, class_names=images.class_names)
+    check_recipes(
+        recipes,
+        image_size=images.image_size,
+        class_names=images.class_names,
+        channels=images.channels,
+    )
 
 
 def rehearsal_seconds(remaining: float | None) -> float:

@@ -71,6 +71,11 @@ class ImageSet:
         return int(self.images.shape[1])
 
     @property
+    def channels(self) -> int:
+        """Channels of the images: 3, because every source decodes to RGB."""
+        return int(self.images.shape[3])
+
+    @property
     def source_sizes(self) -> SourceSizes:
         """Return the sizes and colour modes that the images had in their files."""
         return self.resized_from or unresized(self.images)

@@ -213,13 +213,13 @@ class _Candidate:
 def _model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
     """Return the recipe's network, with normalization and whitening computed from noise.
 
-    Dropout is off, because all candidates must compute the same.
+    Dropout and drop path are off, because all candidates must compute the same.
     """
     noise = numpy_generator(0, "probe").integers(
         0, 256, (64, image_size, image_size, 3), dtype=np.uint8
     )
     return build_model(
-        recipe.with_values(dropout=0.0),
+        recipe.with_values(dropout=0.0, drop_path=0.0),
         classes=classes,
         image_size=image_size,
         train_images=noise,

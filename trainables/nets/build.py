@@ -1,7 +1,7 @@
 """Build the network of a recipe: convnet, wide ResNet, timm or custom, behind one interface.
 
-Axes: B images, S×S pixels, K classes. Every network takes float [B, 3, S, S] in [0, 1],
-normalizes with the mean and standard deviation of the training images, and returns logits
+Axes: B images, S×S pixels, C channels, K classes. Every network takes float [B, C, S, S] in
+[0, 1], normalizes with the mean and standard deviation of the training images, and returns logits
 [B, K].
 """
 
@@ -40,7 +40,7 @@ def build_model(
     """Build the network of a recipe, initialized from the random stream (seed, "init").
 
     Mean, standard deviation and whitening are computed from at most 5,000 evenly spaced images
-    among `train_indices` (all by default) of `train_images`, uint8 [N, S, S, 3], which may be
+    among `train_indices` (all by default) of `train_images`, uint8 [N, S, S, C], which may be
     memory-mapped. Pretrained weights bring their own mean and standard deviation.
 
     Raises:
@@ -51,6 +51,7 @@ def build_model(
             recipe,
             classes=classes,
             image_size=image_size,
+            channels=train_images.shape[-1],
             download=recipe.architecture.pretrained == HUB,
         )
     chosen = np.arange(len(train_images)) if train_indices is None else train_indices
@@ -70,27 +71,40 @@ def build_model(
 
 
 def empty_model(
-    recipe: Recipe, *, classes: int, image_size: int, download: bool = False
+    recipe: Recipe, *, classes: int, image_size: int, channels: int = 3, download: bool = False
 ) -> Classifier:
     """Build the network of a recipe without data, e.g. to load weights into it.
 
-    Initial weights are drawn from torch's global generator; with `download`, they come from
-    timm's hub.
+    `channels` are the images': 3 for RGB, 1 for grey, or any other number. Initial weights are
+    drawn from torch's global generator; with `download`, they come from timm's hub.
     """
     architecture = recipe.architecture
     side = architecture.input_size or image_size
     if download:
         check_hub(architecture)
     if architecture.model == "convnet":
-        net: nn.Module = ConvNet(architecture, classes=classes, image_size=side)
+        net: nn.Module = ConvNet(
+            architecture, classes=classes, image_size=side, in_channels=channels
+        )
     elif architecture.model.startswith("timm:"):
-        net = timm_net(architecture, classes=classes, image_size=side, download=download)
+        net = timm_net(
+            architecture,
+            classes=classes,
+            image_size=side,
+            channels=channels,
+            download=download,
+        )
     elif architecture.model.startswith("wrn-"):
-        net = WideResNet(architecture, classes=classes)
+        net = WideResNet(architecture, classes=classes, in_channels=channels)
     else:
-        net = custom_model(architecture, classes=classes, image_size=side)
+        net = custom_model(architecture, classes=classes, image_size=side, channels=channels)
     model = Classifier(
-        net, classes=classes, image_size=image_size, input_size=side, tta=architecture.tta
+        net,
+        classes=classes,
+        image_size=image_size,
+        input_size=side,
+        tta=architecture.tta,
+        channels=channels,
     )
     if recipe.loss.rotation_weight or recipe.loss.superclass_weight:
         model.auxiliary = AuxiliaryHeads(
@@ -104,12 +118,12 @@ def _use_pretrained(model: Classifier, architecture: Architecture) -> None:
     norm = None
     if architecture.pretrained != HUB:
         norm = load_backbone(model.net, architecture)
-    norm = norm or expected_norm(model.net)
+    norm = norm or expected_norm(model.net, channels=model.channels)
     if norm is not None:
         model.mean.copy_(norm[0])
         model.std.copy_(norm[1])
 
 
 def _floats(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Return uint8 [N, S, S, 3] as float [N, 3, S, S] in [0, 1]."""
+    """Return uint8 [N, S, S, C] as float [N, C, S, S] in [0, 1]."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

@@ -25,8 +25,9 @@ class Classifier(nn.Module):
         image_size: int,
         input_size: int = 0,
         tta: str = "none",
+        channels: int = 3,
     ) -> None:
-        """Wrap `net`, which takes normalized images of `input_size` pixels a side.
+        """Wrap `net`, which takes normalized images of `channels` and `input_size` pixels a side.
 
         `input_size` 0 stands for `image_size`, the side S of the images that are passed in.
         `tta` is a value of the recipe's `tta`.
@@ -36,10 +37,11 @@ class Classifier(nn.Module):
         self.image_size = image_size
         self.input_size = input_size or image_size
         """Side in pixels to which images are resized before `net` sees them."""
+        self.channels = channels
         self.tta = tta
         """Views whose logits are averaged in eval mode: "none", "mirror" or "mirror_translate"."""
-        self.register_buffer("mean", torch.zeros(3))
-        self.register_buffer("std", torch.ones(3))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
         self.net = net
         self.auxiliary: AuxiliaryHeads | None = None
         """Heads of auxiliary tasks, used in training only."""

@@ -18,7 +18,7 @@ from trainables.nets.head import NetWithHead
 SMALLEST_IMAGE = 8
 """Smallest side in pixels that three poolings can reduce."""
 
-_PATCH = 3 * 2 * 2
+_PATCH_PIXELS = 2 * 2
 _WHITENING_EPS = 5e-4
 _LIVE_VARIANCE = 1e-3
 
@@ -34,22 +34,35 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 class ConvNet(NetWithHead):
     """Whitening → three blocks of `width` × (1, middle, 4) channels → mean → linear."""
 
-    def __init__(self, architecture: Architecture, *, classes: int, image_size: int) -> None:
-        """Build the network; images smaller than 8 pixels raise SpecError."""
+    def __init__(
+        self, architecture: Architecture, *, classes: int, image_size: int, in_channels: int = 3
+    ) -> None:
+        """Build the network for images of `in_channels` channels.
+
+        Raises:
+            SpecError: images are smaller than 8 px, or the recipe drops paths.
+        """
         super().__init__()
         if image_size < SMALLEST_IMAGE:
             raise SpecError(
                 f"convnet needs images of at least {SMALLEST_IMAGE} px, got {image_size}; "
                 f"set dataset.image_size"
             )
-        channels, size = 3, image_size
+        if architecture.drop_path:
+            raise SpecError(
+                f"drop_path is for networks of many residual blocks, and convnet has three blocks; "
+                f"set drop_path to 0 instead of {architecture.drop_path}, or model to a wide "
+                "residual network or one of timm's"
+            )
+        channels, size = in_channels, image_size
         self.whitening: nn.Conv2d | None = None
         self.whitening_activation: nn.Module = nn.Identity()
         if architecture.whitening:
-            self.whitening = nn.Conv2d(3, 2 * _PATCH, 2)
+            filters = 2 * _PATCH_PIXELS * in_channels
+            self.whitening = nn.Conv2d(in_channels, filters, 2)
             self.whitening.weight.requires_grad_(False)
             self.whitening_activation = _ACTIVATIONS[architecture.activation]()
-            channels, size = 2 * _PATCH, size - 1
+            channels, size = filters, size - 1
         blocks = []
         for factor in (1, architecture.middle, 4):
             width = architecture.width * factor
@@ -121,12 +134,12 @@ class ConvBlock(nn.Module):
 
 
 def whitening_filters(covariance: Tensor) -> Tensor:
-    """Return filters [24, 3, 2, 2] that whiten 2×2 patches with this uncentred covariance [12, 12].
+    """Return filters [8C, C, 2, 2] that whiten 2×2 patches of this uncentred covariance [4C, 4C].
 
     They are its eigenvectors divided by √(λ + 5e-4), and their negatives, so that both signs of
-    each of the twelve directions pass a rectifying activation.
+    each of the 4C directions pass a rectifying activation.
 
-    Grey images vary in four directions only. The other eight filters would give constant
+    Grey images in RGB vary in four directions only. The other eight filters would give constant
     channels, which identity convolutions pass on and for which batch normalization multiplies
     gradients by 1/√eps = 316 per layer: training in bfloat16 then ends in NaN. The directions
     that vary, strongest first, are repeated in their place.
@@ -135,8 +148,9 @@ def whitening_filters(covariance: Tensor) -> Tensor:
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     passed = values / (values + _WHITENING_EPS)  # remaining variance of each direction
     live = max(1, int((passed > _LIVE_VARIANCE).sum()))
-    directions = torch.arange(_PATCH) % live
-    filters = (vectors / (values + _WHITENING_EPS).sqrt()).T[directions].reshape(_PATCH, 3, 2, 2)
+    directions = torch.arange(len(values)) % live
+    filters = (vectors / (values + _WHITENING_EPS).sqrt()).T[directions]
+    filters = filters.reshape(len(values), -1, 2, 2)
     return torch.cat([filters, -filters]).float()
 
 

@@ -7,11 +7,10 @@ head is skipped because the classes differ; all other weights must fit.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from common.errors import RunError, SpecError
@@ -27,10 +26,11 @@ from trainables.initial_weights import (
 from trainables.nets.efficientnet_names import has_efficientnet_names, with_timm_names
 from trainables.nets.head import head_weight_names
 from trainables.nets.tensor_file import bytes_to_tensors
+from trainables.nets.timm_weights import norm_for_channels, weights_for_channels, weights_for_size
 from trainables.nets.torch_file import is_torch_file, torch_file_to_tensors
 
 Norm = tuple[Tensor, Tensor]
-"""Mean and standard deviation, float32 [3] each, of the images that the weights expect."""
+"""Mean and standard deviation, float32 [C] each, of the images that the weights expect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,12 +93,27 @@ def load_backbone(net: nn.Module, architecture: Architecture) -> Norm | None:
     Raises:
         SpecError: the weights cannot be read, or belong to another network.
     """
-    backbone = read_backbone(architecture)
+    backbone = adapted(read_backbone(architecture), net)
     check_backbone(net, backbone, model=architecture.model)
     skipped = head_weight_names(net)
     kept = {name: value for name, value in backbone.weights.items() if name not in skipped}
     net.load_state_dict(kept, strict=False)
     return backbone.norm
+
+
+def adapted(backbone: Backbone, net: nn.Module) -> Backbone:
+    """Return the weights for the image size and channels of `net`, if it is one of timm's.
+
+    timm interpolates position embeddings, and sums or repeats the filters of the first layer over
+    its channels. Weights of other networks are returned as they are.
+    """
+    skipped = head_weight_names(net)
+    if _fault(net, backbone.weights, skipped) is None:
+        return backbone
+    weights = weights_for_channels(net, backbone.weights)
+    if _fault(net, weights, skipped) is not None:
+        weights = weights_for_size(net, weights)
+    return replace(backbone, weights=weights)
 
 
 def check_backbone(net: nn.Module, backbone: Backbone, *, model: str) -> None:
@@ -120,12 +135,13 @@ def check_backbone(net: nn.Module, backbone: Backbone, *, model: str) -> None:
     raise SpecError(f"pretrained: {backbone.path} does not fit model {model!r}: {fault}; {remedy}")
 
 
-def expected_norm(net: nn.Module) -> Norm | None:
-    """Return the normalization with which timm's weights of this network were trained."""
+def expected_norm(net: nn.Module, *, channels: int) -> Norm | None:
+    """Return the normalization, [channels] each, with which timm's weights were trained."""
     about = getattr(net, "pretrained_cfg", None) or {}
     if "mean" not in about or "std" not in about:
         return None
-    return torch.tensor(about["mean"]), torch.tensor(about["std"])
+    mean, std = about["mean"], about["std"]
+    return norm_for_channels(mean, channels), norm_for_channels(std, channels)
 
 
 def _parsed(data: bytes, where: str) -> Mapping[str, Tensor]:

@@ -1,6 +1,7 @@
 """Build timm's models, with clear errors for wrong names and image sizes."""
 
 import difflib
+from typing import Any
 
 import timm
 import torch
@@ -9,51 +10,43 @@ from torch import nn
 from common.errors import SpecError
 from trainables.hyperparameters import Architecture
 from trainables.initial_weights import PACKAGED
+from trainables.nets.drop_path import has_drop_path
 
 
 def timm_net(
-    architecture: Architecture, *, classes: int, image_size: int, download: bool
+    architecture: Architecture,
+    *,
+    classes: int,
+    image_size: int,
+    channels: int = 3,
+    download: bool = False,
 ) -> nn.Module:
     """Build the timm model of `timm:NAME` and run it on a black image of `image_size`.
 
+    Models of a fixed size, e.g. vision transformers, are built for `image_size`, and all models
+    for images of `channels`. With `download`, timm adapts the hub's weights to both.
+
     Raises:
-        SpecError: there is no such model, it cannot take images of this size, or its weights
-            cannot be downloaded.
+        SpecError: there is no such model, it cannot take images of this size, it has no paths to
+            drop, or its weights cannot be downloaded.
     """
     name = architecture.model.removeprefix("timm:")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
         raise SpecError(f"timm has no model {name!r}; did you mean {near[0]!r}?")
+    if not download:
+        return _built(name, architecture, classes, image_size, channels, download=False)
     try:
-        net: nn.Module = timm.create_model(
-            name,
-            pretrained=download,
-            num_classes=classes,
-            in_chans=3,
-            drop_rate=architecture.dropout,
-        )
-        if architecture.stem == "small":
-            _use_small_stem(net, name)
-        with torch.no_grad():
-            net.eval()(torch.zeros(1, 3, image_size, image_size))
-    except SpecError:
-        raise
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(
-            f"model {name!r} cannot take {image_size} px images: {reason.rstrip('.')}; "
-            f"{_fitting_size(name, image_size)}choose another model"
-        ) from None
+        return _built(name, architecture, classes, image_size, channels, download=True)
     except Exception as error:
-        if not download:
-            raise
         # The hub's client raises many types of error: no connection, no such weights, a full disk.
+        # If the model cannot be built without weights either, that is the error to report.
+        _built(name, architecture, classes, image_size, channels, download=False)
         raise SpecError(
             f"the weights of {name!r} cannot be downloaded ({type(error).__name__}); use weights "
             f"that are installed ({_packaged_choice(architecture.model)}), or download their "
             ".safetensors file elsewhere and set `pretrained` to its path"
         ) from error
-    return net.train()
 
 
 def check_hub(architecture: Architecture) -> None:
@@ -64,6 +57,61 @@ def check_hub(architecture: Architecture) -> None:
     """
     if not architecture.model.startswith("timm:"):
         raise SpecError(f"pretrained: hub needs a model of timm, got {architecture.model!r}")
+
+
+def _built(
+    name: str,
+    architecture: Architecture,
+    classes: int,
+    image_size: int,
+    channels: int,
+    *,
+    download: bool,
+) -> nn.Module:
+    try:
+        net: nn.Module = timm.create_model(
+            name,
+            pretrained=download,
+            num_classes=classes,
+            in_chans=channels,
+            drop_rate=architecture.dropout,
+            **_optional_arguments(name, architecture, image_size),
+        )
+        if architecture.drop_path and not has_drop_path(net):
+            raise _no_path_to_drop(architecture)
+        if architecture.stem == "small":
+            _use_small_stem(net, name)
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, channels, image_size, image_size))
+    except SpecError:
+        raise
+    except (RuntimeError, AssertionError, ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error, TypeError) and "drop_path_rate" in str(error):
+            raise _no_path_to_drop(architecture) from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(
+            f"model {name!r} cannot take {image_size} px images: {reason.rstrip('.')}; "
+            f"{_fitting_size(name, image_size)}choose another model"
+        ) from None
+    return net.train()
+
+
+def _optional_arguments(name: str, architecture: Architecture, image_size: int) -> dict[str, Any]:
+    """Return the arguments that only some models take."""
+    about = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    options: dict[str, Any] = {}
+    if about is not None and about.fixed_input_size:  # timm's mark of models with an `img_size`
+        options["img_size"] = image_size
+    if architecture.drop_path:  # 0 keeps the model's default
+        options["drop_path_rate"] = architecture.drop_path
+    return options
+
+
+def _no_path_to_drop(architecture: Architecture) -> SpecError:
+    return SpecError(
+        f"model {architecture.model!r} has no paths to drop; set drop_path to 0 instead of "
+        f"{architecture.drop_path}, or choose another model"
+    )
 
 
 def _packaged_choice(model: str) -> str:

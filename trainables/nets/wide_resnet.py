@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from common.errors import SpecError
 from trainables.hyperparameters import Architecture
+from trainables.nets.drop_path import branch_drop_rates, drop_path
 from trainables.nets.head import NetWithHead
 
 _GROUPS = ((16, 1), (32, 2), (64, 2))
@@ -19,7 +20,7 @@ _GROUPS = ((16, 1), (32, 2), (64, 2))
 class WideResNet(NetWithHead):
     """The network of `model: wrn-D-W`."""
 
-    def __init__(self, architecture: Architecture, *, classes: int) -> None:
+    def __init__(self, architecture: Architecture, *, classes: int, in_channels: int = 3) -> None:
         """Build the network; a depth that is not 6n + 4 raises SpecError."""
         super().__init__()
         depth, factor = (int(part) for part in architecture.model.split("-")[1:])
@@ -30,11 +31,16 @@ class WideResNet(NetWithHead):
                 f"got {architecture.model!r}"
             )
         channels = 16
-        layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1, bias=False)]
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
+        drop_rates = iter(branch_drop_rates(architecture.drop_path, len(_GROUPS) * blocks))
         for base, stride in _GROUPS:
             for index in range(blocks):
                 width = base * factor
-                layers.append(_Block(channels, width, 1 if index else stride, architecture.dropout))
+                step = 1 if index else stride
+                drop = next(drop_rates)
+                layers.append(
+                    _Block(channels, width, step, dropout=architecture.dropout, drop_path_rate=drop)
+                )
                 channels = width
         self.body = nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU())
         self.head = nn.Linear(channels, classes)
@@ -60,13 +66,16 @@ class WideResNet(NetWithHead):
 class _Block(nn.Module):
     """A residual block from [B, channels, S, S] to [B, width, S/stride, S/stride]."""
 
-    def __init__(self, channels: int, width: int, stride: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, *, dropout: float, drop_path_rate: float
+    ) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.dropout = nn.Dropout(dropout)
+        self.drop_path = drop_path(drop_path_rate)
         self.shortcut: nn.Module = nn.Identity()
         if channels != width or stride != 1:
             self.shortcut = nn.Conv2d(channels, width, 1, stride, bias=False)
@@ -76,5 +85,5 @@ class _Block(nn.Module):
         # A projection reads the first convolution's input, an identity the block's input.
         short = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active)
         y = functional.relu(self.norm2(self.conv1(active)))
-        result: Tensor = self.conv2(self.dropout(y)) + short
+        result: Tensor = self.drop_path(self.conv2(self.dropout(y))) + short
         return result

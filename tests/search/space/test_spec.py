@@ -76,6 +76,7 @@ def test_an_error_names_the_mistake(mapping: object, message: str) -> None:
 def test_the_student_does_not_inherit_weights_stages_and_auxiliary_tasks() -> None:
     own = {
         "pretrained": "backbone.safetensors",
+        "drop_path": 0.1,
         "stages": [{"epochs": 2, "train": "head"}, {"lr_scale": 0.1}],
         "rotation_weight": 0.1,
         "superclass_weight": 0.2,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -83,12 +84,21 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_an_unreachable_hub_is_an_error_with_advice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def unreachable(*_: object, pretrained: bool, **__: object) -> None:
-        assert pretrained
-        raise ConnectionError("no route")
+    create = timm.create_model
+
+    def unreachable(name: str, *, pretrained: bool, **options: Any) -> Any:
+        if pretrained:
+            raise ConnectionError("no route")
+        return create(name, **options)
 
     monkeypatch.setattr("timm.create_model", unreachable)
-    with pytest.raises(SpecError, match=r"'resnet50' cannot be downloaded \(ConnectionError\)"):
-        built(Recipe(model="timm:resnet50", pretrained="hub"))
+    with pytest.raises(
+        SpecError,
+        match=r"'test_resnet' cannot be downloaded \(ConnectionError\); .* \(pretrained: package "
+        r"with model: timm:tf_efficientnet_lite0\)",
+    ):
+        built(Recipe(model="timm:test_resnet", pretrained="hub"))
+    with pytest.raises(SpecError, match="package with model: timm:tf_efficientnet_lite2"):
+        built(Recipe(model="timm:tf_efficientnet_lite2", pretrained="hub"))
     with pytest.raises(SpecError, match="pretrained: hub needs a model of timm, got 'conv"):
         built(Recipe(pretrained="hub"))
