@@ -70,6 +70,11 @@ class PixelSource:
         """Pixels a side, S."""
         return int(self._images.shape[1])
 
+    @property
+    def largest_batch(self) -> int:
+        """Images of a batch unless its size is given."""
+        return max(1, min(_LARGEST_BATCH, _LARGEST_BATCH * 32**2 // self.image_size**2))
+
     def batch(self, positions: Tensor) -> Tensor:
         """Return images float [B, 3, S, S] in [0, 1] at `positions`, int64 [B] on the CPU."""
         if self._resident is not None:
@@ -91,7 +96,7 @@ class PixelSource:
         """
         if positions is None:
             positions = torch.arange(len(self))
-        size = size or max(1, min(_LARGEST_BATCH, _LARGEST_BATCH * 32**2 // self.image_size**2))
+        size = size or self.largest_batch
         for part in positions.chunk(max(1, -(-len(positions) // size))):
             yield self.batch(part)
 

@@ -26,6 +26,7 @@ from trainables.prediction import PixelSource, log_probs_of
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.training.loop import Training
+from trainables.training.recalibration import TYPICAL_PASSES, is_recalibrated
 from trainables.training.scoring import RECALIBRATION_IMAGES
 
 MOST_WORKERS = 4
@@ -150,11 +151,14 @@ def _timed(
     model.tta = "none"
     forward = _seconds_per_image(model, sample, numerics, clock)
     count = len(splits.train)
-    batch, recalibrated = min(recipe.optimizer.batch_size, count), min(RECALIBRATION_IMAGES, count)
+    batch = min(recipe.optimizer.batch_size, count)
+    recalibrated = min(RECALIBRATION_IMAGES, count) * forward if is_recalibrated(recipe) else 0.0
+    if recalibrated and min(RECALIBRATION_IMAGES, count) > sample.largest_batch:
+        recalibrated *= TYPICAL_PASSES
     heads = [stage.train == "head" for stage in stages]
     return Rehearsal(
         stage_seconds=tuple(
-            step * (count // batch) + predict * (len(splits.val) + (0 if head else recalibrated))
+            step * (count // batch) + predict * len(splits.val) + (0.0 if head else recalibrated)
             for step, head in zip(steps, heads, strict=True)
         ),
         entry_seconds=tuple(

@@ -4,8 +4,9 @@ Axes: B images of a batch. Every process draws and augments the whole batch from
 streams, runs forward and backward passes on its own shard, and takes the same optimizer step from
 the sum of all gradients. The result is therefore the same for any number of processes, up to the
 order of float sums, with one exception: in training, batch normalization sees only the process's
-own shard. This does not affect the scored network, because every process recalibrates its
-statistics on the same images.
+own shard. This does not affect a scored network that was trained from scratch, because every
+process recalibrates its statistics on the same images. A network with pretrained weights is scored
+with the running statistics of rank 0's shards.
 """
 
 from collections.abc import Callable

@@ -37,6 +37,7 @@ from trainables.training.epoch_order import EpochOrder
 from trainables.training.identity import training_identity
 from trainables.training.losses import Distillation, Teacher, TrainingLoss
 from trainables.training.optimizers import set_progress
+from trainables.training.recalibration import is_recalibrated
 from trainables.training.schedule import EpochPlan, learning_rate, plan_epochs
 from trainables.training.scoring import Scorer, require_finite
 from trainables.training.state import TrainingState
@@ -145,7 +146,9 @@ class Training:
             self.step = plan.step
             self._average.finish_epoch()
             score = self._scorer.score(
-                self.scored_model(), plan, recalibrated=not self._stage.head_only
+                self.scored_model(),
+                plan,
+                recalibrated=is_recalibrated(self._recipe) and not self._stage.head_only,
             )
             yield EpochReport(
                 step=plan.step,

@@ -1,16 +1,14 @@
 """Score a network on val: batch normalization recalibrated, one temperature fitted.
 
-The scored network is the moving average of the weights, not the weights themselves. Its batch
-normalization is recalibrated on a fixed, unaugmented part of train, so that the score does not
-depend on how far the running statistics have converged.
+The scored network is the moving average of the weights, not the weights themselves. If it was
+trained from scratch, its batch normalization is recalibrated on a fixed, unaugmented part of
+train, so that the score does not depend on how far the running statistics have converged.
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import DivergedError
 from common.sampling import evenly_spaced
@@ -18,8 +16,9 @@ from common.statistics.metrics import accuracy, apply_temperature, fit_temperatu
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.classifier import Classifier
-from trainables.prediction import PixelSource, autocast, log_probs_of
+from trainables.prediction import PixelSource, log_probs_of
 from trainables.recipe import Numerics
+from trainables.training.recalibration import recalibrate
 from trainables.training.schedule import EpochPlan
 
 RECALIBRATION_IMAGES = 2048
@@ -52,8 +51,7 @@ class Scorer:
     def score(self, model: Classifier, plan: EpochPlan, *, recalibrated: bool) -> Score:
         """Score a network after the epoch `plan`; it is left in eval mode.
 
-        Without `recalibrated`, batch normalization keeps its statistics, because a head was
-        trained on the features that they give.
+        Without `recalibrated`, batch normalization keeps its statistics.
 
         Raises:
             DivergedError: a log-probability is not finite.
@@ -69,31 +67,6 @@ class Scorer:
             val_accuracy=accuracy(logp, self._labels),
             temperature=temperature,
         )
-
-
-def recalibrate(
-    model: nn.Module, source: PixelSource, positions: Tensor, numerics: Numerics
-) -> None:
-    """Measure batch normalization's statistics again, on the images at `positions`.
-
-    The activations of averaged weights differ from the averaged statistics of the networks that
-    were averaged (Izmailov et al., 2018). Only batch normalization is in training mode meanwhile,
-    so dropout is inactive. The network is left in eval mode.
-    """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-        norm.train()
-    if norms:
-        with torch.no_grad(), autocast(numerics):
-            for images in source.batches(positions):
-                model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
 
 
 def require_finite(value: float, name: str, plan: EpochPlan) -> None:

@@ -1,9 +1,7 @@
-"""Scores: recalibrated batch normalization, and an error instead of a NaN."""
+"""Scores: an error instead of a NaN."""
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.errors import DivergedError
 from quorum.testing.trainers import striped_images
@@ -12,7 +10,7 @@ from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, place_model
 from trainables.recipe import Numerics, Recipe
 from trainables.training.schedule import plan_epochs
-from trainables.training.scoring import Scorer, recalibrate
+from trainables.training.scoring import Scorer
 
 IMAGES, SPLITS = striped_images()
 
@@ -27,22 +25,6 @@ def some_model() -> Classifier:
 
 def train_source() -> PixelSource:
     return PixelSource(IMAGES.images, SPLITS.train, Numerics())
-
-
-def test_recalibrated_statistics_equal_those_of_the_images() -> None:
-    model = some_model()
-    seen: list[Tensor] = []
-    norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-    norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    state = torch.random.get_rng_state()
-    recalibrate(model, train_source(), torch.arange(20), Numerics())
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert not any(module.training for module in model.modules())
-    assert norm.momentum == 0.1
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    np.testing.assert_allclose(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), atol=1e-5)
-    np.testing.assert_allclose(norm.running_var, seen[0].var(dim=(0, 2, 3)), rtol=1e-4)
 
 
 def test_a_score_that_is_not_finite_names_value_and_epoch() -> None:
