@@ -128,9 +128,7 @@ def recalibrate(
                 for images in source.batches(positions, size=batch):
                     model.net(model.normalized(images))
                     batches += 1
-            changes = [
-                layer.change(since) for layer, since in zip(layers, before, strict=True)
-            ]
+            changes = [layer.change(since) for layer, since in zip(layers, before, strict=True)]
             if batches <= 1 or (number > 0 and max(changes) <= TOLERANCE):
                 return
     finally:
