@@ -37,9 +37,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "NLL",
         "Mean negative log-probability of the true class, in nats. The search minimizes it on "
-        "val, using the moving average of the weights and one fitted temperature, at the last epoch "
-        "of the rung, never at the best epoch. Batch statistics of networks trained from scratch are "
-        "measured again for the averaged weights.",
+        "val, using the moving average of the weights and one fitted temperature, at the last "
+        "epoch of the rung, never at the best epoch. Batch statistics of networks trained from "
+        "scratch are measured again for the averaged weights.",
     ),
     (
         "accuracy",
