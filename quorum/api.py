@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import SpecError
+from common.errors import DataError, SpecError
 from quorum.inputs import (
     Sweep,
     default_name,
@@ -211,17 +211,23 @@ def report(run: AnyRun, *, pictures: bool | None = None, runs: str | Path | None
 
 @prepares_process
 def predict(
-    model: AnyRun, images: str | Path | Sequence[str | Path], *, runs: str | Path | None = None
+    model: AnyRun,
+    images: str | Path | Sequence[str | Path],
+    *,
+    runs: str | Path | None = None,
+    on_unreadable: "Callable[[Path, DataError], None] | None" = None,
 ) -> "tuple[Prediction, ...]":
     """Return class probabilities for image files of any size and format that Pillow reads.
 
     `model` is a run with a student, a student's folder, or an ONNX file beside its card.json.
+    An unreadable image raises DataError, unless `on_unreadable` takes its path and the error.
     """
     from ensemble.deployment.onnx_model import classify
 
     if isinstance(images, str | Path):
         images = [images]
-    return classify(Runs(runs).model(path_of_run(model)), images)
+    file = Runs(runs).model(path_of_run(model))
+    return classify(file, images, on_unreadable=on_unreadable)
 
 
 @prepares_process

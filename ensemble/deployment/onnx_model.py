@@ -5,7 +5,7 @@ Axes: N images, K classes. The graph takes `images`, uint8 [N, H, W, 3], and ret
 torch, so that `quorum predict` starts quickly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,20 @@ def predict(path: str | Path, images: Images) -> LogProbs:
 
 
 def classify(
-    model: str | Path, images: Sequence[str | Path], *, threads: int = 1
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    threads: int = 1,
+    on_unreadable: Callable[[Path, DataError], None] | None = None,
 ) -> tuple[Prediction, ...]:
     """Predict class probabilities for image files of any size and colour mode.
 
     `model` is an ONNX file with its `card.json` beside it, or a student's folder, whose
     released file is used. Images are decoded and resized one at a time, by the same rule as in
     training.
+
+    An image that is missing or unreadable has no prediction; `on_unreadable`, if given, is called
+    with it and the error instead of raising it.
 
     Raises:
         RunError: the model or the card beside it is missing.
@@ -101,7 +108,15 @@ def classify(
     file = folder / card.shipped.file if path.is_dir() else path
     classifier = OnnxClassifier(file, threads=threads)
     _check_card(card, classifier)
-    return tuple(_predict(classifier, card, Path(image)) for image in images)
+    predictions = []
+    for image in map(Path, images):
+        try:
+            predictions.append(_predict(classifier, card, image))
+        except DataError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(image, error)
+    return tuple(predictions)
 
 
 def _load(path: Path, threads: int) -> Any:

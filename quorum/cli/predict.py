@@ -2,10 +2,15 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
 
 import quorum
+from common.errors import DataError
 from quorum.cli.arguments import BOOLEAN, add_options
 
+NAMED = 5
+"""Largest number of unreadable images that are named."""
 EXAMPLE = "quorum predict runs/demo photo.jpg"
 
 
@@ -22,8 +27,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def execute(arguments: Namespace) -> int:
-    """Predict and print one line per image."""
-    predictions = quorum.predict(arguments.model, arguments.images, runs=arguments.runs)
+    """Predict and print one line per image; unreadable images are an error after the others."""
+    unreadable: dict[Path, DataError] = {}
+    predictions = quorum.predict(
+        arguments.model,
+        arguments.images,
+        runs=arguments.runs,
+        on_unreadable=unreadable.__setitem__,
+    )
     for prediction in predictions:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
         ranked = sorted(pairs, key=lambda pair: -pair[1])
@@ -32,4 +43,14 @@ def execute(arguments: Namespace) -> int:
         else:
             top = "  ".join(f"{name} {share:.3f}" for name, share in ranked[: arguments.top])
             print(f"{prediction.image}\t{top}")
+    if unreadable:
+        raise _summary(unreadable, len(arguments.images))
     return 0
+
+
+def _summary(unreadable: Mapping[Path, DataError], images: int) -> DataError:
+    """Return one error for all unreadable images."""
+    if len(unreadable) == 1:
+        return next(iter(unreadable.values()))
+    names = ", ".join(map(str, [*unreadable][:NAMED])) + (", …" if len(unreadable) > NAMED else "")
+    return DataError(f"{len(unreadable)} of {images} images cannot be read: {names}; replace them")

@@ -15,6 +15,7 @@ from PIL import Image
 import quorum
 from common.errors import RunError, SpecError
 from quorum import Outcome
+from quorum.cli.main import main
 from quorum.inputs import prepare_run, resolve_sweep
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from search.space.spec import SweepSpec
@@ -206,6 +207,21 @@ class TestFinishedRun:
         assert prediction.best in prediction.class_names
         assert sum(prediction.probabilities) == pytest.approx(1)
         assert quorum.predict(str(finished_run.model), [tmp_path / "digit.png"]) == (prediction,)
+
+    def test_an_unreadable_image_does_not_stop_the_others(
+        self, finished_run: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name in ("a", "b", "c"):
+            Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+        (tmp_path / "b.png").write_bytes(b"")
+        images = [str(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
+        assert main(["predict", str(finished_run.folder.root), *images, "--json"]) == 2
+        printed = capsys.readouterr()
+        assert [json.loads(line)["image"] for line in printed.out.splitlines()] == [
+            images[0],
+            images[2],
+        ]
+        assert "b.png" in printed.err
 
     def test_a_trial_replays_bitwise(self, finished_run: Outcome) -> None:
         reports: list[int] = []

@@ -148,6 +148,18 @@ def test_classify_names_the_file_that_is_wrong(student: Path, tmp_path: Path) ->
         classify(student, [broken])
 
 
+def test_classify_may_go_on_after_unreadable_images(student: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (9, 7), (i, 0, 0)).save(path)
+    expected = classify(student, [paths[0], paths[3]])
+    paths[1].write_bytes(b"")
+    paths[2].unlink()
+    unreadable: dict[Path, DataError] = {}
+    assert classify(student, paths, on_unreadable=unreadable.__setitem__) == expected
+    assert [*unreadable] == paths[1:3]
+
+
 def test_classify_uses_the_released_file(student: Path, tmp_path: Path) -> None:
     Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "a.png")
     (student / "model.onnx").unlink()
