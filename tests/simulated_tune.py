@@ -20,7 +20,6 @@ from journal.journal import Journal
 from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
-from search.space.space import Space
 from search.space.spec import SweepSpec, spec_from_mapping
 from search.tune.adapters import TuneCallback, TuneSearcher
 from search.tune.launching import Launcher
@@ -141,10 +140,8 @@ class Sweep:
             },
             about={"machine": {}, "code_version": "0"},
         )
-        base = spec.base_recipe()
         self.sampler = OptunaSampler(
-            Space.from_mapping(spec.space, base=base),
-            base,
+            spec.search_space(),
             self.emitter.state,
             trials=spec.trials,
             startup_trials=spec.startup_trials,

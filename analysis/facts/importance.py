@@ -81,7 +81,7 @@ def importances(
     scored = [trial for trial in search if rung in trial.scores]
     if len(scored) < FEWEST:
         return None
-    columns = {p.name: _encode(p, scored) for p in space.parameters}
+    columns = {p.label: _encode(p, scored, space) for p in space.parameters}
     columns = {name: block for name, block in columns.items() if np.ptp(block, axis=0).any()}
     if not columns:
         return None
@@ -146,14 +146,22 @@ def _shuffled(rows: Floats, edges: Ints, rng: np.random.Generator) -> Floats:
     return np.vstack(copies)
 
 
-def _encode(parameter: Parameter, trials: Sequence[TrialFacts]) -> Floats:
-    """Encode one searched value as columns [T, F]: one column per choice, or a number."""
-    values = [trial.recipe.get(parameter.name) for trial in trials]
-    if parameter.type == "categorical" or not all(isinstance(v, int | float) for v in values):
+def _encode(parameter: Parameter, trials: Sequence[TrialFacts], space: Space) -> Floats:
+    """Encode one searched value as columns [T, F]: one column per choice, or a number.
+
+    Trials that did not search it have a choice of their own, or the median number.
+    """
+    values = [
+        trial.recipe.get(parameter.name) if parameter.label in space.active(trial.recipe) else None
+        for trial in trials
+    ]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if parameter.type == "categorical" or len(numbers) < sum(v is not None for v in values):
         texts = np.array([value_text(value) for value in values])
         return np.stack([texts == choice for choice in np.unique(texts)], axis=1).astype(float)
-    numbers = np.array(values, np.float64)[:, None]
-    return np.log(np.maximum(numbers, 1e-12)) if parameter.log else numbers
+    middle = float(np.median(numbers)) if numbers else 0.0
+    column = np.array([middle if v is None else v for v in values], np.float64)[:, None]
+    return np.log(np.maximum(column, 1e-12)) if parameter.log else column
 
 
 def _ranks(values: Floats) -> Floats:

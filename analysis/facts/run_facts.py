@@ -113,7 +113,7 @@ class RunFacts:
     @property
     def space(self) -> Space:
         """The search space."""
-        return Space.from_mapping(self.spec.space, base=self.spec.base_recipe())
+        return self.spec.search_space()
 
     @property
     def sizes(self) -> Mapping[str, int]:

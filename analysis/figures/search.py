@@ -75,7 +75,7 @@ def hyperparameters_figure(
     for unused in axes.flat[len(space.parameters) :]:
         unused.set_axis_off()
     for panel, parameter in zip(axes.flat, space.parameters, strict=False):
-        active = [trial for trial in search if parameter.name in space.active(trial.recipe)]
+        active = [trial for trial in search if parameter.label in space.active(trial.recipe)]
         _value_panel(panel, parameter, active, rungs, best_trial(search))
     for row in axes:
         row[0].set_ylabel(NLL_LABEL)
@@ -173,7 +173,7 @@ def _value_panel(
         axes.plot(positions[best.trial], best.scores[best.rung or 0], "o", ms=9, mfc="none",
                   mec=BLACK, mew=1.0, clip_on=False)  # fmt: skip
     log_nll_axis(axes)
-    axes.set_title(parameter.name, family=MONOSPACE, fontsize=7.0)
+    axes.set_title(parameter.label, family=MONOSPACE, fontsize=7.0)
 
 
 def _positions(axes: Axes, parameter: Parameter, trials: Sequence[TrialFacts]) -> dict[str, float]:

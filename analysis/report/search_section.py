@@ -148,9 +148,9 @@ def _best_recipe(facts: RunFacts) -> Block | None:
     return table(
         ("searched value", "best", "search range"),
         [
-            (parameter.name, value_text(active[parameter.name]), _domain(parameter))
+            (parameter.label, value_text(active[parameter.label]), _domain(parameter))
             for parameter in facts.space.parameters
-            if parameter.name in active
+            if parameter.label in active
         ],
         "lrl",
         caption=f"The best configuration: trial {best.trial}, NLL {fixed(best.scores[rung], 4)} on "

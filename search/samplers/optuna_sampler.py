@@ -11,7 +11,7 @@ the study and the number alone, not on how often the process was restarted.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -40,7 +40,6 @@ class OptunaSampler:
     def __init__(
         self,
         space: Space,
-        base: Recipe,
         state: RunState,
         *,
         trials: int,
@@ -48,17 +47,19 @@ class OptunaSampler:
         seed: int,
         study: str,
         path: Path | None,
+        adjust: Callable[[Recipe], Recipe] = lambda recipe: recipe,
     ) -> None:
         """`path` is the file of Optuna's journal; None keeps the study in memory.
 
-        `base` holds the values that are not searched, `seed` is the root of the streams, and
-        the sampler follows `state`, which must be up to date when `observe` is called.
+        `seed` is the root of the streams, and the sampler follows `state`, which must be up to
+        date when `observe` is called. `adjust` changes values of a drawn recipe that are not
+        searched.
         """
         known = state.trials.of_kind("search")
         self._unfinished = FixedTrials(map(Suggestion.again, state.trials.unfinished("search")))
         self._state = state
         self._space = space
-        self._base = base
+        self._adjust = adjust
         self._trials = trials
         self._startup = startup_trials
         self._seed = seed
@@ -95,6 +96,10 @@ class OptunaSampler:
         number = self._count
         self._count += 1
         self._study.sampler = tpe_sampler(self._seed, number, startup_trials=self._startup)
+        families = list(self._space.families) or [""]
+        first = self._space.first_values(families[number]) if number < len(families) else {}
+        if first:  # the values that the sweep recommends
+            self._study.enqueue_trial(first)
         trial = self._study.ask()
         values = self._space.suggest(trial)
         name = f"t{number:04d}"
@@ -103,7 +108,7 @@ class OptunaSampler:
             trial=name,
             number=number,
             kind="search",
-            recipe=self._base.with_values(**values),
+            recipe=self._adjust(self._space.recipe(values)),
             seed=derive_seed(self._seed, "trial", number),
         )
 
@@ -191,9 +196,9 @@ def _frozen(trial: Trial, space: Space) -> FrozenTrial:
         value=value,
         params=params,
         distributions={
-            parameter.name: _distribution(parameter)
+            parameter.label: _distribution(parameter)
             for parameter in space.parameters
-            if parameter.name in params
+            if parameter.label in params
         },
         intermediate_values=_values(trial),
         user_attrs={"trial": trial.name},

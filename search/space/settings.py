@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
@@ -64,7 +64,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     """Merge `changes` into `base`, mapping by mapping; where both have a value, `changes` wins.
 
     A null removes a value, so that its default holds again. A value that `changes` puts into
-    `recipe` is removed from `space`, and the reverse.
+    `recipe` is removed from `space`, and the reverse; both are removed from `families`.
     """
     merged = dict(base)
     for key, value in changes.items():
@@ -81,7 +81,27 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             given = {k for k, v in new.items() if v is not None}
             moved = given - set(changes.get(opposite) or {})
             merged[opposite] = {key: value for key, value in old.items() if key not in moved}
+    for section in ("recipe", "space"):
+        new = changes.get(section)
+        if isinstance(new, Mapping) and isinstance(base.get("families"), Mapping):
+            given = {key for key, value in new.items() if value is not None}
+            merged["families"] = _without(merged["families"], given)
     return merged
+
+
+def _without(families: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Return families that neither fix nor search `keys`."""
+    return {
+        name: {
+            section: {key: value for key, value in values.items() if key not in keys}
+            if isinstance(values, Mapping)
+            else values
+            for section, values in family.items()
+        }
+        if isinstance(family, Mapping)
+        else family
+        for name, family in families.items()
+    }
 
 
 def settings_between(base: Mapping[str, Any], changed: Mapping[str, Any]) -> list[str]:

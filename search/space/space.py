@@ -9,12 +9,16 @@ In a sweep's YAML, `space` maps a recipe key to one of
 each with an optional `when: {optimizer: sgd}` or `when: {optimizer: [sgd, adamw]}`. A
 condition names an earlier parameter or a fixed recipe value. A parameter whose condition
 fails is not searched in that trial and keeps the sweep's own value. A condition on a
-parameter that is not searched in a trial fails.
+parameter that is not searched in a trial fails. `start: VALUE` is used by the first trial.
+
+A sweep may have families: ways to train that exclude each other, each with fixed values and a
+space of its own. Their name is then the first searched value. A shared value that a family fixes
+or searches itself is not searched for it.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from common.errors import SpecError
@@ -23,6 +27,9 @@ from trainables.hyperparameters import LENGTHS
 from trainables.recipe import Recipe, value_types
 
 Scalar = float | int | str | bool
+
+FAMILY = "family"
+"""The recipe key that names a trial's family; the first parameter of a space with several."""
 
 
 class Suggester(Protocol):
@@ -61,6 +68,15 @@ class Parameter:
     """Values of a categorical parameter."""
     when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
     """Condition: every named recipe value must be among the values given with it."""
+    family: str = ""
+    """The family that it belongs to; empty if families share it."""
+    start: Scalar | None = None
+    """Value in the first trial; None to draw it there too."""
+
+    @property
+    def label(self) -> str:
+        """Its name among all parameters: families may search the same recipe key."""
+        return f"{self.family}.{self.name}" if self.family else self.name
 
     @property
     def ends(self) -> tuple[Scalar, ...]:
@@ -73,12 +89,14 @@ class Parameter:
     def suggest(self, suggester: Suggester) -> Scalar:
         """Draw a value."""
         if self.type == "categorical":
-            choice: Scalar = suggester.suggest_categorical(self.name, self.choices)
+            choice: Scalar = suggester.suggest_categorical(self.label, self.choices)
             return choice
         if self.type == "int":
             low, high, step = int(self.low), int(self.high), int(self.step or 1)
-            return suggester.suggest_int(self.name, low, high, step=step, log=self.log)
-        return suggester.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+            return suggester.suggest_int(self.label, low, high, step=step, log=self.log)
+        return suggester.suggest_float(
+            self.label, self.low, self.high, step=self.step, log=self.log
+        )
 
     def contains(self, value: object) -> bool:
         """Return whether `value` belongs to the domain."""
@@ -93,15 +111,35 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of recipes: its fixed values, and the entries of its own space."""
+
+    recipe: Recipe
+    """All fixed values, those that families share included."""
+    fixed: frozenset[str]
+    """The keys that the family itself fixes."""
+    space: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
     """The searched values of a sweep."""
 
     parameters: tuple[Parameter, ...]
     """Each comes after the parameters that its condition names."""
+    base: Recipe = Recipe()  # noqa: RUF009 (frozen)
+    """The values that are not searched; without families."""
+    families: Mapping[str, Recipe] = field(default_factory=dict)
+    """The values that are not searched, by family."""
 
     @classmethod
     def from_mapping(
-        cls, mapping: Mapping[str, Any], *, base: Recipe, where: str = "space"
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        base: Recipe,
+        families: Mapping[str, Family] | None = None,
+        where: str = "space",
     ) -> "Space":
         """Read a space from plain values; `base` holds the fixed recipe values.
 
@@ -109,15 +147,42 @@ class Space:
             SpecError: a key is unknown, a range is empty or reversed, no recipe can have a
                 value, or a condition names a later or unknown parameter.
         """
-        parameters: dict[str, Parameter] = {}
-        for name, entry in mapping.items():
-            check_key(name, Recipe.KEYS, where=where)
-            place = f"{where}: {name}"
-            given = _parameter_of(name, from_mapping(_Entry, entry, where=place), base, place)
-            parameter = _resolve(given, parameters, list(mapping), base, f"{place}: when")
-            if parameter is not None:
-                parameters[name] = parameter
-        return cls(parameters=tuple(parameters.values()))
+        parameters = _parameters(mapping, base, where)
+        if not families:
+            return cls(parameters=parameters, base=base)
+        if len(families) > 1:
+            choice = Parameter(name=FAMILY, type="categorical", choices=tuple(families))
+            parameters = (choice, *_limited(parameters, families))
+        own = (
+            parameter
+            for name, family in families.items()
+            for parameter in _own_parameters(name, family, alone=len(families) == 1)
+        )
+        return cls(
+            parameters=(*parameters, *own),
+            base=base,
+            families={name: family.recipe for name, family in families.items()},
+        )
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with the searched `values`, as `suggest` draws them."""
+        fixed = self.families.get(str(values.get(FAMILY, next(iter(self.families), ""))), self.base)
+        return fixed.with_values(**values)
+
+    def first_values(self, family: str = "") -> dict[str, Scalar]:
+        """Return the searched values that a family's first trial does not draw, by label."""
+        labelled, values = dict[str, Scalar](), dict[str, Scalar]()
+        for parameter in self.parameters:
+            value = family if parameter.name == FAMILY else parameter.start
+            if value is not None and _condition_holds(parameter, values):
+                values[parameter.name] = labelled[parameter.label] = value
+        return labelled
+
+    def first_recipe(self, family: str = "") -> Recipe:
+        """Return the recipe of a family's first trial, without the values that it draws."""
+        names = {parameter.label: parameter.name for parameter in self.parameters}
+        first = self.first_values(family)
+        return self.recipe({names[label]: value for label, value in first.items()})
 
     def suggest(self, suggester: Suggester) -> dict[str, Scalar]:
         """Draw a value for every parameter whose condition holds."""
@@ -138,27 +203,29 @@ class Space:
         return set(chosen) == set(values)
 
     def active(self, values: Mapping[str, Any]) -> dict[str, Scalar]:
-        """Return the values that are searched under their own conditions.
+        """Return the values that are searched under their own conditions, by label.
 
         `values` may be those of a whole recipe.
         """
         chosen: dict[str, Scalar] = {}
+        searched: dict[str, Scalar] = {}
         for parameter in self.parameters:
             if parameter.name in values and _condition_holds(parameter, chosen):
-                chosen[parameter.name] = values[parameter.name]
-        return chosen
+                chosen[parameter.name] = searched[parameter.label] = values[parameter.name]
+        return searched
 
     def ends(self) -> Iterator[dict[str, Scalar]]:
         """Yield partial draws: each parameter at each end of its range, and with each choice.
 
         A partial draw holds that parameter and the first values that satisfy its condition.
         """
-        by_name = {parameter.name: parameter for parameter in self.parameters}
+        by_label = {parameter.label: parameter for parameter in self.parameters}
 
         def conditions_of(parameter: Parameter) -> dict[str, Scalar]:
             values: dict[str, Scalar] = {}
             for name, allowed in parameter.when:
-                values |= {**conditions_of(by_name[name]), name: allowed[0]}
+                other = by_label.get(f"{parameter.family}.{name}") or by_label[name]
+                values |= {**conditions_of(other), name: allowed[0]}
             return values
 
         for parameter in self.parameters:
@@ -177,6 +244,46 @@ class _Entry:
     log: bool = False
     choices: tuple[Any, ...] | None = None
     when: dict[str, Any] | None = None
+    start: Any = None
+
+
+def _parameters(
+    mapping: Mapping[str, Any], base: Recipe, where: str, *, family: str = ""
+) -> tuple[Parameter, ...]:
+    """Read the parameters whose conditions can hold."""
+    parameters: dict[str, Parameter] = {}
+    for name, entry in mapping.items():
+        check_key(name, Recipe.KEYS, where=where)
+        place = f"{where}: {name}"
+        if name == FAMILY:
+            raise SpecError(f"{place}: it is searched by itself where `families` has several")
+        given = _parameter_of(name, from_mapping(_Entry, entry, where=place), base, place)
+        parameter = _resolve(given, parameters, list(mapping), base, f"{place}: when")
+        if parameter is not None:
+            parameters[name] = replace(parameter, family=family)
+    return tuple(parameters.values())
+
+
+def _limited(
+    parameters: Sequence[Parameter], families: Mapping[str, Family]
+) -> Iterator[Parameter]:
+    """Yield the shared parameters, each searched in the families that do not set it themselves."""
+    for parameter in parameters:
+        searching = tuple(
+            name
+            for name, family in families.items()
+            if parameter.name not in family.fixed and parameter.name not in family.space
+        )
+        if len(searching) == len(families):
+            yield parameter
+        elif searching:
+            yield replace(parameter, when=((FAMILY, searching), *parameter.when))
+
+
+def _own_parameters(name: str, family: Family, *, alone: bool) -> Iterator[Parameter]:
+    where = f"families: {name}: space"
+    for parameter in _parameters(family.space, family.recipe, where, family=name):
+        yield parameter if alone else replace(parameter, when=((FAMILY, (name,)), *parameter.when))
 
 
 def _parameter_of(name: str, entry: _Entry, base: Recipe, where: str) -> Parameter:
@@ -184,6 +291,22 @@ def _parameter_of(name: str, entry: _Entry, base: Recipe, where: str) -> Paramet
         (other, tuple(allowed) if isinstance(allowed, list | tuple) else (allowed,))
         for other, allowed in (entry.when or {}).items()
     )
+    parameter = _domain_of(name, entry, base, when, where)
+    if entry.start is None:
+        return parameter
+    start = _as_recipe_value(base, name, entry.start, where)
+    if not parameter.contains(start):
+        raise SpecError(f"{where}: start must belong to the domain, got {entry.start!r}")
+    return replace(parameter, start=start)
+
+
+def _domain_of(
+    name: str,
+    entry: _Entry,
+    base: Recipe,
+    when: tuple[tuple[str, tuple[Any, ...]], ...],
+    where: str,
+) -> Parameter:
     if entry.type == "categorical":
         if entry.choices is None or (entry.low, entry.high, entry.step) != (None, None, None):
             raise SpecError(f"{where}: a categorical parameter has `choices` and no range")

@@ -12,7 +12,7 @@ from common.parsing import from_mapping, to_mapping
 from common.yaml_text import read_yaml
 from journal.events import STAGES
 from search.space.settings import Profile, merge, with_profile, with_settings
-from search.space.space import Space
+from search.space.space import Family, Space
 from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
 from trainables.recipe import Recipe, check_length
@@ -37,12 +37,32 @@ UNNEEDED_STAGES = {"single": ("seeds", "distill"), "ensemble": ("distill",), "st
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySpec:
+    """A way to train: a model with its stages, and what is searched for it."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Recipe values that all its trials share, besides the sweep's `recipe`."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Recipe values that are searched for this family only."""
+
+    def with_recipe(self, **values: Any) -> "FamilySpec":
+        """Return a copy with some recipe values replaced."""
+        return replace(self, recipe={**self.recipe, **values})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudentSpec:
     """The net that ships, and how the ensemble teaches it."""
 
+    start: Literal["random", "best_single"] = "random"
+    """Initial weights. `best_single`: the student is the best single trial, trained further, if
+    that trial began from pretrained weights; otherwise, and with `random`, it is the net of
+    `recipe` with random weights."""
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """Recipe values that a student started from the best single trial has instead of its."""
     recipe: dict[str, Any] = field(default_factory=dict)
-    """Recipe values of the student; the others come from the sweep's `recipe`, except those in
-    NOT_INHERITED."""
+    """Recipe values of a student with random weights; the others come from the sweep's `recipe`,
+    except those in NOT_INHERITED."""
     alpha: float = 0.9
     """Weight of the teacher's loss, in [0, 1]; the labels' loss has the rest."""
     tau: float = 4.0
@@ -110,8 +130,15 @@ class SweepSpec:
     """Random trials before TPE models the space."""
     concurrent: int | None = None
     """Trials at a time; null for one per core on CPUs, one per GPU on GPUs."""
+    resource: Literal["epochs", "compute"] = "epochs"
+    """Meaning of a rung. `epochs`: passes over the training images. `compute`: an epoch is as much
+    computation for every trial, so a cheap network sees more images in it than an expensive one.
+    """
     recipe: dict[str, Any] = field(default_factory=dict)
     """Recipe values that all trials share (see Recipe)."""
+    families: dict[str, FamilySpec] = field(default_factory=dict)
+    """Ways to train that exclude each other, by name: the search chooses among them too. The first
+    one stands for the others where one recipe is meant."""
     space: dict[str, Any] = field(default_factory=dict)
     """Recipe values that are searched (see search/space/space.py)."""
     deliver: Literal["single", "ensemble", "student"] = "student"
@@ -138,7 +165,15 @@ class SweepSpec:
         both = sorted(set(self.recipe) & set(self.space))
         if both:
             raise SpecError(f"{both[0]!r} is both in recipe and in space; keep one")
-        if "epochs" in self.recipe or "epochs" in self.space:
+        for name, family in self.families.items():
+            both = sorted(set(family.recipe) & set(family.space))
+            if both:
+                raise SpecError(
+                    f"families: {name}: {both[0]!r} is both in recipe and in space; keep one"
+                )
+        parts = [self.recipe, self.space]
+        parts += [part for f in self.families.values() for part in (f.recipe, f.space)]
+        if any("epochs" in part for part in parts):
             raise SpecError("epochs is the last of `rungs`; set it there")
         self.base_recipe()
 
@@ -153,24 +188,65 @@ class SweepSpec:
         return 1 if self.deliver == "single" else self.members
 
     def base_recipe(self) -> Recipe:
-        """Return the recipe that all trials start from, before the searched values."""
-        values = {**self.recipe, "epochs": self.rungs[-1]}
-        recipe = Recipe.from_mapping(values, where="recipe")
-        check_length(recipe, where="rungs")
-        return recipe
+        """Return the recipe before the searched values; with families, that of the first."""
+        families = self.family_recipes()
+        return next(iter(families.values())) if families else self.shared_recipe()
+
+    def shared_recipe(self) -> Recipe:
+        """Return the values that all trials share."""
+        return self._recipe(self.recipe, where="recipe")
+
+    def family_recipes(self) -> dict[str, Recipe]:
+        """Return the values of each family that are not searched."""
+        return {
+            name: self._recipe(
+                {**self.recipe, **family.recipe, "family": name}, where=f"families: {name}: recipe"
+            )
+            for name, family in self.families.items()
+        }
+
+    def first_recipes(self) -> dict[str, Recipe]:
+        """Return the recipe of each family's first trial, as far as it is not drawn.
+
+        Without families, the only key is the empty string.
+        """
+        space = self.search_space()
+        return {name: space.first_recipe(name) for name in (self.families or {"": FamilySpec()})}
 
     def search_space(self, *, where: str = "space") -> Space:
         """Return the searched values; `where` names their place for messages."""
-        return Space.from_mapping(self.space, base=self.base_recipe(), where=where)
+        recipes = self.family_recipes()
+        families = {
+            name: Family(recipe=recipes[name], fixed=frozenset(family.recipe), space=family.space)
+            for name, family in self.families.items()
+        }
+        return Space.from_mapping(
+            self.space, base=self.shared_recipe(), families=families, where=where
+        )
 
     def student_recipe(self) -> Recipe:
-        """Return the student's recipe."""
-        shared = self.base_recipe().to_mapping()
+        """Return the recipe of a student with random weights."""
+        shared = self.shared_recipe().to_mapping()
         for name in NOT_INHERITED:
             del shared[name]
-        values = {**shared, **self.student.recipe}
-        recipe = Recipe.from_mapping(values, where="student: recipe")
-        check_length(recipe, where="student: recipe: epochs")
+        return self._student_recipe({**shared, **self.student.recipe}, where="student: recipe")
+
+    def tuned_student_recipe(self, best: Recipe) -> Recipe:
+        """Return the recipe of a student that starts from a trial with the recipe `best`.
+
+        The whole network is trained, in one stage; nothing is read from `pretrained`.
+        """
+        values = {**best.to_mapping(), "stages": [], "pretrained": "", **self.student.tuning}
+        return self._student_recipe(values, where="student: tuning")
+
+    def _recipe(self, values: Mapping[str, Any], *, where: str) -> Recipe:
+        recipe = Recipe.from_mapping({**values, "epochs": self.rungs[-1]}, where=where)
+        check_length(recipe, where="rungs")
+        return recipe
+
+    def _student_recipe(self, values: Mapping[str, Any], *, where: str) -> Recipe:
+        recipe = Recipe.from_mapping(values, where=where)
+        check_length(recipe, where=f"{where}: epochs")
         return recipe
 
     def with_values(self, **values: Any) -> "SweepSpec":
@@ -222,6 +298,7 @@ def spec_from_mapping(
     spec = from_mapping(SweepSpec, mapping, where=where)
     spec.search_space(where=f"{where}: space")
     spec.student_recipe()
+    spec.tuned_student_recipe(spec.base_recipe())
     return spec
 
 

@@ -20,7 +20,6 @@ from search.samplers.fixed import FixedPlan, FixedTrials
 from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Sampler
 from search.schedulers.asha import Asha
-from search.space.space import Space
 from search.space.spec import SweepSpec
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import (
@@ -102,10 +101,8 @@ def run_sweep(
         numerics,
         shared={"cache": _text(cache), "trainer": trainer},
     )
-    base = spec.base_recipe()
     sampler = OptunaSampler(
-        Space.from_mapping(spec.space, base=base),
-        base,
+        spec.search_space(),
         emitter.state,
         trials=trials or spec.trials,
         startup_trials=spec.startup_trials,

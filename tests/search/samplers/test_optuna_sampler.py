@@ -16,7 +16,7 @@ from journal.state import RunState
 from quorum.testing.samplers import SamplerContract, SimulatedRun
 from search.samplers.optuna_sampler import OptunaSampler, outcome
 from search.samplers.suggestions import Suggestion
-from search.space.space import Space
+from search.space.space import Family, Space
 from tests.events import epoch, of_type, state_of, trial_ended, trial_started
 from trainables.recipe import Recipe
 
@@ -38,7 +38,7 @@ RUNGS = (1, 3, 9)
 
 def sampler(state: RunState, **options: Any) -> OptunaSampler:
     settings = {"trials": 30, "startup_trials": 4, "seed": 5, "study": "run-abc", "path": None}
-    return OptunaSampler(SPACE, BASE, state, **{**settings, **options})
+    return OptunaSampler(SPACE, state, **{**settings, **options})
 
 
 class World(SimulatedRun):
@@ -287,3 +287,49 @@ def test_a_trial_stopped_at_a_rung_is_scored_again_from_before_it() -> None:
         CheckpointSaved(trial="t0000", step=3, path="s/t0000/c1", time=0),
     )
     assert Suggestion.again(state.trials["t0000"]).checkpoints == ("s/t0000/c0",)
+
+
+FAMILIES = Space.from_mapping(
+    {"momentum": {"type": "float", "low": 0.8, "high": 0.95}},
+    base=BASE,
+    families={
+        "tuned": Family(
+            recipe=BASE.with_values(family="tuned", optimizer="adamw"),
+            fixed=frozenset({"optimizer", "momentum"}),
+            space={
+                "adamw_lr": {
+                    "type": "float", "low": 1e-4, "high": 1e-2, "log": True, "start": 2e-3,
+                },
+            },
+        ),
+        "scratch": Family(
+            recipe=BASE.with_values(family="scratch"), fixed=frozenset(), space={},
+        ),
+    },
+)  # fmt: skip
+
+
+def test_the_first_trial_of_each_family_has_the_recommended_values_whatever_the_seed() -> None:
+    for seed in range(5):
+        world = World()
+        drawn = OptunaSampler(
+            FAMILIES, world.state, trials=9, startup_trials=2, seed=seed, study="f", path=None
+        )
+        first, second = drawn.next(), drawn.next()
+        assert first is not None
+        assert second is not None
+        assert first.recipe.architecture.family == "tuned"
+        assert first.recipe.optimizer.adamw_lr == 2e-3
+        assert first.recipe.optimizer.momentum == BASE.optimizer.momentum
+        assert second.recipe.architecture.family == "scratch"
+        assert second.recipe.optimizer.momentum != BASE.optimizer.momentum
+
+
+def test_values_that_are_not_searched_may_be_adjusted_to_the_drawn_ones() -> None:
+    world = World()
+    drawn = OptunaSampler(
+        FAMILIES, world.state, trials=9, startup_trials=2, seed=0, study="f", path=None,
+        adjust=lambda recipe: recipe.with_values(passes=2.0),
+    ).next()  # fmt: skip
+    assert drawn is not None
+    assert drawn.recipe.schedule.passes == 2.0

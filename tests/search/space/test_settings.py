@@ -92,3 +92,17 @@ def test_sweeps_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / "parent.yaml").write_text("extends: child.yaml\n")
     with pytest.raises(SpecError, match=r"extends 'parent\.yaml', which extends child\.yaml"):
         load_spec(tmp_path / "parent.yaml")
+
+
+def test_a_value_that_is_set_holds_in_every_family() -> None:
+    sweep = {
+        "recipe": {"width": 16},
+        "families": {
+            "a": {"recipe": {"dropout": 0.1, "depth": 3}},
+            "b": {"space": {"dropout": {"type": "float", "low": 0.0, "high": 0.5}}},
+        },
+    }
+    changed = with_settings(sweep, ["recipe.dropout=0.3"])
+    assert changed["recipe"] == {"width": 16, "dropout": 0.3}
+    assert changed["families"] == {"a": {"recipe": {"depth": 3}}, "b": {"space": {}}}
+    assert with_settings(sweep, ["families.a=null"])["families"].keys() == {"b"}

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SpecError
-from search.space.space import Space
+from search.space.space import Family, Space
 from search.space.spec import load_spec, shipped_names
 from trainables.recipe import Recipe
 
@@ -205,3 +206,68 @@ def test_an_impossible_space_is_refused_in_one_line(text: str, message: str) -> 
         space(text)
     assert str(caught.value).startswith("space: ")
     assert "\n" not in str(caught.value)
+
+
+def family_space() -> Space:
+    """Two families: `tuned` fixes dropout and searches its own rate; both share momentum."""
+    base = Recipe(epochs=9)
+    shared = {
+        "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+        "adamw_lr": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True},
+        "momentum": {"type": "float", "low": 0.8, "high": 0.9},
+    }
+    return Space.from_mapping(
+        shared,
+        base=base,
+        families={
+            "tuned": Family(
+                recipe=base.with_values(family="tuned", model="timm:resnet10t"),
+                fixed=frozenset({"dropout", "model"}),
+                space={"adamw_lr": {"type": "float", "low": 1e-5, "high": 1e-3, "start": 1e-4}},
+            ),
+            "scratch": Family(
+                recipe=base.with_values(family="scratch"),
+                fixed=frozenset(),
+                space={"width": {"type": "int", "low": 16, "high": 32, "start": 24}},
+            ),
+        },
+    )
+
+
+class TestFamilies:
+    def test_each_family_searches_what_it_does_not_set_itself(self) -> None:
+        labels = {"tuned": set[str](), "scratch": set[str]()}
+        space = family_space()
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+        for _ in range(40):
+            trial = study.ask()
+            recipe = space.recipe(space.suggest(trial))
+            family = recipe.architecture.family
+            labels[family] |= set(trial.params)
+            assert space.active(recipe.to_mapping()) == trial.params
+            own = recipe.optimizer.adamw_lr < 1e-3
+            assert own == (family == "tuned") == (recipe.architecture.model == "timm:resnet10t")
+        assert labels == {
+            "tuned": {"family", "momentum", "tuned.adamw_lr"},
+            "scratch": {"family", "dropout", "adamw_lr", "momentum", "scratch.width"},
+        }
+
+    def test_the_first_recipe_of_a_family_has_its_recommended_values(self) -> None:
+        space = family_space()
+        assert space.first_values("tuned") == {"family": "tuned", "tuned.adamw_lr": 1e-4}
+        assert space.first_recipe("scratch").architecture.width == 24
+        assert space.first_recipe("tuned").architecture.model == "timm:resnet10t"
+
+    def test_the_ends_of_all_ranges_are_partial_draws_of_their_family(self) -> None:
+        space = family_space()
+        for values in space.ends():
+            recipe = space.recipe(values)
+            assert recipe.architecture.family in ("tuned", "scratch")
+        assert {"family": "tuned", "adamw_lr": 1e-5} in list(space.ends())
+
+    def test_a_single_family_is_not_searched_for(self) -> None:
+        base = Recipe()
+        only = Family(recipe=base.with_values(family="only"), fixed=frozenset(), space={})
+        space = Space.from_mapping({}, base=base, families={"only": only})
+        assert space.parameters == ()
+        assert space.recipe({}).architecture.family == "only"
