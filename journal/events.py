@@ -98,6 +98,8 @@ class PlanMade:
     """One epoch of the base recipe's last stage while all workers are busy."""
     stage_costs: StageCosts = EQUAL
     """Relative cost of epochs in the recipe's stages."""
+    family_costs: Mapping[str, StageCosts] = field(default_factory=dict)
+    """The same for each family of the sweep, in the same unit."""
     seconds: Mapping[str, float]
     """Forecast for each stage."""
     deadline: float | None = None
@@ -326,9 +328,15 @@ def decode(line: Mapping[str, Any]) -> Event:
         if key in values:
             values[key] = tuple(values[key])
     if "stage_costs" in values:
-        costs = values["stage_costs"] or {}
-        values["stage_costs"] = StageCosts(**{key: tuple(costs[key]) for key in costs})
+        values["stage_costs"] = _stage_costs(values["stage_costs"])
+    if "family_costs" in values:
+        families = values["family_costs"].items()
+        values["family_costs"] = {name: _stage_costs(costs) for name, costs in families}
     return cls(**values)
+
+
+def _stage_costs(costs: Mapping[str, Any] | None) -> StageCosts:
+    return StageCosts(**{key: tuple(values) for key, values in (costs or {}).items()})
 
 
 _FIELDS = {

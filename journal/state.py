@@ -86,6 +86,7 @@ class RunState:
                 self._resume(event)
             case PlanMade():
                 self.plan, self.trials.costs = event, event.stage_costs
+                self.trials.family_costs = event.family_costs
                 self.plans.append(event)
             case StageReported():
                 self._report_stage(event)

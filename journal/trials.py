@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from common.stage_costs import EQUAL
+from common.stage_costs import EQUAL, StageCosts
 from journal.events import (
     CheckpointSaved,
     EpochEnded,
@@ -94,6 +94,8 @@ class Trials(Mapping[str, Trial]):
         self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
         self.costs = EQUAL
         """Relative cost of a trial's epochs, by the run's last plan."""
+        self.family_costs: Mapping[str, StageCosts] = {}
+        """The same by family, if the sweep has any."""
         self._halted = -math.inf
         """No epoch is timed across this moment."""
 
@@ -138,12 +140,19 @@ class Trials(Mapping[str, Trial]):
         scored = [trial for trial in self.values() if trial.kind == kind and trial.scores]
         return sorted(scored, key=lambda trial: trial.rank)
 
+    def costs_of(self, recipe: Mapping[str, Any]) -> StageCosts:
+        """Return the relative cost of the epochs of a trial with this recipe."""
+        return self.family_costs.get(str(recipe.get("family", "")), self.costs)
+
     def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
         """Return the seconds of an epoch of the last stage, the median over trials.
 
         Only trials with `recipe` count, if there are any. None before any epoch.
         """
-        paces = [(trial.recipe == recipe, trial.pace(self.costs)) for trial in self.values()]
+        paces = [
+            (trial.recipe == recipe, trial.pace(self.costs_of(trial.recipe)))
+            for trial in self.values()
+        ]
         known = [(same, pace) for same, pace in paces if pace is not None]
         same_recipe = [pace for same, pace in known if same]
         return median(same_recipe or [pace for _, pace in known]) if known else None
@@ -186,7 +195,8 @@ class Trials(Mapping[str, Trial]):
         cohort = self.cohorts[trial.kind]
         seconds = self._lap(trial, event)
         if seconds is not None:
-            cohort.add_time(seconds, self.costs.of_step(event.epoch, before=trial.epoch))
+            costs = self.costs_of(trial.recipe)
+            cohort.add_time(seconds, costs.of_step(event.epoch, before=trial.epoch))
         self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes or 0)
         trial.epochs.append(event)
         if event.rung is not None:

@@ -44,7 +44,11 @@ def _plan(run: Run) -> tuple[Recipe, int]:
     def each(epochs: int) -> float:
         return (
             pace
-            * cost_at_rungs((epochs,), best.schedule.cooldown_fraction, run.state.trials.costs)[-1]
+            * cost_at_rungs(
+                (epochs,),
+                best.schedule.cooldown_fraction,
+                run.state.trials.costs_of(best.to_mapping()),
+            )[-1]
         )
 
     workers = run.spec.concurrent or cluster_capacity().trials_at_a_time(run.numerics)

@@ -21,7 +21,8 @@ from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
 from quorum.selection import select_run
 from quorum.workspace.run import Run
-from trainables.records import RunFolder
+from trainables.recipe import Recipe
+from trainables.records import RunFolder, read_start
 
 if TYPE_CHECKING:
     from ensemble.deployment.card import Card
@@ -189,18 +190,32 @@ def _train_students(
     from trainables.training.losses import Distillation
 
     end = run.end_of("distill")
+    recipe, start = _student_start(run)
     train_students(
         run.folder,
-        run.spec.student_recipe(),
+        recipe,
+        start=start,
         distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
         images=run.images,
         splits=run.splits,
         seed=seed,
-        numerics=run.probe(threads=max(1, usable_cores() // workers)),
+        numerics=run.probe(recipe, threads=max(1, usable_cores() // workers)),
         deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
         progress=progress,
         train=train,
     )
+
+
+def _student_start(run: Run) -> tuple[Recipe, Path | None]:
+    """Return the student's recipe, and the folder of the trial that it starts from, if any."""
+    from ensemble.selection.selection import read_selection
+
+    if run.spec.student.start == "best_single":
+        trial = run.folder.trial(read_selection(run.folder.selection).best_single.name)
+        best = read_start(trial / "start.json").recipe
+        if best.architecture.pretrained:
+            return run.spec.tuned_student_recipe(best), trial
+    return run.spec.student_recipe(), None
 
 
 @contextmanager

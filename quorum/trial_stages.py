@@ -88,6 +88,7 @@ def _training_inputs(run: Run) -> dict[str, Any]:
         "images": run.images,
         "splits": run.splits,
         "numerics": run.numerics,
+        "family_numerics": run.family_numerics,
     }
 
 

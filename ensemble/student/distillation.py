@@ -17,6 +17,7 @@ from trainables.trainer import EpochReport
 from trainables.training.data_parallel import DataParallel
 from trainables.training.loop import Training
 from trainables.training.losses import Distillation
+from trainables.weights import load_trained
 
 HISTORY = "history.json"
 """The file beside the checkpoint that holds the reports and the teacher's identity."""
@@ -48,6 +49,7 @@ class StudentTrainer(Protocol):
         splits: Splits,
         seed: int,
         numerics: Numerics,
+        start: Path | None = None,
         teacher: IdentifiedTeacher | None = None,
         distillation: Distillation | None = None,
         on_report: Callable[[EpochReport], None] | None = None,
@@ -63,6 +65,7 @@ def distill(
     splits: Splits,
     seed: int,
     numerics: Numerics,
+    start: Path | None = None,
     teacher: IdentifiedTeacher | None = None,
     distillation: Distillation | None = None,
     on_report: Callable[[EpochReport], None] | None = None,
@@ -72,8 +75,9 @@ def distill(
     """Train the recipe's net on train, from a teacher or, for `student_plain`, without one.
 
     With and without a teacher, the net, its initial weights, the augmented views and the
-    number of optimizer steps are the same. With a `folder`, every epoch is saved there, and a
-    training saved there is resumed: it ends with the weights of an uninterrupted one.
+    number of optimizer steps are the same. `start` is the folder of a trial whose weights the
+    training starts from; without it they are random. With a `folder`, every epoch is saved there,
+    and a training saved there is resumed: it ends with the weights of an uninterrupted one.
     `on_report` receives each new epoch. With `parallel`, this is one of several processes that
     share every batch; all need the same arguments, and only rank 0 writes.
 
@@ -93,6 +97,8 @@ def distill(
         distillation=distillation,
         parallel=parallel,
     )
+    if start is not None:
+        training.start_from(load_trained(start))
     history = _History(folder, teacher, writes=parallel is None or parallel.rank == 0)
     history.resume(training)
     for report in training.reports():

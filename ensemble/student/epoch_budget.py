@@ -50,11 +50,13 @@ class EpochBudget:
         *,
         deadline: float | None,
         rehearse: Callable[[], EpochSeconds],
+        fewest: int = 1,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Read the plan in `path`, or make one: from `rehearse` if there is a `deadline`.
 
-        `deadline`, for both trainings, and `clock` are in unix seconds.
+        `deadline`, for both trainings, and `clock` are in unix seconds. `fewest` is 0 for a
+        student that may also ship untrained, because it starts from a trained network.
         """
         self._path, self._deadline, self._clock = path, deadline, clock
         self._recent: list[float] = []
@@ -62,7 +64,8 @@ class EpochBudget:
         if path.exists():
             plan = read_json(path)
             self._plain_share = float(plan["twin"])
-            self.recipe = recipe.with_values(epochs=int(plan["epochs"]))
+            self.epochs = int(plan["epochs"])
+            self.recipe = recipe.with_values(epochs=max(1, self.epochs))
             return
         self._plain_share = 1.0
         """Seconds of an epoch without a teacher, as a share of one with it."""
@@ -71,7 +74,7 @@ class EpochBudget:
             each = rehearse()
             self._plain_share = each.plain / each.taught
             fitting = int(SAFETY * (deadline - clock()) / (each.taught + each.plain))
-            epochs = max(1, min(self._most, fitting))
+            epochs = max(fewest, min(self._most, fitting))
         self.recipe = recipe
         self._set(epochs)
 
@@ -112,7 +115,9 @@ class EpochBudget:
             raise _EpochsChangedError(shorter)
 
     def _set(self, epochs: int) -> None:
-        self.recipe = self.recipe.with_values(epochs=epochs)
+        self.epochs = epochs
+        """Epochs of both trainings; the recipe's, unless there is no time for any."""
+        self.recipe = self.recipe.with_values(epochs=max(1, epochs))
         plan = {"epochs": epochs, "twin": self._plain_share}
         write_bytes_atomically(self._path, dump_json(plan).encode())
 

@@ -4,11 +4,15 @@ The plain student has the same net, the same initial weights and the same optimi
 no teacher: the difference between the two is the gain from distillation.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from common.statistics.metrics import apply_temperature, fit_temperature, nll
 from ensemble.deployment.card import TeacherMember
 from ensemble.deployment.packaging import TrainedStudent, export_student
 from ensemble.selection.selection import read_selection
@@ -18,10 +22,14 @@ from ensemble.student.teacher import load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.rehearsal import rehearse
+from trainables.prediction import place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 from trainables.trainer import EpochReport
 from trainables.training.losses import Distillation
+from trainables.weights import load_trained
+
+log = logging.getLogger(__name__)
 
 REHEARSAL_SECONDS = 3.0
 """Time for measuring each of the two trainings before their epochs are planned."""
@@ -42,12 +50,15 @@ def train_students(
     deadline: float | None,
     progress: Callable[[float, str], None],
     train: StudentTrainer = distill,
+    start: Path | None = None,
 ) -> None:
     """Train, export and quantize both students into `folder`.student.
 
     Both trainings save every epoch and resume from the last one saved. With a `deadline` for
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
-    `train` trains each of the two.
+    `train` trains each of the two. `start` is the folder of the trial whose network both train
+    further. Then the student is never worse than that network on val, and where there is no time
+    for an epoch it is that network.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
@@ -58,29 +69,45 @@ def train_students(
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": numerics}
+    untrained = None if start is None else _untrained(start, images, splits, numerics)
     lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
     timed = partial(rehearse, recipe, seconds=REHEARSAL_SECONDS, **data)
     budget = EpochBudget(
         recipe,
         work / "plan.json",
         deadline=deadline,
+        fewest=1 if start is None else 0,
         rehearse=lambda: EpochSeconds(
             taught=timed(**lesson).train_seconds, plain=timed().train_seconds
         ),
     )
-    student = budget.train(
-        lambda shortened, on_report: train(
-            shortened, folder=work / "taught", on_report=on_report, seed=seed, **lesson, **data
-        ),
-        _reporter(budget, 0.0, "student", progress),
-    )
-    plain = train(
-        budget.recipe,
-        folder=work / "plain",
-        on_report=_reporter(budget, TRAINING_SHARE, "student without a teacher", progress),
-        seed=seed,
-        **data,
-    )
+    if untrained is not None and budget.epochs == 0:
+        log.info("no time is left for an epoch: the student is the best single trial itself")
+        student = plain = untrained.result
+    else:
+        student = budget.train(
+            lambda shortened, on_report: train(
+                shortened,
+                folder=work / "taught",
+                on_report=on_report,
+                seed=seed,
+                start=start,
+                **lesson,
+                **data,
+            ),
+            _reporter(budget, 0.0, "student", progress),
+        )
+        plain = train(
+            budget.recipe,
+            folder=work / "plain",
+            on_report=_reporter(budget, TRAINING_SHARE, "student without a teacher", progress),
+            seed=seed,
+            start=start,
+            **data,
+        )
+        if untrained is not None and student.reports[-1].val_nll > untrained.val_nll:
+            log.info("further training made the best single trial worse on val: it is kept")
+            student = replace(untrained.result, seconds=student.seconds)
     progress(2 * TRAINING_SHARE, "export and quantization")
     export = partial(export_student, images=images, splits=splits)
     export(_trained(plain, budget.recipe, seed), folder.student / "plain", int8=False)
@@ -96,6 +123,32 @@ def train_students(
     )
     export(taught, folder.student, int8=True)
     shutil.rmtree(work)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Untrained:
+    """A student before its first epoch."""
+
+    result: StudentResult
+    val_nll: float
+    """In nats, after one temperature fitted on val."""
+
+
+def _untrained(start: Path, images: ImageSet, splits: Splits, numerics: Numerics) -> _Untrained:
+    model = load_trained(start)
+    place_model(model, numerics)
+    labels = images.labels[splits.val]
+    logp = predict_log_probs(model, images.images, numerics, indices=splits.val)
+    return _Untrained(
+        result=StudentResult(
+            model=model,
+            seconds=0.0,
+            steps=0,
+            params=sum(parameter.numel() for parameter in model.parameters()),
+            reports=(),
+        ),
+        val_nll=nll(apply_temperature(logp, fit_temperature(logp, labels)), labels),
+    )
 
 
 def _trained(result: StudentResult, recipe: Recipe, seed: int, **lesson: Any) -> TrainedStudent:

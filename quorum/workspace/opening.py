@@ -141,7 +141,9 @@ class _Preparation:
     def prepare(self) -> _Prepared:
         """Return the data and the plan; a plan is made for what must be trained in time."""
         spec = spec_to_resume(self.folder, self.asked) if self.resumed else self.asked
-        data = self._read(spec, None if self.resumed else resolve_dataset(spec.dataset))
+        data = self._read(spec, None
+            if self.resumed
+            else resolve_dataset(spec.dataset, affordable=spec.largest_input))
         stages = tuple(stages_left(self.folder, self.stages))
         if not stages or (self.deadline is None and (self.resumed or "sweep" not in stages)):
             return _Prepared(data=data, plan=None, stages=stages)
@@ -154,9 +156,13 @@ class _Preparation:
             lambda: self._plan(data, stages),
             shrink,
             image_size=data.images.image_size,
-            keep_size=self.resumed or self.asked.dataset.image_size is not None,
+            # Where rungs count computation, an epoch may be a part of a pass instead.
+            keep_size=self.resumed
+            or self.asked.dataset.image_size is not None
+            or spec.resource == "compute",
         )
-        if self.deadline is not None and not self.resumed:
+        planned = self.deadline is not None or spec.resource == "compute"
+        if planned and not self.resumed:
             data = replace(data, spec=plan.apply_to(data.spec))
         return _Prepared(data=data, plan=plan, stages=stages)
 
@@ -198,6 +204,7 @@ class _Preparation:
             images=data.images,
             splits=data.splits,
             numerics=numerics,
+            family_numerics=data.family_numerics,
             cores=usable_cores(),
             workers=workers,
             workers_per_machine=min(workers, here),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from common.cpu_runtime import usable_cores
@@ -15,7 +15,8 @@ from search.timetable.plan import Plan
 from search.timetable.planner import probe_numerics
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.recipe import Numerics
+from trainables.hyperparameters import Architecture
+from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 
 Progress = Callable[[float, str], None]
@@ -32,24 +33,37 @@ class RunData:
     splits: Splits
     device: str | None
     """`cpu`, `cuda`, or None for a GPU if there is one."""
-    _numerics: Numerics | None = None
+    _numerics: dict[str, Numerics] = field(default_factory=dict)
 
     @property
     def numerics(self) -> Numerics:
-        """Numerics of the run's earlier trials; in a new run, those that a probe chooses."""
-        if self._numerics is None:
-            starts = (start.numerics for start in self.folder.starts())
-            self._numerics = next(starts, None) or self._probed()
+        """Numerics of the sweep's first family; see `family_numerics`."""
+        return next(iter(self.family_numerics.values()))
+
+    @property
+    def family_numerics(self) -> dict[str, Numerics]:
+        """Numerics of each family's earlier trials; else those that a probe of its network chooses.
+
+        Without families, the only key is the empty string.
+        """
+        if not self._numerics:
+            known = {s.recipe.architecture.family: s.numerics for s in self.folder.starts()}
+            threads = threads_per_trial(
+                usable_cores(), concurrent=self.spec.concurrent, trials=self.spec.trials
+            )
+            probed: dict[Architecture, Numerics] = {}
+            for name, recipe in self.spec.first_recipes().items():
+                network = replace(recipe.architecture, family="")
+                if name in known:
+                    probed[network] = known[name]
+                elif network not in probed:
+                    probed[network] = self.probe(recipe, threads=threads)
+                self._numerics[name] = probed[network]
         return self._numerics
 
-    def probe(self, *, threads: int) -> Numerics:
-        """Measure which dtype and layout are fastest on this machine."""
-        return probe_numerics(self.spec, self.images, device=self.device, threads=threads)
-
-    def _probed(self) -> Numerics:
-        concurrent, trials = self.spec.concurrent, self.spec.trials
-        threads = threads_per_trial(usable_cores(), concurrent=concurrent, trials=trials)
-        return self.probe(threads=threads)
+    def probe(self, recipe: Recipe, *, threads: int) -> Numerics:
+        """Measure which dtype and layout are fastest for a recipe on this machine."""
+        return probe_numerics(recipe, self.images, device=self.device, threads=threads)
 
 
 class Run:
@@ -87,12 +101,17 @@ class Run:
 
     @property
     def numerics(self) -> Numerics:
-        """Numerics of the run's earlier trials; in a new run, those that a probe chooses."""
+        """Numerics of the first family's trials: earlier ones, or what a probe chooses."""
         return self._data.numerics
 
-    def probe(self, *, threads: int) -> Numerics:
-        """Measure which dtype and layout are fastest on this machine."""
-        return self._data.probe(threads=threads)
+    @property
+    def family_numerics(self) -> dict[str, Numerics]:
+        """Numerics of the trials by family."""
+        return self._data.family_numerics
+
+    def probe(self, recipe: Recipe, *, threads: int) -> Numerics:
+        """Measure which dtype and layout are fastest for a recipe on this machine."""
+        return self._data.probe(recipe, threads=threads)
 
     def end_of(self, stage: str) -> float | None:
         """Return when a stage must end to leave time for later stages, in unix seconds."""

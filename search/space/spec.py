@@ -1,7 +1,7 @@
 """The specification of a sweep: the YAML, checked, with every default in one place."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
 from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
+from trainables.hyperparameters import Architecture
 from trainables.recipe import Recipe, check_length
 from trainables.records import RunFolder
 
@@ -68,9 +69,10 @@ class StudentSpec:
     tau: float = 4.0
     """Temperature of the teacher's loss."""
 
-    def with_recipe(self, **values: Any) -> "StudentSpec":
-        """Return a copy with some recipe values replaced."""
-        return replace(self, recipe={**self.recipe, **values})
+    def with_epochs(self, epochs: int) -> "StudentSpec":
+        """Return a copy with schedules of `epochs` epochs, at least one."""
+        values = {"epochs": max(1, epochs)}
+        return replace(self, recipe={**self.recipe, **values}, tuning={**self.tuning, **values})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,10 +236,22 @@ class SweepSpec:
     def tuned_student_recipe(self, best: Recipe) -> Recipe:
         """Return the recipe of a student that starts from a trial with the recipe `best`.
 
-        The whole network is trained, in one stage; nothing is read from `pretrained`.
+        The whole network is trained, in one stage, on all training images. If `best` trained its
+        head only, its other values suit no such training: then they are the base recipe's.
         """
-        values = {**best.to_mapping(), "stages": [], "pretrained": "", **self.student.tuning}
+        stages = best.schedule.stages
+        values = best.to_mapping()
+        if stages and stages[-1].train == "head":
+            network = {item.name: values[item.name] for item in fields(Architecture)}
+            values = {**self.base_recipe().to_mapping(), **network}
+        values |= {"stages": [], "train_share": 1.0, **self.student.tuning}
         return self._student_recipe(values, where="student: tuning")
+
+    def expected_student_recipe(self) -> Recipe:
+        """Return the student's recipe before the search: tuned from the base recipe, if any is."""
+        if self.student.start == "best_single":
+            return self.tuned_student_recipe(self.base_recipe())
+        return self.student_recipe()
 
     def _recipe(self, values: Mapping[str, Any], *, where: str) -> Recipe:
         recipe = Recipe.from_mapping({**values, "epochs": self.rungs[-1]}, where=where)
@@ -252,6 +266,16 @@ class SweepSpec:
     def with_values(self, **values: Any) -> "SweepSpec":
         """Return a copy with some fields replaced."""
         return replace(self, **values)
+
+    @property
+    def largest_input(self) -> int | None:
+        """The largest side that a family's network resizes images to; None without families."""
+        sides = [0]
+        for family in self.families.values():
+            entry = family.space.get("input_size", {})
+            sides += [family.recipe.get("input_size", 0), *entry.get("choices", ())]
+            sides.append(entry.get("high", 0))
+        return max(sides) or None
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values, ready for YAML."""

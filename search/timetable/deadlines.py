@@ -44,7 +44,8 @@ class Deadlines:
             return True
         pace = state.trials.pace(None if recipe is None else recipe.to_mapping()) or 0.0
         fraction = (recipe or Recipe()).schedule.cooldown_fraction
-        whole = cost_at_rungs(rungs, fraction, state.trials.costs)[-1]
+        costs = state.trials.costs_of({} if recipe is None else recipe.to_mapping())
+        whole = cost_at_rungs(rungs, fraction, costs)[-1]
         return self.clock() + pace * whole <= self.finish
 
     def allow_next_rung(

@@ -22,7 +22,7 @@ quarter, −0.07 and 0.18 after half.
 
 import math
 
-from common.stage_costs import cost_after, cost_at_rungs
+from common.stage_costs import StageCosts, cost_after, cost_at_rungs
 from journal.events import PREPARATION, STAGES, Kind
 from journal.state import RunState
 from journal.trial import Trial
@@ -175,6 +175,10 @@ def _steps_left(
     return max(0.0, left - min(present_step, (now - trial.last_seen) / pace))
 
 
+def _costs(state: RunState, trial: Trial) -> StageCosts:
+    return state.trials.costs_of(trial.recipe)
+
+
 def _new_trial(kind: Kind) -> Trial:
     """Return a trial that has not started."""
     return Trial(name="", number=0, kind=kind, recipe={}, seed=0)
@@ -187,12 +191,14 @@ def _rungs(state: RunState, trial: Trial) -> tuple[int, ...]:
 
 def _steps_to_rungs(state: RunState, trial: Trial) -> tuple[float, ...]:
     """Return the steps up to each rung of a trial."""
-    return cost_at_rungs(_rungs(state, trial), _cooldown_fraction(state, trial), state.trials.costs)
+    return cost_at_rungs(
+        _rungs(state, trial), _cooldown_fraction(state, trial), _costs(state, trial)
+    )
 
 
 def _done(state: RunState, trial: Trial, step: int | None = None) -> float:
     """Return the weight of the first `step` steps of a trial, by default of all it has trained."""
-    after = cost_after(_rungs(state, trial), _cooldown_fraction(state, trial), state.trials.costs)
+    after = cost_after(_rungs(state, trial), _cooldown_fraction(state, trial), _costs(state, trial))
     step = trial.step if step is None else step
     return after[min(step, len(after) - 1)]
 

@@ -4,10 +4,12 @@ All times are wall-clock seconds.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
 from search.space.spec import SweepSpec
+from search.timetable.compute import Allotment
 from trainables.stages import fewest_epochs
 
 START_SECONDS = 20.0
@@ -56,6 +58,12 @@ class Pace:
     """Test images per training image."""
     costs: StageCosts = EQUAL
     """Costs of epochs in the base recipe's stages."""
+    passes: float = 1.0
+    """Passes over the training images in an epoch of the base recipe."""
+    families: Mapping[str, StageCosts] = field(default_factory=dict)
+    """Costs of epochs by family, in epochs of the base recipe's last stage."""
+    allotments: Mapping[str, Allotment] = field(default_factory=dict)
+    """Images of an epoch by family, where rungs count computation."""
 
 
 def sweep_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
@@ -107,12 +115,17 @@ def rounds_of_seeds(spec: SweepSpec, pace: Pace) -> int:
 
 def student_epochs_for(spec: SweepSpec, top: int) -> int:
     """Return the student's epochs, scaled as `top` is to the specification's highest rung."""
-    epochs = round(spec.student_recipe().schedule.epochs * top / spec.rungs[-1])
+    epochs = round(spec.expected_student_recipe().schedule.epochs * top / spec.rungs[-1])
     return max(fewest_student_epochs(spec), epochs)
 
 
 def fewest_student_epochs(spec: SweepSpec) -> int:
-    """Return the shortest schedule in which every stage of the student has an epoch."""
+    """Return the shortest schedule in which every stage of the student has an epoch.
+
+    A student that starts from a trained network may also ship as it is, after no epoch.
+    """
+    if spec.student.start == "best_single":
+        return 0
     return fewest_epochs(spec.student_recipe().schedule.stages)
 
 

@@ -8,8 +8,9 @@ for training, and K the most members, schedules of R epochs cost
     student and twin        R_s·(two epochs of the student + one pass of the teacher)
 
 Longer schedules train better nets, but fewer of them. R grows with the square root of the
-training that the time allows, and so does the number of trials: R·C·e = T·W. The seeds, which
-are the equal-compute baseline, take at most a quarter of T.
+training that the time allows, and so does the number of trials: R·C·e = T·W. Where an epoch is
+not one pass but p, the number of trials is that of the passes, and at least FEWEST_TRIALS:
+max(R·p, 3)·C·e = T·W. The seeds, which are the equal-compute baseline, take at most a quarter of T.
 
 Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
 its cost (see StageCosts).
@@ -20,12 +21,13 @@ The plan made before the sweep is a forecast; the report compares it with what h
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 from common.errors import SpecError
 from common.stage_costs import EQUAL, StageCosts
 from journal.events import STAGES, PlanMade
 from search.space.spec import SweepSpec
+from search.timetable.compute import Allotment
 from search.timetable.pace import (
     Pace,
     fewest_student_epochs,
@@ -45,6 +47,10 @@ SEEDS_SHARE = 0.25
 
 DISTILL_SHARES = (0.2, 0.4)
 """Smallest and largest share of the training time for the student and its twin."""
+
+FEWEST_TRIALS = 3
+"""Trials, in whole schedules, that a sweep has time for even if their schedules take less than as
+many passes over the training images."""
 
 LONGEST = 8
 """A schedule is at most this many times as long as the specification's: recipes that suit
@@ -79,6 +85,10 @@ class Plan:
     """End of the whole run in unix seconds; None without a time budget."""
     costs: StageCosts = EQUAL
     """Costs of epochs in the base recipe's stages."""
+    families: Mapping[str, StageCosts] = field(default_factory=dict)
+    """Costs of epochs by family."""
+    allotments: Mapping[str, Allotment] = field(default_factory=dict)
+    """Images of an epoch by family, where rungs count computation."""
 
     def end_of(self, stage: str) -> float | None:
         """Return when a stage must end to leave time for later stages, in unix seconds.
@@ -100,14 +110,25 @@ class Plan:
             workers=self.workers,
             epoch_seconds=self.epoch_seconds,
             stage_costs=self.costs,
+            family_costs=self.families,
             seconds=dict(self.seconds),
             deadline=self.deadline,
         )
 
     def apply_to(self, spec: SweepSpec) -> SweepSpec:
         """Return the specification with the plan's schedules and number of members."""
-        student = spec.student.with_recipe(epochs=self.student_epochs)
-        return spec.with_values(rungs=self.rungs, members=self.seeds, student=student)
+        families = {
+            name: family.with_recipe(**asdict(self.allotments[name]))
+            if name in self.allotments
+            else family
+            for name, family in spec.families.items()
+        }
+        return spec.with_values(
+            rungs=self.rungs,
+            members=self.seeds,
+            student=spec.student.with_epochs(self.student_epochs),
+            families=families,
+        )
 
 
 def plan_run(
@@ -161,7 +182,22 @@ def plan_run(
         export_seconds=overheads["distill"],
         deadline=deadline,
         costs=pace.costs,
+        families=pace.families,
+        allotments=pace.allotments,
     )
+
+
+def affordable_passes(spec: SweepSpec, pace: Pace, *, now: float, deadline: float) -> float:
+    """Return the passes over the training images that a whole schedule has time for.
+
+    `pace` is that of epochs of one pass. One round of seeds is assumed.
+    """
+    seconds = deadline - now - sum(overhead_seconds(spec, pace).values())
+    total = max(0.0, seconds) * pace.workers / pace.epoch_seconds
+    passes = math.sqrt(total) if total > FEWEST_TRIALS**2 else total / FEWEST_TRIALS
+    if "seeds" in spec.stages:
+        passes = min(passes, SEEDS_SHARE * total / pace.workers)
+    return passes
 
 
 def shorten_rungs(spec: SweepSpec, top: int) -> tuple[int, ...]:
@@ -250,6 +286,8 @@ def _forecast(
         export_seconds=overheads["distill"],
         deadline=None,
         costs=pace.costs,
+        families=pace.families,
+        allotments=pace.allotments,
     )
 
 
@@ -258,7 +296,8 @@ def _top_rung(spec: SweepSpec, pace: Pace, seconds: float) -> int:
 
     def too_long(epochs: int) -> bool:
         each = trial_seconds(spec, pace, epochs)
-        balanced = epochs * each <= seconds * pace.workers
+        trials = max(epochs * pace.passes, min(epochs, FEWEST_TRIALS))
+        balanced = trials * each <= seconds * pace.workers
         if "seeds" in spec.stages:
             return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * seconds
         return not balanced and sweep_seconds(spec, pace, epochs) > seconds

@@ -1,15 +1,16 @@
 """Measure this machine's pace on the run's own nets and images, and plan the run with it."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from common.stage_costs import StageCosts
 from journal.events import STAGES
 from search.space.spec import SweepSpec
+from search.timetable.compute import FamilyPace, allot
 from search.timetable.pace import Pace
-from search.timetable.plan import Plan, TooShortError, plan_run
+from search.timetable.plan import Plan, TooShortError, affordable_passes, plan_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
@@ -50,6 +51,8 @@ class Setup:
     splits: Splits
     numerics: Numerics
     """Numerics of the trials."""
+    family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
+    """Those of each family, if the sweep has any."""
     cores: int
     """Cores of this machine."""
     workers: int
@@ -95,7 +98,11 @@ def make_plan(
     if not keep_rungs:
         require_suitable(spec, setup.images, stages=stages)
     remaining = None if deadline is None else deadline - clock()
-    pace = measure_pace(spec, setup, seconds=rehearsal_seconds(remaining))
+    seconds = rehearsal_seconds(remaining)
+    if spec.resource == "compute" and not keep_rungs:
+        spec, pace = measure_families(spec, setup, seconds=seconds, clock=clock, deadline=deadline)
+    else:
+        pace = measure_pace(spec, setup, seconds=seconds)
     # Larger images are made smaller first, which saves more time than fewer members.
     min_epochs = MIN_EPOCHS if setup.images.image_size <= SMALL_SIDE else 1
     return plan_run(
@@ -142,9 +149,9 @@ def plan_or_shrink(
 
 
 def probe_numerics(
-    spec: SweepSpec, images: ImageSet, *, device: str | None, threads: int
+    recipe: Recipe, images: ImageSet, *, device: str | None, threads: int
 ) -> Numerics:
-    """Measure which dtype and memory layout train the sweep's base recipe fastest here.
+    """Measure which dtype and memory layout train a recipe fastest here.
 
     `device` is `cpu`, `cuda`, or None for a GPU where there is one.
     """
@@ -154,7 +161,7 @@ def probe_numerics(
     from trainables.device.probe import probe
 
     return probe(
-        spec.base_recipe(),
+        recipe,
         classes=len(images.class_names),
         image_size=images.image_size,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
@@ -172,11 +179,14 @@ def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[st
     """
     from trainables.preflight import check_recipes  # imports torch
 
-    base = spec.base_recipe()
-    recipes = [("", base)]
-    for values in spec.search_space().ends():
+    space = spec.search_space()
+    recipes = [
+        (f"families: {name}" if name else "", recipe)
+        for name, recipe in (spec.family_recipes() or {"": spec.base_recipe()}).items()
+    ]
+    for values in space.ends():
         drawn = ", ".join(f"{name} {value!r}" for name, value in values.items())
-        recipes.append((f"space: {drawn}", base.with_values(**values)))
+        recipes.append((f"space: {drawn}", space.recipe(values)))
     if "distill" in stages:
         recipes.append(("student: recipe", spec.student_recipe()))
     check_recipes(
@@ -197,15 +207,89 @@ def rehearsal_seconds(remaining: float | None) -> float:
     return min(MOST_SECONDS, max(0.5, BUDGET_SHARE * remaining))
 
 
-def measure_pace(spec: SweepSpec, setup: Setup, *, seconds: float) -> Pace:
-    """Rehearse a trial, the student and a teacher, each for about `seconds`."""
+def measure_families(
+    spec: SweepSpec,
+    setup: Setup,
+    *,
+    seconds: float,
+    clock: Callable[[], float],
+    deadline: float | None,
+) -> tuple[SweepSpec, Pace]:
+    """Rehearse every family; return the specification with equal computation per epoch, and pace.
+
+    Where a schedule of the specification's rungs has time for less than a pass per epoch, an epoch
+    of the first family is a part of a pass; otherwise it is the passes in its recipe.
+    """
+    from trainables.device.rehearsal import rehearse  # imports torch
+
+    recipes = {name: r.with_values(passes=1.0) for name, r in spec.first_recipes().items()}
+    measured = {
+        name: rehearse(
+            recipe,
+            images=setup.images,
+            splits=setup.splits,
+            numerics=setup.family_numerics.get(name, setup.numerics),
+            workers=setup.workers_per_machine,
+            seconds=seconds,
+        )
+        for name, recipe in recipes.items()
+    }
+    first, *_ = recipes
+    pace = measure_pace(spec, setup, seconds=seconds, trial=measured[first])
+    passes, count = spec.base_recipe().schedule.passes, len(setup.splits.train)
+    if deadline is not None:
+        affordable = affordable_passes(spec, pace, now=clock(), deadline=deadline)
+        passes = min(passes, affordable / spec.rungs[-1])
+    fewest = min(1.0, recipes[first].optimizer.batch_size / count)
+    families = {name: family_pace(recipe, measured[name]) for name, recipe in recipes.items()}
+    allotments = allot(families, passes=max(fewest, passes), epochs=spec.rungs[-1], fewest=fewest)
+    unit = families[first].epoch_seconds(allotments[first].passes)
+    costs = {name: each.costs(allotments[name], unit=unit) for name, each in families.items()}
+    spec = spec.with_values(
+        families={
+            name: family.with_recipe(**asdict(allotments[name]))
+            for name, family in spec.families.items()
+        }
+    )
+    passes = allotments[first].passes
+    return spec, replace(
+        pace,
+        epoch_seconds=SUSTAINED * unit,
+        student_seconds=pace.student_seconds * SUSTAINED * unit / pace.epoch_seconds,
+        teacher_seconds=pace.teacher_seconds * passes,
+        passes=passes,
+        costs=costs[first],
+        families=costs,
+        allotments=allotments,
+    )
+
+
+def family_pace(recipe: Recipe, measured: "Rehearsal") -> FamilyPace:
+    """Return the times of a family whose first recipe was rehearsed with one pass per epoch."""
+    return FamilyPace(
+        starts=tuple(stage_starts(recipe.schedule.stages)),
+        passes=measured.pass_seconds,
+        scores=measured.score_seconds,
+        entries=measured.entry_seconds,
+    )
+
+
+def measure_pace(
+    spec: SweepSpec, setup: Setup, *, seconds: float, trial: "Rehearsal | None" = None
+) -> Pace:
+    """Rehearse a trial, the student and a teacher, each for about `seconds`.
+
+    `trial` is the rehearsal of a trial, if there was one.
+    """
     from trainables.device.rehearsal import rehearse  # imports torch
 
     recipe, numerics, splits = spec.base_recipe(), setup.numerics, setup.splits
     timed = partial(rehearse, images=setup.images, splits=splits)
-    trial = timed(recipe, numerics=numerics, workers=setup.workers_per_machine, seconds=seconds)
+    trial = trial or timed(
+        recipe, numerics=numerics, workers=setup.workers_per_machine, seconds=seconds
+    )
     whole = replace(numerics, threads=max(numerics.threads, setup.cores))
-    student = timed(spec.student_recipe(), numerics=whole, seconds=seconds)
+    student = timed(spec.expected_student_recipe(), numerics=whole, seconds=seconds)
     # Two threads of one process predict less than two processes of one thread.
     member = timed(recipe, numerics=whole, seconds=0.0)
     return Pace(

@@ -64,7 +64,7 @@ def preview(
         DataError: the data cannot be used.
     """
     deadline = None if time_budget is None else time.time() + time_budget
-    draft, images, splits = _read(spec)
+    draft, images, splits = _read(spec, affordable=spec.largest_input)
 
     def shrink(side: int) -> None:
         nonlocal draft, images, splits
@@ -81,7 +81,7 @@ def preview(
         ),
         shrink,
         image_size=images.image_size,
-        keep_size=spec.dataset.image_size is not None,
+        keep_size=spec.dataset.image_size is not None or spec.resource == "compute",
     )
     return _summary(draft, images, splits, plan, stages)
 
@@ -96,12 +96,17 @@ def _read(spec: SweepSpec, *, affordable: int | None = None) -> tuple[SweepSpec,
 def _setup(spec: SweepSpec, images: ImageSet, splits: Splits, *, device: str | None) -> Setup:
     cores = usable_cores()
     threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trials)
-    numerics = probe_numerics(spec, images, device=device, threads=threads)
+    family_numerics = {
+        name: probe_numerics(recipe, images, device=device, threads=threads)
+        for name, recipe in spec.first_recipes().items()
+    }
+    numerics = next(iter(family_numerics.values()))
     workers = spec.concurrent or machine_capacity(numerics).trials_at_a_time(numerics)
     return Setup(
         images=images,
         splits=splits,
         numerics=numerics,
+        family_numerics=family_numerics,
         cores=cores,
         workers=workers,
         workers_per_machine=workers,

@@ -29,6 +29,8 @@ class Launcher:
     images: ImageSet
     splits: Splits
     numerics: Numerics
+    family_numerics: Mapping[str, Numerics]
+    """By family, for those that have numerics of their own."""
     rungs: tuple[int, ...]
     recorder: Recorder
     shared: Mapping[str, Any]
@@ -76,7 +78,7 @@ class Launcher:
                 "fingerprint": self.images.fingerprint,
             },
             split_id=self.splits.split_id,
-            numerics=self.numerics,
+            numerics=self.family_numerics.get(suggestion.recipe.architecture.family, self.numerics),
             weights=weights_identity(suggestion.recipe.architecture),
             **self.about,
         )

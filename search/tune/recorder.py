@@ -165,7 +165,7 @@ class Recorder:
         trial = self.state.trials[name]
         if rung not in trial.decisions:
             in_time = self.deadlines.allow_next_rung(
-                self.rungs, trial, rung, self.state.trials.costs
+                self.rungs, trial, rung, self.state.trials.costs_of(trial.recipe)
             )
             value = trial.scores[rung].val_nll
             decision = self._scheduler.decide(rung, value, in_time=in_time)

@@ -5,9 +5,11 @@ journal and loads no state of Tune's, so starting, resuming and adding trials ar
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import ray
@@ -36,10 +38,13 @@ from search.tune.session import cluster_capacity
 from search.tune.storage import Storage
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.recipe import Numerics
+from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 from trainables.trainer import TrainerFactory
 from trainables.trial import QuorumTrial, default_trainer
+
+NO_FAMILIES: Mapping[str, Numerics] = MappingProxyType({})
+"""Every trial has the sweep's numerics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,7 @@ def run_sweep(
     images: ImageSet,
     splits: Splits,
     numerics: Numerics,
+    family_numerics: Mapping[str, Numerics] = NO_FAMILIES,
     trials: int | None = None,
     deadline: float | None = None,
     latest: float | None = None,
@@ -98,7 +104,7 @@ def run_sweep(
         ),
         spec,
         (images, splits),
-        numerics,
+        (numerics, family_numerics),
         shared={"cache": _text(cache), "trainer": trainer},
     )
     sampler = OptunaSampler(
@@ -109,6 +115,7 @@ def run_sweep(
         seed=spec.seed,
         study=f"{folder.name}-{splits.split_id}",
         path=folder.optuna,
+        adjust=_equal_computation(spec, images) if spec.resource == "compute" else _unchanged,
     )
     return _run(launcher, sampler, late=launcher.late)
 
@@ -122,6 +129,7 @@ def run_fixed(
     images: ImageSet,
     splits: Splits,
     numerics: Numerics,
+    family_numerics: Mapping[str, Numerics] = NO_FAMILIES,
     storage: str | None = None,
     cache: Path | None = None,
     trainer: TrainerFactory = default_trainer,
@@ -139,7 +147,7 @@ def run_fixed(
         ),
         spec,
         (images, splits),
-        numerics,
+        (numerics, family_numerics),
         shared={"cache": _text(cache), "trainer": trainer},
     )
     sampler = FixedTrials(fixed.suggestions(emitter.state, root=spec.seed))
@@ -150,13 +158,14 @@ def _launcher(
     recorder: Recorder,
     spec: SweepSpec,
     data: tuple[ImageSet, Splits],
-    numerics: Numerics,
+    chosen: tuple[Numerics, Mapping[str, Numerics]],
     *,
     shared: dict[str, Any],
 ) -> Launcher:
     """Settle what an earlier process left, and put the data where workers find them."""
     recorder.settle()
     images, splits = data
+    numerics, family_numerics = chosen
     capacity = cluster_capacity()
     trials = spec.concurrent or capacity.trials_at_a_time(numerics)
     return Launcher(
@@ -164,6 +173,7 @@ def _launcher(
         images=images,
         splits=splits,
         numerics=numerics,
+        family_numerics=family_numerics,
         rungs=recorder.rungs,
         recorder=recorder,
         shared={
@@ -250,6 +260,26 @@ def _storage(root: str | None, folder: RunFolder, emitter: Emitter) -> Storage:
     started = emitter.state.started
     born = 0 if started is None else int(started.time)
     return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}-{born}")
+
+
+def _unchanged(recipe: Recipe) -> Recipe:
+    return recipe
+
+
+def _equal_computation(spec: SweepSpec, images: ImageSet) -> Callable[[Recipe], Recipe]:
+    """Return a function that gives a drawn recipe the passes that suit its network's operations."""
+    from trainables.nets.operations import operations_per_image  # imports torch
+
+    count = partial(
+        operations_per_image, classes=len(images.class_names), image_size=images.image_size
+    )
+    usual = {name: count(recipe.architecture) for name, recipe in spec.first_recipes().items()}
+
+    def adjusted(recipe: Recipe) -> Recipe:
+        ratio = usual[recipe.architecture.family] / count(recipe.architecture)
+        return recipe.with_values(passes=recipe.schedule.passes * ratio)
+
+    return adjusted
 
 
 def _text(path: Path | None) -> str | None:

@@ -25,7 +25,7 @@ from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, log_probs_of
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
-from trainables.training.loop import Training
+from trainables.training.loop import Training, with_train_share
 from trainables.training.recalibration import TYPICAL_PASSES, is_recalibrated
 from trainables.training.scoring import RECALIBRATION_IMAGES
 
@@ -42,15 +42,27 @@ _FORWARD_IMAGES = 512
 class Rehearsal:
     """Times of one worker while all workers are busy."""
 
-    stage_seconds: tuple[float, ...]
-    """Time of an epoch in each stage of the recipe: augmentation, forward and backward passes,
-    optimizer, moving average and scoring on val."""
+    pass_seconds: tuple[float, ...]
+    """Time of one pass over the training images in each stage of the recipe: augmentation, forward
+    and backward passes, optimizer and moving average."""
+    score_seconds: tuple[float, ...]
+    """Time of scoring on val after an epoch of each stage."""
     entry_seconds: tuple[float, ...]
     """Time to enter each stage: if only the head learns, features are computed once."""
     forward_seconds: float
     """Time of one forward pass over every training image, e.g. of a teacher."""
     predict_seconds: float
     """Time to predict every training image, with all views that `tta` averages."""
+    passes: float = 1.0
+    """Passes of an epoch."""
+
+    @property
+    def stage_seconds(self) -> tuple[float, ...]:
+        """Time of an epoch in each stage."""
+        return tuple(
+            self.passes * each + score
+            for each, score in zip(self.pass_seconds, self.score_seconds, strict=True)
+        )
 
     @property
     def train_seconds(self) -> float:
@@ -90,6 +102,8 @@ def rehearse(
     """
     threads = torch.get_num_threads()
     count = min(workers, MOST_WORKERS) if numerics.device == "cpu" else 1
+    splits = with_train_share(splits, recipe.schedule.train_share)
+    recipe = recipe.with_values(train_share=1.0)
     part = replace(splits, train=splits.train[: _images_needed(recipe)])
 
     def rehearse_worker(_: int) -> Rehearsal:
@@ -111,7 +125,9 @@ def rehearse(
     finally:
         torch.set_num_threads(threads)
     return Rehearsal(
-        stage_seconds=_means(each.stage_seconds for each in rehearsals),
+        pass_seconds=_means(each.pass_seconds for each in rehearsals),
+        score_seconds=_means(each.score_seconds for each in rehearsals),
+        passes=recipe.schedule.passes,
         entry_seconds=_means(each.entry_seconds for each in rehearsals),
         forward_seconds=statistics.mean(each.forward_seconds for each in rehearsals),
         predict_seconds=statistics.mean(each.predict_seconds for each in rehearsals),
@@ -157,9 +173,9 @@ def _timed(
         recalibrated *= TYPICAL_PASSES
     heads = [stage.train == "head" for stage in stages]
     return Rehearsal(
-        stage_seconds=tuple(
-            step * (count // batch) + predict * len(splits.val) + (0.0 if head else recalibrated)
-            for step, head in zip(steps, heads, strict=True)
+        pass_seconds=tuple(step * (count // batch) for step in steps),
+        score_seconds=tuple(
+            predict * len(splits.val) + (0.0 if head else recalibrated) for head in heads
         ),
         entry_seconds=tuple(
             forward * count * count_views(recipe.in_stage(index).augmentation) if head else 0.0

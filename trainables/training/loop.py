@@ -83,7 +83,7 @@ class Training:
         self.batches = self._order.batches
         """Optimizer steps per epoch."""
         _check(recipe, images, self._batch_size, parallel)
-        identity = training_identity(
+        self._identity = training_identity(
             recipe, rungs=rungs, seed=seed, split_id=splits.split_id, distillation=distillation
         )
         # A set smaller than a batch is one batch, and SGD's learning rate scales with its size.
@@ -116,7 +116,20 @@ class Training:
             data=f"{images.fingerprint} {splits.split_id} {recipe.schedule.train_share}",
         )
         self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
-        self._state = TrainingState(self._stage, self._average, identity)
+        self._state = TrainingState(self._stage, self._average, self._identity)
+
+    def start_from(self, trained: Classifier) -> None:
+        """Take over the weights of a trained network of the same recipe, before the first epoch.
+
+        Raises:
+            SpecError: they are those of another network.
+        """
+        try:
+            self.model.load_state_dict(trained.state_dict())
+        except RuntimeError as error:
+            raise SpecError(f"the initial weights fit another network: {error}") from None
+        self._average = WeightAverage(self.model, self._recipe.schedule.ema_decay)
+        self._state = TrainingState(self._stage, self._average, self._identity)
 
     @property
     def params(self) -> int:
