@@ -141,9 +141,10 @@ class _Preparation:
     def prepare(self) -> _Prepared:
         """Return the data and the plan; a plan is made for what must be trained in time."""
         spec = spec_to_resume(self.folder, self.asked) if self.resumed else self.asked
-        data = self._read(spec, None
-            if self.resumed
-            else resolve_dataset(spec.dataset, affordable=spec.largest_input))
+        data = self._read(
+            spec,
+            None if self.resumed else resolve_dataset(spec.dataset, affordable=spec.largest_input),
+        )
         stages = tuple(stages_left(self.folder, self.stages))
         if not stages or (self.deadline is None and (self.resumed or "sweep" not in stages)):
             return _Prepared(data=data, plan=None, stages=stages)
