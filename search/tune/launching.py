@@ -29,13 +29,13 @@ class Launcher:
     images: ImageSet
     splits: Splits
     numerics: Numerics
-    family_numerics: Mapping[str, Numerics]
-    """By family, for those that have numerics of their own."""
     rungs: tuple[int, ...]
     recorder: Recorder
     shared: Mapping[str, Any]
     """In every configuration: `images` and `splits` (references into Ray's object store),
     `cache`, `trainer` and `resources`."""
+    family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
+    """By family, for those that have numerics of their own."""
     about: Mapping[str, Any] = field(
         default_factory=lambda: {
             "machine": machine_description(),

@@ -73,12 +73,11 @@ def test_every_draw_is_a_recipe_and_belongs_to_the_space(numbers: list[float]) -
 @given(numbers=units)
 def test_every_draw_of_a_shipped_space_is_a_recipe(name: str, numbers: list[float]) -> None:
     spec = load_spec(name)
-    values = spec.search_space().suggest(Draws(numbers))
-    assert set(values) <= set(spec.space)
-    assert (
-        Recipe.from_mapping({**spec.base_recipe().to_mapping(), **values}).schedule.epochs
-        == spec.rungs[-1]
-    )
+    space = spec.search_space()
+    values = space.suggest(Draws(numbers))
+    family = spec.families.get(str(values.get("family", "")))
+    assert set(values) <= {"family", *spec.space, *(family.space if family else ())}
+    assert space.recipe(values).schedule.epochs == spec.rungs[-1]
 
 
 def test_only_parameters_whose_condition_holds_are_drawn() -> None:

@@ -1,5 +1,6 @@
 """The specification of a sweep is strict, and the same after a round trip."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,9 @@ def test_the_student_does_not_inherit_weights_stages_and_auxiliary_tasks() -> No
     assert (student.architecture.model, student.architecture.width) == ("timm:resnet18", 8)
     assert student.schedule.epochs == base.schedule.epochs
     assert student == Recipe(model="timm:resnet18", width=8, epochs=27, rotation_weight=0.3)
-    taught = spec.with_values(student=spec.student.with_recipe(stages=own["stages"]))
+    taught = spec.with_values(
+        student=replace(spec.student, recipe={**spec.student.recipe, "stages": own["stages"]})
+    )
     assert taught.student_recipe().schedule.stages == base.schedule.stages
 
 
@@ -109,3 +112,30 @@ def test_an_unknown_sweep_lists_the_shipped_ones() -> None:
 def test_the_default_name_is_the_name_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("trials: 3\n")
     assert load_spec(tmp_path / "mine.yaml") == SweepSpec(name="mine", trials=3)
+
+
+class TestStudentFromTheBestTrial:
+    SPEC = spec_from_mapping(
+        {
+            "recipe": {"batch_size": 64},
+            "families": {
+                "tuned": {"recipe": {"model": "timm:resnet18", "adamw_lr": 1e-3}},
+                "head": {"recipe": {"model": "timm:resnet18", "stages": [{"train": "head"}]}},
+            },
+            "student": {"start": "best_single", "tuning": {"mixup_alpha": 0.2}},
+        }
+    )
+
+    def test_it_keeps_the_values_that_the_search_found(self) -> None:
+        best = self.SPEC.family_recipes()["tuned"].with_values(adamw_lr=3e-3, train_share=0.5)
+        student = self.SPEC.tuned_student_recipe(best)
+        assert student.optimizer.adamw_lr == 3e-3
+        assert student.augmentation.mixup_alpha == 0.2
+        assert student.schedule.train_share == 1.0
+
+    def test_a_trial_that_trained_only_its_head_gives_the_network_and_nothing_else(self) -> None:
+        best = self.SPEC.family_recipes()["head"].with_values(adamw_lr=9e-3, input_size=96)
+        student = self.SPEC.tuned_student_recipe(best)
+        assert student.optimizer.adamw_lr == 1e-3
+        assert student.schedule.stages == ()
+        assert student.architecture.input_size == 96
