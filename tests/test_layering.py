@@ -91,6 +91,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     slow |= {
         "trainables.device.probe",
         "trainables.device.rehearsal",
+        "trainables.nets.operations",
         "analysis.explain.heat_maps",
         "analysis.explain.attention",
         "trainables.prediction",
