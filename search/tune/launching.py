@@ -35,7 +35,7 @@ class Launcher:
     """In every configuration: `images` and `splits` (references into Ray's object store),
     `cache`, `trainer` and `resources`."""
     family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
-    """By family, for those that have numerics of their own."""
+    """Numerics of the families that have their own."""
     about: Mapping[str, Any] = field(
         default_factory=lambda: {
             "machine": machine_description(),
