@@ -54,7 +54,8 @@ class RunStarted:
     skipped: int = 0
     """Unreadable images that were left out."""
     notes: tuple[str, ...] | None = _left_out_when_none()
-    """Sentences on files that were left out, merged or read in part; None if there are none."""
+    """Sentences on files that were left out, merged or read in part, and on classes with too few
+    examples for a split; None if there are none."""
     weights: Mapping[str, str | None] = field(default_factory=dict)
     """SHA-256 of each file of initial weights; None for a missing file."""
     asked: Mapping[str, Any] | None = _left_out_when_none()
@@ -324,8 +325,8 @@ def decode(line: Mapping[str, Any]) -> Event:
     values = {key: line[key] for key in _FIELDS[cls] if key in line}
     for key in _REQUIRED[cls] - values.keys():
         raise ValueError(f"the event {name!r} lacks the field {key!r}")
-    for key in ("rungs", "class_names"):
-        if key in values:
+    for key in ("rungs", "class_names", "notes"):
+        if values.get(key) is not None:
             values[key] = tuple(values[key])
     if "stage_costs" in values:
         values["stage_costs"] = _stage_costs(values["stage_costs"])

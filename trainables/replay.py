@@ -127,7 +127,8 @@ def _require_comparable(
     if splits.split_id != start.split_id:
         raise RunError(
             f"{trial} was trained on split {start.split_id}, but the data now give "
-            f"{splits.split_id}; restore the images that it was trained on"
+            f"{splits.split_id}: the images have changed, or an earlier version divided them by "
+            "another rule; restore the images that it was trained on"
         )
 
 

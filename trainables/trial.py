@@ -214,6 +214,7 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
         images = _mapped_images(spec, config["cache"], config["folder"], fingerprint)
     for name, actual, expected in (
         ("fingerprint", images.fingerprint, start.data["fingerprint"]),
+        ("image size", images.image_size, start.data.get("image_size") or images.image_size),
         ("split_id", splits.split_id, start.split_id),
     ):
         if actual != expected:

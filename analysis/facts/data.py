@@ -17,7 +17,7 @@ from trainables.data.dataset import load_dataset
 from trainables.data.duplicates import Duplicates, find_duplicates
 from trainables.data.image_set import ImageSet
 from trainables.data.source_sizes import SourceSizes
-from trainables.data.splits import SPLITS, Splits, make_splits
+from trainables.data.splits import SPLITS, Splits, make_splits, notes_on
 
 Array = np.ndarray[Any, Any]
 
@@ -46,6 +46,8 @@ class DataFacts:
     """Images of a group are kept in one split."""
     left_out: int = 0
     """Images in no split because a copy of them, or their group, is in another one."""
+    own_val: bool | None = None
+    """The data set has its own val split."""
     skipped: tuple[str, ...] = ()
     """Files that could not be read."""
     notes: tuple[str, ...] = ()
@@ -81,7 +83,13 @@ def find_images(
         if loaded.fingerprint != fingerprint:
             return None, (
                 f"the images of {loaded.name} have the fingerprint {loaded.fingerprint}, but the "
-                f"run was made with {fingerprint}"
+                f"run was made with {fingerprint}: they have changed, or the run was made by an "
+                "earlier version"
+            )
+        if started.image_size not in (None, loaded.image_size):
+            return None, (
+                f"the images of {loaded.name} have {loaded.image_size} pixels a side, but the run "
+                f"was made with {started.image_size}"
             )
         return RunImages(image_set=loaded, splits=make_splits(loaded, spec.splits)), ""
     except QuorumError as error:
@@ -116,10 +124,11 @@ def describe_data(
         image_size=image_set.image_size,
         source_sizes=image_set.source_sizes,
         own_test=image_set.is_test is not None,
+        own_val=image_set.is_val is not None,
         grouped=image_set.groups is not None,
         left_out=splits.leaked,
         skipped=tuple(image_set.skipped),
-        notes=tuple(note.text for note in image_set.notes),
+        notes=notes_on(image_set, splits),
         duplicates=find_duplicates(image_set),
         sheet=np.asarray(image_set.images[np.array(shown)]) if shown else None,
         sheet_classes=tuple(int(image_set.labels[index]) for index in shown),

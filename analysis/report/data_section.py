@@ -46,7 +46,7 @@ def data_section(facts: RunFacts, letters: Lettering) -> Section:
                 ("images", f"{size}×{size} pixels, RGB, as fed to the networks" if size else ""),
                 ("classes", _class_names(letters)),
                 ("class sizes", _balance(data)),
-                ("test split", _test_split(data)),
+                ("own splits", _own_splits(data)),
                 ("duplicates", _duplicates(data)),
                 ("left out", _left_out(data)),
                 ("unreadable", _unreadable(data)),
@@ -97,10 +97,14 @@ def _balance(data: DataFacts) -> str:
     return f"{count(low)} to {plural(high, 'image')}, median {median}{ratio}; {where}"
 
 
-def _test_split(data: DataFacts) -> str:
+def _own_splits(data: DataFacts) -> str:
     if data.own_test is None:
         return ""
-    return "from the data set" if data.own_test else "drawn by Quorum: the data set has none"
+    own = {"val": data.own_val, "test": data.own_test}
+    drawn = [name for name, is_own in (*own.items(), ("holdout", False)) if not is_own]
+    kept = [name for name, is_own in own.items() if is_own]
+    by_class = f"{', '.join(drawn)} drawn by Quorum, each class in the same proportions"
+    return f"{' and '.join(kept)} from the data set; {by_class}" if kept else by_class
 
 
 def _duplicates(data: DataFacts) -> str:

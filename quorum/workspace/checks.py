@@ -11,7 +11,7 @@ from journal.journal import read_state
 from journal.state import RunState
 from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
-from trainables.data.splits import Splits
+from trainables.data.splits import Splits, notes_on
 from trainables.hyperparameters import PACKAGE
 from trainables.initial_weights import PACKAGED, weights_identity
 from trainables.records import SCHEMA, RunFolder
@@ -45,7 +45,8 @@ def require_same_split(folder: RunFolder, state: RunState, split_id: str) -> Non
     if started is not None and started.split_id != split_id:
         raise RunError(
             f"{folder.root} has split {started.split_id}, the data now give {split_id}: the images "
-            "have changed; restore those that it started with, or start a new run"
+            "have changed, or an earlier version divided them by another rule; restore the images, "
+            "or start a new run"
         )
 
 
@@ -117,7 +118,7 @@ def started_event(
         class_names=tuple(images.class_names),
         image_size=images.image_size,
         skipped=len(images.skipped),
-        notes=tuple(note.text for note in images.notes) or None,
+        notes=notes_on(images, splits) or None,
         weights=weights_of(spec),
         asked=asked.to_mapping(),
         run=folder.name,

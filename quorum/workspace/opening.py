@@ -35,8 +35,7 @@ from search.timetable.capacity import machine_capacity
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink
 from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
-from trainables.data.image_set import ImageSet
-from trainables.data.splits import make_splits
+from trainables.data.splits import make_splits, notes_on
 from trainables.records import RunFolder
 
 log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def open_run(
         clock=clock,
     )
     prepared = preparation.prepare()
-    _log_notes(prepared.data.images)
+    _log_notes(prepared.data)
     home.root.mkdir(parents=True, exist_ok=True)
     with Journal(home.journal, clock=clock) as journal:
         _check(journal, prepared)
@@ -233,11 +232,12 @@ def _check(journal: Journal, prepared: _Prepared) -> None:
         require_same_weights(data.folder, journal.state, data.spec)
 
 
-def _log_notes(images: ImageSet) -> None:
-    """Log once what was left out of the data set, merged or read in part."""
-    if images.notes:
-        lines = "".join(f"\n  {note.text}" for note in images.notes)
-        log.warning("data set %s:%s", images.name, lines)
+def _log_notes(data: RunData) -> None:
+    """Log once what was left out of the data set, merged or read in part, and rare classes."""
+    notes = notes_on(data.images, data.splits)
+    if notes:
+        lines = "".join(f"\n  {note}" for note in notes)
+        log.warning("data set %s:%s", data.images.name, lines)
 
 
 def _announce(emitter: Emitter, prepared: _Prepared, *, asked: SweepSpec) -> None:

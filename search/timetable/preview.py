@@ -15,7 +15,7 @@ from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink, 
 from trainables.data.dataset import load_dataset, resolve_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.source_sizes import SourceSizes
-from trainables.data.splits import Splits, make_splits
+from trainables.data.splits import Splits, make_splits, notes_on
 
 SPLITS = ("train", "val", "holdout", "test")
 
@@ -34,7 +34,7 @@ class Preview:
     sizes: Mapping[str, int]
     """Images by split."""
     notes: tuple[str, ...] = ()
-    """Sentences on files that were left out, merged or read in part."""
+    """Sentences on files that were left out, merged or read in part, and on rare classes."""
     classes: Mapping[str, tuple[int, ...]]
     """Images of each class, by split."""
     trials: int | None
@@ -126,7 +126,7 @@ def _summary(
         name=images.name,
         image_size=images.image_size,
         source_sizes=images.source_sizes,
-        notes=tuple(note.text for note in images.notes),
+        notes=notes_on(images, splits),
         sizes={split: int(count.sum()) for split, count in counts.items()},
         classes={
             name: tuple(int(counts[split][index]) for split in SPLITS)

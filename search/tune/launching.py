@@ -76,6 +76,7 @@ class Launcher:
                 **to_mapping(self.spec.dataset),
                 "splits": to_mapping(self.spec.splits),
                 "fingerprint": self.images.fingerprint,
+                "image_size": self.images.image_size,
             },
             split_id=self.splits.split_id,
             numerics=self.family_numerics.get(suggestion.recipe.architecture.family, self.numerics),

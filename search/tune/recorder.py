@@ -97,7 +97,8 @@ class Recorder:
             if start.split_id != present.split_id:
                 raise RunError(
                     f"{start.trial} was started with split {start.split_id}, the data now give "
-                    f"{present.split_id}: the images have changed; start a new run"
+                    f"{present.split_id}: the images have changed, or an earlier version divided "
+                    "them by another rule; start a new run"
                 )
         self.emitter.emit(
             TrialStarted(

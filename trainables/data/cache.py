@@ -29,7 +29,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.notes import Note
 from trainables.data.source_sizes import SourceSizes
 
-SCHEMA = 4
+SCHEMA = 5
 """Part of every key: raise it when decoding or the layout of an entry changes."""
 
 SAMPLED = 64
@@ -73,13 +73,17 @@ def cached_images(
     return replace(images, notes=(*source.notes, *images.notes))
 
 
-def store_images(images: ImageSet, *, cache: Path | None) -> ImageSet:
+def store_images(
+    images: ImageSet, *, cache: Path | None, image_size: int | None = None
+) -> ImageSet:
     """Write images to the cache, where `stored_images` finds them; return them memory-mapped.
+
+    `image_size` is the size that was asked for, None if it was left to the images' source.
 
     Raises:
         DataError: the cache cannot be written or read.
     """
-    entry = _root(cache) / _stored_key(images.fingerprint)
+    entry = _root(cache) / _stored_key(images.fingerprint, image_size)
 
     def fill(folder: Path) -> None:
         array = _new_array(folder, images.images.shape)
@@ -93,27 +97,35 @@ def store_images(images: ImageSet, *, cache: Path | None) -> ImageSet:
     return _load(entry)
 
 
-def stored_images(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
-    """Return the images that `store_images` wrote under this fingerprint, or None."""
-    entry = _root(cache) / _stored_key(fingerprint)
+def stored_images(
+    fingerprint: str, *, cache: Path | None, image_size: int | None = None
+) -> ImageSet | None:
+    """Return the images that `store_images` wrote under this fingerprint and size, or None."""
+    entry = _root(cache) / _stored_key(fingerprint, image_size)
     return _load(entry) if entry.is_dir() else None
 
 
-def find_images(fingerprint: str, *, cache: Path | None) -> ImageSet | None:
+def find_images(
+    fingerprint: str, *, cache: Path | None, image_size: int | None = None
+) -> ImageSet | None:
     """Return the decoded images with this fingerprint, even if their files have changed since.
 
-    Unreadable entries, e.g. of an older version, are skipped. None if there is no entry.
+    They have `image_size` pixels a side, or any size if it is None. Unreadable entries, e.g. of
+    an older version, are skipped. None if there is no entry.
     """
     for entry in find_entries(fingerprint, cache=cache):
         try:
-            return _load(entry)
+            images = _load(entry)
         except DataError as error:
             log.warning("%s", error)
+            continue
+        if image_size in (None, images.image_size):
+            return images
     return None
 
 
 def find_entries(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
-    """Return the entries with this fingerprint; damaged ones are left out."""
+    """Return the entries with this fingerprint, at every size; damaged ones are left out."""
     entries = []
     for about in sorted(_root(cache).glob("*/about.json")):
         try:
@@ -128,8 +140,8 @@ def _root(cache: Path | None) -> Path:
     return cache or Path(os.environ.get("QUORUM_CACHE") or Path.home() / ".cache" / "quorum")
 
 
-def _stored_key(fingerprint: str) -> str:
-    return f"own-{SCHEMA}-{fingerprint.removeprefix('sha256:')}"
+def _stored_key(fingerprint: str, image_size: int | None) -> str:
+    return f"own-{SCHEMA}-{fingerprint.removeprefix('sha256:')}-{image_size or 'any'}"
 
 
 def _key(source: Source, options: DecodeOptions) -> str:
@@ -208,13 +220,15 @@ def _shorten(folder: Path, rows: int) -> None:
 def _write_metadata(folder: Path, images: ImageSet) -> None:
     """Write everything but the pixels."""
     write_array(folder / "labels.npy", images.labels)
-    if images.is_test is not None:
-        write_array(folder / "is_test.npy", images.is_test)
+    for name in ("digests", "is_test", "is_val"):
+        if getattr(images, name) is not None:
+            write_array(folder / f"{name}.npy", getattr(images, name))
     about = {
         "name": images.name,
         "class_names": images.class_names,
         "groups": images.groups,
         "has_test": images.is_test is not None,
+        "has_val": images.is_val is not None,
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
         "notes": [note.to_mapping() for note in images.notes],
@@ -242,6 +256,8 @@ def _load(entry: Path) -> ImageSet:
             labels=read_array(entry / "labels.npy"),
             class_names=tuple(about["class_names"]),
             is_test=read_array(entry / "is_test.npy") if about["has_test"] else None,
+            is_val=read_array(entry / "is_val.npy") if about["has_val"] else None,
+            digests=read_array(entry / "digests.npy"),
             groups=None if about["groups"] is None else tuple(about["groups"]),
             fingerprint=about["fingerprint"],
             skipped=tuple(about["skipped"]),

@@ -15,6 +15,7 @@ from PIL import Image
 from common.errors import DataError
 from common.locks import locked
 from trainables.data.decoding import Contents, Source
+from trainables.data.digests import pixel_digests
 from trainables.data.pixels import DecodedBatch, resize_image
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
@@ -92,6 +93,9 @@ def _read(root: Path, size: int, dataset_class: Any) -> Contents:
 
 def _resized(images: np.ndarray, size: int) -> DecodedBatch:
     source_format = (CIFAR10_SIZE, CIFAR10_SIZE, "RGB")
+    digests = pixel_digests(images)
     if size != CIFAR10_SIZE:
         images = np.stack([resize_image(Image.fromarray(image), size) for image in images])
-    return DecodedBatch(images=images, broken={}, formats=[source_format] * len(images))
+    return DecodedBatch(
+        images=images, broken={}, formats=[source_format] * len(images), digests=digests
+    )

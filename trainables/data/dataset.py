@@ -17,6 +17,7 @@ from common.plugins import is_import_path
 from trainables.data.cache import cached_images, find_images, store_images, stored_images
 from trainables.data.cifar10 import CIFAR10_FOLDER, cifar10_source
 from trainables.data.decoding import DecodeOptions, Progress, Source
+from trainables.data.digests import pixel_digests
 from trainables.data.folder_tree import holds_images
 from trainables.data.image_set import ImageSet
 from trainables.data.imagefolder import folder_source
@@ -95,11 +96,14 @@ def load_dataset(
         _check_options(spec, ("leave_out", "labels", "splits"), needed="a data set of files")
         if spec.name == "digits":
             return _digits(spec.image_size or DIGITS_SIZE)
-        stored = stored_images(fingerprint, cache=cache) if fingerprint else None
+        size = spec.image_size
+        stored = stored_images(fingerprint, cache=cache, image_size=size) if fingerprint else None
         return stored or store_images(
-            images_from_function(spec.name, spec.path, spec.image_size), cache=cache
+            images_from_function(spec.name, spec.path, size), cache=cache, image_size=size
         )
-    loaded = find_images(fingerprint, cache=cache) if fingerprint else None
+    loaded = (
+        find_images(fingerprint, cache=cache, image_size=spec.image_size) if fingerprint else None
+    )
     if loaded is not None:
         return loaded
     source = _source(spec)
@@ -202,5 +206,6 @@ def _digits(size: int) -> ImageSet:
         images=np.repeat(images[..., None], 3, axis=3),
         labels=digits.target.astype(np.int64),
         class_names=tuple(str(name) for name in digits.target_names),
+        digests=pixel_digests(np.repeat(grey[..., None], 3, axis=3)),
         resized_from=SourceSizes.from_counts({(8, 8, "L"): len(grey)}),
     )

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int64
 
 from common.errors import DataError
 from trainables.data.class_names import clean_class_name
+from trainables.data.digests import DIGEST_BYTES, pixel_digests
 from trainables.data.image_set import ImageSet
 from trainables.data.notes import Note
 from trainables.data.pixels import DecodedBatch
@@ -96,6 +97,7 @@ def decode(
     _check_own_test(contents, chosen)
     total, size = len(chosen), options.image_size
     images = allocate((int(chosen.sum()), size, size, 3))
+    digests = np.zeros((len(images), DIGEST_BYTES), np.uint8)
     broken: dict[int, str] = {}
     formats: Counter[SourceFormat] = Counter()
     seen = filled = 0
@@ -106,8 +108,11 @@ def decode(
                 broken[seen + i] = name
                 good[i] = False
         if not broken or options.skip_unreadable:
-            images[filled : filled + good.sum()] = batch.images[good]
-            filled += int(good.sum())
+            end = filled + int(good.sum())
+            images[filled:end] = batch.images[good]
+            known = pixel_digests(batch.images) if batch.digests is None else batch.digests
+            digests[filled:end] = known[good]
+            filled = end
             kept = itertools.compress(batch.formats, good)
             formats.update(source_format for source_format in kept if source_format is not None)
         seen += len(batch.images)
@@ -118,7 +123,8 @@ def decode(
     if broken and (not options.skip_unreadable or not filled):
         raise DataError(_unreadable(list(broken.values()), total))
     chosen[list(broken)] = False
-    return _image_set(source.name, images[:filled], contents, chosen, options, broken, formats)
+    pixels = images[:filled], digests[:filled]
+    return _image_set(source.name, pixels, contents, chosen, options, broken, formats)
 
 
 def evenly(items: Sequence[Item], count: int = SAMPLE) -> list[Item]:
@@ -177,24 +183,27 @@ def _listing(names: Sequence[str], most: int = 3) -> str:
 
 def _image_set(
     name: str,
-    images: np.ndarray,
+    pixels: tuple[np.ndarray, np.ndarray],
     contents: Contents,
     chosen: np.ndarray,
     options: DecodeOptions,
     broken: Mapping[int, str],
     formats: Mapping[SourceFormat, int],
 ) -> ImageSet:
-    """Return the decoded images, with the remaining classes renumbered."""
+    """Return the decoded images and their digests, with the remaining classes renumbered."""
     left_out = {clean_class_name(name) for name in options.leave_out}
     classes = [i for i, name in enumerate(contents.class_names) if name not in left_out]
     groups = contents.groups
+    is_val = None if contents.is_val is None else contents.is_val[chosen]
     return ImageSet(
         name=name,
-        images=images,
+        images=pixels[0],
         labels=np.searchsorted(classes, contents.labels[chosen]),
         class_names=tuple(contents.class_names[i] for i in classes),
         is_test=None if contents.is_test is None else contents.is_test[chosen],
+        is_val=None if is_val is None or not is_val.any() else is_val,
         groups=None if groups is None else tuple(groups[i] for i in np.flatnonzero(chosen)),
+        digests=pixels[1],
         skipped=tuple(broken.values()),
         resized_from=SourceSizes.from_counts(formats) if formats else None,
     )

@@ -12,11 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from common.errors import DataError
+from trainables.data.digests import DIGEST_BYTES, as_keys, pixel_digests
 from trainables.data.notes import Note
 from trainables.data.source_sizes import SourceSizes
-
-CHUNK_BYTES = 1 << 24
-"""Bytes of pixels hashed at a time, so that a memory-mapped set need not fit into memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,10 +34,15 @@ class ImageSet:
     class_names: tuple[str, ...]
     is_test: Bool[np.ndarray, " N"] | None = None
     """The data set's own test split; None if it has none."""
+    is_val: Bool[np.ndarray, " N"] | None = None
+    """The data set's own val split, disjoint from test; None if it has none."""
     groups: tuple[str, ...] | None = None
     """Group of each image, e.g. a patient, or an empty string; a group stays in one split."""
+    digests: UInt8[np.ndarray, "N 16"] | None = None
+    """Digest of each image's canonical pixels (see trainables/data/digests.py), which do not
+    depend on S; computed from `images`, as if they had not been resized, if None."""
     fingerprint: str = ""
-    """Identifies the content; computed if empty."""
+    """Identifies the content at every image size; computed if empty."""
     skipped: tuple[str, ...] = ()
     """Unreadable files (or rows) that were left out; not part of the content."""
     notes: tuple[Note, ...] = ()
@@ -54,9 +57,18 @@ class ImageSet:
         _check_labels(self.labels, count, self.class_names)
         if self.is_test is not None:
             _check_test(self.is_test, count)
+        if self.is_val is not None:
+            _check_val(self.is_val, self.is_test, count)
         if self.groups is not None and len(self.groups) != count:
             raise DataError(
                 f"groups must have one entry per image, got {len(self.groups)} for {count} images"
+            )
+        if self.digests is None:
+            object.__setattr__(self, "digests", pixel_digests(self.images))
+        elif self.digests.shape != (count, DIGEST_BYTES) or self.digests.dtype != np.uint8:
+            raise DataError(
+                f"digests must be uint8 [{count}, {DIGEST_BYTES}], got {self.digests.dtype} "
+                f"{list(self.digests.shape)}"
             )
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", fingerprint_of(self))
@@ -76,29 +88,36 @@ class ImageSet:
         return int(self.images.shape[3])
 
     @property
+    def pixel_keys(self) -> np.ndarray:
+        """Return the digests as one V16 scalar each, [N]: equal if canonical pixels are equal."""
+        assert self.digests is not None, "computed on creation"
+        return as_keys(self.digests)
+
+    @property
     def source_sizes(self) -> SourceSizes:
         """Return the sizes and colour modes that the images had in their files."""
         return self.resized_from or unresized(self.images)
 
 
-def fingerprint_of(images: ImageSet, *, chunk_bytes: int = CHUNK_BYTES) -> str:
-    """Return `sha256:` and 16 hex digits over pixels, labels, class names, test split and groups.
+def fingerprint_of(images: ImageSet) -> str:
+    """Return `sha256:` and 16 hex digits over digests, labels, class names, own splits and groups.
 
-    It depends on the order of the images, but not on the name or the location of the set.
+    It depends on the order of the images, but not on the size they were resized to, or on the name
+    or the location of the set.
     """
     about = {
-        "shape": images.images.shape,
+        "images": len(images),
         "class_names": images.class_names,
         "groups": images.groups,
         "has_test": images.is_test is not None,
+        "has_val": images.is_val is not None,
     }
     digest = hashlib.sha256(json.dumps(about).encode())
     digest.update(images.labels.astype("<i8").tobytes())
-    if images.is_test is not None:
-        digest.update(images.is_test.tobytes())
-    rows = max(1, chunk_bytes // images.images[0].nbytes)
-    for start in range(0, len(images), rows):
-        digest.update(np.ascontiguousarray(images.images[start : start + rows]).data)
+    for own in (images.is_test, images.is_val):
+        if own is not None:
+            digest.update(own.tobytes())
+    digest.update(images.pixel_keys.tobytes())
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
@@ -135,3 +154,14 @@ def _check_test(is_test: np.ndarray, count: int) -> None:
     if is_test.all() or not is_test.any():
         part = "every image" if is_test.all() else "no image"
         raise DataError(f"is_test marks {part}; use None for a set without a test split")
+
+
+def _check_val(is_val: np.ndarray, is_test: np.ndarray | None, count: int) -> None:
+    if is_val.dtype != np.bool_ or is_val.shape != (count,):
+        raise DataError(f"is_val must be bool [{count}], got {is_val.dtype} {is_val.shape}")
+    if is_test is not None and (is_val & is_test).any():
+        raise DataError(f"is_val and is_test both mark {int((is_val & is_test).sum())} images")
+    train = ~is_val if is_test is None else ~is_val & ~is_test
+    if not train.any() or not is_val.any():
+        part = "every image outside test" if not train.any() else "no image"
+        raise DataError(f"is_val marks {part}; use None for a set without a val split")

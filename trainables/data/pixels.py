@@ -1,6 +1,8 @@
 """Read image files as RGB pixels, in the same way for training and for the exported model.
 
-Axes: N images, S pixels a side, 3 channels (RGB).
+Axes: N images, S pixels a side, 3 channels (RGB). The canonical pixels, which identify an image at
+every size, are its upright RGB pixels before they are cropped and resized. JPEGs with shorter sides
+of 1,024 pixels or more are decoded at ½, ¼ or ⅛ of their size, but not below CANONICAL_SIDE.
 """
 
 import io
@@ -17,6 +19,7 @@ from PIL import Image, ImageOps
 
 from common.cpu_runtime import usable_cores
 from common.errors import DataError
+from trainables.data.digests import DIGEST_BYTES, join_digests, pixel_digest
 from trainables.data.image_formats import formats_of
 from trainables.data.source_sizes import SourceFormat
 
@@ -24,6 +27,11 @@ SMALLEST_SIDE = 8
 """Smallest image size, in pixels a side; convnet pools three times, which needs 8 pixels."""
 LARGEST_SIDE = 64
 """Largest image size, in pixels a side, unless a time budget sets another limit."""
+
+CANONICAL_SIDE = 512
+"""Shorter side in pixels that a JPEG keeps at least where it is decoded at a reduced size: 12
+megapixels then take a quarter of the time. It fixes the canonical pixels, so a change divides data
+sets of large photographs anew."""
 
 NamedImage = tuple[str, Path | bytes]
 """An image's name for messages, and its file or bytes."""
@@ -38,6 +46,14 @@ class DecodedBatch(NamedTuple):
     """Names of the unreadable images, by position in the batch."""
     formats: Sequence[SourceFormat | None] = ()
     """Size and mode of each image in its file; None if unreadable, empty if unknown."""
+    digests: UInt8[np.ndarray, "batch 16"] | None = None
+    """Digests of the canonical pixels; None if the images were not resized."""
+
+
+class _Decoded(NamedTuple):
+    pixels: UInt8[np.ndarray, "size size 3"]
+    source_format: SourceFormat
+    digest: bytes
 
 
 _UNREADABLE = (
@@ -59,7 +75,10 @@ def resize_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 
     Pillow's bicubic filter, whose support grows with the reduction, so that it antialiases.
     An image that already has `size` × `size` pixels is not resampled.
     """
-    rgb = _to_rgb(_upright(image))
+    return _square(_to_rgb(_upright(image)), size)
+
+
+def _square(rgb: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
     width, height = rgb.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -70,14 +89,14 @@ def resize_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 
 def read_image(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Decode an image file, or its bytes, as `resize_image` does.
 
-    A JPEG of at least four times `size` is decoded at ½, ¼ or ⅛ of its size, which leaves out
-    the high frequencies of its blocks, but never below twice `size`. Photographs of 12 megapixels
-    then take a quarter of the time.
+    A JPEG of at least four times `size`, and of 1,024 pixels, is decoded at ½, ¼ or ⅛ of its size,
+    which leaves out the high frequencies of its blocks, but never below twice `size` or
+    CANONICAL_SIDE.
 
     Raises:
         DataError: the file is missing, damaged, empty or in no format that is read.
     """
-    return _read(source, size)[0]
+    return _read(source, size).pixels
 
 
 def short_sides(images: Iterable[NamedImage]) -> list[int]:
@@ -112,9 +131,12 @@ def decode_batches(batches: Iterable[Sequence[NamedImage]], size: int) -> Iterat
             decoded = list(threads.map(lambda item: _read_or_none(item[1], size), batch))
             black = np.zeros((size, size, 3), np.uint8)
             yield DecodedBatch(
-                images=np.stack([black if image is None else image[0] for image in decoded]),
+                images=np.stack([black if image is None else image.pixels for image in decoded]),
                 broken={i: batch[i][0] for i, image in enumerate(decoded) if image is None},
-                formats=[None if image is None else image[1] for image in decoded],
+                formats=[None if image is None else image.source_format for image in decoded],
+                digests=join_digests(
+                    [bytes(DIGEST_BYTES) if image is None else image.digest for image in decoded]
+                ),
             )
 
 
@@ -124,21 +146,32 @@ def _opened(source: Path | bytes) -> Image.Image:
     return Image.open(source, formats=formats_of(source))
 
 
-def _read(source: Path | bytes, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], SourceFormat]:
-    """Return the pixels as `read_image` does, and the size and mode in the file."""
+def _read(source: Path | bytes, size: int) -> _Decoded:
+    """Return the pixels as `read_image` does, the size and mode in the file, and the digest."""
     try:
-        with _opened(source) as image:
-            source_format = (*image.size, image.mode)
-            image.draft(None, (2 * size, 2 * size))  # affects JPEG only
-            return resize_image(image, size), source_format
+        rgb, source_format, reduced = _decode(source, CANONICAL_SIDE)
+        digest = pixel_digest(np.asarray(rgb))
+        if reduced and 2 * size > CANONICAL_SIDE:
+            rgb, _, _ = _decode(source, 2 * size)
+        return _Decoded(_square(rgb, size), source_format, digest)
     except _UNREADABLE as error:
         name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
         raise DataError(f"{name} cannot be read as an image: {error}; replace it") from None
 
 
-def _read_or_none(
-    source: Path | bytes, size: int
-) -> tuple[UInt8[np.ndarray, "size size 3"], SourceFormat] | None:
+def _decode(source: Path | bytes, least: int) -> tuple[Image.Image, SourceFormat, bool]:
+    """Return an image as upright RGB, its size and mode, and whether its decoding was reduced.
+
+    `least` is the shorter side that reduced decoding keeps at least, in pixels.
+    """
+    with _opened(source) as image:
+        source_format = (*image.size, image.mode)
+        image.draft(None, (least, least))  # affects JPEG only
+        reduced = image.size != source_format[:2]
+        return _to_rgb(_upright(image)), source_format, reduced
+
+
+def _read_or_none(source: Path | bytes, size: int) -> _Decoded | None:
     try:
         return _read(source, size)
     except DataError:

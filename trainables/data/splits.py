@@ -1,11 +1,14 @@
-"""Divide a data set into train, val, holdout and test.
+"""Divide a data set into train, val, holdout and test, class by class.
 
-Axes: N images. Every image gets a number u in [0, 1), a hash of the seed and its content, which
-determines its split. Copies therefore stay together, and a new image moves no other image.
+Axes: N images, K classes. Every image gets a number u in [0, 1), a hash of the seed and of its
+canonical pixels or its group, which ranks it within its class. An image's split thus depends on its
+content, never on the size it is trained at or the order of the files; copies stay together; and a
+new image moves few others.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +16,19 @@ from jaxtyping import Bool, Float64, Int64
 
 from common.errors import DataError, SpecError
 from common.parsing import to_mapping
-from common.seeds import derive_seed
-from trainables.data.duplicates import pixel_digests
+from trainables.data.digests import text_keys, uniform
 from trainables.data.image_set import ImageSet
+from trainables.data.stratification import Strata, draw, draw_exactly, share_out
 
-FEWEST_PER_CLASS = 5
-"""Fewest examples of each class in each split."""
-NAMED_CLASSES = 5
-"""Largest number of classes that an error names."""
+FEWEST_TO_TRAIN = 5
+"""Classes with fewer training images are named in a warning."""
+NAMED_CLASSES = 10
+"""Largest number of classes that a warning names."""
 FLOOR_SHARE = 0.20
 """Largest share of the images outside test to which `floor` can raise val and holdout each."""
+
+SCHEME = 2
+"""Version of the rule, part of `split_id`: raise it when images would change their splits."""
 
 SPLITS = ("train", "val", "holdout", "test")
 
@@ -33,11 +39,12 @@ class SplitSpec:
 
     seed: int = 0
     test: float = 0.20
-    """Fraction of all images in test, if the data set has no test split of its own."""
+    """Fraction of the images in test, if the data set has no test split of its own; images of
+    its own val split do not count."""
     holdout: float = 0.10
-    """Fraction of the images outside test."""
+    """Fraction of the images outside test and outside the data set's own val split."""
     val: float = 0.05
-    """Fraction of the images outside test."""
+    """Fraction of the images outside test, if the data set has no val split of its own."""
     floor: int = 400
     """Fewest examples in val and in holdout, for small sets; see FLOOR_SHARE."""
     counts: tuple[int, int, int] | None = None
@@ -70,6 +77,8 @@ class Splits:
     """16 hex digits that identify the images, seed and fractions."""
     leaked: int = 0
     """Number of images in no split, because a copy of them or their group is in another split."""
+    warnings: tuple[str, ...] = ()
+    """Classes with too few examples, a sentence for each split that lacks them."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,163 +87,215 @@ class Splits:
 
 
 def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
-    """Divide a data set by a hash of its content.
+    """Divide a data set by a hash of its content, each class in the same proportions.
 
-    u is a hash of the seed and of an image's group, or of its decoded pixels if it has no group.
-    If the set has no test split of its own, images whose second, independent hash is below
-    `spec.test` form test. Among the other images, holdout has u < `spec.holdout`, val has the
-    next `spec.val`, and train has the remaining ones. If val or holdout has fewer than
-    `spec.floor` examples, its upper bound on u is raised until it has enough, up to FLOOR_SHARE
-    of the images outside test.
+    u is a hash of the seed and of an image's group, or of its canonical pixels if it has no group.
+    Images of a class are ranked by u. A data set's own test and val splits are kept; without
+    them, test gets the first `spec.test` of each class by a second, independent u; of the other
+    images, holdout gets the first `spec.holdout` of each class, val the next `spec.val`, and train
+    the remaining ones. If val or holdout would have fewer than `spec.floor` images, its fraction
+    is raised until it has as many, or to FLOOR_SHARE. Each split gets each class's share, rounded
+    up or down, and a class keeps at least one training image.
 
-    With `spec.counts`, images fill holdout, then val, then train in order of u; an image that
-    would overfill a split together with its copies goes to the next split. All remaining images
-    form test, or are in no split if the set has a test split of its own.
+    Copies and groups are never divided: they are taken whole if that brings the counts nearer to
+    the shares (see `trainables.data.stratification.draw`).
+
+    With `spec.counts`, holdout, val and train get exactly so many images, in this order, each class
+    its share. All remaining images form test, or are in no split if the set has its own test split.
 
     Images that would leak are in no split and are counted in `leaked`: images with an exact copy
-    or their group in the set's own test split, and, if copies are in several groups, those in
-    all groups but one.
+    or their group in the set's own test split, or in its own val split, and, if copies are in
+    several groups, those in all groups but one.
+
+    Classes that lack examples are named in `warnings`.
 
     Raises:
-        DataError: a split has fewer than 5 examples of a class, or `spec.counts` cannot be met.
+        DataError: a split has no image, train has fewer than two classes, or `spec.counts`
+            cannot be met.
     """
-    content, unit = _identities(images)
-    u = _uniform(unit, "split", spec.seed)
-    leaks = _leaks(images, content, unit, u)
-    own_test = images.is_test
-    if spec.counts is not None:
-        candidates = ~leaks if own_test is None else ~leaks & ~own_test
-        split = _by_counts(u, candidates, spec.counts)
-        is_test = candidates & (split == "") if own_test is None else own_test
+    unit = _units(images)
+    u = uniform(unit, "splits", "split", seed=spec.seed)
+    free = ~_leaks(images, unit, u)
+    split = np.full(len(images), "", "<U8")
+    for name, own in (("test", images.is_test), ("val", images.is_val)):
+        if own is not None:
+            split[own & free] = name
+    strata = Strata(images=images, unit=unit, seed=spec.seed)
+    if spec.counts is None:
+        _draw_fractions(strata, split, free, u, spec)
     else:
-        is_test = _uniform(unit, "test", spec.seed) < spec.test if own_test is None else own_test
-        split = _by_fractions(u, ~is_test & ~leaks, spec)
-    split[is_test & ~leaks] = "test"
-    _check_classes(images, split)
-    indices = {name: np.flatnonzero(split == name) for name in SPLITS}
-    return Splits(**indices, split_id=_split_id(images, spec), leaked=int(leaks.sum()))
+        _draw_counts(strata, split, free, u, spec.counts)
+    _check(images, unit, split)
+    return Splits(
+        **{name: np.flatnonzero(split == name) for name in SPLITS},
+        split_id=_split_id(images, spec),
+        leaked=int((~free).sum()),
+        warnings=tuple(_warnings(images, split)),
+    )
 
 
-def _identities(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Return two digests per image, V16 [N]: its pixels' and its group's (else its pixels')."""
-    content = pixel_digests(images.images)
+def notes_on(images: ImageSet, splits: Splits) -> tuple[str, ...]:
+    """Return sentences on what was left out, merged or read in part, and on rare classes."""
+    return (*(note.text for note in images.notes), *splits.warnings)
+
+
+def _units(images: ImageSet) -> np.ndarray:
+    """Return what each image is hashed by, V16 [N]: its group, else its canonical pixels."""
+    pixels = images.pixel_keys
     if images.groups is None:
-        return content, content
-    unit = [
-        hashlib.blake2b(group.encode(), digest_size=16, person=b"group").digest()
-        if group
-        else pixels.tobytes()
-        for group, pixels in zip(images.groups, content, strict=True)
-    ]
-    return content, np.array(unit, "V16")
-
-
-def _uniform(unit: np.ndarray, stream: str, seed: int) -> Float64[np.ndarray, " N"]:
-    """Return a number of 53 bits in [0, 1) for each unit: a hash keyed by seed and stream."""
-    key = derive_seed(seed, "splits", stream).to_bytes(8, "big")
-    digests = b"".join(hashlib.blake2b(u.tobytes(), digest_size=8, key=key).digest() for u in unit)
-    bits: Float64[np.ndarray, " N"] = np.frombuffer(digests, ">u8") >> np.uint64(11)
-    return bits * 2.0**-53
+        return pixels
+    grouped = np.array([bool(group) for group in images.groups])
+    return np.where(grouped, text_keys(images.groups, kind=b"group"), pixels)
 
 
 def _leaks(
-    images: ImageSet, content: np.ndarray, unit: np.ndarray, u: Float64[np.ndarray, " N"]
+    images: ImageSet, unit: np.ndarray, u: Float64[np.ndarray, " N"]
 ) -> Bool[np.ndarray, " N"]:
     """Return which images must be left out of all splits; see `make_splits`."""
+    content = images.pixel_keys
     leaks = np.zeros(len(images), np.bool_)
-    if images.is_test is not None:
-        for identity in (content, unit):
-            leaks |= ~images.is_test & np.isin(identity, identity[images.is_test])
+    kept = np.zeros(len(images), np.bool_)
+    for marked in (images.is_test, images.is_val):
+        if marked is not None:
+            own = marked & ~leaks
+            kept |= own
+            for identity in (content, unit):
+                leaks |= ~kept & np.isin(identity, identity[own])
     if images.groups is not None:
         _, copy = np.unique(content, return_inverse=True)
         least = np.full(len(images), np.inf)
-        rest = ~leaks if images.is_test is None else ~leaks & ~images.is_test
+        rest = ~leaks & ~kept
         np.minimum.at(least, copy[rest], u[rest])
         leaks |= rest & (u > least[copy])
     return leaks
 
 
-def _by_fractions(
-    u: Float64[np.ndarray, " N"], rest: Bool[np.ndarray, " N"], spec: SplitSpec
-) -> np.ndarray:
-    """Return the split's name for every image in `rest`, an empty string for the others."""
-    ascending = np.sort(u[rest])
-    holdout = _end(ascending, start=0.0, fraction=spec.holdout, floor=spec.floor)
-    val = _end(ascending, start=holdout, fraction=spec.val, floor=spec.floor)
-    names = np.where(u < holdout, "holdout", np.where(u < val, "val", "train"))
-    return np.where(rest, names, "")
+def _draw_fractions(
+    strata: Strata,
+    split: np.ndarray,
+    free: Bool[np.ndarray, " N"],
+    u: Float64[np.ndarray, " N"],
+    spec: SplitSpec,
+) -> None:
+    """Name the split of every free image that has none yet."""
+
+    def fill(
+        name: str,
+        fraction: float,
+        *,
+        of: Int64[np.ndarray, " K"],
+        order: Float64[np.ndarray, " N"],
+        before: Int64[np.ndarray, " K"] | int = 0,
+        before_share: float = 0.0,
+        floor: int = 0,
+    ) -> float:
+        """Fill a split with a fraction of the images `of` each class; return that fraction.
+
+        Classes that got fewer images `before` than their share are the first to be rounded up.
+        """
+        images = int(of.sum())
+        total = max(1, int(fraction * images + 0.5))
+        raised = min(floor, int(FLOOR_SHARE * images))
+        if raised > total:
+            total, fraction = raised, raised / images
+        rest = free & (split == "")
+        available = strata.counts(rest)
+        quota = share_out(
+            total,
+            fraction * of,
+            most=np.maximum(available - 1, 0),
+            owed=(before_share + fraction) * of - before,
+            ties=strata.ties(name),
+        )
+        units, index = strata.units(rest, order)
+        split[np.flatnonzero(rest)[np.isin(index, draw(units, quota, available))]] = name
+        return fraction
+
+    if strata.images.is_test is None:
+        of = strata.counts(free & (split == ""))
+        fill("test", spec.test, of=of, order=uniform(strata.unit, "splits", "test", seed=spec.seed))
+    of = strata.counts(free & (split == ""))
+    share = fill("holdout", spec.holdout, of=of, order=u, floor=spec.floor)
+    if strata.images.is_val is None:
+        before = strata.counts(split == "holdout")
+        fill("val", spec.val, of=of, order=u, before=before, before_share=share, floor=spec.floor)
+    split[free & (split == "")] = "train"
 
 
-def _end(
-    ascending: Float64[np.ndarray, " rest"], *, start: float, fraction: float, floor: int
-) -> float:
-    """Return the upper bound of the split from `start`: start + fraction, or more for the floor."""
-    first, last = np.searchsorted(ascending, [start, start + fraction])
-    if last - first >= floor:
-        return start + fraction
-    values, sizes = np.unique(ascending[first:], return_counts=True)
-    totals = np.cumsum(sizes)
-    needed = int(np.searchsorted(totals, floor)) + 1
-    allowed = int(np.searchsorted(totals, FLOOR_SHARE * len(ascending), side="right"))
-    taken = min(needed, allowed)
-    if taken == 0 or totals[taken - 1] <= last - first:
-        return start + fraction
-    return float(np.nextafter(values[taken - 1], 1.0))
-
-
-def _by_counts(
-    u: Float64[np.ndarray, " N"], candidates: Bool[np.ndarray, " N"], counts: tuple[int, int, int]
-) -> np.ndarray:
-    """Return the split's name for each image that is in a split, an empty string for the others."""
-    train, val, holdout = counts
-    room = {"holdout": holdout, "val": val, "train": train}
-    chosen: list[str] = []
-    values, place, sizes = np.unique(u[candidates], return_inverse=True, return_counts=True)
-    for size in sizes.tolist():
-        name = next((name for name, places in room.items() if places >= size), "")
-        if name:
-            room[name] -= size
-        chosen.append(name)
-    short = {name: places for name, places in room.items() if places}
-    if short:
+def _draw_counts(
+    strata: Strata,
+    split: np.ndarray,
+    free: Bool[np.ndarray, " N"],
+    u: Float64[np.ndarray, " N"],
+    counts: tuple[int, int, int],
+) -> None:
+    """Name the split of the images that exact counts ask for; see `make_splits`."""
+    pool = free & (split == "")
+    own_val = split == "val"
+    split[own_val] = ""
+    of, of_val = strata.counts(pool), strata.counts(own_val)
+    missing: dict[str, int] = {}
+    for name, total in (("holdout", counts[2]), ("val", counts[1]), ("train", counts[0])):
+        own = name == "val" and strata.images.is_val is not None
+        rest = (own_val if own else pool) & (split == "")
+        images = of_val if own else of
+        shares = total / max(1, int(images.sum())) * images
+        quota = share_out(
+            total, shares, most=strata.counts(rest), owed=shares % 1, ties=strata.ties(name)
+        )
+        units, index = strata.units(rest, u)
+        chosen, lacking = draw_exactly(units, quota)
+        split[np.flatnonzero(rest)[np.isin(index, chosen)]] = name
+        if total - int(quota.sum()) + lacking:
+            missing[name] = total - int(quota.sum()) + lacking
+    if missing:
+        candidates = pool | own_val
+        distinct = len(np.unique(strata.unit[candidates]))
         raise DataError(
             f"splits.counts asks for {sum(counts)} images in train, val and holdout, but only "
-            f"{int(candidates.sum())} are available ({len(values)} distinct images or groups); "
-            f"missing: {short}; set smaller counts"
+            f"{int(candidates.sum())} are available ({distinct} distinct images or groups); "
+            f"missing: {missing}; set smaller counts"
         )
-    split = np.full(len(u), "", "<U8")
-    split[candidates] = np.array(chosen, "<U8")[place]
-    return split
+    if strata.images.is_test is None:
+        split[free & (split == "")] = "test"
 
 
-def _check_classes(images: ImageSet, split: np.ndarray) -> None:
-    """Refuse splits with too few examples of a class, and name the rarest classes."""
+def _check(images: ImageSet, unit: np.ndarray, split: np.ndarray) -> None:
+    """Refuse a division from which nothing can be learnt or measured."""
+    empty = [name for name in SPLITS if not (split == name).any()]
+    if empty:
+        raise DataError(
+            f"{', '.join(empty)} would have no image: there are {len(images)} images, "
+            f"{len(np.unique(unit))} of them distinct (or groups), in {len(images.class_names)} "
+            "classes, and every class keeps one for train; add images"
+        )
+    learnt = np.unique(images.labels[split == "train"])
+    if len(learnt) < 2:
+        raise DataError(
+            f"train would have images of {images.class_names[learnt[0]]!r} only; at least two "
+            "classes are needed: add images of others"
+        )
+
+
+def _warnings(images: ImageSet, split: np.ndarray) -> Iterator[str]:
+    """Yield a sentence for each split that lacks examples of a class; it names the classes."""
     classes = len(images.class_names)
-    counts = np.array(
-        [np.bincount(images.labels[split == name], minlength=classes) for name in SPLITS]
-    )
-    least = counts.min(axis=0)
-    rare = np.flatnonzero(least < FEWEST_PER_CLASS)
-    if not len(rare):
-        return
-    rarest_first = rare[np.argsort(least[rare], kind="stable")]
-    named = [
-        f"{images.class_names[k]!r} ({least[k]} in {SPLITS[counts[:, k].argmin()]}, "
-        f"{counts[:, k].sum()} in all)"
-        for k in rarest_first[:NAMED_CLASSES]
-    ]
-    more = f" and {len(rare) - len(named)} more" if len(rare) > len(named) else ""
-    short = ", ".join(name for name, row in zip(SPLITS, counts, strict=True)
-                      if row.min() < FEWEST_PER_CLASS)  # fmt: skip
-    names = ", ".join(images.class_names[k] for k in rarest_first[:NAMED_CLASSES])
-    raise DataError(
-        f"{len(rare)} of {classes} classes have fewer than {FEWEST_PER_CLASS} examples in "
-        f"some split: {', '.join(named)}{more}; add images of them, merge classes, make "
-        f"{short} larger in splits, or leave them out: "
-        f"dataset: {{leave_out: [{names}{', …' if more else ''}]}}"
-    )
+    counts = {name: np.bincount(images.labels[split == name], minlength=classes) for name in SPLITS}
+    for name, least in (("train", FEWEST_TO_TRAIN), ("val", 1), ("holdout", 1), ("test", 1)):
+        rare = np.flatnonzero(counts[name] < least)
+        if not len(rare):
+            continue
+        rarest_first = rare[np.argsort(counts[name][rare], kind="stable")]
+        named = [
+            images.class_names[k] + (f" ({counts[name][k]})" if least > 1 else "")
+            for k in rarest_first[:NAMED_CLASSES]
+        ]
+        more = f" and {len(rare) - len(named)} more" if len(rare) > len(named) else ""
+        lack = "no example" if least == 1 else f"fewer than {least} examples"
+        verb = "has" if len(rare) == 1 else "have"
+        yield f"{len(rare)} of {classes} classes {verb} {lack} in {name}: {', '.join(named)}{more}"
 
 
 def _split_id(images: ImageSet, spec: SplitSpec) -> str:
-    text = json.dumps([images.fingerprint, to_mapping(spec)])
+    text = json.dumps([SCHEME, images.fingerprint, to_mapping(spec)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from PIL import Image
 from common.errors import DataError, QuorumError
 from common.plugins import describe_user_error, load_object
 from trainables.data.class_names import clean_class_name
+from trainables.data.digests import pixel_digests
 from trainables.data.image_set import ImageSet, unresized
 from trainables.data.pixels import choose_image_size, resize_image
 
@@ -74,6 +75,7 @@ def _image_set(name: str, returned: Any, image_size: int | None) -> ImageSet:
         class_names=tuple(clean_class_name(name) for name in _strings(class_names)),
         is_test=None if is_test is None else np.asarray(is_test),
         groups=None if groups is None else _strings(groups),
+        digests=pixel_digests(images),
         resized_from=unresized(images),
     )
 

@@ -63,6 +63,7 @@ def test_the_fingerprint_depends_on_content_alone() -> None:
         {"labels": np.array([0, 1, 1, 1])},
         {"class_names": ("a", "c")},
         {"is_test": np.array([True, False, False, False])},
+        {"is_val": np.array([True, False, False, False])},
         {"groups": ("", "", "", "")},
     ],
 )
@@ -77,6 +78,8 @@ def test_every_pixel_changes_the_fingerprint(n: int, y: int, x: int, c: int) -> 
     assert image_set(images=images).fingerprint != image_set().fingerprint
 
 
-def test_the_fingerprint_does_not_depend_on_chunks() -> None:
+def test_the_fingerprint_depends_on_canonical_pixels_not_on_the_size() -> None:
     images = image_set()
-    assert fingerprint_of(images, chunk_bytes=1) == images.fingerprint
+    small = image_set(images=images.images[:, ::2, ::2], digests=images.digests)
+    assert small.fingerprint == images.fingerprint == fingerprint_of(small)
+    assert image_set(images=small.images).fingerprint != images.fingerprint
