@@ -27,6 +27,7 @@ from trainables.data.cache import (
     stored_images,
 )
 from trainables.data.decoding import Contents, DecodeOptions, Source
+from trainables.data.digests import pixel_digests
 from trainables.data.image_set import ImageSet
 from trainables.data.pixels import DecodedBatch
 
@@ -254,6 +255,25 @@ def test_an_entry_of_an_older_version_is_skipped(folder: Folder, cache: Path) ->
     assert np.array_equal(loaded.images, images.images)
     shutil.rmtree(entry)
     assert find_images(images.fingerprint, cache=cache) is None
+
+
+def test_each_size_has_its_entry_and_all_have_one_fingerprint(folder: Folder, cache: Path) -> None:
+    class Resized(Folder):
+        def batches(self, size: int) -> Iterator[DecodedBatch]:
+            for batch, original in zip(super().batches(size), super().batches(20), strict=True):
+                yield batch._replace(digests=pixel_digests(original.images))
+
+    resized = Resized(folder.root)
+    small, large = get(resized, cache, 6), get(resized, cache, 8)
+    assert resized.decoded == 2
+    assert small.fingerprint == large.fingerprint != get(Folder(folder.root), cache, 9).fingerprint
+    for images in (small, large):
+        size = images.image_size
+        loaded = find_images(images.fingerprint, cache=cache, image_size=size)
+        assert loaded is not None
+        assert loaded.image_size == size
+        assert np.array_equal(loaded.pixel_keys, images.pixel_keys)
+    assert find_images(small.fingerprint, cache=cache, image_size=7) is None
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_error(folder: Folder, tmp_path: Path) -> None:

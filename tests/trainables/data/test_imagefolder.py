@@ -26,7 +26,7 @@ def test_classes_in_the_root(tmp_path: Path, cache: Path) -> None:
     assert images.is_test is None
 
 
-def test_train_and_val_are_one_pool_and_test_is_test(tmp_path: Path, cache: Path) -> None:
+def test_val_and_test_folders_are_the_sets_own_splits(tmp_path: Path, cache: Path) -> None:
     files = ["train/a/1.png", "train/b/2.png", "val/a/3.png", "valid/b/4.png", "test/a/5.png",
              "test/b/6.png", "validation/a/8.png", "extra/a/7.png"]  # fmt: skip
     write_images(tmp_path / "set", files)
@@ -36,6 +36,8 @@ def test_train_and_val_are_one_pool_and_test_is_test(tmp_path: Path, cache: Path
     assert images.is_test is not None
     kept = sorted(files[:7])
     assert images.is_test.tolist() == [name.startswith("test") for name in kept]
+    assert images.is_val is not None
+    assert images.is_val.tolist() == [name.startswith("val") for name in kept]
 
 
 def test_hidden_and_other_files_are_ignored(tmp_path: Path, cache: Path) -> None:

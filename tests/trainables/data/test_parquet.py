@@ -102,13 +102,15 @@ def test_the_size_of_most_images_is_the_default(tmp_path: Path, cache: Path) -> 
     assert load("parquet", tmp_path, cache, image_size=10).image_size == 10
 
 
-def test_validation_shards_join_the_pool(tmp_path: Path, cache: Path) -> None:
+def test_validation_shards_are_the_sets_own_val_split(tmp_path: Path, cache: Path) -> None:
     for i, name in enumerate(["train-0", "train-1", "validation-0", "test-0"]):
         write_parquet(tmp_path / f"{name}.parquet", [2 * i, 2 * i + 1], [0, 1])
     images = load("parquet", tmp_path, cache)
     assert np.array_equal(images.images, np.stack([pixels(i) for i in range(8)]))
     assert images.is_test is not None
     assert images.is_test.tolist() == [False] * 6 + [True] * 2
+    assert images.is_val is not None
+    assert images.is_val.tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
 @pytest.mark.parametrize(

@@ -202,17 +202,62 @@ def test_formats_describe_the_source_file() -> None:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_large_jpegs_are_decoded_at_reduced_size(orientation: int) -> None:
-    rng = np.random.default_rng(0)
-    waves = np.cumsum(np.cumsum(rng.normal(size=(480, 640, 3)), axis=0), axis=1)
-    pixels = (127 + 127 * waves / np.abs(waves).max()).astype(np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encode(Image.fromarray(pixels), "JPEG", quality=95, exif=exif)
+    data = photograph(orientation, height=1080, width=1440)
     whole = resize_image(Image.open(io.BytesIO(data)), 32)
     assert np.abs(read_image(data, 32).astype(int) - whole).max() <= 4
     with Image.open(io.BytesIO(data)) as image:
-        image.draft(None, (64, 64))
-        assert image.size == (160, 120)  # at ¼: ⅛ would be below twice the size
+        image.draft(None, (512, 512))
+        assert image.size == (720, 540)
+        reduced = resize_image(image, 32)
+    assert np.array_equal(read_image(data, 32), reduced)
+
+
+def photograph(orientation: int = 1, *, height: int, width: int) -> bytes:
+    """Return a JPEG with smooth shapes."""
+    rng = np.random.default_rng(0)
+    waves = np.cumsum(np.cumsum(rng.normal(size=(height, width, 3)), axis=0), axis=1)
+    pixels = (127 + 127 * waves / np.abs(waves).max()).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(Image.fromarray(pixels), "JPEG", quality=95, exif=exif)
+
+
+def digest_of(data: bytes, size: int) -> bytes:
+    """Return the digest with which an image of this size is cached."""
+    (batch,) = decode_batches([[("image", data)]], size)
+    assert batch.digests is not None
+    return bytes(batch.digests[0])
+
+
+@pytest.mark.parametrize("side", [20, 600, 1080])
+def test_digests_do_not_depend_on_the_size(side: int) -> None:
+    data = photograph(height=side, width=side + 60)
+    assert len({digest_of(data, size) for size in (8, 64, 224, 300)}) == 1
+    assert digest_of(photograph(6, height=side, width=side + 60), 8) != digest_of(data, 8)
+
+
+def test_images_of_large_sizes_are_read_from_enough_pixels() -> None:
+    """At 300 pixels a side, a JPEG of 1080 is decoded whole, though its digest is of half."""
+    data = photograph(height=1080, width=1440)
+    whole = resize_image(Image.open(io.BytesIO(data)), 300)
+    assert np.array_equal(read_image(data, 300), whole)
+
+
+def test_digests_are_of_upright_rgb_pixels() -> None:
+    """Lossless copies in other formats, modes and orientations are copies; shapes count."""
+    grey = Image.fromarray(noise(6, 9)[..., 0])
+    digest = digest_of(encode(grey), 4)
+    assert digest_of(encode(grey.convert("RGB"), "BMP"), 4) == digest
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = grey.transpose(Image.Transpose.ROTATE_180)
+    assert digest_of(encode(turned, exif=exif), 4) == digest
+    assert digest_of(encode(turned), 4) != digest
+    assert digest_of(encode(Image.fromarray(np.asarray(grey).reshape(9, 6))), 4) != digest
+    white = np.dstack([noise(6, 9), np.full((6, 9), 255, np.uint8)])
+    assert digest_of(encode(Image.fromarray(white)), 4) == digest_of(
+        encode(Image.fromarray(noise(6, 9))), 4
+    )
 
 
 def slow_size(sides: list[int], affordable: int | None) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -296,7 +297,7 @@ def test_groups_stay_together(seed: int) -> None:
     assert homes(groups, where(splits, 600)) == {1}
 
 
-def homes(units: list[int], splits: list[str]) -> set[int]:
+def homes(units: Sequence[object], splits: list[str]) -> set[int]:
     """Return how many splits the copies of an image, or a group, occur in."""
     pairs = set(zip(units, splits, strict=True))
     return set(Counter(unit for unit, _ in pairs).values())
