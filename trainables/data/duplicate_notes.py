@@ -64,7 +64,9 @@ def _note(
 ) -> Note:
     """Return a note with the first pairs of copies that have different values."""
     pairs = [
-        " = ".join(printable(name_of(i)) for i in _first_pair(np.flatnonzero(copy == group), values))
+        " = ".join(
+            printable(name_of(i)) for i in _first_pair(np.flatnonzero(copy == group), values)
+        )
         for group in _in_order(copy, chosen)[:NAMED]
     ]
     more = ", …" if chosen.sum() > len(pairs) else ""
