@@ -118,6 +118,8 @@ class Card:
     code_version: str
     recipe: dict[str, Any]
     """The student's recipe."""
+    weights: dict[str, str | None] = field(default_factory=dict)
+    """SHA-256 of the initial weights by name; empty for random weights and the hub's."""
     seed: int
     params: int
     steps: int

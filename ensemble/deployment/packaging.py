@@ -13,6 +13,7 @@ from ensemble.deployment.onnx_model import Images, OnnxClassifier
 from ensemble.deployment.quantize import parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.initial_weights import weights_identity
 from trainables.nets.classifier import Classifier
 from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
@@ -64,6 +65,7 @@ def export_student(
         split_id=splits.split_id,
         code_version=code_version(),
         recipe=student.recipe.to_mapping(),
+        weights=weights_identity(student.recipe.architecture),
         seed=student.seed,
         params=student.params,
         steps=student.steps,

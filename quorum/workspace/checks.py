@@ -58,8 +58,8 @@ def require_same_weights(folder: RunFolder, state: RunState, spec: SweepSpec) ->
     """
     started = state.started
     recorded = {} if started is None else started.weights  # empty in journals of old versions
-    for path, digest in weights_of(spec).items() if recorded else ():
-        if recorded.get(path) != digest:
+    for path, digest in weights_of(spec).items():
+        if path in recorded and recorded[path] != digest:
             raise RunError(
                 f"the weights in {path} {'have changed' if digest else 'are missing'} since "
                 f"{folder.root} started; restore them, or start a new run"
@@ -68,11 +68,11 @@ def require_same_weights(folder: RunFolder, state: RunState, spec: SweepSpec) ->
 
 def weights_of(spec: SweepSpec) -> dict[str, str | None]:
     """Return the initial weights by name with their SHA-256; None for those that are missing."""
-    base = spec.base_recipe().architecture
+    base, student = spec.base_recipe().architecture, spec.student_recipe().architecture
     sources = {base.pretrained, *_choices(spec, "pretrained")}
     models = {base.model, *_choices(spec, "model")}
     packaged = [net.model for net in PACKAGED if net.model in models]
-    weights: dict[str, str | None] = {}
+    weights = weights_identity(student)
     for source in sorted(sources):
         # A conditional space may search packaged weights beside networks that have none.
         for model in packaged if source == PACKAGE else (base.model,):

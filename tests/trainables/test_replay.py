@@ -62,3 +62,12 @@ def test_a_trial_that_cannot_be_compared_is_refused(copied: RunFolder) -> None:
         pipeline.replay(copied, "s00")
     with pytest.raises(RunError, match="no finished trial 't9999'; see `quorum status`"):
         pipeline.replay(copied, "t9999")
+
+
+def test_a_trial_is_not_replayed_from_other_initial_weights(copied: RunFolder) -> None:
+    path = copied.trial("s00") / "start.json"
+    start = json.loads(path.read_text())
+    assert start["weights"] == {}
+    path.write_text(json.dumps({**start, "weights": {"first.safetensors": "0" * 64}}))
+    with pytest.raises(RunError, match=r"s00 started from .*first\.safetensors, which are missing"):
+        pipeline.replay(copied, "s00")

@@ -20,6 +20,7 @@ from tests.simulated_tune import IMAGES, SPEC, SPLITS, config_of, start_of
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec, make_splits
+from trainables.initial_weights import weights_identity
 from trainables.nets.build import build_model
 from trainables.recipe import Recipe
 from trainables.trial import (
@@ -180,6 +181,21 @@ def test_relative_paths_of_pretrained_weights_refer_to_the_commands_folder(tmp_p
     assert "first.safetensors cannot be read" in trial.step()["failure"]
     there = {**begun, "trainer": default_trainer, "folder": str(tmp_path)}
     assert QuorumTrial(there).step()["step"] == 1
+
+
+def test_initial_weights_that_differ_from_the_sweeps_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "first.safetensors"
+    image = np.zeros((2, 8, 8, 3), np.uint8)
+    model = build_model(Recipe(width=4), classes=2, image_size=8, train_images=image, seed=0)
+    save_weights(model, path)
+    begun = config(width=4, batch_size=10, pretrained=str(path))
+    begun = {**begun, "trainer": default_trainer}
+    recorded = weights_identity(Recipe(pretrained=str(path)).architecture)
+    begun["start"] |= {"weights": recorded}
+    assert QuorumTrial(begun).step()["step"] == 1
+    begun["start"] |= {"weights": {str(path): "0" * 64}}
+    with pytest.raises(RunError, match=r"t0007 started from .*first\.safetensors, which have chan"):
+        QuorumTrial(begun).step()
 
 
 def test_data_that_differ_from_the_sweeps_are_refused() -> None:
