@@ -19,8 +19,8 @@ from analysis.figures.augmentation import GAP, augmentation_sheet
 from common.seeds import torch_generator
 from trainables.recipe import Recipe
 
-SIZE, DRAWS = 64, 5
-"""Pixels a side of a picture, and views of each photograph."""
+SIZE, LARGE, DRAWS = 64, 80, 5
+"""Pixels a side of a picture and of the copy that crops are cut from; views of a photograph."""
 
 LABEL, HEADER, SPACE = 136, 18, 8
 """Pixels: width of the label column, height of the header, gap between the photographs."""
@@ -31,8 +31,9 @@ CROPS = {"china.jpg": (150, 60, 360), "flower.jpg": (130, 20, 400)}
 """Left edge, upper edge and side of the square that is shown, in pixels."""
 
 ROWS: dict[str, dict[str, Any]] = {
-    "standard": {"translate": 4},
-    "cutout: 24,\nerase_probability: 0.5": {"cutout": 24, "erase_probability": 0.5},
+    "standard": {"translate": 0.0625},
+    "crop_scale: 0.25": {"crop_scale": 0.25, "translate": 0},
+    "cutout: 0.375,\nerase_probability: 0.5": {"cutout": 0.375, "erase_probability": 0.5},
     "colour": {"augment": "colour"},
     "colour,\nmagnitude 30": {"augment": "colour", "augment_magnitude": 30.0},
     "affine": {"augment": "affine"},
@@ -45,8 +46,10 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Draw one row per policy and save the picture."""
-    images = [photograph(name) for name in CROPS]
-    rows = [Image.fromarray(row(images, Recipe.from_mapping(values))) for values in ROWS.values()]
+    images = [photograph(name, SIZE) for name in CROPS]
+    large = [photograph(name, LARGE) for name in CROPS]
+    recipes = [Recipe.from_mapping(values) for values in ROWS.values()]
+    rows = [Image.fromarray(row(images, large, recipe)) for recipe in recipes]
     pitch = SIZE + GAP
     picture = Image.new("RGB", (LABEL + rows[0].width, HEADER + len(rows) * pitch - GAP), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=12)
@@ -62,21 +65,29 @@ def main() -> None:
     few.save(Path(__file__).with_name("augment.png"), optimize=True)
 
 
-def row(images: list[npt.NDArray[np.uint8]], recipe: Recipe) -> npt.NDArray[np.uint8]:
+def row(
+    images: list[npt.NDArray[np.uint8]], large: list[npt.NDArray[np.uint8]], recipe: Recipe
+) -> npt.NDArray[np.uint8]:
     """Join the views of the first photograph and those of the second."""
     parts = [
-        augmentation_sheet(image[None], recipe, torch_generator(SEED, "sheet", i), draws=DRAWS)
-        for i, image in enumerate(images)
+        augmentation_sheet(
+            image[None],
+            recipe,
+            torch_generator(SEED, "sheet", i),
+            draws=DRAWS,
+            large=copy[None],
+        )
+        for i, (image, copy) in enumerate(zip(images, large, strict=True))
     ]
     return np.concatenate([parts[0], np.full((SIZE, SPACE, 3), 255, np.uint8), parts[1]], axis=1)
 
 
-def photograph(name: str) -> npt.NDArray[np.uint8]:
-    """Load the square of a sample image, resized to SIZE pixels."""
+def photograph(name: str, size: int) -> npt.NDArray[np.uint8]:
+    """Load the square of a sample image, resized to `size` pixels a side."""
     left, upper, side = CROPS[name]
     image = Image.fromarray(load_sample_image(name))
     box = (left, upper, left + side, upper + side)
-    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=box))
+    return np.array(image.resize((size, size), Image.Resampling.LANCZOS, box=box))
 
 
 if __name__ == "__main__":

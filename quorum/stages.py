@@ -229,7 +229,7 @@ def _student_trainer(run: Run, workers: int) -> Iterator[Callable[..., Any]]:
     from ensemble.student.distributed import distill_distributed
     from search.tune.session import ray_session
 
-    store = max(100_000_000, 2 * run.images.images.nbytes)
+    store = max(100_000_000, 2 * run.images.nbytes)
     with ray_session(folder=run.folder.root, object_store_bytes=store):
         yield functools.partial(distill_distributed, workers=workers)
 

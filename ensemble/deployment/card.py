@@ -12,6 +12,7 @@ from typing import Any, Literal
 from common.errors import SpecError
 from common.files import dump_json, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
+from trainables.data.resizing import ResizeRule, describe_resizing
 
 SCHEMA = 1
 
@@ -111,7 +112,10 @@ class Card:
     """Side of the square input."""
     input: str = "images: uint8 [batch, size, size, 3], RGB; normalized inside the model"
     output: str = "log_probs: float32 [batch, classes], after the temperature"
-    resize: str = "as in training: trainables.data.pixels.resize_image"
+    resize: str = ""
+    """How to make a file's image square, in words; by default those of `resize_rule`."""
+    resize_rule: ResizeRule = "crop"
+    """The rule of trainables/data/resizing.py by which training images became square."""
     dataset: dict[str, Any] = field(default_factory=dict)
     """The data set's name and fingerprint."""
     split_id: str
@@ -147,7 +151,9 @@ class Card:
     give other predictions on another processor."""
 
     def __post_init__(self) -> None:
-        """Refuse a card that contradicts itself."""
+        """Refuse a card that contradicts itself; put the resize rule into words."""
+        if not self.resize:
+            object.__setattr__(self, "resize", describe_resizing(self.resize_rule, self.image_size))
         if self.released == "int8" and self.int8 is None:
             raise SpecError("released is 'int8' but the card has no int8 file")
         if len(self.class_names) < 2:

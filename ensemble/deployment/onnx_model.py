@@ -90,8 +90,8 @@ def classify(
     """Predict class probabilities for image files of any size and colour mode.
 
     `model` is an ONNX file with its `card.json` beside it, or a student's folder, whose
-    released file is used. Images are decoded and resized one at a time, by the same rule as in
-    training.
+    released file is used. Images are decoded and resized one at a time, by the card's
+    `resize_rule`, as in training.
 
     An image that is missing or unreadable has no prediction; `on_unreadable`, if given, is called
     with it and the error instead of raising it.
@@ -160,7 +160,7 @@ def _check_card(card: Card, classifier: OnnxClassifier) -> None:
 
 
 def _predict(classifier: OnnxClassifier, card: Card, path: Path) -> Prediction:
-    pixels = read_image(path, classifier.input_size)
+    pixels = read_image(path, classifier.input_size, card.resize_rule)
     probs = np.exp(classifier.log_probs(pixels[None])[0].astype(np.float64))
     probs /= probs.sum()
     return Prediction(image=path, class_names=card.class_names, probabilities=tuple(probs.tolist()))

@@ -61,6 +61,7 @@ def export_student(
     card = Card(
         class_names=images.class_names,
         image_size=images.image_size,
+        resize_rule=images.resize,
         dataset={"name": images.name, "fingerprint": images.fingerprint},
         split_id=splits.split_id,
         code_version=code_version(),

@@ -142,7 +142,9 @@ class _Preparation:
         spec = spec_to_resume(self.folder, self.asked) if self.resumed else self.asked
         data = self._read(
             spec,
-            None if self.resumed else resolve_dataset(spec.dataset, affordable=spec.largest_input),
+            None
+            if self.resumed
+            else resolve_dataset(spec.dataset, affordable=spec.largest_input, crops=spec.crops),
         )
         stages = tuple(stages_left(self.folder, self.stages))
         if not stages or (self.deadline is None and (self.resumed or "sweep" not in stages)):
@@ -150,7 +152,9 @@ class _Preparation:
 
         def shrink(side: int) -> None:
             nonlocal data
-            data = self._read(spec, resolve_dataset(self.asked.dataset, affordable=side))
+            data = self._read(
+                spec, resolve_dataset(self.asked.dataset, affordable=side, crops=self.asked.crops)
+            )
 
         plan = plan_or_shrink(
             lambda: self._plan(data, stages),

@@ -189,6 +189,12 @@ class SweepSpec:
         """The most members that the selection may have."""
         return 1 if self.deliver == "single" else self.members
 
+    @property
+    def crops(self) -> bool:
+        """True if a recipe of the run may use random crops, in any stage."""
+        families, student = to_mapping(self.families), to_mapping(self.student)
+        return _may_crop([self.recipe, self.space, families, student])
+
     def base_recipe(self) -> Recipe:
         """Return the recipe before the searched values; with families, that of the first."""
         families = self.family_recipes()
@@ -334,6 +340,19 @@ def spec_of_run(folder: RunFolder) -> SweepSpec:
 def shipped_names() -> list[str]:
     """Return the names of the sweeps that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def _may_crop(values: object) -> bool:
+    """Return whether plain recipe values or a space, at any depth, have a crop_scale below 1."""
+    if isinstance(values, list | tuple):
+        return any(_may_crop(value) for value in values)
+    if not isinstance(values, Mapping):
+        return False
+    scale = values.get("crop_scale")
+    if isinstance(scale, Mapping):
+        scale = min([scale.get("low", 1.0), *(scale.get("choices") or ())])
+    below = isinstance(scale, int | float) and scale < 1
+    return below or any(_may_crop(value) for value in values.values())
 
 
 def _read(path: Path, *, extended_by: Sequence[Path] = ()) -> Any:

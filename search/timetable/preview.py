@@ -88,7 +88,9 @@ def preview(
 
 def _read(spec: SweepSpec, *, affordable: int | None = None) -> tuple[SweepSpec, ImageSet, Splits]:
     """Read the data: the specification with its choices made, the images and their splits."""
-    spec = spec.with_values(dataset=resolve_dataset(spec.dataset, affordable=affordable))
+    spec = spec.with_values(
+        dataset=resolve_dataset(spec.dataset, affordable=affordable, crops=spec.crops)
+    )
     images = load_dataset(spec.dataset)
     return spec, images, make_splits(images, spec.splits)
 

@@ -178,7 +178,7 @@ def _launcher(
         recorder=recorder,
         shared={
             **shared,
-            "images": ray.put(images) if images.images.nbytes <= SENT_BYTES else None,
+            "images": ray.put(images) if images.nbytes <= SENT_BYTES else None,
             "splits": ray.put(splits),
             "resources": capacity.share(numerics, trials=trials).resources,
         },

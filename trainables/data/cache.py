@@ -24,9 +24,11 @@ import numpy as np
 from common.errors import DataError, RunError
 from common.files import dump_json, read_array, read_json, write_array, write_bytes_atomically
 from common.locks import locked
+from common.parsing import to_mapping
 from trainables.data.decoding import DecodeOptions, Progress, Source, decode
-from trainables.data.image_set import ImageSet
+from trainables.data.image_set import ImageSet, LargeCopies
 from trainables.data.notes import Note
+from trainables.data.resizing import ANY_SIZE, ResizeRequest
 from trainables.data.source_sizes import SourceSizes
 
 SCHEMA = 5
@@ -61,11 +63,15 @@ def cached_images(
 
     def fill(folder: Path) -> None:
         began = time.monotonic()
-        size = options.image_size
+        size = options.resizing.size
         log.info("decoding %s to %d × %d pixels", source.root, size, size)
         images = decode(source, options, partial(_new_array, folder), progress)
-        _shorten(folder, len(images))
-        _write_metadata(folder, images)
+        _shorten(folder / "images.npy", len(images))
+        if options.resizing.crop_size and images.large is None:
+            (folder / "large.npy").unlink()
+        elif images.large is not None:
+            _shorten(folder / "large.npy", len(images))
+        _write_metadata(folder, images, ResizeRequest(**to_mapping(options.resizing)))
         log.info("decoded %s into %s in %.1f s", source.root, entry, time.monotonic() - began)
 
     _build(entry, fill)
@@ -74,44 +80,42 @@ def cached_images(
 
 
 def store_images(
-    images: ImageSet, *, cache: Path | None, image_size: int | None = None
+    images: ImageSet, *, cache: Path | None, asked: ResizeRequest = ANY_SIZE
 ) -> ImageSet:
     """Write images to the cache, where `stored_images` finds them; return them memory-mapped.
 
-    `image_size` is the size that was asked for, None if it was left to the images' source.
+    `asked` is what their source was asked for.
 
     Raises:
         DataError: the cache cannot be written or read.
     """
-    entry = _root(cache) / _stored_key(images.fingerprint, image_size)
+    entry = _root(cache) / _stored_key(images.fingerprint, asked)
 
     def fill(folder: Path) -> None:
-        array = _new_array(folder, images.images.shape)
-        rows = max(1, (1 << 24) // images.images[0].nbytes)
-        for start in range(0, len(images), rows):
-            array[start : start + rows] = images.images[start : start + rows]
-        array.flush()
-        _write_metadata(folder, images)
+        _store_array(folder, "images", images.images)
+        if images.large is not None:
+            _store_array(folder, "large", images.large.pixels)
+        _write_metadata(folder, images, asked)
 
     _build(entry, fill)
     return _load(entry)
 
 
 def stored_images(
-    fingerprint: str, *, cache: Path | None, image_size: int | None = None
+    fingerprint: str, *, cache: Path | None, asked: ResizeRequest = ANY_SIZE
 ) -> ImageSet | None:
-    """Return the images that `store_images` wrote under this fingerprint and size, or None."""
-    entry = _root(cache) / _stored_key(fingerprint, image_size)
+    """Return what `store_images` wrote under this fingerprint and for `asked`, or None."""
+    entry = _root(cache) / _stored_key(fingerprint, asked)
     return _load(entry) if entry.is_dir() else None
 
 
 def find_images(
-    fingerprint: str, *, cache: Path | None, image_size: int | None = None
+    fingerprint: str, *, cache: Path | None, asked: ResizeRequest = ANY_SIZE
 ) -> ImageSet | None:
     """Return the decoded images with this fingerprint, even if their files have changed since.
 
-    They have `image_size` pixels a side, or any size if it is None. Unreadable entries, e.g. of
-    an older version, are skipped. None if there is no entry.
+    They were resized as `asked`. Unreadable entries, e.g. of an older version, are skipped. None
+    if there is no entry.
     """
     for entry in find_entries(fingerprint, cache=cache):
         try:
@@ -119,7 +123,7 @@ def find_images(
         except DataError as error:
             log.warning("%s", error)
             continue
-        if image_size in (None, images.image_size):
+        if asked.accepts(ResizeRequest(**read_json(entry / "about.json")["asked"])):
             return images
     return None
 
@@ -140,8 +144,9 @@ def _root(cache: Path | None) -> Path:
     return cache or Path(os.environ.get("QUORUM_CACHE") or Path.home() / ".cache" / "quorum")
 
 
-def _stored_key(fingerprint: str, image_size: int | None) -> str:
-    return f"own-{SCHEMA}-{fingerprint.removeprefix('sha256:')}-{image_size or 'any'}"
+def _stored_key(fingerprint: str, asked: ResizeRequest) -> str:
+    how = f"{asked.size or 'any'}-{asked.rule}-{asked.crop_size}"
+    return f"own-{SCHEMA}-{fingerprint.removeprefix('sha256:')}-{how}"
 
 
 def _key(source: Source, options: DecodeOptions) -> str:
@@ -150,7 +155,8 @@ def _key(source: Source, options: DecodeOptions) -> str:
         SCHEMA,
         source.kind,
         str(source.root.resolve()),
-        [options.image_size, options.skip_unreadable, sorted(options.leave_out)],
+        [*to_mapping(options.resizing).values(), options.skip_unreadable],
+        sorted(options.leave_out),
         source.annotations,
     ]
     for path in source.files:
@@ -189,9 +195,9 @@ def _build(entry: Path, fill: Callable[[Path], None]) -> None:
         ) from None
 
 
-def _new_array(folder: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """Create images.npy of this shape, mapped for writing, with its disk space allocated."""
-    path = folder / "images.npy"
+def _new_array(folder: Path, name: str, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Create NAME.npy of this shape, mapped for writing, with its disk space allocated."""
+    path = folder / f"{name}.npy"
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     with path.open("r+b") as file:
         # Writing to a hole in a mapped file on a full disk kills the process with SIGBUS.
@@ -204,9 +210,17 @@ def _new_array(folder: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     return images
 
 
-def _shorten(folder: Path, rows: int) -> None:
-    """Shorten images.npy to its first rows: rewrite its header and truncate it."""
-    path = folder / "images.npy"
+def _store_array(folder: Path, name: str, pixels: np.ndarray) -> None:
+    """Write pixels to NAME.npy in chunks, because they may be mapped and not fit into memory."""
+    array = _new_array(folder, name, pixels.shape)
+    rows = max(1, (1 << 24) // pixels[0].nbytes)
+    for start in range(0, len(pixels), rows):
+        array[start : start + rows] = pixels[start : start + rows]
+    array.flush()
+
+
+def _shorten(path: Path, rows: int) -> None:
+    """Shorten an array's file to its first rows: rewrite its header and truncate it."""
     images = np.lib.format.open_memmap(path, mode="r+")
     if rows == len(images):
         return
@@ -217,18 +231,23 @@ def _shorten(folder: Path, rows: int) -> None:
         file.truncate(file.tell() + rows * images[:1].nbytes)
 
 
-def _write_metadata(folder: Path, images: ImageSet) -> None:
+def _write_metadata(folder: Path, images: ImageSet, asked: ResizeRequest) -> None:
     """Write everything but the pixels."""
     write_array(folder / "labels.npy", images.labels)
     for name in ("digests", "is_test", "is_val"):
         if getattr(images, name) is not None:
             write_array(folder / f"{name}.npy", getattr(images, name))
+    if images.large is not None:
+        write_array(folder / "aspects.npy", images.large.aspects)
     about = {
         "name": images.name,
         "class_names": images.class_names,
         "groups": images.groups,
         "has_test": images.is_test is not None,
         "has_val": images.is_val is not None,
+        "has_large": images.large is not None,
+        "resize": images.resize,
+        "asked": to_mapping(asked),
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
         "notes": [note.to_mapping() for note in images.notes],
@@ -263,8 +282,15 @@ def _load(entry: Path) -> ImageSet:
             skipped=tuple(about["skipped"]),
             notes=tuple(Note.from_mapping(note) for note in about["notes"]),
             resized_from=SourceSizes.from_mapping(about["originals"]),
+            resize=about["resize"],
+            large=_load_large(entry) if about["has_large"] else None,
         )
     except (*_DAMAGED, RunError) as error:
         raise DataError(
             f"the decoded images in {entry} are damaged ({error}); delete that folder"
         ) from None
+
+
+def _load_large(entry: Path) -> LargeCopies:
+    pixels = np.lib.format.open_memmap(entry / "large.npy", mode="r")
+    return LargeCopies(pixels=np.asarray(pixels), aspects=read_array(entry / "aspects.npy"))

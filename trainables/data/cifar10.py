@@ -17,6 +17,7 @@ from common.locks import locked
 from trainables.data.decoding import Contents, Source
 from trainables.data.digests import pixel_digests
 from trainables.data.pixels import DecodedBatch, resize_image
+from trainables.data.resizing import Resizing
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
 CIFAR10_SIZE = 32
@@ -44,7 +45,8 @@ def cifar10_source(root: Path, *, dataset_class: Any = None) -> Source:
         root=root,
         files=files,
         short_sides=lambda: [CIFAR10_SIZE],
-        read=lambda size: _read(root, size, dataset_class),
+        read=lambda resizing: _read(root, resizing, dataset_class),
+        square=True,
     )
 
 
@@ -79,7 +81,7 @@ def _network_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _read(root: Path, size: int, dataset_class: Any) -> Contents:
+def _read(root: Path, resizing: Resizing, dataset_class: Any) -> Contents:
     train, test = _torchvision_sets(root, dataset_class)
     images = np.concatenate([train.data, test.data])
     chunks = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
@@ -87,15 +89,23 @@ def _read(root: Path, size: int, dataset_class: Any) -> Contents:
         labels=np.array([*train.targets, *test.targets], np.int64),
         class_names=tuple(train.classes),
         is_test=np.arange(len(images)) >= len(train.data),
-        batches=(_resized(chunk, size) for chunk in chunks),
+        batches=(_resized(chunk, resizing) for chunk in chunks),
     )
 
 
-def _resized(images: np.ndarray, size: int) -> DecodedBatch:
-    source_format = (CIFAR10_SIZE, CIFAR10_SIZE, "RGB")
-    digests = pixel_digests(images)
-    if size != CIFAR10_SIZE:
-        images = np.stack([resize_image(Image.fromarray(image), size) for image in images])
+def _resized(images: np.ndarray, resizing: Resizing) -> DecodedBatch:
+    crop_size = resizing.crop_size
     return DecodedBatch(
-        images=images, broken={}, formats=[source_format] * len(images), digests=digests
+        images=_with_side(images, resizing.size),
+        broken={},
+        formats=[(CIFAR10_SIZE, CIFAR10_SIZE, "RGB")] * len(images),
+        digests=pixel_digests(images),
+        large=_with_side(images, crop_size) if crop_size else None,
+        aspects=np.ones(len(images), np.float32) if crop_size else None,
     )
+
+
+def _with_side(images: np.ndarray, side: int) -> np.ndarray:
+    if side == CIFAR10_SIZE:
+        return images
+    return np.stack([resize_image(Image.fromarray(image), side) for image in images])

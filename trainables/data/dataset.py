@@ -24,12 +24,14 @@ from trainables.data.imagefolder import folder_source
 from trainables.data.parquet import parquet_source
 from trainables.data.parquet_files import find_parquet
 from trainables.data.pixels import choose_image_size
+from trainables.data.resizing import ResizeRequest, ResizeRule, choose_crop_size
 from trainables.data.source_sizes import SourceSizes
 from trainables.data.split_names import check_splits
 from trainables.data.user_function import images_from_function
 
 KINDS = ("digits", "cifar10", "images", "parquet", "imagefolder")
 DIGITS_SIZE = 16
+LARGEST_CROP_SIZE = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,12 @@ class DatasetSpec:
     """Folder of the data; `--data` overrides it."""
     image_size: int | None = None
     """Side in pixels that images are resized to; null chooses one from the data."""
+    resize: ResizeRule = "crop"
+    """How an image that is not square becomes square, in training and in predictions: `crop` its
+    centre, `squash` the whole image, or `pad` it with grey. See trainables/data/resizing.py."""
+    crop_size: int | None = None
+    """Side in pixels of larger copies from which random crops (`recipe.crop_scale`) are cut; 0 for
+    none. Null stores copies of 1.25 × image_size where a recipe uses random crops."""
     skip_unreadable: bool = False
     """Skip images that cannot be read."""
     leave_out: tuple[str, ...] = ()
@@ -60,6 +68,11 @@ class DatasetSpec:
             check_key(self.name, KINDS, where="dataset name")
         if self.image_size is not None and not 4 <= self.image_size <= 1024:
             raise SpecError(f"image_size must lie in [4, 1024] pixels, got {self.image_size}")
+        if self.crop_size and not 4 <= self.crop_size <= LARGEST_CROP_SIZE:
+            raise SpecError(
+                f"crop_size must be 0 or lie in [4, {LARGEST_CROP_SIZE}] pixels, "
+                f"got {self.crop_size}"
+            )
         if self.splits is not None:
             check_splits(self.splits)
 
@@ -92,34 +105,35 @@ def load_dataset(
     Raises:
         DataError: the data are missing, unreadable, or not a classification problem.
     """
+    asked = ResizeRequest(size=spec.image_size, rule=spec.resize, crop_size=spec.crop_size or 0)
     if not _consists_of_files(spec):
         _check_options(spec, ("leave_out", "labels", "splits"), needed="a data set of files")
         if spec.name == "digits":
             return _digits(spec.image_size or DIGITS_SIZE)
-        size = spec.image_size
-        stored = stored_images(fingerprint, cache=cache, image_size=size) if fingerprint else None
+        stored = stored_images(fingerprint, cache=cache, asked=asked) if fingerprint else None
         return stored or store_images(
-            images_from_function(spec.name, spec.path, size), cache=cache, image_size=size
+            images_from_function(spec.name, spec.path, asked), cache=cache, asked=asked
         )
-    loaded = (
-        find_images(fingerprint, cache=cache, image_size=spec.image_size) if fingerprint else None
-    )
+    loaded = find_images(fingerprint, cache=cache, asked=asked) if fingerprint else None
     if loaded is not None:
         return loaded
     source = _source(spec)
     options = DecodeOptions(
-        image_size=spec.image_size or _image_size(source, None),
+        resizing=asked.at(spec.image_size or _image_size(source, None)),
         skip_unreadable=spec.skip_unreadable,
         leave_out=spec.leave_out,
     )
     return cached_images(source, options, cache=cache, progress=progress)
 
 
-def resolve_dataset(spec: DatasetSpec, *, affordable: int | None = None) -> DatasetSpec:
-    """Return the specification with the folder's layout and the image size filled in.
+def resolve_dataset(
+    spec: DatasetSpec, *, affordable: int | None = None, crops: bool = False
+) -> DatasetSpec:
+    """Return the specification with the folder's layout and the sizes filled in.
 
-    `affordable` is described in `trainables.data.pixels.choose_image_size`. An image size that is
-    set is kept. Nothing is decoded; CIFAR-10 may be downloaded.
+    `affordable` is described in `trainables.data.pixels.choose_image_size`; `crops` tells whether
+    a recipe uses random crops. Sizes that are set are kept. Nothing is decoded; CIFAR-10 may be
+    downloaded.
 
     Raises:
         DataError: as in `load_dataset`, if the list of files already shows the problem.
@@ -127,11 +141,16 @@ def resolve_dataset(spec: DatasetSpec, *, affordable: int | None = None) -> Data
     if not _consists_of_files(spec):
         return spec
     source = _source(spec)
+    image_size = spec.image_size or _image_size(source, affordable)
+    crop_size = spec.crop_size
+    if crop_size is None and crops:
+        crop_size = _crop_size(source, image_size)
     return replace(
         spec,
         name=source.kind,
         path=spec.path if source.kind == "cifar10" else str(source.root),
-        image_size=spec.image_size or _image_size(source, affordable),
+        image_size=image_size,
+        crop_size=crop_size,
     )
 
 
@@ -148,6 +167,13 @@ def _image_size(source: Source, affordable: int | None) -> int:
             f"e.g. {source.files[0].name}; replace them"
         )
     return choose_image_size(readable, affordable=affordable)
+
+
+def _crop_size(source: Source, image_size: int) -> int:
+    readable = [side for side in source.short_sides() if side]
+    crop_size = choose_crop_size(image_size, int(np.median(readable)))
+    # Copies of squares at the training size would equal the images.
+    return 0 if source.square and crop_size == image_size else crop_size
 
 
 def _source(spec: DatasetSpec) -> Source:

@@ -16,9 +16,10 @@ from jaxtyping import Bool, Int64
 from common.errors import DataError
 from trainables.data.class_names import clean_class_name
 from trainables.data.digests import DIGEST_BYTES, pixel_digests
-from trainables.data.image_set import ImageSet
+from trainables.data.image_set import ImageSet, LargeCopies
 from trainables.data.notes import Note
 from trainables.data.pixels import DecodedBatch
+from trainables.data.resizing import Resizing
 from trainables.data.source_sizes import SourceFormat, SourceSizes
 
 SAMPLE = 1000
@@ -43,8 +44,10 @@ class Source:
     """Every file below `root` that the contents depend on."""
     short_sides: Callable[[], list[int]]
     """Returns the shorter sides of a sample of the images, in pixels; may raise DataError."""
-    read: Callable[[int], "Contents"]
-    """Takes the image size (pixels a side) and returns the contents."""
+    read: Callable[[Resizing], "Contents"]
+    """Takes the size and rule of the squares and returns the contents."""
+    square: bool = False
+    """True if all images are known to be square."""
     annotations: str = ""
     """Identifies what is known of the images besides the files, e.g. a hash of their groups."""
     notes: tuple[Note, ...] = ()
@@ -67,10 +70,9 @@ class Contents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
-    """The image size, and which images and classes to leave out."""
+    """The squares that images become, and which images and classes to leave out."""
 
-    image_size: int
-    """Pixels a side, S."""
+    resizing: Resizing
     skip_unreadable: bool = False
     """Leave out unreadable images instead of refusing the data set."""
     leave_out: tuple[str, ...] = ()
@@ -80,27 +82,26 @@ class DecodeOptions:
 def decode(
     source: Source,
     options: DecodeOptions,
-    allocate: Callable[[tuple[int, ...]], np.ndarray],
+    allocate: Callable[[str, tuple[int, ...]], np.ndarray],
     progress: Progress | None = None,
 ) -> ImageSet:
-    """Decode a source into an array of shape [N, S, S, 3] made by `allocate`.
+    """Decode a source into arrays made by `allocate`, which takes their names and shapes.
 
-    If images are skipped, the returned set holds only the first rows of the array. `progress`
-    is called after every batch.
+    The arrays are `images` [N, S, S, 3] and, if the resizing asks for larger copies, `large`
+    [N, W, W, 3]. If images are skipped, the returned set holds only the first rows. It holds no
+    copies that would equal the images. `progress` is called after every batch.
 
     Raises:
         DataError: images cannot be decoded, test and train have different classes, or
             `leave_out` names an unknown class.
     """
-    contents = source.read(options.image_size)
+    contents = source.read(options.resizing)
     chosen = _chosen(contents, options.leave_out)
     _check_own_test(contents, chosen)
-    total, size = len(chosen), options.image_size
-    images = allocate((int(chosen.sum()), size, size, 3))
-    digests = np.zeros((len(images), DIGEST_BYTES), np.uint8)
+    total = len(chosen)
+    arrays = _Arrays(int(chosen.sum()), options.resizing, allocate)
     broken: dict[int, str] = {}
-    formats: Counter[SourceFormat] = Counter()
-    seen = filled = 0
+    seen = 0
     for batch in contents.batches:
         good = chosen[seen : seen + len(batch.images)].copy()
         for i, name in batch.broken.items():
@@ -108,23 +109,61 @@ def decode(
                 broken[seen + i] = name
                 good[i] = False
         if not broken or options.skip_unreadable:
-            end = filled + int(good.sum())
-            images[filled:end] = batch.images[good]
-            known = pixel_digests(batch.images) if batch.digests is None else batch.digests
-            digests[filled:end] = known[good]
-            filled = end
-            kept = itertools.compress(batch.formats, good)
-            formats.update(source_format for source_format in kept if source_format is not None)
+            arrays.add(batch, good)
         seen += len(batch.images)
         if progress is not None:
             progress(seen / total, f"{seen:,} of {total:,} images decoded")
     if seen != total:
         raise DataError(f"{source.root} has {seen} images for {total} labels; check its files")
-    if broken and (not options.skip_unreadable or not filled):
+    if broken and (not options.skip_unreadable or not arrays.filled):
         raise DataError(_unreadable(list(broken.values()), total))
     chosen[list(broken)] = False
-    pixels = images[:filled], digests[:filled]
-    return _image_set(source.name, pixels, contents, chosen, options, broken, formats)
+    return _image_set(source.name, arrays, contents, chosen, options, broken)
+
+
+class _Arrays:
+    """The pixels of a source, filled batch by batch."""
+
+    def __init__(
+        self, count: int, resizing: Resizing, allocate: Callable[[str, tuple[int, ...]], np.ndarray]
+    ) -> None:
+        size, crop_size = resizing.size, resizing.crop_size
+        self.filled = 0
+        self.formats: Counter[SourceFormat] = Counter()
+        self._images = allocate("images", (count, size, size, 3))
+        self._digests = np.zeros((count, DIGEST_BYTES), np.uint8)
+        self._large: np.ndarray | None = None
+        if crop_size:
+            self._large = allocate("large", (count, crop_size, crop_size, 3))
+        self._aspects = np.ones(count, np.float32)
+
+    def add(self, batch: DecodedBatch, good: np.ndarray) -> None:
+        """Add the images that the mask `good` marks."""
+        part = slice(self.filled, self.filled + int(good.sum()))
+        self._images[part] = batch.images[good]
+        known = pixel_digests(batch.images) if batch.digests is None else batch.digests
+        self._digests[part] = known[good]
+        if self._large is not None and batch.large is not None and batch.aspects is not None:
+            self._large[part], self._aspects[part] = batch.large[good], batch.aspects[good]
+        kept = itertools.compress(batch.formats, good)
+        self.formats.update(source_format for source_format in kept if source_format is not None)
+        self.filled = part.stop
+
+    @property
+    def images(self) -> np.ndarray:
+        return self._images[: self.filled]
+
+    @property
+    def digests(self) -> np.ndarray:
+        return self._digests[: self.filled]
+
+    @property
+    def large(self) -> LargeCopies | None:
+        """The larger copies; None if there are none, or if they equal the images."""
+        square = all(width == height for width, height, _ in self.formats)
+        if self._large is None or (square and self._large.shape[1] == self._images.shape[1]):
+            return None
+        return LargeCopies(pixels=self._large[: self.filled], aspects=self._aspects[: self.filled])
 
 
 def evenly(items: Sequence[Item], count: int = SAMPLE) -> list[Item]:
@@ -183,12 +222,11 @@ def _listing(names: Sequence[str], most: int = 3) -> str:
 
 def _image_set(
     name: str,
-    pixels: tuple[np.ndarray, np.ndarray],
+    arrays: _Arrays,
     contents: Contents,
     chosen: np.ndarray,
     options: DecodeOptions,
     broken: Mapping[int, str],
-    formats: Mapping[SourceFormat, int],
 ) -> ImageSet:
     """Return the decoded images and their digests, with the remaining classes renumbered."""
     left_out = {clean_class_name(name) for name in options.leave_out}
@@ -197,13 +235,15 @@ def _image_set(
     is_val = None if contents.is_val is None else contents.is_val[chosen]
     return ImageSet(
         name=name,
-        images=pixels[0],
+        images=arrays.images,
         labels=np.searchsorted(classes, contents.labels[chosen]),
         class_names=tuple(contents.class_names[i] for i in classes),
         is_test=None if contents.is_test is None else contents.is_test[chosen],
         is_val=None if is_val is None or not is_val.any() else is_val,
         groups=None if groups is None else tuple(groups[i] for i in np.flatnonzero(chosen)),
-        digests=pixels[1],
+        digests=arrays.digests,
         skipped=tuple(broken.values()),
-        resized_from=SourceSizes.from_counts(formats) if formats else None,
+        resized_from=SourceSizes.from_counts(arrays.formats) if arrays.formats else None,
+        resize=options.resizing.rule,
+        large=arrays.large,
     )

@@ -9,12 +9,28 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from common.errors import DataError
 from trainables.data.digests import DIGEST_BYTES, as_keys, pixel_digests
 from trainables.data.notes import Note
+from trainables.data.resizing import ResizeRule
 from trainables.data.source_sizes import SourceSizes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LargeCopies:
+    """Larger copies of the images, from which training cuts random crops."""
+
+    pixels: UInt8[np.ndarray, "N W W 3"]
+    """May be memory-mapped."""
+    aspects: Float32[np.ndarray, " N"]
+    """Ratio of width to height that each copy stands for, see trainables/data/resizing.py."""
+
+    @property
+    def side(self) -> int:
+        """Return the pixels a side, W."""
+        return int(self.pixels.shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +65,11 @@ class ImageSet:
     """Things left out, merged or read in part; not part of the content."""
     resized_from: SourceSizes | None = None
     """Sizes before resizing, not part of the content; None if the images were not resized."""
+    resize: ResizeRule = "crop"
+    """The rule by which the images became square; not part of the content."""
+    large: LargeCopies | None = None
+    """Larger copies for random crops, not part of the content; without them the images are cropped
+    themselves."""
 
     def __post_init__(self) -> None:
         """Check every field against the others; compute a missing fingerprint."""
@@ -63,6 +84,14 @@ class ImageSet:
             raise DataError(
                 f"groups must have one entry per image, got {len(self.groups)} for {count} images"
             )
+        if self.large is not None:
+            _check_images(self.large.pixels)
+            copies, aspects = len(self.large.pixels), len(self.large.aspects)
+            if copies != count or aspects != count:
+                raise DataError(
+                    f"large must have a copy and an aspect ratio per image, got {copies} and "
+                    f"{aspects} for {count} images"
+                )
         if self.digests is None:
             object.__setattr__(self, "digests", pixel_digests(self.images))
         elif self.digests.shape != (count, DIGEST_BYTES) or self.digests.dtype != np.uint8:
@@ -86,6 +115,11 @@ class ImageSet:
     def channels(self) -> int:
         """Channels of the images: 3, because every source decodes to RGB."""
         return int(self.images.shape[3])
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all pixels, larger copies included."""
+        return self.images.nbytes + (0 if self.large is None else self.large.pixels.nbytes)
 
     @property
     def pixel_keys(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from trainables.data.image_formats import fix_of
 from trainables.data.label_file import FileIndex, LabelRow, read_labels
 from trainables.data.notes import Note, kinds_text, listing, note, printable
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
+from trainables.data.resizing import Resizing
 from trainables.data.split_names import OWN_SPLITS, OwnSplit, Splits
 
 NAMED_FOLDERS = 5
@@ -76,7 +77,7 @@ def _source(root: Path, images: LabelledImages, class_names: tuple[str, ...]) ->
     labels = np.array([index[name] for name in images.labels], np.int64)
     named: list[NamedImage] = [(path, root / path) for path in images.paths]
 
-    def read(image_size: int) -> Contents:
+    def read(resizing: Resizing) -> Contents:
         batches = (named[i : i + BATCH] for i in range(0, len(named), BATCH))
         return Contents(
             labels=labels,
@@ -84,7 +85,7 @@ def _source(root: Path, images: LabelledImages, class_names: tuple[str, ...]) ->
             is_test=_in_split(images, "test"),
             is_val=_in_split(images, "val"),
             groups=images.groups,
-            batches=decode_batches(batches, image_size),
+            batches=decode_batches(batches, resizing),
         )
 
     about = [images.paths, images.labels, images.splits, images.groups]

@@ -20,6 +20,7 @@ from trainables.data.decoding import Contents, Source, evenly
 from trainables.data.notes import listing
 from trainables.data.parquet_files import ParquetFiles, find_parquet
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
+from trainables.data.resizing import Resizing
 from trainables.data.split_names import OwnSplit, Splits, example
 
 IMAGE_COLUMNS = ("img", "image")
@@ -61,7 +62,7 @@ def parquet_source(root: Path, *, splits: Splits | None = None) -> Source:
         root=root,
         files=found.files,
         short_sides=lambda: _sampled_sides(root, columns),
-        read=lambda image_size: _read(root, found, columns, image_size),
+        read=lambda resizing: _read(root, found, columns, resizing),
         annotations=json.dumps([*found.splits.values()]),
         notes=(*found.notes, *name_notes(columns[found.files[0]].class_names or ())),
     )
@@ -78,7 +79,7 @@ class _Columns:
 
 
 def _read(
-    root: Path, found: ParquetFiles, columns: Mapping[Path, _Columns], image_size: int
+    root: Path, found: ParquetFiles, columns: Mapping[Path, _Columns], resizing: Resizing
 ) -> Contents:
     with _clear_errors(root):
         values = {path: _values(path, own.label) for path, own in columns.items()}
@@ -95,7 +96,7 @@ def _read(
         is_test=(of_row == "test") if "test" in of_row else None,
         is_val=(of_row == "val") if "val" in of_row else None,
         groups=tuple(groups) if any(own.group for own in columns.values()) else None,
-        batches=decode_batches(_batches(root, columns), image_size),
+        batches=decode_batches(_batches(root, columns), resizing),
     )
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
 from common.cpu_runtime import usable_cores
 from common.errors import DataError
 from trainables.data.digests import DIGEST_BYTES, join_digests, pixel_digest
 from trainables.data.image_formats import formats_of
+from trainables.data.resizing import ResizeRule, Resizing, large_copy, to_square
 from trainables.data.source_sizes import SourceFormat
 
 SMALLEST_SIDE = 8
@@ -48,12 +49,18 @@ class DecodedBatch(NamedTuple):
     """Size and mode of each image in its file; None if unreadable, empty if unknown."""
     digests: UInt8[np.ndarray, "batch 16"] | None = None
     """Digests of the canonical pixels; None if the images were not resized."""
+    large: UInt8[np.ndarray, "batch W W 3"] | None = None
+    """Larger copies of the images, if the resizing asks for them."""
+    aspects: Float32[np.ndarray, " batch"] | None = None
+    """Ratio of width to height that each larger copy stands for."""
 
 
 class _Decoded(NamedTuple):
     pixels: UInt8[np.ndarray, "size size 3"]
     source_format: SourceFormat
     digest: bytes
+    large: UInt8[np.ndarray, "side side 3"] | None
+    aspect: float
 
 
 _UNREADABLE = (
@@ -66,27 +73,21 @@ _UNREADABLE = (
 )
 
 
-def resize_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+def resize_image(
+    image: Image.Image, size: int, rule: ResizeRule = "crop"
+) -> UInt8[np.ndarray, "size size 3"]:
     """Return any Pillow image as uint8 RGB of `size` × `size` pixels.
 
     The steps: rotate by EXIF; scale 16-bit grey to 8 bits; put transparency on white; convert
-    to RGB (grey repeated, palettes looked up, CMYK without a colour profile); crop the largest
-    centred square (an odd surplus takes one pixel more off the right or bottom); resize with
-    Pillow's bicubic filter, whose support grows with the reduction, so that it antialiases.
-    An image that already has `size` × `size` pixels is not resampled.
+    to RGB (grey repeated, palettes looked up, CMYK without a colour profile); make it square by
+    `rule`, see trainables/data/resizing.py.
     """
-    return _square(_to_rgb(_upright(image)), size)
+    return to_square(_to_rgb(_upright(image)), size, rule)
 
 
-def _square(rgb: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    width, height = rgb.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = rgb.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def read_image(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
+def read_image(
+    source: Path | bytes, size: int, rule: ResizeRule = "crop"
+) -> UInt8[np.ndarray, "size size 3"]:
     """Decode an image file, or its bytes, as `resize_image` does.
 
     A JPEG of at least four times `size`, and of 1,024 pixels, is decoded at ½, ¼ or ⅛ of its size,
@@ -96,7 +97,7 @@ def read_image(source: Path | bytes, size: int) -> UInt8[np.ndarray, "size size 
     Raises:
         DataError: the file is missing, damaged, empty or in no format that is read.
     """
-    return _read(source, size).pixels
+    return _read(source, Resizing(size=size, rule=rule)).pixels
 
 
 def short_sides(images: Iterable[NamedImage]) -> list[int]:
@@ -124,20 +125,36 @@ def choose_image_size(short_sides: Sequence[int], *, affordable: int | None = No
     return max(SMALLEST_SIDE, min(side, largest))
 
 
-def decode_batches(batches: Iterable[Sequence[NamedImage]], size: int) -> Iterator[DecodedBatch]:
+def decode_batches(
+    batches: Iterable[Sequence[NamedImage]], resizing: Resizing
+) -> Iterator[DecodedBatch]:
     """Decode batches in order, with a thread per core; Pillow releases Python's global lock."""
     with ThreadPoolExecutor(usable_cores()) as threads:
         for batch in batches:
-            decoded = list(threads.map(lambda item: _read_or_none(item[1], size), batch))
-            black = np.zeros((size, size, 3), np.uint8)
-            yield DecodedBatch(
-                images=np.stack([black if image is None else image.pixels for image in decoded]),
-                broken={i: batch[i][0] for i, image in enumerate(decoded) if image is None},
-                formats=[None if image is None else image.source_format for image in decoded],
-                digests=join_digests(
-                    [bytes(DIGEST_BYTES) if image is None else image.digest for image in decoded]
-                ),
-            )
+            decoded = list(threads.map(lambda item: _read_or_none(item[1], resizing), batch))
+            yield _joined(decoded, [name for name, _ in batch], resizing)
+
+
+def _joined(
+    decoded: Sequence[_Decoded | None], names: Sequence[str], resizing: Resizing
+) -> DecodedBatch:
+    black = np.zeros((resizing.size, resizing.size, 3), np.uint8)
+    large = aspects = None
+    if resizing.crop_size:
+        nothing = np.zeros((resizing.crop_size, resizing.crop_size, 3), np.uint8)
+        copies = [None if image is None else image.large for image in decoded]
+        large = np.stack([nothing if copy is None else copy for copy in copies])
+        aspects = np.array([1 if image is None else image.aspect for image in decoded], np.float32)
+    return DecodedBatch(
+        images=np.stack([black if image is None else image.pixels for image in decoded]),
+        broken={i: names[i] for i, image in enumerate(decoded) if image is None},
+        formats=[None if image is None else image.source_format for image in decoded],
+        digests=join_digests(
+            [bytes(DIGEST_BYTES) if image is None else image.digest for image in decoded]
+        ),
+        large=large,
+        aspects=aspects,
+    )
 
 
 def _opened(source: Path | bytes) -> Image.Image:
@@ -146,14 +163,17 @@ def _opened(source: Path | bytes) -> Image.Image:
     return Image.open(source, formats=formats_of(source))
 
 
-def _read(source: Path | bytes, size: int) -> _Decoded:
+def _read(source: Path | bytes, resizing: Resizing) -> _Decoded:
     """Return the pixels as `read_image` does, the size and mode in the file, and the digest."""
     try:
         rgb, source_format, reduced = _decode(source, CANONICAL_SIDE)
         digest = pixel_digest(np.asarray(rgb))
-        if reduced and 2 * size > CANONICAL_SIDE:
-            rgb, _, _ = _decode(source, 2 * size)
-        return _Decoded(_square(rgb, size), source_format, digest)
+        # Not by crop_size, so that the pixels do not depend on it.
+        if reduced and 2 * resizing.size > CANONICAL_SIDE:
+            rgb, _, _ = _decode(source, 2 * resizing.size)
+        pixels = to_square(rgb, resizing.size, resizing.rule)
+        large, aspect = large_copy(rgb, resizing) if resizing.crop_size else (None, 1.0)
+        return _Decoded(pixels, source_format, digest, large, aspect)
     except _UNREADABLE as error:
         name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
         raise DataError(f"{name} cannot be read as an image: {error}; replace it") from None
@@ -171,9 +191,9 @@ def _decode(source: Path | bytes, least: int) -> tuple[Image.Image, SourceFormat
         return _to_rgb(_upright(image)), source_format, reduced
 
 
-def _read_or_none(source: Path | bytes, size: int) -> _Decoded | None:
+def _read_or_none(source: Path | bytes, resizing: Resizing) -> _Decoded | None:
     try:
-        return _read(source, size)
+        return _read(source, resizing)
     except DataError:
         return None
 

@@ -21,6 +21,7 @@ from trainables.prediction import PixelSource, autocast
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.trainer import FeatureCache
+from trainables.training.crop_source import CropSource
 from trainables.training.optimizers import make_optimizer
 
 
@@ -34,12 +35,15 @@ class ActiveStage:
         source: PixelSource,
         numerics: Numerics,
         *,
+        crop_source: CropSource | None = None,
         reuse_features: bool = True,
         cache: FeatureCache | None = None,
         data: str = "",
     ) -> None:
         """Enter the recipe's first stage; `source` holds the training images.
 
+        `crop_source` holds their larger copies, from which random crops are cut; without one, they
+        are cut from the images.
         Without `reuse_features`, batches hold images in every stage, because a teacher needs them.
         `cache` keeps features between trainings; `data` identifies the training images.
 
@@ -49,6 +53,7 @@ class ActiveStage:
         self.model = model
         self._whole_recipe = recipe
         self._source = source
+        self._crop_source = crop_source
         self._numerics = numerics
         self._learnable = [p for p in model.parameters() if p.requires_grad]
         self._reuse_features = reuse_features
@@ -109,13 +114,16 @@ class ActiveStage:
         """
         if self._views:
             return self._feature_batch(positions, labels, generator, flips)
+        images, aspects = self._images(positions)
         batch = augment(
-            self._source.batch(positions),
+            images,
             labels,
             self.recipe.augmentation,
             mean=self.model.mean,
             generator=generator,
             flips=flips,
+            aspects=aspects,
+            size=self._source.image_size,
         )
         if not self.recipe.loss.rotation_weight or self.head_only:
             return batch
@@ -135,6 +143,12 @@ class ActiveStage:
             features = self.model.features(images)
             head = linear_head(self.model.net, self._whole_recipe.architecture.model)
             return head(features[:count]), auxiliary(features[:count], features[count:])
+
+    def _images(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the images that are augmented, and the aspect ratios that they stand for."""
+        if self._crop_source is None or not self.recipe.augmentation.crops:
+            return self._source.batch(positions), None
+        return self._crop_source.batch(positions)
 
     def _set_modes(self) -> None:
         self.model.train()

@@ -32,6 +32,7 @@ from trainables.stages import stage_at
 from trainables.trainer import EpochReport, FeatureCache
 from trainables.training.active_stage import ActiveStage
 from trainables.training.averaging import WeightAverage
+from trainables.training.crop_source import CropSource
 from trainables.training.data_parallel import DataParallel
 from trainables.training.epoch_order import EpochOrder
 from trainables.training.identity import training_identity
@@ -111,6 +112,7 @@ class Training:
             recipe,
             self._source,
             numerics,
+            crop_source=CropSource.of(images, splits.train, numerics),
             reuse_features=teacher is None,
             cache=features,
             data=f"{images.fingerprint} {splits.split_id} {recipe.schedule.train_share}",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import RunError, SpecError
+from common.files import read_json
 from ensemble.deployment.card import (
     Artifact,
     Card,
@@ -89,3 +90,15 @@ def test_a_missing_damaged_or_newer_card_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**content, "classnames": []}))
     with pytest.raises(RunError, match="did you mean 'class_names'"):
         read_card(tmp_path)
+
+
+def test_a_card_states_the_resize_rule_and_older_ones_crop(tmp_path: Path) -> None:
+    written = read_json(write_card(tmp_path, card(image_size=4)))
+    assert written["resize_rule"] == "crop"
+    assert "centred square" in written["resize"]
+    assert "4×4 pixels" in written["resize"]
+    assert "the whole image" in card(image_size=4, resize_rule="squash").resize
+    old = {**written, "resize": "as in training: trainables.data.pixels.resize_image"}
+    del old["resize_rule"]
+    (tmp_path / "card.json").write_text(json.dumps(old))
+    assert read_card(tmp_path).resize_rule == "crop"

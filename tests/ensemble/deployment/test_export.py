@@ -4,6 +4,7 @@ An export takes most of a second, so the nets are tiny and files that tests only
 exported once.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from common.errors import RunError
 from common.statistics.metrics import apply_temperature
+from ensemble.deployment.card import write_card
 from ensemble.deployment.export import count_nodes, export_onnx, set_temperature, strip
-from ensemble.deployment.onnx_model import OnnxClassifier
+from ensemble.deployment.onnx_model import OnnxClassifier, classify
+from tests.ensemble.deployment.test_card import card
+from trainables.data.dataset import DatasetSpec, load_dataset
+from trainables.data.resizing import ResizeRule
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
 from trainables.recipe import Recipe
@@ -173,3 +179,36 @@ def test_pixel_scaling_is_not_folded_where_that_would_be_wrong(tmp_path: Path, k
     expected = torch_log_probs(model, images)
     np.testing.assert_allclose(OnnxClassifier(path).log_probs(images), expected, atol=5e-5)
     assert not any(i.name == "pixel_offset" for i in onnx.load(path).graph.initializer)
+
+
+@pytest.mark.parametrize("rule", ["crop", "squash", "pad"])
+def test_training_prediction_and_export_see_the_same_pixels(
+    rule: ResizeRule, tmp_path: Path
+) -> None:
+    """A network that returns pixels: exported, and asked about files as training read them."""
+    side = 8
+
+    class Pixels(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1) * 10
+
+    folder, classes = tmp_path / "data", 3 * side**2
+    shapes = {"landscape": (50, 31), "portrait": (23, 60), "tiny": (3, 5), "large": (900, 700)}
+    rng = np.random.default_rng(0)
+    for i, shape in enumerate([*shapes.values(), *shapes.values()]):
+        picture = Image.fromarray(rng.integers(0, 256, (*shape[::-1], 3), np.uint8))
+        path = folder / "ab"[i // 4] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (picture.quantize(32) if i == 5 else picture).save(path)
+    spec = DatasetSpec(name="imagefolder", path=str(folder), image_size=side, resize=rule)
+    stored = load_dataset(spec, cache=tmp_path / "cache")
+    export_onnx(Pixels(), tmp_path / "model.onnx", image_size=side, classes=classes)
+    names = tuple(str(i) for i in range(classes))
+    about = card(class_names=names, image_size=side, resize_rule=rule)
+    write_card(tmp_path, replace(about, fp32=replace(about.fp32, file="model.onnx")))
+    predictions = classify(tmp_path / "model.onnx", sorted(folder.glob("*/*")))
+    for pixels, prediction in zip(stored.images, predictions, strict=True):
+        # Logits up to a constant: 10 × grey level / 255, channel by channel.
+        logits = np.log(prediction.probabilities) * 25.5
+        expected = pixels.transpose(2, 0, 1).reshape(-1).astype(float)
+        np.testing.assert_allclose(logits - logits[0], expected - expected[0], atol=0.1)

@@ -30,6 +30,7 @@ from trainables.data.decoding import Contents, DecodeOptions, Source
 from trainables.data.digests import pixel_digests
 from trainables.data.image_set import ImageSet
 from trainables.data.pixels import DecodedBatch
+from trainables.data.resizing import ResizeRequest, Resizing
 
 
 class Folder:
@@ -49,7 +50,7 @@ class Folder:
             short_sides=lambda: [6],
         )  # fmt: skip
 
-    def read(self, size: int) -> Contents:
+    def read(self, resizing: Resizing) -> Contents:
         self.decoded += 1
         with (self.root.parent / "decoded.log").open("a") as log:
             log.write(f"{os.getpid()}\n")
@@ -58,7 +59,7 @@ class Folder:
             class_names=("x", "y", "z"),
             is_test=np.arange(12) >= 6,
             groups=tuple("pq" * 6),
-            batches=self.batches(size),
+            batches=self.batches(resizing.size),
         )
 
     def batches(self, size: int) -> Iterator[DecodedBatch]:
@@ -70,7 +71,7 @@ class Folder:
 
 
 def get(folder: Folder, cache: Path, image_size: int = 6, **options: Any) -> ImageSet:
-    decoding = DecodeOptions(image_size=image_size, **options)
+    decoding = DecodeOptions(resizing=Resizing(size=image_size), **options)
     return cached_images(folder.source(), decoding, cache=cache)
 
 
@@ -269,11 +270,11 @@ def test_each_size_has_its_entry_and_all_have_one_fingerprint(folder: Folder, ca
     assert small.fingerprint == large.fingerprint != get(Folder(folder.root), cache, 9).fingerprint
     for images in (small, large):
         size = images.image_size
-        loaded = find_images(images.fingerprint, cache=cache, image_size=size)
+        loaded = find_images(images.fingerprint, cache=cache, asked=ResizeRequest(size=size))
         assert loaded is not None
         assert loaded.image_size == size
         assert np.array_equal(loaded.pixel_keys, images.pixel_keys)
-    assert find_images(small.fingerprint, cache=cache, image_size=7) is None
+    assert find_images(small.fingerprint, cache=cache, asked=ResizeRequest(size=7)) is None
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_error(folder: Folder, tmp_path: Path) -> None:
@@ -298,11 +299,11 @@ def test_the_cache_is_in_quorum_cache_or_the_home_folder(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "named"))
-    cached_images(folder.source(), DecodeOptions(image_size=6), cache=None)
+    cached_images(folder.source(), DecodeOptions(resizing=Resizing(size=6)), cache=None)
     assert any((tmp_path / "named").iterdir())
     monkeypatch.delenv("QUORUM_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    cached_images(folder.source(), DecodeOptions(image_size=6), cache=None)
+    cached_images(folder.source(), DecodeOptions(resizing=Resizing(size=6)), cache=None)
     assert any((tmp_path / "home" / ".cache" / "quorum").iterdir())
 
 
@@ -335,11 +336,11 @@ def test_the_array_on_disk_is_shortened_by_skipped_images(rows: int, data: st.Da
     pixels = np.arange(rows * 12).astype(np.uint8).reshape(rows, 2, 2, 3)
     broken = {i: f"image {i}" for i in range(kept, rows)}
 
-    def read(size: int) -> Contents:
+    def read(resizing: Resizing) -> Contents:
         batches = iter([DecodedBatch(images=pixels, broken=broken)])
         return Contents(labels=np.arange(rows) % 2, class_names=("a", "b"), batches=batches)
 
-    options = DecodeOptions(image_size=2, skip_unreadable=True)
+    options = DecodeOptions(resizing=Resizing(size=2), skip_unreadable=True)
     with tempfile.TemporaryDirectory() as name:
         cache = Path(name)
         source = Source(
@@ -382,7 +383,7 @@ def test_source_sizes_are_stored_without_classes_that_are_left_out(
             for i, batch in enumerate(super().batches(size)):
                 yield batch._replace(formats=[(10 + i, 20, "L"), (50, 40, "RGB"), (1, 1, "P")])
 
-    options = DecodeOptions(image_size=6, leave_out=("z",))  # every third image
+    options = DecodeOptions(resizing=Resizing(size=6), leave_out=("z",))  # every third image
     for _ in range(2):
         sizes = cached_images(Resized(folder.root).source(), options, cache=cache).source_sizes
         assert (sizes.smallest, sizes.median, sizes.largest) == ((10, 20), (13, 20), (50, 40))
@@ -393,7 +394,7 @@ def test_progress_ends_at_one(folder: Folder, cache: Path) -> None:
     steps: list[tuple[float, str]] = []
     cached_images(
         folder.source(),
-        DecodeOptions(image_size=6),
+        DecodeOptions(resizing=Resizing(size=6)),
         cache=cache,
         progress=lambda *step: steps.append(step),
     )
@@ -407,6 +408,7 @@ from pathlib import Path
 import numpy as np, torch
 from trainables.data.cache import cached_images
 from trainables.data.decoding import DecodeOptions
+from trainables.data.resizing import ResizeRequest, Resizing
 from trainables.data.decoding import Contents, Source
 from trainables.data.pixels import DecodedBatch
 from trainables.prediction import PixelSource
@@ -417,9 +419,9 @@ def anonymous():
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 COUNT, BATCH = 4096, 64
-def read(size):
+def read(resizing):
     rng = np.random.default_rng(0)
-    shape = (BATCH, size, size, 3)
+    shape = (BATCH, resizing.size, resizing.size, 3)
     batches = (rng.integers(0, 256, shape, np.uint8) for _ in range(COUNT // BATCH))
     return Contents(labels=np.arange(COUNT) % 2, class_names=("a", "b"),
                     batches=(DecodedBatch(images=batch, broken={}) for batch in batches))
@@ -427,7 +429,7 @@ root = Path(sys.argv[1])
 source = Source(kind="test", name="t", root=root, files=(), short_sides=lambda: [128], read=read)
 torch.zeros(8).sum()
 before = anonymous()
-images = cached_images(source, DecodeOptions(image_size=128), cache=root)
+images = cached_images(source, DecodeOptions(resizing=Resizing(size=128)), cache=root)
 pixels = PixelSource(images.images, np.arange(COUNT), Numerics())
 most = 0
 for start in range(0, COUNT, BATCH):

@@ -24,6 +24,7 @@ from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
 from trainables.data.decoding import DecodeOptions
 from trainables.data.image_set import ImageSet
 from trainables.data.pixels import resize_image
+from trainables.data.resizing import Resizing
 
 
 class FakeCifar10:
@@ -51,7 +52,7 @@ def load_cifar10(
 ) -> ImageSet:
     """Load the data set that `dataset_class` has in `root`."""
     source = cifar10_source(root, dataset_class=dataset_class)
-    return cached_images(source, DecodeOptions(image_size=image_size), cache=cache)
+    return cached_images(source, DecodeOptions(resizing=Resizing(size=image_size)), cache=cache)
 
 
 def test_cifar10_keeps_its_order_and_its_test_split(tmp_path: Path, cache: Path) -> None:

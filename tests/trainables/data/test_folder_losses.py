@@ -15,6 +15,7 @@ from common.errors import DataError
 from tests.trainables.data.samples import png, write_images
 from trainables.data.decoding import Contents, Source
 from trainables.data.imagefolder import folder_source
+from trainables.data.resizing import Resizing
 
 PAIR = ("a", "b")
 
@@ -27,7 +28,7 @@ def write_classes(root: Path, *folders: str, each: int = 1) -> None:
 
 def counts(source: Source) -> dict[str, int]:
     """Return the number of images in each own split."""
-    contents: Contents = source.read(8)
+    contents: Contents = source.read(Resizing(size=8))
     in_split = {
         name: np.zeros(len(contents.labels), np.bool_) if own is None else own
         for name, own in (("val", contents.is_val), ("test", contents.is_test))
@@ -52,7 +53,7 @@ def test_split_folders_under_usual_names(
 ) -> None:
     write_classes(tmp_path, *[name for name in (train, val, test) if name], each=3)
     source = folder_source(tmp_path)
-    assert source.read(8).class_names == PAIR
+    assert source.read(Resizing(size=8)).class_names == PAIR
     assert counts(source) == {"train": 6, "val": 6 if val else 0, "test": 6 if test else 0}
     tops = {name.partition("/")[0] for name in (train, val, test) if name}
     assert ("splits" in notes_of(source)) == (not tops <= {"train", "val", "test"})
@@ -62,7 +63,7 @@ def test_splits_within_classes(tmp_path: Path) -> None:
     write_images(tmp_path, [f"{c}/{s}/{i}.png" for c in "xyz" for s in ("Train", "test")
                             for i in range(2)])  # fmt: skip
     source = folder_source(tmp_path)
-    assert source.read(8).class_names == ("x", "y", "z")
+    assert source.read(Resizing(size=8)).class_names == ("x", "y", "z")
     assert counts(source) == {"train": 6, "val": 0, "test": 6}
 
 
@@ -117,7 +118,7 @@ def test_every_format_that_pillow_reads_is_read(suffix: str, tmp_path: Path) -> 
     write_classes(tmp_path, ".", each=2)
     (tmp_path / "c").mkdir()
     Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "c" / f"x{suffix}", kind)
-    contents = folder_source(tmp_path).read(16)
+    contents = folder_source(tmp_path).read(Resizing(size=16))
     assert contents.class_names == ("a", "b", "c")
     batches = list(contents.batches)
     assert not batches[0].broken
@@ -131,7 +132,7 @@ def test_an_image_without_a_known_suffix_is_known_by_its_content(
 ) -> None:
     write_classes(tmp_path, ".")
     Image.new("RGB", (9, 9), (1, 2, 3)).save(tmp_path / "a" / name, kind)
-    assert len(folder_source(tmp_path).read(8).labels) == 3
+    assert len(folder_source(tmp_path).read(Resizing(size=8)).labels) == 3
 
 
 def test_images_in_unsupported_formats_are_counted_with_the_remedy(tmp_path: Path) -> None:
@@ -198,5 +199,5 @@ def test_accents_in_another_encoding_are_different_classes(tmp_path: Path) -> No
         folder.mkdir()
         (folder / "1.png").write_bytes(png(i))
     source = folder_source(tmp_path)
-    assert source.read(8).class_names == ("pèche", "pêche")
+    assert source.read(Resizing(size=8)).class_names == ("pèche", "pêche")
     assert notes_of(source) == {"not_utf8": 2}

@@ -9,6 +9,7 @@ from common.errors import DataError, SpecError
 from tests.trainables.data.samples import png, write_images
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.imagefolder import folder_source
+from trainables.data.resizing import Resizing
 
 FILES = ["img/0.png", "img/1.png", "img/2.png", "more/3.png"]
 
@@ -34,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 def test_columns_and_files_are_found_by_name(text: str, root: Path) -> None:
     (root / "labels.csv").write_text(text, encoding="utf-8", newline="")
     source = folder_source(root, labels="labels.csv")
-    contents = source.read(8)
+    contents = source.read(Resizing(size=8))
     assert contents.class_names == ("x", "y")
     assert contents.labels.tolist() == [0, 1, 0, 1]
     assert [path.relative_to(root).as_posix() for path in source.files] == FILES
@@ -47,7 +48,7 @@ def test_splits_and_groups_are_read_and_unlisted_images_counted(root: Path, cach
     rows = "0,x,Training,p\n1,y,train,q\n2,x,valid,\n3,y,test,p\n"
     (root / "labels.csv").write_text(f"file,label,split,group\n{rows}")
     source = folder_source(root, labels="labels.csv")
-    contents = source.read(8)
+    contents = source.read(Resizing(size=8))
     assert contents.groups == ("p", "q", "", "p")
     assert contents.is_test is not None
     assert contents.is_test.tolist() == [False, False, False, True]

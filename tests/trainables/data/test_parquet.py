@@ -13,6 +13,7 @@ from common.errors import DataError
 from tests.trainables.data.samples import load, pixels, png, write_images, write_parquet
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.parquet import parquet_source
+from trainables.data.resizing import Resizing
 
 CLASS_NAMES = {
     b"huggingface": json.dumps(
@@ -215,7 +216,7 @@ def test_splits_under_usual_names(
 ) -> None:
     for i, name in enumerate(names):
         write_parquet(tmp_path / f"{name}.parquet", [2 * i, 2 * i + 1], [0, 1])
-    contents = parquet_source(tmp_path).read(8)
+    contents = parquet_source(tmp_path).read(Resizing(size=8))
     val, test = (
         0 if own is None else int(own.sum()) for own in (contents.is_val, contents.is_test)
     )

@@ -18,6 +18,7 @@ from trainables.data.pixels import (
     resize_image,
     short_sides,
 )
+from trainables.data.resizing import Resizing
 
 MODES = (
     "1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB",
@@ -174,7 +175,7 @@ def test_a_file_truncated_anywhere_is_read_or_refused() -> None:
 def test_batches_are_decoded_in_order() -> None:
     images = [encode(Image.new("RGB", (5, 5), (i, 0, 0))) for i in range(50)]
     named = [(f"row {i}", data) for i, data in enumerate(images)]
-    batches = list(decode_batches([named[:20], named[20:]], 5))
+    batches = list(decode_batches([named[:20], named[20:]], Resizing(size=5)))
     assert [len(batch.images) for batch in batches] == [20, 30]
     assert np.concatenate([batch.images for batch in batches])[:, 0, 0, 0].tolist() == list(
         range(50)
@@ -184,7 +185,7 @@ def test_batches_are_decoded_in_order() -> None:
 def test_unreadable_images_are_black_and_named() -> None:
     good = encode(Image.new("RGB", (5, 5), (9, 9, 9)))
     batch = [(f"row {i}", b"broken" if i % 2 else good) for i in range(5)]
-    (decoded,) = decode_batches([batch], 5)
+    (decoded,) = decode_batches([batch], Resizing(size=5))
     assert decoded.broken == {1: "row 1", 3: "row 3"}
     assert decoded.images[:, 0, 0, 0].tolist() == [9, 0, 9, 0, 9]
     assert list(decoded.formats) == [(5, 5, "RGB"), None] * 2 + [(5, 5, "RGB")]
@@ -196,7 +197,7 @@ def test_formats_describe_the_source_file() -> None:
     exif[0x0112] = 6
     grey = Image.new("L", (640, 480))
     batch = [("a", encode(grey, "JPEG", exif=exif)), ("b", encode(grey.convert("LA")))]
-    (decoded,) = decode_batches([batch], 8)
+    (decoded,) = decode_batches([batch], Resizing(size=8))
     assert list(decoded.formats) == [(640, 480, "L"), (640, 480, "LA")]
 
 
@@ -224,7 +225,7 @@ def photograph(orientation: int = 1, *, height: int, width: int) -> bytes:
 
 def digest_of(data: bytes, size: int) -> bytes:
     """Return the digest with which an image of this size is cached."""
-    (batch,) = decode_batches([[("image", data)]], size)
+    (batch,) = decode_batches([[("image", data)]], Resizing(size=size))
     assert batch.digests is not None
     return bytes(batch.digests[0])
 

@@ -15,6 +15,7 @@ from tests.docs import ROOT
 from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.pixels import resize_image
+from trainables.data.resizing import ResizeRequest
 from trainables.data.user_function import images_from_function
 
 
@@ -45,7 +46,7 @@ def arrays(height: int = 8, width: int = 8) -> tuple[np.ndarray, list[int], list
 def test_arrays_become_an_image_set(answer: list[Any]) -> None:
     array, labels, names = arrays()
     answer.append((array, labels, names, [False] * 5 + [True], ["p", "p", "", "q", "q", "q"]))
-    images = images_from_function("mydata:load", "where", None)
+    images = images_from_function("mydata:load", "where", ResizeRequest(size=None))
     assert sys.modules["mydata"].calls == [("where", None)]
     assert np.array_equal(images.images, array)
     assert (images.name, images.class_names) == ("mydata", ("cat", "dog"))
@@ -60,7 +61,7 @@ def test_images_of_other_sizes_are_resized(
     answer: list[Any], image_size: int | None, expected: int
 ) -> None:
     answer.append(arrays(24, 31))
-    images = images_from_function("mydata:load", None, image_size)
+    images = images_from_function("mydata:load", None, ResizeRequest(size=image_size))
     assert images.image_size == expected
     assert np.array_equal(
         images.images[2], resize_image(Image.fromarray(answer[0][0][2]), expected)
@@ -88,26 +89,26 @@ IMAGES, LABELS, NAMES = arrays()
 def test_wrong_results_are_refused(answer: list[Any], returned: Any, message: str) -> None:
     answer.append(returned)
     with pytest.raises(DataError, match=rf"dataset 'mydata:load': .*{message}"):
-        images_from_function("mydata:load", None, None)
+        images_from_function("mydata:load", None, ResizeRequest(size=None))
 
 
 def test_an_image_set_is_returned_unchanged(answer: list[Any]) -> None:
     images = ImageSet(name="x", images=IMAGES, labels=np.array(LABELS), class_names=("cat", "dog"))
     answer.append(images)
-    assert images_from_function("mydata:load", None, 8) is images
+    assert images_from_function("mydata:load", None, ResizeRequest(size=8)) is images
     with pytest.raises(DataError, match=r"ImageSet of 8 px, .*image_size 9"):
-        images_from_function("mydata:load", None, 9)
+        images_from_function("mydata:load", None, ResizeRequest(size=9))
 
 
 def test_functions_that_cannot_be_called_are_refused(answer: list[Any]) -> None:
     with pytest.raises(SpecError, match=r"dataset: name: .*mydata.* has no 'lead'"):
-        images_from_function("mydata:lead", None, None)
+        images_from_function("mydata:lead", None, ResizeRequest(size=None))
     with pytest.raises(SpecError, match="no module 'yourdata'"):
-        images_from_function("yourdata:load", None, None)
+        images_from_function("yourdata:load", None, ResizeRequest(size=None))
     with pytest.raises(DataError, match=r"dataset 'mydata:number' must be a function, got 3"):
-        images_from_function("mydata:number", None, None)
+        images_from_function("mydata:number", None, ResizeRequest(size=None))
     with pytest.raises(DataError, match=r"dataset 'mydata:narrow' failed: TypeError: .*image_size"):
-        images_from_function("mydata:narrow", None, None)
+        images_from_function("mydata:narrow", None, ResizeRequest(size=None))
 
 
 def test_a_worker_maps_the_images_that_the_driver_loaded(answer: list[Any], tmp_path: Path) -> None:

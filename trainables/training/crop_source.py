@@ -1,0 +1,50 @@
+"""The larger copies of the training images, in batches on the training device.
+
+Axes: B images of a batch, W×W pixels of a copy.
+"""
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainables.data.image_set import ImageSet
+from trainables.prediction import PixelSource
+from trainables.recipe import Numerics
+
+
+class CropSource:
+    """Larger copies of the training images, and the aspect ratios that they stand for.
+
+    On CUDA they are copied to the device at their first use, under the memory rule of
+    `PixelSource`.
+    """
+
+    def __init__(
+        self,
+        copies: npt.NDArray[np.uint8],
+        aspects: npt.NDArray[np.float32],
+        indices: npt.NDArray[np.int64],
+        numerics: Numerics,
+    ) -> None:
+        """`indices` are positions of the training images in `copies`, uint8 [N, W, W, 3]."""
+        self._copies, self._indices, self._numerics = copies, indices, numerics
+        self._source: PixelSource | None = None
+        self._aspects = torch.from_numpy(aspects[indices]).to(numerics.device)
+
+    @classmethod
+    def of(
+        cls, images: ImageSet, indices: npt.NDArray[np.int64], numerics: Numerics
+    ) -> Self | None:
+        """Return the larger copies of these images, or None if the set has none."""
+        if images.large is None:
+            return None
+        return cls(images.large.pixels, images.large.aspects, indices, numerics)
+
+    def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return copies float [B, 3, W, W] in [0, 1] at `positions`, and aspect ratios [B]."""
+        if self._source is None:
+            self._source = PixelSource(self._copies, self._indices, self._numerics)
+        return self._source.batch(positions), self._aspects[positions.to(self._aspects.device)]
