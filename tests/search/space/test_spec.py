@@ -139,3 +139,26 @@ class TestStudentFromTheBestTrial:
         assert student.optimizer.adamw_lr == 1e-3
         assert student.schedule.stages == ()
         assert student.architecture.input_size == 96
+
+
+@pytest.mark.parametrize(
+    ("values", "crops"),
+    [
+        ({}, False),
+        ({"recipe": {"crop_scale": 1.0}}, False),
+        ({"recipe": {"crop_scale": 0.5}}, True),
+        ({"recipe": {"stages": [{"epochs": 1, "values": {"crop_scale": 0.5}}, {}]}}, True),
+        ({"space": {"crop_scale": {"type": "float", "low": 0.3, "high": 1.0}}}, True),
+        ({"space": {"crop_scale": {"type": "categorical", "choices": [1.0, 0.25]}}}, True),
+        ({"student": {"recipe": {"crop_scale": 0.5}}}, True),
+        ({"families": {"a": {"recipe": {"crop_scale": 0.5}}, "b": {}}}, True),
+        ({"families": {"a": {"recipe": {"width": 8}}, "b": {}}}, False),
+    ],
+)
+def test_a_sweep_crops_if_any_recipe_of_it_may(values: dict[str, object], crops: bool) -> None:
+    assert spec_from_mapping({"name": "t", **values}).crops is crops
+
+
+def test_photographs_are_cropped_and_digits_are_not() -> None:
+    assert load_spec("images").crops
+    assert not load_spec("digits").crops
