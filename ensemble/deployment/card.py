@@ -113,7 +113,7 @@ class Card:
     input: str = "images: uint8 [batch, size, size, 3], RGB; normalized inside the model"
     output: str = "log_probs: float32 [batch, classes], after the temperature"
     resize: str = ""
-    """How to make a file's image square, in words; by default those of `resize_rule`."""
+    """The rule by which an image becomes square, in words; those of `resize_rule` if empty."""
     resize_rule: ResizeRule = "crop"
     """The rule of trainables/data/resizing.py by which training images became square."""
     dataset: dict[str, Any] = field(default_factory=dict)

@@ -46,8 +46,8 @@ class DatasetSpec:
     image_size: int | None = None
     """Side in pixels that images are resized to; null chooses one from the data."""
     resize: ResizeRule = "crop"
-    """How an image that is not square becomes square, in training and in predictions: `crop` its
-    centre, `squash` the whole image, or `pad` it with grey. See trainables/data/resizing.py."""
+    """The rule by which images become square, in training and in predictions: `crop` their centre,
+    `squash` the whole image, or `pad` it with grey. See trainables/data/resizing.py."""
     crop_size: int | None = None
     """Side in pixels of larger copies from which random crops (`recipe.crop_scale`) are cut; 0 for
     none. Null stores copies of 1.25 × image_size where a recipe uses random crops."""
