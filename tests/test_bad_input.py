@@ -168,7 +168,7 @@ def test_a_run_whose_images_or_weights_have_changed_is_not_resumed(
     changed = root / "a" / "3.bmp"
     before = changed.read_bytes()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(changed)
-    with pytest.raises(RunError, match="the images have changed; restore"):
+    with pytest.raises(RunError, match=r"the images have changed, .*; restore"):
         resume()
     with pytest.raises(RunError, match="the images have changed"):
         pipeline.distill(folder)
