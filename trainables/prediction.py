@@ -71,9 +71,9 @@ class PixelSource:
         return int(self._images.shape[1])
 
     @property
-    def largest_batch(self) -> int:
-        """Images of a batch unless its size is given."""
-        return max(1, min(_LARGEST_BATCH, _LARGEST_BATCH * 32**2 // self.image_size**2))
+    def indices(self) -> npt.NDArray[np.int64]:
+        """Positions of the images in the whole set."""
+        return self._indices
 
     def batch(self, positions: Tensor) -> Tensor:
         """Return images float [B, 3, S, S] in [0, 1] at `positions`, int64 [B] on the CPU."""
@@ -96,7 +96,7 @@ class PixelSource:
         """
         if positions is None:
             positions = torch.arange(len(self))
-        size = size or self.largest_batch
+        size = size or largest_batch(self.image_size)
         for part in positions.chunk(max(1, -(-len(positions) // size))):
             yield self.batch(part)
 
@@ -114,13 +114,29 @@ def log_probs_of(
     model: nn.Module, source: PixelSource, numerics: Numerics, *, batch: int | None = None
 ) -> npt.NDArray[np.float32]:
     """Return log-probabilities float32 [N, K]; `model` is on its device and in eval mode."""
-    with torch.inference_mode(), autocast(numerics):
-        pieces = [
-            torch.log_softmax(model(images).float(), dim=1).cpu()
-            for images in source.batches(size=batch)
-        ]
-    result: npt.NDArray[np.float32] = torch.cat(pieces).numpy()
+    with torch.inference_mode():
+        logits = logits_of(model, source, numerics, batch=batch)
+        result: npt.NDArray[np.float32] = torch.log_softmax(logits.float(), dim=1).cpu().numpy()
     return result
+
+
+def logits_of(
+    model: nn.Module, source: PixelSource, numerics: Numerics, *, batch: int | None = None
+) -> Tensor:
+    """Return logits float32 [N, K] on the device; `model` is there and in eval mode."""
+    size = batch or model_batch(model, source)
+    with torch.inference_mode(), autocast(numerics):
+        return torch.cat([model(images).float() for images in source.batches(size=size)])
+
+
+def largest_batch(side: int) -> int:
+    """Return the size of a batch of images of `side` pixels, if it is not given."""
+    return max(1, min(_LARGEST_BATCH, _LARGEST_BATCH * 32**2 // side**2))
+
+
+def model_batch(model: nn.Module, source: PixelSource) -> int:
+    """Return the size of a batch for a network, which may enlarge its images."""
+    return largest_batch(max(source.image_size, getattr(model, "input_size", 0)))
 
 
 def apply_numerics(numerics: Numerics) -> None:

@@ -48,22 +48,32 @@ class EpochReport:
 
 
 class FeatureCache:
-    """Keeps the last computed features for the next training in this process.
+    """Keeps computed features for the next trainings in this process.
 
-    Trials of a sweep that train only the head have the same weights below it.
+    Trials of a sweep that train only the head of the same network have the same weights below it,
+    and need the features of train and of val.
     """
 
-    def __init__(self) -> None:
-        """Create an empty cache."""
-        self._key = ""
-        self._features: Tensor | None = None
+    def __init__(self, *, most_bytes: int = 512 << 20) -> None:
+        """Create an empty cache; the features used last may exceed `most_bytes` alone."""
+        self._most_bytes = most_bytes
+        self._features: dict[str, Tensor] = {}
+        """By key, those used last at the end."""
 
     def get(self, key: str, compute: "Callable[[], Tensor]") -> "Tensor":
         """Return the features kept under `key`, or compute and keep them."""
-        if self._features is None or key != self._key:
-            self._key, self._features = key, None  # free the memory before computing new features
-            self._features = compute()
-        return self._features
+        features = self._features.pop(key, None)
+        if features is None:
+            features = compute()
+        self._features[key] = features
+        while len(self._features) > 1 and self.bytes > self._most_bytes:
+            del self._features[next(iter(self._features))]
+        return features
+
+    @property
+    def bytes(self) -> int:
+        """Size of all features."""
+        return sum(each.numel() * each.element_size() for each in self._features.values())
 
 
 class Trainer(Protocol):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from common.errors import PoolError
+from common.statistics.temperature import minimizing_temperature, platt_smoothing
 
 FLOOR = 1e-7
 """NLL and temperature fits raise smaller probabilities to this one."""
@@ -21,8 +21,7 @@ LOG_FLOOR = float(np.log(FLOOR))
 SUM_TOLERANCE = 1e-3
 """Largest accepted deviation from 1 of a row's sum."""
 ECE_BINS = 15
-TEMPERATURES = (0.05, 20.0)
-"""Lowest and highest temperature that is fitted."""
+_CHUNK_VALUES = 1 << 16
 
 
 def correct(
@@ -120,40 +119,35 @@ def fit_temperature(logp: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"
     """Return the T in TEMPERATURES that minimises the smoothed NLL of log_softmax(logp / T).
 
     Each label has mass 1 − ε on its class and ε spread over the others, with ε from
-    `platt_smoothing`. The loss is convex in 1/T (Guo et al., 2017), so a bounded search over
-    log T finds the minimum. Predictions with NaN keep T = 1.
+    `platt_smoothing`. Constant predictions, a single class and NaN keep T = 1.
     """
     _check(logp, labels)
-    floored = _floored(logp)
-    rows = np.arange(len(labels))
-    smoothing = platt_smoothing(len(labels))
-
-    def loss(temperature: float) -> float:
-        log_probs = log_softmax(floored / temperature, axis=1)
-        true = log_probs[rows, labels]
-        others = (log_probs.sum(axis=1) - true) / (logp.shape[1] - 1)
-        return float(-((1 - smoothing) * true + smoothing * others).mean())
-
-    if np.isnan(loss(1.0)):
+    count, classes = logp.shape
+    if classes == 1:
         return 1.0
-    low, high = np.log(TEMPERATURES)
-    best = minimize_scalar(
-        lambda log_t: loss(float(np.exp(log_t))),
-        bounds=(float(low), float(high)),
-        method="bounded",
-        options={"xatol": 1e-7},
-    )
-    # Ties go to the first: T = 1 for uniform predictions, else a bound that is reached.
-    return min((1.0, *TEMPERATURES, float(np.exp(best.x))), key=loss)
+    scores = _floored(logp)
+    scores -= scores.max(axis=1, keepdims=True)
+    true = scores[np.arange(count), labels]
+    smoothing = platt_smoothing(count)
+    others = (scores.sum(axis=1) - true) / (classes - 1)
+    target = float(((1 - smoothing) * true + smoothing * others).mean())
+    rows = max(1, _CHUNK_VALUES // classes)  # temporaries stay in the processor's cache
 
+    def derivatives(sharpness: float) -> tuple[float, float]:
+        """Return slope and curvature: the mean and the variance of the scores, averaged."""
+        slope, curvature = -target, 0.0
+        for start in range(0, count, rows):
+            part = scores[start : start + rows]
+            weights = np.exp(part * sharpness)
+            weights /= weights.sum(axis=1, keepdims=True)
+            weights *= part
+            means = weights.sum(axis=1)
+            squares = np.einsum("nk,nk->n", weights, part)
+            slope += float(means.sum()) / count
+            curvature += float((squares - means**2).sum()) / count
+        return slope, curvature
 
-def platt_smoothing(examples: int) -> float:
-    """Return the mass that a temperature fit to N examples moves off each label: 1/(N + 2).
-
-    Without it, a model that is correct on all N examples would be sharpened without limit, and
-    one later error would cost it dearly (Platt, 1999).
-    """
-    return 1.0 / (examples + 2)
+    return minimizing_temperature(derivatives)
 
 
 def apply_temperature(

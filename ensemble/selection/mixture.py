@@ -12,11 +12,10 @@ from jaxtyping import Float, Float32, Int
 
 from common.statistics.metrics import (
     LOG_FLOOR,
-    TEMPERATURES,
     apply_temperature,
     fit_temperature,
-    platt_smoothing,
 )
+from common.statistics.temperature import TEMPERATURES, platt_smoothing
 from ensemble.selection.pool import Pool
 from ensemble.selection.voting import weighted_vote
 

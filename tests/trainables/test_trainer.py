@@ -18,13 +18,28 @@ class TestFakeTraining(TrainerContract):
     trainer = FakeTraining
 
 
-def test_features_are_computed_again_only_for_a_different_key() -> None:
-    cache, computed = FeatureCache(), []
+def test_features_are_kept_by_key_those_used_last_longest() -> None:
+    """The cache has room for two tensors of 100 bytes; a larger one is kept alone."""
+    cache, computed = FeatureCache(most_bytes=200), []
 
-    def compute() -> torch.Tensor:
-        computed.append(1)
-        return torch.zeros(1)
+    def get(key: str, size: int = 25) -> None:
+        def compute() -> torch.Tensor:
+            computed.append(key)
+            return torch.zeros(size)
 
-    for key, count in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):
-        cache.get(key, compute)
-        assert len(computed) == count
+        assert cache.get(key, compute).shape == (size,)
+
+    for key in "abab":
+        get(key)
+    assert computed == ["a", "b"]
+    get("a")
+    get("c")  # in place of b
+    get("a")
+    assert computed == ["a", "b", "c"]
+    get("b")  # in place of c
+    assert computed[3:] == ["b"]
+    assert cache.bytes == 200
+    get("large", 1000)
+    get("large", 1000)
+    assert computed[4:] == ["large"]
+    assert cache.bytes == 4000

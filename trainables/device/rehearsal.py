@@ -22,7 +22,7 @@ from trainables.augmentation.batch import count_views
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.classifier import Classifier
-from trainables.prediction import PixelSource, log_probs_of
+from trainables.prediction import PixelSource, log_probs_of, model_batch
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.training.loop import Training, with_train_share
@@ -48,7 +48,8 @@ class Rehearsal:
     score_seconds: tuple[float, ...]
     """Time of scoring on val after an epoch of each stage."""
     entry_seconds: tuple[float, ...]
-    """Time to enter each stage: if only the head learns, features are computed once."""
+    """Time to enter each stage: if only the head learns, features are computed once, of val for
+    scoring and, unless they change with every augmentation, of train."""
     forward_seconds: float
     """Time of one forward pass over every training image, e.g. of a teacher."""
     predict_seconds: float
@@ -169,16 +170,19 @@ def _timed(
     count = len(splits.train)
     batch = min(recipe.optimizer.batch_size, count)
     recalibrated = min(RECALIBRATION_IMAGES, count) * forward if is_recalibrated(recipe) else 0.0
-    if recalibrated and min(RECALIBRATION_IMAGES, count) > sample.largest_batch:
+    if recalibrated and min(RECALIBRATION_IMAGES, count) > model_batch(model, sample):
         recalibrated *= TYPICAL_PASSES
     heads = [stage.train == "head" for stage in stages]
     return Rehearsal(
         pass_seconds=tuple(step * (count // batch) for step in steps),
         score_seconds=tuple(
-            predict * len(splits.val) + (0.0 if head else recalibrated) for head in heads
+            0.0 if head else predict * len(splits.val) + recalibrated for head in heads
         ),
         entry_seconds=tuple(
-            forward * count * count_views(recipe.in_stage(index).augmentation) if head else 0.0
+            forward * count * count_views(recipe.in_stage(index).augmentation)
+            + predict * len(splits.val)
+            if head
+            else 0.0
             for index, head in enumerate(heads)
         ),
         forward_seconds=forward * count,

@@ -3,6 +3,7 @@
 Axes: B images, S×S pixels of an image, C features, K classes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,30 +53,40 @@ class Classifier(nn.Module):
         if self.training or self.tta == "none":
             logits: Tensor = self.net(x)
             return logits
-        logits = self._mirrored_mean(x)
-        if self.tta == "mirror_translate":
-            # As in airbench, the unshifted image has half the weight.
-            padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
-            shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
-            logits = logits / 2 + sum(self._mirrored_mean(view) for view in shifted) / 4
-        return logits
+        return self._mean_over_views(self.net, x)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the inputs [B, C] of the linear head for images as in `forward`, for one view."""
-        net: Any = self.net
-        features: Tensor = net.forward_head(
-            net.forward_features(self.normalized(images)), pre_logits=True
-        )
-        return features
+        return self._pooled(self.normalized(images))
+
+    def mean_features(self, images: Tensor) -> Tensor:
+        """Return `features` averaged over the views of `tta`: the head maps them to `forward`."""
+        x = self.normalized(images)
+        return self._pooled(x) if self.tta == "none" else self._mean_over_views(self._pooled, x)
 
     def normalized(self, images: Tensor) -> Tensor:
         """Return images [B, 3, S, S] as `net` takes them: normalized, with `input_size` pixels."""
         x = (images - self.mean[:, None, None]) / self.std[:, None, None]
         return resized(x, self.input_size)
 
-    def _mirrored_mean(self, x: Tensor) -> Tensor:
-        logits: Tensor = (self.net(x) + self.net(x.flip(3))) / 2
-        return logits
+    def _pooled(self, x: Tensor) -> Tensor:
+        net: Any = self.net
+        features: Tensor = net.forward_head(net.forward_features(x), pre_logits=True)
+        return features
+
+    def _mean_over_views(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return the mean of a function of normalized images over the views of `tta`."""
+
+        def mirrored_mean(view: Tensor) -> Tensor:
+            return (function(view) + function(view.flip(3))) / 2
+
+        mean = mirrored_mean(x)
+        if self.tta == "mirror_translate":
+            # As in airbench, the unshifted image has half the weight.
+            padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+            shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
+            mean = mean / 2 + sum(mirrored_mean(view) for view in shifted) / 4
+        return mean
 
 
 def resized(images: Tensor, side: int) -> Tensor:

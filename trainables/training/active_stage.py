@@ -4,20 +4,22 @@ Axes: N training images, B images of a batch, S×S pixels, K classes, V views, C
 
 Every stage has its own optimizer over the parameters that it trains. If a stage trains only the
 head and shows images unchanged or mirrored, the layers below the head give the same features in
-every epoch, so these are computed once.
+every epoch, so these are computed once. So are those of the images that are scored.
 """
 
 import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from trainables.augmentation.batch import Batch, augment, count_views, draw_flips
 from trainables.nets.auxiliary_heads import AuxiliaryLogits, draw_rotations, rotate
 from trainables.nets.classifier import Classifier
 from trainables.nets.head import linear_head
-from trainables.prediction import PixelSource, autocast
+from trainables.prediction import PixelSource, autocast, model_batch
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.trainer import FeatureCache
@@ -45,7 +47,7 @@ class ActiveStage:
         `crop_source` holds their larger copies, from which random crops are cut; without one, they
         are cut from the images.
         Without `reuse_features`, batches hold images in every stage, because a teacher needs them.
-        `cache` keeps features between trainings; `data` identifies the training images.
+        `cache` keeps features between trainings; `data` identifies the image set.
 
         Raises:
             SpecError: a stage trains only the head, and the network has no `get_classifier`.
@@ -60,6 +62,8 @@ class ActiveStage:
         self._cache = FeatureCache() if cache is None else cache
         self._data = data
         self._features: Tensor | None = None
+        self._scored: dict[bytes, Tensor] = {}
+        """Features [n, C] of scored images by a digest of their positions."""
         self._views = 0
         """Number of views of each image whose features are cached; 0 if batches hold images."""
         self._index = -1
@@ -71,7 +75,7 @@ class ActiveStage:
         """Start a stage with a new optimizer; do nothing if it is already the current stage."""
         if index == self._index:
             return
-        self._index, self._features = index, None
+        self._index, self._features, self._scored = index, None, {}
         stages = self._whole_recipe.schedule.stages
         stage = stages[index] if stages else Stage()
         self.recipe = self._whole_recipe.in_stage(index)
@@ -132,10 +136,14 @@ class ActiveStage:
     def outputs(self, batch: Batch) -> tuple[Tensor, AuxiliaryLogits | None]:
         """Return logits [B, K] for a batch, and the auxiliary heads' logits if they are trained."""
         with autocast(self._numerics):
-            if self._head is not None and self._views:
-                return self._head(batch.images), None
+            if self._head is not None:
+                features = batch.images if self._views else self.model.features(batch.images)
+                if self.recipe.architecture.dropout:
+                    # The network's own dropout is in eval mode, as all else below the head.
+                    features = functional.dropout(features, self.recipe.architecture.dropout)
+                return self._head(features), None
             auxiliary = self.model.auxiliary
-            if auxiliary is None or self.head_only:
+            if auxiliary is None:
                 return self.model(batch.images), None
             images, count = batch.images, len(batch.images)
             if batch.rotations is not None:
@@ -150,6 +158,20 @@ class ActiveStage:
             return self._source.batch(positions), None
         return self._crop_source.batch(positions)
 
+    def head_logits(self, scored: Classifier, source: PixelSource) -> Tensor:
+        """Return the logits [n, K] of images by the head of `scored`, from cached features.
+
+        All layers of `scored` below the head must equal the network's, and only the head learns.
+        """
+        name = hashlib.sha256(source.indices.tobytes()).digest()
+        if name not in self._scored:
+            key = self._features_key(f"scored {self.model.tta} {name.hex()}")
+            self._scored[name] = self._cache.get(key, lambda: self._scored_features(source, scored))
+        head = linear_head(scored.net, self._whole_recipe.architecture.model)
+        with torch.no_grad(), autocast(self._numerics):
+            logits: Tensor = head(self._scored[name])
+        return logits
+
     def _set_modes(self) -> None:
         self.model.train()
         if self._head is not None:
@@ -160,7 +182,8 @@ class ActiveStage:
         self, positions: Tensor, labels: Tensor, generator: Generator, flips: Tensor | None
     ) -> Batch:
         if self._features is None:
-            self._features = self._cache.get(self._features_key(), self._compute_features)
+            key = self._features_key(f"trained {self._views} {self._training_images()}")
+            self._features = self._cache.get(key, self._compute_features)
         view = torch.zeros_like(labels)
         if self._views == 2:
             view = (draw_flips(labels, True, generator) if flips is None else flips).long()
@@ -168,9 +191,14 @@ class ActiveStage:
         share = torch.ones(len(labels), device=labels.device)
         return Batch(images=features, labels_a=labels, labels_b=labels, share=share)
 
-    def _features_key(self) -> str:
-        """Return a digest of everything the features depend on: data, views, numerics, weights."""
-        digest = hashlib.sha256(f"{self._data} {self._views} {self._numerics}".encode())
+    def _features_key(self, images: str) -> str:
+        """Return a digest of all that features depend on; `images` names the images and views."""
+        architecture = replace(
+            self.recipe.architecture, pretrained="", dropout=0.0, tta="none", family=""
+        )
+        digest = hashlib.sha256(
+            f"{self._data} {images} {self._numerics} {architecture}".encode()
+        )
         head = {id(value) for value in self._head.parameters()} if self._head else set()
         for name, value in self.model.state_dict(keep_vars=True).items():
             if id(value) not in head:
@@ -178,14 +206,33 @@ class ActiveStage:
                 digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def _training_images(self) -> str:
+        return hashlib.sha256(self._source.indices.tobytes()).hexdigest()
+
     def _compute_features(self) -> Tensor:
         """Return features [V, N, C] of all training images and, if V = 2, their mirror images."""
         model = self.model.eval()
-        views = []
-        with torch.no_grad(), autocast(self._numerics):
-            for mirrored in range(self._views):
-                batches = self._source.batches()
-                images = (batch.flip(3) if mirrored else batch for batch in batches)
-                views.append(torch.cat([model.features(part) for part in images]))
+        views = [_features_of(model, self._source, self._numerics, model.features)]
+        if self._views == 2:
+            views.append(
+                _features_of(
+                    model, self._source, self._numerics, lambda part: model.features(part.flip(3))
+                )
+            )
         self._set_modes()
         return torch.stack(views)
+
+    def _scored_features(self, source: PixelSource, scored: Classifier) -> Tensor:
+        return _features_of(scored, source, self._numerics, scored.eval().mean_features)
+
+
+def _features_of(
+    model: Classifier,
+    source: PixelSource,
+    numerics: Numerics,
+    function: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return `function` of all images, [N, C], batch by batch."""
+    with torch.no_grad(), autocast(numerics):
+        batches: Iterator[Tensor] = source.batches(size=model_batch(model, source))
+        return torch.cat([function(images) for images in batches])

@@ -118,6 +118,8 @@ class Training:
             data=f"{images.fingerprint} {splits.split_id} {recipe.schedule.train_share}",
         )
         self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
+        self._only_the_head_differs = False
+        """True if the scored network equals the trained one below the head, which alone learns."""
         self._state = TrainingState(self._stage, self._average, self._identity)
 
     def start_from(self, trained: Classifier) -> None:
@@ -164,6 +166,7 @@ class Training:
                 self.scored_model(),
                 plan,
                 recalibrated=is_recalibrated(self._recipe) and not self._stage.head_only,
+                logits=self._head_logits if self._only_the_head_differs else None,
             )
             yield EpochReport(
                 step=plan.step,
@@ -185,6 +188,7 @@ class Training:
         """
         self._stage.enter(stage)
         self._stage.start_epoch(self._recipe.schedule.epochs)  # a typical epoch: whitening frozen
+        self._average.start_epoch(frozen=self._stage.head_only)
         generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
         positions = torch.arange(self._batch_size)
         for _ in range(steps):
@@ -198,7 +202,12 @@ class Training:
 
     def log_probs(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return log-probabilities [n, K] of the scored network for these images of the set."""
-        return predict_log_probs(self.scored_model(), self._images, self._numerics, indices=indices)
+        model = self.scored_model()
+        if not self._only_the_head_differs:
+            return predict_log_probs(model, self._images, self._numerics, indices=indices)
+        logits = self._head_logits(PixelSource(self._images, indices, self._numerics))
+        result: npt.NDArray[np.float32] = torch.log_softmax(logits.float(), dim=1).cpu().numpy()
+        return result
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights of the scored network; see trainables/weights.py."""
@@ -218,6 +227,10 @@ class Training:
             RunError: the checkpoint is damaged or belongs to another training.
         """
         self.step = self._state.load(folder, self.plans)
+        self._only_the_head_differs = False
+
+    def _head_logits(self, source: PixelSource) -> Tensor:
+        return self._stage.head_logits(self.scored_model(), source)
 
     def _enter(self, plan: EpochPlan) -> None:
         """Restore or keep the trunk where a branch ends or begins; enter the epoch's stage."""
@@ -236,6 +249,7 @@ class Training:
         generator = torch_generator(seed, "augment", plan.step, device=device)
         total = torch.zeros((), device=device)
         self._stage.start_epoch(plan.epoch)
+        self._only_the_head_differs = self._average.start_epoch(frozen=self._stage.head_only)
         ranks = () if self._parallel is None else (self._parallel.rank,)
         with global_torch_stream(seed, "dropout", plan.step, *ranks, device=device):
             for i in range(self.batches):

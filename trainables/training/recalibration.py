@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.nets.classifier import Classifier
-from trainables.prediction import PixelSource, autocast
+from trainables.prediction import PixelSource, autocast, model_batch
 from trainables.recipe import Numerics, Recipe
 
 TOLERANCE = 0.01
@@ -116,6 +116,7 @@ def recalibrate(
     ]
     if not norms:
         return
+    size = batch or model_batch(model, source)
     layers = [_Layer(norm) for norm in norms]
     hooks = [layer.norm.register_forward_pre_hook(layer.measure) for layer in layers]
     try:
@@ -125,7 +126,7 @@ def recalibrate(
                 layer.calls = 0
             batches = 0
             with torch.no_grad(), autocast(numerics):
-                for images in source.batches(positions, size=batch):
+                for images in source.batches(positions, size=size):
                     model.net(model.normalized(images))
                     batches += 1
             changes = [layer.change(since) for layer, since in zip(layers, before, strict=True)]

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from common.errors import SpecError
 from common.seeds import torch_generator
+from common.statistics.metrics import apply_temperature, fit_temperature, nll
 from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, start
 from trainables.nets.build import build_model
-from trainables.prediction import PixelSource
+from trainables.prediction import PixelSource, predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.trainer import FeatureCache
@@ -84,11 +87,90 @@ def test_features_are_computed_once_for_all_trainings_with_the_same_start() -> N
     alone = [report.val_nll for report in start(recipe, rungs=(1,)).reports()][-1]
     assert score() == score() == alone
     assert score(lr_per_1024=0.1) != alone
-    assert cache.computed == 1
+    assert cache.computed == 2, "those of train and of val"
     score(width=4)
-    assert cache.computed == 2
+    assert cache.computed == 4
     assert score() == alone
-    assert cache.computed == 3
+    assert cache.computed == 4
+    score(tta="mirror")
+    assert cache.computed == 5, "val has other features, train the same"
+
+
+@pytest.mark.parametrize("changes", [{"activation": "relu"}, {"block": "plain"}])
+def test_equal_weights_in_another_network_have_other_features(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Pretrained weights do not determine the network: activations and pooling have none."""
+    weights = tmp_path / "weights.safetensors"
+    start(Recipe(width=3, epochs=1), rungs=(1,)).save_weights(weights)
+    recipe = Recipe(
+        width=3, epochs=1, batch_size=16, pretrained=str(weights),
+        stages=(Stage(train="head", values={"augment": "none"}),),
+    )  # fmt: skip
+
+    def score(cache: FeatureCache, recipe: Recipe) -> float:
+        return [r.val_nll for r in start(recipe, rungs=(1,), features=cache).reports()][-1]
+
+    shared, other = FeatureCache(), recipe.with_values(**changes)
+    assert score(shared, recipe) != score(shared, other) == score(FeatureCache(), other)
+
+
+@pytest.mark.parametrize("tta", ["none", "mirror", "mirror_translate"])
+@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("model", ["convnet", "wrn-10-1"])
+def test_scores_of_a_head_equal_those_of_the_whole_network(
+    model: str, augmented: bool, tta: str
+) -> None:
+    """Scores and log-probabilities come from cached features after every epoch."""
+    stage = Stage(train="head", values={"augment": "standard" if augmented else "none"})
+    recipe = Recipe(
+        model=model, width=3, epochs=3, batch_size=16, tta=tta, dropout=0.3, stages=(stage,)
+    )
+    training = start(recipe, rungs=(1, 3))
+    labels = IMAGES.labels[SPLITS.val]
+    for report in training.reports():
+        whole = training.scored_model()
+        for split in (SPLITS.val, SPLITS.holdout):
+            expected = predict_log_probs(whole, IMAGES.images, Numerics(), indices=split)
+            np.testing.assert_allclose(training.log_probs(split), expected, atol=1e-5)
+        logp = predict_log_probs(whole, IMAGES.images, Numerics(), indices=SPLITS.val)
+        scaled = apply_temperature(logp, report.temperature)
+        assert report.val_nll == pytest.approx(nll(scaled, labels), abs=1e-5)
+        assert report.temperature == pytest.approx(fit_temperature(logp, labels), rel=1e-2)
+
+
+def test_scores_after_other_stages_are_those_of_the_average() -> None:
+    """After layers below the head have learned, their average still follows them."""
+    stages = (Stage(epochs=2), Stage(train="head", values={"augment": "none"}))
+    training = start(Recipe(width=3, epochs=4, batch_size=16, stages=stages), rungs=(4,))
+    for _ in training.reports():
+        expected = predict_log_probs(
+            training.scored_model(), IMAGES.images, Numerics(), indices=SPLITS.val
+        )
+        np.testing.assert_allclose(training.log_probs(SPLITS.val), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_dropout_acts_on_the_features_of_a_head(augmented: bool) -> None:
+    """A share of the features is zeroed and the rest is enlarged, as if it came after pooling."""
+    stage = Stage(train="head", values={"augment": "standard" if augmented else "none"})
+    recipe = Recipe(width=16, dropout=0.4, stages=(stage,))
+    images = IMAGES.images
+    model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=images, seed=0)
+    active = ActiveStage(model, recipe, PixelSource(images, SPLITS.train, Numerics()), Numerics())
+    seen: list[Tensor] = []
+    model.net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr, operator]
+    labels, positions = torch.zeros(40, dtype=torch.int64), torch.arange(40)
+    active.start_epoch(1)
+    batch = active.batch(positions, labels, torch_generator(0, "a"), flips=None)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        outputs = [active.outputs(batch)[0] for _ in range(2)]
+    assert not torch.equal(*outputs)
+    whole = batch.images if batch.images.ndim == 2 else model.features(batch.images)
+    dropped = (seen[0] == 0) & (whole != 0)
+    assert 0.35 < float(dropped.float().mean()) < 0.45
+    torch.testing.assert_close(seen[0][~dropped], whole[~dropped] / 0.6)
 
 
 def linear(*, classes: int, image_size: int, recipe: Recipe) -> nn.Module:

@@ -1,0 +1,92 @@
+"""The moving average: bitwise that of all tensors, whichever of them learn."""
+
+import pytest
+import torch
+from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
+
+from trainables.nets.build import empty_model
+from trainables.nets.classifier import Classifier
+from trainables.recipe import Recipe
+from trainables.training.averaging import WeightAverage
+
+DECAY = 0.9
+
+
+def some_model(seed: int) -> Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return empty_model(Recipe(width=4), classes=3, image_size=8)
+
+
+def train(model: Classifier, *, head_only: bool) -> None:
+    """Change all weights that learn, and in other layers the statistics of batches."""
+    model.train()
+    head = {id(value) for value in model.net.head.parameters()}  # type: ignore[union-attr, operator]
+    for value in model.parameters():
+        value.requires_grad_(not head_only or id(value) in head)
+        if value.requires_grad:
+            with torch.no_grad():
+                value.add_(0.1 * torch.randn_like(value))
+    if not head_only:
+        model(torch.rand(8, 3, 8, 8))
+
+
+def assert_equal(average: WeightAverage, expected: ModelEmaV3) -> None:
+    for name, value in expected.module.state_dict().items():
+        assert torch.equal(average.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[True], [False, True], [True, False, True], [False, True, True, False]],
+    ids=lambda stages: "-".join("head" if head else "all" for head in stages),
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_averaging_what_can_change_equals_averaging_everything(
+    seed: int, stages: list[bool]
+) -> None:
+    """Stages of two epochs of five steps; the head alone learns, or everything."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = some_model(seed)
+        average = WeightAverage(model, DECAY)
+        everything = ModelEmaV3(model, decay=DECAY, use_warmup=True)
+        step = 0
+        all_frozen = True
+        for head_only in stages:
+            all_frozen = all_frozen and head_only
+            train(model, head_only=head_only)
+            for _ in range(2):
+                fixed = average.start_epoch(frozen=head_only)
+                assert fixed == (head_only and all_frozen), "nothing else has ever learned"
+                for _ in range(5):
+                    step += 1
+                    train(model, head_only=head_only)
+                    average.update(step)
+                    everything.update(model, step=step)
+                average.finish_epoch()
+                assert_equal(average, everything)
+
+
+def test_layers_that_have_learned_are_fixed_once_their_average_has_arrived() -> None:
+    model = some_model(0)
+    average = WeightAverage(model, 0.0)
+    train(model, head_only=False)
+    train(model, head_only=True)
+    assert not average.start_epoch(frozen=True)
+    average.finish_epoch()  # without averaging: a copy
+    assert average.start_epoch(frozen=True)
+    assert not average.start_epoch(frozen=False)
+
+
+def test_few_tensors_are_averaged_while_only_the_head_learns() -> None:
+    """The weights below the head are not even read: their averages are the caller's to change."""
+    model = some_model(0)
+    average = WeightAverage(model, DECAY)
+    train(model, head_only=True)
+    assert average.start_epoch(frozen=True)
+    below = average.model.net.blocks[0].convs[0].weight  # type: ignore[union-attr, index]
+    with torch.no_grad():
+        below.fill_(7.0)  # type: ignore[operator]
+    average.update(100)
+    assert bool((below == 7.0).all())
