@@ -196,9 +196,7 @@ class ActiveStage:
         architecture = replace(
             self.recipe.architecture, pretrained="", dropout=0.0, tta="none", family=""
         )
-        digest = hashlib.sha256(
-            f"{self._data} {images} {self._numerics} {architecture}".encode()
-        )
+        digest = hashlib.sha256(f"{self._data} {images} {self._numerics} {architecture}".encode())
         head = {id(value) for value in self._head.parameters()} if self._head else set()
         for name, value in self.model.state_dict(keep_vars=True).items():
             if id(value) not in head:

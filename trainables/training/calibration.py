@@ -39,9 +39,7 @@ class Calibration:
 
     def nll(self, temperature: float) -> float:
         """Return the mean NLL of log_softmax(logp / temperature), in nats, floored as metrics do."""
-        totals = [
-            (part / temperature).exp_().sum(dim=1).double().log_() for part in self._chunks()
-        ]
+        totals = [(part / temperature).exp_().sum(dim=1).double().log_() for part in self._chunks()]
         scaled = self._true / temperature - torch.cat(totals)
         return float(-scaled.clamp(min=LOG_FLOOR).mean())
 
