@@ -38,7 +38,7 @@ class Calibration:
         return minimizing_temperature(self._derivatives)
 
     def nll(self, temperature: float) -> float:
-        """Return the mean NLL of log_softmax(logp / temperature), in nats, floored as metrics do."""
+        """Return the mean NLL of log_softmax(logp / temperature), in nats, with metrics' floor."""
         totals = [(part / temperature).exp_().sum(dim=1).double().log_() for part in self._chunks()]
         scaled = self._true / temperature - torch.cat(totals)
         return float(-scaled.clamp(min=LOG_FLOOR).mean())
