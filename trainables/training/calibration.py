@@ -59,4 +59,6 @@ class Calibration:
     def _chunks(self) -> Iterator[Tensor]:
         cpu = self._scores.device.type == "cpu"
         values = _CHUNK_VALUES if cpu else _DEVICE_CHUNK_VALUES
-        yield from self._scores.split(max(1, values // self._scores.shape[1]))
+        rows = max(1, values // self._scores.shape[1])
+        for start in range(0, len(self._scores), rows):
+            yield self._scores[start : start + rows]

@@ -159,7 +159,7 @@ def test_dropout_acts_on_the_features_of_a_head(augmented: bool) -> None:
     model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=images, seed=0)
     active = ActiveStage(model, recipe, PixelSource(images, SPLITS.train, Numerics()), Numerics())
     seen: list[Tensor] = []
-    model.net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr, operator]
+    model.net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
     labels, positions = torch.zeros(40, dtype=torch.int64), torch.arange(40)
     active.start_epoch(1)
     batch = active.batch(positions, labels, torch_generator(0, "a"), flips=None)
