@@ -58,7 +58,7 @@ class FeatureCache:
         """Create an empty cache; the features used last may exceed `most_bytes` alone."""
         self._most_bytes = most_bytes
         self._features: dict[str, Tensor] = {}
-        """By key, those used last at the end."""
+        """Features by key, those used last at the end."""
 
     def get(self, key: str, compute: "Callable[[], Tensor]") -> "Tensor":
         """Return the features kept under `key`, or compute and keep them."""
