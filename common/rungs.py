@@ -2,7 +2,8 @@
 
 Each rung is a finished training: the learning rate falls to zero over a cooldown before it,
 in a branch from a trunk that runs at a constant rate. The next rung continues from where the
-branch began.
+branch began. A cooldown takes whole epochs, so its share of a short rung can differ from the
+recipe's `cooldown_fraction`.
 """
 
 import math
@@ -10,9 +11,15 @@ from collections.abc import Sequence
 
 
 def cooldown_epochs(rung: int, fraction: float) -> int:
-    """Return the cooldown epochs before `rung`: that fraction of it, rounded up, at least 1."""
-    # 0.07 × 100 is 7.000000000000001 in binary; that is seven epochs, not eight.
-    return max(1, math.ceil(fraction * rung - 1e-9))
+    """Return the cooldown epochs before `rung`: the nearest whole number to that fraction of it.
+
+    Halves round up, and a fraction above 0 gives at least one epoch: 0.34 gives 1 of 1 or 3
+    epochs, 3 of 9 and 9 of 27. A fraction of 0 means no cooldown.
+    """
+    if fraction == 0:
+        return 0
+    # 0.29 × 50 is 14.499999999999998 in binary; it counts as 14.5.
+    return max(1, math.floor(fraction * rung + 0.5 + 1e-9))
 
 
 def epochs_trained(rungs: Sequence[int], cooldown_fraction: float) -> tuple[int, ...]:

@@ -167,7 +167,8 @@ class Schedule(_Section):
     warmup_epochs: float = _number(1.0, 0.0, 100_000.0)
     """Epochs of linear warm-up at the start of the trunk, and of each stage."""
     cooldown_fraction: float = _number(0.34, 0.0, 1.0)
-    """Fraction of a rung's epochs in which the learning rate falls linearly to zero."""
+    """Fraction of a rung's epochs in which the learning rate falls linearly to zero, rounded to
+    the nearest whole epoch but at least one; 0 switches the cooldown off."""
     ema_decay: float = _number(0.98, 0.0, 0.99999)
     """Decay per step of the moving average of the weights, which is scored; 0 switches averaging
     off."""

@@ -53,10 +53,16 @@ def linear_head(net: nn.Module, name: str) -> nn.Linear:
 
 
 def head_weight_names(net: nn.Module) -> frozenset[str]:
-    """Return the names of the head's weights in the state dict of `net`; empty without a head."""
+    """Return the names of the head's weights in the state dict of `net`; empty without a head.
+
+    Some of timm's networks have several heads, e.g. those trained by distillation.
+    """
     timm_like: Any = net
-    head = timm_like.get_classifier() if hasattr(net, "get_classifier") else None
-    if not isinstance(head, nn.Module):
-        return frozenset()
-    prefixes = [name for name, module in net.named_modules() if module is head]
-    return frozenset(f"{prefix}.{name}" for prefix in prefixes for name in head.state_dict())
+    head = timm_like.get_classifier() if hasattr(net, "get_classifier") else ()
+    heads = head if isinstance(head, list | tuple | nn.ModuleList) else (head,)
+    return frozenset(
+        f"{prefix}.{name}"
+        for prefix, module in net.named_modules()
+        if any(module is each for each in heads)
+        for name in module.state_dict()
+    )

@@ -19,7 +19,8 @@ from common.errors import RunError
 from common.files import dump_json, read_json, sync_folder, write_synced
 from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: the optimizer's state is stored by parameter name; Muon leaves out the classifier."""
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
 

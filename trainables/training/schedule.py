@@ -55,6 +55,7 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
         raise SpecError(f"the last of rungs {list(rungs)} must be epochs = {schedule.epochs}")
     plans: list[EpochPlan] = []
     trunk = 0
+    left = False  # the epoch before this one was on a branch
     for rung in rungs:
         branch_start = rung - cooldown_epochs(rung, schedule.cooldown_fraction)
         for epoch in range(trunk + 1, rung + 1):
@@ -65,12 +66,12 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
                     phase="trunk" if epoch <= branch_start else "cooldown",
                     rung=rung if epoch == rung else None,
                     branch=None if epoch <= branch_start else rung,
-                    restore=bool(plans) and epoch == trunk + 1,
+                    restore=left and epoch == trunk + 1,
                     keep=epoch == branch_start + 1 and rung != rungs[-1],
                     stage=stage_at(schedule.stages, epoch),
                 )
             )
-        trunk = branch_start
+        trunk, left = branch_start, branch_start < rung
     return tuple(plans)
 
 

@@ -1,12 +1,13 @@
 """The state of a training: kept and restored in memory, saved to and loaded from checkpoints.
 
-Tensors are named `model.…`, `average.…` and `optimizer.INDEX.KEY`, where INDEX counts the
-parameters in the optimizer's order. In a checkpoint, names of the current state have the prefix
+Tensors are named `model.…`, `average.…`, `optimizer.PARAMETER.KEY` for the optimizer's state of a
+parameter, and `group.INDEX.KEY` for counters that an optimizer keeps in a parameter group. In a checkpoint, names of the current state have the prefix
 `now.`, names of the trunk that a cooldown branched off have the prefix `trunk.`.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,11 +71,14 @@ def take_snapshot(model: nn.Module, average: nn.Module, optimizer: Optimizer) ->
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, value in average.state_dict().items():
         tensors[f"average.{name}"] = value
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
+    state = optimizer.state_dict()["state"]
+    for index, name in enumerate(_names(model, optimizer)):
+        for key, value in state.get(index, {}).items():
             if value is not None:  # SGD's momentum buffer before the first step
-                # Muon stores a bool: which of its two rules it applies to the parameter.
-                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+                tensors[f"optimizer.{name}.{key}"] = _as_tensor(value)
+    for index, group in enumerate(optimizer.param_groups):
+        for key in _counters(group):
+            tensors[f"group.{index}.{key}"] = _as_tensor(group[key])
     return {name: value.clone() for name, value in tensors.items()}
 
 
@@ -85,11 +89,19 @@ def put_snapshot(
     model.load_state_dict(part_of(tensors, "model."))
     average.load_state_dict(part_of(tensors, "average."))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor | bool]] = {}
+    indices = {name: index for index, name in enumerate(_names(model, optimizer))}
+    state: dict[int, dict[str, Any]] = {}
     for name, value in part_of(tensors, "optimizer.").items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = _copy_like(value, parameters[int(index)])
+        parameter, key = name.rsplit(".", 1)
+        index = indices[parameter]
+        state.setdefault(index, {})[key] = _copy_like(value, parameters[index])
     groups = optimizer.state_dict()["param_groups"]
+    for group in groups:
+        for key in _counters(group):  # a counter that the snapshot lacks has not begun
+            del group[key]
+    for name, value in part_of(tensors, "group.").items():
+        number, key = name.split(".", 1)
+        groups[int(number)][key] = _plain(value)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
@@ -98,14 +110,37 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _copy_like(value: Tensor, parameter: Tensor) -> Tensor | bool:
+def _names(model: nn.Module, optimizer: Optimizer) -> list[str]:
+    """Return the names of the optimizer's parameters, in its order."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _counters(group: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a parameter group that count steps, e.g. those of timm's LAMB and Adan."""
+    return [key for key in ("step", "k") if key in group]
+
+
+def _as_tensor(value: Any) -> Tensor:
+    """Return a tensor of a type from which `_plain` restores the value: Python's floats are doubles."""
+    return torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
+def _plain(value: Tensor) -> Any:
+    """Return Python's number for a scalar of its types, and any other tensor unchanged."""
+    scalar = not value.ndim and value.dtype in (torch.bool, torch.int64, torch.float64)
+    return value.item() if scalar else value
+
+
+def _copy_like(value: Tensor, parameter: Tensor) -> Any:
     """Return a copy; if it has the shape of the parameter, also in the parameter's memory format.
 
     Kernels round differently in another memory format, and a resumed training must give bitwise
     the same result as an uninterrupted one.
     """
-    if value.dtype == torch.bool and not value.ndim:
-        return bool(value)
+    value = _plain(value)
+    if not isinstance(value, Tensor):
+        return value
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter).copy_(value)

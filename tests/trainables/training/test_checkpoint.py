@@ -94,7 +94,7 @@ def drop_state(header: dict[str, Any]) -> None:
     ("edit", "message"),
     [
         (edit_step, "does not match its checksum"),
-        (edit_schema, "schema 99, this version reads 1"),
+        (edit_schema, "schema 99, this version reads 2"),
         (drop_state, "does not match its checksum"),
     ],
 )
