@@ -20,6 +20,7 @@ from trainables.nets.head import linear_head
 from trainables.nets.pretrained import adapted, check_backbone, read_backbone
 from trainables.nets.timm_net import check_hub
 from trainables.recipe import Recipe
+from trainables.training.parameter_groups import parameter_groups
 
 
 def check_recipes(
@@ -63,6 +64,8 @@ def _check_net(recipe: Recipe, *, classes: int, image_size: int, channels: int) 
     model = _build(recipe, classes=classes, image_size=image_size, channels=channels)
     if any(stage.train == "head" for stage in recipe.schedule.stages):
         linear_head(model.net, recipe.architecture.model)
+    for stage in recipe.schedule.stages:
+        parameter_groups(model, recipe.optimizer, layer_decay=stage.layer_decay)
     architecture = recipe.architecture
     if architecture.pretrained == HUB:
         check_hub(architecture)
