@@ -117,7 +117,8 @@ def test_muon_is_for_the_hidden_matrices_only(name: str, apart: set[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto", "regnetx_002"]
+    "name",
+    ["resnet18", "efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto", "regnetx_002"],
 )
 def test_the_first_layer_is_the_one_that_timm_names(name: str) -> None:
     net = timm.create_model(name, num_classes=3)
