@@ -1,8 +1,9 @@
 """The state of a training: kept and restored in memory, saved to and loaded from checkpoints.
 
 Tensors are named `model.…`, `average.…`, `optimizer.PARAMETER.KEY` for the optimizer's state of a
-parameter, and `group.INDEX.KEY` for counters that an optimizer keeps in a parameter group. In a checkpoint, names of the current state have the prefix
-`now.`, names of the trunk that a cooldown branched off have the prefix `trunk.`.
+parameter, and `group.INDEX.KEY` for counters that an optimizer keeps in a parameter group. In a
+checkpoint, names of the current state have the prefix `now.`, names of the trunk that a cooldown
+branched off have the prefix `trunk.`.
 """
 
 from collections.abc import Mapping
@@ -122,7 +123,7 @@ def _counters(group: Mapping[str, Any]) -> list[str]:
 
 
 def _as_tensor(value: Any) -> Tensor:
-    """Return a tensor of a type from which `_plain` restores the value: Python's floats are doubles."""
+    """Return a tensor of a type from which `_plain` restores the value; a float is a double."""
     return torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
