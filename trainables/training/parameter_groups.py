@@ -107,7 +107,7 @@ def _layer_scales(net: nn.Module, layer_decay: float) -> dict[str, float]:
     if callable(matcher):
         layers = group_parameters(net, matcher(coarse=False), reverse=True)
     elif getattr(net, "pretrained_cfg", {}).get("classifier"):
-        layers = auto_group_layers(net)
+        layers = auto_group_layers(net)  # type: ignore[no-untyped-call]
     else:
         raise SpecError(
             "layer_decay needs a network whose method group_matcher defines its layers, as "

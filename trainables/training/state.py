@@ -139,9 +139,9 @@ def _copy_like(value: Tensor, parameter: Tensor) -> Any:
     Kernels round differently in another memory format, and a resumed training must give bitwise
     the same result as an uninterrupted one.
     """
-    value = _plain(value)
-    if not isinstance(value, Tensor):
-        return value
+    plain = _plain(value)
+    if not isinstance(plain, Tensor):
+        return plain
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter).copy_(value)

@@ -50,8 +50,9 @@ def test_first_step_of_adamw_is_the_learning_rate_plus_the_decoupled_decay() -> 
 
 
 def test_first_step_of_muon_is_as_large_as_adamws_and_orthogonal() -> None:
-    model = nn.Sequential(*(nn.Linear(8, n, bias=False) for n in (8, 4)), nn.Linear(4, 3))
-    weight = model[1].weight
+    hidden = nn.Linear(8, 4, bias=False)
+    model = nn.Sequential(nn.Linear(8, 8), hidden, nn.Linear(4, 3))
+    weight = hidden.weight
     before = weight.detach().clone()
     recipe = Recipe(optimizer="muon", muon_lr=0.01, weight_decay=0.0, momentum=0.9)
     optimizer = make_optimizer(model, recipe.optimizer)
@@ -65,14 +66,15 @@ def test_first_step_of_muon_is_as_large_as_adamws_and_orthogonal() -> None:
 
 def test_muon_leaves_the_first_layer_and_the_head_to_adam() -> None:
     """Adam's first step is −rate · sign(gradient); with Nesterov it is 1.9 times as long."""
-    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
+    layers = [nn.Linear(8, 8) for _ in range(3)]
+    model = nn.Sequential(*layers)
     recipe = Recipe(optimizer="muon", muon_lr=0.01, weight_decay=0.0)
     optimizer = make_optimizer(model, recipe.optimizer)
-    before = [layer.weight.detach().clone() for layer in model]
-    for layer in model:
+    before = [layer.weight.detach().clone() for layer in layers]
+    for layer in layers:
         layer.weight.grad = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
     optimizer.step()
-    steps = [(b - layer.weight.detach()).abs() for b, layer in zip(before, model, strict=True)]
+    steps = [(b - layer.weight.detach()).abs() for b, layer in zip(before, layers, strict=True)]
     assert [bool((step > 0.0189).all()) for step in steps] == [True, False, True]
 
 

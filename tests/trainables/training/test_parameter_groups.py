@@ -121,7 +121,7 @@ def test_muon_is_for_the_hidden_matrices_only(name: str, apart: set[str]) -> Non
     ["resnet18", "efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto", "regnetx_002"],
 )
 def test_the_first_layer_is_the_one_that_timm_names(name: str) -> None:
-    net = timm.create_model(name, num_classes=3)
+    net: Any = timm.create_model(name, num_classes=3)
     matrices = {n for n, p in net.named_parameters() if p.ndim >= 2}
     assert f"{net.pretrained_cfg['first_conv']}.weight" in matrices - hidden_matrices(net)
 
