@@ -28,6 +28,7 @@ OWNERS = {
         "trainables.nets.drop_path",
         "trainables.nets.timm_weights",
         "trainables.training.optimizers",
+        "trainables.training.parameter_groups",
         "trainables.training.averaging",
     },
     "onnxruntime": {"ensemble.deployment.onnx_model", "ensemble.deployment.quantize"},
