@@ -12,6 +12,7 @@ from typing import Any, Literal
 from common.errors import SpecError
 from common.files import dump_json, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
+from trainables.data.grey_levels import DEFAULT_LEVELS, GreyLevels
 from trainables.data.resizing import ResizeRule, describe_resizing
 
 SCHEMA = 1
@@ -116,6 +117,8 @@ class Card:
     """The rule by which an image becomes square, in words; those of `resize_rule` if empty."""
     resize_rule: ResizeRule = "crop"
     """The rule of trainables/data/resizing.py by which training images became square."""
+    grey_levels: GreyLevels = DEFAULT_LEVELS
+    """Ranges of the training data by which grey images of more than 8 bits become 0 … 255."""
     dataset: dict[str, Any] = field(default_factory=dict)
     """The data set's name and fingerprint."""
     split_id: str

@@ -160,7 +160,7 @@ def _check_card(card: Card, classifier: OnnxClassifier) -> None:
 
 
 def _predict(classifier: OnnxClassifier, card: Card, path: Path) -> Prediction:
-    pixels = read_image(path, classifier.input_size, card.resize_rule)
+    pixels = read_image(path, classifier.input_size, card.resize_rule, card.grey_levels)
     probs = np.exp(classifier.log_probs(pixels[None])[0].astype(np.float64))
     probs /= probs.sum()
     return Prediction(image=path, class_names=card.class_names, probabilities=tuple(probs.tolist()))

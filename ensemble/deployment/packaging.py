@@ -62,6 +62,7 @@ def export_student(
         class_names=images.class_names,
         image_size=images.image_size,
         resize_rule=images.resize,
+        grey_levels=images.grey_levels,
         dataset={"name": images.name, "fingerprint": images.fingerprint},
         split_id=splits.split_id,
         code_version=code_version(),

@@ -26,12 +26,13 @@ from common.files import dump_json, read_array, read_json, write_array, write_by
 from common.locks import locked
 from common.parsing import to_mapping
 from trainables.data.decoding import DecodeOptions, Progress, Source, decode
+from trainables.data.grey_levels import GreyLevels
 from trainables.data.image_set import ImageSet, LargeCopies
 from trainables.data.notes import Note
 from trainables.data.resizing import ANY_SIZE, ResizeRequest
 from trainables.data.source_sizes import SourceSizes
 
-SCHEMA = 5
+SCHEMA = 6
 """Part of every key: raise it when decoding or the layout of an entry changes."""
 
 SAMPLED = 64
@@ -71,7 +72,9 @@ def cached_images(
             (folder / "large.npy").unlink()
         elif images.large is not None:
             _shorten(folder / "large.npy", len(images))
-        _write_metadata(folder, images, ResizeRequest(**to_mapping(options.resizing)))
+        how = options.resizing
+        asked = ResizeRequest(size=how.size, rule=how.rule, crop_size=how.crop_size)
+        _write_metadata(folder, images, asked)
         log.info("decoded %s into %s in %.1f s", source.root, entry, time.monotonic() - began)
 
     _build(entry, fill)
@@ -250,6 +253,7 @@ def _write_metadata(folder: Path, images: ImageSet, asked: ResizeRequest) -> Non
         "asked": to_mapping(asked),
         "fingerprint": images.fingerprint,
         "skipped": images.skipped,
+        "grey_levels": images.grey_levels.to_mapping(),
         "notes": [note.to_mapping() for note in images.notes],
         "originals": images.source_sizes.to_mapping(),
         "sample": _sample_digest(images.images),
@@ -280,6 +284,7 @@ def _load(entry: Path) -> ImageSet:
             groups=None if about["groups"] is None else tuple(about["groups"]),
             fingerprint=about["fingerprint"],
             skipped=tuple(about["skipped"]),
+            grey_levels=GreyLevels.from_mapping(about["grey_levels"]),
             notes=tuple(Note.from_mapping(note) for note in about["notes"]),
             resized_from=SourceSizes.from_mapping(about["originals"]),
             resize=about["resize"],

@@ -6,7 +6,7 @@ Axes: N images, S pixels a side.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,8 +16,11 @@ from jaxtyping import Bool, Int64
 from common.errors import DataError
 from trainables.data.class_names import clean_class_name
 from trainables.data.digests import DIGEST_BYTES, pixel_digests
+from trainables.data.duplicate_notes import duplicate_notes
+from trainables.data.grey_levels import GreyLevels
 from trainables.data.image_set import ImageSet, LargeCopies
-from trainables.data.notes import Note
+from trainables.data.notes import Note, listing
+from trainables.data.observations import LARGEST, Observations
 from trainables.data.pixels import DecodedBatch
 from trainables.data.resizing import Resizing
 from trainables.data.source_sizes import SourceFormat, SourceSizes
@@ -87,6 +90,10 @@ def decode(
 ) -> ImageSet:
     """Decode a source into arrays made by `allocate`, which takes their names and shapes.
 
+    The ranges of deep grey images are those of the whole source (see
+    trainables/data/grey_levels.py), which are known only after all images have been decoded: if it
+    has any, they are decoded again.
+
     The arrays are `images` [N, S, S, 3] and, if the resizing asks for larger copies, `large`
     [N, W, W, 3]. If images are skipped, the returned set holds only the first rows. It holds no
     copies that would equal the images. `progress` is called after every batch.
@@ -95,12 +102,27 @@ def decode(
         DataError: images cannot be decoded, test and train have different classes, or
             `leave_out` names an unknown class.
     """
+    decoded, levels = _decode(source, options, allocate, progress)
+    if levels != options.resizing.levels:
+        resizing = replace(options.resizing, levels=levels)
+        decoded, _ = _decode(source, replace(options, resizing=resizing), allocate, progress)
+    return decoded
+
+
+def _decode(
+    source: Source,
+    options: DecodeOptions,
+    allocate: Callable[[str, tuple[int, ...]], np.ndarray],
+    progress: Progress | None,
+) -> tuple[ImageSet, GreyLevels]:
+    """Decode a source once; return also the ranges that its deep grey images should have."""
     contents = source.read(options.resizing)
     chosen = _chosen(contents, options.leave_out)
     _check_own_test(contents, chosen)
     total = len(chosen)
     arrays = _Arrays(int(chosen.sum()), options.resizing, allocate)
     broken: dict[int, str] = {}
+    too_large: list[str] = []
     seen = 0
     for batch in contents.batches:
         good = chosen[seen : seen + len(batch.images)].copy()
@@ -108,6 +130,8 @@ def decode(
             if good[i]:
                 broken[seen + i] = name
                 good[i] = False
+                if i in batch.too_large:
+                    too_large.append(name)
         if not broken or options.skip_unreadable:
             arrays.add(batch, good)
         seen += len(batch.images)
@@ -116,9 +140,14 @@ def decode(
     if seen != total:
         raise DataError(f"{source.root} has {seen} images for {total} labels; check its files")
     if broken and (not options.skip_unreadable or not arrays.filled):
-        raise DataError(_unreadable(list(broken.values()), total))
+        raise DataError(_unreadable(list(broken.values()), total, too_large))
     chosen[list(broken)] = False
-    return _image_set(source.name, arrays, contents, chosen, options, broken)
+    images = _image_set(source.name, arrays, contents, chosen, options, broken)
+    notes = (
+        *arrays.observations.notes(unreadable=broken.values(), too_large=too_large),
+        *duplicate_notes(images.pixel_keys, images.labels, images.is_test, arrays.name_of),
+    )
+    return replace(images, notes=notes), arrays.observations.levels
 
 
 class _Arrays:
@@ -130,6 +159,8 @@ class _Arrays:
         size, crop_size = resizing.size, resizing.crop_size
         self.filled = 0
         self.formats: Counter[SourceFormat] = Counter()
+        self.observations = Observations()
+        self._names: list[str] = []
         self._images = allocate("images", (count, size, size, 3))
         self._digests = np.zeros((count, DIGEST_BYTES), np.uint8)
         self._large: np.ndarray | None = None
@@ -145,9 +176,18 @@ class _Arrays:
         self._digests[part] = known[good]
         if self._large is not None and batch.large is not None and batch.aspects is not None:
             self._large[part], self._aspects[part] = batch.large[good], batch.aspects[good]
+        self._names += itertools.compress(batch.names, good)
+        for name, observed in itertools.compress(
+            zip(batch.names, batch.observed, strict=True), good
+        ):
+            self.observations.add(name, observed)
         kept = itertools.compress(batch.formats, good)
         self.formats.update(source_format for source_format in kept if source_format is not None)
         self.filled = part.stop
+
+    def name_of(self, index: int) -> str:
+        """Return an image's name, or its number if the source has no names."""
+        return self._names[index] if index < len(self._names) else f"image {index}"
 
     @property
     def images(self) -> np.ndarray:
@@ -180,7 +220,7 @@ def _chosen(contents: Contents, leave_out: tuple[str, ...]) -> np.ndarray:
     if unknown:
         raise DataError(
             f"leave_out names {unknown[0]!r}, which is not a class; "
-            f"classes: {_listing(contents.class_names)}"
+            f"classes: {listing(contents.class_names)}"
         )
     kept = [name for name in contents.class_names if name not in leave_out]
     if len(kept) < 2:
@@ -199,7 +239,7 @@ def _check_own_test(contents: Contents, chosen: np.ndarray) -> None:
     in_test = set(names[contents.labels[chosen & contents.is_test]].tolist())
     if in_train != in_test:
         only = [
-            f"{_listing(sorted(classes))} only in {split}"
+            f"{listing(sorted(classes))} only in {split}"
             for classes, split in ((in_train - in_test, "train"), (in_test - in_train, "test"))
             if classes
         ]
@@ -209,15 +249,12 @@ def _check_own_test(contents: Contents, chosen: np.ndarray) -> None:
         )
 
 
-def _unreadable(names: list[str], total: int) -> str:
+def _unreadable(names: list[str], total: int, too_large: Sequence[str]) -> str:
+    huge = f" ({len(too_large)} have more than {LARGEST:,} pixels)" if too_large else ""
     return (
-        f"{len(names)} of {total} images cannot be read: {_listing(names)}; replace or remove "
+        f"{len(names)} of {total} images cannot be read{huge}: {listing(names)}; replace or remove "
         "them, or skip them with --skip-unreadable"
     )
-
-
-def _listing(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def _image_set(
@@ -245,5 +282,6 @@ def _image_set(
         skipped=tuple(broken.values()),
         resized_from=SourceSizes.from_counts(arrays.formats) if arrays.formats else None,
         resize=options.resizing.rule,
+        grey_levels=options.resizing.levels,
         large=arrays.large,
     )

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 
 from common.errors import DataError
 from trainables.data.digests import DIGEST_BYTES, as_keys, pixel_digests
+from trainables.data.grey_levels import DEFAULT_LEVELS, GreyLevels
 from trainables.data.notes import Note
 from trainables.data.resizing import ResizeRule
 from trainables.data.source_sizes import SourceSizes
@@ -61,6 +62,8 @@ class ImageSet:
     """Identifies the content at every image size; computed if empty."""
     skipped: tuple[str, ...] = ()
     """Unreadable files (or rows) that were left out; not part of the content."""
+    grey_levels: GreyLevels = DEFAULT_LEVELS
+    """Ranges by which grey images of more than 8 bits were scaled; not part of the content."""
     notes: tuple[Note, ...] = ()
     """Things left out, merged or read in part; not part of the content."""
     resized_from: SourceSizes | None = None

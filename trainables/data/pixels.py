@@ -20,7 +20,9 @@ from PIL import Image, ImageOps
 from common.cpu_runtime import usable_cores
 from common.errors import DataError
 from trainables.data.digests import DIGEST_BYTES, join_digests, pixel_digest
-from trainables.data.image_formats import formats_of
+from trainables.data.grey_levels import DEFAULT_LEVELS, GreyLevels, is_deep, to_eight_bits
+from trainables.data.image_formats import formats_of, quiet_pillow
+from trainables.data.observations import Observed, is_too_large, observe
 from trainables.data.resizing import ResizeRule, Resizing, large_copy, to_square
 from trainables.data.source_sizes import SourceFormat
 
@@ -53,6 +55,12 @@ class DecodedBatch(NamedTuple):
     """Larger copies of the images, if the resizing asks for them."""
     aspects: Float32[np.ndarray, " batch"] | None = None
     """Ratio of width to height that each larger copy stands for."""
+    names: Sequence[str] = ()
+    """Name of each image; empty if they have none."""
+    observed: Sequence[Observed | None] = ()
+    """Remarks on each image; None if unreadable, empty if there are none."""
+    too_large: frozenset[int] = frozenset()
+    """Positions of unreadable images with too many pixels."""
 
 
 class _Decoded(NamedTuple):
@@ -61,6 +69,7 @@ class _Decoded(NamedTuple):
     digest: bytes
     large: UInt8[np.ndarray, "side side 3"] | None
     aspect: float
+    observed: Observed
 
 
 _UNREADABLE = (
@@ -74,19 +83,25 @@ _UNREADABLE = (
 
 
 def resize_image(
-    image: Image.Image, size: int, rule: ResizeRule = "crop"
+    image: Image.Image,
+    size: int,
+    rule: ResizeRule = "crop",
+    levels: GreyLevels = DEFAULT_LEVELS,
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Return any Pillow image as uint8 RGB of `size` × `size` pixels.
 
-    The steps: rotate by EXIF; scale 16-bit grey to 8 bits; put transparency on white; convert
-    to RGB (grey repeated, palettes looked up, CMYK without a colour profile); make it square by
-    `rule`, see trainables/data/resizing.py.
+    The steps: rotate by EXIF; scale grey of more than 8 bits by `levels`; put transparency on
+    white; convert to RGB (grey repeated, palettes looked up, CMYK without a colour profile); make
+    it square by `rule`, see trainables/data/resizing.py.
     """
-    return to_square(_to_rgb(_upright(image)), size, rule)
+    return to_square(_to_rgb(_upright(image), levels), size, rule)
 
 
 def read_image(
-    source: Path | bytes, size: int, rule: ResizeRule = "crop"
+    source: Path | bytes,
+    size: int,
+    rule: ResizeRule = "crop",
+    levels: GreyLevels = DEFAULT_LEVELS,
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Decode an image file, or its bytes, as `resize_image` does.
 
@@ -97,12 +112,14 @@ def read_image(
     Raises:
         DataError: the file is missing, damaged, empty or in no format that is read.
     """
-    return _read(source, Resizing(size=size, rule=rule)).pixels
+    with quiet_pillow():
+        return _read(source, Resizing(size=size, rule=rule, levels=levels)).pixels
 
 
 def short_sides(images: Iterable[NamedImage]) -> list[int]:
     """Return the shorter side of each image in pixels, from its header; 0 if unreadable."""
-    return [_short_side(source) for _, source in images]
+    with quiet_pillow():
+        return [_short_side(source) for _, source in images]
 
 
 def choose_image_size(short_sides: Sequence[int], *, affordable: int | None = None) -> int:
@@ -131,8 +148,12 @@ def decode_batches(
     """Decode batches in order, with a thread per core; Pillow releases Python's global lock."""
     with ThreadPoolExecutor(usable_cores()) as threads:
         for batch in batches:
-            decoded = list(threads.map(lambda item: _read_or_none(item[1], resizing), batch))
-            yield _joined(decoded, [name for name, _ in batch], resizing)
+            with quiet_pillow():
+                decoded = list(threads.map(lambda item: _read_or_none(item[1], resizing), batch))
+                unread = [i for i, image in enumerate(decoded) if image is None]
+                large = frozenset(i for i in unread if is_too_large(batch[i][1]))
+            joined = _joined(decoded, [name for name, _ in batch], resizing)
+            yield joined._replace(too_large=large)
 
 
 def _joined(
@@ -154,6 +175,8 @@ def _joined(
         ),
         large=large,
         aspects=aspects,
+        names=names,
+        observed=[None if image is None else image.observed for image in decoded],
     )
 
 
@@ -166,21 +189,24 @@ def _opened(source: Path | bytes) -> Image.Image:
 def _read(source: Path | bytes, resizing: Resizing) -> _Decoded:
     """Return the pixels as `read_image` does, the size and mode in the file, and the digest."""
     try:
-        rgb, source_format, reduced = _decode(source, CANONICAL_SIDE)
+        levels = resizing.levels
+        rgb, source_format, reduced, observed = _decode(source, CANONICAL_SIDE, levels)
         digest = pixel_digest(np.asarray(rgb))
         # Not by crop_size, so that the pixels do not depend on it.
         if reduced and 2 * resizing.size > CANONICAL_SIDE:
-            rgb, _, _ = _decode(source, 2 * resizing.size)
+            rgb, _, _, _ = _decode(source, 2 * resizing.size, levels)
         pixels = to_square(rgb, resizing.size, resizing.rule)
         large, aspect = large_copy(rgb, resizing) if resizing.crop_size else (None, 1.0)
-        return _Decoded(pixels, source_format, digest, large, aspect)
+        return _Decoded(pixels, source_format, digest, large, aspect, observed)
     except _UNREADABLE as error:
         name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
         raise DataError(f"{name} cannot be read as an image: {error}; replace it") from None
 
 
-def _decode(source: Path | bytes, least: int) -> tuple[Image.Image, SourceFormat, bool]:
-    """Return an image as upright RGB, its size and mode, and whether its decoding was reduced.
+def _decode(
+    source: Path | bytes, least: int, levels: GreyLevels
+) -> tuple[Image.Image, SourceFormat, bool, Observed]:
+    """Return an image as upright RGB, its size and mode, whether it was reduced, and remarks.
 
     `least` is the shorter side that reduced decoding keeps at least, in pixels.
     """
@@ -188,7 +214,8 @@ def _decode(source: Path | bytes, least: int) -> tuple[Image.Image, SourceFormat
         source_format = (*image.size, image.mode)
         image.draft(None, (least, least))  # affects JPEG only
         reduced = image.size != source_format[:2]
-        return _to_rgb(_upright(image)), source_format, reduced
+        observed = observe(image)
+        return _to_rgb(_upright(image), levels), source_format, reduced, observed
 
 
 def _read_or_none(source: Path | bytes, resizing: Resizing) -> _Decoded | None:
@@ -214,11 +241,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return image  # a damaged EXIF block does not affect the pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
+def _to_rgb(image: Image.Image, levels: GreyLevels) -> Image.Image:
+    if is_deep(image):
         # Pillow's conversion clips at 255: all but the darkest 1/256 of the range would be white.
-        grey = np.clip(np.asarray(image).astype(np.float64), 0, 65535)
-        return Image.fromarray(np.rint(grey / 257).astype(np.uint8)).convert("RGB")
+        return to_eight_bits(image, levels).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

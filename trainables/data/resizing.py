@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from trainables.data.grey_levels import DEFAULT_LEVELS, GreyLevels
+
 ResizeRule = Literal["crop", "squash", "pad"]
 
 _RULES: dict[ResizeRule, str] = {
@@ -52,6 +54,8 @@ class Resizing:
     rule: ResizeRule = "crop"
     crop_size: int = 0
     """Pixels a side of the larger copies that random crops are cut from; 0 for no copies."""
+    levels: GreyLevels = DEFAULT_LEVELS
+    """Ranges of grey images of more than 8 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

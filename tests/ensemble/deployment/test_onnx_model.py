@@ -21,6 +21,7 @@ from ensemble.deployment.card import write_card
 from ensemble.deployment.onnx_model import OnnxClassifier, classify
 from tests.docs import ROOT
 from tests.ensemble.deployment.test_card import card
+from trainables.data.grey_levels import GreyLevels
 from trainables.data.pixels import resize_image
 
 Array = np.ndarray[Any, Any]
@@ -146,6 +147,15 @@ def test_classify_names_the_file_that_is_wrong(student: Path, tmp_path: Path) ->
     (student / "card.json").unlink()
     with pytest.raises(RunError, match=r"card\.json does not exist"):
         classify(student, [broken])
+
+
+def test_classify_scales_deep_grey_images_as_training_did(student: Path, tmp_path: Path) -> None:
+    grey: np.ndarray = np.linspace(0, 4095, SIZE * SIZE).reshape(SIZE, SIZE).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    Image.fromarray(np.rint(grey / 4095 * 255).astype(np.uint8)).save(tmp_path / "plain.png")
+    write_card(student, card(image_size=SIZE, grey_levels=GreyLevels(integer=(0, 4095))))
+    deep, plain = classify(student, [tmp_path / "deep.png", tmp_path / "plain.png"])
+    assert deep.probabilities == plain.probabilities
 
 
 def test_classify_may_go_on_after_unreadable_images(student: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import io
 import statistics
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.errors import DataError
+from trainables.data.grey_levels import GreyLevels
 from trainables.data.pixels import (
     choose_image_size,
     decode_batches,
@@ -118,6 +122,94 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     resized = read_image(encode(Image.fromarray(grey)), 2)
     assert resized[..., 0].tolist() == [[0, 1], [128, 255]]
     assert (resized == resized[..., :1]).all()
+
+
+def test_deep_grey_is_scaled_by_the_given_range() -> None:
+    grey = np.array([[0, 4095], [2048, 65535]], np.uint16)
+    levels = GreyLevels(integer=(0, 4095))
+    resized = read_image(encode(Image.fromarray(grey)), 2, levels=levels)
+    assert resized[..., 0].tolist() == [[0, 255], [128, 255]]
+
+
+def slow_rgb(pixels: np.ndarray, mode: str) -> np.ndarray:
+    """Convert one image to RGB pixel by pixel, in float."""
+    if mode == "RGBA":
+        alpha = pixels[..., 3:] / 255
+        return np.asarray(pixels[..., :3] * alpha + 255 * (1 - alpha))
+    if mode == "LA":
+        alpha = pixels[..., 1:] / 255
+        return np.repeat(pixels[..., :1] * alpha + 255 * (1 - alpha), 3, axis=2)
+    if mode == "CMYK":
+        return np.asarray((255 - pixels[..., :3]) * (1 - pixels[..., 3:] / 255))
+    if mode == "L":
+        return np.repeat(pixels[..., None], 3, axis=2)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "kind"),
+    [("RGBA", 4, "PNG"), ("RGBA", 4, "TIFF"), ("LA", 2, "PNG"), ("L", 0, "TIFF"),
+     ("CMYK", 4, "TIFF"), ("RGB", 3, "QOI"), ("RGB", 3, "PPM"), ("RGBA", 4, "WEBP")],
+)  # fmt: skip
+def test_pixels_equal_a_slow_conversion(mode: str, channels: int, kind: str) -> None:
+    shape = (8, 8, channels) if channels else (8, 8)
+    pixels = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = encode(Image.fromarray(pixels, mode), kind, **options)
+    assert np.abs(read_image(data, 8) - slow_rgb(pixels, mode)).max() <= 1.5
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """Return a small PNG file that claims to be large."""
+    data = bytearray(encode(Image.new("L", (4, 4))))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def test_pillow_is_silent_about_large_images(capfd: pytest.CaptureFixture[str]) -> None:
+    """100 megapixels only make Pillow warn; above 179 it refuses the image."""
+    large, refused = huge_png(10_000, 10_000), huge_png(20_000, 10_000)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for data in (large, refused):
+            with pytest.raises(DataError, match="cannot be read"):  # they hold no such pixels
+                read_image(data, 4)
+        assert short_sides([("a", large), ("b", refused)]) == [10_000, 0]
+        (batch,) = decode_batches([[("a", large), ("b", refused)]], Resizing(size=4))
+    assert batch.broken == {0: "a", 1: "b"}
+    assert batch.too_large == {1}
+    assert caught == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_the_first_of_several_frames_is_used_and_told(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 120, 250)]
+    several = encode(frames[1], kind, save_all=True, append_images=[frames[0], frames[2]])
+    one = encode(frames[1], kind)
+    (batch,) = decode_batches([[("s", several), ("o", one)]], Resizing(size=8))
+    assert np.abs(batch.images.astype(int) - [120, 0, 0]).max() <= 8
+    topics = [own.topics for own in batch.observed if own is not None]
+    assert topics == [{"first_frame"}, set()]
+
+
+def test_sixteen_bit_colour_is_told() -> None:
+    """Pillow reads the upper bytes; the file is made by hand, because it does not write any."""
+    rows = b"".join(b"\0" + bytes([200, 7] * 12) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+    (batch,) = decode_batches([[("deep", data), ("plain", encode(frame()))]], Resizing(size=4))
+    assert (batch.images[0] == 200).all()
+    assert [own.topics for own in batch.observed if own] == [{"upper_byte"}, set()]
+
+
+def frame() -> Image.Image:
+    return Image.new("RGB", (4, 4))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
