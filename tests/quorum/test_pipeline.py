@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.facts.run_facts import load_facts
+from analysis.report.evidence import evidence_of
 from analysis.report.summary import summary
 from analysis.terminal.outcome_view import outcome_view
 from common.errors import RunError
@@ -128,7 +129,11 @@ def test_a_run_may_deliver_a_single_model_or_an_ensemble(
     assert skipped == ["distill"]
     assert not folder.student.exists()
     assert (outcome.released, outcome.model) == ("none", None)
-    text = summary(load_facts(folder))
-    assert "weights.safetensors" in text[0]
-    assert any("target of 1% on test was reached" in sentence for sentence in text)
+    facts = load_facts(folder)
+    evidence = evidence_of(facts)
+    assert evidence is not None
+    assert evidence.target == "reached"
+    text = summary(facts)
+    assert all(f"trials/{name}/weights.safetensors" in text[0] for name in facts.weights)
+    assert any("1%" in sentence for sentence in text[1:])
     outcome_view(outcome.ledger, folder, outcome.tracking_uri)
