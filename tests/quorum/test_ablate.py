@@ -1,11 +1,13 @@
 """`quorum ablate`: a dry run, mistakes, and a whole ablation that is resumed."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from analysis.terminal.ablation_tables import ablation_plan
+from analysis.terminal.ablation_tables import ablation_forecast, ablation_plan
 from analysis.terminal.status import DiskUsage, status_view
+from common.formats import rounded_duration
 from journal.events import TrialStarted
 from journal.journal import read_events, read_state
 from quorum import Outcome, pipeline
@@ -26,7 +28,12 @@ def test_a_dry_run_lists_the_factors_to_remove(hasty: None) -> None:
     preview, ablation = preview_ablation(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
     text = "\n".join(shown(ablation_plan(preview, ablation), 80))
     assert "ema_decay: 0" in text
-    assert "8 trainings of 2 epochs, 4 variants × 2 seeds: about" in text
+    assert (ablation.trials, len(ablation.factors), ablation.seeds) == (8, 3, 2)
+    assert preview.rungs[-1] == 2
+    forecast = ablation_forecast(2, ablation, sum(preview.seconds.values()))
+    assert forecast in text
+    assert re.findall(r"\d+", forecast)[:4] == ["8", "2", "4", "2"]
+    assert rounded_duration(sum(preview.seconds.values())) in forecast
 
 
 @pytest.mark.parametrize(

@@ -354,6 +354,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     runs = tmp_path / "runs"
     assert main(["run", "digits", "--dry-run", "--runs", str(runs)]) == 0
     output = capsys.readouterr().out
-    assert "train 400 · val 400 · holdout 400 · test 597" in output
+    for split, size in {"train": 400, "val": 400, "holdout": 400, "test": 597}.items():
+        assert f"{split} {size}" in output
     assert "forecast" in output
     assert not runs.exists()

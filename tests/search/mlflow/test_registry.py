@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import threading
@@ -207,8 +208,15 @@ def test_the_served_champion_accepts_raw_pixels(
     np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, rtol=1e-5)
 
     version = client(folder).get_model_version("quorum-digits", "1")
-    assert "models:/quorum-digits@champion" in version.description
-    assert "--host 127.0.0.1" in version.description
+    command = shlex.split(next(line for line in serving_lines(version.description)))
+    assert command[command.index("-m") + 1] == "models:/quorum-digits@champion"
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def serving_lines(description: str) -> Iterator[str]:
+    """Yield the commands of a description that serve a model, each as one line."""
+    joined = description.replace("\\\n", " ")
+    return (line for line in joined.splitlines() if line.startswith("mlflow models serve"))
 
 
 @contextmanager

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from analysis.text.labels import stage_label
+from analysis.text.markdown import ledger_text
 from common.errors import RunError
+from ensemble.ledger.ledger import read_ledger
 from journal.events import TrialStarted
 from journal.journal import read_events
 from quorum.workspace.mlflow_view import connect_described
@@ -156,8 +159,11 @@ def test_files_and_the_description_of_the_ledger_are_stored(
     assert files == {"curve.csv", "recipe.yaml"}
     assert (artifacts / ids[SWEEP] / "artifacts/ledger.json").read_bytes() == LEDGER.read_bytes()
     note = stored_runs(database)[SWEEP]["tags"]["mlflow.note.content"]
-    assert note.startswith("**The int8 student ships**")
-    assert "mlflow models serve -m models:/quorum-digits@champion" in note
+    result = ledger_text(read_ledger(LEDGER))
+    assert note.startswith(result.headline)
+    assert all(part in result.headline for part in (stage_label("student_int8"), "%", "gates"))
+    assert result.tables in note
+    assert {"mlflow", "serve", "models:/quorum-digits@champion"} <= set(note.split())
 
 
 def test_a_store_that_rejects_files_gets_everything_else(
