@@ -24,7 +24,7 @@ from tests.tiny import tiny_spec
 from trainables.records import RunFolder, read_start
 
 
-def test_a_dry_run_lists_the_factors_to_remove(hasty: None) -> None:
+def test_a_dry_run_lists_the_factors_to_remove() -> None:
     preview, ablation = preview_ablation(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
     text = "\n".join(shown(ablation_plan(preview, ablation), 80))
     assert "ema_decay: 0" in text
@@ -56,12 +56,11 @@ def test_a_mistake_with_ablate_is_one_line(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("hasty", "unmirrored")
 def test_a_whole_ablation_can_be_resumed_with_more_seeds(
     finished_run: Outcome, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "tiny-ablation")
-    options = AblationOptions(seeds=2, epochs=1, factors=["ema"])
+    options = AblationOptions(seeds=2, epochs=1, factors=["ema"], mirror=False)
     result = pipeline.ablate(tiny_spec(), folder, options, of=finished_run.folder)
     assert (result.seeds, result.epochs, len(result.variants)) == (2, 1, 2)
     assert result.recipe["width"] == recipe_of(finished_run.folder).architecture.width
@@ -72,7 +71,7 @@ def test_a_whole_ablation_can_be_resumed_with_more_seeds(
     assert (folder.figures / "ablation.png").is_file()
 
     before = len(read_events(folder.journal))
-    resumed = AblationOptions(seeds=3, resume=True)
+    resumed = AblationOptions(seeds=3, resume=True, mirror=False)
     more = pipeline.ablate(spec_of_run(folder), folder, resumed)
     new_events = read_events(folder.journal)[before:]
     started = {event.trial for event in of_type(new_events, TrialStarted)}
