@@ -1,5 +1,6 @@
 """A synthetic run, its expected MLflow runs, and a store in memory."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -36,12 +37,14 @@ class Runs(dict[str, dict[str, Any]]):
 
 
 class FakeStore:
-    """A store in memory that can be slow or fail."""
+    """A store in memory that can hang or fail."""
 
     def __init__(self) -> None:
         self.runs = Runs()
         self.fails = False
-        self.delay = 0.0
+        self.answers = threading.Event()
+        """A write hangs while this is clear."""
+        self.answers.set()
         self.connections = 0
 
     def connect(self, uri: str, folder: RunFolder, projection: Projection) -> "FakeStore":
@@ -51,7 +54,8 @@ class FakeStore:
 
     def write(self, change: RunChange) -> Outcome:
         self._respond()
-        time.sleep(self.delay)
+        if not self.answers.wait(60):
+            raise TimeoutError("the test never let the store answer")
         self.runs.write([change])
         return "updated"
 
@@ -90,7 +94,8 @@ def write_journal(
                 mirror.handle(written)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
+    """Return once the condition holds; `seconds` only keeps a failing test from hanging."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
