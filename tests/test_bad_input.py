@@ -20,7 +20,7 @@ from quorum.options import RunOptions
 from search.space.spec import spec_from_mapping
 from search.timetable.planner import require_suitable
 from search.timetable.preview import preview
-from tests.command_line import mistake
+from tests.command_line import user_error
 from tests.events import of_type
 from tests.opening import plan_hastily, quick_run
 from tests.tiny import TINY
@@ -103,7 +103,7 @@ def test_an_impossible_space_is_reported_in_one_line_and_leaves_no_folder(
 ) -> None:
     space = {**TINY["space"], "cutout": {"type": "int", "low": 0, "high": 40}}  # type: ignore[dict-item]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TINY, "space": space}))
-    line = mistake(capsys, "sweep", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
+    line = user_error(capsys, "sweep", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
     assert "space: cutout 40" in line
     assert not (tmp_path / "runs").exists()
 
@@ -195,6 +195,6 @@ def test_stages_longer_than_the_schedule_are_refused_by_a_dry_run(
 ) -> None:
     text = "rungs: [2, 4]\nrecipe: {stages: [{epochs: 6, train: head}, {}]}\n"
     (tmp_path / "mine.yaml").write_text(text)
-    line = mistake(capsys, "run", tmp_path / "mine.yaml", "--dry-run")
+    line = user_error(capsys, "run", tmp_path / "mine.yaml", "--dry-run")
     assert "6 epochs" in line
     assert "4" in line
