@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.facts.status import read_status
 from analysis.terminal.ablation_tables import ablation_forecast, ablation_plan
-from analysis.terminal.status import DiskUsage, status_view
+from analysis.terminal.status import status_view
 from common.formats import rounded_duration
 from journal.events import TrialStarted
 from journal.journal import read_events, read_state
@@ -82,6 +83,6 @@ def test_a_whole_ablation_can_be_resumed_with_more_seeds(
     assert state.stages["sweep"].status == "skipped"
     assert state.results["ablation"][-1].metrics.keys() == {"worth_ema_accuracy", "worth_ema_nll"}
     assert not state.active
-    status = "\n".join(shown(status_view(folder, DiskUsage(parts={}), state.last_time + 1), 100))
+    status = "\n".join(shown(status_view(read_status(folder), state.last_time + 1), 100))
     assert "no-ema-0" in status
     assert read_start(folder.trial("full-2") / "start.json").rungs == (1,)
