@@ -24,6 +24,7 @@ from analysis.figures.fonts import lettering
 from analysis.report.blocks import Bullets, Figure, Table, Text
 from analysis.report.data_section import data_section
 from analysis.report.ensemble_section import ensemble_section
+from analysis.report.evidence import evidence_of
 from analysis.report.explanation_sections import attention_section, confused_section
 from analysis.report.forecast_section import forecast_section, unequal_compute_note
 from analysis.report.ledger_section import ledger_section
@@ -200,8 +201,11 @@ def test_forecast_is_compared_with_actual_times(facts: RunFacts) -> None:
     assert times.column("stage") == ("sweep", "select", "total")
     assert times.column("actual / forecast")[:2] == ("0.50", "1.00")
     assert "before the deadline" in prose(section)
-    assert "20 instead of 27 epochs" in unequal_compute_note(changed)
-    assert "20 instead of 27 epochs" in prose(ledger_section(changed))
+    note, evidence = unequal_compute_note(changed), evidence_of(changed)
+    assert evidence is not None
+    assert not evidence.equal_compute
+    assert re.findall(r"\d+", note) == ["20", "27"], "epochs of the seeds, and of the schedule"
+    assert note in prose(ledger_section(changed))
     assert unequal_compute_note(facts) == ""
 
 
