@@ -59,6 +59,7 @@ def test_the_sweeps_run_has_its_specification_and_its_results() -> None:
     assert sweep.params["recipe.batch_size"] == "64"
     assert sweep.params["space.width"] == "type int, low 16, high 48, step 16"
     assert sweep.params["rungs"] == "3, 9, 27"
+    assert all(value for run in projected(EVENTS).values() for value in run.params.values())
     assert sweep.tags["quorum.split_id"] == "5f3b6c9d"
     assert sweep.tags["quorum.registered"] == "quorum-digits version 1, champion"
     assert sweep.tags["quorum.sizes"] == "train 400, val 400, holdout 400, test 597"

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from search.mlflow.mirror import sync
 from search.mlflow.projection import Projection
 from search.mlflow.registry import Release, default_name, register_student
 from tests.events import run_started
+from tests.search.mlflow.mirrored import wait_until
 from tests.synthetic_sweep import SPEC, synthetic_chain, synthetic_sweep
 from trainables.records import RunFolder
 
@@ -227,10 +227,7 @@ def served(server: Any) -> Iterator[str]:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
-            for _ in range(500):
-                if server.started:
-                    break
-                time.sleep(0.01)
+            assert wait_until(lambda: server.started)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
         finally:
             server.should_exit = True
@@ -240,7 +237,7 @@ def served(server: Any) -> Iterator[str]:
 def ask(url: str, question: Any) -> Any:
     data = json.dumps(question).encode()
     request = Request(url, data=data, headers={"Content-Type": "application/json"})
-    with urlopen(request, timeout=10) as reply:
+    with urlopen(request, timeout=60) as reply:
         return json.load(reply)
 
 
