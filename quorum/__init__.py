@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         report,
         run,
         select,
+        status,
         sweep,
         sync,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "report",
     "run",
     "select",
+    "status",
     "sweep",
     "sync",
 ]

@@ -28,6 +28,7 @@ from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from analysis.facts.ladder import Level
+    from analysis.facts.status import RunStatus
     from ensemble.deployment.onnx_model import Prediction
     from ensemble.selection.selection import Selection
     from journal.emitter import Observer
@@ -137,6 +138,16 @@ def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Previ
         device=options.device,
         **options.comparison,
     )
+
+
+@prepares_process
+def status(run: AnyRun, *, runs: str | Path | None = None) -> "RunStatus":
+    """Return a run's progress and disk use, whether a process works on it or not."""
+    from analysis.facts.status import read_status
+    from quorum.workspace.cleaning import disk_usage
+
+    folder = find_run(run, runs)
+    return read_status(folder, disk_usage(folder))
 
 
 @prepares_process

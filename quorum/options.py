@@ -93,6 +93,9 @@ class RunOptions:
         default=True, metadata=cli("add the released student to MLflow's registry", flag=None)
     )
     report: bool = field(default=True, metadata=cli("typeset report.pdf", flag=None))
+    mirror: bool = field(
+        default=True, metadata=cli("show the run in MLflow while it grows", flag=None)
+    )
     progress: bool = field(default=True, metadata=cli("show progress on standard error", flag=None))
     observers: "Sequence[Observer]" = field(
         default=(), metadata=cli("functions called with every event", flag=None)

@@ -2,7 +2,7 @@
 
 The functions take a specification and a run's folder; `quorum.api` makes both from plain
 values. They use only the options about the work itself: resume, trials, time_budget,
-address, profile, register, report and observers.
+address, profile, register, report, mirror and observers.
 
 Every stage leaves its result in the run's folder and is skipped if the result is there, so a
 killed run resumes where it stopped.
@@ -163,6 +163,7 @@ def _open(
         address=options.address,
         device=options.device,
         observers=options.observers,
+        mirrored=options.mirror,
         planner=planner,
     )
 

@@ -5,7 +5,7 @@ import pytest
 from quorum.cli.main import main
 
 
-def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def user_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run a command that must fail because of a user error; return its one-line message."""
     assert main([str(argument) for argument in arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()

@@ -18,8 +18,6 @@ from hypothesis import HealthCheck, settings
 import quorum
 from common.locks import locked
 from quorum import Outcome
-from search.mlflow.mirror import MlflowMirror
-from search.timetable import planner
 from tests.tiny import tiny_spec
 
 settings.register_profile(
@@ -66,19 +64,6 @@ def finished_run(shared: Path) -> Outcome:
         if not (runs / "tiny" / "report.pdf").is_file():  # written last
             return quorum.run(tiny_spec(), runs=runs, progress=False)
     return quorum.load_run("tiny", runs=runs)
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten rehearsals to a step or two."""
-    monkeypatch.setattr(planner, "MOST_SECONDS", 0.01)
-    monkeypatch.setattr(planner, "USUAL_SECONDS", 0.01)
-
-
-@pytest.fixture
-def unmirrored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run without the MLflow mirror, whose database takes seconds to create."""
-    monkeypatch.setattr(MlflowMirror, "handle", lambda self, event: None)
 
 
 @pytest.fixture(scope="session")

@@ -39,12 +39,17 @@ def spec_of(*, milliseconds: int = 0, **values: Any) -> SweepSpec:
 
 
 def sweep(
-    root: Path, spec: SweepSpec, *, observers: Sequence[Observer] = (), **options: Any
+    root: Path,
+    spec: SweepSpec,
+    *,
+    observers: Sequence[Observer] = (),
+    journal: type[Journal] = Journal,
+    **options: Any,
 ) -> SweepOutcome:
     """Run a sweep inside a session that the caller has started."""
     folder = RunFolder(root)
-    with Journal(folder.journal) as journal:
-        emitter = Emitter(journal, observers)
+    with journal(folder.journal) as opened:
+        emitter = Emitter(opened, observers)
         start_or_resume(emitter, spec)
         return run_sweep(
             spec,

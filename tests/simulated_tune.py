@@ -107,13 +107,20 @@ def start_or_resume(emitter: Emitter, spec: SweepSpec) -> None:
 class Sweep:
     """A sweep's parts, put together as `search.tune.sweep` does."""
 
-    def __init__(self, folder: RunFolder, spec: SweepSpec = SPEC) -> None:
-        self.folder, self.spec = folder, spec
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: SweepSpec = SPEC,
+        *,
+        storage: Storage | None = None,
+        trial: type[QuorumTrial] = QuorumTrial,
+    ) -> None:
+        self.folder, self.spec, self._trial = folder, spec, trial
         self.journal = Journal(folder.journal, clock=lambda: 1.0)
         self.seen: list[Event] = []
         self.emitter = Emitter(self.journal, [self.seen.append])
         start_or_resume(self.emitter, spec)
-        self.storage = Storage(folder.checkpoints)
+        self.storage = storage or Storage(folder.checkpoints)
         self.session = f"search-{self.journal.state.count:06d}"
         self.recorder = Recorder(
             self.emitter,
@@ -168,7 +175,7 @@ class Sweep:
         )
         name = config["start"]["trial"]
         callback.on_trial_start(trial=trial)
-        trainable = QuorumTrial(config)
+        trainable = self._trial(config)
         saved = 0
         while True:
             result = trainable.step()

@@ -16,20 +16,19 @@ from common.seeds import numpy_generator
 from journal.events import STAGES, RunStarted
 from journal.journal import read_events
 from quorum import pipeline
-from quorum.workspace.opening import open_run
+from quorum.options import RunOptions
 from search.space.spec import spec_from_mapping
 from search.timetable.planner import require_suitable
 from search.timetable.preview import preview
-from tests.command_line import mistake
+from tests.command_line import user_error
 from tests.events import of_type
+from tests.opening import plan_hastily, quick_run
 from tests.tiny import TINY
 from tests.trainables.training.test_loop import SPLITS, start
 from trainables.data.image_set import ImageSet
 from trainables.nets.build import empty_model
 from trainables.recipe import Recipe
 from trainables.weights import save_weights
-
-pytestmark = pytest.mark.usefixtures("unmirrored")
 
 SIDE = 16
 IMAGES = ImageSet(
@@ -100,11 +99,11 @@ def test_initial_weights_must_fit_every_network_of_the_space(tmp_path: Path) -> 
 
 
 def test_an_impossible_space_is_reported_in_one_line_and_leaves_no_folder(
-    tmp_path: Path, hasty: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = {**TINY["space"], "cutout": {"type": "int", "low": 0, "high": 40}}  # type: ignore[dict-item]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TINY, "space": space}))
-    line = mistake(capsys, "sweep", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
+    line = user_error(capsys, "sweep", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
     assert "space: cutout 40" in line
     assert not (tmp_path / "runs").exists()
 
@@ -132,24 +131,22 @@ def write_pictures(root: Path, names: tuple[str, ...], *, each: int) -> None:
             Image.fromarray(pixels).save(root / name / f"{number}.bmp")
 
 
-def test_class_names_of_every_script_survive_a_run(tmp_path: Path, hasty: None) -> None:
+def test_class_names_of_every_script_survive_a_run(tmp_path: Path) -> None:
     write_pictures(tmp_path / "set", (*UNUSUAL_NAMES, "line\nbreak\x1b[31m"), each=120)
     dataset = {"name": "images", "path": str(tmp_path / "set")}
     spec = spec_from_mapping({**TINY, "dataset": dataset, "splits": {}})
-    with open_run(tmp_path / "run", spec):
+    with quick_run(tmp_path / "run", spec):
         pass
     (started,) = of_type(read_events(tmp_path / "run" / "journal.jsonl"), RunStarted)
     assert sorted(started.class_names) == sorted((*UNUSUAL_NAMES, "line break [31m"))
     console = Console(file=io.StringIO(), width=100, color_system=None)
-    console.print(plan_view(preview(spec)))
+    console.print(plan_view(preview(spec, planner=plan_hastily)))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(name[:60] in shown for name in UNUSUAL_NAMES)
     assert "\x1b" not in shown
 
 
-def test_a_run_whose_images_or_weights_have_changed_is_not_resumed(
-    tmp_path: Path, hasty: None
-) -> None:
+def test_a_run_whose_images_or_weights_have_changed_is_not_resumed(tmp_path: Path) -> None:
     root, weights = tmp_path / "set", tmp_path / "weights.safetensors"
     write_pictures(root, ("a", "b"), each=90)
     net = empty_model(Recipe(width=8), classes=2, image_size=8)
@@ -159,10 +156,10 @@ def test_a_run_whose_images_or_weights_have_changed_is_not_resumed(
     spec = spec_from_mapping({**TINY, **changes, "recipe": recipe})
 
     def resume() -> None:
-        with open_run(tmp_path / "run", spec, resume=True):
+        with quick_run(tmp_path / "run", spec, resume=True):
             pass
 
-    with open_run(tmp_path / "run", spec) as run:
+    with quick_run(tmp_path / "run", spec) as run:
         folder = run.folder
     resume()
     changed = root / "a" / "3.bmp"
@@ -171,7 +168,7 @@ def test_a_run_whose_images_or_weights_have_changed_is_not_resumed(
     with pytest.raises(RunError, match=r"the images have changed, .*; restore"):
         resume()
     with pytest.raises(RunError, match="the images have changed"):
-        pipeline.distill(folder)
+        pipeline.distill(folder, RunOptions(mirror=False))
     changed.write_bytes(before)
     resume()
     save_weights(empty_model(Recipe(width=8), classes=3, image_size=8), weights)
@@ -198,6 +195,6 @@ def test_stages_longer_than_the_schedule_are_refused_by_a_dry_run(
 ) -> None:
     text = "rungs: [2, 4]\nrecipe: {stages: [{epochs: 6, train: head}, {}]}\n"
     (tmp_path / "mine.yaml").write_text(text)
-    line = mistake(capsys, "run", tmp_path / "mine.yaml", "--dry-run")
+    line = user_error(capsys, "run", tmp_path / "mine.yaml", "--dry-run")
     assert "6 epochs" in line
     assert "4" in line

@@ -42,6 +42,7 @@ def test_the_examples_run(
     assert list(names["table"].index) == [row.stage for row in finished_run.ledger.rows]
     assert names["prediction"].best in set("0123456789")
     assert names["again"].identical
+    assert not names["status"].interrupted
     assert names["log_probs"].shape == (8, 10)
     assert 1 <= len(names["selection"].members) <= 3
     assert (tmp_path / "picked" / "selection.json").is_file()

@@ -1,6 +1,6 @@
 """Facts about each trial of a run: its learning curve, scores and end."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,32 @@ class TrialFacts:
     def rung(self) -> int | None:
         """The highest rung it was scored at."""
         return max(self.scores, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialTotals:
+    """Several trials together."""
+
+    trials: int
+    by_ending: Mapping[str, int]
+    """Trials by their end, for every key of ENDINGS."""
+    epochs: int
+    seconds: float
+    """Training time."""
+    restarted: int
+    """Trials that were restarted after a failure."""
+
+
+def totals_of(trials: Collection[TrialFacts]) -> TrialTotals:
+    """Add up the trials, their epochs and their training time."""
+    endings = [trial.ending for trial in trials]
+    return TrialTotals(
+        trials=len(trials),
+        by_ending={ending: endings.count(ending) for ending in ENDINGS},
+        epochs=sum(len(trial.epochs) for trial in trials),
+        seconds=sum(trial.seconds for trial in trials),
+        restarted=sum(trial.retries > 0 for trial in trials),
+    )
 
 
 def trials_of(state: RunState, params: Callable[[str], int | None]) -> tuple[TrialFacts, ...]:

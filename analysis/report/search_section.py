@@ -1,10 +1,10 @@
 """The section on the search: trials, rungs, failures, the best recipe, importance and cost."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 
 from analysis.facts.importance import DRAWS, FEWEST
 from analysis.facts.run_facts import RunFacts
-from analysis.facts.trials import ENDINGS, TrialFacts
+from analysis.facts.trials import ENDINGS, TrialFacts, TrialTotals, totals_of
 from analysis.report.blocks import Block, Bullets, Figure, Section, section, table, text
 from common.formats import (
     DASH,
@@ -20,19 +20,26 @@ from search.space.space import Parameter
 MOST_FAILURES = 6
 """Maximum number of failed trials listed."""
 
+USES: Mapping[str, str] = {
+    "single": "be delivered",
+    "ensemble": "join the ensemble",
+    "student": "join the ensemble",
+}
+"""The use of trials that finished the schedule, by what the run delivers."""
+
 
 def search_section(facts: RunFacts) -> Section:
     """Report the trials of the search: how they ended, and which values mattered."""
     trials = facts.search_trials
     if not trials:
         return section("The search", text("No trial has started yet."))
-    retried = sum(trial.retries > 0 for trial in trials)
+    totals = totals_of(trials)
     return section(
         "The search",
         text(
-            _several_trials(facts, trials) if len(trials) > 1 else _one_trial(facts, trials[0]),
-            f"{plural(retried, 'trial was', 'trials were')} restarted after a fault."
-            if retried
+            _several_trials(facts, totals) if len(trials) > 1 else _one_trial(facts, trials[0]),
+            f"{plural(totals.restarted, 'trial was', 'trials were')} restarted after a fault."
+            if totals.restarted
             else "",
             _interruptions(facts),
         ),
@@ -64,7 +71,7 @@ def _one_trial(facts: RunFacts, trial: TrialFacts) -> str:
     epochs = plural(len(trial.epochs), "epoch")
     end = {
         "finished": f"It finished the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}",
-        "pruned": f"It was stopped at a rung after {epochs}",
+        "pruned": f"It was {ENDINGS['pruned']} after {epochs}",
         "failed": f"It failed after {epochs}",
         "unfinished": f"It had not ended after {epochs}",
     }[trial.ending]
@@ -74,19 +81,18 @@ def _one_trial(facts: RunFacts, trial: TrialFacts) -> str:
     return f"1 trial{_planned(facts)}. {end}, in {duration(trial.seconds)}{score}."
 
 
-def _several_trials(facts: RunFacts, trials: Sequence[TrialFacts]) -> str:
+def _several_trials(facts: RunFacts, totals: TrialTotals) -> str:
     """Describe how the trials ended."""
-    ends = [trial.ending for trial in trials]
-    finished, pruned, failed, unfinished = map(ends.count, ENDINGS)
-    use = "be delivered" if facts.spec.deliver == "single" else "join the ensemble"
-    epochs = count(sum(len(trial.epochs) for trial in trials))
+    ended = totals.by_ending
+    unfinished = ended["unfinished"]
     sentences = (
-        f"{plural(len(trials), 'trial')}{_planned(facts)}: {count(finished)} finished the whole "
-        f"schedule of {plural(facts.spec.rungs[-1], 'epoch')}, and only these can {use}; "
-        f"{count(pruned)} were stopped at a rung; {count(failed)} failed.",
+        f"{plural(totals.trials, 'trial')}{_planned(facts)}: {count(ended['finished'])} finished "
+        f"the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}, and only these can "
+        f"{USES[facts.spec.deliver]}; {count(ended['pruned'])} were {ENDINGS['pruned']}; "
+        f"{count(ended['failed'])} failed.",
         f"{plural(unfinished, 'trial has', 'trials have')} not ended." if unfinished else "",
-        f"Together they trained for {epochs} epochs, in "
-        f"{duration(sum(trial.seconds for trial in trials))} of training time.",
+        f"Together they trained for {count(totals.epochs)} epochs, in "
+        f"{duration(totals.seconds)} of training time.",
     )
     return " ".join(sentence for sentence in sentences if sentence)
 

@@ -1,20 +1,17 @@
 """The head of the report: key figures, what to ship, and the evidence for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from analysis.facts.ladder import judged
 from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import KeyFigure
-from analysis.report.forecast_section import unequal_compute_note
+from analysis.report.evidence import Evidence, TargetVerdict, evidence_of
 from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label, metric_label, stage_label
 from analysis.text.ledger import (
     decimals_on_test,
-    differences_of,
-    gates_verdict,
+    metrics_by_verdict,
     row_of,
     shipped_stage,
     sizes,
-    verdict,
 )
 from analysis.text.sentences import accuracy_text, comparisons
 from common.formats import (
@@ -28,26 +25,32 @@ from common.formats import (
     percent_range,
     plural,
 )
-from ensemble.ledger.ledger import Ledger, Row
-from ensemble.selection.comparison import Comparison, compare
+from ensemble.ledger.ledger import Row
+from ensemble.selection.comparison import Comparison
+
+EFFECTS: Mapping[str, str] = {
+    "better": "improved",
+    "worse": "worsened",
+    NOT_DISTINGUISHABLE: "made no measurable difference in",
+}
+"""The effect of distillation on a metric, in words, by its verdict."""
 
 
 def summary(facts: RunFacts) -> list[str]:
     """Return the recommendation, then one sentence for each piece of evidence."""
-    if facts.ledger is None:
+    evidence = evidence_of(facts)
+    if evidence is None:
         return [_unfinished(facts)]
-    stage = shipped_stage(facts.ledger)
-    if stage is None:
-        recommendation, about_student = _without_student(facts), []
+    if evidence.stage is None:
+        recommendation = _without_student(facts)
     else:
-        recommendation = f"{_ship(facts, stage)} {_about_gates(facts.ledger)}"
-        about_student = _about_student(facts, stage)
+        recommendation = f"{_ship(facts, evidence.stage)} {_about_gates(evidence)}"
     return [
         recommendation,
-        *_about_target(facts),
-        *about_student,
-        *_about_ensemble(facts),
-        *_about_test(facts.ledger),
+        *_about_target(facts, evidence),
+        *_about_student(facts, evidence),
+        *_about_ensemble(facts, evidence),
+        *_about_test(evidence),
     ]
 
 
@@ -113,100 +116,70 @@ def _ship(facts: RunFacts, stage: str) -> str:
     )
 
 
-def _about_gates(ledger: Ledger) -> str:
-    gates = ledger.gates
-    judged_as = gates_verdict(ledger)
-    if judged_as == "none":
+def _about_gates(evidence: Evidence) -> str:
+    if evidence.gates_verdict == "none":
         return "No int8 student was judged by the release gates, so the fp32 student ships."
-    if judged_as == "pass":
-        return f"All {plural(len(gates), 'release gate')} pass on holdout."
-    held = [f"{gate_label(gate.name)} ({gate.verdict})" for gate in gates if gate.verdict != "pass"]
+    gates = plural(len(evidence.gates), "release gate")
+    if evidence.gates_verdict == "pass":
+        return f"All {gates} pass on holdout."
+    held = [f"{gate_label(gate.name)} ({gate.verdict})" for gate in evidence.held_by]
     return (
-        f"The fp32 student ships because {len(held)} of {plural(len(gates), 'release gate')} "
+        f"The fp32 student ships because {len(held)} of {gates} "
         f"did not pass for the int8 student: {'; '.join(held)}."
     )
 
 
-def _about_student(facts: RunFacts, stage: str) -> list[str]:
-    ledger = facts.ledger
-    decimals = decimals_on_test(ledger)
+def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
+    decimals = decimals_on_test(facts.ledger)
     sentences = []
-    teacher = _against_teacher(facts, stage)
-    if teacher:
-        against = comparisons(teacher, "its teacher, the ensemble,", decimals)
-        sentences.append(f"The {stage_label(stage)} is {against}.")
-    plain = differences_of(ledger, "student_fp32", "student_plain")
-    if plain:
+    if evidence.stage is not None and evidence.against_teacher:
+        against = comparisons(evidence.against_teacher, "its teacher, the ensemble,", decimals)
+        sentences.append(f"The {stage_label(evidence.stage)} is {against}.")
+    if evidence.distillation:
         other = "the same network trained as long without a teacher"
         sentences.append(
-            f"{_effect_of_distillation(plain)}: the fp32 student is "
-            f"{comparisons(plain, other, decimals)}."
+            f"{_effect_of_distillation(evidence.distillation)}: the fp32 student is "
+            f"{comparisons(evidence.distillation, other, decimals)}."
         )
     return sentences
 
 
 def _effect_of_distillation(differences: Sequence[Comparison]) -> str:
     """Summarize distillation metric by metric: `Distillation improved NLL, and …`."""
-    effects = {
-        "better": "improved",
-        "worse": "worsened",
-        NOT_DISTINGUISHABLE: "made no measurable difference in",
-    }
-    parts = []
-    for judged_as, effect in effects.items():
-        metrics = [metric_label(d.metric) for d in differences if verdict(d) == judged_as]
-        if metrics:
-            parts.append(f"{effect} {' and '.join(metrics)}")
+    metrics = metrics_by_verdict(differences)
+    parts = [
+        f"{effect} {' and '.join(map(metric_label, metrics[judged_as]))}"
+        for judged_as, effect in EFFECTS.items()
+        if judged_as in metrics
+    ]
     return f"Distillation {', and '.join(parts)}"
 
 
-def _against_teacher(facts: RunFacts, stage: str) -> list[Comparison]:
-    """Return the student's differences from the ensemble.
-
-    The ledger compares only the int8 student; for fp32, saved predictions are compared.
-    """
-    written = differences_of(facts.ledger, stage, "ensemble")
-    if written or facts.test_labels is None or not {stage, "ensemble"} <= set(facts.test_log_probs):
-        return written
-    return [
-        compare(
-            stage, "ensemble", metric, facts.test_log_probs, facts.test_labels,
-            seed=facts.spec.seed,
-        )
-        for metric in ("accuracy", "nll")
-    ]  # fmt: skip
-
-
-def _about_ensemble(facts: RunFacts) -> list[str]:
-    ledger = facts.ledger
-    decimals = decimals_on_test(ledger)
-    compute = "at equal compute" if not unequal_compute_note(facts) else "at less compute"
+def _about_ensemble(facts: RunFacts, evidence: Evidence) -> list[str]:
+    decimals = decimals_on_test(facts.ledger)
+    compute = "at equal compute" if evidence.equal_compute else "at less compute"
     others = {
-        "best_single": "the best single trial",
-        "seeds_ensemble": f"the ensemble of seeds of the best configuration ({compute})",
+        "the best single trial": evidence.against_single,
+        f"the ensemble of seeds of the best configuration ({compute})": evidence.against_seeds,
     }
-    chosen_seeds = []
-    if facts.selection is not None and facts.selection.source == "seeds":
-        del others["seeds_ensemble"]  # It would be compared with itself.
-        chosen_seeds.append(
-            "The ensemble consists of seeds of the best configuration: replacing them with "
-            "searched trials gave no measurable gain on holdout."
-        )
     compared = [
         f"The ensemble is {comparisons(items, other, decimals)}."
-        for stage, other in others.items()
-        if (items := differences_of(ledger, "ensemble", stage))
+        for other, items in others.items()
+        if items
     ]
-    return [*compared, *chosen_seeds]
+    chosen_seeds = (
+        "The ensemble consists of seeds of the best configuration: replacing them with "
+        "searched trials gave no measurable gain on holdout."
+    )
+    return [*compared, *([chosen_seeds] if evidence.consists_of_seeds else [])]
 
 
-def _about_test(ledger: Ledger) -> list[str]:
-    reads = ledger.test_reads
-    if reads == 1:
+def _about_test(evidence: Evidence) -> list[str]:
+    if evidence.test_reads == 1:
         return []
     return [
-        f"This run has read test {reads} times. Only the first reading used untouched data: "
-        "later choices may have been influenced by its results."
+        f"This run has read test {evidence.test_reads} times. Only the first reading used "
+        "untouched data: later choices may have been influenced by its results."
     ]
 
 
@@ -225,20 +198,17 @@ def _without_student(facts: RunFacts) -> str:
     return f"The {stage_label(row.stage)} reaches {accuracy} on test. Its weights: {weights}."
 
 
-def _about_target(facts: RunFacts) -> list[str]:
-    """Compare the judged row with the sweep's target accuracy."""
+def _about_target(facts: RunFacts, evidence: Evidence) -> list[str]:
     target = facts.spec.target
-    if target is None or target.accuracy is None or facts.ledger is None:
+    if evidence.target is None or target is None:
         return []
-    row = judged(facts.ledger, target)
-    if row is None:
-        return []
-    goal = f"The sweep's target of {percent(target.accuracy, 0)} on test was"
-    if row.accuracy < target.accuracy:
-        return [f"{goal} not reached."]
-    if row.accuracy_interval[0] < target.accuracy:
-        return [f"{goal} reached, but the interval includes lower values."]
-    return [f"{goal} reached."]
+    ends: Mapping[TargetVerdict, str] = {
+        "reached": "reached",
+        "reached, within error": "reached, but the interval includes lower values",
+        "not reached": "not reached",
+    }
+    goal = percent(target.accuracy, 0)
+    return [f"The sweep's target of {goal} on test was {ends[evidence.target]}."]
 
 
 def _unfinished(facts: RunFacts) -> str:

@@ -4,7 +4,7 @@ A difference is better or worse only if its interval excludes zero; otherwise it
 distinguishable". A run without a ledger (None) has no rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from analysis.text.labels import NOT_DISTINGUISHABLE
@@ -68,6 +68,15 @@ def verdict(difference: Comparison) -> str:
     if low <= 0 <= high or difference.verdict == NOT_DISTINGUISHABLE:
         return NOT_DISTINGUISHABLE
     return "better" if (low > 0) != (difference.metric in LOWER_IS_BETTER) else "worse"
+
+
+def metrics_by_verdict(differences: Iterable[Comparison]) -> dict[str, tuple[str, ...]]:
+    """Group the metrics of some comparisons by verdict."""
+    metrics: dict[str, tuple[str, ...]] = {}
+    for item in differences:
+        judged_as = verdict(item)
+        metrics[judged_as] = (*metrics.get(judged_as, ()), item.metric)
+    return metrics
 
 
 def gates_verdict(ledger: Ledger) -> str:

@@ -35,6 +35,6 @@ def execute(arguments: Namespace) -> int:
         dry_run=arguments.dry_run,
         runs=arguments.runs,
     )
-    parts = [(part.what, part.bytes) for part in removed]
+    parts = [(part.description, part.bytes) for part in removed]
     console().print(clean_view(parts, dry=arguments.dry_run))
     return 0

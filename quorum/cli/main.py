@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, *, commands: Sequence[Command] 
     """Run one command and return its exit code.
 
     0 is success, 2 a user's mistake (explained in one line), 130 Ctrl-C; `replay` returns 1 if
-    the weights differ.
+    the weights differ. A reader that closes the pipe, such as `head`, ends any command with 0.
     """
     began = time.time()
     _print_any_text()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.facts.status import RunStatus
     from quorum.outcome import Outcome
     from search.timetable.preview import Preview
-    from trainables.records import RunFolder
 
 
 def console() -> "Console":
@@ -34,14 +34,12 @@ def print_outcome(outcome: "Outcome") -> None:
     console().print(view, crop=False)
 
 
-def print_status(folder: "RunFolder") -> None:
+def print_status(status: "RunStatus") -> None:
     """Print a run's progress and the disk space it uses."""
-    from analysis.terminal.status import DiskUsage, status_view
-    from quorum.workspace.cleaning import removable, usage
+    from analysis.terminal.status import status_view
 
     screen = console()
-    disk = DiskUsage(parts=usage(folder), removable=sum(part.bytes for part in removable(folder)))
-    view = status_view(folder, disk, time.time(), width=screen.width, height=screen.height)
+    view = status_view(status, time.time(), width=screen.width, height=screen.height)
     screen.print(view, crop=False)
 
 

@@ -3,6 +3,7 @@
 import time
 from argparse import ArgumentParser, Namespace
 
+import quorum
 from quorum.cli.arguments import add_options, add_run
 from quorum.cli.printing import console, print_status
 
@@ -21,10 +22,9 @@ def execute(arguments: Namespace) -> int:
     from quorum.workspace.cleaning import run_size
     from quorum.workspace.listing import Runs
 
-    runs = Runs(arguments.runs)
     if arguments.run is not None:
-        print_status(runs.existing(arguments.run))
+        print_status(quorum.status(arguments.run, runs=arguments.runs))
     else:
-        sizes = [(folder, run_size(folder)) for folder in runs]
+        sizes = [(folder, run_size(folder)) for folder in Runs(arguments.runs)]
         console().print(runs_view(sizes, time.time()))
     return 0

@@ -25,7 +25,7 @@ def execute(arguments: Namespace) -> int:
         print_plan(quorum.plan(arguments.sweep, search_only=True, **values))
         return 0
     folder = quorum.sweep(arguments.sweep, **values)
-    print_status(folder)
+    print_status(quorum.status(folder))
     words = ["quorum", "run", arguments.sweep, "--resume", "--name", folder.name]
     words += ["--runs", arguments.runs] if arguments.runs else []
     console().print(f"next: {shlex.join(words)}", soft_wrap=True, markup=False)

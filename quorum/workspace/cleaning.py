@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.facts.status import DiskUsage
 from journal.journal import Journal, read_state
 from journal.state import RunState
 from trainables.data.cache import find_entries
@@ -38,8 +39,8 @@ FINISHED_FILES = ("card.json", "model.onnx")
 class Removable:
     """Files that can be removed together."""
 
-    what: str
-    """Description in a few words, with the command that makes them again."""
+    description: str
+    """A few words, with the command that makes the files again."""
     paths: tuple[Path, ...]
     bytes: int
 
@@ -65,6 +66,11 @@ def usage(folder: RunFolder) -> dict[str, int]:
     return sizes
 
 
+def disk_usage(folder: RunFolder) -> DiskUsage:
+    """Return a run's disk use, and how much of it can be removed."""
+    return DiskUsage(parts=usage(folder), removable=sum(part.bytes for part in removable(folder)))
+
+
 def run_size(folder: RunFolder) -> int:
     """Return the bytes in a run's own folder."""
     return _bytes([folder.root])
@@ -88,8 +94,8 @@ def removable(
     if cache:
         candidates["decoded images on this node (decoded again when needed)"] = _cached(folder)
     parts = [
-        Removable(what=what, paths=tuple(paths), bytes=_bytes(paths))
-        for what, places in candidates.items()
+        Removable(description=description, paths=tuple(paths), bytes=_bytes(paths))
+        for description, places in candidates.items()
         if (paths := [path for path in places if path.exists() and not _linked(folder, path)])
     ]
     return [part for part in parts if part.bytes]

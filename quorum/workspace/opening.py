@@ -53,6 +53,7 @@ def open_run(
     address: str | None = None,
     device: str | None = None,
     observers: Sequence[Observer] = (),
+    mirrored: bool = True,
     planner: Planner = make_plan,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Run]:
@@ -60,8 +61,8 @@ def open_run(
 
     `stages` are the stages that will run, by default all that the specification needs.
     `time_budget` is in seconds from `began` (unix seconds; by default now). `address` is the Ray
-    cluster's. `device` is `cpu`, `cuda`, or None for a GPU if there is one. `planner` replaces
-    `make_plan`.
+    cluster's. `device` is `cpu`, `cuda`, or None for a GPU if there is one. If not `mirrored`,
+    MLflow shows nothing of the run before a sync. `planner` replaces `make_plan`.
 
     Raises:
         DataError: the data cannot be used; no folder is made then.
@@ -100,7 +101,7 @@ def open_run(
             write_bytes_atomically(home.sweep, prepared.data.spec.to_yaml().encode())
         write_labels(home, prepared.data.images, prepared.data.splits)
         with MlflowMirror(home, connect=connect_described) as mirror:
-            emitter = Emitter(journal, [*observers, mirror.handle])
+            emitter = Emitter(journal, [*observers, *([mirror.handle] if mirrored else [])])
             _announce(emitter, prepared, asked=spec)
             yield Run(
                 prepared.data,

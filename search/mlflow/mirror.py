@@ -42,10 +42,13 @@ RETRY_SECONDS = (5.0, 60.0)
 
 
 class Target(Protocol):
-    """The store that changes are written to; `Store` is MLflow's."""
+    """A connection to the store that changes are written to; `Store` is MLflow's.
+
+    `quorum.testing.mlflow` has the tests that every store passes.
+    """
 
     def write(self, change: RunChange) -> Outcome:
-        """Write a change to its run."""
+        """Write a change to its run, creating it if it is new; a repeat changes nothing."""
 
 
 Connect = Callable[[str, RunFolder, Projection], Target]

@@ -132,14 +132,17 @@ def points(values: Mapping[str, Any], time: float, step: int = 0) -> list[Point]
 
 
 def params(mapping: Mapping[str, Any]) -> dict[str, str]:
-    """Return plain values as parameters: one level is flattened, null and description left out."""
+    """Return plain values as parameters, one level flattened.
+
+    Null, empty values and the description are left out.
+    """
     named: dict[str, str] = {}
     for name, value in mapping.items():
         if isinstance(value, Mapping):
             named |= {f"{name}.{k}": _text(item) for k, item in value.items() if item is not None}
         elif name != "description" and value is not None:
             named[str(name)] = _text(value)
-    return named
+    return {name: text for name, text in named.items() if text}
 
 
 def milliseconds(time: float) -> int:

@@ -13,7 +13,7 @@ VIEW = "mlflow.sharedViewState.quorum-trials"
 """Name of the tag; the part after the last dot is the view's key in links."""
 TITLE = "Trials, best first"
 SCORES = ("val_accuracy", "val_nll", "train_seconds")
-WIDTHS = {"attributes.`Run Name`": 120, "runDateAndNestInfo": 120, "duration": 80,
+WIDTHS = {"attributes.`Run Name`": 120, "runDateAndNestInfo": 150, "duration": 80,
           "tags.`quorum.status`": 110, "metrics.`rung`": 70}  # fmt: skip
 """The first columns in their order, and their widths in pixels."""
 
@@ -40,9 +40,10 @@ def is_newer(tags: Mapping[str, str], than: Mapping[str, str]) -> bool:
 
 
 def _state(space: Mapping[str, Any]) -> dict[str, Any]:
-    """List the search's trials by score: status and scores first, then the drawn values."""
+    """List the search's trials by score: status and scores first, then the searched values."""
+    always, sometimes = _searched(space)
     scores = [f"metrics.`{name}`" for name in SCORES]
-    drawn = [f"params.`{name}`" for name in space]
+    drawn = [f"params.`{name}`" for name in [*always, *sometimes]]
     order = [*WIDTHS, *scores, *drawn]
     charts, sections = _charts(space)
     return {
@@ -61,8 +62,7 @@ def _state(space: Mapping[str, Any]) -> dict[str, Any]:
 
 def _charts(space: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Show the whole search, then the curves, then MLflow's own sections, collapsed."""
-    # Some trials lack a value with a condition, and the chart would leave those trials out.
-    always = [name for name, entry in space.items() if not (entry or {}).get("when")]
+    always, _ = _searched(space)  # the chart would leave out trials that lack a value
     charts: list[dict[str, Any]] = [
         {"section": "search", "type": "PARALLEL", "selectedParams": always,
          "selectedMetrics": ["val_nll"], "showAllRuns": True},
@@ -89,3 +89,9 @@ def _charts(space: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[s
         )
     ]  # fmt: skip
     return charts, sections
+
+
+def _searched(space: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the values that every trial has, and those with a condition, which some lack."""
+    always = [name for name, entry in space.items() if not (entry or {}).get("when")]
+    return always, [name for name in space if name not in always]

@@ -128,7 +128,7 @@ class Recorder:
         self.safely(lambda: self._save(trial, step, path), None)
 
     def retried(self, trial: str, traceback: str) -> None:
-        """Record that a trial failed and starts again from its last checkpoint."""
+        """Record that a trial failed and restarts from its last checkpoint."""
         self.safely(lambda: self._retry(trial, reason_of(traceback)), None)
 
     def failed(self, trial: str, traceback: str) -> None:
@@ -205,7 +205,7 @@ class Recorder:
     def _retry(self, name: str, reason: str) -> None:
         trial = self.state.trials[name]
         attempt = trial.attempts + 1
-        log.warning("%s failed and starts again: %s", name, reason)
+        log.warning("%s failed and restarts: %s", name, reason)
         self.emit(TrialRetried(trial=name, attempt=attempt, reason=reason))
         self.emit(
             TrialStarted(

@@ -10,9 +10,10 @@ import logging
 import os
 import secrets
 import site
-from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import ray
 from ray._private import services
@@ -47,6 +48,17 @@ ENVIRONMENT = {
 SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 """Variables that ray.init sets in the environment."""
 
+Resources = Callable[[], Mapping[str, float]]
+"""Asks Ray for the resources of its nodes together, by name."""
+
+
+class Session(Protocol):
+    """Joins a cluster for the length of a block; `ray_session` is the usual one."""
+
+    def __call__(self, *, address: str | None) -> AbstractContextManager[None]:
+        """Join the cluster at `address`."""
+
+
 QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
 """Loggers that are silenced."""
 
@@ -59,6 +71,7 @@ def ray_session(
     gpus: int | None = None,
     folder: Path | None = None,
     object_store_bytes: int = 100_000_000,
+    init: Callable[..., object] = ray.init,
 ) -> Iterator[None]:
     """Run Ray until the end of the block.
 
@@ -66,7 +79,7 @@ def ray_session(
     cores) and `gpus` (by default all). With `address` ("auto" or host:port), join a running
     cluster and leave it running. If the caller has started Ray, use it and leave it running.
     Workers inherit `folder` (the run's) as their working directory. `object_store_bytes` is at
-    least 80 MB.
+    least 80 MB; `init` starts or joins Ray.
 
     Raises:
         RunError: there is no cluster at `address`.
@@ -80,7 +93,7 @@ def ray_session(
     values = {**ENVIRONMENT, **_python_path(), **(_token() if local else {})}
     with _own_authentication(), _environment(values), _quiet():
         with away, _loopback() if local else _joining(address):
-            ray.init(
+            init(
                 address="local" if local else address,
                 include_dashboard=False if local else None,
                 num_cpus=(cpus or usable_cores()) if local else None,
@@ -96,24 +109,31 @@ def ray_session(
             ray.shutdown()
 
 
-def capacity_at(address: str | None, numerics: Numerics) -> Capacity:
+def capacity_at(
+    address: str | None,
+    numerics: Numerics,
+    *,
+    session: Session = ray_session,
+    resources: Resources = ray.cluster_resources,
+) -> Capacity:
     """Return the capacity of the cluster at `address`, else of this machine.
 
     If the caller has started Ray, that counts as the cluster. This function starts none.
+    `session` joins a cluster, and `resources` asks the joined one.
 
     Raises:
         RunError: there is no cluster at `address`.
     """
     if address is not None or ray.is_initialized():
-        with ray_session(address=address):
-            return cluster_capacity()
+        with session(address=address):
+            return cluster_capacity(resources)
     return machine_capacity(numerics)
 
 
-def cluster_capacity() -> Capacity:
+def cluster_capacity(resources: Resources = ray.cluster_resources) -> Capacity:
     """Return the capacity of the Ray that this process has joined."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Capacity(cores=resources.get("CPU", 1.0), gpus=resources.get("GPU", 0.0))
+    found = resources()
+    return Capacity(cores=found.get("CPU", 1.0), gpus=found.get("GPU", 0.0))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Written files are whole or absent, and damaged files are clear errors."""
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -24,6 +25,7 @@ from common.files import (
     write_bytes_atomically,
     write_json_once,
 )
+from tests.faults.disk import room_for
 
 
 def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
@@ -105,7 +107,16 @@ def test_named_arrays_round_trip(tmp_path: Path) -> None:
         write_arrays(path, {"val": np.array([{}])})
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_bytes_atomically(path, b"old")
+    with room_for(2), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        write_bytes_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failed_sync_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_bytes_atomically(path, b"old")
 

@@ -4,8 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from journal.lock import at_work
 from journal.order import OutOfOrderError
 from tests.docs import ROOT
 from tests.events import epoch, run_started, trial_started
+from tests.faults.disk import room_for
 from tests.journal.test_order import EVENTS, snapshot
 
 START: list[Event] = [run_started(), trial_started("t0000")]
@@ -227,17 +226,12 @@ def test_a_missing_journal_is_an_error(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_clear_error_and_damages_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     events = write(path, 2)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with Journal(path) as journal:
-        # The kernel writes what fits and refuses the rest, as a full disk does.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
-        try:
-            with pytest.raises(RunError, match=r"cannot be written: .*make room.*--resume"):
-                journal.append(result(text="too long for the room that is left"))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            signal.signal(signal.SIGXFSZ, old)
+        with (
+            room_for(path.stat().st_size + 20),
+            pytest.raises(RunError, match=r"cannot be written: .*make room.*--resume"),
+        ):
+            journal.append(result(text="too long for the room that is left"))
         assert read_events(path) == events
         assert journal.state.count == len(events)
         journal.append(TestRead())

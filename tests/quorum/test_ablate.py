@@ -1,11 +1,14 @@
 """`quorum ablate`: a dry run, mistakes, and a whole ablation that is resumed."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from analysis.terminal.ablation_tables import ablation_plan
-from analysis.terminal.status import DiskUsage, status_view
+from analysis.facts.status import read_status
+from analysis.terminal.ablation_tables import ablation_forecast, ablation_plan
+from analysis.terminal.status import status_view
+from common.formats import rounded_duration
 from journal.events import TrialStarted
 from journal.journal import read_events, read_state
 from quorum import Outcome, pipeline
@@ -22,11 +25,16 @@ from tests.tiny import tiny_spec
 from trainables.records import RunFolder, read_start
 
 
-def test_a_dry_run_lists_the_factors_to_remove(hasty: None) -> None:
+def test_a_dry_run_lists_the_factors_to_remove() -> None:
     preview, ablation = preview_ablation(tiny_spec(), seeds=2, factors=["ema", "weight-decay"])
     text = "\n".join(shown(ablation_plan(preview, ablation), 80))
     assert "ema_decay: 0" in text
-    assert "8 trainings of 2 epochs, 4 variants × 2 seeds: about" in text
+    assert (ablation.trials, len(ablation.factors), ablation.seeds) == (8, 3, 2)
+    assert preview.rungs[-1] == 2
+    forecast = ablation_forecast(2, ablation, sum(preview.seconds.values()))
+    assert forecast in text
+    assert re.findall(r"\d+", forecast)[:4] == ["8", "2", "4", "2"]
+    assert rounded_duration(sum(preview.seconds.values())) in forecast
 
 
 @pytest.mark.parametrize(
@@ -49,12 +57,11 @@ def test_a_mistake_with_ablate_is_one_line(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("hasty", "unmirrored")
 def test_a_whole_ablation_can_be_resumed_with_more_seeds(
     finished_run: Outcome, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "tiny-ablation")
-    options = AblationOptions(seeds=2, epochs=1, factors=["ema"])
+    options = AblationOptions(seeds=2, epochs=1, factors=["ema"], mirror=False)
     result = pipeline.ablate(tiny_spec(), folder, options, of=finished_run.folder)
     assert (result.seeds, result.epochs, len(result.variants)) == (2, 1, 2)
     assert result.recipe["width"] == recipe_of(finished_run.folder).architecture.width
@@ -65,7 +72,7 @@ def test_a_whole_ablation_can_be_resumed_with_more_seeds(
     assert (folder.figures / "ablation.png").is_file()
 
     before = len(read_events(folder.journal))
-    resumed = AblationOptions(seeds=3, resume=True)
+    resumed = AblationOptions(seeds=3, resume=True, mirror=False)
     more = pipeline.ablate(spec_of_run(folder), folder, resumed)
     new_events = read_events(folder.journal)[before:]
     started = {event.trial for event in of_type(new_events, TrialStarted)}
@@ -76,6 +83,6 @@ def test_a_whole_ablation_can_be_resumed_with_more_seeds(
     assert state.stages["sweep"].status == "skipped"
     assert state.results["ablation"][-1].metrics.keys() == {"worth_ema_accuracy", "worth_ema_nll"}
     assert not state.active
-    status = "\n".join(shown(status_view(folder, DiskUsage(parts={}), state.last_time + 1), 100))
+    status = "\n".join(shown(status_view(read_status(folder), state.last_time + 1), 100))
     assert "no-ema-0" in status
     assert read_start(folder.trial("full-2") / "start.json").rungs == (1,)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 import quorum
 from common.errors import RunError, SpecError
+from journal.journal import Journal
 from quorum import Outcome
 from quorum.cli.main import main
 from quorum.inputs import prepare_run, resolve_sweep
@@ -22,6 +24,7 @@ from search.space.spec import SweepSpec
 from tests.docs import ROOT
 from tests.tiny import tiny_spec
 from trainables.data.dataset import load_dataset
+from trainables.records import RunFolder
 
 TRAINING_LIBRARIES = ("torch", "ray", "optuna", "mlflow")
 
@@ -145,7 +148,10 @@ def test_an_ablation_needs_a_sweep_or_a_run() -> None:
 
 
 def test_a_missing_run_is_refused_by_every_function(tmp_path: Path) -> None:
-    for function in (quorum.report, quorum.distill, quorum.sync, quorum.clean, quorum.load_run):
+    for function in (
+        *(quorum.report, quorum.distill, quorum.sync, quorum.clean),
+        *(quorum.load_run, quorum.status),
+    ):
         with pytest.raises(quorum.QuorumError, match="absent"):
             function("absent", runs=tmp_path)
 
@@ -230,6 +236,21 @@ class TestFinishedRun:
         )
         assert result.identical
         assert reports[-1] == result.rung
+
+    def test_the_status_shows_progress_and_disk_use(
+        self, finished_run: Outcome, tmp_path: Path
+    ) -> None:
+        status = quorum.status(finished_run)
+        assert (status.running, status.interrupted, status.stage) == (False, False, "report")
+        assert set(status.state.trials) == {r.trial for r in finished_run.folder.records()}
+        folder = shutil.copytree(finished_run.folder.root, tmp_path / "copy")
+        disk = quorum.status(folder).disk
+        parts = quorum.clean(folder, dry_run=True)
+        assert disk.removable == sum(part.bytes for part in parts) > 0
+        with Journal(RunFolder(folder).journal):
+            working = quorum.status(folder)
+        assert str(os.getpid()) in str(working.holder)
+        assert (working.running, working.interrupted) == (True, False)
 
     def test_a_dry_run_of_cleaning_removes_nothing(
         self, finished_run: Outcome, tmp_path: Path

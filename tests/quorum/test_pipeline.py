@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.facts.run_facts import load_facts
+from analysis.report.evidence import evidence_of
 from analysis.report.summary import summary
 from analysis.terminal.outcome_view import outcome_view
 from common.errors import RunError
@@ -16,14 +17,12 @@ from quorum import Outcome, pipeline, stages
 from quorum.options import RunOptions
 from quorum.selection import select_run
 from quorum.workspace.cleaning import clean
-from quorum.workspace.opening import open_run
 from search.space.spec import TargetSpec
 from tests.events import of_type
+from tests.opening import quick_run
 from tests.tiny import tiny_spec
 from trainables.data.dataset import DatasetSpec
 from trainables.records import RunFolder
-
-pytestmark = pytest.mark.usefixtures("hasty", "unmirrored")
 
 
 def skipped_stages(folder: RunFolder) -> list[str]:
@@ -33,12 +32,12 @@ def skipped_stages(folder: RunFolder) -> list[str]:
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_with_another_run_is_refused(resume: bool, tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", tiny_spec()):
+    with quick_run(tmp_path / "run", tiny_spec()):
         pass
     other = tiny_spec().with_values(seed=1)
     with (
         pytest.raises(RunError, match="another folder"),
-        open_run(tmp_path / "run", other, resume=resume),
+        quick_run(tmp_path / "run", other, resume=resume),
     ):
         pass
 
@@ -46,14 +45,14 @@ def test_a_folder_with_another_run_is_refused(resume: bool, tmp_path: Path) -> N
 def test_a_run_in_use_by_another_process_is_refused(
     tmp_path: Path,
 ) -> None:
-    second = open_run(tmp_path / "run", tiny_spec(), resume=True)
-    with open_run(tmp_path / "run", tiny_spec()), pytest.raises(RunError, match="journal"), second:
+    second = quick_run(tmp_path / "run", tiny_spec(), resume=True)
+    with quick_run(tmp_path / "run", tiny_spec()), pytest.raises(RunError, match="journal"), second:
         pass
 
 
 def test_unusable_data_leave_no_folder(tmp_path: Path) -> None:
     spec = tiny_spec().with_values(dataset=DatasetSpec(name="imagefolder", path=str(tmp_path)))
-    with pytest.raises(Exception, match=str(tmp_path)), open_run(tmp_path / "run", spec):
+    with pytest.raises(Exception, match=str(tmp_path)), quick_run(tmp_path / "run", spec):
         pass
     assert not (tmp_path / "run").exists()
 
@@ -63,7 +62,7 @@ def test_a_failing_observer_does_not_stop_the_run(tmp_path: Path) -> None:
     def broken(event: object) -> None:
         raise OSError("the screen is gone")
 
-    with open_run(tmp_path / "run", tiny_spec(), observers=[broken]) as run:
+    with quick_run(tmp_path / "run", tiny_spec(), observers=[broken]) as run:
         run.emit(TestRead())
         assert run.state.test_reads == 1
     failures = of_type(read_events(tmp_path / "run" / "journal.jsonl"), ObserverFailed)
@@ -92,7 +91,7 @@ def test_distilling_again_reads_test_again_and_counts_it(
     folder = RunFolder(tmp_path / "tiny")
     shutil.copytree(finished_run.folder.root, folder.root)
     clean(folder, everything=True)
-    outcome = pipeline.distill(folder, RunOptions(register=False, report=False))
+    outcome = pipeline.distill(folder, RunOptions(register=False, report=False, mirror=False))
     assert outcome.ledger.test_reads == 2
     assert not outcome.report.exists()
     assert (folder.root / "student.1" / "card.json").is_file()
@@ -115,7 +114,7 @@ def test_a_run_may_deliver_a_single_model_or_an_ensemble(
     target = TargetSpec(row="best_single", accuracy=0.01)
     spec = tiny_spec().with_values(deliver=deliver, target=target)
     folder.sweep.write_text(spec.to_yaml())
-    with open_run(folder, spec, resume=True) as run:
+    with quick_run(folder, spec, resume=True) as run:
         for stage in (stages.select, stages.distill, stages.ledger, stages.register):
             stage(run)
     outcome = Outcome(folder=folder, tracking_uri="sqlite:///mlflow.db")
@@ -128,7 +127,11 @@ def test_a_run_may_deliver_a_single_model_or_an_ensemble(
     assert skipped == ["distill"]
     assert not folder.student.exists()
     assert (outcome.released, outcome.model) == ("none", None)
-    text = summary(load_facts(folder))
-    assert "weights.safetensors" in text[0]
-    assert any("target of 1% on test was reached" in sentence for sentence in text)
+    facts = load_facts(folder)
+    evidence = evidence_of(facts)
+    assert evidence is not None
+    assert evidence.target == "reached"
+    text = summary(facts)
+    assert all(f"trials/{name}/weights.safetensors" in text[0] for name in facts.weights)
+    assert any("1%" in sentence for sentence in text[1:])
     outcome_view(outcome.ledger, folder, outcome.tracking_uri)

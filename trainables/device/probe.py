@@ -11,6 +11,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,9 @@ from trainables.prediction import MEMORY_FORMATS, apply_numerics, autocast, plac
 from trainables.recipe import Numerics, Recipe
 
 logger = logging.getLogger(__name__)
+
+Autocast = Callable[[Numerics], AbstractContextManager[object]]
+"""Returns the context of a forward pass; `trainables.prediction.autocast` is the usual one."""
 
 MAX_LOGIT_ERROR = 0.1
 """Largest ‖logits − reference‖ / ‖reference‖; bfloat16 had 0.01 to 0.04 (n = 8 networks)."""
@@ -123,12 +127,13 @@ def measure(
     threads: int,
     budget_seconds: float,
     clock: Callable[[], float] = time.perf_counter,
+    autocast: Autocast = autocast,
 ) -> tuple[Measurement, ...]:
     """Time forward and backward passes of the candidates in turns, as far as the time allows.
 
     Candidates take turns because the load of a shared machine drifts. The optimizer is not timed,
     because it computes in float32 in any case. A candidate that fails is skipped, except the
-    first, the reference (contiguous float32).
+    first, the reference (contiguous float32). Forward passes run inside `autocast`.
 
     First steps are not timed, because they load kernels and choose algorithms: seconds on a GPU.
     They have a budget of their own, so that a slow start leaves the timed steps their time.
@@ -140,7 +145,7 @@ def measure(
     apply_numerics(Numerics(device=device, threads=threads))
     model = _model(recipe, classes=classes, image_size=image_size)
     batch = _affordable_batch(
-        model, recipe.optimizer.batch_size, device, budget_seconds / _STEPS, clock
+        model, recipe.optimizer.batch_size, device, budget_seconds / _STEPS, clock, autocast
     )
     candidates: list[_Candidate] = []
     deadline = clock() + budget_seconds
@@ -149,7 +154,7 @@ def measure(
         if candidates and clock() > deadline:
             break
         try:
-            candidates.append(_Candidate(model, numerics, batch, clock))
+            candidates.append(_Candidate(model, numerics, batch, clock, autocast))
         except RuntimeError as error:
             if not candidates:
                 raise
@@ -166,10 +171,15 @@ class _Candidate:
     """A copy of the network with one choice of numerics, and the times of its steps."""
 
     def __init__(
-        self, model: Classifier, numerics: Numerics, batch: int, clock: Callable[[], float]
+        self,
+        model: Classifier,
+        numerics: Numerics,
+        batch: int,
+        clock: Callable[[], float],
+        autocast: Autocast,
     ) -> None:
         self.numerics, self.batch = numerics, batch
-        self._clock = clock
+        self._clock, self._autocast = clock, autocast
         self._model = place_model(copy.deepcopy(model), numerics)
         generator = torch_generator(0, "probe")
         size = model.image_size
@@ -187,7 +197,7 @@ class _Candidate:
         """Time a forward and a backward pass; return the logits."""
         started = self._clock()
         self._model.zero_grad(set_to_none=True)
-        with autocast(self.numerics):
+        with self._autocast(self.numerics):
             logits: Tensor = self._model(self._images)
         loss = functional.cross_entropy(logits.float(), self._labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -228,7 +238,12 @@ def _model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
 
 
 def _affordable_batch(
-    model: Classifier, most: int, device: str, seconds: float, clock: Callable[[], float]
+    model: Classifier,
+    most: int,
+    device: str,
+    seconds: float,
+    clock: Callable[[], float],
+    autocast: Autocast,
 ) -> int:
     """Return the batch size, at most `most`, whose step takes about `seconds`.
 
@@ -236,6 +251,7 @@ def _affordable_batch(
     and says nothing about the network.
     """
     small = min(most, _SMALL_BATCH)
-    reference = _Candidate(model, Numerics(device=device, layout="contiguous"), small, clock)
+    contiguous = Numerics(device=device, layout="contiguous")
+    reference = _Candidate(model, contiguous, small, clock, autocast)
     reference.step()
     return max(small, min(most, int(small * seconds / reference.seconds[-1])))

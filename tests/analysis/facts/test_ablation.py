@@ -1,6 +1,7 @@
 """The result of an ablation: effects over paired seeds, corrected for the number of factors."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,12 +146,14 @@ def result(folder: RunFolder) -> AblationResult:
 
 
 def test_the_table_shows_effects_failures_and_incomplete_seeds(result: AblationResult) -> None:
-    lines = shown(ablation_table(result), 80)
+    table = ablation_table(result)
+    lines = shown(table, 80)
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
-    assert "4 seeds of 4 epochs each, 40 images of holdout" in text
-    assert "1 of 5 seeds incomplete" in text
-    assert "1 failed" in text
+    assert (result.seeds, result.epochs, result.examples, result.seeds_planned) == (4, 4, 40, 5)
+    assert re.findall(r"\d+", str(table.title)) == ["4", "4", "40"]
+    assert re.findall(r"\d+", str(table.caption).splitlines()[-1]) == ["1", "5"]
+    assert [variant.failed for variant in result.variants].count(1) == text.count("1 failed") == 1
     assert all(word in text for word in ("helps", "not distinguishable", "all of them"))
 
 

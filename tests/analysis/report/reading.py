@@ -54,6 +54,11 @@ def pairs(part: Report | Section | None) -> dict[str, str]:
     }
 
 
+def code(part: Report | Section | None) -> tuple[str, ...]:
+    """Return the lines of all commands."""
+    return tuple(line for block in blocks(part) if isinstance(block, Code) for line in block.lines)
+
+
 def prose(part: Report | Section | None) -> str:
     """Return all paragraphs, lists and commands."""
     texts = []

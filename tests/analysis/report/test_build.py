@@ -1,6 +1,7 @@
 """Reports of whole, partial, tiny and wide runs."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from analysis.figures.fonts import lettering
 from analysis.report.blocks import Figure
 from analysis.report.build import build_report
 from analysis.report.explanation_sections import confused_section, explained_section
+from analysis.text.labels import stage_label
 from common.errors import RunError
 from quorum import Outcome
 from quorum.workspace.cleaning import clean
 from search.space.spec import load_spec
-from tests.analysis.report.reading import ALL_FIGURES, blocks, composed, prose, table
+from tests.analysis.report.reading import ALL_FIGURES, blocks, code, composed, prose, table
 from tests.synthetic.predictions import Shape
 from tests.synthetic.run import write_run
 from trainables.records import RunFolder
@@ -52,8 +54,11 @@ def test_only_figures_that_were_drawn_are_shown(facts: RunFacts) -> None:
 
 def test_the_report_holds_no_path_of_this_machine(facts: RunFacts) -> None:
     dataset = replace(facts.spec.dataset, name="parquet", path="/home/someone/my data/cifar10-jpeg")
-    text = prose(composed(replace(facts, spec=facts.spec.with_values(dataset=dataset))))
-    assert "--data path/to/cifar10-jpeg" in text
+    report = composed(replace(facts, spec=facts.spec.with_values(dataset=dataset)))
+    text = prose(report)
+    commands = [shlex.split(line, comments=True) for line in code(report)]
+    (trained,) = [command for command in commands if "--data" in command]
+    assert trained[trained.index("--data") + 1] == "path/to/cifar10-jpeg"
     assert "someone" not in text
     assert str(Path.cwd()) not in text
 
@@ -104,7 +109,8 @@ def test_a_single_network_is_explained_alone(finished_run: Outcome) -> None:
     letters = lettering(alone.class_names)
     shown = blocks(explained_section(explanations, letters))
     (figure,) = [block for block in shown if isinstance(block, Figure)]
-    assert "of the best single on test" in figure.caption
+    assert stage_label("best_single") in figure.caption
+    assert "ensemble" not in figure.caption
     assert "ensemble" not in prose(confused_section(alone, explanations, letters))
 
 

@@ -1,7 +1,9 @@
 """The values of the report's sections."""
 
 import json
+import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,21 +17,26 @@ from analysis.explain.explain_run import (
     explained_stage,
 )
 from analysis.explain.explanations import AttentionWeights, LayerWeights
+from analysis.facts.importance import FEWEST, Importance, Importances
 from analysis.facts.run_facts import RunFacts, load_facts, with_data
+from analysis.facts.trials import ENDINGS, totals_of
 from analysis.figures.fonts import lettering
-from analysis.report.blocks import Bullets, Figure, Table
+from analysis.report.blocks import Bullets, Figure, Table, Text
 from analysis.report.data_section import data_section
 from analysis.report.ensemble_section import ensemble_section
+from analysis.report.evidence import evidence_of
 from analysis.report.explanation_sections import attention_section, confused_section
 from analysis.report.forecast_section import forecast_section, unequal_compute_note
 from analysis.report.ledger_section import ledger_section
 from analysis.report.methods_sections import methods_section, reproduction_section
 from analysis.report.prediction_sections import calibration_section, classes_section
-from analysis.report.search_section import search_section
+from analysis.report.search_section import USES, search_section
 from analysis.report.student_section import student_section
+from common.formats import duration
 from journal.events import PlanMade
 from tests.analysis.report.reading import (
     blocks,
+    code,
     composed,
     explained,
     pairs,
@@ -90,7 +97,16 @@ def test_the_search_counts_how_trials_ended(facts: RunFacts) -> None:
     assert rungs.column("rung (epochs)") == tuple(map(str, facts.spec.rungs))
     for rung, scored in zip(facts.spec.rungs, rungs.column("scored"), strict=True):
         assert int(scored) == sum(rung in trial.scores for trial in facts.search_trials)
-    assert "12 trials of 12 planned" in prose(section)
+    totals = totals_of(facts.search_trials)
+    assert (totals.trials, facts.spec.trials) == (12, 12)
+    assert sum(totals.by_ending.values()) == 12
+    assert totals.by_ending["pruned"] == sum(map(int, rungs.column("stopped")))
+    (counts, *_) = [block for block in blocks(section) if isinstance(block, Text)]
+    numbers = [*totals.by_ending.values(), totals.trials, facts.spec.trials, facts.spec.rungs[-1]]
+    shown = Counter(map(int, re.findall(r"\b\d+\b", counts.text)))
+    assert not Counter(number for number in numbers if number) - shown
+    assert f"{totals.epochs:,}" in counts.text
+    assert duration(totals.seconds) in counts.text
     (failures,) = [block for block in blocks(section) if isinstance(block, Bullets)]
     failed = [trial for trial in facts.search_trials if trial.status == "failed"]
     assert len(failures.items) == len(failed)
@@ -106,18 +122,26 @@ def test_the_search_counts_how_trials_ended(facts: RunFacts) -> None:
 def test_a_single_trial_is_described_alone(facts: RunFacts) -> None:
     assert facts.best is not None
     single = replace(facts, spec=replace(facts.spec, deliver="single"))
-    assert "only these can join the ensemble" in prose(search_section(facts))
-    assert "only these can be delivered" in prose(search_section(single))
+    assert facts.spec.deliver == "student"
+    for changed, others in ((facts, "single"), (single, "student")):
+        assert USES[changed.spec.deliver] in prose(search_section(changed))
+        assert USES[others] not in prose(search_section(changed))
     alone = search_section(replace(single, trials=(facts.best,)))
     score = facts.best.scores[facts.spec.rungs[-1]]
-    assert f"schedule of {facts.spec.rungs[-1]} epochs" in prose(alone)
-    assert f"an NLL of {score:.4f} on val" in prose(alone)
-    assert "stopped at a rung" not in prose(alone)
+    assert totals_of((facts.best,)).by_ending["finished"] == 1
+    assert {str(facts.spec.rungs[-1]), f"{score:.4f}"} <= set(prose(alone).split())
+    assert ENDINGS["pruned"] in prose(search_section(facts))
+    assert ENDINGS["pruned"] not in prose(alone)
     assert not any(isinstance(b, Table) and "promoted" in b.header for b in blocks(alone))
 
 
 def test_importance_is_only_estimated_from_enough_trials(facts: RunFacts) -> None:
-    assert "importance of the searched values is not estimated" in prose(search_section(facts))
+    assert facts.importances is None
+    assert str(FEWEST) in prose(search_section(facts)).split()
+    values = (Importance(name="dropout", value=0.5, low=0.3, high=0.7),)
+    enough = Importances(values=values, trials=31, rung=3, explained=(0.4, 0.1, 0.6))
+    words = set(re.split(r"[ ,;.()]+", prose(search_section(replace(facts, importances=enough)))))
+    assert {"31", "40%", "10%", "60%", "dropout"} <= words
 
 
 def test_the_ensemble_lists_its_members(facts: RunFacts) -> None:
@@ -177,8 +201,11 @@ def test_forecast_is_compared_with_actual_times(facts: RunFacts) -> None:
     assert times.column("stage") == ("sweep", "select", "total")
     assert times.column("actual / forecast")[:2] == ("0.50", "1.00")
     assert "before the deadline" in prose(section)
-    assert "20 instead of 27 epochs" in unequal_compute_note(changed)
-    assert "20 instead of 27 epochs" in prose(ledger_section(changed))
+    note, evidence = unequal_compute_note(changed), evidence_of(changed)
+    assert evidence is not None
+    assert not evidence.equal_compute
+    assert re.findall(r"\d+", note) == ["20", "27"], "epochs of the seeds, and of the schedule"
+    assert note in prose(ledger_section(changed))
     assert unequal_compute_note(facts) == ""
 
 
@@ -279,11 +306,12 @@ def test_test_time_augmentation_is_explained_where_used(facts: RunFacts) -> None
 def test_the_original_command_is_listed(facts: RunFacts) -> None:
     command = "quorum run digits --time-budget 10m"
     section = reproduction_section(replace(facts, command=command))
-    assert command in prose(section).splitlines()
-    assert command not in prose(reproduction_section(facts))
+    assert command in code(section)
+    assert command not in code(reproduction_section(facts))
     assert pairs(section)["cores"] == "2"
     hidden = replace(facts, spec=facts.spec.with_values(pictures=False))
-    assert "quorum report runs/whole --no-images" in prose(reproduction_section(hidden))
+    assert "quorum report runs/whole" in code(reproduction_section(facts))
+    assert "quorum report runs/whole --no-images" in code(reproduction_section(hidden))
 
 
 def _remove(folder: RunFolder, parts: list[str]) -> None:

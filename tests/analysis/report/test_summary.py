@@ -1,5 +1,6 @@
 """The head of the report: what ships, and no claim without evidence."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,14 @@ import numpy as np
 import pytest
 
 from analysis.facts.run_facts import RunFacts, load_facts
-from analysis.report.summary import key_figures, summary
-from analysis.text.ledger import row_of
+from analysis.report.evidence import evidence_of
+from analysis.report.summary import EFFECTS, key_figures, summary
+from analysis.text.cells import difference_value
+from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label
+from analysis.text.ledger import metrics_by_verdict, row_of
 from analysis.text.ledger import rows as ledger_rows
-from search.space.spec import load_spec
+from ensemble.selection.comparison import Comparison
+from search.space.spec import TargetSpec, load_spec
 from tests.analysis.report.reading import with_ledger
 from tests.synthetic.ledger_values import made_comparison, made_gate
 from trainables.records import RunFolder
@@ -36,22 +41,40 @@ def test_int8_ships_only_if_every_gate_passes(
     assert ships.value == f"{stage} student"
     assert ships.note == ("model.int8.onnx" if stage == "int8" else "model.onnx")
     assert accuracy.value == f"{100 * row.accuracy:.1f}%"
-    assert summary(changed)[0].startswith(f"Ship student/{ships.note}.")
+    assert f"student/{ships.note}" in summary(changed)[0]
+    evidence = evidence_of(changed)
+    assert evidence is not None
+    assert evidence.stage == f"student_{stage}"
+    assert evidence.held_by == tuple(gate for gate in gates if gate.verdict != "pass")
+    assert all(gate_label(gate.name) in summary(changed)[0] for gate in evidence.held_by)
 
 
 def test_a_second_reading_of_test_is_reported(facts: RunFacts) -> None:
-    assert "2 times" in summary(with_ledger(facts, test_reads=2))[-1]
-    assert not any("times" in sentence for sentence in summary(facts)[1:])
+    once, twice = summary(facts), summary(with_ledger(facts, test_reads=2))
+    (added,) = [sentence for sentence in twice if sentence not in once]
+    assert "2" in added
+    assert len(twice) == len(once) + 1
 
 
 def test_an_ensemble_of_seeds_is_not_compared_with_itself(facts: RunFacts) -> None:
     assert facts.selection is not None
     chosen = replace(facts, selection=replace(facts.selection, source="seeds"))
     searched = replace(facts, selection=replace(facts.selection, source="search"))
+    of_seeds, of_search = evidence_of(chosen), evidence_of(searched)
+    assert of_seeds is not None
+    assert of_search is not None
+    assert (of_seeds.consists_of_seeds, of_seeds.against_seeds) == (True, ())
+    assert (of_search.consists_of_seeds, of_search.equal_compute) == (False, True)
     assert len(summary(chosen)) == len(summary(searched))
-    assert "consists of seeds" in summary(chosen)[-1]
-    assert "equal compute" not in " ".join(summary(chosen))
-    assert "equal compute" in " ".join(summary(searched))
+    numbers = numbers_of(of_search.against_seeds)
+    assert numbers
+    assert all(number in " ".join(summary(searched)) for number in numbers)
+    assert not all(number in " ".join(summary(chosen)) for number in numbers)
+
+
+def numbers_of(differences: Iterable[Comparison]) -> list[str]:
+    """Return the values and intervals of some differences as the report prints them."""
+    return [text for item in differences for text in difference_value(item)]
 
 
 def test_a_difference_around_zero_is_no_gain(facts: RunFacts) -> None:
@@ -59,11 +82,17 @@ def test_a_difference_around_zero_is_no_gain(facts: RunFacts) -> None:
         made_comparison("ensemble", "best_single", "accuracy", 0.01, (-0.01, 0.03)),
         made_comparison("student_fp32", "student_plain", "accuracy", 0.01, (-0.01, 0.03)),
     )
-    text = " ".join(summary(with_ledger(facts, differences=differences)))
-    assert "no measurable difference in accuracy" in text
-    assert "not distinguishable from the best single trial" in text
+    changed = with_ledger(facts, differences=differences)
+    evidence = evidence_of(changed)
+    assert evidence is not None
+    for compared in (evidence.against_single, evidence.distillation):
+        assert metrics_by_verdict(compared) == {NOT_DISTINGUISHABLE: ("accuracy",)}
+    text = " ".join(summary(changed))
+    assert all(number in text for number in numbers_of(differences))
+    assert NOT_DISTINGUISHABLE in text
+    assert EFFECTS[NOT_DISTINGUISHABLE] in text
     assert "better" not in text
-    assert "improved" not in text
+    assert EFFECTS["better"] not in text
 
 
 def test_distillation_is_judged_metric_by_metric(facts: RunFacts) -> None:
@@ -72,9 +101,32 @@ def test_distillation_is_judged_metric_by_metric(facts: RunFacts) -> None:
         made_comparison(*pair, "accuracy", 0.0, (-0.01, 0.01)),
         made_comparison(*pair, "nll", -0.1, (-0.2, -0.05)),
     )
-    text = " ".join(summary(with_ledger(facts, differences=differences)))
-    assert "improved NLL, and made no measurable difference in accuracy" in text
-    assert "better in NLL (−0.1000, 95% interval −0.2000 to −0.0500)" in text
+    changed = with_ledger(facts, differences=differences)
+    evidence = evidence_of(changed)
+    assert evidence is not None
+    assert metrics_by_verdict(evidence.distillation) == {
+        NOT_DISTINGUISHABLE: ("accuracy",), "better": ("nll",),
+    }  # fmt: skip
+    (sentence,) = [part for part in summary(changed) if EFFECTS["better"] in part]
+    effects, numbers = sentence.split(":")
+    assert effects.index(EFFECTS["better"]) < effects.index("NLL")
+    assert effects.index(EFFECTS[NOT_DISTINGUISHABLE]) < effects.index("accuracy")
+    assert all(number in numbers for number in numbers_of(differences))
+
+
+@pytest.mark.parametrize(
+    ("margin", "verdict"),
+    [(-0.001, "not reached"), (0.001, "reached, within error"), (0.5, "reached")],
+)
+def test_a_target_is_judged_by_the_interval(facts: RunFacts, margin: float, verdict: str) -> None:
+    row = row_of(facts.ledger, "ensemble")
+    assert row is not None
+    target = TargetSpec(row="ensemble", accuracy=row.accuracy - margin)
+    changed = replace(facts, spec=facts.spec.with_values(target=target))
+    evidence = evidence_of(changed)
+    assert evidence is not None
+    assert evidence.target == verdict
+    assert len(summary(changed)) == len(summary(facts)) + 1
 
 
 def test_fp32_is_compared_with_its_teacher_from_saved_predictions(facts: RunFacts) -> None:
@@ -89,22 +141,30 @@ def test_fp32_is_compared_with_its_teacher_from_saved_predictions(facts: RunFact
 
 
 def test_an_unfinished_run_claims_nothing(facts: RunFacts, tmp_path: Path) -> None:
-    (sentence,) = summary(replace(facts, ledger=None))
-    assert facts.best is not None
-    assert facts.best.trial in sentence
-    assert "Test has not been read" in sentence
-    assert key_figures(replace(facts, ledger=None)) == []
+    unfinished, best = replace(facts, ledger=None), facts.best
+    assert best is not None
+    assert evidence_of(unfinished) is None
+    (sentence,) = summary(unfinished)
+    assert best.trial in sentence
+    assert f"{best.scores[best.rung or 0]:.4f}" in sentence
+    assert "%" not in sentence, "test has not been read, so no accuracy is known"
+    assert key_figures(unfinished) == []
     folder = RunFolder(tmp_path / "bare")
     folder.root.mkdir()
     folder.sweep.write_text(load_spec("digits").to_yaml())
-    (sentence,) = summary(load_facts(folder))
-    assert "No trial" in sentence
+    bare = load_facts(folder)
+    assert (bare.best, evidence_of(bare)) == (None, None)
+    (sentence,) = summary(bare)
+    assert not any(character.isdigit() for character in sentence)
 
 
 def test_without_a_student_nothing_ships(facts: RunFacts) -> None:
     rows = tuple(r for r in ledger_rows(facts.ledger) if not r.stage.startswith("student"))
     changed = with_ledger(facts, rows=rows, gates=(), differences=())
-    assert "nothing to ship" in summary(changed)[0]
+    evidence = evidence_of(changed)
+    assert evidence is not None
+    assert (evidence.stage, evidence.gates_verdict) == (None, "none")
+    assert ".onnx" not in " ".join(summary(changed))
     ensemble = next(row for row in rows if row.stage == "ensemble")
     assert key_figures(changed)[0].value == "ensemble"
     assert key_figures(changed)[1].value == f"{100 * ensemble.accuracy:.1f}%"

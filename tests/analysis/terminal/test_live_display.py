@@ -109,4 +109,6 @@ def test_a_resumed_run_shows_its_earlier_trials(tmp_path: Path) -> None:
     absent = LiveDisplay(stream, interactive=False, journal=tmp_path / "absent")
     absent.apply(EVENTS[0])
     absent.apply(StageReported(stage="sweep", status="started", time=later))
-    assert "sweep started | digits-1 sweep" in stream.getvalue()
+    announced, line, *_ = stream.getvalue().splitlines()[-1].split(" | ")
+    assert announced.split()[-2:] == ["sweep", "started"]
+    assert line.split()[:2] == ["digits-1", "sweep"]

@@ -6,8 +6,16 @@ from hypothesis import strategies as st
 from analysis.terminal.glyphs import Glyphs, hyperparameters
 from analysis.terminal.panels import result_lines
 from analysis.terminal.screen import plain_line, render
-from common.formats import stopwatch
-from journal.events import EpochEnded, Event, PlanMade, StageReported, SweepEnded, TrialEnded
+from common.formats import rounded_duration, stopwatch
+from journal.events import (
+    STAGES,
+    EpochEnded,
+    Event,
+    PlanMade,
+    StageReported,
+    SweepEnded,
+    TrialEnded,
+)
 from journal.state import RunState
 from search.timetable.forecast import stage_seconds_left
 from tests.analysis.terminal.whole_run import EVENTS, half_way
@@ -42,16 +50,26 @@ def test_a_sweep_in_progress_shows_rungs_and_trials() -> None:
     for rung, count in state.rung_counts().items():
         row = next(line.split() for line in lines if line.split()[:1] == [str(rung)])
         assert int(row[2]) == count.arrived
-    assert "✗ t0005 DivergedError: the loss is not finite" in lines
+    (failed,) = state.trials.with_status("failed")
+    assert failed.reason
+    assert f"{Glyphs().failed} {failed.name} {failed.reason}" in lines
 
 
 def test_a_finished_run_shows_all_stages_and_results() -> None:
     state = RunState.from_events(EVENTS)
     text = drawn(state, state.last_time + 1000)
     assert "finished" in text
-    assert "✓ sweep  ✓ seeds  ✓ select  ✓ distill  ✓ ledger  ✓ report" in text
-    assert "ensemble        holdout: accuracy 95.7% · NLL 0.151" in text
-    assert "registered      quorum-digits version 1, champion: the first that its gates" in text
+    done = [f"{Glyphs().done} {stage}" for stage in STAGES]
+    assert text.splitlines()[1].split("  ")[: len(STAGES)] == done
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    metrics = state.results["ensemble"][-1].metrics
+    assert (metrics["holdout_accuracy"], metrics["holdout_nll"]) == (0.957, 0.151)
+    assert re.findall(r"[\d.]+%?", rows["ensemble"]) == ["95.7%", "0.151"]
+    entry = state.registered
+    assert entry is not None
+    assert {entry.name, str(entry.version)} <= set(re.split(r"[ ,]+", rows["registered"]))
+    assert f"{entry.alias}: " in rows["registered"]
+    assert entry.reason[:20] in rows["registered"]
     length = stopwatch(EVENTS[-1].time - EVENTS[0].time)
     assert text.splitlines()[0] == f"quorum digits-1 · {length} · finished"  # the clock stops
 
@@ -61,8 +79,10 @@ def test_a_run_before_its_start_and_after_an_interruption() -> None:
     assert "starting" in drawn(state, 5.0)
     state = half_way()
     state.apply(SweepEnded(kind="search", reason="interrupted", time=state.last_time + 1))
-    assert "interrupted; continue with --resume" in drawn(state, state.last_time)
-    assert "interrupted" in plain_line(state, state.last_time)
+    for view in (drawn, plain_line):
+        text = view(state, state.last_time)
+        assert "interrupted" in text
+        assert "--resume" in text
 
 
 def test_scores_of_one_subject_share_a_line() -> None:
@@ -157,8 +177,9 @@ def test_a_plan_shows_the_time_of_every_stage_and_the_deadline() -> None:
     assert lines[0] == "quorum digits-1 · 0:20 · about 4 min left · deadline in 7 min"
     assert lines[2].split() == ["0:20", "~2:10", "~0:25", "~0:02", "~1:10", "~0:09", "~0:25"]
     # No forecast goes beyond the deadline: stages shorten instead.
-    assert "about 60 s left · deadline in 60 s" in drawn(state, begin + 340)
-    assert "5 s past the deadline" in drawn(state, begin + 405)
+    header = drawn(state, begin + 340).splitlines()[0].split(" · ")
+    assert [re.findall(r"\d+ s", note) for note in header[-2:]] == [["60 s"], ["60 s"]]
+    assert re.findall(r"\d+ s", drawn(state, begin + 405).splitlines()[0]) == ["5 s"]
 
 
 def test_a_sweep_without_running_trials_has_no_time_left() -> None:
@@ -174,8 +195,13 @@ def test_the_detail_of_a_stage_is_shown() -> None:
         i for i, e in enumerate(EVENTS) if isinstance(e, StageReported) and e.stage == "distill"
     )
     state = RunState.from_events(EVENTS[: index + 2])
-    assert "25%  part 1 of 4 · done in about 5 s" in drawn(state, state.last_time)
-    assert " distill 25% | part 1 of 4 | " in plain_line(state, state.last_time)
+    detail, left = "part 1 of 4", stage_seconds_left(state, state.last_time)["distill"]
+    assert state.stages["distill"].detail == detail
+    (line,) = [text for text in drawn(state, state.last_time).splitlines() if detail in text]
+    assert "25%" in line.split()
+    assert line.endswith(rounded_duration(left))
+    head, shown_detail, *_ = plain_line(state, state.last_time).split(" | ")
+    assert (head.split()[-2:], shown_detail) == (["distill", "25%"], detail)
 
 
 def test_a_killed_run_is_not_running_and_its_clock_stops() -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quorum import Outcome
 from quorum.cli.main import COMMANDS, main
 from search.space.spec import load_spec
-from tests.command_line import mistake
+from tests.command_line import user_error
 
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
 
@@ -69,19 +70,33 @@ def test_text_that_the_terminal_cannot_encode_is_escaped() -> None:
     assert "\\u2192" in result.stdout
 
 
-@pytest.mark.parametrize("form", [[], ["--json"]])
-def test_a_closed_pipe_is_not_an_error(form: list[str], tmp_path: Path) -> None:
-    """Run `quorum ladder | head -0`."""
+def into_a_closed_pipe(*arguments: object) -> tuple[int, str]:
+    """Run a command as in `quorum … | head -0`; return its exit code and standard error."""
     reading_end, writing_end = os.pipe()
     os.close(reading_end)
     result = subprocess.run(
-        [sys.executable, "-m", "quorum", "ladder", *form, "--runs", str(tmp_path)],
+        [sys.executable, "-m", "quorum", *map(str, arguments)],
         stdout=writing_end,
         stderr=subprocess.PIPE,
         text=True,
     )
     os.close(writing_end)
-    assert (result.returncode, result.stderr) == (0, "")
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_closed_pipe_is_not_an_error(form: list[str], tmp_path: Path) -> None:
+    assert into_a_closed_pipe("ladder", *form, "--runs", tmp_path) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["status"], ["replay", "s00"]])
+def test_a_closed_pipe_is_no_error_of_a_runs_commands(
+    command: list[str], finished_run: Outcome
+) -> None:
+    """A replay then ends without a verdict, so it does not return 1."""
+    name, *more = command
+    assert into_a_closed_pipe(name, finished_run.folder.root, *more) == (0, "")
 
 
 def test_examples_parse() -> None:
@@ -128,14 +143,14 @@ def test_a_mistake_in_the_yaml_is_explained_and_leaves_no_folder(
 ) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    assert message in mistake(capsys, "sweep", path, "--runs", tmp_path / "runs")
+    assert message in user_error(capsys, "sweep", path, "--runs", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_misspelt_sweep_lists_the_shipped_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = mistake(capsys, "run", "digit", "--runs", tmp_path)
+    line = user_error(capsys, "run", "digit", "--runs", tmp_path)
     assert "'digit'" in line
     assert "digits" in line
 
@@ -154,7 +169,7 @@ def test_an_error_names_a_missing_or_empty_data_folder(
     if exists:
         data.mkdir()
     sweep = folder_sweep(tmp_path)
-    line = mistake(capsys, "run", sweep, "--data", data, "--runs", tmp_path / "runs")
+    line = user_error(capsys, "run", sweep, "--data", data, "--runs", tmp_path / "runs")
     assert str(data) in line
 
 
@@ -166,7 +181,9 @@ def test_data_of_a_single_class_are_refused(
         picture = Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8))
         picture.save(tmp_path / "photos" / "cat" / f"{number}.png")
     sweep = folder_sweep(tmp_path)
-    line = mistake(capsys, "run", sweep, "--data", tmp_path / "photos", "--runs", tmp_path / "runs")
+    line = user_error(
+        capsys, "run", sweep, "--data", tmp_path / "photos", "--runs", tmp_path / "runs"
+    )
     assert "class" in line
     assert "cat" in line
 
@@ -175,7 +192,7 @@ def test_data_of_a_single_class_are_refused(
 def test_an_invalid_time_budget_is_refused(
     duration: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = mistake(capsys, "sweep", "digits", f"--time-budget={duration}", "--runs", tmp_path)
+    line = user_error(capsys, "sweep", "digits", f"--time-budget={duration}", "--runs", tmp_path)
     assert duration in line
     assert "duration" in line
 
@@ -184,7 +201,7 @@ def test_an_invalid_time_budget_is_refused(
 def test_a_name_that_would_leave_the_runs_folder_is_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = mistake(capsys, "sweep", "digits", f"--name={name}", "--runs", tmp_path)
+    line = user_error(capsys, "sweep", "digits", f"--name={name}", "--runs", tmp_path)
     assert "--name" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -193,7 +210,7 @@ def test_the_error_for_a_taken_name_suggests_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").mkdir()
-    line = mistake(capsys, "sweep", "digits", "--name", "mine", "--runs", tmp_path)
+    line = user_error(capsys, "sweep", "digits", "--name", "mine", "--runs", tmp_path)
     assert "--resume" in line
 
 
@@ -204,14 +221,14 @@ def test_an_error_names_a_missing_run(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["t0000"] if command == "replay" else []
-    assert "absent" in mistake(capsys, command, "absent", *more, "--runs", tmp_path)
+    assert "absent" in user_error(capsys, command, "absent", *more, "--runs", tmp_path)
 
 
 @pytest.mark.parametrize("command", ["run", "sweep", "ablate"])
 def test_only_an_existing_run_can_be_resumed(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = mistake(capsys, command, "digits", "--resume", "--name", "absent", "--runs", tmp_path)
+    line = user_error(capsys, command, "digits", "--resume", "--name", "absent", "--runs", tmp_path)
     assert "absent" in line
 
 
@@ -219,19 +236,19 @@ def test_only_an_existing_run_can_be_resumed(
 def test_a_resumed_run_keeps_its_specification(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = mistake(capsys, "run", "digits", "--resume", change, "--runs", tmp_path)
+    line = user_error(capsys, "run", "digits", "--resume", change, "--runs", tmp_path)
     assert change.partition("=")[0] in line
 
 
 def test_distilling_with_no_workers_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = mistake(capsys, "distill", "demo", "--workers", "0", "--runs", tmp_path)
+    line = user_error(capsys, "distill", "demo", "--workers", "0", "--runs", tmp_path)
     assert "--workers" in line
 
 
 def test_an_error_names_a_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert str(tmp_path / "none") in mistake(capsys, "predict", tmp_path / "none", "a.png")
+    assert str(tmp_path / "none") in user_error(capsys, "predict", tmp_path / "none", "a.png")
 
 
 def failing(error: BaseException, *, resumable: bool = False) -> SimpleNamespace:
@@ -326,21 +343,21 @@ class TestPools:
     ) -> None:
         arrays = {key: value for key, value in (self.good() | changes).items() if value is not None}
         np.savez(tmp_path / "pool.npz", **arrays)  # type: ignore[arg-type]
-        line = mistake(capsys, "select", tmp_path / "pool.npz", "--out", tmp_path / "out")
+        line = user_error(capsys, "select", tmp_path / "pool.npz", "--out", tmp_path / "out")
         assert message in line
         assert not (tmp_path / "out" / "selection.json").exists()
 
     def test_out_must_be_a_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         np.savez(tmp_path / "pool.npz", **self.good())  # type: ignore[arg-type]
         (tmp_path / "out").touch()
-        line = mistake(capsys, "select", tmp_path / "pool.npz", "--out", tmp_path / "out")
+        line = user_error(capsys, "select", tmp_path / "pool.npz", "--out", tmp_path / "out")
         assert str(tmp_path / "out") in line
 
     def test_an_error_names_a_file_that_is_not_a_pool(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "pool.npz").write_text("no zip")
-        assert "pool.npz" in mistake(capsys, "select", tmp_path / "pool.npz")
+        assert "pool.npz" in user_error(capsys, "select", tmp_path / "pool.npz")
 
 
 def test_a_shipped_sweep_is_found_from_any_folder(
@@ -354,6 +371,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     runs = tmp_path / "runs"
     assert main(["run", "digits", "--dry-run", "--runs", str(runs)]) == 0
     output = capsys.readouterr().out
-    assert "train 400 · val 400 · holdout 400 · test 597" in output
+    for split, size in {"train": 400, "val": 400, "holdout": 400, "test": 597}.items():
+        assert f"{split} {size}" in output
     assert "forecast" in output
     assert not runs.exists()

@@ -1,6 +1,7 @@
 """An open run: its specification as written and as planned, and after a resume."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,15 @@ from common.errors import RunError, SpecError
 from common.seeds import numpy_generator
 from journal.events import Event, PlanMade
 from journal.journal import read_events
-from quorum.workspace.opening import open_run
-from search.space.spec import load_spec, spec_of_run
-from search.timetable import planner
+from search.space.spec import SweepSpec, load_spec, spec_of_run
 from search.timetable.pace import Pace
+from search.timetable.planner import Setup, make_plan
 from search.timetable.preview import preview
+from tests.opening import quick_run
 from tests.tiny import tiny_spec
 from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
 from trainables.records import RunFolder
-
-pytestmark = pytest.mark.usefixtures("unmirrored")
 
 
 def last_plan(folder: RunFolder) -> PlanMade:
@@ -31,10 +30,10 @@ def last_plan(folder: RunFolder) -> PlanMade:
     return event
 
 
-def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path, hasty: None) -> None:
+def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path) -> None:
     folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
     seen: list[Event] = []
-    with open_run(folder, asked, time_budget=600, began=None, observers=[seen.append]) as run:
+    with quick_run(folder, asked, time_budget=600, began=None, observers=[seen.append]) as run:
         assert run.plan is not None
         assert run.spec.rungs == run.plan.rungs != asked.rungs
         assert run.end_of("report") == run.deadline
@@ -46,40 +45,40 @@ def test_a_time_budget_becomes_schedules_that_a_resume_keeps(tmp_path: Path, has
     assert [event.event for event in read_events(folder.journal)] == ["run_started", "plan"]
 
     for again in (asked, planned):
-        with open_run(folder, again, resume=True, time_budget=900) as run:
+        with quick_run(folder, again, resume=True, time_budget=900) as run:
             assert run.spec == planned
             assert run.plan is not None
             assert run.plan.rungs == planned.rungs
-    with open_run(folder, asked, resume=True) as run:
+    with quick_run(folder, asked, resume=True) as run:
         assert (run.plan, run.deadline, run.end_of("sweep")) == (None, None, None)
     folder.selection.touch()
-    with open_run(folder, asked, resume=True, time_budget=900) as run:
+    with quick_run(folder, asked, resume=True, time_budget=900) as run:
         assert run.plan is not None
         assert (run.plan.seconds["sweep"], run.end_of("report")) == (0, run.deadline)
     assert last_plan(folder).at == "distill"
-    with open_run(folder, asked, resume=True, time_budget=900, stages=("sweep",)) as run:
+    with quick_run(folder, asked, resume=True, time_budget=900, stages=("sweep",)) as run:
         assert run.plan is None  # nothing is left of it
     folder.student.mkdir()
     (folder.student / "card.json").touch()
-    with open_run(folder, asked, resume=True, time_budget=60):
+    with quick_run(folder, asked, resume=True, time_budget=60):
         pass
     assert last_plan(folder).at == "ledger"
     with pytest.raises(RunError, match="another specification"):
-        open_run(folder, asked.with_values(members=3), resume=True).__enter__()
+        quick_run(folder, asked.with_values(members=3), resume=True).__enter__()
 
 
-def test_without_a_budget_the_plan_is_a_forecast(tmp_path: Path, hasty: None) -> None:
+def test_without_a_budget_the_plan_is_a_forecast(tmp_path: Path) -> None:
     folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
-    with open_run(folder, asked) as run:
+    with quick_run(folder, asked) as run:
         assert run.spec == asked
     plan = last_plan(folder)
     assert (plan.at, plan.deadline, plan.trials) == ("sweep", None, asked.trials)
     assert min(plan.seconds.values()) > 0
 
 
-def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path, hasty: None) -> None:
+def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"the time left, .* s, is too short"):
-        open_run(tmp_path / "run", tiny_spec(), time_budget=10).__enter__()
+        quick_run(tmp_path / "run", tiny_spec(), time_budget=10).__enter__()
     assert not (tmp_path / "run").exists()
 
 
@@ -89,21 +88,24 @@ def test_images_are_made_smaller_if_time_is_short(
     """At 48 pixels there is time for few epochs; a size set by the user is kept."""
     folder_of_noise(tmp_path / "data", side=48)
     monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        planner, "measure_pace", lambda spec, setup, **_: pace_at(setup.images.image_size)
-    )
+    planner = partial(make_plan, measure=pace_by_size)
+    open_at = partial(quick_run, planner=planner, time_budget=1200)
     asked = tiny_spec().with_values(
         dataset=DatasetSpec(name="images", path=str(tmp_path / "data")), splits=SplitSpec()
     )
-    with open_run(tmp_path / "run", asked, time_budget=1200) as run:
+    with open_at(tmp_path / "run", asked) as run:
         assert run.images.image_size == run.spec.dataset.image_size == 32
         split_id = run.splits.split_id
-    assert preview(asked, time_budget=1200).image_size == 32
-    with open_run(tmp_path / "run", asked, resume=True, time_budget=1200) as run:
+    assert preview(asked, time_budget=1200, planner=planner).image_size == 32
+    with open_at(tmp_path / "run", asked, resume=True) as run:
         assert run.splits.split_id == split_id
     given = asked.with_values(dataset=replace(asked.dataset, image_size=48))
-    with open_run(tmp_path / "given", given, time_budget=1200) as run:
+    with open_at(tmp_path / "given", given) as run:
         assert run.images.image_size == 48
+
+
+def pace_by_size(spec: SweepSpec, setup: Setup, *, seconds: float) -> Pace:
+    return pace_at(setup.images.image_size)
 
 
 def pace_at(side: int) -> Pace:
@@ -123,11 +125,11 @@ def folder_of_noise(root: Path, *, side: int) -> None:
             Image.fromarray(pixels).save(root / name / f"{index}.bmp")
 
 
-def test_pictures_may_be_hidden_when_a_run_is_resumed(tmp_path: Path, hasty: None) -> None:
+def test_pictures_may_be_hidden_when_a_run_is_resumed(tmp_path: Path) -> None:
     folder, asked = RunFolder(tmp_path / "run"), tiny_spec()
-    with open_run(folder, asked):
+    with quick_run(folder, asked):
         pass
-    with open_run(folder, asked.with_values(pictures=False), resume=True) as run:
+    with quick_run(folder, asked.with_values(pictures=False), resume=True) as run:
         assert not run.spec.pictures
     assert spec_of_run(folder).pictures
 

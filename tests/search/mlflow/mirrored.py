@@ -1,14 +1,16 @@
 """A synthetic run, its expected MLflow runs, and a store in memory."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from journal.events import Event
 from journal.journal import Journal
+from quorum.testing.mlflow import StoredRun
 from search.mlflow.mirror import MlflowMirror
 from search.mlflow.projection import Projection
-from search.mlflow.runs import Outcome, RunChange
+from search.mlflow.runs import DIGEST, Outcome, RunChange
 from tests.synthetic_sweep import SPEC, synthetic_chain, synthetic_sweep
 from trainables.records import RunFolder
 
@@ -34,30 +36,74 @@ class Runs(dict[str, dict[str, Any]]):
             run |= {"curve": change.curve} if change.curve else {}
             run |= {"status": change.status, "end": change.end_ms, "name": change.name}
 
+    def stored(self) -> list[StoredRun]:
+        return [
+            StoredRun(
+                key=key,
+                name=run["name"],
+                status=run["status"],
+                end_ms=run["end"],
+                params=run["params"],
+                tags=run["tags"],
+                points=list(run["points"]),
+            )
+            for key, run in self.items()
+        ]
+
 
 class FakeStore:
-    """A store in memory that can be slow or fail."""
+    """A store in memory that can hang or fail."""
 
     def __init__(self) -> None:
-        self.runs = Runs()
+        self.sweeps: dict[str, Runs] = {}
+        """Runs of each sweep, by its identity."""
         self.fails = False
-        self.delay = 0.0
+        self.answers = threading.Event()
+        """A write hangs while this is clear."""
+        self.answers.set()
         self.connections = 0
 
-    def connect(self, uri: str, folder: RunFolder, projection: Projection) -> "FakeStore":
+    @property
+    def runs(self) -> Runs:
+        """The runs of the only sweep."""
+        assert len(self.sweeps) <= 1
+        return next(iter(self.sweeps.values()), Runs())
+
+    def connect(self, uri: str, folder: RunFolder, projection: Projection) -> "FakeConnection":
         self.connections += 1
-        self._respond()
-        return self
+        self.respond()
+        return FakeConnection(self, self.sweeps.setdefault(projection.identity, Runs()))
 
-    def write(self, change: RunChange) -> Outcome:
-        self._respond()
-        time.sleep(self.delay)
-        self.runs.write([change])
-        return "updated"
-
-    def _respond(self) -> None:
+    def respond(self) -> None:
         if self.fails:
             raise ConnectionError("nobody answers")
+
+
+class FakeConnection:
+    """A connection to one sweep in a FakeStore."""
+
+    def __init__(self, store: FakeStore, runs: Runs) -> None:
+        self.store = store
+        self.runs = runs
+
+    def write(self, change: RunChange) -> Outcome:
+        self.store.respond()
+        if not self.store.answers.wait(60):
+            raise TimeoutError("the test never let the store answer")
+        known = self.runs.get(change.key)
+        digest = change.tags.get(DIGEST)
+        if (
+            known
+            and digest
+            and (known["tags"].get(DIGEST), known["status"])
+            == (
+                digest,
+                change.status,
+            )
+        ):
+            return "same"
+        self.runs.write([change])
+        return "updated" if known else "created"
 
 
 def projection_of(events: Iterable[Event]) -> Projection:
@@ -90,7 +136,8 @@ def write_journal(
                 mirror.handle(written)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
+    """Return once the condition holds; `seconds` only keeps a failing test from hanging."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -59,6 +59,7 @@ def test_the_sweeps_run_has_its_specification_and_its_results() -> None:
     assert sweep.params["recipe.batch_size"] == "64"
     assert sweep.params["space.width"] == "type int, low 16, high 48, step 16"
     assert sweep.params["rungs"] == "3, 9, 27"
+    assert all(value for run in projected(EVENTS).values() for value in run.params.values())
     assert sweep.tags["quorum.split_id"] == "5f3b6c9d"
     assert sweep.tags["quorum.registered"] == "quorum-digits version 1, champion"
     assert sweep.tags["quorum.sizes"] == "train 400, val 400, holdout 400, test 597"
@@ -75,7 +76,9 @@ def test_the_sweeps_run_has_its_specification_and_its_results() -> None:
 def test_a_failed_trial_shows_the_end_of_its_traceback() -> None:
     failed = projected(EVENTS)["t0005"]
     assert failed.tags["quorum.reason"] == "DivergedError: the loss is not finite"
-    assert "Traceback (most recent call last)" in failed.tags["mlflow.note.content"]
+    (end,) = [event for event in of_type(EVENTS, TrialEnded) if event.trial == "t0005"]
+    assert end.traceback
+    assert end.traceback in failed.tags["mlflow.note.content"]
     traceback = "frame\n" * 5000 + "KeyError: 'y'"
     ended = trial_ended("t0009", "failed", reason="x", traceback=traceback)
     note = projected([EVENTS[0], trial_started("t0009"), ended])["t0009"].tags[

@@ -2,10 +2,10 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +29,7 @@ from search.mlflow.mirror import sync
 from search.mlflow.projection import Projection
 from search.mlflow.registry import Release, default_name, register_student
 from tests.events import run_started
+from tests.search.mlflow.mirrored import wait_until
 from tests.synthetic_sweep import SPEC, synthetic_chain, synthetic_sweep
 from trainables.records import RunFolder
 
@@ -207,8 +208,15 @@ def test_the_served_champion_accepts_raw_pixels(
     np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, rtol=1e-5)
 
     version = client(folder).get_model_version("quorum-digits", "1")
-    assert "models:/quorum-digits@champion" in version.description
-    assert "--host 127.0.0.1" in version.description
+    command = shlex.split(next(line for line in serving_lines(version.description)))
+    assert command[command.index("-m") + 1] == "models:/quorum-digits@champion"
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def serving_lines(description: str) -> Iterator[str]:
+    """Yield the commands of a description that serve a model, each as one line."""
+    joined = description.replace("\\\n", " ")
+    return (line for line in joined.splitlines() if line.startswith("mlflow models serve"))
 
 
 @contextmanager
@@ -219,10 +227,7 @@ def served(server: Any) -> Iterator[str]:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
-            for _ in range(500):
-                if server.started:
-                    break
-                time.sleep(0.01)
+            assert wait_until(lambda: server.started)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
         finally:
             server.should_exit = True
@@ -232,7 +237,7 @@ def served(server: Any) -> Iterator[str]:
 def ask(url: str, question: Any) -> Any:
     data = json.dumps(question).encode()
     request = Request(url, data=data, headers={"Content-Type": "application/json"})
-    with urlopen(request, timeout=10) as reply:
+    with urlopen(request, timeout=60) as reply:
         return json.load(reply)
 
 

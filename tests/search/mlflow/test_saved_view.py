@@ -22,9 +22,16 @@ def test_status_and_scores_come_before_the_searched_values() -> None:
         "tags.`quorum.status`", "metrics.`rung`", "metrics.`val_accuracy`", "metrics.`val_nll`",
         "metrics.`train_seconds`",
     ]  # fmt: skip
-    assert shown["columnOrder"][8:] == [f"params.`{name}`" for name in SPEC["space"]]
+    assert sorted(shown["columnOrder"][8:]) == sorted(f"params.`{n}`" for n in SPEC["space"])
     assert set(shown["selectedColumns"]) <= set(shown["columnOrder"])
     assert (shown["orderByKey"], shown["orderByAsc"]) == ("metrics.`val_nll`", True)
+
+
+def test_searched_values_that_some_trials_lack_come_last() -> None:
+    searched = [name.split("`")[1] for name in state(SPEC)["columnOrder"][8:]]
+    conditional = ["when" in SPEC["space"][name] for name in searched]
+    assert any(conditional)
+    assert conditional == sorted(conditional)
 
 
 def test_parallel_coordinates_show_only_values_that_every_trial_has() -> None:

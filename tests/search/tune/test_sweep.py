@@ -1,7 +1,9 @@
 """A sweep under Ray, with a trainer that trains nothing."""
 
+import errno
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -32,6 +34,7 @@ from search.tune.sweep import run_fixed
 from tests.drive_sweep import spec_of, sweep
 from tests.events import of_type
 from tests.fake_training import DIES_ONCE, DIVERGES, NOT_A_NUMBER, RAISES, RAISES_ONCE
+from tests.faults.disk import room_for
 from tests.simulated_tune import IMAGES, TRAINER, start_or_resume
 from trainables.data.splits import make_splits
 from trainables.recipe import Numerics, Recipe
@@ -281,21 +284,21 @@ def test_at_the_deadline_trials_stop_and_can_be_resumed(ray: None, tmp_path: Pat
     assert [path for path in elsewhere.rglob("*") if path.name.startswith("checkpoint_")] == []
 
 
-def test_an_unwritable_journal_ends_the_sweep_with_one_error(
-    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Full(Journal):
+    """A journal whose disk has no room for a decision."""
+
+    def append(self, event: Event) -> Event:
+        """Write any other event."""
+        if not isinstance(event, RungDecided):
+            return super().append(event)
+        with room_for(self.path.stat().st_size):
+            return super().append(event)
+
+
+def test_an_unwritable_journal_ends_the_sweep_with_one_error(ray: None, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "full")
-    real = Journal.append
-
-    def full(self: Journal, event: Event) -> Event:
-        if isinstance(event, RungDecided):
-            raise RunError("journal.jsonl cannot be written: No space left on device")
-        return real(self, event)
-
-    monkeypatch.setattr(Journal, "append", full)
-    with pytest.raises(RunError, match="cannot be written: No space left"):
-        sweep(folder.root, spec_of(trials=3))
-    monkeypatch.undo()
+    with pytest.raises(RunError, match=f"cannot be written: .*{os.strerror(errno.EFBIG)}"):
+        sweep(folder.root, spec_of(trials=3), journal=Full)
     assert sweep(folder.root, spec_of(trials=3)).unfinished == 0
     assert len(events_of(folder, TrialEnded)) == 3
 
