@@ -23,8 +23,9 @@ from trainables.training.calibration import Calibration
 from trainables.training.recalibration import recalibrate
 from trainables.training.schedule import EpochPlan
 
-RECALIBRATION_IMAGES = 2048
-"""Largest number of training images used to recalibrate batch normalization."""
+RECALIBRATION_IMAGES = 1024
+"""Largest number of training images used to recalibrate batch normalization: one batch of 32 px,
+which needs one pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
