@@ -9,12 +9,13 @@ new image moves few others.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from common.errors import DataError, SpecError
+from common.formats import plural
 from common.parsing import to_mapping
 from trainables.data.digests import text_keys, uniform
 from trainables.data.image_set import ImageSet
@@ -105,7 +106,8 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
 
     Images that would leak are in no split and are counted in `leaked`: images with an exact copy
     or their group in the set's own test split, or in its own val split, and, if copies are in
-    several groups, those in all groups but one.
+    several groups, those in all groups but one. An own val split of which nothing is left is
+    replaced by one drawn from train.
 
     Classes that lack examples are named in `warnings`.
 
@@ -116,6 +118,11 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
     unit = _units(images)
     u = uniform(unit, "splits", "split", seed=spec.seed)
     free = ~_leaks(images, unit, u)
+    replaced: tuple[str, ...] = ()
+    if images.is_val is not None and not (images.is_val & free).any():
+        count = plural(int(images.is_val.sum()), "image")
+        replaced = (f"val is drawn from train: test has copies of all {count} of the own val split",)
+        images = replace(images, is_val=None)
     split = np.full(len(images), "", "<U8")
     for name, own in (("test", images.is_test), ("val", images.is_val)):
         if own is not None:
@@ -130,7 +137,7 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
         **{name: np.flatnonzero(split == name) for name in SPLITS},
         split_id=_split_id(images, spec),
         leaked=int((~free).sum()),
-        warnings=tuple(_warnings(images, split)),
+        warnings=(*replaced, *_warnings(images, split)),
     )
 
 

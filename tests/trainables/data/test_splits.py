@@ -372,6 +372,19 @@ def test_a_copy_of_a_test_image_leaves_the_own_val_split() -> None:
     assert splits.leaked == 10
 
 
+def test_an_own_val_split_of_copies_of_test_is_replaced() -> None:
+    contents = [*range(300), *range(500, 600), *range(500, 620)]
+    images = image_set(
+        contents,
+        is_val=[300 <= i < 400 for i in range(520)],
+        is_test=[i >= 400 for i in range(520)],
+    )
+    splits = make_splits(images, SplitSpec(floor=0))
+    assert splits.leaked == 100
+    assert splits.sizes == {"train": 255, "val": 15, "holdout": 30, "test": 120}
+    assert len(splits.warnings) == 1
+
+
 def test_counts_take_val_from_the_data_sets_own_val_split() -> None:
     images = image_set(list(range(400)), is_val=[i >= 300 for i in range(400)])
     splits = make_splits(images, SplitSpec(counts=(100, 50, 40)))
