@@ -121,7 +121,9 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
     replaced: tuple[str, ...] = ()
     if images.is_val is not None and not (images.is_val & free).any():
         count = plural(int(images.is_val.sum()), "image")
-        replaced = (f"val is drawn from train: test has copies of all {count} of the own val split",)
+        replaced = (
+            f"val is drawn from train: test has copies of all {count} of the own val split",
+        )
         images = replace(images, is_val=None)
     split = np.full(len(images), "", "<U8")
     for name, own in (("test", images.is_test), ("val", images.is_val)):
