@@ -125,8 +125,9 @@ class Optimization(_Section):
 
     batch_size: int = _number(512, 1, 1_000_000)
     """Images per step; all training images if there are fewer."""
-    name: Literal["sgd", "adamw", "muon"] = _keyed("sgd", "optimizer")
-    """`sgd` and `muon` use Nesterov momentum; `muon` orthogonalizes its steps."""
+    name: str = _keyed("sgd", "optimizer")
+    """`sgd`, `adamw`, `muon`, or `timm:NAME` for any other optimizer of timm's factory, e.g.
+    `timm:lion`. `sgd` and `muon` use Nesterov momentum; `muon` orthogonalizes its steps."""
     lr_per_1024: float = _number(1.2, 0.0, 1000.0)
     """SGD's peak learning rate for 1,024 images per step (mean loss); it scales with batch_size."""
     adamw_lr: float = _number(2e-3, 0.0, 10.0)
@@ -134,8 +135,11 @@ class Optimization(_Section):
     muon_lr: float = _number(1e-2, 0.0, 10.0)
     """Muon's peak learning rate at any batch size, on AdamW's scale: its steps have the same root
     mean square."""
+    timm_lr: float = _number(1e-3, 0.0, 100.0)
+    """Peak learning rate of `timm:NAME` at any batch size. Optimizers differ in scale: Lion's is 3
+    to 10 times lower than AdamW's (arXiv 2302.06675)."""
     momentum: float = _number(0.85, 0.0, 0.999)
-    """SGD's and Muon's momentum."""
+    """Momentum of SGD, Muon and those of timm's optimizers that have one."""
     bias_lr_scale: float = _number(1.0, 0.0, 10_000.0)
     """Learning rate of batch normalization's biases, as a multiple of the others'; airbench
     has 64."""
@@ -144,13 +148,30 @@ class Optimization(_Section):
     (Lookahead, arXiv 1907.08610); 0 switches it off."""
     weight_decay: float = _number(1e-3, 0.0, 10.0)
     """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
+    clip_grad_norm: float = _number(0.0, 0.0, 1e6)
+    """Largest norm of the whole gradient, which is scaled down to it; 0 switches clipping off."""
+    accumulation: int = _number(1, 1, 1_000_000)
+    """Micro-batches into which each batch is split to save memory. Their gradients add up to the
+    batch's, but batch normalization and dropout see one micro-batch at a time."""
+    sam_rho: float = _number(0.0, 0.0, 10.0)
+    """Distance by which SAM (sharpness-aware minimization, arXiv 2010.01412) moves the weights
+    uphill before it takes the gradient, at twice the cost of a step; 0 switches SAM off."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number outside its range, and an optimizer of none of these forms."""
+        _Section.__post_init__(self)
+        if self.name not in ("sgd", "adamw", "muon") and not re.match(r"timm:\w+$", self.name):
+            raise SpecError(
+                f"optimizer must be 'sgd', 'adamw', 'muon' or 'timm:NAME', got {self.name!r}"
+            )
 
     @property
     def peak_lr(self) -> float:
         """The optimizer's learning rate between warm-up and cooldown."""
         if self.name == "sgd":
             return self.lr_per_1024 * self.batch_size / 1024
-        return self.adamw_lr if self.name == "adamw" else self.muon_lr
+        rates = {"adamw": self.adamw_lr, "muon": self.muon_lr}
+        return rates.get(self.name, self.timm_lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ STAGE_KEYS = frozenset(
         *("augment", "augment_magnitude", "augment_ops", "flip", "alternating_flip", "translate"),
         *("cutout", "erase_probability", "mixup_alpha", "cutmix_alpha", "mix_probability"),
         *("crop_scale", "crop_ratio"),
-        *("label_smoothing", "weight_decay", "momentum", "warmup_epochs"),
+        *("label_smoothing", "weight_decay", "momentum", "clip_grad_norm", "sam_rho"),
+        "warmup_epochs",
     }
 )
 """Keys that a stage may change; the network, the steps and the scores are fixed."""

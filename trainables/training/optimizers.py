@@ -1,13 +1,27 @@
-"""Optimizers: SGD, AdamW and Muon, with parameter groups and Lookahead."""
+"""Optimizers: SGD, AdamW, Muon and those of timm, with parameter groups and Lookahead."""
 
+import difflib
+import re
 from typing import Any
 
-from timm.optim import Lookahead, create_optimizer_v2  # type: ignore[attr-defined]
+from timm.optim import (  # type: ignore[attr-defined]
+    Lookahead,
+    create_optimizer_v2,
+    list_optimizers,
+)
 from torch import nn
 from torch.optim import Optimizer
 
+from common.errors import SpecError
 from trainables.hyperparameters import Optimization
 from trainables.training.parameter_groups import parameter_groups
+
+TIMM = "timm:"
+"""Prefix of the names of timm's optimizers in a recipe."""
+
+_EXCLUDED = re.compile(r"bnb|fused|kron|adahessian")
+
+_UNSUPPORTED = "cannot be used"
 
 MUON_STEPS = 4
 """Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
@@ -16,7 +30,7 @@ MUON_STEPS = 4
 def make_optimizer(
     model: nn.Module, settings: Optimization, *, layer_decay: float = 1.0
 ) -> Optimizer:
-    """Return SGD with Nesterov momentum, AdamW or Muon over the trainable parameters.
+    """Return the optimizer of a recipe over the trainable parameters: ours or one of timm's.
 
     trainables/training/parameter_groups.py decides which parameters are decayed, and the learning
     rate of each layer: `layer_decay` times the next layer's. `set_progress` sets the rates.
@@ -27,10 +41,13 @@ def make_optimizer(
     advise (github.com/KellerJordan/Muon). timm takes NAdamW, AdamW with Nesterov momentum;
     airbench94_muon has SGD instead, with a rate for the head and one for the biases.
     """
-    name: str = settings.name
-    if name == "sgd" and settings.momentum == 0:
+    check_optimizer(settings)
+    name = settings.name.removeprefix(TIMM)
+    more: dict[str, Any] = {}
+    if settings.name == "sgd" and settings.momentum == 0:
         name = "momentum"  # timm's name for SGD without Nesterov, which needs momentum > 0
-    more: dict[str, Any] = {"nesterov": True, "ns_steps": MUON_STEPS} if name == "muon" else {}
+    elif settings.name == "muon":
+        more = {"nesterov": True, "ns_steps": MUON_STEPS}
     optimizer: Optimizer = create_optimizer_v2(
         parameter_groups(model, settings, layer_decay=layer_decay),
         opt=name,
@@ -42,6 +59,25 @@ def make_optimizer(
     if settings.lookahead:
         optimizer = Lookahead(optimizer, k=settings.lookahead)  # type: ignore[no-untyped-call]
     return optimizer
+
+
+def check_optimizer(settings: Optimization) -> None:
+    """Refuse an optimizer that timm does not have, or that cannot be resumed.
+
+    Raises:
+        SpecError: the message names the nearest one.
+    """
+    name = settings.name.removeprefix(TIMM)
+    if settings.name == name or name in timm_optimizers():
+        return
+    near = ", ".join(difflib.get_close_matches(name, timm_optimizers(), n=3, cutoff=0.0))
+    reason = _UNSUPPORTED if name in list_optimizers() else "is not one of timm's"
+    raise SpecError(f"optimizer {settings.name!r} {reason}; the nearest names are {near}")
+
+
+def timm_optimizers() -> list[str]:
+    """Return the names that may follow `timm:`."""
+    return [name for name in list_optimizers() if not _EXCLUDED.match(name)]
 
 
 def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
