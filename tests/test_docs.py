@@ -73,5 +73,5 @@ def test_the_custom_data_set_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_recipes_shown_are_recipes() -> None:
     recipes = [Recipe.from_mapping(yaml.safe_load(b)["recipe"]) for b in yaml_blocks("recipe.md")]
-    assert [len(recipe.schedule.stages) for recipe in recipes] == [2, 0]
-    assert len(recipes[1].loss.superclasses) == 2
+    assert [len(recipe.schedule.stages) for recipe in recipes] == [2, 2, 0]
+    assert len(recipes[2].loss.superclasses) == 2

@@ -4,6 +4,7 @@
 files and records is its name, unless it declares another `key`.
 """
 
+import difflib
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -160,9 +161,12 @@ class Optimization(_Section):
     def __post_init__(self) -> None:
         """Refuse a number outside its range, and an optimizer of none of these forms."""
         _Section.__post_init__(self)
-        if self.name not in ("sgd", "adamw", "muon") and not re.match(r"timm:\w+$", self.name):
+        ours = ("sgd", "adamw", "muon")
+        if self.name not in ours and not re.match(r"timm:\w+$", self.name):
+            near = difflib.get_close_matches(self.name, ours, n=1, cutoff=0.0)
             raise SpecError(
-                f"optimizer must be 'sgd', 'adamw', 'muon' or 'timm:NAME', got {self.name!r}"
+                "optimizer must be 'sgd', 'adamw', 'muon' or 'timm:NAME', "
+                f"got {self.name!r}; did you mean {near[0]!r}?"
             )
 
     @property

@@ -20,6 +20,7 @@ from trainables.nets.head import linear_head
 from trainables.nets.pretrained import adapted, check_backbone, read_backbone
 from trainables.nets.timm_net import check_hub
 from trainables.recipe import Recipe
+from trainables.training.optimizers import check_optimizer
 from trainables.training.parameter_groups import parameter_groups
 
 
@@ -47,6 +48,7 @@ def check_recipes(
                 check_augmentation(recipe.in_stage(index).augmentation, image_size)
             if recipe.loss.superclass_weight:
                 group_matrix(recipe.loss.superclasses, class_names)
+            check_optimizer(recipe.optimizer)
             key = repr((recipe.architecture, recipe.schedule.stages))
             if key not in checked:
                 _check_net(

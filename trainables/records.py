@@ -67,6 +67,9 @@ class TrialRecord:
     params: int
     metrics: dict[str, float] = field(default_factory=dict)
     """Scores at the highest rung: val_nll, val_accuracy, temperature …"""
+    halvings: tuple[tuple[int, int], ...] = ()
+    """Epochs trained, and steps of the next epoch, before micro-batches were halved because memory
+    had run out; a replay halves at the same steps."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Checksums of the files beside the record."""
 

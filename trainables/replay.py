@@ -30,6 +30,7 @@ from trainables.records import (
 )
 from trainables.trainer import EpochReport
 from trainables.training.loop import Training
+from trainables.training.optimizer_step import Halving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ def replay(
         numerics=start.numerics,
         images=images,
         splits=splits,
+        halvings=[Halving(*halving) for halving in record.halvings],
     )
     seconds, nll = 0.0, float("nan")
     for report in training.reports():

@@ -145,6 +145,7 @@ class QuorumTrial(tune.Trainable):
             "trial": self._start.trial,
             "rung": self._rung,
             "params": trainer.params,
+            "halvings": [list(halving) for halving in getattr(trainer, "halvings", ())],
             "sha256": sums,
         }
         write_bytes_atomically(folder / TRIAL_FILE, dump_json(about).encode())

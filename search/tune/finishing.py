@@ -41,9 +41,15 @@ class Finisher:
             return False
         scored = [c for c in trial.checkpoints if c.step == trial.rung_steps[trial.rung]]
         for checkpoint in reversed(scored):
-            params = self._storage.hand_over(checkpoint.path, self._folder.trial(trial.name))
-            if params is not None:
-                self.end(trial, verdict.status, verdict.reason, params=params)
+            about = self._storage.hand_over(checkpoint.path, self._folder.trial(trial.name))
+            if about is not None:
+                self.end(
+                    trial,
+                    verdict.status,
+                    verdict.reason,
+                    params=int(about["params"]),
+                    halvings=tuple((epoch, step) for epoch, step in about.get("halvings", ())),
+                )
                 return True
         return False
 
@@ -54,6 +60,7 @@ class Finisher:
         reason: str,
         *,
         params: int = 0,
+        halvings: tuple[tuple[int, int], ...] = (),
         traceback: str | None = None,
     ) -> None:
         """Write a trial's record, journal its end, and remove its checkpoints."""
@@ -72,6 +79,7 @@ class Finisher:
             peak_memory_bytes=trial.peak_memory_bytes,
             params=params,
             metrics={name: value for name, value in metrics.items() if value is not None},
+            halvings=halvings,
         )
         write_record(folder, record)
         self._announce(record, traceback=traceback)

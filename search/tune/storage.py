@@ -66,10 +66,10 @@ class Storage:
             for path in [session] if kept.isdisjoint(trials) else set(trials) - kept:
                 self.remove(path)
 
-    def hand_over(self, path: str, target: Path) -> int | None:
+    def hand_over(self, path: str, target: Path) -> dict[str, Any] | None:
         """Copy a trial's predictions and weights from a checkpoint to its folder.
 
-        Return the number of the net's parameters; None if the checkpoint is missing or damaged.
+        Return the content of trial.json; None if the checkpoint is missing or damaged.
         Each file is written whole or not at all; a second call replaces them.
 
         Raises:
@@ -82,7 +82,7 @@ class Storage:
             return None
         for name, data in files.items():
             write_bytes_atomically(target / name, data)
-        return int(about["params"])
+        return about
 
     def _read(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         with Checkpoint(self.uri(path)).as_directory() as folder:

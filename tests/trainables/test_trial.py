@@ -79,6 +79,7 @@ def test_a_checkpoint_at_a_rung_holds_the_results_and_their_checksums(tmp_path: 
     trial.save_checkpoint(str(tmp_path))
     about = read_json(tmp_path / TRIAL_FILE)
     assert (about["trial"], about["rung"], about["params"]) == ("t0007", 1, 1032)
+    assert about["halvings"] == []
     assert about["sha256"] == {name: file_sha256(tmp_path / name) for name in RESULT_FILES}
     for split, indices in (("val", SPLITS.val), ("holdout", SPLITS.holdout)):
         logp = np.load(tmp_path / f"{split}.npy")

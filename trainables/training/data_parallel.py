@@ -30,13 +30,7 @@ class DataParallel:
 
     def shard(self, batch: Batch) -> Batch:
         """Return this process's consecutive shard of a batch; sizes differ by at most one image."""
-        size = len(batch.images)
-        start = self.rank * size // self.world_size
-        end = (self.rank + 1) * size // self.world_size
-        parts: dict[str, Any] = {item.name: getattr(batch, item.name) for item in fields(Batch)}
-        for name, value in parts.items():
-            parts[name] = None if value is None else value[start:end]
-        return Batch(**parts)
+        return part_of_batch(batch, self.rank, self.world_size)
 
     def average_gradients(
         self,
@@ -61,3 +55,14 @@ class DataParallel:
             gradient.copy_(flat[start:end].view(gradient.shape))
             start = end
         return flat[0]
+
+
+def part_of_batch(batch: Batch, index: int, count: int) -> Batch:
+    """Return one of `count` consecutive parts of a batch; sizes differ by at most one image."""
+    if count == 1:
+        return batch
+    size = len(batch.images)
+    part = slice(index * size // count, (index + 1) * size // count)
+    values: dict[str, Any] = {item.name: getattr(batch, item.name) for item in fields(Batch)}
+    parts: dict[str, Any] = {n: None if v is None else v[part] for n, v in values.items()}
+    return Batch(**parts)

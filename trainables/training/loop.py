@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from common.errors import SpecError
 from common.sampling import evenly_spaced
 from common.seeds import global_torch_stream, torch_generator
-from trainables.augmentation.batch import check_augmentation
+from trainables.augmentation.batch import Batch, check_augmentation
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.nets.build import build_model
@@ -37,6 +37,7 @@ from trainables.training.data_parallel import DataParallel
 from trainables.training.epoch_order import EpochOrder
 from trainables.training.identity import training_identity
 from trainables.training.losses import Distillation, Teacher, TrainingLoss
+from trainables.training.optimizer_step import SMALLEST, Halving, OptimizerStep
 from trainables.training.optimizers import set_progress
 from trainables.training.recalibration import is_recalibrated
 from trainables.training.schedule import EpochPlan, learning_rate, plan_epochs
@@ -61,12 +62,14 @@ class Training:
         distillation: Distillation | None = None,
         parallel: DataParallel | None = None,
         features: FeatureCache | None = None,
+        halvings: Sequence[Halving] = (),
     ) -> None:
         """Build the network from (recipe, seed) and plan the schedule; train nothing yet.
 
         Sets torch's thread count to numerics.threads. `teacher` and `distillation` must be given
         together. With `parallel`, other processes train on the other shards of every batch.
-        `features` holds the features of earlier trainings in this process.
+        `features` holds the features of earlier trainings in this process. `halvings` are those
+        of a recorded training, which are repeated.
 
         Raises:
             SpecError: the recipe does not suit these images, rungs or processes.
@@ -117,6 +120,7 @@ class Training:
             cache=features,
             data=f"{images.fingerprint} {splits.split_id} {recipe.schedule.train_share}",
         )
+        self._steps = OptimizerStep(self.model, self._loss_of, parallel=parallel, halvings=halvings)
         self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
         self._only_the_head_differs = False
         """True if the scored network equals the trained one below the head, which alone learns."""
@@ -139,6 +143,11 @@ class Training:
     def params(self) -> int:
         """The number of the network's parameters, frozen ones included."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def halvings(self) -> tuple[Halving, ...]:
+        """The steps before which micro-batches were halved, because memory had run out."""
+        return tuple(self._steps.halvings)
 
     @property
     def finished(self) -> bool:
@@ -191,8 +200,10 @@ class Training:
         self._average.start_epoch(frozen=self._stage.head_only)
         generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
         positions = torch.arange(self._batch_size)
-        for _ in range(steps):
-            loss = self._train_step(positions, generator, passes=torch.ones_like(positions))
+        for step in range(steps):
+            loss = self._train_step(
+                positions, generator, passes=torch.ones_like(positions), at=Halving(0, step)
+            )
             self._average.update(1)
             loss.item()  # waits for the device
 
@@ -215,7 +226,7 @@ class Training:
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint; see trainables/training/checkpoint.py."""
-        self._state.save(folder, step=self.step)
+        self._state.save(folder, step=self.step, halvings=self.halvings)
 
     def load(self, folder: str | Path) -> None:
         """Resume from a checkpoint of the same recipe, rungs, seed and split.
@@ -226,7 +237,8 @@ class Training:
         Raises:
             RunError: the checkpoint is damaged or belongs to another training.
         """
-        self.step = self._state.load(folder, self.plans)
+        self.step, halvings = self._state.load(folder, self.plans)
+        self._steps.restore(halvings)
         self._only_the_head_differs = False
 
     def _head_logits(self, source: PixelSource) -> Tensor:
@@ -257,32 +269,34 @@ class Training:
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
                 set_progress(self._stage.optimizer, rate=rate, steps=steps)
                 part = slice(i * self._batch_size, (i + 1) * self._batch_size)
-                total += self._train_step(order[part], generator, passes=passes[part])
+                at = Halving(plan.step - 1, i)
+                total += self._train_step(order[part], generator, passes=passes[part], at=at)
                 # Reading a loss waits for the device, so on CUDA it is checked once per epoch.
                 if device == "cpu" or i == self.batches - 1:
                     require_finite(float(total), "training loss", plan)
                 self._average.update(steps + 1)
         return float(total) / self.batches
 
-    def _train_step(self, positions: Tensor, generator: Generator, *, passes: Tensor) -> Tensor:
+    def _train_step(
+        self, positions: Tensor, generator: Generator, *, passes: Tensor, at: Halving
+    ) -> Tensor:
         """Take one optimizer step on the training images at `positions`; return the loss.
 
-        `passes` is the number of the pass in which each is seen.
+        `passes` is the number of the pass in which each is seen; `at` names the step.
         """
-        stage, optimizer = self._stage, self._stage.optimizer
+        stage = self._stage
         labels = self._labels[positions.to(self._labels.device)]
         batch = stage.batch(positions, labels, generator, flips=self._flips(positions, passes))
         if self._parallel is not None:
             batch = self._parallel.shard(batch)
+        share = len(batch.images) / len(positions)
+        settings = stage.recipe.optimizer
+        return self._steps.take(batch, stage.optimizer, settings, share=share, at=at)
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        stage = self._stage
         logits, auxiliary = stage.outputs(batch)
-        loss = self._loss(logits, auxiliary, batch, smoothing=stage.recipe.loss.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._parallel is not None:
-            share = len(batch.images) / len(positions)
-            loss = self._parallel.average_gradients(loss, self.model, share)
-        optimizer.step()
-        return loss.detach()
+        return self._loss(logits, auxiliary, batch, smoothing=stage.recipe.loss.label_smoothing)
 
     def _flips(self, positions: Tensor, passes: Tensor) -> Tensor | None:
         """Return a mask of the mirrored images if flips alternate; None if flips are drawn."""
@@ -296,10 +310,11 @@ def _check(
     recipe: Recipe, images: ImageSet, batch_size: int, parallel: DataParallel | None
 ) -> None:
     """Refuse a batch too small for batch normalization, and an augmentation too large."""
-    if batch_size < 2 * (parallel.world_size if parallel else 1):
+    parts = recipe.optimizer.accumulation * (parallel.world_size if parallel else 1)
+    if batch_size < SMALLEST * parts:
         raise SpecError(
-            "batch_size must be at least 2 per process, for batch normalization; "
-            f"got {batch_size} in all"
+            f"batch_size must be at least {SMALLEST} per process and micro-batch, for batch "
+            f"normalization; got {batch_size} in {parts}"
         )
     for index in range(max(1, len(recipe.schedule.stages))):
         check_augmentation(recipe.in_stage(index).augmentation, images.image_size)

@@ -20,8 +20,10 @@ TIMM = "timm:"
 """Prefix of the names of timm's optimizers in a recipe."""
 
 _EXCLUDED = re.compile(r"bnb|fused|kron|adahessian")
+"""Optimizers that need other packages, draw from a random stream of their own, which a resumed
+training would restart, or need second derivatives."""
 
-_UNSUPPORTED = "cannot be used"
+_UNSUPPORTED = "needs another package, second derivatives or random numbers that cannot be resumed"
 
 MUON_STEPS = 4
 """Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
@@ -77,7 +79,7 @@ def check_optimizer(settings: Optimization) -> None:
 
 def timm_optimizers() -> list[str]:
     """Return the names that may follow `timm:`."""
-    return [name for name in list_optimizers() if not _EXCLUDED.match(name)]
+    return [str(name) for name in list_optimizers() if not _EXCLUDED.match(str(name))]
 
 
 def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:

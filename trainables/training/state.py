@@ -6,7 +6,7 @@ checkpoint, names of the current state have the prefix `now.`, names of the trun
 branched off have the prefix `trunk.`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from trainables.training.active_stage import ActiveStage
 from trainables.training.averaging import WeightAverage
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.identity import TrainingIdentity, require_same_training
+from trainables.training.optimizer_step import Halving
 from trainables.training.schedule import EpochPlan
 
 
@@ -42,15 +43,20 @@ class TrainingState:
         put_snapshot(self.trunk, *self._parts())
         self.trunk = self.trunk if keep else None
 
-    def save(self, folder: str | Path, *, step: int) -> None:
-        """Write a checkpoint after `step` epochs."""
+    def save(self, folder: str | Path, *, step: int, halvings: Sequence[Halving]) -> None:
+        """Write a checkpoint after `step` epochs; `halvings` are those so far."""
         tensors = {f"now.{name}": value for name, value in take_snapshot(*self._parts()).items()}
         tensors |= {f"trunk.{name}": value for name, value in (self.trunk or {}).items()}
-        state = {"training": self._identity, "step": step, "trunk": self.trunk is not None}
+        state = {
+            "training": self._identity,
+            "step": step,
+            "trunk": self.trunk is not None,
+            "halvings": [list(halving) for halving in halvings],
+        }
         save_checkpoint(folder, tensors, state)
 
-    def load(self, folder: str | Path, plans: tuple[EpochPlan, ...]) -> int:
-        """Load a checkpoint of the schedule `plans`; return the number of epochs trained.
+    def load(self, folder: str | Path, plans: tuple[EpochPlan, ...]) -> tuple[int, list[Halving]]:
+        """Load a checkpoint of the schedule `plans`; return the epochs trained and the halvings.
 
         Raises:
             RunError: the checkpoint is damaged or belongs to another training.
@@ -61,7 +67,7 @@ class TrainingState:
         self._stage.enter(plans[step - 1].stage if step else 0)
         put_snapshot(part_of(tensors, "now."), *self._parts())
         self.trunk = part_of(tensors, "trunk.") if state["trunk"] else None
-        return step
+        return step, [Halving(*halving) for halving in state["halvings"]]
 
     def _parts(self) -> tuple[nn.Module, nn.Module, Optimizer]:
         return self._stage.model, self._average.model, self._stage.optimizer

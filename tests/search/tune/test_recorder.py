@@ -134,7 +134,7 @@ def test_a_decided_trial_with_a_bad_checkpoint_is_trained_again(gone: str, tmp_p
 class Killing(Storage):
     """A storage during whose first copy the process is killed."""
 
-    def hand_over(self, path: str, target: Path) -> int | None:
+    def hand_over(self, path: str, target: Path) -> dict[str, Any] | None:
         """Die."""
         raise KeyboardInterrupt("killed")
 

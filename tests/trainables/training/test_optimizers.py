@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from common.errors import SpecError
 from trainables.nets.build import empty_model
 from trainables.recipe import Recipe
-from trainables.training.optimizers import make_optimizer, set_progress
+from trainables.training.optimizers import (
+    check_optimizer,
+    make_optimizer,
+    set_progress,
+    timm_optimizers,
+)
+from trainables.training.state import put_snapshot, take_snapshot
 
 
 def test_only_sgds_learning_rate_is_linear_in_the_batch_size() -> None:
@@ -118,3 +125,67 @@ def test_lookahead_returns_halfway_to_the_slow_weights() -> None:
         seen.append(model.weight.item())
     # timm creates its slow weights at the first synchronisation, which changes nothing.
     assert seen == [-1, -2, -3, -4, -5, -4.5, -5.5]
+
+
+def first_steps(optimizer: torch.optim.Optimizer, model: nn.Module, steps: range) -> None:
+    """Take steps on data that the number of the step determines."""
+    for step in steps:
+        set_progress(optimizer, rate=1e-3 * (1 + step), steps=step)
+        optimizer.zero_grad()
+        images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        model(images).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_every_optimizer_of_timm_is_resumed_bitwise(lookahead: int) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    names = timm_optimizers()
+    assert len(names) > 70
+    for name in names[:: 1 + 9 * bool(lookahead)]:
+        recipe = Recipe(width=4, optimizer=f"timm:{name}", lookahead=lookahead)
+
+        def start(recipe: Recipe = recipe) -> tuple[nn.Module, torch.optim.Optimizer]:
+            torch.manual_seed(0)
+            model = empty_model(recipe, classes=3, image_size=8)
+            return model, make_optimizer(model, recipe.optimizer)
+
+        whole, optimizer = start()
+        before = {key: value.clone() for key, value in whole.state_dict().items()}
+        first_steps(optimizer, whole, range(3))
+        snapshot = take_snapshot(whole, whole, optimizer)
+        first_steps(optimizer, whole, range(3, 6))
+        resumed, optimizer = start()
+        put_snapshot(snapshot, resumed, resumed, optimizer)
+        first_steps(optimizer, resumed, range(3, 6))
+        after, again = whole.state_dict(), resumed.state_dict()
+        assert all(torch.equal(after[key], again[key]) for key in after), name
+        assert not torch.equal(after["net.head.weight"], before["net.head.weight"]), name
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:lionn", "is not one of timm's; the nearest names are lion"),
+        ("timm:bnbadam", "needs another package"),
+        ("timm:kron", "random numbers that cannot be resumed"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_used_is_refused(name: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        check_optimizer(Recipe(optimizer=name).optimizer)
+
+
+def test_other_names_of_optimizers_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"optimizer must be 'sgd', .* got 'lion'"):
+        Recipe(optimizer="lion")
+
+
+def test_muon_of_timm_gets_the_hidden_matrices_too() -> None:
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
+    optimizer = make_optimizer(model, Recipe(optimizer="timm:adamuon").optimizer)
+    fallback = {id(p): g["use_fallback"] for g in optimizer.param_groups for p in g["params"]}
+    matrices = [fallback[id(p)] for p in model.parameters() if p.ndim == 2]
+    assert matrices == [True, False, True]

@@ -1,0 +1,193 @@
+"""One optimizer step: gradients of micro-batches, SAM, clipping; smaller ones if memory runs out.
+
+Axes: B images of a batch. A batch is drawn and augmented as a whole and then split, so the images
+are the same for any number of micro-batches. The losses of a batch are means, so the micro-batches'
+gradients, weighted by their shares of the batch, add up to the batch's up to the order of float
+sums. Two layers notice the difference in training: batch normalization, which sees one
+micro-batch at a time, and dropout, which draws for one at a time.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from common.errors import SpecError
+from trainables.augmentation.batch import Batch
+from trainables.hyperparameters import Optimization
+from trainables.training.data_parallel import DataParallel, part_of_batch
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 2
+"""Images that batch normalization needs in a micro-batch."""
+
+
+class Halving(NamedTuple):
+    """A step before which the micro-batches were halved, because memory had run out."""
+
+    epoch: int
+    """Epochs trained before the step, cooldown branches included."""
+    step: int
+    """Steps of the epoch before it."""
+
+
+class OptimizerStep:
+    """Takes the optimizer steps of a training."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_of: Callable[[Batch], Tensor],
+        *,
+        parallel: DataParallel | None = None,
+        halvings: Iterable[Halving] = (),
+    ) -> None:
+        """`loss_of` returns the mean loss of a batch; `halvings` are repeated at their steps."""
+        self._model, self._loss_of, self._parallel = model, loss_of, parallel
+        self._planned = tuple(halvings)
+        self.halvings: list[Halving] = []
+        """The halvings so far, in order."""
+
+    def take(
+        self,
+        batch: Batch,
+        optimizer: Optimizer,
+        settings: Optimization,
+        *,
+        share: float = 1.0,
+        at: Halving,
+    ) -> Tensor:
+        """Take one step on a batch; return its mean loss before the step, a scalar in nats.
+
+        `share` is the batch's share of all processes' batches. If memory runs out, the
+        micro-batches are halved from this step (`at`) on, and its gradient is computed again from
+        the same weights, statistics and random numbers.
+
+        Raises:
+            SpecError: memory runs out for micro-batches of two or three images.
+        """
+        self.halvings += self._planned_at(at)
+        before = _Saved(self._model)
+        while True:
+            count = settings.accumulation * 2 ** len(self.halvings)
+            size = len(batch.images) // count
+            try:
+                loss = self._gradient(batch, optimizer, settings, count, share, before)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size // 2 < SMALLEST:
+                    raise SpecError(
+                        f"memory ran out for micro-batches of {size} images; choose a smaller "
+                        f"network or image size ({error})"
+                    ) from error
+            # After the handler, because the exception keeps the activations in memory.
+            log.warning("memory ran out for micro-batches of %d images: halved", size)
+            optimizer.zero_grad(set_to_none=True)
+            before.restore()
+            self.halvings.append(at)
+        if settings.clip_grad_norm:
+            nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip_grad_norm)
+        optimizer.step()
+        return loss
+
+    def restore(self, halvings: Sequence[Halving]) -> None:
+        """Continue after these halvings, e.g. those of a checkpoint."""
+        self.halvings = list(halvings)
+
+    def _planned_at(self, at: Halving) -> list[Halving]:
+        due = sum(halving <= at for halving in self._planned)
+        return [at] * (due - len(self.halvings))
+
+    def _gradient(
+        self,
+        batch: Batch,
+        optimizer: Optimizer,
+        settings: Optimization,
+        count: int,
+        share: float,
+        before: "_Saved",
+    ) -> Tensor:
+        """Set the gradients; return the loss. With SAM, they are those at the worst point near."""
+        loss = self._whole_gradient(batch, optimizer, count, share)
+        if not settings.sam_rho:
+            return loss
+        weights = [p for p in self._model.parameters() if p.grad is not None]
+        kept, after = [weight.detach().clone() for weight in weights], _Saved(self._model)
+        try:
+            _climb(weights, settings.sam_rho)
+            before.restore_random()  # dropout hides the same features in both passes
+            self._whole_gradient(batch, optimizer, count, share)
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(weights, kept, strict=True):
+                    weight.copy_(value)
+            after.restore()
+        return loss
+
+    def _whole_gradient(
+        self, batch: Batch, optimizer: Optimizer, count: int, share: float
+    ) -> Tensor:
+        """Set the gradients of the mean loss over a batch and all processes; return the loss."""
+        optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=batch.labels_a.device)
+        for index in range(count):
+            part = part_of_batch(batch, index, count)
+            loss = self._loss_of(part)
+            if count > 1:
+                loss = loss * (len(part.images) / len(batch.images))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach()
+        if self._parallel is not None:
+            total = self._parallel.average_gradients(total, self._model, share)
+        return total
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that memory ran out, on the GPU or on the CPU.
+
+    torch raises a plain RuntimeError for the CPU, known by its message only.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error)
+    return "can't allocate memory" in message or "not enough memory" in message
+
+
+def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:
+    """Move weights by `rho` along their whole gradient (Foret et al., 2021)."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
+    scale = rho / (norm + 1e-12)
+    with torch.no_grad():
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.add_(gradient * scale)
+
+
+class _Saved:
+    """The buffers of a network, e.g. statistics of batch normalization, and the random state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = list(model.buffers())
+        self._values = [buffer.clone() for buffer in self._buffers]
+        device = next(model.parameters()).device
+        self._cuda = device if device.type == "cuda" else None
+        self._random = torch.get_rng_state()
+        self._cuda_random = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
+
+    def restore(self) -> None:
+        """Restore buffers and random state."""
+        for buffer, value in zip(self._buffers, self._values, strict=True):
+            buffer.copy_(value)
+        self.restore_random()
+
+    def restore_random(self) -> None:
+        """Restore the state of torch's global generators."""
+        torch.set_rng_state(self._random)
+        if self._cuda is not None and self._cuda_random is not None:
+            torch.cuda.set_rng_state(self._cuda_random, self._cuda)
