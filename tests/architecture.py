@@ -58,6 +58,7 @@ ORDER = (
     "trainables.augmentation",
     "trainables.records",
     "trainables.initial_weights",
+    "trainables.lineage",
     "trainables.recipe",
     "trainables.hyperparameters",
     "trainables.stages",

@@ -14,7 +14,7 @@ TINY = {
     "recipe": {"batch_size": 64, "flip": False, "width": 8, "optimizer": "adamw"},
     "space": {
         "adamw_lr": {"type": "float", "low": 2e-3, "high": 2e-2, "log": True},
-        "attention": {"type": "categorical", "choices": ["none", "eca"]},
+        "attention": {"type": "categorical", "choices": ["se", "eca"]},
     },
     "student": {"recipe": {"block": "plain", "activation": "relu", "epochs": 3}},
 }

@@ -7,6 +7,7 @@ from torch import nn
 
 from common.errors import RunError
 from common.files import file_sha256, write_bytes_atomically
+from trainables.lineage import SeenSplit, lineage_metadata
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
 from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
@@ -16,16 +17,18 @@ RGB = 3
 """Channels of the images of a network whose file does not name them."""
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's parameters and buffers atomically as a safetensors file."""
+def save_weights(model: nn.Module, path: str | Path, *, seen: tuple[SeenSplit, ...] = ()) -> None:
+    """Write a network's parameters and buffers atomically as a safetensors file.
+
+    `seen` are the splits it was trained on, the last one last; they are in the file's metadata.
+    """
     if not isinstance(model, Classifier):
         raise TypeError(f"save_weights takes a Classifier, got {type(model).__name__}")
-    # A single metadata key: safetensors writes several in no fixed order, and equal networks must
-    # get equal checksums.
     shape = {"classes": model.classes, "image_size": model.image_size}
     if model.channels != RGB:  # equal networks of all versions get equal checksums
         shape["channels"] = model.channels
-    data = tensors_to_bytes(model.state_dict(), {"shape": json.dumps(shape)})
+    metadata = {"shape": json.dumps(shape), **lineage_metadata(seen)}
+    data = tensors_to_bytes(model.state_dict(), metadata)
     write_bytes_atomically(Path(path), data)
 
 

@@ -14,6 +14,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, notes_on
 from trainables.hyperparameters import PACKAGE
 from trainables.initial_weights import PACKAGED, weights_identity
+from trainables.lineage import SeenSplit, require_unseen
 from trainables.records import SCHEMA, RunFolder
 
 
@@ -64,6 +65,18 @@ def require_same_weights(folder: RunFolder, state: RunState, spec: SweepSpec) ->
                 f"the weights in {path} {'have changed' if digest else 'are missing'} since "
                 f"{folder.root} started; restore them, or start a new run"
             )
+
+
+def require_unseen_splits(spec: SweepSpec, images: ImageSet, splits: Splits) -> None:
+    """Refuse initial weights that were trained on another division of these images.
+
+    Raises:
+        SpecError: the message names the file.
+    """
+    present = SeenSplit(fingerprint=images.fingerprint, split_id=splits.split_id)
+    base = spec.base_recipe().architecture
+    for source in sorted({base.pretrained, *_choices(spec, "pretrained")}):
+        require_unseen(replace(base, pretrained=source), present)
 
 
 def weights_of(spec: SweepSpec) -> dict[str, str | None]:

@@ -22,6 +22,7 @@ from journal.journal import Journal
 from quorum.workspace.checks import (
     require_same_split,
     require_same_weights,
+    require_unseen_splits,
     spec_to_resume,
     stages_left,
     started_event,
@@ -93,7 +94,9 @@ def open_run(
         clock=clock,
     )
     prepared = preparation.prepare()
-    _log_notes(prepared.data)
+    data = prepared.data
+    require_unseen_splits(data.spec, data.images, data.splits)
+    _log_notes(data)
     home.root.mkdir(parents=True, exist_ok=True)
     with Journal(home.journal, clock=clock) as journal:
         _check(journal, prepared)

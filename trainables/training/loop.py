@@ -24,6 +24,7 @@ from common.seeds import global_torch_stream, torch_generator
 from trainables.augmentation.batch import Batch, check_augmentation
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.lineage import SeenSplit, lineage_of, require_unseen
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, apply_numerics, place_model, predict_log_probs
@@ -87,6 +88,10 @@ class Training:
         self.batches = self._order.batches
         """Optimizer steps per epoch."""
         _check(recipe, images, self._batch_size, parallel)
+        present = SeenSplit(fingerprint=images.fingerprint, split_id=splits.split_id)
+        require_unseen(recipe.architecture, present)
+        earlier = (split for split in lineage_of(recipe.architecture) if split != present)
+        self._seen = (*earlier, present)
         self._identity = training_identity(
             recipe, rungs=rungs, seed=seed, split_id=splits.split_id, distillation=distillation
         )
@@ -222,7 +227,7 @@ class Training:
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights of the scored network; see trainables/weights.py."""
-        save_weights(self.scored_model(), path)
+        save_weights(self.scored_model(), path, seen=self._seen)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint; see trainables/training/checkpoint.py."""
