@@ -19,6 +19,7 @@ from trainables.data.cifar10 import CIFAR10_FOLDER, cifar10_source
 from trainables.data.decoding import DecodeOptions, Progress, Source
 from trainables.data.digests import pixel_digests
 from trainables.data.folder_tree import holds_images
+from trainables.data.group_names import check_pattern
 from trainables.data.image_set import ImageSet
 from trainables.data.imagefolder import folder_source
 from trainables.data.parquet import parquet_source
@@ -58,6 +59,9 @@ class DatasetSpec:
     labels: str | None = None
     """CSV file with the columns file,label[,split][,group], which labels the images of a folder
     instead of its sub-folders; a path below `path`, or below the working directory."""
+    groups: str | None = None
+    """Regular expression for the paths of images below a folder; images with the same first
+    parenthesis, or else the same match, form a group, which stays in one split."""
     splits: dict[str, str | tuple[str, ...]] | None = None
     """Names of the folders (files, values in `labels`) that hold the own splits, e.g. {train:
     Training, test: [TestA, TestB]}; others are left out. Null recognises the usual names."""
@@ -75,6 +79,8 @@ class DatasetSpec:
             )
         if self.splits is not None:
             check_splits(self.splits)
+        if self.groups is not None:
+            check_pattern(self.groups)
 
 
 def load_dataset(
@@ -107,7 +113,9 @@ def load_dataset(
     """
     asked = ResizeRequest(size=spec.image_size, rule=spec.resize, crop_size=spec.crop_size or 0)
     if not _consists_of_files(spec):
-        _check_options(spec, ("leave_out", "labels", "splits"), needed="a data set of files")
+        _check_options(
+            spec, ("leave_out", "labels", "groups", "splits"), needed="a data set of files"
+        )
         if spec.name == "digits":
             return _digits(spec.image_size or DIGITS_SIZE)
         stored = stored_images(fingerprint, cache=cache, asked=asked) if fingerprint else None
@@ -182,10 +190,10 @@ def _source(spec: DatasetSpec) -> Source:
     root = Path(spec.path or os.environ.get("QUORUM_DATA") or "data").expanduser()
     try:
         if spec.name == "parquet":
-            _check_options(spec, ("labels",), needed="a folder of images")
+            _check_options(spec, ("labels", "groups"), needed="a folder of images")
             return parquet_source(root, splits=spec.splits)
         if spec.name == "imagefolder" or spec.labels is not None:
-            return folder_source(root, labels=spec.labels, splits=spec.splits)
+            return folder_source(root, labels=spec.labels, groups=spec.groups, splits=spec.splits)
         return _detect_source(root, spec)
     except OSError as error:
         raise DataError(f"{root} cannot be listed: {error}; check its permissions") from None
@@ -194,13 +202,14 @@ def _source(spec: DatasetSpec) -> Source:
 def _detect_source(root: Path, spec: DatasetSpec) -> Source:
     """Return a source for the layout that the folder has, whatever the data set's name."""
     if (root / CIFAR10_FOLDER).is_dir():
-        _check_options(spec, ("labels", "splits"), needed="a folder of images")
+        _check_options(spec, ("labels", "groups", "splits"), needed="a folder of images")
         return cifar10_source(root)
     if find_parquet(root, spec.splits, named=True) is not None:
+        _check_options(spec, ("groups",), needed="a folder of images")
         return parquet_source(root, splits=spec.splits)
     # The default folder, ./data, may hold data sets other than CIFAR-10.
     if spec.path is not None and root.is_dir() and holds_images(str(root)):
-        return folder_source(root, splits=spec.splits)
+        return folder_source(root, groups=spec.groups, splits=spec.splits)
     if spec.path is not None and find_parquet(root, spec.splits) is not None:
         return parquet_source(root, splits=spec.splits)
     if spec.name == "cifar10":

@@ -1,7 +1,8 @@
 """Digests that identify an image by its canonical pixels, at every training size.
 
 Axes: N images of H×W pixels, 3 channels (RGB). Canonical pixels are an image's decoded pixels as
-upright RGB, before it is cropped or resized; `trainables.data.pixels` states the rule.
+upright RGB (or grey of more than 8 bits), before it is cropped, scaled or resized;
+`trainables.data.pixels` states the rule.
 """
 
 import hashlib
@@ -15,11 +16,16 @@ from common.seeds import derive_seed
 DIGEST_BYTES = 16
 
 
-def pixel_digest(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """Return the digest, 16 bytes, of one image's shape and pixels."""
+def pixel_digest(pixels: np.ndarray) -> bytes:
+    """Return the digest, 16 bytes, of one image's shape and pixels.
+
+    `pixels` are uint8 [H, W, 3], or grey numbers of any type [H, W], whose values count.
+    """
     height, width = pixels.shape[:2]
-    digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=DIGEST_BYTES)
-    digest.update(np.ascontiguousarray(pixels).data)
+    kind = "" if pixels.ndim == 3 else "grey"
+    values = pixels if pixels.ndim == 3 else pixels.astype("<f8")
+    digest = hashlib.blake2b(f"{height}x{width}:{kind}".encode(), digest_size=DIGEST_BYTES)
+    digest.update(np.ascontiguousarray(values).data)
     return digest.digest()
 
 

@@ -5,17 +5,18 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from common.errors import DataError
+from common.errors import DataError, SpecError
 from common.formats import plural
 from trainables.data.class_names import clean_class_name, name_notes
 from trainables.data.decoding import Contents, Source, evenly
 from trainables.data.folder_layout import Layout, find_layout
 from trainables.data.folder_tree import FolderTree, TreeFile, list_folder
+from trainables.data.group_names import groups_by_pattern
 from trainables.data.image_formats import fix_of
 from trainables.data.label_file import FileIndex, LabelRow, read_labels
 from trainables.data.notes import Note, kinds_text, listing, note, printable
@@ -41,12 +42,19 @@ class LabelledImages:
     notes: tuple[Note, ...]
 
 
-def folder_source(root: Path, *, labels: str | None = None, splits: Splits | None = None) -> Source:
+def folder_source(
+    root: Path,
+    *,
+    labels: str | None = None,
+    groups: str | None = None,
+    splits: Splits | None = None,
+) -> Source:
     """List the images of a folder; nothing is decoded yet.
 
     The layouts, and the names of splits, are those of `folder_layout.find_layout`. Folders with
     the same `clean_class_name` are one class. With `labels`, a CSV file (see `label_file`; its
     path is below `root` or the working directory) labels the images instead of their folders.
+    `groups` is a pattern of the names of groups; see `group_names.groups_by_pattern`.
     Hidden files, other files, images in no class's folder, and folders beside the splits are left
     out; the source's notes count and name them. Images are ordered by relative path.
 
@@ -69,7 +77,16 @@ def folder_source(root: Path, *, labels: str | None = None, splits: Splits | Non
             f"only one class in {root}: {class_names[0]!r}; at least two are needed"
             f"{_nested_classes_hint(root, tree, class_names[0])}"
         )
+    if groups is not None:
+        images = _with_groups(images, groups, where=str(root))
     return _source(root, images, class_names)
+
+
+def _with_groups(images: LabelledImages, pattern: str, *, where: str) -> LabelledImages:
+    if images.groups is not None:
+        raise SpecError("groups: the file of labels has a column group; drop one of them")
+    found, notes = groups_by_pattern(pattern, images.paths, where=where)
+    return replace(images, groups=found, notes=(*images.notes, *notes))
 
 
 def _source(root: Path, images: LabelledImages, class_names: tuple[str, ...]) -> Source:

@@ -1,8 +1,10 @@
 """Read image files as RGB pixels, in the same way for training and for the exported model.
 
 Axes: N images, S pixels a side, 3 channels (RGB). The canonical pixels, which identify an image at
-every size, are its upright RGB pixels before they are cropped and resized. JPEGs with shorter sides
-of 1,024 pixels or more are decoded at ½, ¼ or ⅛ of their size, but not below CANONICAL_SIDE.
+every size, are its upright RGB pixels before they are cropped and resized; of grey images of more
+than 8 bits they are the values in the file, before they are scaled by the levels of the data set.
+JPEGs with shorter sides of 1,024 pixels or more are decoded at ½, ¼ or ⅛ of their size, but not
+below CANONICAL_SIDE.
 """
 
 import io
@@ -190,11 +192,12 @@ def _read(source: Path | bytes, resizing: Resizing) -> _Decoded:
     """Return the pixels as `read_image` does, the size and mode in the file, and the digest."""
     try:
         levels = resizing.levels
-        rgb, source_format, reduced, observed = _decode(source, CANONICAL_SIDE, levels)
-        digest = pixel_digest(np.asarray(rgb))
+        upright, source_format, reduced, observed = _decode(source, CANONICAL_SIDE)
+        rgb = _to_rgb(upright, levels)
+        digest = pixel_digest(np.asarray(upright if is_deep(upright) else rgb))
         # Not by crop_size, so that the pixels do not depend on it.
         if reduced and 2 * resizing.size > CANONICAL_SIDE:
-            rgb, _, _, _ = _decode(source, 2 * resizing.size, levels)
+            rgb = _to_rgb(_decode(source, 2 * resizing.size)[0], levels)
         pixels = to_square(rgb, resizing.size, resizing.rule)
         large, aspect = large_copy(rgb, resizing) if resizing.crop_size else (None, 1.0)
         return _Decoded(pixels, source_format, digest, large, aspect, observed)
@@ -203,10 +206,8 @@ def _read(source: Path | bytes, resizing: Resizing) -> _Decoded:
         raise DataError(f"{name} cannot be read as an image: {error}; replace it") from None
 
 
-def _decode(
-    source: Path | bytes, least: int, levels: GreyLevels
-) -> tuple[Image.Image, SourceFormat, bool, Observed]:
-    """Return an image as upright RGB, its size and mode, whether it was reduced, and remarks.
+def _decode(source: Path | bytes, least: int) -> tuple[Image.Image, SourceFormat, bool, Observed]:
+    """Return an upright image, its size and mode, whether it was reduced, and remarks.
 
     `least` is the shorter side that reduced decoding keeps at least, in pixels.
     """
@@ -215,7 +216,7 @@ def _decode(
         image.draft(None, (least, least))  # affects JPEG only
         reduced = image.size != source_format[:2]
         observed = observe(image)
-        return _to_rgb(_upright(image), levels), source_format, reduced, observed
+        return _upright(image), source_format, reduced, observed
 
 
 def _read_or_none(source: Path | bytes, resizing: Resizing) -> _Decoded | None:

@@ -336,6 +336,15 @@ def test_images_of_large_sizes_are_read_from_enough_pixels() -> None:
     assert np.array_equal(read_image(data, 300), whole)
 
 
+def test_digests_of_deep_grey_are_of_the_values_in_the_file() -> None:
+    grey = np.array([[0, 1], [2, 4095]], np.uint16)
+    digest = digest_of(encode(Image.fromarray(grey)), 2)
+    assert digest_of(encode(Image.fromarray(grey), "TIFF"), 2) == digest
+    assert digest_of(encode(Image.fromarray(grey.astype(np.int32)), "TIFF"), 2) == digest
+    grey[0, 1] = 3  # too little to show among 8 bits
+    assert digest_of(encode(Image.fromarray(grey)), 2) != digest
+
+
 def test_digests_are_of_upright_rgb_pixels() -> None:
     """Lossless copies in other formats, modes and orientations are copies; shapes count."""
     grey = Image.fromarray(noise(6, 9)[..., 0])
