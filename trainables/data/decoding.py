@@ -99,7 +99,7 @@ def decode(
     copies that would equal the images. `progress` is called after every batch.
 
     Raises:
-        DataError: images cannot be decoded, test and train have different classes, or
+        DataError: images cannot be decoded, train lacks a class that its own val or test has, or
             `leave_out` names an unknown class.
     """
     decoded, levels = _decode(source, options, allocate, progress)
@@ -118,7 +118,7 @@ def _decode(
     """Decode a source once; return also the ranges that its deep grey images should have."""
     contents = source.read(options.resizing)
     chosen = _chosen(contents, options.leave_out)
-    _check_own_test(contents, chosen)
+    _check_own_splits(contents, chosen)
     total = len(chosen)
     arrays = _Arrays(int(chosen.sum()), options.resizing, allocate)
     broken: dict[int, str] = {}
@@ -230,22 +230,27 @@ def _chosen(contents: Contents, leave_out: tuple[str, ...]) -> np.ndarray:
     return chosen
 
 
-def _check_own_test(contents: Contents, chosen: np.ndarray) -> None:
-    """Refuse classes that occur only in the data set's own test split, or only outside it."""
-    if contents.is_test is None:
-        return
+def _check_own_splits(contents: Contents, chosen: np.ndarray) -> None:
+    """Refuse classes that occur in the data set's own val or test split but not in train.
+
+    Classes without test images are only warned of, when the set is divided.
+    """
     names = np.array(contents.class_names)
-    in_train = set(names[contents.labels[chosen & ~contents.is_test]].tolist())
-    in_test = set(names[contents.labels[chosen & contents.is_test]].tolist())
-    if in_train != in_test:
-        only = [
-            f"{listing(sorted(classes))} only in {split}"
-            for classes, split in ((in_train - in_test, "train"), (in_test - in_train, "test"))
-            if classes
-        ]
+    train = chosen.copy()
+    for own in (contents.is_test, contents.is_val):
+        if own is not None:
+            train &= ~own
+    in_train = set(names[contents.labels[train]].tolist())
+    only = [
+        f"{listing(sorted(classes))} only in {split}"
+        for split, own in (("test", contents.is_test), ("val", contents.is_val))
+        if own is not None
+        and (classes := set(names[contents.labels[chosen & own]].tolist()) - in_train)
+    ]
+    if only:
         raise DataError(
-            f"train and test have different classes: {'; '.join(only)}; give them the same "
-            "classes, or list these in dataset.leave_out"
+            f"train lacks classes that other splits have: {'; '.join(only)}; add images of them to "
+            "train, rename their folders if they are misspelled, or list them in dataset.leave_out"
         )
 
 

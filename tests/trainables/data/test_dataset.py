@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from common.errors import DataError, SpecError
 from tests.trainables.data.samples import load, pixels, write_images, write_parquet
 from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
+from trainables.data.splits import SplitSpec, make_splits
 
 
 def test_unknown_data_sets_and_impossible_sizes_are_refused() -> None:
@@ -116,17 +117,26 @@ def test_the_image_size_is_limited_to_what_is_affordable(tmp_path: Path) -> None
     assert resolve_dataset(DatasetSpec()) == DatasetSpec()
 
 
-def test_train_and_test_must_have_the_same_classes(tmp_path: Path, cache: Path) -> None:
+def test_train_must_have_the_classes_of_the_own_val_and_test(tmp_path: Path, cache: Path) -> None:
     names = ["train/a/1.png", "train/b/2.png", "train/c/3.png", "test/a/4.png", "test/b/5.png",
-             "test/d/6.png"]  # fmt: skip
+             "test/d/6.png", "val/e/7.png"]  # fmt: skip
     write_images(tmp_path, names)
-    with pytest.raises(DataError, match=r"c only in train; d only in test; .*dataset\.leave_out"):
+    with pytest.raises(DataError, match=r"d only in test; e only in val; .*dataset\.leave_out"):
         load("imagefolder", tmp_path, cache)
-    spec = DatasetSpec(name="images", path=str(tmp_path), leave_out=("c", "d"))
+    spec = DatasetSpec(name="images", path=str(tmp_path), leave_out=("c", "d", "e"))
     images = load_dataset(spec, cache=cache)
     assert images.class_names == ("a", "b")
     assert images.labels.tolist() == [0, 1, 0, 1]  # in the order of the paths, test first
     assert np.array_equal(images.images[2], pixels(0))
+
+
+def test_a_class_without_test_images_is_kept(tmp_path: Path, cache: Path) -> None:
+    names = [f"train/{k}/{i}.png" for k in "abc" for i in range(20)]
+    write_images(tmp_path, [*names, "test/a/90.png", "test/b/91.png"])
+    images = load("imagefolder", tmp_path, cache)
+    assert images.class_names == ("a", "b", "c")
+    (warning,) = make_splits(images, SplitSpec()).warnings
+    assert warning == "1 of 3 classes has no example in test: c"
 
 
 def test_classes_are_renumbered_if_one_is_left_out(tmp_path: Path, cache: Path) -> None:
