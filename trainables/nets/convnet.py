@@ -157,7 +157,8 @@ def whitening_filters(covariance: Tensor) -> Tensor:
 def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply `layer` without autocast: bfloat16's eight bits would lose small eigenvalues."""
     device = x.device.type
-    if torch.is_autocast_enabled(device):  # otherwise the context would be exported to ONNX
+    # A context that changes nothing would be exported to ONNX, and torch's meta device has none.
+    if device != "meta" and torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             x = layer(x.float())
         # The next convolution would cast anyway. Casting here halves the cost of the activation,
