@@ -28,8 +28,12 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 
 def is_torch_file(data: bytes) -> bool:
-    """Return whether a file begins as those of torch.save do."""
-    return data.startswith(_SIGNATURES)
+    """Return whether a file begins as those of torch.save do.
+
+    A safetensors file begins with the length of its header, whose low byte may be that of a pickle;
+    after these eight bytes comes the header, a JSON object.
+    """
+    return data.startswith(_SIGNATURES) and data[8:9] != b"{"
 
 
 def torch_file_to_tensors(data: bytes, *, where: str) -> dict[str, Tensor]:

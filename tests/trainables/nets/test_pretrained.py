@@ -1,5 +1,6 @@
 """Pretrained weights from a trial, a file with timm's names or its hub; misfits are refused."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from common.errors import SpecError
 from quorum.testing.trainers import striped_images
 from trainables.nets.build import build_model, empty_model
+from trainables.nets.torch_file import is_torch_file
 from trainables.recipe import Recipe
 from trainables.weights import save_weights
 
@@ -102,3 +104,13 @@ def test_an_unreachable_hub_is_an_error_with_advice(
         built(Recipe(model="timm:tf_efficientnet_lite2", pretrained="hub"))
     with pytest.raises(SpecError, match="pretrained: hub needs a model of timm, got 'conv"):
         built(Recipe(pretrained="hub"))
+
+
+@pytest.mark.parametrize("length", [0x80, 0x0280, 0x0480, 0x8A0280])
+def test_a_safetensors_file_of_any_header_length_is_not_taken_for_a_pickle(length: int) -> None:
+    legacy, current = io.BytesIO(), io.BytesIO()
+    torch.save({"a": torch.ones(2)}, legacy, _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.ones(2)}, current)
+    assert is_torch_file(legacy.getvalue())
+    assert is_torch_file(current.getvalue())
+    assert not is_torch_file(length.to_bytes(8, "little") + b'{"a":{}}')
