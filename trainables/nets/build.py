@@ -17,7 +17,7 @@ from trainables.nets.auxiliary_heads import AuxiliaryHeads
 from trainables.nets.classifier import Classifier
 from trainables.nets.convnet import ConvNet, whitening_filters
 from trainables.nets.custom import custom_model
-from trainables.nets.head import linear_head
+from trainables.nets.head import head_weight_names, linear_head
 from trainables.nets.image_statistics import mean_and_std, patch_covariance, pixel_chunks
 from trainables.nets.pretrained import expected_norm, load_backbone
 from trainables.nets.timm_net import check_hub, timm_net
@@ -114,10 +114,20 @@ def empty_model(
 
 
 def _use_pretrained(model: Classifier, architecture: Architecture) -> None:
-    """Load weights (the hub's are already in place); set their normalization."""
+    """Load weights (the hub's are already in place); set their normalization; clear the head.
+
+    The new head starts at zero (Kolesnikov et al., 2020, "Big Transfer"): every class is equally
+    likely, and the first gradients that reach the features are small. timm draws the weights of an
+    EfficientNet's head up to 1/√K, which starts at a loss of 4 to 10 nats for K = 10.
+    """
     norm = None
     if architecture.pretrained != HUB:
         norm = load_backbone(model.net, architecture)
+    head = head_weight_names(model.net)
+    with torch.no_grad():
+        for name, value in model.net.state_dict().items():
+            if name in head:
+                value.zero_()
     norm = norm or expected_norm(model.net, channels=model.channels)
     if norm is not None:
         model.mean.copy_(norm[0])

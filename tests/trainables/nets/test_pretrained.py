@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -25,7 +26,7 @@ def built(recipe: Recipe, *, classes: int = CLASSES) -> Any:
 
 
 def test_a_training_starts_from_the_weights_of_a_trial(tmp_path: Path) -> None:
-    """The head keeps its own weights; the normalization comes with the others."""
+    """The head starts at zero; the normalization comes with the others."""
     path = tmp_path / "weights.safetensors"
     source = build_model(
         Recipe(width=3), classes=7, image_size=SIZE, train_images=IMAGES.images[:9], seed=0
@@ -34,7 +35,7 @@ def test_a_training_starts_from_the_weights_of_a_trial(tmp_path: Path) -> None:
     weights = built(Recipe(width=3, pretrained=str(path))).state_dict()
     fresh = built(Recipe(width=3)).state_dict()
     for name, value in source.state_dict().items():
-        expected = fresh[name] if name.startswith("net.head.") else value
+        expected = torch.zeros_like(fresh[name]) if name.startswith("net.head.") else value
         assert torch.equal(weights[name], expected), name
     assert not torch.equal(weights["mean"], fresh["mean"])
 
@@ -114,3 +115,16 @@ def test_a_safetensors_file_of_any_header_length_is_not_taken_for_a_pickle(lengt
     assert is_torch_file(legacy.getvalue())
     assert is_torch_file(current.getvalue())
     assert not is_torch_file(length.to_bytes(8, "little") + b'{"a":{}}')
+
+
+def test_the_new_head_starts_at_zero_so_every_class_is_equally_likely(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("resnet10t", num_classes=7).state_dict(), path)
+    recipe = Recipe(model="timm:resnet10t", pretrained=str(path))
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    model = build_model(
+        recipe, classes=3, image_size=images.shape[1], train_images=images, seed=0
+    ).eval()
+    with torch.no_grad():
+        logits = model(torch.rand(4, 3, images.shape[1], images.shape[1]))
+    assert logits.abs().max() == 0
