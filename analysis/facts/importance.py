@@ -20,7 +20,8 @@ from scipy.stats import rankdata
 
 from analysis.facts.trials import TrialFacts
 from common.formats import value_text
-from search.space.space import Parameter, Space
+from search.space.parameters import Parameter
+from search.space.space import Space
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]

@@ -19,7 +19,8 @@ from common.parsing import to_mapping
 from ensemble.ledger.ledger import Ledger, Row, read_ledger
 from ensemble.selection.comparison import Comparison, compare
 from journal.journal import read_state
-from search.space.spec import SweepSpec, TargetSpec, load_spec, shipped_names, spec_of_run
+from search.space.sections import TargetSpec
+from search.space.spec import SweepSpec, load_spec, shipped_names, spec_of_run
 from trainables.records import RunFolder
 
 

@@ -27,7 +27,8 @@ from analysis.figures.style import (
     plot_difference,
 )
 from common.formats import shorten, value_text
-from search.space.space import Parameter, Space
+from search.space.parameters import Parameter
+from search.space.space import Space
 
 COLUMNS = 5
 """Panels in a row of the figure of searched values."""

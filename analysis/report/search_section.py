@@ -15,7 +15,7 @@ from common.formats import (
     plural,
     value_text,
 )
-from search.space.space import Parameter
+from search.space.parameters import Parameter
 
 MOST_FAILURES = 6
 """Maximum number of failed trials listed."""

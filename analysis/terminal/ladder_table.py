@@ -11,7 +11,7 @@ from analysis.text.cells import difference_value
 from analysis.text.labels import stage_label
 from common.formats import DASH, percent, percent_range, plural, short_duration
 from ensemble.selection.comparison import Comparison
-from search.space.spec import TargetSpec
+from search.space.sections import TargetSpec
 
 MOST_KEYS = 4
 """Maximum number of changed settings named; `quorum ladder --json` lists all."""

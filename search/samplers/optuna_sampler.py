@@ -30,7 +30,8 @@ from journal.state import RunState
 from journal.trial import Trial
 from search.samplers.fixed import FixedTrials
 from search.samplers.suggestions import Suggestion
-from search.space.space import Parameter, Space
+from search.space.parameters import Parameter
+from search.space.space import Space
 from trainables.recipe import Recipe
 
 

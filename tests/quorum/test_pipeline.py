@@ -17,7 +17,7 @@ from quorum import Outcome, pipeline, stages
 from quorum.options import RunOptions
 from quorum.selection import select_run
 from quorum.workspace.cleaning import clean
-from search.space.spec import TargetSpec
+from search.space.sections import TargetSpec
 from tests.events import of_type
 from tests.opening import quick_run
 from tests.tiny import tiny_spec

@@ -28,7 +28,8 @@ from ensemble.ledger.ledger import LedgerDataset
 from ensemble.ledger.predictions import Predictions, StageCost
 from ensemble.selection.decision import select_ensemble
 from ensemble.selection.run_pool import pool_from_run
-from search.space.spec import GateSpec, SweepSpec, load_spec
+from search.space.sections import GateSpec
+from search.space.spec import SweepSpec, load_spec
 from tests.synthetic.predictions import Nets, Shape, mean_probability
 from tests.synthetic.trials import FINGERPRINT, MACHINE, SPLIT_ID
 from trainables.records import RunFolder

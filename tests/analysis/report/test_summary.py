@@ -15,7 +15,8 @@ from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label
 from analysis.text.ledger import metrics_by_verdict, row_of
 from analysis.text.ledger import rows as ledger_rows
 from ensemble.selection.comparison import Comparison
-from search.space.spec import TargetSpec, load_spec
+from search.space.sections import TargetSpec
+from search.space.spec import load_spec
 from tests.analysis.report.reading import with_ledger
 from tests.synthetic.ledger_values import made_comparison, made_gate
 from trainables.records import RunFolder

@@ -3,7 +3,8 @@ from pathlib import Path
 
 from analysis.facts.ladder import Level
 from analysis.terminal.ladder_table import ladder_table, target_text
-from search.space.spec import TargetSpec, load_spec
+from search.space.sections import TargetSpec
+from search.space.spec import load_spec
 from tests.rendering import shown
 from tests.synthetic.ledger_values import made_row
 from trainables.records import RunFolder

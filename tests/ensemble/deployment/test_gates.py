@@ -11,7 +11,7 @@ from ensemble.deployment.card import Speedup
 from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
 from ensemble.ledger.ledger import Gate
 from ensemble.ledger.predictions import Predictions, StageCost
-from search.space.spec import GateSpec
+from search.space.sections import GateSpec
 from tests.pools import stage_costs
 
 

@@ -13,7 +13,7 @@ from ensemble.deployment.card import Speedup
 from ensemble.deployment.gates import GateMargins
 from ensemble.evaluation.ledger_writer import build_ledger
 from ensemble.ledger.ledger import Ledger, LedgerDataset
-from search.space.spec import GateSpec
+from search.space.sections import GateSpec
 from tests.docs import ROOT
 from tests.ensemble.selection.test_decision import assert_close
 from tests.pools import stage_costs, stage_predictions

@@ -1,0 +1,79 @@
+"""Sections of a sweep's specification: families, student, gates and target."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from common.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySpec:
+    """A way to train: a model with its stages, and what is searched for it."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Recipe values that all its trials share, besides the sweep's `recipe`."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Recipe values that are searched for this family only."""
+
+    def with_recipe(self, **values: Any) -> "FamilySpec":
+        """Return a copy with some recipe values replaced."""
+        return replace(self, recipe={**self.recipe, **values})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentSpec:
+    """The net that ships, and how the ensemble teaches it."""
+
+    start: Literal["random", "best_single"] = "random"
+    """Initial weights. `best_single`: the student is the best single trial, trained further, if
+    that trial began from pretrained weights; otherwise, and with `random`, it is the net of
+    `recipe` with random weights."""
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """Recipe values that a student started from the best single trial has instead of its."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Recipe values of a student with random weights; the others come from the sweep's `recipe`,
+    except those in NOT_INHERITED."""
+    alpha: float = 0.9
+    """Weight of the teacher's loss, in [0, 1]; the labels' loss has the rest."""
+    tau: float = 4.0
+    """Temperature of the teacher's loss."""
+
+    def with_epochs(self, epochs: int) -> "StudentSpec":
+        """Return a copy with schedules of `epochs` epochs, at least one."""
+        values = {"epochs": max(1, epochs)}
+        return replace(self, recipe={**self.recipe, **values}, tuning={**self.tuning, **values})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSpec:
+    """Margins of the release gates, which are decided on holdout."""
+
+    max_accuracy_loss: float = 0.02
+    """Accuracy that the int8 student may lose against the ensemble; a share in [0, 1]."""
+    max_nll_gain: float = 0.10
+    """NLL that the int8 student may gain over the fp32 student, in nats per image."""
+    min_speedup: float = 1.0
+    """Least ratio of the fp32 student's latency to the int8 student's, at batch 1."""
+    min_shrink: float = 1.5
+    """Least ratio of the fp32 file's size to the int8 file's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """The result that a run should reach on test: its row of `quorum ladder`."""
+
+    row: Literal["best_single", "ensemble", "student"] = "best_single"
+    """Row of the ledger that is judged; `student` is the student that ships."""
+    accuracy: float | None = None
+    """Least share of test images classified correctly; null for no threshold."""
+    over: str = ""
+    """Name of a sweep whose judged row must be significantly less accurate; empty for none."""
+    max_loss: float | None = None
+    """Accuracy that the row may lose against the ensemble, a share; null for no threshold."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside [0, 1]."""
+        for name in ("accuracy", "max_loss"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise SpecError(f"{name} must lie in [0, 1], got {value!r}")
