@@ -39,7 +39,7 @@ def test_a_level_trains_a_resnet50(
 ) -> None:
     path, stem = weights
     spec = load_spec(level, profile="gpu", settings=[f"recipe.pretrained={path}"])
-    recipe = spec.base_recipe().with_values(epochs=epochs, batch_size=8)
+    recipe = spec.base_recipe().with_values(epochs=epochs, batch_size=8, input_size=SIZE)
     assert recipe.architecture.model == "timm:resnet50"
     labels = np.arange(24) % CLASSES
     pixels = numpy_generator(0, "pixels").integers(0, 256, (24, SIZE, SIZE, 3), dtype=np.uint8)

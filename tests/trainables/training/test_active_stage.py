@@ -96,11 +96,11 @@ def test_features_are_computed_once_for_all_trainings_with_the_same_start() -> N
     assert cache.computed == 5, "val has other features, train the same"
 
 
-@pytest.mark.parametrize("changes", [{"activation": "relu"}, {"block": "plain"}])
+@pytest.mark.parametrize("changes", [{"activation": "relu"}, {"input_size": 16}])
 def test_equal_weights_in_another_network_have_other_features(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Pretrained weights do not determine the network: activations and pooling have none."""
+    """Pretrained weights do not determine the network: activations and input sizes have none."""
     weights = tmp_path / "weights.safetensors"
     start(Recipe(width=3, epochs=1), rungs=(1,)).save_weights(weights)
     recipe = Recipe(
@@ -111,8 +111,9 @@ def test_equal_weights_in_another_network_have_other_features(
     def score(cache: FeatureCache, recipe: Recipe) -> float:
         return [r.val_nll for r in start(recipe, rungs=(1,), features=cache).reports()][-1]
 
-    shared, other = FeatureCache(), recipe.with_values(**changes)
+    shared, other = CountingCache(), recipe.with_values(**changes)
     assert score(shared, recipe) != score(shared, other) == score(FeatureCache(), other)
+    assert shared.computed == 4, "train and val, for each network"
 
 
 @pytest.mark.parametrize("tta", ["none", "mirror", "mirror_translate"])
