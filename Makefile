@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.quorum-setup
 # Two processes, each with whole files; tests/conftest.py puts those with slow tests first.
-PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 CODE   := quorum analysis search ensemble trainables journal common benchmarks tests
 
 .PHONY: help setup demo test fast check format lint types bench lock clean

@@ -16,4 +16,4 @@ def test_the_counts_match_the_splits() -> None:
 def test_only_the_stages_that_run_are_forecast_within_the_budget() -> None:
     plan = preview(load_spec("digits"), time_budget=150, stages=("sweep",))
     assert (plan.trials, list(plan.seconds)) == (None, ["sweep"])
-    assert 100 < plan.seconds["sweep"] <= 150, "the rehearsal takes some of it"
+    assert 125 < plan.seconds["sweep"] <= 150, "the rehearsal takes some of it"
