@@ -70,6 +70,11 @@ class Trial:
         )
 
     @property
+    def family(self) -> str:
+        """Family of the sweep's space that its recipe comes from; empty without families."""
+        return str(self.recipe.get("family", ""))
+
+    @property
     def status(self) -> Status | None:
         """Status that it ended with; None while it is unfinished."""
         return None if self.end is None else self.end.status

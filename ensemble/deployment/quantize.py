@@ -42,8 +42,21 @@ log = logging.getLogger(__name__)
 METHODS = ("MinMax", "Entropy", "Percentile")
 """onnxruntime's methods of choosing activation ranges from calibration images."""
 
-QUANTIZED_OPS = ("Conv", "Gemm", "MatMul", "MaxPool", "Relu", "Add", "GlobalAveragePool")
-"""Operators that may become int8; all others stay float32."""
+QUANTIZED_OPS = (
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "MaxPool",
+    "Relu",
+    "Clip",
+    "Add",
+    "GlobalAveragePool",
+)
+"""Operators that may become int8; all others stay float32.
+
+Clip is ReLU6. As one of these operators it becomes a part of the convolution before it; otherwise
+the 8 bits would have to cover the range before the clipping, most of which it cuts off.
+"""
 
 CALIBRATION_BATCH = 64
 

@@ -13,6 +13,10 @@ continues, the second only if it beats the first. With exchangeable scores the s
 is 1/η almost exactly: of 24 arrivals and η = 3, 8.2 in expectation. (Ray Tune's rule compares with
 a quantile of the earlier arrivals only and promotes NaN.)
 
+A trial is compared only with trials of its own family. The learning curves of different kinds of
+networks cross: at the first rung a head on fixed features is far ahead of the fine-tuning that
+overtakes it later. So the best of every family are trained to the last rung, and compared there.
+
 A score that is not finite stops its trial and counts as no arrival. At the last rung the
 trial is done.
 """
@@ -32,21 +36,23 @@ class Asha:
         """`rungs` are rising epoch budgets; trials are done at the last."""
         self._last = rungs[-1]
         self._factor = reduction_factor
-        self._scores: dict[int, list[float]] = {rung: [] for rung in rungs}
+        self._scores: dict[tuple[str, int], list[float]] = {}
 
     def replay(self, state: RunState) -> "Asha":
         """Count the arrivals that a run has decided on, and return the rule."""
         for trial in state.trials.values():
             for rung, decision in trial.decisions.items():
-                self._arrive(rung, decision.value)
+                self._arrive(rung, decision.value, trial.family)
         return self
 
-    def decide(self, rung: int, value: float | None, *, in_time: bool = True) -> Decision:
-        """Decide on a trial that scored `value` at `rung`, once per trial and rung.
+    def decide(
+        self, rung: int, value: float | None, *, in_time: bool = True, family: str = ""
+    ) -> Decision:
+        """Decide on a trial of `family` that scored `value` at `rung`, once per trial and rung.
 
         A trial that could not reach the next rung `in_time` is stopped; its score counts.
         """
-        scores = self._arrive(rung, value)
+        scores = self._arrive(rung, value, family)
         if value is None or not math.isfinite(value):
             return Decision(reason="not_finite")
         if rung == self._last:
@@ -56,8 +62,8 @@ class Asha:
         cutoff = scores[max(1, len(scores) // self._factor) - 1]
         return Decision(reason="promoted" if value <= cutoff else "above_cutoff", cutoff=cutoff)
 
-    def _arrive(self, rung: int, value: float | None) -> list[float]:
-        scores = self._scores[rung]
+    def _arrive(self, rung: int, value: float | None, family: str) -> list[float]:
+        scores = self._scores.setdefault((family, rung), [])
         if value is not None and math.isfinite(value):
             insort(scores, value)
         return scores

@@ -27,5 +27,10 @@ class Scheduler(Protocol):
     def replay(self, state: RunState) -> "Scheduler":
         """Count the decisions that a run has made, and return the scheduler."""
 
-    def decide(self, rung: int, value: float | None, *, in_time: bool = True) -> Decision:
-        """Decide on a trial that scored `value` at `rung`, once per trial and rung."""
+    def decide(
+        self, rung: int, value: float | None, *, in_time: bool = True, family: str = ""
+    ) -> Decision:
+        """Decide on a trial of `family` that scored `value` at `rung`, once per trial and rung.
+
+        `family` is empty in a sweep without families.
+        """

@@ -212,13 +212,16 @@ def _continue_probability(state: RunState, trial: Trial, rung: int) -> float:
     """Return the probability that a trial continues after `rung`.
 
     0 or 1 if it has been decided, else the share of trials that continued so far, shrunk
-    towards 1/η. The first arrival is left out: it always continues.
+    towards 1/η. The first arrival is left out, because it always continues; with families, the
+    first of each.
     """
     if rung in trial.decisions:
         return 1.0 if trial.decisions[rung].decision == "continue" else 0.0
     count = state.rung_counts()[rung]
     factor = int(state.spec.get("reduction_factor", 3))
-    continued, decided = max(0, count.continued - 1), max(0, count.continued + count.stopped - 1)
+    firsts = max(1, len(state.spec.get("families") or ()))
+    continued = max(0, count.continued - firsts)
+    decided = continued + count.stopped
     return (continued + CONTINUE_PRIOR) / (decided + CONTINUE_PRIOR * factor)
 
 

@@ -169,7 +169,7 @@ class Recorder:
                 self.rungs, trial, rung, self.state.trials.costs_of(trial.recipe)
             )
             value = trial.scores[rung].val_nll
-            decision = self._scheduler.decide(rung, value, in_time=in_time)
+            decision = self._scheduler.decide(rung, value, in_time=in_time, family=trial.family)
             self.emit(
                 RungDecided(
                     trial=name,

@@ -40,8 +40,11 @@ class Careless(SchedulerContract):
     """The scheduler promotes scores that are not finite."""
 
     class Scheduler(Asha):
-        def decide(self, rung: int, value: float | None, *, in_time: bool = True) -> Decision:
-            return super().decide(rung, 0.0 if value is None else value, in_time=in_time)
+        def decide(
+            self, rung: int, value: float | None, *, in_time: bool = True, family: str = ""
+        ) -> Decision:
+            score = 0.0 if value is None else value
+            return super().decide(rung, score, in_time=in_time, family=family)
 
     def make(self, rungs: Sequence[int]) -> Asha:
         return self.Scheduler(rungs, 3)

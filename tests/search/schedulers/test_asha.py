@@ -50,11 +50,13 @@ def test_decisions_follow_the_rule(values: list[float], factor: int) -> None:
             assert (value <= decision.cutoff) == (decision.action == "continue")
 
 
-def decided(state: RunState, number: int, rung: int, value: float, decision: Decision) -> None:
+def decided(
+    state: RunState, number: int, rung: int, value: float, decision: Decision, family: str = ""
+) -> None:
     """Journal one arrival at a rung; each is a trial of its own."""
     finite = value if math.isfinite(value) else None
     name = f"t{number:04d}"
-    state.apply(trial_started(name))
+    state.apply(trial_started(name, recipe={"family": family} if family else {}))
     state.apply(epoch(name, 1, rung=rung, val_nll=finite))
     state.apply(
         RungDecided(trial=name, rung=rung, value=finite, decision=decision.action,
@@ -87,6 +89,20 @@ def test_a_trial_stopped_for_lack_of_time_counts_as_an_arrival() -> None:
     asha = Asha(RUNGS, 3)
     assert asha.decide(1, 0.1, in_time=False).reason == "no_time"
     assert asha.decide(1, 0.2) == Decision(reason="above_cutoff", cutoff=0.1)
+
+
+@given(reports=st.lists(st.tuples(st.sampled_from(["", "a", "b"]), scores), max_size=40))
+def test_each_family_is_decided_on_as_if_it_were_alone(reports: list[tuple[str, float]]) -> None:
+    """A family that learns fast at first stops no trial of one that learns more in the end."""
+    asha, state, alone = Asha(RUNGS, 3), state_of(), {"": Asha(RUNGS, 3), "a": Asha(RUNGS, 3)}
+    alone["b"] = Asha(RUNGS, 3)
+    for number, (family, value) in enumerate(reports):
+        decision = asha.decide(1, value, family=family)
+        assert decision == alone[family].decide(1, value)
+        decided(state, number, 1, value, decision, family=family)
+    resumed = Asha(RUNGS, 3).replay(state)
+    for family, scheduler in alone.items():
+        assert resumed.decide(1, 0.5, family=family) == scheduler.decide(1, 0.5)
 
 
 def test_one_in_eta_continues() -> None:
