@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from common.errors import DataError, RunError
 from common.statistics.metrics import fit_temperature, nll
@@ -103,6 +105,46 @@ def test_only_convolutions_and_matrix_products_are_quantized(
     kinds = [node.op_type for node in graph.node]
     assert made.qdq_nodes == kinds.count("QuantizeLinear") + kinds.count("DequantizeLinear")
     assert "Relu" not in kinds, "a zero point at the bottom of the range is the rectifier"
+
+
+class Clipped(nn.Module):
+    """Two convolutions with ReLU6, which cuts most of the first one's range off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, CLASSES)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data.uniform_(-1, 1, generator=generator)
+        self.first.weight.data *= 40
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = nn.functional.relu6(self.first(images - 0.5))
+        return self.head(nn.functional.relu6(self.second(x)).mean(dim=(2, 3)))
+
+
+def test_the_eight_bits_of_a_clipped_activation_cover_only_what_is_left_of_it(
+    tmp_path: Path,
+) -> None:
+    """They resolve 6/255 at best; of the first convolution's whole range, some 200/255."""
+    fp32, int8 = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    export_onnx(Clipped().eval(), fp32, image_size=SIZE, classes=CLASSES)
+    quantize_int8(
+        fp32, int8, calibration=CALIBRATION, holdout=HOLDOUT, labels=labels_of(fp32, HOLDOUT),
+        methods=["MinMax"], reduce_range=True,
+    )  # fmt: skip
+    graph = onnx.load(int8).graph
+    tensors = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    convolved = {node.output[0] for node in graph.node if node.op_type == "Conv"}
+    steps = [
+        float(tensors[node.input[1]])
+        for node in graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in convolved
+    ]
+    assert "Clip" not in [node.op_type for node in graph.node]
+    assert len(steps) == 2
+    assert max(steps) <= 6 / 255 * 1.001
 
 
 @pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 64)])
