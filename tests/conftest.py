@@ -29,16 +29,31 @@ settings.register_profile(
 )
 settings.load_profile("quorum")
 
+SLOW = 100
+"""Weight of a slow test; others weigh 1."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with the most slow tests first, so that processes finish at about the same time.
 
-    A slow test weighs as much as a hundred others.
+    The first file makes the finished run; others
+    that need it come after those that do not, because they would wait for it.
     """
     weights: Counter[str] = Counter()
+    needing: dict[str, None] = {}
     for item in items:
-        weights[item.location[0]] += 100 if item.get_closest_marker("slow") else 1
-    items.sort(key=lambda item: -weights[item.location[0]])
+        slow = item.get_closest_marker("slow") is not None
+        weights[item.location[0]] += SLOW if slow else 1
+        if "finished_run" in getattr(item, "fixturenames", ()):
+            needing[item.location[0]] = None
+    first = max(needing, key=lambda file: weights[file], default=None)
+    items.sort(
+        key=lambda item: (
+            item.location[0] != first,
+            weights[item.location[0]] < SLOW or item.location[0] in needing,
+            -weights[item.location[0]],
+        )
+    )
 
 
 @pytest.fixture(scope="session")
