@@ -18,8 +18,12 @@ from trainables.nets.classifier import Classifier
 from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
 
-CALIBRATION_IMAGES = 512
-"""Number of training images whose activations set the int8 ranges."""
+CALIBRATION_IMAGES = (128, 512)
+"""Least and most training images whose activations set the int8 ranges."""
+
+CALIBRATION_PIXELS = 512 * 32 * 32
+"""Pixels of all calibration images, as large as the network sees them. Larger images show more
+activations each: lite0 at 96 px had the same NLL after calibration with 128 as with 512."""
 
 TIMED_IMAGES = 256
 
@@ -80,16 +84,25 @@ def export_student(
         machine=machine_description(),
     )
     if int8:
-        card = _with_int8(card, folder, images=images, splits=splits)
+        card = _with_int8(card, folder, student.recipe, images=images, splits=splits)
     write_card(folder, card)
     return card
 
 
-def _with_int8(card: Card, folder: Path, *, images: ImageSet, splits: Splits) -> Card:
+def calibration_images(side: int) -> int:
+    """Return how many images of `side` pixels the int8 ranges are measured with."""
+    least, most = CALIBRATION_IMAGES
+    return min(most, max(least, CALIBRATION_PIXELS // side**2))
+
+
+def _with_int8(
+    card: Card, folder: Path, recipe: Recipe, *, images: ImageSet, splits: Splits
+) -> Card:
     fp32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
     # Indices ascend and image folders are sorted by class: the first ones share one class.
-    chosen = evenly_spaced(len(splits.train), CALIBRATION_IMAGES)
+    side = recipe.architecture.input_size or images.image_size
+    chosen = evenly_spaced(len(splits.train), calibration_images(side))
     quantization = quantize_int8(
         fp32,
         int8,

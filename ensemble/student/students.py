@@ -5,7 +5,9 @@ no teacher: the difference between the two is the gain from distillation.
 """
 
 import logging
+import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +34,10 @@ from trainables.weights import load_trained
 log = logging.getLogger(__name__)
 
 REHEARSAL_SECONDS = 3.0
-"""Time for measuring each of the two trainings before their epochs are planned."""
+"""Longest measurement of each of the two trainings before their epochs are planned."""
+
+REHEARSAL_SHARE = 0.01
+"""Share of the time left that such a measurement may take."""
 
 TRAINING_SHARE = 0.45
 """Share of the stage's progress bar for each of the two trainings."""
@@ -71,7 +76,9 @@ def train_students(
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": numerics}
     untrained = None if start is None else _untrained(start, images, splits, numerics)
     lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
-    timed = partial(rehearse, recipe, seconds=REHEARSAL_SECONDS, **data)
+    left = math.inf if deadline is None else deadline - time.time()
+    seconds = min(REHEARSAL_SECONDS, max(0.0, REHEARSAL_SHARE * left))
+    timed = partial(rehearse, recipe, seconds=seconds, **data)
     budget = EpochBudget(
         recipe,
         work / "plan.json",

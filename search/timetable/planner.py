@@ -9,7 +9,7 @@ from common.stage_costs import StageCosts
 from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.compute import FamilyPace, allot
-from search.timetable.pace import Pace
+from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace
 from search.timetable.plan import Plan, TooShortError, affordable_passes, plan_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -309,8 +309,14 @@ def measure_pace(
         handover_seconds=handover_seconds(trial, splits),
         holdout_share=len(splits.holdout) / len(splits.train),
         test_share=len(splits.test) / len(splits.train),
+        export_seconds=export_seconds(student, splits),
         costs=stage_costs(recipe, trial),
     )
+
+
+def export_seconds(student: "Rehearsal", splits: Splits) -> float:
+    """Return the time to export the students, and to calibrate and time their files."""
+    return EXPORT_SECONDS + EXPORT_IMAGES * SUSTAINED * student.forward_seconds / len(splits.train)
 
 
 def handover_seconds(measured: "Rehearsal", splits: Splits) -> float:
