@@ -19,8 +19,8 @@ EXPORT_SECONDS = 15.0
 """Exporting the students; what they predict is counted separately."""
 
 EXPORT_IMAGES = 15_000
-"""Images that a student could predict in the time in which its files are calibrated and timed: lite0
-at 96 px on two cores, 500 images per second, took 45 s for export, calibration and timing."""
+"""Images that a student could predict in the time in which its files are calibrated and timed: for
+lite0 at 96 px on two cores, at 500 images per second, this and the export took 45 s."""
 
 REPORT_SECONDS = 15.0
 """Figures, the PDF and the entry in the registry."""
