@@ -1,17 +1,23 @@
 """Distillation on several workers: same steps as one process, worker deaths, errors."""
 
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import ray
+import ray.train
 import torch
+from ray.train.torch import TorchTrainer
 from torch import Tensor
 
-from common.errors import DivergedError, RunError
+from common.errors import DivergedError, QuorumError, RunError
 from ensemble.student.distillation import StudentResult, distill
-from ensemble.student.distributed import distill_distributed
+from ensemble.student.distributed import _Fit, _follow, _work, distill_distributed
 from search.tune.session import ray_session
 from tests.ensemble.student.test_distillation import (
     HALF,
@@ -104,14 +110,45 @@ def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> N
         assert report.val_nll == pytest.approx(expected.val_nll, rel=1e-3)
 
 
-def test_an_error_in_a_worker_is_raised_in_the_driver() -> None:
-    with pytest.raises(DivergedError, match="loss"):
-        distill_distributed(
-            **common(RECIPE.with_values(adamw_lr=10.0, epochs=40, warmup_epochs=0)),  # type: ignore[arg-type]
-            workers=1,
-            teacher=NotANumber(),
-            distillation=HALF,
-        )
+@pytest.fixture
+def _one_process(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_one_process")
+def test_a_worker_returns_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not raise it, because Ray Train would restart the workers."""
+    alone = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: alone)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    arguments = common(RECIPE.with_values(epochs=1, warmup_epochs=0))
+    images = arguments.pop("images")
+    arguments |= {"teacher": NotANumber(), "distillation": HALF}
+    config = {"arguments": arguments, "images": images, "load": False, "modules": str(Path.cwd())}
+    error = pickle.loads(pickle.dumps(_work(config)))
+    assert isinstance(error, DivergedError)
+    assert "loss" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("returned", "raised"), [(DivergedError("the loss is nan"), None), (None, OSError("a\nlost"))]
+)
+def test_an_error_in_a_worker_is_raised_in_the_driver(
+    tmp_path: Path, returned: DivergedError | None, raised: Exception | None
+) -> None:
+    def fit() -> SimpleNamespace:
+        if raised is not None:
+            raise raised
+        return SimpleNamespace(return_value=returned)
+
+    run = _Fit(cast(TorchTrainer, SimpleNamespace(fit=fit)))
+    _follow(run, tmp_path, lambda _: None)
+    assert isinstance(run.error, QuorumError)
+    assert run.error is returned or "lost" in str(run.error)
 
 
 class NotANumber(Colourist):
