@@ -142,11 +142,17 @@ class Run:
         self._report(name, "finished", 1.0, "")
 
     def wants(self, name: str) -> bool:
-        """Return whether the specification includes a stage; report it as skipped if not."""
-        wanted = name in self.spec.stages
-        if not wanted:
+        """Return whether the run includes a stage; report it as skipped if not.
+
+        The specification may leave it out, or the plan if there is too little time.
+        """
+        if name not in self.spec.stages:
             self.skip(name, f"the run delivers: {self.spec.deliver}")
-        return wanted
+            return False
+        if self.plan is not None and self.plan.deadline is not None and not self.plan.seconds[name]:
+            self.skip(name, "the time budget is too short for it")
+            return False
+        return True
 
     def skip(self, name: str, because: str = "its result is there") -> None:
         """Report that a stage has nothing to do."""

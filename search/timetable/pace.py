@@ -4,10 +4,11 @@ All times are wall-clock seconds.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
+from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.compute import Allotment
 from trainables.stages import fewest_epochs
@@ -140,13 +141,18 @@ def students_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
     return epochs * (2 * pace.student_seconds + spec.members * pace.teacher_seconds)
 
 
-def overhead_seconds(spec: SweepSpec, pace: Pace) -> dict[str, float]:
-    """Return the time that each stage takes besides training."""
+def overhead_seconds(
+    spec: SweepSpec, pace: Pace, *, stages: Collection[str] = STAGES
+) -> dict[str, float]:
+    """Return the time that each stage takes besides training, if `stages` run."""
     student = pace.student_seconds / STEP_PER_PREDICTION
-    # Members, the best single trial and the seeds: about twice as many nets as members.
-    nets = 1 if spec.deliver == "single" else 2 * spec.members
+    nets = spec.members  # the best single trial among them
+    if spec.deliver == "single":
+        nets = 1
+    elif "seeds" in stages:
+        nets += spec.members
     members = nets * pace.predict_seconds
-    return {
+    seconds = {
         "sweep": START_SECONDS,
         "seeds": START_SECONDS / 2,
         "select": SELECT_SECONDS,
@@ -156,3 +162,4 @@ def overhead_seconds(spec: SweepSpec, pace: Pace) -> dict[str, float]:
         + members * pace.test_share,
         "report": REPORT_SECONDS,
     }
+    return {stage: each * (stage in stages) for stage, each in seconds.items()}

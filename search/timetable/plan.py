@@ -48,6 +48,13 @@ SEEDS_SHARE = 0.25
 DISTILL_SHARES = (0.2, 0.4)
 """Smallest and largest share of the training time for the student and its twin."""
 
+OVERHEAD_SHARE = 0.4
+"""Share of a time budget that may go into evaluation, exports and the report before members and
+seeds are left out."""
+
+FEWEST_MEMBERS = 2
+"""Members of an ensemble in the shortest budget."""
+
 FEWEST_TRIALS = 3
 """Trials, in whole schedules, that a sweep has time for even if their schedules take less than as
 many passes over the training images."""
@@ -150,25 +157,35 @@ def plan_run(
     Raises:
         TooShortError: not even one epoch of everything ends by `deadline`.
     """
-    overheads = {s: seconds * (s in stages) for s, seconds in overhead_seconds(spec, pace).items()}
     if deadline is None:
-        return _forecast(spec, pace, overheads, stages)
+        return _forecast(spec, pace, overhead_seconds(spec, pace, stages=stages), stages)
+    seeds = True
+    if not keep_rungs:
+        before = stages
+        spec, stages = with_less_to_evaluate(spec, pace, stages, seconds=deadline - now)
+        seeds = len(stages) == len(before)
+    overheads = overhead_seconds(spec, pace, stages=stages)
     training = deadline - now - sum(overheads.values())
     _require_time(spec, pace, training, sum(overheads.values()), stages)
     if not keep_rungs:
         spec = with_fewer_members(spec, pace, training, min_epochs=min_epochs)
-    rungs = spec.rungs if keep_rungs else shorten_rungs(spec, _top_rung(spec, pace, training))
-    seeds = distill = 0.0
+    rungs = (
+        spec.rungs
+        if keep_rungs
+        else shorten_rungs(spec, _top_rung(spec, pace, training, seeds=seeds))
+    )
+    seed_seconds = distill = 0.0
     epochs = student_epochs_for(spec, rungs[-1])
     if "seeds" in stages:
-        seeds = min(seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * training)
+        seed_seconds = min(seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * training)
     if "distill" in stages:
         least, most = (share * training for share in DISTILL_SHARES)
         distill = min(max(students_seconds(spec, pace, epochs), least), most)
         if "sweep" not in stages:  # a run that was interrupted after its sweep
             distill = training
         epochs = max(fewest_student_epochs(spec), int(distill / students_seconds(spec, pace, 1)))
-    trained = {"sweep": training - seeds - distill, "seeds": seeds, "distill": distill}
+    sweep = training - seed_seconds - distill
+    trained = {"sweep": sweep, "seeds": seed_seconds, "distill": distill}
     if not keep_rungs:
         rungs = drop_low_rungs(spec, pace, rungs, seconds=trained["sweep"])
     return Plan(
@@ -187,15 +204,39 @@ def plan_run(
     )
 
 
+def with_less_to_evaluate(
+    spec: SweepSpec, pace: Pace, stages: Collection[str], *, seconds: float
+) -> tuple[SweepSpec, Collection[str]]:
+    """Reduce what is evaluated on test where that would leave too little time for training.
+
+    With a large test set and a short budget, most of the time would go into the predictions of
+    members and seeds. First there are fewer members, at least two; then no seeds. The same is done
+    for a budget that is too short for an epoch of everything.
+    """
+
+    def too_much(stages: Collection[str]) -> bool:
+        overhead = sum(overhead_seconds(spec, pace, stages=stages).values())
+        shortest = _shortest_training(spec, pace, stages)
+        return overhead > OVERHEAD_SHARE * seconds or overhead + shortest > seconds
+
+    while spec.members > FEWEST_MEMBERS and too_much(stages):
+        spec = spec.with_values(members=spec.members - 1)
+    if "sweep" in stages and "seeds" in stages and too_much(stages):
+        stages = [stage for stage in stages if stage != "seeds"]
+    return spec, stages
+
+
 def affordable_passes(spec: SweepSpec, pace: Pace, *, now: float, deadline: float) -> float:
     """Return the passes over the training images that a whole schedule has time for.
 
     `pace` is that of epochs of one pass. One round of seeds is assumed.
     """
-    seconds = deadline - now - sum(overhead_seconds(spec, pace).values())
+    stages: Collection[str] = spec.stages
+    spec, stages = with_less_to_evaluate(spec, pace, stages, seconds=deadline - now)
+    seconds = deadline - now - sum(overhead_seconds(spec, pace, stages=stages).values())
     total = max(0.0, seconds) * pace.workers / pace.epoch_seconds
     passes = math.sqrt(total) if total > FEWEST_TRIALS**2 else total / FEWEST_TRIALS
-    if "seeds" in spec.stages:
+    if "seeds" in stages:
         passes = min(passes, SEEDS_SHARE * total / pace.workers)
     return passes
 
@@ -239,7 +280,10 @@ def with_fewer_members(
     nets that saw each image once are worth less than two that saw it three times. At least two
     members remain, and at least as many as train at the same time, since fewer save nothing.
     """
-    while spec.members > max(2, pace.workers) and _top_rung(spec, pace, seconds) < min_epochs:
+    while (
+        spec.members > max(FEWEST_MEMBERS, pace.workers)
+        and _top_rung(spec, pace, seconds) < min_epochs
+    ):
         spec = spec.with_values(members=spec.members - 1)
     return spec
 
@@ -248,19 +292,24 @@ def _require_time(
     spec: SweepSpec, pace: Pace, training: float, overhead: float, stages: Collection[str]
 ) -> None:
     """Refuse a time budget that is too short for one epoch of everything."""
-    shortest = trial_seconds(spec, pace, fewest_epochs(spec.base_recipe().schedule.stages))
-    each = {
-        "sweep": shortest,
-        "seeds": shortest * rounds_of_seeds(spec, pace),
-        "distill": students_seconds(spec, pace, fewest_student_epochs(spec)),
-    }
-    least = sum(seconds for stage, seconds in each.items() if stage in stages)
+    least = _shortest_training(spec, pace, stages)
     if training < least:
         raise TooShortError(
             f"the time left, {training + overhead:.0f} s, is too short: one epoch of everything "
             f"takes {least:.0f} s here, start and report {overhead:.0f} s; give "
             f"{math.ceil((least + overhead) / 30) / 2:g}m or more, a smaller net or fewer images"
         )
+
+
+def _shortest_training(spec: SweepSpec, pace: Pace, stages: Collection[str]) -> float:
+    """Return the training time of one epoch of everything in `stages`."""
+    shortest = trial_seconds(spec, pace, fewest_epochs(spec.base_recipe().schedule.stages))
+    each = {
+        "sweep": shortest,
+        "seeds": shortest * rounds_of_seeds(spec, pace),
+        "distill": students_seconds(spec, pace, fewest_student_epochs(spec)),
+    }
+    return sum(seconds for stage, seconds in each.items() if stage in stages)
 
 
 def _forecast(
@@ -291,13 +340,18 @@ def _forecast(
     )
 
 
-def _top_rung(spec: SweepSpec, pace: Pace, seconds: float) -> int:
-    """Return the epochs of the longest schedule that `seconds` of training allow."""
+def _top_rung(spec: SweepSpec, pace: Pace, seconds: float, *, seeds: bool = True) -> int:
+    """Return the epochs of the longest schedule that `seconds` of training allow.
+
+    `seeds` is false if the run has no time for the seeds that it would train.
+    """
 
     def too_long(epochs: int) -> bool:
         each = trial_seconds(spec, pace, epochs)
         trials = max(epochs * pace.passes, min(epochs, FEWEST_TRIALS))
         balanced = trials * each <= seconds * pace.workers
+        if not seeds:
+            return not balanced
         if "seeds" in spec.stages:
             return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * seconds
         return not balanced and sweep_seconds(spec, pace, epochs) > seconds

@@ -1,6 +1,7 @@
 """Plans fill the time budget, and forecast a run without one."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -121,9 +122,35 @@ def test_seeds_and_students_stay_within_their_shares(
 
 
 def test_the_error_for_a_short_budget_names_the_shortest_possible_one() -> None:
-    with pytest.raises(SpecError, match=r"too short.*120 s.*3\.5m"):
+    with pytest.raises(SpecError, match=r"too short.*60 s.*2\.5m"):
         planned(1)
-    planned(3.5)
+    planned(2.5)
+
+
+@given(
+    members=st.integers(2, 8), epoch=st.floats(0.1, 100), predict=st.floats(0.1, 100),
+    test_share=st.floats(0.05, 1),
+)  # fmt: skip
+def test_the_shortest_budget_that_the_error_names_is_enough(
+    members: int, epoch: float, predict: float, test_share: float
+) -> None:
+    spec = SPEC.with_values(members=members)
+    pace = replace(PACE, epoch_seconds=epoch, predict_seconds=predict, test_share=test_share)
+    with pytest.raises(SpecError) as caught:
+        planned(0.1, spec=spec, pace=pace)
+    minutes = re.search(r"give ([\d.]+)m", str(caught.value))
+    assert minutes is not None
+    plan = planned(float(minutes[1]), spec=spec, pace=pace)
+    assert sum(plan.seconds.values()) <= 60 * float(minutes[1]) + 0.1
+
+
+def test_a_short_budget_leaves_out_members_and_then_seeds_if_test_takes_long() -> None:
+    """Eight nets would predict test in four minutes."""
+    slow = replace(PACE, predict_seconds=120.0)
+    kept = {
+        m: (p.seeds, p.seconds["seeds"] > 0) for m in (4, 10, 60) for p in [planned(m, pace=slow)]
+    }
+    assert kept == {4: (2, False), 10: (2, True), 60: (4, True)}
 
 
 def test_a_search_alone_takes_all_the_time() -> None:
@@ -186,8 +213,8 @@ def test_images_are_made_smaller_when_schedules_would_be_short(
 
 
 def test_a_budget_too_short_for_large_images_may_suffice_for_small_ones() -> None:
-    plan, sides = planned_at(128, 2.5, keep_size=False)
-    assert (sides, plan.rungs) == ([32], (1, 4))
+    plan, sides = planned_at(128, 2, keep_size=False)
+    assert (sides, plan.rungs) == ([32], (2, 7))
 
 
 @pytest.mark.parametrize(("side", "keep_size"), [(32, False), (64, True)])
