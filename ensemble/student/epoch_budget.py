@@ -131,11 +131,12 @@ class _EpochsChangedError(Exception):
 
 
 def _shortest(done: int, recipe: Recipe) -> int:
-    """Return the shortest schedule whose cooldown has not begun after `done` epochs."""
-    epochs = done + 1
-    while _trunk_epochs(epochs, recipe) < done:
-        epochs += 1
-    return epochs
+    """Return the shortest schedule whose cooldown has not begun after `done` epochs.
+
+    The recipe's own, if there is none: a cooldown may begin at once.
+    """
+    epochs = recipe.schedule.epochs
+    return next((n for n in range(done + 1, epochs) if _trunk_epochs(n, recipe) >= done), epochs)
 
 
 def _trunk_epochs(epochs: int, recipe: Recipe) -> int:

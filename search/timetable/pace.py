@@ -145,12 +145,10 @@ def overhead_seconds(
     spec: SweepSpec, pace: Pace, *, stages: Collection[str] = STAGES
 ) -> dict[str, float]:
     """Return the time that each stage takes besides training, if `stages` run."""
-    student = pace.student_seconds / STEP_PER_PREDICTION
-    nets = spec.members  # the best single trial among them
-    if spec.deliver == "single":
-        nets = 1
-    elif "seeds" in stages:
-        nets += spec.members
+    student = pace.student_seconds / STEP_PER_PREDICTION if "distill" in spec.stages else 0.0
+    nets = spec.most_members  # the best single trial among them
+    if "seeds" in stages:
+        nets += spec.most_members
     members = nets * pace.predict_seconds
     seconds = {
         "sweep": START_SECONDS,
