@@ -13,6 +13,7 @@ from PIL import Image
 
 import quorum
 from quorum import Outcome
+from search.space.spec import load_spec
 from tests.docs import ROOT, python_blocks, yaml_blocks
 from tests.tiny import TINY
 from trainables.data.dataset import DatasetSpec, load_dataset
@@ -75,3 +76,11 @@ def test_the_recipes_shown_are_recipes() -> None:
     recipes = [Recipe.from_mapping(yaml.safe_load(b)["recipe"]) for b in yaml_blocks("recipe.md")]
     assert [len(recipe.schedule.stages) for recipe in recipes] == [2, 2, 0]
     assert len(recipes[2].loss.superclasses) == 2
+
+
+def test_the_sweep_with_a_family_more_can_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(next(block for block in yaml_blocks("transfer.md") if "extends" in block))
+    spec = load_spec(str(path))
+    assert set(spec.families) == {*load_spec("images").families, "hub"}
+    assert spec.first_recipes()["hub"].architecture.drop_path == 0.1

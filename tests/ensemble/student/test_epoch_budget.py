@@ -45,9 +45,11 @@ def report(step: int, seconds: float) -> EpochReport:
     )  # fmt: skip
 
 
-def budget_of(machine: Machine, path: Path, deadline: float | None) -> EpochBudget:
+def budget_of(
+    machine: Machine, path: Path, deadline: float | None, recipe: Recipe = RECIPE
+) -> EpochBudget:
     return EpochBudget(
-        RECIPE,
+        recipe,
         path,
         deadline=deadline,
         rehearse=lambda: EpochSeconds(taught=3.0, plain=1.0),
@@ -98,6 +100,15 @@ def test_a_faster_machine_gets_more_epochs_up_to_a_bound(tmp_path: Path) -> None
     budget = budget_of(idle, tmp_path / "idle.json", 14.0)
     budget.train(idle.train, lambda _: None)
     assert idle.schedules == [3, LONGEST]
+
+
+def test_a_schedule_that_cools_from_the_start_is_not_changed(tmp_path: Path) -> None:
+    """No epoch of it would belong to another schedule."""
+    machine = Machine(lambda _: 30.0)
+    cooling = RECIPE.with_values(cooldown_fraction=1.0)
+    budget = budget_of(machine, tmp_path / "plan.json", 40.0, cooling)
+    budget.train(machine.train, lambda _: None)
+    assert machine.schedules == [9]
 
 
 @given(slow=st.floats(0.1, 20), from_step=st.integers(1, 20), deadline=st.floats(1, 300))
