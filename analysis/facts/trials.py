@@ -56,12 +56,26 @@ class TrialFacts:
     params: int | None
 
     @property
+    def family(self) -> str:
+        """Family of the sweep that its recipe comes from; empty without families."""
+        return str(self.recipe.get("family", ""))
+
+    @property
     def scores(self) -> dict[int, float]:
         """NLL on val by rung, in epochs."""
         return {
             epoch.rung: epoch.val_nll
             for epoch in self.epochs
             if epoch.rung is not None and epoch.val_nll is not None
+        }
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """Accuracy on val by rung, in epochs."""
+        return {
+            epoch.rung: epoch.val_accuracy
+            for epoch in self.epochs
+            if epoch.rung is not None and epoch.val_accuracy is not None
         }
 
     @property

@@ -44,6 +44,7 @@ def search_section(facts: RunFacts) -> Section:
             _interruptions(facts),
         ),
         _rungs(facts) if len(trials) > 1 else None,
+        _families(facts),
         _failures(trials),
         Figure(
             name="sweep",
@@ -113,6 +114,7 @@ def _interruptions(facts: RunFacts) -> str:
 
 
 def _rungs(facts: RunFacts) -> Block | None:
+    of_family = "of a family " if facts.spec.families else ""
     rows = []
     for rung in facts.spec.rungs:
         scored = [trial for trial in facts.search_trials if rung in trial.scores]
@@ -127,9 +129,41 @@ def _rungs(facts: RunFacts) -> Block | None:
         ("rung (epochs)", "scored", "stopped", "promoted", "best NLL on val"),
         rows,
         "rrrrr",
-        caption=f"About one in {facts.spec.reduction_factor} trials is promoted at each rung."
+        caption=f"About one in {facts.spec.reduction_factor} trials {of_family}is promoted at each "
+        "rung."
         if len(facts.spec.rungs) > 1
         else "One rung: every trial trains for the whole schedule.",
+    )
+
+
+def _families(facts: RunFacts) -> Block | None:
+    """Compare the families of the sweep, at the last rung, where they compete."""
+    if not facts.spec.families:
+        return None
+    last = facts.spec.rungs[-1]
+    rows = []
+    for family in facts.spec.families:
+        trials = [trial for trial in facts.search_trials if trial.family == family]
+        finished = [trial for trial in trials if last in trial.scores]
+        best = min(finished, key=lambda trial: trial.scores[last], default=None)
+        rows.append(
+            (
+                family,
+                count(len(trials)),
+                count(len(finished)),
+                duration(sum(trial.seconds for trial in trials)),
+                fixed(None if best is None else best.scores[last], 4),
+                percent(None if best is None else best.accuracies[last], 1),
+            )
+        )
+    return table(
+        ("family", "trials", "finished", "training time", "best NLL on val", "its accuracy"),
+        rows,
+        "lrrrrr",
+        caption=f"Families after the whole schedule of {plural(last, 'epoch')}. An epoch is the "
+        "same amount of computation in each of them."
+        if facts.spec.resource == "compute"
+        else f"Families after the whole schedule of {plural(last, 'epoch')}.",
     )
 
 

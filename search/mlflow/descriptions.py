@@ -82,9 +82,10 @@ def _plan(spec: Mapping[str, Any]) -> str:
     rungs = " → ".join(str(rung) for rung in spec.get("rungs", ()))
     if not rungs:
         return ""
+    of_family = " of a family" if spec.get("families") else ""
     return (
         f"{spec.get('trials', '?')} trials, scored by `val_nll` after {rungs} epochs; about "
-        f"one in {spec.get('reduction_factor', '?')} is promoted at each rung."
+        f"one in {spec.get('reduction_factor', '?')}{of_family} is promoted at each rung."
     )
 
 

@@ -32,8 +32,9 @@ from analysis.report.methods_sections import methods_section, reproduction_secti
 from analysis.report.prediction_sections import calibration_section, classes_section
 from analysis.report.search_section import USES, search_section
 from analysis.report.student_section import student_section
-from common.formats import duration
+from common.formats import DASH, duration
 from journal.events import PlanMade
+from search.space.sections import FamilySpec
 from tests.analysis.report.reading import (
     blocks,
     code,
@@ -117,6 +118,25 @@ def test_the_search_counts_how_trials_ended(facts: RunFacts) -> None:
     assert set(best.column("searched value")) == {p.name for p in facts.space.parameters} & set(
         active
     )
+
+
+def test_families_are_compared_at_the_last_rung(facts: RunFacts) -> None:
+    trials = tuple(
+        replace(trial, recipe={**trial.recipe, "family": ("fast", "slow")[trial.number % 2]})
+        for trial in facts.search_trials
+    )
+    families = {"fast": FamilySpec(), "slow": FamilySpec(), "unused": FamilySpec()}
+    spec = replace(facts.spec, families=families)
+    shown = table(search_section(replace(facts, spec=spec, trials=trials)), "family")
+    assert shown.column("family") == tuple(families)
+    assert sum(map(int, shown.column("trials"))) == len(trials)
+    last = spec.rungs[-1]
+    scores = [trial.scores[last] for trial in trials if last in trial.scores]
+    assert sum(map(int, shown.column("finished"))) == len(scores)
+    assert f"{min(scores):.4f}" in shown.column("best NLL on val")
+    assert shown.column("best NLL on val")[-1] == shown.column("its accuracy")[-1] == DASH
+    with pytest.raises(ValueError):
+        table(search_section(facts), "family")
 
 
 def test_a_single_trial_is_described_alone(facts: RunFacts) -> None:
