@@ -121,7 +121,8 @@ class Clipped(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = nn.functional.relu6(self.first(images - 0.5))
-        return self.head(nn.functional.relu6(self.second(x)).mean(dim=(2, 3)))
+        logits: Tensor = self.head(nn.functional.relu6(self.second(x)).mean(dim=(2, 3)))
+        return logits
 
 
 def test_the_eight_bits_of_a_clipped_activation_cover_only_what_is_left_of_it(
