@@ -13,7 +13,7 @@ not one pass but p, the number of trials is that of the passes, and at least FEW
 max(R·p, 3)·C·e = T·W. The seeds, which are the equal-compute baseline, take at most a quarter of T.
 
 Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
-its cost (see StageCosts).
+its cost (see StageCosts). Features below a head count once per worker, not once per trial.
 
 The plan made before the sweep is a forecast; the report compares it with what happened.
 """
@@ -343,13 +343,16 @@ def _forecast(
 def _top_rung(spec: SweepSpec, pace: Pace, seconds: float, *, seeds: bool = True) -> int:
     """Return the epochs of the longest schedule that `seconds` of training allow.
 
+    Features below a head are computed by the first trial of each worker, and kept for the others.
+
     `seeds` is false if the run has no time for the seeds that it would train.
     """
+    entries = pace.epoch_seconds * sum(pace.costs.entries)
 
     def too_long(epochs: int) -> bool:
         each = trial_seconds(spec, pace, epochs)
         trials = max(epochs * pace.passes, min(epochs, FEWEST_TRIALS))
-        balanced = trials * each <= seconds * pace.workers
+        balanced = trials * (each - entries) <= (seconds - entries) * pace.workers
         if not seeds:
             return not balanced
         if "seeds" in spec.stages:
