@@ -12,7 +12,7 @@ of a head alone (5.9 s without the features).
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 
@@ -29,6 +29,11 @@ class StageCosts:
     """Cost of one epoch in each stage; the last is 1."""
     entries: tuple[float, ...] = (0.0,)
     """Cost of the features that are computed once, when a stage is entered."""
+
+    @property
+    def without_entries(self) -> "StageCosts":
+        """The costs where the features are there already."""
+        return replace(self, entries=(0.0,) * len(self.entries))
 
     def of_step(self, epoch: int, *, before: int) -> float:
         """Return the cost of `epoch` of the schedule right after epoch `before` (0 for none)."""

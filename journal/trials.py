@@ -144,6 +144,14 @@ class Trials(Mapping[str, Trial]):
         """Return the relative cost of the epochs of a trial with this recipe."""
         return self.family_costs.get(str(recipe.get("family", "")), self.costs)
 
+    def ended_like(self, recipe: Mapping[str, Any] | None) -> int:
+        """Return how many trials with the costs of this recipe were scored and ended."""
+        costs = self.costs_of(recipe or {})
+        return sum(
+            trial.status in ("completed", "pruned") and self.costs_of(trial.recipe) == costs
+            for trial in self.values()
+        )
+
     def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
         """Return the seconds of an epoch of the last stage, the median over trials.
 

@@ -38,13 +38,16 @@ class Deadlines:
         """Return whether a trial that starts now would finish its schedule in time.
 
         Its pace is the median over the trials so far; only those with `recipe` count if there
-        are any.
+        are any. Features below a head are computed by the first trial of each worker.
         """
         if self.finish is None:
             return True
-        pace = state.trials.pace(None if recipe is None else recipe.to_mapping()) or 0.0
+        values = None if recipe is None else recipe.to_mapping()
+        pace = state.trials.pace(values) or 0.0
         fraction = (recipe or Recipe()).schedule.cooldown_fraction
-        costs = state.trials.costs_of({} if recipe is None else recipe.to_mapping())
+        costs = state.trials.costs_of(values or {})
+        if state.trials.ended_like(values) >= state.trials.peak_running:
+            costs = costs.without_entries
         whole = cost_at_rungs(rungs, fraction, costs)[-1]
         return self.clock() + pace * whole <= self.finish
 

@@ -11,7 +11,7 @@ from common.stage_costs import StageCosts, cost_at_rungs
 from journal.state import RunState
 from journal.trial import Trial
 from search.timetable.deadlines import Deadlines, seeds_that_fit
-from tests.events import epoch, state_of, trial_started
+from tests.events import epoch, state_of, trial_ended, trial_started
 from trainables.recipe import Recipe
 from trainables.training.schedule import plan_epochs
 
@@ -79,6 +79,19 @@ def test_time_is_forecast_from_the_costs_of_stages() -> None:
         assert at_zero(finish=whole + spare).allow_trial((2, 6), known, None) is allowed
         left = at_zero(stop=whole - 3.0 + spare)
         assert left.allow_next_rung((2, 6), begun, 2, costs) is allowed
+
+
+def test_features_below_a_head_are_computed_by_the_first_trial_of_a_worker() -> None:
+    """They take 60 s, then an epoch takes 2 s; this holds for the pace and for later trials."""
+    costs = StageCosts(starts=(0,), epochs=(1.0,), entries=(30.0,))
+    state = run_with(62.0, 2.0, 2.0)
+    state.trials.costs = costs
+    assert state.trials["t0000"].pace(costs) == pytest.approx(2.0)
+    for needed, ended in ((60.0 + 2.0 * 5, False), (2.0 * 5, True)):
+        if ended:
+            state.apply(trial_ended("t0000"))
+        for spare, allowed in ((0.5, True), (-0.5, False)):
+            assert at_zero(finish=needed + spare).allow_trial((5,), state, None) is allowed
 
 
 @pytest.mark.parametrize(
