@@ -144,11 +144,18 @@ class Trials(Mapping[str, Trial]):
         """Return the relative cost of the epochs of a trial with this recipe."""
         return self.family_costs.get(str(recipe.get("family", "")), self.costs)
 
-    def ended_like(self, recipe: Mapping[str, Any] | None) -> int:
-        """Return how many trials with the costs of this recipe were scored and ended."""
+    def features_known(self, kind: Kind, recipe: Mapping[str, Any] | None) -> bool:
+        """Return whether a worker that is free has the features below the head of this recipe.
+
+        It has them if it has trained such a trial of this kind: workers live as long as their
+        stage, and end with the process. None stands for the first family's recipe.
+        """
         costs = self.costs_of(recipe or {})
-        return sum(
-            trial.status in ("completed", "pruned") and self.costs_of(trial.recipe) == costs
+        return any(
+            trial.kind == kind
+            and trial.status in ("completed", "pruned")
+            and trial.last_seen > self._halted
+            and self.costs_of(trial.recipe) == costs
             for trial in self.values()
         )
 

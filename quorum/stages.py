@@ -64,11 +64,11 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
 
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     """
-    if not again and not run.wants("distill"):
-        return
     folder = run.folder.student
     if (folder / "card.json").exists() and not again:
         run.skip("distill")
+        return
+    if not again and not run.wants("distill"):
         return
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions

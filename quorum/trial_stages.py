@@ -6,6 +6,7 @@ was interrupted. Imports stand inside the functions, because only these stages n
 
 from typing import TYPE_CHECKING, Any
 
+from journal.events import STAGES
 from quorum.workspace.run import Run
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _sweep(run: Run, trials: int | None) -> None:
             run.emitter,
             trials=most_trials or UNBOUNDED,
             deadline=run.end_of("sweep"),
-            latest=_cutoff(run, "sweep", following="seeds"),
+            latest=_cutoff(run, "sweep"),
             **_training_inputs(run),
         )
 
@@ -79,7 +80,7 @@ def _train_seeds(run: Run) -> None:
     from search.tune.sweep import run_fixed
 
     with run.stage("seeds"):
-        seeds = plan_seeds(run, deadline=_cutoff(run, "seeds", following="distill"))
+        seeds = plan_seeds(run, deadline=_cutoff(run, "seeds"))
         run_fixed(run.spec, run.folder, run.emitter, fixed=seeds, **_training_inputs(run))
 
 
@@ -92,7 +93,11 @@ def _training_inputs(run: Run) -> dict[str, Any]:
     }
 
 
-def _cutoff(run: Run, stage: str, *, following: str) -> float | None:
+def _cutoff(run: Run, stage: str) -> float | None:
     """Return when a stage is cut off, in unix seconds; None without a time budget."""
     end = run.end_of(stage)
-    return None if end is None or run.plan is None else end + GRACE * run.plan.seconds[following]
+    if end is None or run.plan is None:
+        return None
+    later = (run.plan.seconds[name] for name in STAGES[STAGES.index(stage) + 1 :])
+    following = next((seconds for seconds in later if seconds), 0.0)
+    return end + GRACE * following

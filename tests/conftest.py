@@ -36,8 +36,8 @@ SLOW = 100
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with the most slow tests first, so that processes finish at about the same time.
 
-    The first file makes the finished run; others
-    that need it come after those that do not, because they would wait for it.
+    The first file makes the finished run. The others that need it come after those that do not,
+    because they would wait for it.
     """
     weights: Counter[str] = Counter()
     needing: dict[str, None] = {}

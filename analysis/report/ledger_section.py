@@ -106,8 +106,8 @@ def _missing_rows(facts: RunFacts) -> str:
     sentences = []
     if "seeds_ensemble" not in stages:
         sentences.append(
-            "There is no seed ensemble: too few seeds of the best configuration were trained, so "
-            "the comparison at equal compute is missing."
+            "There is no seed ensemble: there was no time for enough seeds of the best "
+            "configuration, so the comparison at equal compute is missing."
         )
     if facts.spec.deliver == "student" and not stages & {"student_fp32", "student_int8"}:
         sentences.append("There is no student yet.")

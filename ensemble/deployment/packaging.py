@@ -19,10 +19,10 @@ from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
 
 CALIBRATION_IMAGES = (128, 512)
-"""Least and most training images whose activations set the int8 ranges."""
+"""Fewest and most training images whose activations set the int8 ranges."""
 
 CALIBRATION_PIXELS = 512 * 32 * 32
-"""Pixels of all calibration images, as large as the network sees them. Larger images show more
+"""Pixels of all calibration images together, at the network's input size. Larger images show more
 activations each: lite0 at 96 px had the same NLL after calibration with 128 as with 512."""
 
 TIMED_IMAGES = 256

@@ -55,6 +55,11 @@ class SchedulerContract:
         for value in SCORES:
             assert first.decide(1, value) == second.decide(1, value)
 
+    def test_a_family_may_be_given(self) -> None:
+        """A scheduler may ignore it."""
+        decision = self.make(RUNGS).decide(1, 0.1, family="finetune")
+        assert decision.action in ("continue", "stop")
+
     def test_a_replayed_scheduler_continues_as_the_live_one(self) -> None:
         """From any point of the run."""
         for cut in range(len(SCORES)):

@@ -46,7 +46,7 @@ class Deadlines:
         pace = state.trials.pace(values) or 0.0
         fraction = (recipe or Recipe()).schedule.cooldown_fraction
         costs = state.trials.costs_of(values or {})
-        if state.trials.ended_like(values) >= state.trials.peak_running:
+        if state.trials.features_known("search" if recipe is None else "seed", values):
             costs = costs.without_entries
         whole = cost_at_rungs(rungs, fraction, costs)[-1]
         return self.clock() + pace * whole <= self.finish

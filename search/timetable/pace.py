@@ -20,8 +20,8 @@ EXPORT_SECONDS = 15.0
 """Exporting the students; what they predict is counted separately."""
 
 EXPORT_IMAGES = 15_000
-"""Images that a student could predict in the time in which its files are calibrated and timed: for
-lite0 at 96 px on two cores, at 500 images per second, this and the export took 45 s."""
+"""Calibrating and timing the student's files takes as long as predicting this many images: lite0 at
+96 px on two cores, at 500 images per second, took 45 s for this and the export."""
 
 REPORT_SECONDS = 15.0
 """Figures, the PDF and the entry in the registry."""
@@ -141,15 +141,21 @@ def students_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
     return epochs * (2 * pace.student_seconds + spec.members * pace.teacher_seconds)
 
 
+def evaluation_seconds(spec: SweepSpec, pace: Pace, stages: Collection[str]) -> float:
+    """Return the time in which members and seeds predict test, if `stages` run.
+
+    The best single trial is one of the members. A run without a sweep has its seeds already.
+    """
+    seeds = "seeds" in spec.stages and ("seeds" in stages or "sweep" not in stages)
+    nets = spec.most_members * (2 if seeds else 1)
+    return nets * pace.predict_seconds * pace.test_share
+
+
 def overhead_seconds(
     spec: SweepSpec, pace: Pace, *, stages: Collection[str] = STAGES
 ) -> dict[str, float]:
     """Return the time that each stage takes besides training, if `stages` run."""
     student = pace.student_seconds / STEP_PER_PREDICTION if "distill" in spec.stages else 0.0
-    nets = spec.most_members  # the best single trial among them
-    if "seeds" in stages:
-        nets += spec.most_members
-    members = nets * pace.predict_seconds
     seconds = {
         "sweep": START_SECONDS,
         "seeds": START_SECONDS / 2,
@@ -157,7 +163,7 @@ def overhead_seconds(
         "distill": pace.export_seconds + HOLDOUT_PASSES * student * pace.holdout_share,
         "ledger": LEDGER_SECONDS
         + LEDGER_PASSES * student * (pace.holdout_share + pace.test_share)
-        + members * pace.test_share,
+        + evaluation_seconds(spec, pace, stages),
         "report": REPORT_SECONDS,
     }
     return {stage: each * (stage in stages) for stage, each in seconds.items()}

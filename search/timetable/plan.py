@@ -13,7 +13,8 @@ not one pass but p, the number of trials is that of the passes, and at least FEW
 max(R·p, 3)·C·e = T·W. The seeds, which are the equal-compute baseline, take at most a quarter of T.
 
 Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
-its cost (see StageCosts). Features below a head count once per worker, not once per trial.
+its cost (see StageCosts). In the length of schedules, features below a head count once
+per worker, not once per trial.
 
 The plan made before the sweep is a forecast; the report compares it with what happened.
 """
@@ -21,7 +22,7 @@ The plan made before the sweep is a forecast; the report compares it with what h
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from common.errors import SpecError
 from common.stage_costs import EQUAL, StageCosts
@@ -30,6 +31,7 @@ from search.space.spec import SweepSpec
 from search.timetable.compute import Allotment
 from search.timetable.pace import (
     Pace,
+    evaluation_seconds,
     fewest_student_epochs,
     mean_trial_seconds,
     overhead_seconds,
@@ -48,9 +50,8 @@ SEEDS_SHARE = 0.25
 DISTILL_SHARES = (0.2, 0.4)
 """Smallest and largest share of the training time for the student and its twin."""
 
-OVERHEAD_SHARE = 0.4
-"""Share of a time budget that may go into evaluation, exports and the report before members and
-seeds are left out."""
+EVALUATION_SHARE = 0.25
+"""Share of a time budget that may go into predicting test before members and seeds are left out."""
 
 FEWEST_MEMBERS = 2
 """Members of an ensemble in the shortest budget."""
@@ -159,11 +160,10 @@ def plan_run(
     """
     if deadline is None:
         return _forecast(spec, pace, overhead_seconds(spec, pace, stages=stages), stages)
-    seeds = True
-    if not keep_rungs:
-        before = stages
+    before = stages
+    if "sweep" in stages:
         spec, stages = with_less_to_evaluate(spec, pace, stages, seconds=deadline - now)
-        seeds = len(stages) == len(before)
+    seeds = len(stages) == len(before)
     overheads = overhead_seconds(spec, pace, stages=stages)
     training = deadline - now - sum(overheads.values())
     _require_time(spec, pace, training, sum(overheads.values()), stages)
@@ -215,13 +215,14 @@ def with_less_to_evaluate(
     """
 
     def too_much(stages: Collection[str]) -> bool:
+        if evaluation_seconds(spec, pace, stages) > EVALUATION_SHARE * seconds:
+            return True
         overhead = sum(overhead_seconds(spec, pace, stages=stages).values())
-        shortest = _shortest_training(spec, pace, stages)
-        return overhead > OVERHEAD_SHARE * seconds or overhead + shortest > seconds
+        return overhead + _shortest_training(spec, pace, stages) > seconds
 
     while spec.members > FEWEST_MEMBERS and too_much(stages):
         spec = spec.with_values(members=spec.members - 1)
-    if "sweep" in stages and "seeds" in stages and too_much(stages):
+    if "seeds" in stages and too_much(stages):
         stages = [stage for stage in stages if stage != "seeds"]
     return spec, stages
 
@@ -229,10 +230,12 @@ def with_less_to_evaluate(
 def affordable_passes(spec: SweepSpec, pace: Pace, *, now: float, deadline: float) -> float:
     """Return the passes over the training images that a whole schedule has time for.
 
-    `pace` is that of epochs of one pass. One round of seeds is assumed.
+    `pace` is that of epochs of one pass. One round of seeds is assumed, unless there is no time for
+    seeds.
     """
-    stages: Collection[str] = spec.stages
-    spec, stages = with_less_to_evaluate(spec, pace, stages, seconds=deadline - now)
+    # Epochs will be parts of a pass, so that none is too long for the budget.
+    short = replace(pace, epoch_seconds=0.0, student_seconds=0.0, teacher_seconds=0.0)
+    spec, stages = with_less_to_evaluate(spec, short, spec.stages, seconds=deadline - now)
     seconds = deadline - now - sum(overhead_seconds(spec, pace, stages=stages).values())
     total = max(0.0, seconds) * pace.workers / pace.epoch_seconds
     passes = math.sqrt(total) if total > FEWEST_TRIALS**2 else total / FEWEST_TRIALS
@@ -345,7 +348,7 @@ def _top_rung(spec: SweepSpec, pace: Pace, seconds: float, *, seeds: bool = True
 
     Features below a head are computed by the first trial of each worker, and kept for the others.
 
-    `seeds` is false if the run has no time for the seeds that it would train.
+    `seeds` is false if the plan leaves the seeds out for lack of time.
     """
     entries = pace.epoch_seconds * sum(pace.costs.entries)
 
@@ -354,7 +357,7 @@ def _top_rung(spec: SweepSpec, pace: Pace, seconds: float, *, seeds: bool = True
         trials = max(epochs * pace.passes, min(epochs, FEWEST_TRIALS))
         balanced = trials * (each - entries) <= (seconds - entries) * pace.workers
         if not seeds:
-            return not balanced
+            return not balanced or each > (1 - DISTILL_SHARES[1]) * seconds
         if "seeds" in spec.stages:
             return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * seconds
         return not balanced and sweep_seconds(spec, pace, epochs) > seconds

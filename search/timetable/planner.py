@@ -111,7 +111,7 @@ def make_plan(
         spec, pace = measure_families(spec, setup, seconds=seconds, clock=clock, deadline=deadline)
     else:
         pace = (measure or measure_pace)(spec, setup, seconds=seconds)
-    # Larger images are made smaller first, which saves more time than fewer members.
+    # Larger images are made smaller rather than trained for more epochs with fewer members.
     min_epochs = MIN_EPOCHS if setup.images.image_size <= SMALL_SIDE else 1
     return plan_run(
         spec,

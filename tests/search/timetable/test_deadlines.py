@@ -87,11 +87,19 @@ def test_features_below_a_head_are_computed_by_the_first_trial_of_a_worker() -> 
     state = run_with(62.0, 2.0, 2.0)
     state.trials.costs = costs
     assert state.trials["t0000"].pace(costs) == pytest.approx(2.0)
-    for needed, ended in ((60.0 + 2.0 * 5, False), (2.0 * 5, True)):
-        if ended:
-            state.apply(trial_ended("t0000"))
-        for spare, allowed in ((0.5, True), (-0.5, False)):
-            assert at_zero(finish=needed + spare).allow_trial((5,), state, None) is allowed
+
+    def needed(recipe: Recipe | None = None) -> float:
+        within = [s for s in (10.5, 70.5) if at_zero(finish=s).allow_trial((5,), state, recipe)]
+        assert not at_zero(finish=within[0] - 1.0).allow_trial((5,), state, recipe)
+        return within[0] - 0.5
+
+    state.apply(trial_started("t0001", recipe=state.trials["t0000"].recipe))
+    assert needed() == 70.0
+    state.apply(trial_ended("t0000", time=1.0))
+    assert needed() == 10.0, "the worker that is free has them, whatever others are doing"
+    assert needed(Recipe(epochs=5)) == 70.0, "seeds have workers of their own"
+    state.trials.halt(2.0)
+    assert needed() == 70.0, "a resumed run has new workers"
 
 
 @pytest.mark.parametrize(
