@@ -82,6 +82,19 @@ def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_seeds_for_which_the_plan_has_no_time_are_skipped(tmp_path: Path) -> None:
+    def measure(spec: SweepSpec, setup: Setup, *, seconds: float) -> Pace:
+        return replace(pace_at(16), predict_seconds=1000.0)
+
+    slow = partial(quick_run, planner=partial(make_plan, measure=measure))
+    with slow(tmp_path / "run", tiny_spec(), time_budget=330.0) as run:
+        assert not run.wants("seeds")
+        assert run.wants("distill")
+        assert run.state.stages["seeds"].status == "skipped"
+    with slow(tmp_path / "long", tiny_spec(), time_budget=3600.0) as run:
+        assert run.wants("seeds")
+
+
 def test_images_are_made_smaller_if_time_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
