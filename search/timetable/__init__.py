@@ -1,1 +1,1 @@
-"""A run planned in time: capacity, pace, plan, deadlines, forecast, dry run."""
+"""A run planned in time: capacity, pace, fitting, plan, deadlines, forecast, dry run."""

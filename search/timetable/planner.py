@@ -9,8 +9,9 @@ from common.stage_costs import StageCosts
 from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.compute import FamilyPace, allot
+from search.timetable.fitting import affordable_passes
 from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace
-from search.timetable.plan import Plan, TooShortError, affordable_passes, plan_run
+from search.timetable.plan import Plan, TooShortError, plan_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe

@@ -12,16 +12,15 @@ from common.errors import SpecError
 from common.stage_costs import StageCosts, cost_at_rungs
 from journal.events import STAGES
 from search.space.spec import SweepSpec, load_spec
-from search.timetable.pace import Pace, mean_cost, overhead_seconds
-from search.timetable.plan import (
+from search.timetable.fitting import (
     DISTILL_SHARES,
     LONGEST,
     SEEDS_SHARE,
-    Plan,
     drop_low_rungs,
-    plan_run,
     shorten_rungs,
 )
+from search.timetable.pace import Pace, mean_cost, overhead_seconds
+from search.timetable.plan import Plan, plan_run
 from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
