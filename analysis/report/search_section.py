@@ -153,7 +153,7 @@ def _families(facts: RunFacts) -> Block | None:
                 count(len(finished)),
                 duration(sum(trial.seconds for trial in trials)),
                 fixed(None if best is None else best.scores[last], 4),
-                percent(None if best is None else best.accuracies[last], 1),
+                percent(None if best is None else best.accuracies.get(last), 1),
             )
         )
     return table(
