@@ -160,8 +160,8 @@ def _families(facts: RunFacts) -> Block | None:
         ("family", "trials", "finished", "training time", "best NLL on val", "its accuracy"),
         rows,
         "lrrrrr",
-        caption=f"Families after the whole schedule of {plural(last, 'epoch')}. An epoch is the "
-        "same amount of computation in each of them."
+        caption=f"Families after the whole schedule of {plural(last, 'epoch')}. In no family "
+        "does an epoch take more computation than in the first."
         if facts.spec.resource == "compute"
         else f"Families after the whole schedule of {plural(last, 'epoch')}.",
     )

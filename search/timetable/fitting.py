@@ -87,7 +87,6 @@ def longest_schedule(spec: SweepSpec, pace: Pace, seconds: float, *, seeds: bool
     """Return the epochs of the longest schedule that `seconds` of training allow.
 
     Features below a head are computed by the first trial of each worker, and kept for the others.
-
     `seeds` is false if the plan leaves the seeds out for lack of time.
     """
     entries = pace.epoch_seconds * sum(pace.costs.entries)
