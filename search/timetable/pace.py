@@ -3,6 +3,7 @@
 All times are wall-clock seconds.
 """
 
+import heapq
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,19 @@ def sweep_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
     # The first trials all run their whole schedule.
     training = max(whole, spec.trials * each / pace.workers)
     return training + pace.handover_seconds * math.ceil(spec.trials / pace.workers)
+
+
+def first_trials_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
+    """Return when the first trial of every family has ended a schedule of `epochs` epochs.
+
+    They start in the order of the families, each in the first worker that is free.
+    """
+    cooldown = spec.base_recipe().schedule.cooldown_fraction
+    free = [0.0] * pace.workers
+    for costs in pace.families.values() or [pace.costs]:
+        cost = cost_at_rungs((epochs,), cooldown, costs)[-1]
+        heapq.heapreplace(free, free[0] + pace.epoch_seconds * cost + pace.handover_seconds)
+    return max(free)
 
 
 def mean_trial_seconds(spec: SweepSpec, pace: Pace, rungs: tuple[int, ...]) -> float:

@@ -14,8 +14,10 @@ from journal.events import STAGES
 from search.space.spec import SweepSpec, load_spec
 from search.timetable.fitting import (
     DISTILL_SHARES,
+    FEWEST_PASSES,
     LONGEST,
     SEEDS_SHARE,
+    SHORTENED,
     drop_low_rungs,
     shorten_rungs,
 )
@@ -160,6 +162,59 @@ def test_a_whole_schedule_fits_the_sweep_without_seeds(
 def test_seeds_that_are_quickly_evaluated_stay_in_a_short_budget() -> None:
     quick = replace(PACE, epoch_seconds=5.0, student_seconds=2.0, predict_seconds=0.1)
     assert planned(3, pace=quick).seconds["seeds"] > 0
+
+
+@given(minutes=st.floats(10, 2000), epoch=st.floats(1, 200), passes=st.floats(0.05, 2))
+def test_seeds_are_left_out_where_three_passes_of_one_exceed_their_share(
+    minutes: float, epoch: float, passes: float
+) -> None:
+    pace = replace(PACE, epoch_seconds=epoch, passes=passes, predict_seconds=0.1)
+    plan = planned(minutes, pace=pace)
+    fits = FEWEST_PASSES * epoch / passes <= SEEDS_SHARE * 60 * minutes
+    assert (plan.seconds["seeds"] > 0) == fits
+    assert plan.seeds == SPEC.members
+    if fits:
+        return
+    stages = [stage for stage in STAGES if stage != "seeds"]
+    training = 60 * minutes - sum(overhead_seconds(SPEC, pace, stages=stages).values())
+    short = plan.rungs[-1] * passes < FEWEST_PASSES
+    most = DISTILL_SHARES[0 if short else 1] * training
+    assert plan.seconds["distill"] <= plan.export_seconds + most + 1e-6
+
+
+@given(
+    minutes=st.floats(10, 120),
+    families=st.lists(st.floats(0.05, 1.2), min_size=1, max_size=4),
+    workers=st.integers(1, 4),
+)
+def test_without_seeds_schedules_shorten_a_little_so_that_every_family_ends_one(
+    minutes: float, families: list[float], workers: int
+) -> None:
+    """Families whose epochs cost other parts of the first one's, which takes ten minutes a pass."""
+    costs = {
+        str(i): StageCosts(starts=(0,), epochs=(each,), entries=(0.0,))
+        for i, each in enumerate([1.0, *families])
+    }
+    pace = replace(PACE, epoch_seconds=20.0, passes=20 / 600, workers=workers, predict_seconds=0.1)
+    alone = planned(minutes, pace=pace)
+    together = planned(minutes, pace=replace(pace, families=costs))
+    assert alone.seconds["seeds"] == together.seconds["seeds"] == 0
+    top, whole = together.rungs[-1], alone.rungs[-1]
+    sweep = together.seconds["sweep"] - overhead_seconds(SPEC, pace)["sweep"]
+    if top < whole:
+        assert top >= SHORTENED * whole
+        assert simulated_first_trials(costs, top, pace) <= sweep + 1e-6
+    else:
+        assert top == whole
+
+
+def simulated_first_trials(costs: dict[str, StageCosts], epochs: int, pace: Pace) -> float:
+    """Return when the last family's first trial ends, each started in the worker free first."""
+    busy = [0.0] * pace.workers
+    for each in costs.values():
+        first = busy.index(min(busy))
+        busy[first] += epochs * each.epochs[0] * pace.epoch_seconds + pace.handover_seconds
+    return max(busy)
 
 
 def test_a_run_without_seeds_can_be_resumed() -> None:
