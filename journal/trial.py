@@ -133,7 +133,12 @@ class Trial:
         return self.epochs[-1].images_per_second if self.epochs else None
 
     def pace(self, costs: StageCosts) -> float | None:
-        """Return the mean seconds of an epoch of the last stage; None before any epoch.
+        """Return the mean seconds of an epoch of the last stage; None before any epoch."""
+        seconds, cost = self.timed(costs)
+        return seconds / cost if cost else None
+
+    def timed(self, costs: StageCosts) -> tuple[float, float]:
+        """Return the seconds of its epochs, and their cost in epochs of the last stage.
 
         Epochs that include the features below a head count only if there are no others: a worker
         that has the features from another trial takes no time for them.
@@ -142,8 +147,8 @@ class Trial:
         alone = tuple(costs.without_entries.of_steps(epochs))
         timed = list(zip(self.epochs, costs.of_steps(epochs), alone, strict=True))
         timed = [each for each in timed if each[1] == each[2]] or timed
-        cost = sum(cost for _, cost, _ in timed)
-        return sum(epoch.seconds or 0.0 for epoch, _, _ in timed) / cost if cost else None
+        seconds = sum((epoch.seconds or 0.0 for epoch, _, _ in timed), 0.0)
+        return seconds, sum((cost for _, cost, _ in timed), 0.0)
 
 
 def score_of(event: EpochEnded) -> Score:

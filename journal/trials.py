@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from common.stage_costs import EQUAL, StageCosts
@@ -21,6 +20,22 @@ from journal.events import (
 from journal.trial import Trial, score_of
 
 TrialStatus = Literal["pending", "running", "completed", "pruned", "failed"]
+
+
+def weighted_median(weighted: Iterable[tuple[float, float]]) -> float:
+    """Return the value below and above which lies half of the weight, from (value, weight) pairs.
+
+    With equal weights it is the median: between two values, their mean.
+    """
+    pairs = sorted(weighted)
+    half, below = sum(weight for _, weight in pairs) / 2, 0.0
+    for index, (value, weight) in enumerate(pairs):
+        below += weight
+        if math.isclose(below, half) and index + 1 < len(pairs):
+            return (value + pairs[index + 1][0]) / 2
+        if below > half:
+            return value
+    raise ValueError("no weight")
 
 
 class RungCount(NamedTuple):
@@ -162,15 +177,17 @@ class Trials(Mapping[str, Trial]):
     def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
         """Return the seconds of an epoch of the last stage, the median over trials.
 
-        Only trials with `recipe` count, if there are any. None before any epoch.
+        Only trials with `recipe` count, if there are any. A trial's weight is the cost of the
+        epochs that were timed, so that a cheap family, whose pace is all overhead, says little
+        about an expensive one. None before any epoch.
         """
-        paces = [
-            (trial.recipe == recipe, trial.pace(self.costs_of(trial.recipe)))
-            for trial in self.values()
+        timed = [
+            (trial.recipe, *trial.timed(self.costs_of(trial.recipe))) for trial in self.values()
         ]
-        known = [(same, pace) for same, pace in paces if pace is not None]
-        same_recipe = [pace for same, pace in known if same]
-        return median(same_recipe or [pace for _, pace in known]) if known else None
+        known = [(each, seconds / cost, cost) for each, seconds, cost in timed if cost]
+        same = [(pace, cost) for each, pace, cost in known if each == recipe]
+        chosen = same or [(pace, cost) for _, pace, cost in known]
+        return weighted_median(chosen) if chosen else None
 
     def halt(self, time: float) -> None:
         """Mark every trial as not running; the next epochs are not timed from before `time`."""

@@ -1,11 +1,14 @@
 """The state of a run, compared with slow oracles that read all its events."""
 
+import statistics
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.stage_costs import StageCosts
 from journal.events import (
@@ -20,7 +23,7 @@ from journal.events import (
 )
 from journal.journal import read_events
 from journal.state import RunState
-from journal.trials import RungCount
+from journal.trials import RungCount, weighted_median
 from tests.docs import ROOT
 from tests.events import epoch, of_type, state_of, trial_ended, trial_started
 from tests.synthetic_sweep import SPEC, synthetic_sweep
@@ -128,6 +131,30 @@ def test_the_wall_time_of_a_stage_excludes_pauses() -> None:
     assert distill.seconds(9999) == pytest.approx(25)
     assert (distill.last_seconds, distill.times_finished) == (9, 1)
     assert state.stages["report"].seconds(9999) is None
+
+
+def test_the_pace_of_a_cheap_family_says_little_about_an_expensive_one() -> None:
+    """Epochs of a head take four times as long as forecast, but are a fiftieth of the others'."""
+    head, whole = ({**Recipe().to_mapping(), "family": name} for name in ("head", "whole"))
+    state = state_of(
+        trial_started("t0000", recipe=whole), epoch("t0000", 1, seconds=50.0),
+        trial_started("t0001", recipe=head), *(epoch("t0001", n, seconds=4.0) for n in range(1, 9)),
+        trial_started("t0002", recipe=head), *(epoch("t0002", n, seconds=4.0) for n in range(1, 9)),
+    )  # fmt: skip
+    state.trials.family_costs = {
+        "head": StageCosts(starts=(0,), epochs=(0.02,), entries=(0.0,)),
+        "whole": StageCosts(starts=(0,), epochs=(1.0,), entries=(0.0,)),
+    }
+    assert state.trials.pace() == 50.0
+    assert state.trials.pace(head) == pytest.approx(200.0)
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 9)), min_size=1, max_size=8))
+def test_the_weighted_median_is_the_median_of_values_repeated_as_often_as_they_weigh(
+    weighted: list[tuple[int, int]],
+) -> None:
+    repeated = [value for value, weight in weighted for _ in range(weight)]
+    assert weighted_median(weighted) == statistics.median(repeated)
 
 
 def test_the_pace_is_the_median_of_the_trials_with_the_same_recipe() -> None:
