@@ -49,7 +49,8 @@ def check_recipes(
             if recipe.loss.superclass_weight:
                 group_matrix(recipe.loss.superclasses, class_names)
             check_optimizer(recipe.optimizer)
-            key = repr((recipe.architecture, recipe.schedule.stages))
+            decayed = recipe.optimizer.layer_decay < 1
+            key = repr((recipe.architecture, recipe.schedule.stages, decayed))
             if key not in checked:
                 _check_net(
                     recipe,
@@ -66,8 +67,8 @@ def _check_net(recipe: Recipe, *, classes: int, image_size: int, channels: int) 
     model = _build(recipe, classes=classes, image_size=image_size, channels=channels)
     if any(stage.train == "head" for stage in recipe.schedule.stages):
         linear_head(model.net, recipe.architecture.model)
-    for stage in recipe.schedule.stages:
-        parameter_groups(model, recipe.optimizer, layer_decay=stage.layer_decay)
+    for index in range(len(recipe.schedule.stages) or 1):
+        parameter_groups(model, recipe.in_stage(index).optimizer)
     architecture = recipe.architecture
     if architecture.pretrained == HUB:
         check_hub(architecture)

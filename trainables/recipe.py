@@ -31,8 +31,8 @@ class Recipe(CustomMapping):
         *("init", "whitening", "whitening_epochs", "pretrained", "dropout"),
         *("drop_path", "epochs"),
         *("batch_size", "optimizer", "lr_per_1024", "adamw_lr", "muon_lr", "timm_lr"),
-        *("momentum", "bias_lr_scale", "lookahead", "weight_decay", "clip_grad_norm"),
-        *("accumulation", "sam_rho", "warmup_epochs", "cooldown_fraction"),
+        *("momentum", "bias_lr_scale", "lookahead", "weight_decay", "layer_decay"),
+        *("clip_grad_norm", "accumulation", "sam_rho", "warmup_epochs", "cooldown_fraction"),
         *("label_smoothing", "class_weights", "ema_decay", "augment", "augment_magnitude"),
         *("augment_ops", "flip", "alternating_flip", "translate", "cutout"),
         *("erase_probability", "mixup_alpha", "cutmix_alpha", "mix_probability"),
@@ -96,7 +96,11 @@ class Recipe(CustomMapping):
     def in_stage(self, index: int) -> "Recipe":
         """Return the recipe with the values of a stage; the result has no stages."""
         stages = self.schedule.stages
-        return self.with_values(**stages[index].values, stages=()) if stages else self
+        if not stages:
+            return self
+        stage = stages[index]
+        decay = {} if stage.layer_decay is None else {"layer_decay": stage.layer_decay}
+        return self.with_values(**stage.values, **decay, stages=())
 
 
 _SECTIONS: dict[str, type[Any]] = {

@@ -41,8 +41,8 @@ class Stage:
     statistics of batch normalization."""
     lr_scale: float = 1.0
     """Peak learning rate of the stage, as a multiple of the recipe's."""
-    layer_decay: float = 1.0
-    """Learning rate of each layer divided by the next layer's; the head has the full rate."""
+    layer_decay: float | None = None
+    """Learning rate of each layer divided by the next layer's; None for the recipe's."""
     values: dict[str, Any] = field(default_factory=dict, hash=False)
     """Recipe values that differ in this stage: augmentation and regularization."""
 
@@ -52,8 +52,8 @@ class Stage:
             raise SpecError(f"epochs must be at least 1, got {self.epochs}")
         if not 0 < self.lr_scale <= 1000:
             raise SpecError(f"lr_scale must lie in (0, 1000], got {self.lr_scale!r}")
-        if not 0 < self.layer_decay <= 1:
-            raise SpecError(f"layer_decay must lie in (0, 1], got {self.layer_decay!r}")
+        if self.layer_decay is not None and not 1e-6 <= self.layer_decay <= 1:
+            raise SpecError(f"layer_decay must lie in [1e-06, 1], got {self.layer_decay!r}")
         check_values(self.values)
 
 

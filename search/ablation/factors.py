@@ -45,6 +45,7 @@ FACTORS: Mapping[str, Factor] = {
     "dropout": Factor(off={"dropout": 0.0}),
     "drop-path": Factor(off={"drop_path": 0.0}),
     "weight-decay": Factor(off={"weight_decay": 0.0}),
+    "layer-decay": Factor(off={"layer_decay": 1.0}),
     "warm-up": Factor(off={"warmup_epochs": 0.0}),
     "ema": Factor(off={"ema_decay": 0.0}),
     "clipping": Factor(off={"clip_grad_norm": 0.0}),
@@ -58,7 +59,8 @@ FACTORS: Mapping[str, Factor] = {
     "rotation-task": Factor(off={"rotation_weight": 0.0}),
     "superclass-task": Factor(off={"superclass_weight": 0.0}),
     "pretraining": Factor(
-        off={"pretrained": "", "stages": ()}, on=lambda r: bool(r.architecture.pretrained)
+        off={"pretrained": "", "stages": (), "layer_decay": 1.0},
+        on=lambda r: bool(r.architecture.pretrained),
     ),
     "stages": Factor(off={"stages": LAST}),
     "tta": Factor(off={"tta": "none"}),
@@ -99,6 +101,9 @@ def _without(recipe: Recipe, factor: Factor) -> Recipe:
     if "stages" in off:
         return _without_stages(recipe, factor)
     changed = recipe.with_values(**off) if factor.on(recipe) else recipe
+    if "layer_decay" in off:  # a stage has its own in a field, not among its values
+        stages = tuple(replace(stage, layer_decay=None) for stage in stages)
+        return changed.with_values(stages=stages)
     off_in_stages = {key: value for key, value in off.items() if key in STAGE_KEYS}
     if not off_in_stages or not stages:
         return changed
@@ -138,7 +143,7 @@ def _stage_values(
 def _effective(recipe: Recipe) -> list[tuple[Stage, Recipe]]:
     """Return each stage and its recipe, with fixed values in place of those without effect."""
     return [
-        (replace(stage, values={}), _without_idle_values(recipe.in_stage(index)))
+        (replace(stage, values={}, layer_decay=None), _without_idle_values(recipe.in_stage(index)))
         for index, stage in enumerate(recipe.schedule.stages or (Stage(),))
     ]
 

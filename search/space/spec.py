@@ -25,14 +25,15 @@ SHIPPED = Path(__file__).parent.parent / "sweeps"
 NOT_INHERITED = (
     "pretrained",
     "drop_path",
+    "layer_decay",
     "stages",
     "rotation_weight",
     "superclass_weight",
     "superclasses",
 )
 """Recipe values that the student never takes from the sweep's recipe: the weights fit another
-net, which may have no paths to drop, the stages were chosen for these weights, and the teacher
-knows nothing of auxiliary tasks."""
+net, which may have no paths to drop and no layers with rates of their own; the stages were chosen
+for these weights, and the teacher knows nothing of auxiliary tasks."""
 
 UNNEEDED_STAGES = {"single": ("seeds", "distill"), "ensemble": ("distill",), "student": ()}
 """Stages that a run skips, by what it delivers."""

@@ -31,9 +31,15 @@ def test_stages_follow_each_other(lengths: list[int], epoch: int) -> None:
         ([{}, {}], "stage 1 of 2 needs its number of epochs"),
         ([{"epochs": 0}, {}], r"stages\[0\]: epochs must be at least 1, got 0"),
         ([{"lr_scale": 0}], r"lr_scale must lie in \(0, 1000\], got 0"),
-        ([{"layer_decay": 1.5}], r"layer_decay must lie in \(0, 1\], got 1.5"),
+        ([{"layer_decay": 1.5}], r"layer_decay must lie in \[1e-06, 1\], got 1.5"),
     ],
 )
 def test_impossible_stages_are_refused(stages: list[Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         Recipe.from_mapping({"stages": stages})
+
+
+def test_a_stage_without_a_layer_decay_has_the_recipes() -> None:
+    recipe = Recipe(layer_decay=0.9, stages=(Stage(epochs=1), Stage(layer_decay=0.7)))
+    assert [recipe.in_stage(index).optimizer.layer_decay for index in (0, 1)] == [0.9, 0.7]
+    assert recipe.with_values(stages=()).in_stage(0).optimizer.layer_decay == 0.9

@@ -89,9 +89,7 @@ class ActiveStage:
         learns = {id(parameter) for parameter in chosen}
         for parameter in self._learnable:
             parameter.requires_grad_(id(parameter) in learns)
-        self.optimizer = make_optimizer(
-            self.model, self.recipe.optimizer, layer_decay=stage.layer_decay
-        )
+        self.optimizer = make_optimizer(self.model, self.recipe.optimizer)
 
     @property
     def head_only(self) -> bool:

@@ -29,13 +29,11 @@ MUON_STEPS = 4
 """Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
 
 
-def make_optimizer(
-    model: nn.Module, settings: Optimization, *, layer_decay: float = 1.0
-) -> Optimizer:
+def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
     """Return the optimizer of a recipe over the trainable parameters: ours or one of timm's.
 
     trainables/training/parameter_groups.py decides which parameters are decayed, and the learning
-    rate of each layer: `layer_decay` times the next layer's. `set_progress` sets the rates.
+    rate of each layer. `set_progress` sets the rates.
 
     Muon (Jordan, 2024) is timm's implementation, with convolutions as matrices [out, in·k²] and
     steps scaled to AdamW's root mean square (arXiv 2502.16982), which lets AdamW train the rest
@@ -51,7 +49,7 @@ def make_optimizer(
     elif settings.name == "muon":
         more = {"nesterov": True, "ns_steps": MUON_STEPS}
     optimizer: Optimizer = create_optimizer_v2(
-        parameter_groups(model, settings, layer_decay=layer_decay),
+        parameter_groups(model, settings),
         opt=name,
         lr=settings.peak_lr,
         momentum=settings.momentum,

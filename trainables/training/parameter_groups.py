@@ -21,9 +21,7 @@ _AUXILIARY = "auxiliary."
 _MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def parameter_groups(
-    model: nn.Module, settings: Optimization, *, layer_decay: float = 1.0
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str, Any]]:
     """Return groups of the trainable parameters of a classifier or of a bare network.
 
     - Learning rate: that of each layer is `layer_decay` times the next layer's; layers are those
@@ -40,7 +38,7 @@ def parameter_groups(
     net: nn.Module = getattr(model, "net", model)
     prefix = "" if net is model else "net."
     heads = {prefix + name for name in head_weight_names(net)}
-    scales = {prefix + name: s for name, s in _layer_scales(net, layer_decay).items()}
+    scales = {prefix + name: s for name, s in _layer_scales(net, settings.layer_decay).items()}
     undecayed = [prefix + pattern for pattern in _undecayed(net)]
     biases = {
         id(module.bias)

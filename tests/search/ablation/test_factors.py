@@ -32,9 +32,11 @@ AUGMENTATION: dict[str, Any] = {
     "warmup_epochs": st.sampled_from([0.0, 1.0]),
 }
 values = st.fixed_dictionaries({}, optional=AUGMENTATION)
-stages = st.lists(values, max_size=3).map(
+decays = st.sampled_from([None, 0.7, 1.0])
+stages = st.lists(st.tuples(decays, values), max_size=3).map(
     lambda parts: tuple(
-        Stage(epochs=2 if part is not parts[-1] else None, values=part) for part in parts
+        Stage(epochs=2 if number < len(parts) else None, layer_decay=decay, values=part)
+        for number, (decay, part) in enumerate(parts, start=1)
     )
 )
 recipes = st.builds(
@@ -47,6 +49,7 @@ recipes = st.builds(
             "attention": st.sampled_from(["none", "se"]),
             "pretrained": st.sampled_from(["", "some.safetensors"]),
             "tta": st.sampled_from(["none", "mirror"]),
+            "layer_decay": st.sampled_from([0.8, 1.0]),
         }
     ),
     stages,
@@ -64,8 +67,8 @@ def test_a_factor_is_removed_from_every_stage_and_nothing_else_changes(
     recipe: Recipe, name: str
 ) -> None:
     reduced = without(recipe, [name])
-    assert [replace(stage, values={}) for stage in reduced.schedule.stages] == [
-        replace(stage, values={}) for stage in recipe.schedule.stages
+    assert [replace(stage, values={}, layer_decay=None) for stage in reduced.schedule.stages] == [
+        replace(stage, values={}, layer_decay=None) for stage in recipe.schedule.stages
     ]
     for index in range(max(1, len(recipe.schedule.stages))):
         assert reduced.in_stage(index) == stage_without(recipe, name, index)
@@ -107,7 +110,7 @@ def test_a_value_without_effect_is_not_a_factor(recipe: Recipe, absent: set[str]
 
 def test_factors_of_a_recipe_with_two_stages() -> None:
     head = Stage(epochs=2, train="head", values={"augment": "randaugment", "mixup_alpha": 0.4})
-    rest = Stage(lr_scale=0.1, values={"cutout": 4})
+    rest = Stage(lr_scale=0.1, layer_decay=0.7, values={"cutout": 4})
     recipe = Recipe(pretrained="own.safetensors", stages=(head, rest))
     assert {"policy", "mixup", "cutout", "pretraining", "stages"} <= set(factors_of(recipe))
     assert without(recipe, ["policy"]).schedule.stages == (
@@ -119,7 +122,7 @@ def test_factors_of_a_recipe_with_two_stages() -> None:
     assert without(recipe, ["stages"]).schedule.stages == (rest,)
     scratch = without(recipe, ["pretraining"])
     assert (scratch.architecture.pretrained, scratch.schedule.stages) == ("", ())
-    assert scratch.augmentation.cutout == 4
+    assert (scratch.augmentation.cutout, scratch.optimizer.layer_decay) == (4, 1.0)
     assert FACTORS["stages"].off == {"stages": LAST}
 
 

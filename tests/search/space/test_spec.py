@@ -78,6 +78,7 @@ def test_the_student_does_not_inherit_weights_stages_and_auxiliary_tasks() -> No
     own = {
         "pretrained": "backbone.safetensors",
         "drop_path": 0.1,
+        "layer_decay": 0.9,
         "stages": [{"epochs": 2, "train": "head"}, {"lr_scale": 0.1}],
         "rotation_weight": 0.1,
         "superclass_weight": 0.2,

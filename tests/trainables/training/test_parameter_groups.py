@@ -44,12 +44,16 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
 ) -> None:
     for auxiliary in ({}, AUXILIARY):
         for bias_lr_scale in (1.0, 8.0):
-            recipe = {"optimizer": optimizer, "bias_lr_scale": bias_lr_scale}
+            recipe = {
+                "optimizer": optimizer,
+                "bias_lr_scale": bias_lr_scale,
+                "layer_decay": layer_decay,
+            }
             model = build(name, **auxiliary)
             if stage == "head":
                 model.requires_grad_(False)
                 linear_head(model.net, name).requires_grad_(True)
-            groups = parameter_groups(model, Recipe(**recipe).optimizer, layer_decay=layer_decay)
+            groups = parameter_groups(model, Recipe(**recipe).optimizer)
             trainable = {n for n, p in model.named_parameters() if p.requires_grad}
             assert values_of(model, groups, "lr_scale").keys() == trainable
             assert all(group["params"] for group in groups)
@@ -58,7 +62,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(
 @pytest.mark.parametrize("name", MODELS)
 def test_layer_decay_and_weight_decay_are_those_of_timm(name: str) -> None:
     model = build(name, **AUXILIARY)
-    groups = parameter_groups(model, Recipe(weight_decay=0.1).optimizer, layer_decay=0.5)
+    groups = parameter_groups(model, Recipe(weight_decay=0.1, layer_decay=0.5).optimizer)
     net: Any = model.net
     expected = param_groups_layer_decay(
         net,
@@ -133,4 +137,4 @@ def test_embeddings_are_not_orthogonalized() -> None:
 
 def test_layer_decay_without_layers_is_refused() -> None:
     with pytest.raises(SpecError, match="Sequential has none"):
-        parameter_groups(nn.Sequential(nn.Linear(2, 2)), Recipe().optimizer, layer_decay=0.5)
+        parameter_groups(nn.Sequential(nn.Linear(2, 2)), Recipe(layer_decay=0.5).optimizer)
