@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from common.cpu_runtime import usable_cores
@@ -12,10 +13,9 @@ from journal.state import RunState
 from search.space.spec import SweepSpec
 from search.timetable.capacity import threads_per_trial
 from search.timetable.plan import Plan
-from search.timetable.planner import probe_numerics
+from search.timetable.planner import probe_families, probe_numerics
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.hyperparameters import Architecture
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 
@@ -51,14 +51,9 @@ class RunData:
             threads = threads_per_trial(
                 usable_cores(), concurrent=self.spec.concurrent, trials=self.spec.trials
             )
-            probed: dict[Architecture, Numerics] = {}
-            for name, recipe in self.spec.first_recipes().items():
-                network = replace(recipe.architecture, family="")
-                if name in known:
-                    probed[network] = known[name]
-                elif network not in probed:
-                    probed[network] = self.probe(recipe, threads=threads)
-                self._numerics[name] = probed[network]
+            self._numerics = probe_families(
+                self.spec.first_recipes(), partial(self.probe, threads=threads), known=known
+            )
         return self._numerics
 
     def probe(self, recipe: Recipe, *, threads: int) -> Numerics:

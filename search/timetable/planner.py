@@ -14,6 +14,7 @@ from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace
 from search.timetable.plan import Plan, TooShortError, plan_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.hyperparameters import Architecture
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import stage_starts
 
@@ -176,6 +177,28 @@ def probe_numerics(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         threads=threads,
     )
+
+
+def probe_families(
+    recipes: Mapping[str, Recipe],
+    probe: Callable[[Recipe], Numerics],
+    *,
+    known: Mapping[str, Numerics],
+) -> dict[str, Numerics]:
+    """Return the numerics of each family: the known ones, or what `probe` chooses for its recipe.
+
+    Families whose networks do the same work in training share one probe.
+    """
+    by_network: dict[Architecture, Numerics] = {}
+    chosen = {}
+    for name, recipe in recipes.items():
+        network = replace(recipe.architecture, family="", tta="none", dropout=0.0, drop_path=0.0)
+        if name in known:
+            by_network[network] = known[name]
+        elif network not in by_network:
+            by_network[network] = probe(recipe)
+        chosen[name] = by_network[network]
+    return chosen
 
 
 def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,14 @@ from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
-from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink, probe_numerics
+from search.timetable.planner import (
+    Planner,
+    Setup,
+    make_plan,
+    plan_or_shrink,
+    probe_families,
+    probe_numerics,
+)
 from trainables.data.dataset import load_dataset, resolve_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.source_sizes import SourceSizes
@@ -98,10 +106,8 @@ def _read(spec: SweepSpec, *, affordable: int | None = None) -> tuple[SweepSpec,
 def _setup(spec: SweepSpec, images: ImageSet, splits: Splits, *, device: str | None) -> Setup:
     cores = usable_cores()
     threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trials)
-    family_numerics = {
-        name: probe_numerics(recipe, images, device=device, threads=threads)
-        for name, recipe in spec.first_recipes().items()
-    }
+    probe = partial(probe_numerics, images=images, device=device, threads=threads)
+    family_numerics = probe_families(spec.first_recipes(), probe, known={})
     numerics = next(iter(family_numerics.values()))
     workers = spec.concurrent or machine_capacity(numerics).trials_at_a_time(numerics)
     return Setup(
