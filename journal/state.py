@@ -86,7 +86,8 @@ class RunState:
                 self._resume(event)
             case PlanMade():
                 self.plan, self.trials.costs = event, event.stage_costs
-                self.trials.family_costs = event.family_costs
+                # A plan made on resume measures the first family only.
+                self.trials.family_costs = event.family_costs or self.trials.family_costs
                 self.plans.append(event)
             case StageReported():
                 self._report_stage(event)

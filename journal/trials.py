@@ -159,13 +159,13 @@ class Trials(Mapping[str, Trial]):
         """Return the relative cost of the epochs of a trial with this recipe."""
         return self.family_costs.get(str(recipe.get("family", "")), self.costs)
 
-    def features_known(self, kind: Kind, recipe: Mapping[str, Any] | None) -> bool:
+    def features_known(self, kind: Kind, recipe: Mapping[str, Any]) -> bool:
         """Return whether a worker that is free has the features below the head of this recipe.
 
         It has them if it has trained such a trial of this kind: workers live as long as their
-        stage, and end with the process. None stands for the first family's recipe.
+        stage, and end with the process.
         """
-        costs = self.costs_of(recipe or {})
+        costs = self.costs_of(recipe)
         return any(
             trial.kind == kind
             and trial.status in ("completed", "pruned")
@@ -179,7 +179,8 @@ class Trials(Mapping[str, Trial]):
 
         Only trials with `recipe` count, if there are any. A trial's weight is the cost of the
         epochs that were timed, so that a cheap family, whose pace is all overhead, says little
-        about an expensive one. None before any epoch.
+        about an expensive one. None before any epoch; in a sweep with families, before a whole
+        epoch of the first one has been trained.
         """
         timed = [
             (trial.recipe, *trial.timed(self.costs_of(trial.recipe))) for trial in self.values()
@@ -187,6 +188,8 @@ class Trials(Mapping[str, Trial]):
         known = [(each, seconds / cost, cost) for each, seconds, cost in timed if cost]
         same = [(pace, cost) for each, pace, cost in known if each == recipe]
         chosen = same or [(pace, cost) for _, pace, cost in known]
+        if not same and self.family_costs and sum(cost for _, cost in chosen) < 1:
+            return None
         return weighted_median(chosen) if chosen else None
 
     def halt(self, time: float) -> None:

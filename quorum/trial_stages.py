@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 UNBOUNDED = 1_000_000
 """Number of trials that stands for "as many as the time budget allows"."""
 
+TRAINING_STAGES = ("sweep", "seeds", "distill")
+
 GRACE = 0.3
-"""Time that a stage may run past its planned end, as a share of the next stage's planned time.
+"""Time that a stage may run past its planned end, as a share of the next training's planned time.
 
 Forecasts are a little wrong; without this margin a trial that needs a few more seconds would
 be cut off."""
@@ -94,10 +96,14 @@ def _training_inputs(run: Run) -> dict[str, Any]:
 
 
 def _cutoff(run: Run, stage: str) -> float | None:
-    """Return when a stage is cut off, in unix seconds; None without a time budget."""
+    """Return when a stage is cut off, in unix seconds; None without a time budget.
+
+    It may use a part of the next stage that trains, and can train for less time.
+    """
     end = run.end_of(stage)
     if end is None or run.plan is None:
         return None
-    later = (run.plan.seconds[name] for name in STAGES[STAGES.index(stage) + 1 :])
-    following = next((seconds for seconds in later if seconds), 0.0)
-    return end + GRACE * following
+    later = [name for name in STAGES[STAGES.index(stage) + 1 :] if run.plan.seconds[name]]
+    training = [name for name in later if name in TRAINING_STAGES]
+    following = (training or later)[:1]
+    return end + GRACE * sum(run.plan.seconds[name] for name in following)

@@ -151,7 +151,7 @@ class Optimization(_Section):
     """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
     layer_decay: float = _number(1.0, 1e-6, 1.0)
     """Learning rate of each layer divided by the next layer's; the head has the full rate. For
-    networks of timm only."""
+    networks that define their layers, as timm's do."""
     clip_grad_norm: float = _number(0.0, 0.0, 1e6)
     """Largest norm of the whole gradient, which is scaled down to it; 0 switches clipping off."""
     accumulation: int = _number(1, 1, 1_000_000)

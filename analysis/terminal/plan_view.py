@@ -30,7 +30,8 @@ def plan_view(preview: Preview) -> RenderableType:
         ("searched", ", ".join(spec.space) or "nothing"),
     ]
     if "seeds" in preview.seconds:
-        facts.append(("seeds", str(spec.members)))
+        short = "none: the time budget is too short for them"
+        facts.append(("seeds", str(spec.members) if preview.seconds["seeds"] else short))
     if "distill" in preview.seconds:
         training = f"{plural(preview.student_epochs, 'epoch')}, with and without a teacher"
         facts.append(("student", training))

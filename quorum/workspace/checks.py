@@ -107,6 +107,15 @@ def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:
     return [stage for stage in stages if stage not in done]
 
 
+def seeds_left_out(folder: RunFolder) -> bool:
+    """Return whether the run's last plan had no time for seeds."""
+    state = read_state(folder.journal)
+    plan = state.plan
+    if plan is None or plan.deadline is None or state.trials.of_kind("seed"):
+        return False
+    return not plan.seconds.get("seeds", 0.0)
+
+
 def write_labels(folder: RunFolder, images: ImageSet, splits: Splits) -> None:
     """Write the labels of val and holdout and the names of skipped images, unless present."""
     if folder.labels.exists():

@@ -23,6 +23,7 @@ from quorum.workspace.checks import (
     require_same_split,
     require_same_weights,
     require_unseen_splits,
+    seeds_left_out,
     spec_to_resume,
     stages_left,
     started_event,
@@ -160,8 +161,11 @@ class _Preparation:
                 spec, resolve_dataset(self.asked.dataset, affordable=side, crops=self.asked.crops)
             )
 
+        # A resumed run keeps the length of its schedules, for which seeds may have been left out.
+        left_out = self.resumed and "sweep" in stages and seeds_left_out(self.folder)
+        planned_stages = [stage for stage in stages if not (left_out and stage == "seeds")]
         plan = plan_or_shrink(
-            lambda: self._plan(data, stages),
+            lambda: self._plan(data, planned_stages),
             shrink,
             image_size=data.images.image_size,
             # Where rungs count computation, an epoch may be a part of a pass instead.

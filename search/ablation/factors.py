@@ -143,13 +143,16 @@ def _stage_values(
 def _effective(recipe: Recipe) -> list[tuple[Stage, Recipe]]:
     """Return each stage and its recipe, with fixed values in place of those without effect."""
     return [
-        (replace(stage, values={}, layer_decay=None), _without_idle_values(recipe.in_stage(index)))
+        (
+            replace(stage, values={}, layer_decay=None),
+            _without_idle_values(recipe.in_stage(index), head_only=stage.train == "head"),
+        )
         for index, stage in enumerate(recipe.schedule.stages or (Stage(),))
     ]
 
 
-def _without_idle_values(recipe: Recipe) -> Recipe:
-    idle: dict[str, Any] = {}
+def _without_idle_values(recipe: Recipe, *, head_only: bool) -> Recipe:
+    idle: dict[str, Any] = {"layer_decay": 1.0} if head_only else {}
     augmentation, architecture = recipe.augmentation, recipe.architecture
     mixes = augmentation.mix_probability and (augmentation.mixup_alpha or augmentation.cutmix_alpha)
     if not mixes:

@@ -31,9 +31,9 @@ NOT_INHERITED = (
     "superclass_weight",
     "superclasses",
 )
-"""Recipe values that the student never takes from the sweep's recipe: the weights fit another
-net, which may have no paths to drop and no layers with rates of their own; the stages were chosen
-for these weights, and the teacher knows nothing of auxiliary tasks."""
+"""Recipe values that a student with another network never takes from the sweep's: the weights do
+not fit it, it may have no paths to drop and no layers with rates of their own, the stages were
+chosen for these weights, and the teacher knows nothing of auxiliary tasks."""
 
 UNNEEDED_STAGES = {"single": ("seeds", "distill"), "ensemble": ("distill",), "student": ()}
 """Stages that a run skips, by what it delivers."""

@@ -34,18 +34,26 @@ class Deadlines:
         """True once running trials must stop."""
         return self.stop is not None and self.clock() >= self.stop
 
-    def allow_trial(self, rungs: tuple[int, ...], state: RunState, recipe: Recipe | None) -> bool:
+    def allow_trial(
+        self,
+        rungs: tuple[int, ...],
+        state: RunState,
+        recipe: Recipe | None,
+        *,
+        family: str = "",
+    ) -> bool:
         """Return whether a trial that starts now would finish its schedule in time.
 
-        Its pace is the median over the trials so far; only those with `recipe` count if there
-        are any. Features below a head are computed by the first trial of each worker.
+        Its pace is that of the trials so far; only those with `recipe` count if there are any. If
+        the recipe is not known, an epoch costs what it costs in `family`. Features below a head
+        are computed by the first trial of each worker.
         """
         if self.finish is None:
             return True
-        values = None if recipe is None else recipe.to_mapping()
+        values = {"family": family} if recipe is None else recipe.to_mapping()
         pace = state.trials.pace(values) or 0.0
         fraction = (recipe or Recipe()).schedule.cooldown_fraction
-        costs = state.trials.costs_of(values or {})
+        costs = state.trials.costs_of(values)
         if state.trials.features_known("search" if recipe is None else "seed", values):
             costs = costs.without_entries
         whole = cost_at_rungs(rungs, fraction, costs)[-1]

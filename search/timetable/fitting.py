@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import replace
 
-from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.pace import (
     Pace,
@@ -54,14 +53,20 @@ LONGEST = 8
 27 epochs do not suit 1,000."""
 
 
-def without_short_seeds(pace: Pace, stages: Collection[str], *, seconds: float) -> Collection[str]:
+def without_short_seeds(
+    spec: SweepSpec, pace: Pace, stages: Collection[str], *, seconds: float
+) -> Collection[str]:
     """Return `stages` without the seeds if those would be too short in a run of `seconds`.
 
-    Seeds are as long as the trials, and every schedule would be as short: there are no seeds where
-    FEWEST_PASSES passes of a single one take more than their share of the time.
+    Seeds are as long as the trials, so every schedule would be as short. Where rungs count
+    computation, there are no seeds if FEWEST_PASSES passes of the fewest of them take more than
+    their share of the time. Other sweeps make the images smaller, or reduce the members.
     """
-    too_short = FEWEST_PASSES * pace.epoch_seconds / pace.passes > SEEDS_SHARE * seconds
-    return _without_seeds(stages) if too_short else stages
+    if spec.resource != "compute":
+        return stages
+    fewest = spec.with_values(members=min(spec.members, max(FEWEST_MEMBERS, pace.workers)))
+    shortest = rounds_of_seeds(fewest, pace) * FEWEST_PASSES * pace.pass_seconds
+    return _without_seeds(stages) if shortest > SEEDS_SHARE * seconds else stages
 
 
 def with_less_to_evaluate(
@@ -93,7 +98,6 @@ def with_fewer_members(
     seconds: float,
     *,
     min_epochs: int,
-    stages: Collection[str] = STAGES,
 ) -> SweepSpec:
     """Reduce the members until `seconds` of training allow schedules of `min_epochs` epochs.
 
@@ -102,22 +106,22 @@ def with_fewer_members(
     members remain, and at least as many as train at the same time, since fewer save nothing.
     """
     while (
-        "seeds" in stages
-        and spec.members > max(FEWEST_MEMBERS, pace.workers)
-        and longest_schedule(spec, pace, seconds, stages=stages) < min_epochs
+        spec.members > max(FEWEST_MEMBERS, pace.workers)
+        and longest_schedule(spec, pace, seconds) < min_epochs
     ):
         spec = spec.with_values(members=spec.members - 1)
     return spec
 
 
 def longest_schedule(
-    spec: SweepSpec, pace: Pace, seconds: float, *, stages: Collection[str] = STAGES
+    spec: SweepSpec, pace: Pace, seconds: float, *, seeds: bool = True, distill: bool = True
 ) -> int:
     """Return the epochs of the longest schedule that `seconds` of training allow.
 
     Features below a head are computed by the first trial of each worker, and kept for the others.
-    `stages` are without the seeds if the plan leaves them out for lack of time. Then schedules are
-    up to a third shorter if the first trial of every family ends in time with that.
+    `seeds` is false if the plan leaves the seeds out for lack of time. Then schedules are up to a
+    third shorter if the first trial of every family ends in time with that. `distill` is false if
+    the student is not trained.
     """
     entries = pace.epoch_seconds * sum(pace.costs.entries)
 
@@ -125,36 +129,41 @@ def longest_schedule(
         each = trial_seconds(spec, pace, epochs)
         trials = max(epochs * pace.passes, min(epochs, FEWEST_TRIALS))
         balanced = trials * (each - entries) <= (seconds - entries) * pace.workers
-        if "seeds" not in spec.stages:
-            return not balanced and sweep_seconds(spec, pace, epochs) > seconds
-        if "seeds" in stages:
+        if not seeds:
+            return not balanced or each + pace.handover_seconds > sweep_time(epochs)
+        if "seeds" in spec.stages:
             return not balanced or rounds_of_seeds(spec, pace) * each > SEEDS_SHARE * seconds
-        return not balanced or each > sweep_time(epochs)
+        return each > seconds or (not balanced and sweep_seconds(spec, pace, epochs) > seconds)
 
     def sweep_time(epochs: int) -> float:
-        _, most = distill_shares(pace, epochs)
-        return (1 - most * ("distill" in stages)) * seconds
-
-    def unfinished(epochs: int) -> bool:
-        return first_trials_seconds(spec, pace, epochs) > sweep_time(epochs)
+        return seconds - distill_seconds(spec, pace, epochs, seconds)[1] * distill
 
     fewest = fewest_epochs(spec.base_recipe().schedule.stages)
     lengths = range(fewest + 1, LONGEST * spec.rungs[-1] + 1)
     longest = fewest + bisect_left(lengths, True, key=too_long)
-    if "seeds" in stages or "seeds" not in spec.stages:
+    if seeds:
         return longest
     shortest = max(fewest, math.ceil(SHORTENED * longest))
-    fitting = (n for n in range(longest, shortest - 1, -1) if not unfinished(n))
+    fitting = (
+        epochs
+        for epochs in range(longest, shortest - 1, -1)
+        if first_trials_seconds(spec, pace, epochs) <= sweep_time(epochs)
+    )
     return next(fitting, longest)
 
 
-def distill_shares(pace: Pace, epochs: int) -> tuple[float, float]:
-    """Return the smallest and largest share of the training time for the student and its twin.
+def distill_seconds(
+    spec: SweepSpec, pace: Pace, epochs: int, seconds: float
+) -> tuple[float, float]:
+    """Return the least and most time for the student and its twin in `seconds` of training.
 
-    Where schedules of `epochs` epochs have too few passes, longer ones are worth more.
+    Where schedules of `epochs` epochs have too few passes, longer ones are worth more. There is
+    always time for the student's shortest schedule.
     """
-    least, most = DISTILL_SHARES
-    return least, most if epochs * pace.passes >= FEWEST_PASSES else least
+    least, most = (share * seconds for share in DISTILL_SHARES)
+    if spec.resource == "compute" and epochs * pace.passes < FEWEST_PASSES:
+        most = least
+    return least, max(most, students_seconds(spec, pace, fewest_student_epochs(spec)))
 
 
 def affordable_passes(spec: SweepSpec, pace: Pace, *, now: float, deadline: float) -> float:
@@ -165,14 +174,13 @@ def affordable_passes(spec: SweepSpec, pace: Pace, *, now: float, deadline: floa
     """
     # Epochs will be parts of a pass, so that none is too long for the budget.
     short = replace(pace, epoch_seconds=0.0, student_seconds=0.0, teacher_seconds=0.0)
-    stages = without_short_seeds(pace, spec.stages, seconds=deadline - now)
+    stages = without_short_seeds(spec, pace, spec.stages, seconds=deadline - now)
     spec, stages = with_less_to_evaluate(spec, short, stages, seconds=deadline - now)
     seconds = deadline - now - sum(overhead_seconds(spec, pace, stages=stages).values())
     total = max(0.0, seconds) * pace.workers / pace.epoch_seconds
     passes = math.sqrt(total) if total > FEWEST_TRIALS**2 else total / FEWEST_TRIALS
-    if "seeds" in stages:
-        passes = min(passes, SEEDS_SHARE * total / pace.workers)
-    return passes
+    share = SEEDS_SHARE if "seeds" in stages else 1 - DISTILL_SHARES[0]
+    return min(passes, share * total / pace.workers)
 
 
 def shorten_rungs(spec: SweepSpec, top: int) -> tuple[int, ...]:

@@ -68,10 +68,17 @@ class Pace:
     """Costs of epochs in the base recipe's stages."""
     passes: float = 1.0
     """Passes over the training images in an epoch of the base recipe."""
+    whole_pass_seconds: float | None = None
+    """An epoch of one whole pass, where it was measured."""
     families: Mapping[str, StageCosts] = field(default_factory=dict)
     """Costs of epochs by family, in epochs of the base recipe's last stage."""
     allotments: Mapping[str, Allotment] = field(default_factory=dict)
     """Images of an epoch by family, where rungs count computation."""
+
+    @property
+    def pass_seconds(self) -> float:
+        """Time of one pass over the training images, with its scoring."""
+        return self.whole_pass_seconds or self.epoch_seconds / self.passes
 
 
 def sweep_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:

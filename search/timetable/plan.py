@@ -11,9 +11,10 @@ Longer schedules train better nets, but fewer of them. R grows with the square r
 training that the time allows, and so does the number of trials: R·C·e = T·W. Where an epoch is
 not one pass but p, the number of trials is that of the passes, and at least FEWEST_TRIALS:
 max(R·p, 3)·C·e = T·W. The seeds, which are the equal-compute baseline, take at most a quarter of T.
-In a budget in which three passes of one seed take more, there are no seeds (FEWEST_PASSES). Then
-schedules become so long that the first trial of every family can finish in time; and below three
-passes, student and twin take no more than the smallest of their shares.
+Where rungs count computation and three passes of the fewest seeds would take more, there are no
+seeds (FEWEST_PASSES). Then schedules are up to a third shorter than the time allows, if the first
+trial of every family can finish with that; and below three passes, student and twin get no more
+than the smallest of their shares.
 
 Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
 its cost (see StageCosts). In the length of schedules, features below a head count once
@@ -34,7 +35,7 @@ from search.timetable.compute import Allotment
 from search.timetable.fitting import (
     LONGEST,
     SEEDS_SHARE,
-    distill_shares,
+    distill_seconds,
     drop_low_rungs,
     longest_schedule,
     shorten_rungs,
@@ -150,25 +151,28 @@ def plan_run(
     """
     if deadline is None:
         return _forecast(spec, pace, overhead_seconds(spec, pace, stages=stages), stages)
+    before = stages
     if "sweep" in stages:
-        stages = without_short_seeds(pace, stages, seconds=deadline - now)
+        if not keep_rungs:  # a resumed run keeps its decision
+            stages = without_short_seeds(spec, pace, stages, seconds=deadline - now)
         spec, stages = with_less_to_evaluate(spec, pace, stages, seconds=deadline - now)
+    seeds = len(stages) == len(before)
     overheads = overhead_seconds(spec, pace, stages=stages)
     training = deadline - now - sum(overheads.values())
     _require_time(spec, pace, training, sum(overheads.values()), stages)
+    rungs = spec.rungs
     if not keep_rungs:
-        spec = with_fewer_members(spec, pace, training, min_epochs=min_epochs, stages=stages)
-    rungs = (
-        spec.rungs
-        if keep_rungs
-        else shorten_rungs(spec, longest_schedule(spec, pace, training, stages=stages))
-    )
+        if seeds:
+            spec = with_fewer_members(spec, pace, training, min_epochs=min_epochs)
+        distilled = "distill" in stages
+        top = longest_schedule(spec, pace, training, seeds=seeds, distill=distilled)
+        rungs = shorten_rungs(spec, top)
     seed_seconds = distill = 0.0
     epochs = student_epochs_for(spec, rungs[-1])
     if "seeds" in stages:
         seed_seconds = min(seeds_seconds(spec, pace, rungs[-1]), SEEDS_SHARE * training)
     if "distill" in stages:
-        least, most = (share * training for share in distill_shares(pace, rungs[-1]))
+        least, most = distill_seconds(spec, pace, rungs[-1], training)
         distill = min(max(students_seconds(spec, pace, epochs), least), most)
         if "sweep" not in stages:  # a run that was interrupted after its sweep
             distill = training

@@ -1,5 +1,6 @@
 """Measure this machine's pace on the run's own nets and images, and plan the run with it."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -9,7 +10,7 @@ from common.stage_costs import StageCosts
 from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.compute import FamilyPace, allot
-from search.timetable.fitting import affordable_passes
+from search.timetable.fitting import FEWEST_PASSES, affordable_passes
 from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace
 from search.timetable.plan import Plan, TooShortError, plan_run
 from trainables.data.image_set import ImageSet
@@ -115,6 +116,8 @@ def make_plan(
         pace = (measure or measure_pace)(spec, setup, seconds=seconds)
     # Larger images are made smaller rather than trained for more epochs with fewer members.
     min_epochs = MIN_EPOCHS if setup.images.image_size <= SMALL_SIDE else 1
+    if spec.resource == "compute":
+        min_epochs = math.ceil(FEWEST_PASSES / pace.passes)
     return plan_run(
         spec,
         pace,
@@ -290,6 +293,7 @@ def measure_families(
         student_seconds=pace.student_seconds * SUSTAINED * unit / pace.epoch_seconds,
         teacher_seconds=pace.teacher_seconds * passes,
         passes=passes,
+        whole_pass_seconds=pace.epoch_seconds,
         costs=costs[first],
         families=costs,
         allotments=allotments,
@@ -335,6 +339,7 @@ def measure_pace(
         test_share=len(splits.test) / len(splits.train),
         export_seconds=export_seconds(student, splits),
         costs=stage_costs(recipe, trial),
+        passes=trial.passes,
     )
 
 

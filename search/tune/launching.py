@@ -48,8 +48,17 @@ class Launcher:
         return self.recorder.safely(lambda: self._launch(suggestion), None)
 
     def late(self, recipe: Recipe | None = None) -> bool:
-        """Return whether a trial that starts now would not finish its schedule in time."""
-        return not self.recorder.deadlines.allow_trial(self.rungs, self.recorder.state, recipe)
+        """Return whether a trial that starts now would not finish its schedule in time.
+
+        `recipe` is the next trial's, if it is known. The first trials of a search are those of its
+        families, in their order; others may be of any family.
+        """
+        state = self.recorder.state
+        number, families = len(state.trials.of_kind("search")), list(self.spec.families)
+        first = recipe is None and number < len(families)
+        return not self.recorder.deadlines.allow_trial(
+            self.rungs, state, recipe, family=families[number] if first else ""
+        )
 
     def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
         start = self.recorder.started(suggestion, self._start(suggestion))

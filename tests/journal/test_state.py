@@ -149,6 +149,24 @@ def test_the_pace_of_a_cheap_family_says_little_about_an_expensive_one() -> None
     assert state.trials.pace(head) == pytest.approx(200.0)
 
 
+def test_a_cheap_family_alone_gives_no_pace_for_the_others() -> None:
+    head = {**Recipe().to_mapping(), "family": "head"}
+    state = state_of(trial_started("t0000", recipe=head), epoch("t0000", 1, seconds=4.0))
+    state.trials.family_costs = {
+        "whole": StageCosts(starts=(0,), epochs=(1.0,), entries=(0.0,)),
+        "head": StageCosts(starts=(0,), epochs=(0.02,), entries=(0.0,)),
+    }
+    assert state.trials.pace() is None
+    assert state.trials.pace(head) == pytest.approx(200.0)
+
+
+def test_a_plan_without_families_keeps_their_costs() -> None:
+    first = {"scratch": StageCosts(starts=(0,), epochs=(0.5,), entries=(0.0,))}
+    plans = [PlanMade(at="sweep", seconds={}, family_costs=each, time=1.0) for each in (first, {})]
+    state = state_of(*plans)
+    assert state.trials.family_costs == first
+
+
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 9)), min_size=1, max_size=8))
 def test_the_weighted_median_is_the_median_of_values_repeated_as_often_as_they_weigh(
     weighted: list[tuple[int, int]],

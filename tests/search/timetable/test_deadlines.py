@@ -81,6 +81,21 @@ def test_time_is_forecast_from_the_costs_of_stages() -> None:
         assert left.allow_next_rung((2, 6), begun, 2, costs) is allowed
 
 
+def test_the_first_trial_of_a_cheap_family_is_judged_by_its_own_cost() -> None:
+    """An epoch of the first family takes 10 s, one of the second 2 s."""
+    state = run_with(10.0, 10.0)
+    state.trials.family_costs = {
+        "": StageCosts(starts=(0,), epochs=(1.0,), entries=(0.0,)),
+        "small": StageCosts(starts=(0,), epochs=(0.2,), entries=(0.0,)),
+    }
+    fraction = Recipe().schedule.cooldown_fraction
+    whole = 10.0 * cost_at_rungs((2, 6), fraction, state.trials.family_costs["small"])[-1]
+    for spare, allowed in ((0.5, True), (-0.5, False)):
+        deadlines = at_zero(finish=whole + spare)
+        assert deadlines.allow_trial((2, 6), state, None, family="small") is allowed
+        assert deadlines.allow_trial((2, 6), state, None) is False
+
+
 def test_features_below_a_head_are_computed_by_the_first_trial_of_a_worker() -> None:
     """They take 60 s, then an epoch takes 2 s; this holds for the pace and for later trials."""
     costs = StageCosts(starts=(0,), epochs=(1.0,), entries=(30.0,))

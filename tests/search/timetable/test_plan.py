@@ -21,7 +21,7 @@ from search.timetable.fitting import (
     drop_low_rungs,
     shorten_rungs,
 )
-from search.timetable.pace import Pace, mean_cost, overhead_seconds
+from search.timetable.pace import Pace, mean_cost, overhead_seconds, students_seconds
 from search.timetable.plan import Plan, plan_run
 from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
@@ -164,12 +164,15 @@ def test_seeds_that_are_quickly_evaluated_stay_in_a_short_budget() -> None:
     assert planned(3, pace=quick).seconds["seeds"] > 0
 
 
+COMPUTE = SPEC.with_values(resource="compute")
+
+
 @given(minutes=st.floats(10, 2000), epoch=st.floats(1, 200), passes=st.floats(0.05, 2))
-def test_seeds_are_left_out_where_three_passes_of_one_exceed_their_share(
+def test_seeds_are_left_out_where_three_passes_exceed_their_share(
     minutes: float, epoch: float, passes: float
 ) -> None:
     pace = replace(PACE, epoch_seconds=epoch, passes=passes, predict_seconds=0.1)
-    plan = planned(minutes, pace=pace)
+    plan = planned(minutes, spec=COMPUTE, pace=pace)
     fits = FEWEST_PASSES * epoch / passes <= SEEDS_SHARE * 60 * minutes
     assert (plan.seconds["seeds"] > 0) == fits
     assert plan.seeds == SPEC.members
@@ -178,7 +181,8 @@ def test_seeds_are_left_out_where_three_passes_of_one_exceed_their_share(
     stages = [stage for stage in STAGES if stage != "seeds"]
     training = 60 * minutes - sum(overhead_seconds(SPEC, pace, stages=stages).values())
     short = plan.rungs[-1] * passes < FEWEST_PASSES
-    most = DISTILL_SHARES[0 if short else 1] * training
+    shortest = students_seconds(SPEC, pace, 1)
+    most = max(shortest, DISTILL_SHARES[0 if short else 1] * training)
     assert plan.seconds["distill"] <= plan.export_seconds + most + 1e-6
 
 
@@ -196,8 +200,8 @@ def test_without_seeds_schedules_shorten_a_little_so_that_every_family_ends_one(
         for i, each in enumerate([1.0, *families])
     }
     pace = replace(PACE, epoch_seconds=20.0, passes=20 / 600, workers=workers, predict_seconds=0.1)
-    alone = planned(minutes, pace=pace)
-    together = planned(minutes, pace=replace(pace, families=costs))
+    alone = planned(minutes, spec=COMPUTE, pace=pace)
+    together = planned(minutes, spec=COMPUTE, pace=replace(pace, families=costs))
     assert alone.seconds["seeds"] == together.seconds["seeds"] == 0
     top, whole = together.rungs[-1], alone.rungs[-1]
     sweep = together.seconds["sweep"] - overhead_seconds(SPEC, pace)["sweep"]
@@ -206,6 +210,43 @@ def test_without_seeds_schedules_shorten_a_little_so_that_every_family_ends_one(
         assert simulated_first_trials(costs, top, pace) <= sweep + 1e-6
     else:
         assert top == whole
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
+def test_passes_do_not_collapse_where_a_longer_budget_includes_seeds(workers: int) -> None:
+    """A pass takes ten minutes. Every schedule from three passes on keeps at least three."""
+    reached = False
+    for hours in (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 48):
+        wide = replace(
+            PACE, epoch_seconds=60.0, passes=0.1, workers=workers, predict_seconds=0.1,
+            student_seconds=30.0, teacher_seconds=6.0,
+        )  # fmt: skip
+        fewest = math.ceil(FEWEST_PASSES / wide.passes)
+        plan = planned(60 * hours, spec=COMPUTE, pace=wide, min_epochs=fewest)
+        passes = plan.rungs[-1] * wide.passes
+        reached = reached or passes >= FEWEST_PASSES
+        assert not reached or passes >= FEWEST_PASSES - wide.passes
+        assert hours < 48 or plan.seconds["seeds"] > 0
+    assert reached
+
+
+def test_a_resumed_run_does_not_leave_out_seeds_anew() -> None:
+    pace = replace(PACE, epoch_seconds=600.0, predict_seconds=0.1)
+    assert planned(60, spec=COMPUTE, pace=pace).seconds["seeds"] == 0
+    assert planned(60, spec=COMPUTE, pace=pace, keep_rungs=True).seconds["seeds"] > 0
+
+
+@given(minutes=st.floats(10, 2000), workers=st.integers(1, 8), side=st.floats(10, 900))
+def test_a_student_with_random_weights_always_has_time_for_its_shortest_schedule(
+    minutes: float, workers: int, side: float
+) -> None:
+    pace = replace(PACE, epoch_seconds=side, workers=workers, student_seconds=side / 2)
+    try:
+        plan = planned(minutes, spec=COMPUTE, pace=pace)
+    except SpecError:
+        return
+    needed = students_seconds(SPEC.with_values(members=plan.seeds), pace, 1)
+    assert plan.seconds["distill"] - plan.export_seconds >= needed - 1e-6
 
 
 def simulated_first_trials(costs: dict[str, StageCosts], epochs: int, pace: Pace) -> float:
