@@ -6,7 +6,6 @@ was interrupted. Imports stand inside the functions, because only these stages n
 
 from typing import TYPE_CHECKING, Any
 
-from journal.events import STAGES
 from quorum.workspace.run import Run
 
 if TYPE_CHECKING:
@@ -14,14 +13,6 @@ if TYPE_CHECKING:
 
 UNBOUNDED = 1_000_000
 """Number of trials that stands for "as many as the time budget allows"."""
-
-TRAINING_STAGES = ("sweep", "seeds", "distill")
-
-GRACE = 0.3
-"""Time that a stage may run past its planned end, as a share of the next training's planned time.
-
-Forecasts are a little wrong; without this margin a trial that needs a few more seconds would
-be cut off."""
 
 
 def sweep_and_seeds(
@@ -72,7 +63,7 @@ def _sweep(run: Run, trials: int | None) -> None:
             run.emitter,
             trials=most_trials or UNBOUNDED,
             deadline=run.end_of("sweep"),
-            latest=_cutoff(run, "sweep"),
+            latest=run.cutoff("sweep"),
             **_training_inputs(run),
         )
 
@@ -82,7 +73,7 @@ def _train_seeds(run: Run) -> None:
     from search.tune.sweep import run_fixed
 
     with run.stage("seeds"):
-        seeds = plan_seeds(run, deadline=_cutoff(run, "seeds"))
+        seeds = plan_seeds(run, deadline=run.cutoff("seeds"))
         run_fixed(run.spec, run.folder, run.emitter, fixed=seeds, **_training_inputs(run))
 
 
@@ -93,17 +84,3 @@ def _training_inputs(run: Run) -> dict[str, Any]:
         "numerics": run.numerics,
         "family_numerics": run.family_numerics,
     }
-
-
-def _cutoff(run: Run, stage: str) -> float | None:
-    """Return when a stage is cut off, in unix seconds; None without a time budget.
-
-    It may use a part of the next stage that trains, and can train for less time.
-    """
-    end = run.end_of(stage)
-    if end is None or run.plan is None:
-        return None
-    later = [name for name in STAGES[STAGES.index(stage) + 1 :] if run.plan.seconds[name]]
-    training = [name for name in later if name in TRAINING_STAGES]
-    following = (training or later)[:1]
-    return end + GRACE * sum(run.plan.seconds[name] for name in following)

@@ -112,6 +112,10 @@ class Run:
         """Return when a stage must end to leave time for later stages, in unix seconds."""
         return None if self.plan is None else self.plan.end_of(stage)
 
+    def cutoff(self, stage: str) -> float | None:
+        """Return when a stage is cut off (see `Plan.cutoff`), in unix seconds."""
+        return None if self.plan is None else self.plan.cutoff(stage)
+
     def revise(self, plan: Plan, *, at: str) -> None:
         """Replace the plan, from the stage `at` on."""
         self.plan = plan

@@ -55,6 +55,14 @@ from search.timetable.pace import (
     trial_seconds,
 )
 
+TRAINING_STAGES = ("sweep", "seeds", "distill")
+
+GRACE = 0.3
+"""Time that a stage may run past its planned end, as a share of the next training's planned time.
+
+Forecasts are a little wrong; without this margin a trial that needs a few more seconds would
+be cut off."""
+
 
 class TooShortError(SpecError):
     """A time budget that leaves no time for even one epoch of everything."""
@@ -97,6 +105,18 @@ class Plan:
         if self.deadline is None:
             return None
         return self.deadline - sum(self.seconds[s] for s in STAGES[STAGES.index(stage) + 1 :])
+
+    def cutoff(self, stage: str) -> float | None:
+        """Return when a stage that trains is cut off, in unix seconds; None without a deadline.
+
+        It may use a part of the next stage that trains, since that one can train for less time.
+        """
+        end = self.end_of(stage)
+        if end is None:
+            return None
+        later = [name for name in STAGES[STAGES.index(stage) + 1 :] if self.seconds[name]]
+        following = [name for name in later if name in TRAINING_STAGES] or later
+        return end + GRACE * sum(self.seconds[name] for name in following[:1])
 
     def event(self, at: str) -> PlanMade:
         """Return the journal's event for a plan made before the stage `at`."""

@@ -95,6 +95,23 @@ def test_seeds_for_which_the_plan_has_no_time_are_skipped(tmp_path: Path) -> Non
         assert run.wants("seeds")
 
 
+def test_a_resumed_run_leaves_out_the_seeds_that_its_plan_left_out(tmp_path: Path) -> None:
+    """Its schedules are too long for them."""
+
+    def measure(spec: SweepSpec, setup: Setup, *, seconds: float) -> Pace:
+        return replace(pace_at(48), epoch_seconds=600.0, student_seconds=10.0)
+
+    slow = partial(quick_run, planner=partial(make_plan, measure=measure))
+    spec = tiny_spec().with_values(resource="compute", rungs=(4,))
+    for resume, hours in ((False, 1), (True, 1), (True, 4)):
+        with slow(tmp_path / "run", spec, resume=resume, time_budget=3600.0 * hours) as run:
+            assert not run.wants("seeds")
+    with slow(tmp_path / "run", spec, resume=True) as run:
+        assert run.wants("seeds"), "without a deadline there is time"
+    with slow(tmp_path / "long", spec, time_budget=3600.0 * 12) as run:
+        assert run.wants("seeds")
+
+
 def test_images_are_made_smaller_if_time_is_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

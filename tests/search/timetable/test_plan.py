@@ -22,7 +22,7 @@ from search.timetable.fitting import (
     shorten_rungs,
 )
 from search.timetable.pace import Pace, mean_cost, overhead_seconds, students_seconds
-from search.timetable.plan import Plan, plan_run
+from search.timetable.plan import GRACE, Plan, plan_run
 from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
@@ -278,6 +278,24 @@ def test_a_short_budget_leaves_out_members_and_then_seeds_if_test_takes_long() -
         m: (p.seeds, p.seconds["seeds"] > 0) for m in (4, 10, 60) for p in [planned(m, pace=slow)]
     }
     assert kept == {4: (2, False), 10: (2, True), 60: (4, True)}
+
+
+def test_a_stage_may_run_into_the_next_one_that_trains() -> None:
+    def grace(plan: Plan, stage: str) -> float:
+        end, cutoff = plan.end_of(stage), plan.cutoff(stage)
+        assert end is not None
+        assert cutoff is not None
+        return cutoff - end
+
+    plan = planned(60)
+    assert grace(plan, "sweep") == pytest.approx(GRACE * plan.seconds["seeds"])
+    assert grace(plan, "seeds") == pytest.approx(GRACE * plan.seconds["distill"])
+    short = planned(60, spec=COMPUTE, pace=replace(PACE, epoch_seconds=600.0))
+    assert short.seconds["seeds"] == 0
+    assert grace(short, "sweep") == pytest.approx(GRACE * short.seconds["distill"])
+    only = planned(60, stages=("sweep", "select", "ledger", "report"))
+    assert grace(only, "sweep") == pytest.approx(GRACE * only.seconds["select"])
+    assert plan_run(SPEC, PACE, now=0, deadline=None).cutoff("sweep") is None
 
 
 def test_a_search_alone_takes_all_the_time() -> None:
