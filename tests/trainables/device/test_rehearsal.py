@@ -99,6 +99,30 @@ def test_stages_are_timed_one_by_one() -> None:
     assert [training.steps.count(stage) for stage in range(3)] == [1 + 10, 1 + 4, 1 + 2]
 
 
+def test_preparing_an_epoch_does_not_count_for_short_steps() -> None:
+    """A step takes 1 ms, what a call does before its first step 20 ms."""
+
+    class Prepared(SimulatedTraining):
+        step_seconds = (1e-3, 1e-3, 1e-3)
+
+        def rehearse(self, steps: int, *, stage: int = 0) -> None:
+            self.now += 20e-3
+            super().rehearse(steps, stage=stage)
+
+    trainings: list[Prepared] = []
+
+    def make(recipe: Recipe, **options: Any) -> Prepared:
+        trainings.append(Prepared(recipe, **options))
+        return trainings[-1]
+
+    head = RECIPE.with_values(translate=0, stages=(Stage(train="head"),))
+    found = rehearse(
+        head, images=IMAGES, splits=SPLITS, numerics=Numerics(), seconds=4.0,
+        clock=lambda: trainings[-1].now, make_training=make,
+    )  # fmt: skip
+    assert found.pass_seconds[0] == pytest.approx(1e-3 * (TRAIN // 16), rel=0.1)
+
+
 def test_both_views_of_a_mirrored_image_are_computed_on_entry() -> None:
     head = (Stage(epochs=1, train="head", values={"translate": 0, "flip": True}), Stage())
     found, _ = simulated(RECIPE.with_values(stages=head))
