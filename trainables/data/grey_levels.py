@@ -3,9 +3,11 @@
 A 16-bit file may hold 12 bits (microscopes, X-rays), so that dividing by 257 would make it nearly
 black; and a range for each image would turn a dark image into a bright one. So the data set's own
 extremes decide, once: integers from 0 to the smallest 2^b − 1 that holds them all (b is at least
-8), and floats from 0 to 1 if none is larger, else as integers. A negative value moves the lower end
-from 0 to −2^b (or −1 for floats from −1). The range is stored with the decoded images and in the
-exported model's card, so that `quorum predict` uses the same.
+8), and floats from 0 to 1 if all are below 2, else as integers. A negative value moves the lower
+end from 0 to −2^b (or −1 for floats above −2), unless it is an undershoot of at most a tenth of the
+largest float. A few saturated pixels do not decide: where the largest value is more than HOT times
+that of all but a thousandth of each image's pixels, the latter counts. The range is stored with
+the decoded images and in the exported model's card, so that `quorum predict` uses the same.
 """
 
 import math
@@ -21,6 +23,13 @@ from trainables.data.notes import Note
 
 FEWEST_BITS = 8
 
+HOT = 8
+"""Ratio of the largest value to that of nearly all pixels from which on it is taken for a defect:
+one saturated pixel would make a set of 12-bit images nearly black."""
+
+HOT_SHARE = 0.001
+"""Share of an image's pixels that may be such defects; at least one."""
+
 Range = tuple[float, float]
 """The values that become black and white."""
 
@@ -31,6 +40,8 @@ class Extremes(NamedTuple):
     low: float
     high: float
     is_float: bool
+    common: float
+    """The largest value without the HOT_SHARE of the pixels that are largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +58,12 @@ class GreyLevels:
         """Return the ranges of a data set; the defaults where it has no such images."""
         ranges: dict[str, Range] = {}
         for name, is_float in (("integer", False), ("floating", True)):
-            values = [(own.low, own.high) for own in extremes if own.is_float == is_float]
+            values = [own for own in extremes if own.is_float == is_float]
             if values:
-                low, high = min(low for low, _ in values), max(high for _, high in values)
-                ranges[name] = (_lower(low, is_float), _upper(high, is_float))
+                low, high = min(own.low for own in values), max(own.high for own in values)
+                common = max(own.common for own in values)
+                high = common if 0 < HOT * common < high else high
+                ranges[name] = (_lower(low, high, is_float), _upper(high, is_float))
         return cls(**ranges)
 
     @classmethod
@@ -83,7 +96,9 @@ def extremes_of(image: Image.Image) -> Extremes | None:
     if image.mode == "F":
         finite = values[np.isfinite(values)]
         values = finite if finite.size else np.zeros(1, np.float32)
-    return Extremes(float(values.min()), float(values.max()), image.mode == "F")
+    hot = min(values.size - 1, math.ceil(HOT_SHARE * values.size))
+    common = np.partition(values, values.size - 1 - hot, axis=None)[values.size - 1 - hot]
+    return Extremes(float(values.min()), float(values.max()), image.mode == "F", float(common))
 
 
 def to_eight_bits(image: Image.Image, levels: GreyLevels) -> Image.Image:
@@ -94,8 +109,11 @@ def to_eight_bits(image: Image.Image, levels: GreyLevels) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def levels_note(levels: GreyLevels, images: int) -> Note:
-    """Return a note on the ranges of a data set with so many deep grey images."""
+def levels_note(levels: GreyLevels, images: int, *, floats: bool) -> Note:
+    """Return a note on the ranges of a data set with so many deep grey images.
+
+    `floats` tells whether any of them holds floats.
+    """
     ranges = [
         f"{name} {_number(low)} … {_number(high)}"
         for name, (low, high), default in (
@@ -103,22 +121,25 @@ def levels_note(levels: GreyLevels, images: int) -> Note:
             ("floats", levels.floating, DEFAULT_LEVELS.floating),
         )
         if (low, high) != default
-    ] or [f"integers 0 … {_number(DEFAULT_LEVELS.integer[1])}"]
+    ]
+    if not ranges:
+        default = DEFAULT_LEVELS.floating if floats else DEFAULT_LEVELS.integer
+        ranges = [f"{'floats' if floats else 'integers'} 0 … {_number(default[1])}"]
     text = f"{plural(images, 'grey image')} of more than 8 bits scaled to 0 … 255 by one range"
     return Note(topic="grey_levels", count=images, text=f"{text}: {', '.join(ranges)}")
 
 
 def _upper(high: float, is_float: bool) -> float:
-    if is_float and high <= 1:
+    if is_float and high < 2:
         return 1.0
     bits = max(FEWEST_BITS, math.ceil(high).bit_length()) if high > 0 else FEWEST_BITS
     return float(2**bits - 1)
 
 
-def _lower(low: float, is_float: bool) -> float:
-    if low >= 0:
+def _lower(low: float, high: float, is_float: bool) -> float:
+    if low >= 0 or (is_float and low >= -high / 10):
         return 0.0
-    if is_float and low >= -1:
+    if is_float and low > -2:
         return -1.0
     return -float(2 ** math.ceil(math.log2(-low)))
 

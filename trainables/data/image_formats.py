@@ -3,7 +3,9 @@
 import functools
 import importlib
 import importlib.util
+import logging
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,13 +49,15 @@ class FileType(NamedTuple):
 def file_type(path: str) -> FileType:
     """Return whether a file is an image, from its suffix, or its content if that is unknown.
 
-    A link to nothing counts as an image if its suffix says so.
+    A link to nothing counts as an image if its suffix says so; pipes and devices do not.
     """
     name = path.rpartition(os.sep)[2]  # not pathlib, which is slow for millions of files
     stem, dot, end = name.rpartition(".")
     suffix = f".{end.lower()}" if dot and stem else ""
     if suffix in readable_suffixes():
-        return FileType("image", suffix)
+        return FileType("other" if _is_special(path) else "image", suffix)
+    if _is_special(path):
+        return FileType("other", suffix or name)
     kind = _sniffed(path)
     if kind == "other" and fix_of(suffix):
         kind = "unread"
@@ -95,15 +99,30 @@ def formats_of(path: Path | None) -> tuple[str, ...]:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings, e.g. about large images: callers count what they cannot read.
+    """Silence Pillow, e.g. about large images: callers count what they cannot read.
 
-    Python's warning filters are shared by all threads, so this belongs around a pool of threads,
-    not into them.
+    Python's warning filters and loggers are shared by all threads, so this belongs around a pool of
+    threads, not into them.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
+    logger = logging.getLogger("PIL")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _is_special(path: str) -> bool:
+    """Return whether a path is a pipe, socket or device; opening one may block for ever."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sniffed(path: str) -> FileKind:

@@ -78,8 +78,12 @@ class Observations:
         if own is not None:
             self._deep += 1
             known = self._extremes.get(own.is_float, own)
-            low, high = min(known.low, own.low), max(known.high, own.high)
-            self._extremes[own.is_float] = Extremes(low, high, own.is_float)
+            self._extremes[own.is_float] = Extremes(
+                low=min(known.low, own.low),
+                high=max(known.high, own.high),
+                is_float=own.is_float,
+                common=max(known.common, own.common),
+            )
 
     @property
     def levels(self) -> GreyLevels:
@@ -98,7 +102,7 @@ class Observations:
             if names.get(topic):
                 yield note(topic, names[topic], text)
         if self._deep:
-            yield levels_note(self.levels, self._deep)
+            yield levels_note(self.levels, self._deep, floats=True in self._extremes)
 
 
 def _is_animated(image: Image.Image) -> bool:

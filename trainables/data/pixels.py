@@ -8,7 +8,6 @@ below CANONICAL_SIDE.
 """
 
 import io
-import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,16 +71,6 @@ class _Decoded(NamedTuple):
     large: UInt8[np.ndarray, "side side 3"] | None
     aspect: float
     observed: Observed
-
-
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 def resize_image(
@@ -201,7 +190,9 @@ def _read(source: Path | bytes, resizing: Resizing) -> _Decoded:
         pixels = to_square(rgb, resizing.size, resizing.rule)
         large, aspect = large_copy(rgb, resizing) if resizing.crop_size else (None, 1.0)
         return _Decoded(pixels, source_format, digest, large, aspect, observed)
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can make a decoder fail in any way
         name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
         raise DataError(f"{name} cannot be read as an image: {error}; replace it") from None
 
@@ -230,7 +221,9 @@ def _short_side(source: Path | bytes) -> int:
     try:
         with _opened(source) as image:
             return min(image.size)
-    except _UNREADABLE:
+    except MemoryError:
+        raise
+    except Exception:  # as in _read
         return 0
 
 
@@ -238,8 +231,10 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except (*_UNREADABLE, KeyError, TypeError):
-        return image  # a damaged EXIF block does not affect the pixels
+    except MemoryError:
+        raise
+    except Exception:  # a damaged EXIF block does not affect the pixels
+        return image
 
 
 def _to_rgb(image: Image.Image, levels: GreyLevels) -> Image.Image:

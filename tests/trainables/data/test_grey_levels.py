@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from common.seeds import numpy_generator
 from trainables.data.grey_levels import (
     DEFAULT_LEVELS,
     Extremes,
@@ -18,7 +19,13 @@ from trainables.data.grey_levels import (
 
 
 def slow_range(low: float, high: float, is_float: bool) -> tuple[float, float]:
-    """Search for the smallest range of whole bits that holds both values."""
+    """Search for the smallest range of whole bits that holds both values.
+
+    Floats below 2 count as at most 1, and an undershoot of a tenth of the largest as 0.
+    """
+    if is_float:
+        low = 0.0 if low >= -high / 10 else max(low, -1.0) if low > -2 else low
+        high = 1.0 if high < 2 else high
     top = 1.0 if is_float else 255.0
     while top < high:
         top = 255.0 if top == 1 else 2 * top + 1
@@ -33,7 +40,7 @@ def slow_range(low: float, high: float, is_float: bool) -> tuple[float, float]:
 )
 def test_integers_get_the_smallest_range_of_whole_bits(pairs: list[tuple[int, int]]) -> None:
     ordered = [(min(pair), max(pair)) for pair in pairs]
-    levels = GreyLevels.of_extremes([Extremes(low, high, False) for low, high in ordered])
+    levels = GreyLevels.of_extremes([Extremes(low, high, False, high) for low, high in ordered])
     low, high = min(low for low, _ in ordered), max(high for _, high in ordered)
     assert levels.integer == slow_range(low, high, False)
     assert levels.floating == DEFAULT_LEVELS.floating
@@ -42,7 +49,7 @@ def test_integers_get_the_smallest_range_of_whole_bits(pairs: list[tuple[int, in
 @given(st.floats(-1e6, 1e6, width=32), st.floats(-1e6, 1e6, width=32))
 def test_floats_get_one_or_whole_bits(first: float, second: float) -> None:
     low, high = min(first, second), max(first, second)
-    levels = GreyLevels.of_extremes([Extremes(low, high, True)])
+    levels = GreyLevels.of_extremes([Extremes(low, high, True, high)])
     assert levels.floating == slow_range(low, high, True)
 
 
@@ -62,7 +69,7 @@ def test_pixels_are_scaled_by_the_range_not_by_the_image(
 def test_values_that_are_not_numbers_are_black() -> None:
     values = np.array([[np.nan, 0.5], [np.inf, -np.inf]], np.float32)
     image = Image.fromarray(values)
-    assert extremes_of(image) == Extremes(0.5, 0.5, True)
+    assert extremes_of(image) == Extremes(0.5, 0.5, True, 0.5)
     scaled = to_eight_bits(image, GreyLevels(floating=(0, 1)))
     assert np.asarray(scaled).tolist() == [[0, 128], [255, 0]]
     assert extremes_of(Image.fromarray(np.full((2, 2), np.nan, np.float32))) is not None
@@ -76,3 +83,29 @@ def test_other_images_have_no_extremes(mode: str) -> None:
 def test_ranges_survive_json() -> None:
     levels = GreyLevels(integer=(-1024.0, 4095.0), floating=(0.0, 1.0))
     assert GreyLevels.from_mapping(levels.to_mapping()) == levels
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(9, np.uint16), (12, np.uint16), (12, np.int32)])
+def test_a_few_saturated_pixels_do_not_make_a_set_dark(bits: int, dtype: type) -> None:
+    rng = numpy_generator(0, "hot")
+    images = rng.integers(0, 2**bits, (5, 64, 64)).astype(dtype)
+    images[2, 5, 7] = images[3, 0, 0] = 65535
+    extremes = [extremes_of(Image.fromarray(image)) for image in images]
+    levels = GreyLevels.of_extremes([own for own in extremes if own is not None])
+    assert levels.integer == (0, 2**bits - 1)
+
+
+def test_bright_spots_of_more_than_a_thousandth_of_an_image_count() -> None:
+    image = np.full((64, 64), 100, np.uint16)
+    image[:3, :3] = 60000
+    own = extremes_of(Image.fromarray(image))
+    assert own is not None
+    assert GreyLevels.of_extremes([own]).integer == (0, 65535)
+
+
+@pytest.mark.parametrize("high", [0.2, 1.0, 1.001, 1.9])
+def test_floats_that_overshoot_one_a_little_are_shares(high: float) -> None:
+    values = np.linspace(-0.01 * high, high, 64, dtype=np.float32).reshape(8, 8)
+    own = extremes_of(Image.fromarray(values))
+    assert own is not None
+    assert GreyLevels.of_extremes([own]).floating == (0, 1)

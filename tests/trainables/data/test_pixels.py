@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.errors import DataError
+from common.seeds import numpy_generator
 from trainables.data.grey_levels import GreyLevels
 from trainables.data.pixels import (
     choose_image_size,
@@ -262,6 +263,25 @@ def test_a_file_truncated_anywhere_is_read_or_refused() -> None:
             outcomes.add(())
     assert outcomes <= {(), (4, 4, 3)}
     assert () in outcomes
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DDS"])
+def test_a_damaged_file_is_read_or_refused_whatever_its_decoder_raises(
+    kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Some decoders raise RuntimeError or NotImplementedError, or log to standard error."""
+    whole = bytearray(encode(Image.fromarray(noise(16, 16)), kind))
+    rng = numpy_generator(0, "damage", kind)
+    damaged: list[tuple[str, bytes]] = []
+    for number in range(150):
+        copy = whole.copy()
+        for position in rng.integers(0, len(copy), 8):
+            copy[position] = rng.integers(256)
+        damaged.append((f"{number}", bytes(copy)))
+    (batch,) = decode_batches([damaged], Resizing(size=8))
+    assert len(batch.images) == 150
+    assert len(short_sides(damaged)) == 150
+    assert capfd.readouterr().err == ""
 
 
 def test_batches_are_decoded_in_order() -> None:
