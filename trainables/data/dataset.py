@@ -191,7 +191,7 @@ def _source(spec: DatasetSpec) -> Source:
     try:
         if spec.name == "parquet":
             _check_options(spec, ("labels", "groups"), needed="a folder of images")
-            return parquet_source(root, splits=spec.splits)
+            return parquet_source(root, splits=spec.splits or None)
         if spec.name == "imagefolder" or spec.labels is not None:
             return folder_source(root, labels=spec.labels, groups=spec.groups, splits=spec.splits)
         return _detect_source(root, spec)
@@ -204,14 +204,15 @@ def _detect_source(root: Path, spec: DatasetSpec) -> Source:
     if (root / CIFAR10_FOLDER).is_dir():
         _check_options(spec, ("labels", "groups", "splits"), needed="a folder of images")
         return cifar10_source(root)
-    if find_parquet(root, spec.splits, named=True) is not None:
+    splits = spec.splits or None
+    if find_parquet(root, splits, named=True) is not None:
         _check_options(spec, ("groups",), needed="a folder of images")
-        return parquet_source(root, splits=spec.splits)
+        return parquet_source(root, splits=splits)
     # The default folder, ./data, may hold data sets other than CIFAR-10.
     if spec.path is not None and root.is_dir() and holds_images(str(root)):
         return folder_source(root, groups=spec.groups, splits=spec.splits)
-    if spec.path is not None and find_parquet(root, spec.splits) is not None:
-        return parquet_source(root, splits=spec.splits)
+    if spec.path is not None and find_parquet(root, splits) is not None:
+        return parquet_source(root, splits=splits)
     if spec.name == "cifar10":
         return cifar10_source(root)
     if not root.is_dir():

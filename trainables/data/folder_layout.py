@@ -4,7 +4,7 @@ Three layouts are read: `root/SPLIT/CLASS/*`, `root/CLASS/*` and `root/CLASS/SPL
 class, images may lie at any depth.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,8 +18,12 @@ from trainables.data.split_names import (
     chosen_splits,
     example,
     match_splits,
+    says_nothing,
     split_of,
 )
+
+MOST_SPLITS = 10
+"""Largest number of folders that are taken for splits, or folds, by what they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +68,16 @@ def find_layout(tree: FolderTree, splits: Splits | None, *, where: str) -> Layou
     images = tree.images
     tops = Counter(image.parts[0] for image in images if len(image.parts) > 1)
     nested = {image.parts[0] for image in images if len(image.parts) > 2}
-    if splits is not None:
+    if splits is not None:  # an empty one says that no folder is a split's
         folders = [parts[0] for parts in tree.folders if len(parts) == 1]
         chosen = chosen_splits(splits, folders, where=where)
         _check_flat([name for name in chosen if name not in nested], tops, chosen, where)
     else:
         chosen = _recognised(tops, nested, where)
+        if not chosen:
+            _check_alike(images, where)
     if not chosen:
-        return _by_class(images)
+        return _by_class(images, where)
     bases = {_base(images, name, split): split for name, split in chosen.items()}
     placed: list[PlacedImage] = []
     outside: list[TreeFile] = []
@@ -112,9 +118,12 @@ def _recognised(
     if others and len(set(deep.values())) == 1:
         counted = f"{plural(sum(tops[name] for name in others), 'image')} in {listing(others, 5)}"
         name = next(iter(deep))
+        trains = "train" in deep.values()
+        choice = example({"train": name} if trains else {"train": others[0], deep[name]: name})
+        remedy = f"leave them out with {choice}" if trains else f"say which is which, e.g. {choice}"
         raise DataError(
             f"{where} has {listing([*deep])}, which looks like a split, beside {counted}: move "
-            f"these away, or leave them out with {example({deep[name]: name})}"
+            f"these away, or {remedy}"
         )
     if "train" not in deep.values():
         if set(deep.values()) == {"test"}:
@@ -144,6 +153,32 @@ def _check_flat(
     )
 
 
+def _check_alike(images: Sequence[TreeFile], where: str) -> None:
+    """Refuse a few folders that hold folders of the same names.
+
+    They may be splits in another language, folds, or classes that are all divided alike.
+    """
+    inside: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        if len(image.parts) == 2:
+            return  # an image of its own, so the folder is a class
+        if len(image.parts) > 2:
+            inside[image.parts[0]].add(image.parts[1])
+    if not 2 <= len(inside) <= MOST_SPLITS:
+        return
+    common, every = set.intersection(*inside.values()), set.union(*inside.values())
+    named = sorted(name for name in common if not says_nothing(name))
+    if len(named) < 2 or 2 * len(common) < len(every) or any(map(split_of, common)):
+        return
+    first, second, *_ = sorted(inside)
+    raise DataError(
+        f"{where}: {listing(sorted(inside), 5)} hold folders of the same names ({listing(named)}); "
+        f"if they are splits, say which is which, e.g. "
+        f"{example({'train': first, 'test': second})}; if they are classes, set "
+        "dataset: {splits: {}}"
+    )
+
+
 def _base(images: Sequence[TreeFile], name: str, split: OwnSplit) -> Parts:
     """Return the folder whose sub-folders are classes: `train`, or `train/train` if it has one."""
     base: Parts = (name,)
@@ -163,13 +198,29 @@ def _base(images: Sequence[TreeFile], name: str, split: OwnSplit) -> Parts:
         base = (*base, only)
 
 
-def _by_class(images: Sequence[TreeFile]) -> Layout:
-    """Return the layout of folders of classes, which may hold a folder of each split."""
+def _by_class(images: Sequence[TreeFile], where: str) -> Layout:
+    """Return the layout of folders of classes, which may hold a folder of each split.
+
+    Raises:
+        DataError: some classes have splits, but other images lie beside them.
+    """
     inside = [image for image in images if len(image.parts) > 1]
     second = {image.parts[1] if len(image.parts) > 2 else "" for image in inside}
     splits = {name: split for name in second if (split := split_of(name)) is not None}
-    by_split = len(splits) == len(second) and len(set(splits.values())) > 1
-    by_split = by_split and "train" in splits.values()
+    by_split = len(set(splits.values())) > 1 and "train" in splits.values()
+    stray = [image for image in inside if len(image.parts) == 2 or image.parts[1] not in splits]
+    if by_split and stray:
+        divided = {
+            image.parts[0] for image in inside if len(image.parts) > 2 and image.parts[1] in splits
+        }
+        if len(divided) < 2:
+            by_split = False  # a class may well hold a folder named `train`
+        else:
+            raise DataError(
+                f"{where}: {listing(sorted(divided), 5)} have the splits "
+                f"{listing(sorted(splits))}, but {plural(len(stray), 'image')} lie beside them: "
+                f"{listing([image.path for image in stray])}; move them into a split"
+            )
     placed = [PlacedImage(image, "train", image.parts[0], len(image.parts) - 2) for image in inside]
     if by_split:
         placed = [

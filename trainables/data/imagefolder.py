@@ -22,7 +22,7 @@ from trainables.data.label_file import FileIndex, LabelRow, read_labels
 from trainables.data.notes import Note, kinds_text, listing, note, printable
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
 from trainables.data.resizing import Resizing
-from trainables.data.split_names import OWN_SPLITS, OwnSplit, Splits
+from trainables.data.split_names import OWN_SPLITS, OwnSplit, Splits, split_of
 
 NAMED_FOLDERS = 5
 """Largest number of folders that an error names."""
@@ -70,7 +70,7 @@ def folder_source(
     if table is None:
         images = _by_folder(root, tree, splits)
     else:
-        images = _by_file(root, tree, read_labels(table, splits), table)
+        images = _by_file(root, tree, read_labels(table, splits or None), table)
     class_names = tuple(sorted(set(images.labels)))
     if len(class_names) < 2:
         raise DataError(
@@ -144,6 +144,8 @@ def _by_folder(root: Path, tree: FolderTree, splits: Splits | None) -> LabelledI
         groups=None,
         notes=(
             *_layout_notes(layout),
+            *_empty_splits(root, tree, layout),
+            *_other_folders(tree, layout, set(labels)),
             *name_notes([image.folder for image in layout.images]),
             *_file_notes([file for file in tree.files if file.parts not in used]),
         ),
@@ -289,6 +291,56 @@ def _check_empty(
         raise DataError(
             f"classes of {root} without a readable image: {named}{more}; put images there that "
             "can be read, or remove these folders"
+        )
+
+
+def _empty_splits(root: Path, tree: FolderTree, layout: Layout) -> Iterator[Note]:
+    """Yield a note on the folders of splits without an image.
+
+    Raises:
+        DataError: such a folder has images in formats that are not read here.
+    """
+    if not layout.splits or () in layout.bases:
+        return
+    tops = [folder[0] for folder in tree.folders if len(folder) == 1]
+    for name in tops:
+        split = split_of(name)
+        if split is None or split in layout.splits.values():
+            continue
+        files = [file for file in tree.files if file.parts[0] == name]
+        unread = [file.type.name for file in files if file.type.kind == "unread"]
+        if unread:
+            fix = next((f"; {fix_of(kind)}" for kind in unread if fix_of(kind)), "")
+            raise DataError(
+                f"{root / name} has no image that can be read ({kinds_text(unread)}{fix}); put "
+                "images there that can be read, or remove the folder"
+            )
+        if not any(file.is_image for file in files):
+            text = f"{printable(name)} holds no images: {split} is drawn from train"
+            yield Note(topic="empty_split", count=1, text=text, examples=(printable(name),))
+
+
+def _other_folders(
+    tree: FolderTree, layout: Layout, class_names: Collection[str]
+) -> Iterator[Note]:
+    """Yield a note on folders beside the classes that hold files, but no images."""
+    others: dict[str, str] = {}
+    for base in layout.bases:
+        for folder in tree.folders:
+            beside = folder[:-1] == base and not (not base and folder[0] in layout.splits)
+            if beside and clean_class_name(folder[-1]) not in class_names:
+                files = [file for file in tree.files if file.parts[: len(folder)] == folder]
+                kinds = kinds_text(file.type.name for file in files)
+                others["/".join(folder)] = f"{printable('/'.join(folder))} ({kinds or 'empty'})"
+    if others:
+        yield Note(
+            topic="no_class",
+            count=len(others),
+            text=f"{plural(len(others), 'folder')} without images "
+            f"{'is no class' if len(others) == 1 else 'are no classes'}: "
+            f"{', '.join([*others.values()][:NAMED_FOLDERS])}"
+            + (", …" if len(others) > NAMED_FOLDERS else ""),
+            examples=tuple(printable(name) for name in others)[:3],
         )
 
 

@@ -14,7 +14,7 @@ OwnSplit = Literal["train", "val", "test"]
 OWN_SPLITS: tuple[OwnSplit, ...] = ("train", "val", "test")
 
 WORDS: Mapping[str, OwnSplit] = {
-    "train": "train", "training": "train", "trn": "train",
+    "train": "train", "training": "train", "trn": "train", "trainval": "train",
     "val": "val", "valid": "val", "validate": "val", "validation": "val",
     "dev": "val", "devel": "val", "development": "val",
     "test": "test", "testing": "test", "tst": "test",
@@ -40,6 +40,11 @@ def split_of(name: str) -> OwnSplit | None:
     """
     split, others = _parse(name)
     return None if others else split
+
+
+def says_nothing(name: str) -> bool:
+    """Return whether all words of a name are FILLERS, e.g. `images_2`; a number has none."""
+    return bool(_words(name)) and _parse(name) == (None, ())
 
 
 def match_splits(names: Iterable[str], *, where: str) -> dict[str, OwnSplit]:
@@ -93,11 +98,15 @@ def chosen_splits(splits: Splits, names: Collection[str], *, where: str) -> dict
 def check_splits(splits: Splits) -> None:
     """Refuse an option `dataset.splits` with unknown splits, without train, or with repeats.
 
+    An empty one is allowed: no folder is a split's.
+
     Raises:
         SpecError: the message names the key or the repeated name.
     """
     for key in splits:
         check_key(key, OWN_SPLITS, where="splits")
+    if not splits:
+        return  # none of the folders is a split's
     if "train" not in splits:
         raise SpecError("splits must name the training data: splits: {train: NAME}")
     listed = [
@@ -125,6 +134,8 @@ def _parse(name: str) -> tuple[OwnSplit | None, tuple[str, ...]]:
             splits.add(split)
         elif word not in FILLERS:
             others.append(word)
+    if splits == {"train", "val"}:  # `train_val`, as in Pascal VOC, is all that may be trained on
+        splits = {"train"}
     if len(splits) != 1:
         return None, tuple(others)
     return splits.pop(), tuple(others)

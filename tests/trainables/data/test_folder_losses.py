@@ -46,6 +46,7 @@ def notes_of(source: Source) -> dict[str, int]:
     [("Train", None, "Test"), ("Training", None, "Testing"), ("train_set", "valid", "test_set"),
      ("train", "dev", "eval"), ("TRAIN", "VAL", "TEST"), ("seg_train", None, "seg_test"),
      ("train2017", "val2017", None), ("trainset", "Validation", "testset"),
+     ("trainval", None, "test"), ("train_val", None, "test"), ("TrainVal", "val", "test"),
      ("seg_train/seg_train", None, "seg_test/seg_test"), ("train/train", "val", None)],
 )  # fmt: skip
 def test_split_folders_under_usual_names(
@@ -65,6 +66,82 @@ def test_splits_within_classes(tmp_path: Path) -> None:
     source = folder_source(tmp_path)
     assert source.read(Resizing(size=8)).class_names == ("x", "y", "z")
     assert counts(source) == {"train": 6, "val": 0, "test": 6}
+
+
+@pytest.mark.parametrize("stray", ["x/loose.png", "y/extra/1.png", "z/1.png"])
+def test_images_beside_splits_within_classes_are_refused(stray: str, tmp_path: Path) -> None:
+    write_images(tmp_path, [f"{c}/{s}/{i}.png" for c in "xy" for s in ("train", "test")
+                            for i in range(2)])  # fmt: skip
+    write_images(tmp_path, [stray])
+    with pytest.raises(DataError, match=f"x, y have the splits test, train, but 1 image.*{stray}"):
+        folder_source(tmp_path)
+
+
+def test_one_class_may_hold_folders_named_like_splits(tmp_path: Path) -> None:
+    write_images(tmp_path, ["rail/train/1.png", "rail/test/2.png", "rail/3.png", "road/4.png"])
+    assert counts(folder_source(tmp_path)) == {"train": 4, "val": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("treino", "teste"), ("tr", "te"), ("learn", "check"), ("fold1", "fold2"),
+     ("entrenamiento", "prueba"), ("labeled", "unlabeled"), ("A", "B")],
+)  # fmt: skip
+def test_folders_that_hold_the_same_folders_are_refused(
+    train: str, test: str, tmp_path: Path
+) -> None:
+    """They may be splits in any language; the option tells, also that they are classes."""
+    write_classes(tmp_path, train, test, each=2)
+    with pytest.raises(DataError, match=r"hold folders of the same names.*splits: \{\}"):
+        folder_source(tmp_path)
+    source = folder_source(tmp_path, splits={"train": train, "test": test})
+    assert counts(source) == {"train": 4, "val": 0, "test": 4}
+    classes = folder_source(tmp_path, splits={}).read(Resizing(size=8)).class_names
+    assert set(classes) == {train, test}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["cat/day/1.png", "dog/night/1.png"], ["cat/images/1.png", "dog/images/1.png"],
+     ["cat/images/1.png", "cat/photos/1.png", "dog/images/1.png", "dog/photos/1.png"],
+     ["cat/x/1.png", "cat/y/1.png", "dog/x/1.png", "dog/y/1.png", "cow/1.png"],
+     [f"c{i}/{side}/1.png" for i in range(20) for side in ("front", "back")]],
+)  # fmt: skip
+def test_classes_divided_into_folders_are_classes(names: list[str], tmp_path: Path) -> None:
+    write_images(tmp_path, names)
+    classes = folder_source(tmp_path).read(Resizing(size=8)).class_names
+    assert set(classes) == {name.partition("/")[0] for name in names}
+
+
+def test_a_split_without_images_is_noted_or_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path, "train", each=3)
+    for name in PAIR:
+        (tmp_path / "test" / name).mkdir(parents=True)
+    source = folder_source(tmp_path)
+    assert notes_of(source) == {"empty_split": 1}
+    assert counts(source)["test"] == 0
+    (tmp_path / "test/a/1.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 12)
+    with pytest.raises(DataError, match=r"test has no image that can be read \(1 \.heic; pip"):
+        folder_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["1.npy", "1.mp4", "scan.pdf", ".1.png", "sub/1.npy"])
+def test_a_folder_without_images_among_the_classes_is_named(name: str, tmp_path: Path) -> None:
+    write_classes(tmp_path, ".", each=2)
+    path = tmp_path / "c" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no image")
+    (own,) = [note for note in folder_source(tmp_path).notes if note.topic == "no_class"]
+    assert (own.count, own.examples) == (1, ("c",))
+    assert "c (1 " in own.text
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    write_classes(tmp_path, ".", each=2)
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    os.mkfifo(tmp_path / "a" / "pipe")
+    assert counts(folder_source(tmp_path))["train"] == 4
+    assert notes_of(folder_source(tmp_path)) == {"other_file": 2}
 
 
 def test_folders_beside_the_splits_are_counted(tmp_path: Path) -> None:

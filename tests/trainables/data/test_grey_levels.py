@@ -88,7 +88,7 @@ def test_ranges_survive_json() -> None:
 @pytest.mark.parametrize(("bits", "dtype"), [(9, np.uint16), (12, np.uint16), (12, np.int32)])
 def test_a_few_saturated_pixels_do_not_make_a_set_dark(bits: int, dtype: type) -> None:
     rng = numpy_generator(0, "hot")
-    images = rng.integers(0, 2**bits, (5, 64, 64)).astype(dtype)
+    images: np.ndarray = rng.integers(0, 2**bits, (5, 64, 64)).astype(dtype)
     images[2, 5, 7] = images[3, 0, 0] = 65535
     extremes = [extremes_of(Image.fromarray(image)) for image in images]
     levels = GreyLevels.of_extremes([own for own in extremes if own is not None])
