@@ -134,7 +134,7 @@ def weights_identity(architecture: Architecture) -> dict[str, str | None]:
         nets = [net for net in PACKAGED if net.model == architecture.model]
         paths = {net.label: _installed_file(net) for net in nets}
         return {name: None if path is None else cached_sha256(path) for name, path in paths.items()}
-    path = Path(source)
+    path = Path(source).expanduser()
     return {source: cached_sha256(path) if path.is_file() else None}
 
 

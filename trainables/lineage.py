@@ -39,7 +39,7 @@ def lineage_of(architecture: Architecture) -> tuple[SeenSplit, ...]:
     """Return the splits that a recipe's initial weights have seen, as far as their file says."""
     if architecture.pretrained in ("", HUB, PACKAGE):
         return ()
-    path = Path(architecture.pretrained)
+    path = Path(architecture.pretrained).expanduser()
     metadata = _metadata(path)
     if "shape" in metadata and "seen" not in metadata:
         log.warning(

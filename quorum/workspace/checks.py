@@ -1,7 +1,8 @@
 """Check that a run's folder matches its specification and data; write its first files."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from common.errors import RunError
 from common.files import write_arrays, write_bytes_atomically
@@ -12,7 +13,7 @@ from journal.state import RunState
 from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, notes_on
-from trainables.hyperparameters import PACKAGE
+from trainables.hyperparameters import PACKAGE, Architecture
 from trainables.initial_weights import PACKAGED, weights_identity
 from trainables.lineage import SeenSplit, require_unseen
 from trainables.records import SCHEMA, RunFolder
@@ -74,27 +75,39 @@ def require_unseen_splits(spec: SweepSpec, images: ImageSet, splits: Splits) -> 
         SpecError: the message names the file.
     """
     present = SeenSplit(fingerprint=images.fingerprint, split_id=splits.split_id)
-    base = spec.base_recipe().architecture
-    for source in sorted({base.pretrained, *_choices(spec, "pretrained")}):
-        require_unseen(replace(base, pretrained=source), present)
+    for architecture in _architectures(spec):
+        require_unseen(architecture, present)
 
 
 def weights_of(spec: SweepSpec) -> dict[str, str | None]:
     """Return the initial weights by name with their SHA-256; None for those that are missing."""
-    base, student = spec.base_recipe().architecture, spec.student_recipe().architecture
-    sources = {base.pretrained, *_choices(spec, "pretrained")}
-    models = {base.model, *_choices(spec, "model")}
-    packaged = [net.model for net in PACKAGED if net.model in models]
-    weights = weights_identity(student)
-    for source in sorted(sources):
-        # A conditional space may search packaged weights beside networks that have none.
-        for model in packaged if source == PACKAGE else (base.model,):
-            weights |= weights_identity(replace(base, pretrained=source, model=model))
+    weights = weights_identity(spec.student_recipe().architecture)
+    for architecture in _architectures(spec):
+        weights |= weights_identity(architecture)
     return weights
 
 
-def _choices(spec: SweepSpec, key: str) -> tuple[str, ...]:
-    return tuple(spec.space.get(key, {}).get("choices", ()))
+def _architectures(spec: SweepSpec) -> list[Architecture]:
+    """Return the networks with initial weights that trials of any family may have."""
+    found: dict[Architecture, None] = {}
+    for name, recipe in (spec.family_recipes() or {"": spec.base_recipe()}).items():
+        own = spec.families[name].space if name else {}
+        base = recipe.architecture
+        sources = {base.pretrained, *_choices(spec, own, "pretrained")}
+        models = {base.model, *_choices(spec, own, "model")}
+        packaged = [net.model for net in PACKAGED if net.model in models]
+        for source in sorted(sources):
+            # A conditional space may search packaged weights beside networks that have none.
+            for model in packaged if source == PACKAGE else (base.model,):
+                found[replace(base, pretrained=source, model=model, family="")] = None
+    return [*found]
+
+
+def _choices(spec: SweepSpec, own: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return the values of a searched key, in the shared space and in a family's own."""
+    return tuple(
+        choice for space in (spec.space, own) for choice in space.get(key, {}).get("choices", ())
+    )
 
 
 def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:

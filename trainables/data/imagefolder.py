@@ -238,6 +238,7 @@ def _by_file(root: Path, tree: FolderTree, rows: Sequence[LabelRow], table: Path
         else:
             found[paths[0]] = row
     if missing:
+        _check_unread(missing, tree, table)
         raise DataError(
             f"{len(missing)} of {len(rows)} images listed in {table} are not in {root}: "
             f"{listing(missing)}; add them, or remove these lines"
@@ -255,6 +256,20 @@ def _by_file(root: Path, tree: FolderTree, rows: Sequence[LabelRow], table: Path
         groups=None if chosen[0].group is None else tuple(row.group or "" for row in chosen),
         notes=(*notes, *name_notes([row.label for row in chosen]), *_file_notes(rest)),
     )  # fmt: skip
+
+
+def _check_unread(missing: Sequence[str], tree: FolderTree, table: Path) -> None:
+    """Refuse listed images that are there, but in formats that are not read here."""
+    unread = [file for file in tree.files if file.type.kind == "unread" and not file.hidden]
+    index = FileIndex([file.path for file in unread])
+    listed = {path for name in missing for path in index.find(name)}
+    kinds = [file.type.name for file in unread if file.path in listed]
+    if kinds:
+        fix = next((f"; {fix_of(kind)}" for kind in kinds if fix_of(kind)), "")
+        raise DataError(
+            f"{plural(len(kinds), 'image')} listed in {table} cannot be read here "
+            f"({kinds_text(kinds)}{fix}), e.g. {printable(sorted(listed)[0])}"
+        )
 
 
 def _label_path(root: Path, labels: str) -> Path:

@@ -1,7 +1,9 @@
 """Read a CSV file of labels for a folder of images: `file,label[,split][,group]`."""
 
+import codecs
 import csv
 import io
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,16 +11,24 @@ from pathlib import Path
 
 from common.errors import DataError
 from trainables.data.notes import listing, printable
-from trainables.data.split_names import OWN_SPLITS, OwnSplit, Splits, chosen_splits, match_splits
+from trainables.data.split_names import (
+    OWN_SPLITS,
+    OwnSplit,
+    Splits,
+    chosen_splits,
+    match_splits,
+    split_of,
+)
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": ("file", "filename", "file_name", "path", "filepath", "file_path", "image",
              "image_path", "image_name", "image_id", "img", "id", "name"),
     "label": ("label", "labels", "class", "class_name", "category", "target", "species", "breed"),
-    "split": ("split", "set", "subset", "fold_name"),
+    "split": ("split", "set", "subset", "fold_name", "usage", "partition"),
     "group": ("group", "group_id", "patient", "patient_id", "subject"),
 }  # fmt: skip
-"""Names of the columns, in any capitals; the first that is present is used."""
+"""Names of the columns, in any capitals; the first that is present is used. A column with another
+name is that of the splits if all its values are names of splits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +62,10 @@ def read_labels(path: Path, splits: Splits | None) -> tuple[LabelRow, ...]:
     rows = _rows(data, path)
     if len(rows) < 2:
         raise DataError(f"{path} has no rows below its header; expected file,label")
-    columns = _columns([cell.strip() for cell in rows[0][1]], path)
+    header = [cell.strip() for cell in rows[0][1]]
+    columns = _columns(header, path)
+    if "split" not in columns:
+        columns |= _split_column(header, [row for _, row in rows[1:]], columns, path)
     cells = [(line, _cells(columns, row)) for line, row in rows[1:]]
     for name in ("file", "label"):
         empty = [f"line {line}" for line, row in cells if not row[name]]
@@ -82,7 +95,7 @@ class FileIndex:
         self._paths = frozenset(paths)
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for path in paths:
-            name = path.rpartition("/")[2]
+            name = _composed(path).rpartition("/")[2]
             for key in {name, name.rpartition(".")[0] or name}:
                 self._by_name[key].append(path)
 
@@ -90,25 +103,27 @@ class FileIndex:
         """Return the images that a name may mean: one if it is clear, none if it is missing.
 
         A name is a path below the root; else the last folders of a path; else a file's name, with
-        or without its suffix.
+        or without its suffix. Accents may be composed or not: file systems change them.
         """
         name = name.replace("\\", "/").removeprefix("./").lstrip("/")
         if name in self._paths:
             return [name]
+        name = _composed(name)
         found = self._by_name.get(name.rpartition("/")[2], [])
         if "/" in name:
-            ends = [f"/{name}" in f"/{path}" for path in found]
+            ends = [f"/{name}" in f"/{_composed(path)}" for path in found]
             return [path for path, fits in zip(found, ends, strict=True) if fits]
-        exact = [path for path in found if path.rpartition("/")[2] == name]
+        exact = [path for path in found if _composed(path).rpartition("/")[2] == name]
         return exact or found
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _rows(data: bytes, path: Path) -> list[tuple[int, list[str]]]:
     """Return the non-empty rows with their lines."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
+    text = _text(data, path)
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     try:
@@ -118,9 +133,51 @@ def _rows(data: bytes, path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{path} is not a CSV file: {error}") from None
 
 
+def _text(data: bytes, path: Path) -> str:
+    """Decode UTF-8 or UTF-16 with their marks, else Windows-1252.
+
+    Raises:
+        DataError: it is in none of them, so that different names might be read as one.
+    """
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError as error:
+            at = data[error.start]
+    raise DataError(f"{path} is neither UTF-8 nor Windows-1252 (byte 0x{at:02x}); save it as UTF-8")
+
+
+def _split_column(
+    header: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int], path: Path
+) -> dict[str, int]:
+    """Return the position of a column whose values are all names of splits, two at least."""
+    found = []
+    for index in range(len(header)):
+        if index not in columns.values():
+            values = {row[index].strip() if index < len(row) else "" for row in rows}
+            if len({split_of(value) for value in values} - {None}) > 1 and all(
+                split_of(value) for value in values
+            ):
+                found.append(index)
+    if len(found) > 1:
+        raise DataError(
+            f"{path}: {listing([header[index] for index in found])} all hold names of splits; keep "
+            "one, or name it split"
+        )
+    return {"split": found[0]} if found else {}
+
+
 def _columns(header: Sequence[str], path: Path) -> dict[str, int]:
     """Return the position of each column that is present."""
     lower = [name.casefold() for name in header]
+    for column, names in COLUMNS.items():
+        given = [header[i] for i, name in enumerate(lower) if name in names]
+        doubled = len({*given}) < len(given) or (column == "label" and len(given) > 1)
+        if doubled:
+            raise DataError(
+                f"{path} has several columns that may be the {column}: {listing(given)}; keep one"
+            )
     found = {
         column: next((lower.index(name) for name in names if name in lower), None)
         for column, names in COLUMNS.items()

@@ -18,14 +18,15 @@ from common.formats import plural
 from trainables.data.class_names import clean_class_name, name_notes
 from trainables.data.decoding import Contents, Source, evenly
 from trainables.data.notes import listing
-from trainables.data.parquet_files import ParquetFiles, find_parquet
+from trainables.data.parquet_files import ParquetFiles, beside, find_parquet
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
 from trainables.data.resizing import Resizing
-from trainables.data.split_names import OwnSplit, Splits, example
+from trainables.data.split_names import OwnSplit, Splits, example, match_splits
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
-GROUP_COLUMN = "group"
+GROUP_COLUMNS = ("group", "group_id", "patient", "patient_id")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold_name")
 BATCH = 1024
 SAMPLED_GROUPS, SAMPLED_ROWS = 16, 64
 """Number of row groups, and of rows at the start of each, that are read for the images' sizes."""
@@ -39,7 +40,9 @@ def parquet_source(root: Path, *, splits: Splits | None = None) -> Source:
     The image column is `img`, else `image`; it holds encoded bytes, or a struct of `bytes` and
     `path`. The class column is `label`, else `labels`, else `fine_label`; it holds integers,
     booleans or strings. Class names come from the schema's `huggingface` metadata, else from the
-    sorted values. Images with the same value in the optional column `group` stay in one split.
+    sorted values. Images with the same value in the optional column `group` (or `patient_id`, see
+    GROUP_COLUMNS) stay in one split. If no file has the name of a split, a column of SPLIT_COLUMNS
+    may give each row's.
 
     Raises:
         DataError: there is no training file, a part of a split is missing, a file is broken or
@@ -56,6 +59,9 @@ def parquet_source(root: Path, *, splits: Splits | None = None) -> Source:
                 "them, or name them in dataset.splits"
             )
         columns = _columns(root, found)
+        names = sorted(
+            {name for path, own in columns.items() for name in _strings(path, own.label)}
+        )
     return Source(
         kind="parquet",
         name=root.resolve().name,
@@ -64,7 +70,12 @@ def parquet_source(root: Path, *, splits: Splits | None = None) -> Source:
         short_sides=lambda: _sampled_sides(root, columns),
         read=lambda resizing: _read(root, found, columns, resizing),
         annotations=json.dumps([*found.splits.values()]),
-        notes=(*found.notes, *name_notes(columns[found.files[0]].class_names or ())),
+        notes=(
+            *found.notes,
+            *beside(root),
+            *name_notes(columns[found.files[0]].class_names or ()),
+            *name_notes(names),
+        ),
     )
 
 
@@ -75,6 +86,7 @@ class _Columns:
     image: str
     label: str
     group: str | None
+    split: str | None
     class_names: tuple[str, ...] | None
 
 
@@ -90,6 +102,8 @@ def _read(
         [value for path in columns for value in values[path]], next(iter(columns.values())), root
     )
     of_row = np.repeat([*found.splits.values()], [len(values[path]) for path in found.files])
+    if set(found.splits.values()) == {"train"}:
+        of_row = _splits_of_rows(root, columns, of_row)
     return Contents(
         labels=labels,
         class_names=class_names,
@@ -154,7 +168,8 @@ def _columns_of(path: Path, split: OwnSplit, found: ParquetFiles) -> _Columns:
     return _Columns(
         image=image,
         label=label,
-        group=GROUP_COLUMN if GROUP_COLUMN in schema.names else None,
+        group=next((name for name in GROUP_COLUMNS if name in schema.names), None),
+        split=next((name for name in SPLIT_COLUMNS if name in schema.names), None),
         class_names=_named_classes(schema, label),
     )
 
@@ -251,19 +266,65 @@ def _classes(
     """Return the class names, and each value's index among them as int64 [N]."""
     if not values:
         raise DataError(_no_rows(root))
+    if isinstance(values[0], bool) and columns.class_names is not None:
+        values = [int(value) for value in values]
     if isinstance(values[0], str | bool):
         values = [clean_class_name(str(value)) for value in values]
+    named = columns.class_names
+    if named is not None and not isinstance(values[0], int):
+        values = _numbered(values, named)
     distinct = Counter(values)
-    if isinstance(values[0], str) or columns.class_names is None:
+    if isinstance(values[0], str) or named is None:
         ordered = sorted(distinct)
         if isinstance(values[0], int) and ordered[0] < 0:
             raise DataError(_out_of_range(root, columns.label, ordered[0]))
         index = {value: i for i, value in enumerate(ordered)}
         return tuple(map(str, ordered)), np.array([index[value] for value in values], np.int64)
     for value in (min(distinct), max(distinct)):
-        if not 0 <= value < len(columns.class_names):
+        if not 0 <= value < len(named):
             raise DataError(_out_of_range(root, columns.label, value))
-    return columns.class_names, np.array(values, np.int64)
+    return named, np.array(values, np.int64)
+
+
+def _numbered(values: list[Any], named: Sequence[str]) -> list[Any]:
+    """Return the numbers of labels that are names, or numbers written as strings."""
+    if all(value in named for value in set(values)):
+        index = {name: i for i, name in enumerate(named)}
+        return [index[value] for value in values]
+    if all(value.isdecimal() for value in set(values)):
+        return [int(value) for value in values]
+    return values
+
+
+def _strings(path: Path, label: str) -> set[str]:
+    """Return the distinct labels of a file, if they are strings."""
+    if _label_kind(path, label) != "string":
+        return set()
+    return {value for value in _values(path, label) if value}
+
+
+def _splits_of_rows(root: Path, columns: Mapping[Path, _Columns], of_row: np.ndarray) -> np.ndarray:
+    """Return each row's split from a column of splits, if every file has one that names two.
+
+    Raises:
+        DataError: some values name no split.
+    """
+    if any(own.split is None for own in columns.values()):
+        return of_row
+    with _clear_errors(root):
+        values = [
+            str(value) for path, own in columns.items() for value in _values(path, str(own.split))
+        ]
+    known = match_splits(sorted(set(values)), where=f"a column of splits in {root}")
+    if len(set(known.values())) < 2:
+        return of_row
+    unknown = sorted(set(values) - set(known))
+    if unknown or "train" not in known.values():
+        raise DataError(
+            f"{root}: the column {next(iter(columns.values())).split} has "
+            f"{listing(unknown or sorted(known))}; its values must be names of splits, with train"
+        )
+    return np.array([known[value] for value in values])
 
 
 def _out_of_range(root: Path, label: str, value: int) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,15 @@ import pyarrow.parquet as pq
 
 from common.errors import DataError
 from common.formats import plural
-from trainables.data.notes import Note, listing, printable
+from trainables.data.folder_tree import list_folder
+from trainables.data.notes import Note, kinds_text, listing, note, printable
 from trainables.data.split_names import OWN_SPLITS, OwnSplit, Splits, match_splits, split_of
 
 SHARD = re.compile(r"(?P<split>.+)-(?P<part>\d+)-of-(?P<parts>\d+)\b")
 """File names of the parts of a split on Hugging Face; a hash may follow."""
+
+
+SUFFIXES = (".parquet", ".pq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,7 @@ def find_parquet(
 def _listed_files(root: Path, *, deep: bool) -> list[Path]:
     patterns = ["**/*"] if deep else ["*", "*/*", "data/*/*"]
     found = {path for pattern in patterns for path in root.glob(f"{pattern}.[pP]*")}
-    return sorted(p for p in found if p.suffix.lower() == ".parquet" and p.is_file())
+    return sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def _first_words(names: Iterable[str]) -> bool:
@@ -174,6 +178,27 @@ def _renamed(names: Mapping[Path, str], own: Mapping[Path, OwnSplit]) -> tuple[N
     )
     examples = tuple(printable(name) for name in called)
     return (Note(topic="splits", count=len(called), text=text, examples=examples[:3]),)
+
+
+def beside(root: Path) -> Iterator[Note]:
+    """Yield a note on the other files below `root`, among them images."""
+    others = [
+        file
+        for file in list_folder(str(root)).files
+        if not file.hidden and not file.path.lower().endswith(SUFFIXES)
+    ]
+    images = [file.path for file in others if file.type.kind != "other"]
+    if images:
+        yield note("beside_parquet", images, "beside the Parquet files left out")
+    rest = [file for file in others if file.type.kind == "other"]
+    if rest:
+        yield Note(
+            topic="other_file",
+            count=len(rest),
+            text=f"{plural(len(rest), 'other file')} left out: "
+            f"{kinds_text(file.type.name for file in rest)}",
+            examples=tuple(printable(file.path) for file in rest[:3]),
+        )
 
 
 def _left_out(files: Sequence[Path], root: Path) -> tuple[Note, ...]:

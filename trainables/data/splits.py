@@ -145,7 +145,13 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
 
 def notes_on(images: ImageSet, splits: Splits) -> tuple[str, ...]:
     """Return sentences on what was left out, merged or read in part, and on rare classes."""
-    return (*(note.text for note in images.notes), *splits.warnings)
+    leaked: tuple[str, ...] = ()
+    if splits.leaked:
+        leaked = (
+            f"{plural(splits.leaked, 'image')} in no split: copies of them, or their group, are in "
+            "another split",
+        )
+    return (*(note.text for note in images.notes), *leaked, *splits.warnings)
 
 
 def _units(images: ImageSet) -> np.ndarray:

@@ -4,6 +4,7 @@ Axes: N images of H×W pixels, S pixels a side once they are square, 3 channels 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 
 from common.errors import DataError, QuorumError
 from common.plugins import describe_user_error, load_object
-from trainables.data.class_names import clean_class_name
+from trainables.data.class_names import clean_class_name, name_notes
 from trainables.data.digests import pixel_digests
+from trainables.data.duplicate_notes import duplicate_notes
 from trainables.data.image_set import ImageSet, LargeCopies, unresized
 from trainables.data.pixels import choose_image_size
 from trainables.data.resizing import ResizeRequest, Resizing, large_copy, to_square
@@ -70,7 +72,7 @@ def _image_set(name: str, returned: Any, asked: ResizeRequest) -> ImageSet:
     if labels.dtype.kind not in "iu":
         raise DataError(f"labels must be integers, got {labels.dtype}")
     resizing = asked.at(asked.size or choose_image_size([min(images.shape[1:3])]))
-    return ImageSet(
+    own = ImageSet(
         name=name.partition(":")[0].rpartition(".")[2],
         images=_squares(images, resizing),
         labels=labels.astype(np.int64),
@@ -82,6 +84,8 @@ def _image_set(name: str, returned: Any, asked: ResizeRequest) -> ImageSet:
         resize=resizing.rule,
         large=_large_copies(images, resizing) if resizing.crop_size else None,
     )
+    notes = duplicate_notes(own.pixel_keys, own.labels, own.is_test, lambda i: f"image {i}")
+    return replace(own, notes=(*name_notes(_strings(class_names)), *notes))
 
 
 def _squares(images: np.ndarray, resizing: Resizing) -> np.ndarray:

@@ -55,7 +55,7 @@ def read_backbone(architecture: Architecture) -> Backbone:
     """
     source = architecture.pretrained
     package = packaged_net(architecture.model) if source == PACKAGE else None
-    path = packaged_file(package) if package is not None else Path(source)
+    path = packaged_file(package) if package is not None else Path(source).expanduser()
     try:
         return _read(path, file_stamp(path), package)
     except IsADirectoryError:

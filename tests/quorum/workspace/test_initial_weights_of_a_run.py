@@ -1,6 +1,7 @@
 """A run records the initial weights that its space and its student name."""
 
 from pathlib import Path
+from typing import Any
 
 from quorum.workspace.checks import weights_of
 from search.space.spec import spec_from_mapping
@@ -30,3 +31,26 @@ def test_files_are_recorded_by_path(tmp_path: Path) -> None:
     assert weights_of(spec) == {str(path): None}
     path.write_bytes(b"weights")
     assert weights_of(spec) == weights_identity(Recipe(pretrained=str(path)).architecture)
+
+
+def test_weights_of_every_family_are_recorded(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.safetensors").write_bytes(b"weights")
+    spec = spec_from_mapping(
+        {
+            "name": "x",
+            "families": {
+                "scratch": {"recipe": {}},
+                "package": {"recipe": {"model": LITE0.model, "pretrained": "package"}},
+                "own": {"recipe": {"pretrained": "~/own.safetensors"}},
+                "searched": {
+                    "recipe": {"model": "timm:resnet18"},
+                    "space": {"pretrained": {"type": "categorical", "choices": ["", "b.pth"]}},
+                },
+            },
+        }
+    )
+    weights = weights_of(spec)
+    assert weights.keys() == {LITE0.label, "~/own.safetensors", "b.pth"}
+    assert weights["~/own.safetensors"] is not None
+    assert weights["b.pth"] is None

@@ -1,5 +1,6 @@
 """Files of labels: columns, ways of naming files, and what is missing."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,50 @@ def test_names_that_may_mean_two_files_are_refused(root: Path) -> None:
 def test_labels_need_a_folder(cache: Path) -> None:
     with pytest.raises(SpecError, match="labels needs a data set of files"):
         load_dataset(DatasetSpec(labels="labels.csv"), cache=cache)
+
+
+@pytest.mark.parametrize("header", ["file,label,Usage", "file,label,data set", "file,label,where"])
+def test_a_column_with_names_of_splits_divides_the_images(header: str, root: Path) -> None:
+    rows = "0,x,Training\n1,y,train\n2,x,Testing\n3,y,valid\n"
+    (root / "labels.csv").write_text(f"{header}\n{rows}")
+    contents = folder_source(root, labels="labels.csv").read(Resizing(size=8))
+    assert contents.is_test is not None
+    assert contents.is_val is not None
+    assert contents.is_test.tolist() == [False, False, True, False]
+    assert contents.is_val.tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("header", ["file,label,class", "file,label,label", "file,label,set,set"])
+def test_columns_of_which_only_one_could_be_used_are_refused(header: str, root: Path) -> None:
+    (root / "labels.csv").write_text(f"{header}\n" + "\n".join(f"{i},x,y,z" for i in range(4)))
+    with pytest.raises(DataError, match="several columns that may be the"):
+        folder_source(root, labels="labels.csv")
+
+
+def test_names_in_other_encodings_are_read_or_refused(root: Path) -> None:
+    text = "file,label\n0,pêche\n1,pèche\n2,pêche\n3,pèche\n"
+    for encoding in ("utf-8", "utf-16", "cp1252"):
+        (root / "labels.csv").write_bytes(text.encode(encoding))
+        contents = folder_source(root, labels="labels.csv").read(Resizing(size=8))
+        assert contents.class_names == ("pèche", "pêche")
+    (root / "labels.csv").write_bytes("file,label\n0,Ť\n1,Ź\n2,Ť\n3,Ź\n".encode("cp1250"))
+    with pytest.raises(DataError, match=r"neither UTF-8 nor Windows-1252 .*save it as UTF-8"):
+        folder_source(root, labels="labels.csv")
+
+
+def test_file_names_may_differ_in_the_form_of_their_accents(tmp_path: Path) -> None:
+    """macOS stores names decomposed."""
+    names = [unicodedata.normalize("NFD", f"é/ü{i}.png") for i in range(2)]
+    write_images(tmp_path, names)
+    rows = "".join(unicodedata.normalize("NFC", f"é/ü{i}.png,{'xy'[i]}\n") for i in range(2))
+    (tmp_path / "labels.csv").write_text(f"file,label\n{rows}", encoding="utf-8")
+    contents = folder_source(tmp_path, labels="labels.csv").read(Resizing(size=8))
+    assert contents.labels.tolist() == [0, 1]
+
+
+def test_listed_images_in_formats_not_read_here_are_named_with_the_remedy(root: Path) -> None:
+    (root / "img" / "9.jxl").write_bytes(b"...")
+    rows = "0,x\n1,y\n2,x\n3,y\n9.jxl,x\n"
+    (root / "labels.csv").write_text(f"file,label\n{rows}")
+    with pytest.raises(DataError, match=r"1 image listed in .* \(1 \.jxl; convert them"):
+        folder_source(root, labels="labels.csv")

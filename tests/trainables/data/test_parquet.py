@@ -196,7 +196,66 @@ def test_a_test_file_without_labels_may_be_left_out(tmp_path: Path, cache: Path)
     spec = DatasetSpec(name="parquet", path=str(tmp_path), splits={"train": "Training"})
     images = load_dataset(spec, cache=cache)
     assert (len(images), images.is_test) == (2, None)
-    assert [(note.topic, note.count) for note in images.notes] == [("splits", 1), ("aside", 2)]
+    topics = [(note.topic, note.count) for note in images.notes]
+    assert topics[:2] == [("splits", 1), ("aside", 2)]
+
+
+def test_files_beside_the_parquet_files_are_counted(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], [0, 1])
+    write_parquet(tmp_path / "test.pq", [2, 3], [0, 1])
+    write_images(tmp_path, ["a/1.png", "b/2.png"])
+    for name in ("test.arrow", "val.parquet.bak"):
+        (tmp_path / name).write_bytes(b"rows")
+    source = parquet_source(tmp_path)
+    notes = {note.topic: note for note in source.notes}
+    assert {topic: note.count for topic, note in notes.items()} == {
+        "beside_parquet": 2, "other_file": 2,
+    }  # fmt: skip
+    assert notes["beside_parquet"].examples == ("a/1.png", "b/2.png")
+    contents = source.read(Resizing(size=8))
+    assert contents.is_test is not None
+    assert contents.is_test.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([True, False], [1, 0]), (["dog", "cat"], [1, 0]), (["1", "0"], [1, 0])],
+)
+def test_names_of_the_metadata_hold_for_booleans_and_strings(
+    labels: list[Any], expected: list[int], tmp_path: Path
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], labels, metadata=CLASS_NAMES)
+    contents = parquet_source(tmp_path).read(Resizing(size=8))
+    assert (contents.class_names, contents.labels.tolist()) == (("cat", "dog"), expected)
+
+
+def test_string_labels_that_are_merged_or_look_alike_are_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2, 3], ["Cat", "cat ", "cat", "dog"])
+    source = parquet_source(tmp_path)
+    assert source.read(Resizing(size=8)).class_names == ("Cat", "cat", "dog")
+    assert [note.topic for note in source.notes] == ["merged_names", "similar_names"]
+
+
+def test_a_column_of_splits_divides_the_rows(tmp_path: Path) -> None:
+    def write(splits: list[str]) -> None:
+        table = pa.table({
+            "img": [png(i) for i in range(4)], "label": [0, 1, 0, 1], "split": splits,
+            "patient_id": ["p", "q", "p", "q"],
+        })  # fmt: skip
+        pq.write_table(table, tmp_path / "data.parquet")
+
+    write(["train", "train", "valid", "Test"])
+    contents = parquet_source(tmp_path).read(Resizing(size=8))
+    assert contents.is_test is not None
+    assert contents.is_val is not None
+    assert contents.is_test.tolist() == [False, False, False, True]
+    assert contents.is_val.tolist() == [False, False, True, False]
+    assert contents.groups == ("p", "q", "p", "q")
+    write(["train", "train", "test", "other"])
+    with pytest.raises(DataError, match="the column split has other"):
+        parquet_source(tmp_path).read(Resizing(size=8))
+    write(["a", "b", "c", "d"])
+    assert parquet_source(tmp_path).read(Resizing(size=8)).is_test is None
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,14 @@ def test_arrays_become_an_image_set(answer: list[Any]) -> None:
     assert images.groups == ("p", "p", "", "q", "q", "q")
 
 
+def test_one_picture_in_two_classes_is_mentioned(answer: list[Any]) -> None:
+    array, labels, names = arrays()
+    array[1] = array[0]
+    answer.append((array, labels, names))
+    (note,) = images_from_function("mydata:load", None, ResizeRequest(size=None)).notes
+    assert (note.topic, note.count, note.examples) == ("two_classes", 2, ("image 0 = image 1",))
+
+
 @pytest.mark.parametrize(("image_size", "expected"), [(None, 24), (12, 12)])
 def test_images_of_other_sizes_are_resized(
     answer: list[Any], image_size: int | None, expected: int
