@@ -3,6 +3,7 @@
 Axes: N images, S×S pixels, K classes, B images of a batch.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from common.cpu_runtime import keep_freed_memory
 from trainables.recipe import Numerics
+
+log = logging.getLogger(__name__)
 
 MEMORY_FORMATS = {
     "contiguous": torch.contiguous_format,
@@ -123,10 +126,32 @@ def log_probs_of(
 def logits_of(
     model: nn.Module, source: PixelSource, numerics: Numerics, *, batch: int | None = None
 ) -> Tensor:
-    """Return logits float32 [N, K] on the device; `model` is there and in eval mode."""
+    """Return logits float32 [N, K] on the device; `model` is there and in eval mode.
+
+    If memory runs out, all batches are predicted again at half the size.
+    """
     size = batch or model_batch(model, source)
-    with torch.inference_mode(), autocast(numerics):
-        return torch.cat([model(images).float() for images in source.batches(size=size)])
+    while True:
+        try:
+            with torch.inference_mode(), autocast(numerics):
+                return torch.cat([model(images).float() for images in source.batches(size=size)])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or size == 1:
+                raise
+        # After the handler, because the exception keeps the activations in memory.
+        log.warning("memory ran out for %d images at a time: halved", size)
+        size = max(1, size // 2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that memory ran out, on the GPU or on the CPU.
+
+    torch raises a plain RuntimeError for the CPU, known by its message only.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error)
+    return "can't allocate memory" in message or "not enough memory" in message
 
 
 def largest_batch(side: int) -> int:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
 from quorum.testing.trainers import striped_images
 from trainables.nets.build import build_model
@@ -36,3 +38,38 @@ def test_batches_cover_every_image_once_in_order() -> None:
     assert [len(images) for images in batches] == [8, 8, 6]
     expected = torch.from_numpy(IMAGES.images[SPLITS.val]).permute(0, 3, 1, 2) / 255
     assert torch.equal(torch.cat(batches), expected)
+
+
+class FewAtATime(nn.Module):
+    """Runs out of memory for more than a few images."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        super().__init__()
+        self.most, self.error = most, error
+        self.sizes: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(images))
+        if len(images) > self.most:
+            raise self.error
+        return images.flatten(1)[:, :3]
+
+
+OUT_OF_MEMORY = (
+    MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_predictions_that_ran_out_of_memory_are_made_in_smaller_batches(error: Exception) -> None:
+    model = FewAtATime(5, error)
+    images = IMAGES.images[:30]
+    logits = predict_log_probs(model, images, Numerics(), batch=20)
+    expected = predict_log_probs(FewAtATime(100, error), images, Numerics(), batch=30)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    assert model.sizes[:3] == [15, 10, 5]
+    with pytest.raises(type(error)):
+        predict_log_probs(FewAtATime(0, error), images, Numerics())
+    with pytest.raises(RuntimeError, match="another reason"):
+        predict_log_probs(FewAtATime(5, RuntimeError("another reason")), images, Numerics())

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from common.errors import SpecError
 from trainables.augmentation.batch import Batch
 from trainables.hyperparameters import Optimization
+from trainables.prediction import is_out_of_memory
 from trainables.training.data_parallel import DataParallel, part_of_batch
 
 log = logging.getLogger(__name__)
@@ -146,17 +147,6 @@ class OptimizerStep:
         if self._parallel is not None:
             total = self._parallel.average_gradients(total, self._model, share)
         return total
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that memory ran out, on the GPU or on the CPU.
-
-    torch raises a plain RuntimeError for the CPU, known by its message only.
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error)
-    return "can't allocate memory" in message or "not enough memory" in message
 
 
 def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:

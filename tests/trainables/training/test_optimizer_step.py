@@ -18,12 +18,13 @@ from quorum.testing.trainers import striped_images
 from tests.simulated_tune import IMAGES, SPEC, SPLITS, Sweep
 from tests.trainables.training.small_memory import LIMIT, Net
 from trainables.augmentation.batch import Batch
+from trainables.prediction import is_out_of_memory
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder, read_record
 from trainables.replay import replay
 from trainables.training.checkpoint import load_checkpoint
 from trainables.training.loop import Training
-from trainables.training.optimizer_step import Halving, OptimizerStep, is_out_of_memory
+from trainables.training.optimizer_step import Halving, OptimizerStep
 from trainables.training.optimizers import make_optimizer
 from trainables.trial import QuorumTrial, default_trainer
 
