@@ -91,6 +91,21 @@ def test_the_file_predicts_what_the_net_predicts(tmp_path: Path, recipe: Recipe)
         np.testing.assert_allclose(log_probs, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize(("side", "input_size"), [(8, 20), (24, 16), (40, 8)])
+def test_the_file_resizes_images_as_the_net_does(
+    tmp_path: Path, side: int, input_size: int
+) -> None:
+    """Also where it reduces them: then the filter must antialias."""
+    images = np.random.default_rng(0).integers(0, 256, (70, side, side, 3), dtype=np.uint8)
+    recipe = PLAIN.with_values(input_size=input_size)
+    model = build_model(recipe, classes=CLASSES, image_size=side, train_images=images, seed=1)
+    path = tmp_path / "model.onnx"
+    export_onnx(model.eval(), path, image_size=side, classes=CLASSES)
+    expected = torch_log_probs(model, images[:6])
+    np.testing.assert_allclose(OnnxClassifier(path).log_probs(images[:6]), expected, atol=1e-4)
+    assert np.ptp(expected, axis=0).max() > 1e-3
+
+
 def test_batch_norms_are_folded_into_convolutions(exported: Path) -> None:
     operators = [node.op_type for node in onnx.load(exported).graph.node]
     block = ["Conv", "Relu", "Conv", "Relu", "MaxPool"]
