@@ -71,7 +71,8 @@ def hyperparameters_figure(
     """
     search = [trial for trial in trials if trial.kind == "search" and trial.scores]
     rows = max(1, math.ceil(len(space.parameters) / COLUMNS))
-    figure = new_figure(0.35 + 1.25 * rows)
+    height = 1.4 if space.families else 1.25
+    figure = new_figure(0.35 + height * rows)
     axes = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False)
     for unused in axes.flat[len(space.parameters) :]:
         unused.set_axis_off()
@@ -174,7 +175,8 @@ def _value_panel(
         axes.plot(positions[best.trial], best.scores[best.rung or 0], "o", ms=9, mfc="none",
                   mec=BLACK, mew=1.0, clip_on=False)  # fmt: skip
     log_nll_axis(axes)
-    axes.set_title(parameter.label, family=MONOSPACE, fontsize=7.0)
+    # The family on a line of its own: the labels of neighbours would run into each other.
+    axes.set_title(parameter.label.replace(".", ".\n"), family=MONOSPACE, fontsize=7.0)
 
 
 def _positions(axes: Axes, parameter: Parameter, trials: Sequence[TrialFacts]) -> dict[str, float]:

@@ -29,7 +29,9 @@ class Evidence:
     against_teacher: tuple[Comparison, ...]
     """The student that ships minus the ensemble."""
     distillation: tuple[Comparison, ...]
-    """The fp32 student minus the same network trained without a teacher."""
+    """The fp32 student minus the same network trained without a teacher; empty if `untaught`."""
+    untaught: bool
+    """True if the student is the best single trial, as it was before distillation."""
     against_single: tuple[Comparison, ...]
     """The ensemble minus the best single trial."""
     against_seeds: tuple[Comparison, ...]
@@ -53,7 +55,9 @@ def evidence_of(facts: RunFacts) -> Evidence | None:
         return None
     stage = shipped_stage(ledger)
     consists_of_seeds = facts.selection is not None and facts.selection.source == "seeds"
-    plain = differences_of(ledger, "student_fp32", "student_plain") if stage else []
+    untaught = facts.card is not None and facts.card.steps == 0
+    taught = stage and not untaught
+    plain = differences_of(ledger, "student_fp32", "student_plain") if taught else []
     seeds = [] if consists_of_seeds else differences_of(ledger, "ensemble", "seeds_ensemble")
     return Evidence(
         stage=stage,
@@ -62,6 +66,7 @@ def evidence_of(facts: RunFacts) -> Evidence | None:
         target=_target_verdict(facts),
         against_teacher=tuple(_against_teacher(facts, stage)) if stage else (),
         distillation=tuple(plain),
+        untaught=untaught,
         against_single=tuple(differences_of(ledger, "ensemble", "best_single")),
         against_seeds=tuple(seeds),
         equal_compute=not unequal_compute_note(facts),

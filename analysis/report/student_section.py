@@ -13,6 +13,7 @@ from analysis.facts.run_facts import RunFacts
 from analysis.figures.classes import DIFFERENCES
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, Figure, Section, pairs, section, table, text
+from analysis.report.summary import untaught_sentence
 from analysis.text.labels import GATES, gate_label, stage_label
 from analysis.text.ledger import decimals_on_test, difference_of
 from analysis.text.sentences import comparison
@@ -53,13 +54,18 @@ def student_section(facts: RunFacts, letters: Lettering) -> Section | None:
         if card.alpha is not None
         else "It was trained without a teacher."
     )
-    return section(
-        "The student",
-        text(
+    trained = (
+        (
             f"The student has {compact(card.params)} parameters and was trained for "
             f"{count(card.steps)} steps in {duration(card.train_seconds)}.",
             teaching,
-        ),
+        )
+        if card.steps
+        else (f"The student has {compact(card.params)} parameters.", untaught_sentence(facts))
+    )
+    return section(
+        "The student",
+        text(*trained),
         _files(card),
         _quantization(card),
         _against_ensemble(facts, letters),

@@ -135,6 +135,8 @@ def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
     if evidence.stage is not None and evidence.against_teacher:
         against = comparisons(evidence.against_teacher, "its teacher, the ensemble,", decimals)
         sentences.append(f"The {stage_label(evidence.stage)} is {against}.")
+    if evidence.untaught:
+        sentences.append(untaught_sentence(facts))
     if evidence.distillation:
         other = "the same network trained as long without a teacher"
         sentences.append(
@@ -142,6 +144,13 @@ def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
             f"{comparisons(evidence.distillation, other, decimals)}."
         )
     return sentences
+
+
+def untaught_sentence(facts: RunFacts) -> str:
+    """Say why the student is the best single trial."""
+    tried = facts.card is not None and facts.card.train_seconds > 0
+    why = "distilling it further made it worse on val" if tried else "there was no time to distill"
+    return f"The student is the best single trial as it was: {why}."
 
 
 def _effect_of_distillation(differences: Sequence[Comparison]) -> str:

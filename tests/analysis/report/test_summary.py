@@ -9,7 +9,7 @@ import pytest
 
 from analysis.facts.run_facts import RunFacts, load_facts
 from analysis.report.evidence import evidence_of
-from analysis.report.summary import EFFECTS, key_figures, summary
+from analysis.report.summary import EFFECTS, key_figures, summary, untaught_sentence
 from analysis.text.cells import difference_value
 from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label
 from analysis.text.ledger import metrics_by_verdict, row_of
@@ -113,6 +113,29 @@ def test_distillation_is_judged_metric_by_metric(facts: RunFacts) -> None:
     assert effects.index(EFFECTS["better"]) < effects.index("NLL")
     assert effects.index(EFFECTS[NOT_DISTINGUISHABLE]) < effects.index("accuracy")
     assert all(number in numbers for number in numbers_of(differences))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_student_that_was_not_taught_is_not_said_to_be(facts: RunFacts, seconds: float) -> None:
+    """It may have been trained for a time, and the best single trial kept."""
+    assert facts.card is not None
+    card = replace(facts.card, steps=0, train_seconds=seconds)
+    changed = replace(
+        with_ledger(
+            facts,
+            differences=(made_comparison("student_fp32", "student_plain", "nll", 1, (0.5, 2)),),
+        ),
+        card=card,
+    )
+    evidence = evidence_of(changed)
+    assert evidence is not None
+    assert (evidence.untaught, evidence.distillation) == (True, ())
+    told = untaught_sentence(changed)
+    assert told in summary(changed)
+    assert told not in summary(facts)
+    assert told != untaught_sentence(
+        replace(changed, card=replace(card, train_seconds=60 - seconds))
+    )
 
 
 @pytest.mark.parametrize(
