@@ -166,9 +166,10 @@ def _timed(
     ]
     sample = PixelSource(images.images, splits.train[:_FORWARD_IMAGES], numerics)
     model = training.scored_model()
-    predict = _seconds_per_image(model, sample, numerics, clock)
-    model.tta = "none"
-    forward = _seconds_per_image(model, sample, numerics, clock)
+    predict = forward = _seconds_per_image(model, sample, numerics, clock)
+    if model.tta != "none":
+        model.tta = "none"
+        forward = _seconds_per_image(model, sample, numerics, clock)
     count = len(splits.train)
     batch = min(recipe.optimizer.batch_size, count)
     recalibrated = min(RECALIBRATION_IMAGES, count) * forward if is_recalibrated(recipe) else 0.0
