@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from trainables.data.class_names import clean_class_name, name_notes
 from trainables.data.decoding import Contents, Source, evenly
 from trainables.data.notes import listing
 from trainables.data.parquet_files import ParquetFiles, beside, find_parquet
+from trainables.data.parquet_labels import classes_of, label_kind, no_rows
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
 from trainables.data.resizing import Resizing
 from trainables.data.split_names import OwnSplit, Splits, example, match_splits
@@ -98,8 +98,12 @@ def _read(
         groups = [group for path, own in columns.items() for group in _groups(path, own.group)]
     for path, split in found.splits.items():
         _check_labels(path, split, values[path], columns[path], found)
-    class_names, labels = _classes(
-        [value for path in columns for value in values[path]], next(iter(columns.values())), root
+    first = next(iter(columns.values()))
+    class_names, labels = classes_of(
+        [value for path in columns for value in values[path]],
+        first.class_names,
+        label=first.label,
+        root=root,
     )
     of_row = np.repeat([*found.splits.values()], [len(values[path]) for path in found.files])
     if set(found.splits.values()) == {"train"}:
@@ -145,7 +149,7 @@ def _columns(root: Path, found: ParquetFiles) -> dict[Path, _Columns]:
                 f"the files of {root} name their classes differently, so that a label's number "
                 f"may mean different classes: {', '.join(lists)}; write them with one ClassLabel"
             )
-    kinds = {_label_kind(path, own.label): path.relative_to(root) for path, own in columns.items()}
+    kinds = {label_kind(path, own.label): path.relative_to(root) for path, own in columns.items()}
     kinds.pop("null", None)  # a file without labels, or without rows
     if len(kinds) > 1:
         shown = ", ".join(f"{kind}s in {path}" for kind, path in kinds.items())
@@ -198,30 +202,6 @@ def _first(schema: pa.Schema, names: Sequence[str], path: Path, *, remedy: str =
     )
 
 
-def _label_kind(path: Path, label: str) -> str:
-    """Return `integer`, `string`, `boolean` or `null`, the type of a file's labels.
-
-    Raises:
-        DataError: they have another type, e.g. lists, as for several classes per image.
-    """
-    kind = pq.read_schema(path).field(label).type
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_null(value):
-        return "null"
-    if pa.types.is_integer(value):
-        return "integer"
-    if pa.types.is_boolean(value):
-        return "boolean"
-    if pa.types.is_string(value) or pa.types.is_large_string(value):
-        return "string"
-    if pa.types.is_nested(kind):
-        raise DataError(
-            f"{path}: {label} holds {kind}, i.e. several values per image; each image must have "
-            "one class, an integer or a string"
-        )
-    raise DataError(f"{path}: {label} must be an integer or a string, got {kind}")
-
-
 def _named_classes(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
     """Return the names in the label's ClassLabel feature of the `huggingface` metadata."""
     try:
@@ -260,45 +240,9 @@ def _check_labels(
     )
 
 
-def _classes(
-    values: list[Any], columns: _Columns, root: Path
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the class names, and each value's index among them as int64 [N]."""
-    if not values:
-        raise DataError(_no_rows(root))
-    if isinstance(values[0], bool) and columns.class_names is not None:
-        values = [int(value) for value in values]
-    if isinstance(values[0], str | bool):
-        values = [clean_class_name(str(value)) for value in values]
-    named = columns.class_names
-    if named is not None and not isinstance(values[0], int):
-        values = _numbered(values, named)
-    distinct = Counter(values)
-    if isinstance(values[0], str) or named is None:
-        ordered = sorted(distinct)
-        if isinstance(values[0], int) and ordered[0] < 0:
-            raise DataError(_out_of_range(root, columns.label, ordered[0]))
-        index = {value: i for i, value in enumerate(ordered)}
-        return tuple(map(str, ordered)), np.array([index[value] for value in values], np.int64)
-    for value in (min(distinct), max(distinct)):
-        if not 0 <= value < len(named):
-            raise DataError(_out_of_range(root, columns.label, value))
-    return named, np.array(values, np.int64)
-
-
-def _numbered(values: list[Any], named: Sequence[str]) -> list[Any]:
-    """Return the numbers of labels that are names, or numbers written as strings."""
-    if all(value in named for value in set(values)):
-        index = {name: i for i, name in enumerate(named)}
-        return [index[value] for value in values]
-    if all(value.isdecimal() for value in set(values)):
-        return [int(value) for value in values]
-    return values
-
-
 def _strings(path: Path, label: str) -> set[str]:
     """Return the distinct labels of a file, if they are strings."""
-    if _label_kind(path, label) != "string":
+    if label_kind(path, label) != "string":
         return set()
     return {value for value in _values(path, label) if value}
 
@@ -325,10 +269,6 @@ def _splits_of_rows(root: Path, columns: Mapping[Path, _Columns], of_row: np.nda
             f"{listing(unknown or sorted(known))}; its values must be names of splits, with train"
         )
     return np.array([known[value] for value in values])
-
-
-def _out_of_range(root: Path, label: str, value: int) -> str:
-    return f"{root}: {label} {value} is not a class; correct or remove these rows"
 
 
 def _batches(root: Path, columns: Mapping[Path, _Columns]) -> Iterator[list[NamedImage]]:
@@ -365,9 +305,5 @@ def _sampled_sides(root: Path, columns: Mapping[Path, _Columns]) -> list[int]:
                 for batch in itertools.islice(batches, 1):
                     sides += short_sides(("", data) for data in _encoded(batch))
     if not sides:
-        raise DataError(_no_rows(root))
+        raise DataError(no_rows(root))
     return sides
-
-
-def _no_rows(root: Path) -> str:
-    return f"the Parquet files in {root} have no rows; fetch them again"
