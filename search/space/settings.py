@@ -63,7 +63,8 @@ def with_settings(
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Merge `changes` into `base`, mapping by mapping; where both have a value, `changes` wins.
 
-    A null removes a value, so that its default holds again. A value that `changes` puts into
+    A null removes a value, so that its default holds again; an empty `splits` replaces the others:
+    no folder is a split's. A value that `changes` puts into
     `recipe` is removed from `space`, and the reverse; both are removed from `families`.
     """
     merged = dict(base)
@@ -71,7 +72,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         old = merged.get(key)
         if value is None:
             merged.pop(key, None)
-        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+        elif isinstance(old, Mapping) and isinstance(value, Mapping) and (value or key != "splits"):
             merged[key] = merge(old, value)
         else:
             merged[key] = value

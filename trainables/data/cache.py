@@ -32,7 +32,7 @@ from trainables.data.notes import Note
 from trainables.data.resizing import ANY_SIZE, ResizeRequest
 from trainables.data.source_sizes import SourceSizes
 
-SCHEMA = 6
+SCHEMA = 7
 """Part of every key: raise it when decoding or the layout of an entry changes."""
 
 SAMPLED = 64

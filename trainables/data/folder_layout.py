@@ -77,8 +77,9 @@ def find_layout(tree: FolderTree, splits: Splits | None, *, where: str) -> Layou
         if not chosen:
             _check_alike(images, where)
     if not chosen:
-        return _by_class(images, where)
+        return _by_class(images, where, divided=splits is None)
     bases = {_base(images, name, split): split for name, split in chosen.items()}
+    _check_bases(images, bases, where)
     placed: list[PlacedImage] = []
     outside: list[TreeFile] = []
     aside: list[TreeFile] = []
@@ -119,7 +120,8 @@ def _recognised(
         counted = f"{plural(sum(tops[name] for name in others), 'image')} in {listing(others, 5)}"
         name = next(iter(deep))
         trains = "train" in deep.values()
-        choice = example({"train": name} if trains else {"train": others[0], deep[name]: name})
+        train = next((other for other in others if other in nested), "NAME")
+        choice = example({"train": name} if trains else {"train": train, deep[name]: name})
         remedy = f"leave them out with {choice}" if trains else f"say which is which, e.g. {choice}"
         raise DataError(
             f"{where} has {listing([*deep])}, which looks like a split, beside {counted}: move "
@@ -151,6 +153,18 @@ def _check_flat(
         f"{where}: {counted} without folders of classes, so that they have no labels: sort them "
         f"into {flat[0]}/CLASS/, list them in a CSV file (dataset: {{labels: labels.csv}}){use}"
     )
+
+
+def _check_bases(images: Sequence[TreeFile], bases: Mapping[Parts, OwnSplit], where: str) -> None:
+    """Refuse a split's folder that holds nothing but folders of splits with classes in them."""
+    for base in bases:
+        at = len(base)
+        below = {i.parts[at] for i in images if i.parts[:at] == base and len(i.parts) > at + 2}
+        if len(below) > 1 and all(split_of(name) is not None for name in below):
+            raise DataError(
+                f"{where}: {'/'.join(base)} holds the splits {listing(sorted(below))}; give the "
+                f"folder {'/'.join(base)} itself"
+            )
 
 
 def _check_alike(images: Sequence[TreeFile], where: str) -> None:
@@ -198,8 +212,10 @@ def _base(images: Sequence[TreeFile], name: str, split: OwnSplit) -> Parts:
         base = (*base, only)
 
 
-def _by_class(images: Sequence[TreeFile], where: str) -> Layout:
+def _by_class(images: Sequence[TreeFile], where: str, *, divided: bool) -> Layout:
     """Return the layout of folders of classes, which may hold a folder of each split.
+
+    They hold none if not `divided`.
 
     Raises:
         DataError: some classes have splits, but other images lie beside them.
@@ -207,19 +223,22 @@ def _by_class(images: Sequence[TreeFile], where: str) -> Layout:
     inside = [image for image in images if len(image.parts) > 1]
     second = {image.parts[1] if len(image.parts) > 2 else "" for image in inside}
     splits = {name: split for name in second if (split := split_of(name)) is not None}
-    by_split = len(set(splits.values())) > 1 and "train" in splits.values()
+    by_split = divided and len(set(splits.values())) > 1 and "train" in splits.values()
     stray = [image for image in inside if len(image.parts) == 2 or image.parts[1] not in splits]
     if by_split and stray:
-        divided = {
-            image.parts[0] for image in inside if len(image.parts) > 2 and image.parts[1] in splits
-        }
-        if len(divided) < 2:
+        own: dict[str, set[str]] = defaultdict(set)
+        for image in inside:
+            if len(image.parts) > 2 and image.parts[1] in splits:
+                own[image.parts[0]].add(splits[image.parts[1]])
+        several = sorted(name for name, found in own.items() if len(found) > 1)
+        if len(several) < 2:
             by_split = False  # a class may well hold a folder named `train`
         else:
             raise DataError(
-                f"{where}: {listing(sorted(divided), 5)} have the splits "
+                f"{where}: {listing(several, 5)} have the splits "
                 f"{listing(sorted(splits))}, but {plural(len(stray), 'image')} lie beside them: "
-                f"{listing([image.path for image in stray])}; move them into a split"
+                f"{listing([image.path for image in stray])}; move them into a split, or set "
+                "dataset: {splits: {}} if these folders are no splits"
             )
     placed = [PlacedImage(image, "train", image.parts[0], len(image.parts) - 2) for image in inside]
     if by_split:

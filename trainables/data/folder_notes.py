@@ -8,7 +8,7 @@ from common.errors import DataError
 from common.formats import plural
 from trainables.data.class_names import clean_class_name
 from trainables.data.folder_layout import Layout
-from trainables.data.folder_tree import FolderTree, TreeFile
+from trainables.data.folder_tree import FolderTree, Parts, TreeFile
 from trainables.data.image_formats import fix_of
 from trainables.data.notes import Note, kinds_text, listing, note, printable
 from trainables.data.split_names import OWN_SPLITS, split_of
@@ -55,8 +55,17 @@ def layout_notes(layout: Layout) -> Iterator[Note]:
         )
 
 
+def files_below(tree: FolderTree, depth: int) -> dict[Parts, list[TreeFile]]:
+    """Return the files below each folder that is `depth` names deep."""
+    found: dict[Parts, list[TreeFile]] = defaultdict(list)
+    for file in tree.files:
+        if len(file.parts) > depth:
+            found[file.parts[:depth]].append(file)
+    return found
+
+
 def empty_splits(root: Path, tree: FolderTree, layout: Layout) -> Iterator[Note]:
-    """Yield a note on the folders of splits without an image.
+    """Yield a note on the folders of splits without an image, where names tell the splits.
 
     Raises:
         DataError: such a folder has images in formats that are not read here.
@@ -85,11 +94,12 @@ def other_folders(tree: FolderTree, layout: Layout, class_names: Collection[str]
     """Yield a note on folders beside the classes that hold files, but no images."""
     others: dict[str, str] = {}
     for base in layout.bases:
+        files = files_below(tree, len(base) + 1)
         for folder in tree.folders:
             beside = folder[:-1] == base and not (not base and folder[0] in layout.splits)
-            if beside and clean_class_name(folder[-1]) not in class_names:
-                files = [file for file in tree.files if file.parts[: len(folder)] == folder]
-                kinds = kinds_text(file.type.name for file in files)
+            name = clean_class_name(folder[-1])
+            if beside and name not in class_names and not name.startswith("__"):
+                kinds = kinds_text(file.type.name for file in files[folder])
                 others["/".join(folder)] = f"{printable('/'.join(folder))} ({kinds or 'empty'})"
     if others:
         yield Note(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainables.data.image_formats import FileType, file_type
 
@@ -51,28 +52,43 @@ def list_folder(root: str) -> FolderTree:
     """
     files: list[TreeFile] = []
     folders: list[Parts] = []
-    for parts, path, is_folder, hidden in _walk(root, (), above=(), hidden=False):
-        if is_folder:
-            if not hidden:
-                folders.append(parts)
+    for entry in _walk(root, (), above=(), hidden=False):
+        if entry.is_folder:
+            if not entry.hidden:
+                folders.append(entry.parts)
         else:
-            kind = FileType("other", parts[-1]) if hidden else file_type(path)
-            files.append(TreeFile(parts, kind, hidden))
+            own = FileType("other", entry.parts[-1]) if entry.hidden else entry.type
+            files.append(TreeFile(entry.parts, own, entry.hidden))
     return FolderTree(tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(folders)))
 
 
 def holds_images(root: str) -> bool:
     """Return whether a folder below `root` holds a visible image that can be read."""
     return any(
-        len(parts) > 1 and not is_folder and not hidden and file_type(path).kind == "image"
-        for parts, path, is_folder, hidden in _walk(root, (), above=(), hidden=False)
+        len(entry.parts) > 1
+        and not entry.is_folder
+        and not entry.hidden
+        and entry.type.kind == "image"
+        for entry in _walk(root, (), above=(), hidden=False)
     )
 
 
-def _walk(
-    folder: str, parts: Parts, *, above: tuple[str, ...], hidden: bool
-) -> Iterator[tuple[Parts, str, bool, bool]]:
-    """Yield the parts, path, whether it is a folder and whether it is hidden, of every entry."""
+class _Entry(NamedTuple):
+    parts: Parts
+    path: str
+    is_folder: bool
+    hidden: bool
+    special: bool
+    """It is neither a file, a folder nor a link to nothing."""
+
+    @property
+    def type(self) -> FileType:
+        """Return the kind of a file; its content may be read."""
+        return file_type(self.path, special=self.special)
+
+
+def _walk(folder: str, parts: Parts, *, above: tuple[str, ...], hidden: bool) -> Iterator[_Entry]:
+    """Yield every entry below a folder."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -82,6 +98,7 @@ def _walk(
         below = (*parts, entry.name)
         concealed = hidden or entry.name.startswith(".")
         is_folder = entry.is_dir()  # false for a link to nothing
-        yield below, entry.path, is_folder, concealed
+        special = not is_folder and not entry.is_file() and os.path.exists(entry.path)  # noqa: PTH110
+        yield _Entry(below, entry.path, is_folder, concealed, special)
         if is_folder:
             yield from _walk(entry.path, below, above=(*above, real), hidden=concealed)

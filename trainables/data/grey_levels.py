@@ -3,11 +3,12 @@
 A 16-bit file may hold 12 bits (microscopes, X-rays), so that dividing by 257 would make it nearly
 black; and a range for each image would turn a dark image into a bright one. So the data set's own
 extremes decide, once: integers from 0 to the smallest 2^b − 1 that holds them all (b is at least
-8), and floats from 0 to 1 if all are below 2, else as integers. A negative value moves the lower
-end from 0 to −2^b (or −1 for floats above −2), unless it is an undershoot of at most a tenth of the
-largest float. A few saturated pixels do not decide: where the largest value is more than HOT times
-that of all but a thousandth of each image's pixels, the latter counts. The range is stored with
-the decoded images and in the exported model's card, so that `quorum predict` uses the same.
+8), and floats from 0 to the smallest 2^b − 1, where b is at least 1, and up to OVERSHOOT counts as
+1. A negative value moves the lower end from 0 to −2^b, unless it is a float that undershoots by at
+most a tenth of the largest. A few saturated pixels do not decide: where fewer than half of the
+images have a value of more than HOT times that of all but a thousandth of any image's pixels, these
+are clipped. The range is stored with the decoded images and in the exported model's card, so that
+`quorum predict` uses the same.
 """
 
 import math
@@ -22,6 +23,9 @@ from common.formats import plural
 from trainables.data.notes import Note
 
 FEWEST_BITS = 8
+
+OVERSHOOT = 1.25
+"""Largest float that counts as 1, e.g. after resampling."""
 
 HOT = 8
 """Ratio of the largest value to that of nearly all pixels from which on it is taken for a defect:
@@ -62,7 +66,8 @@ class GreyLevels:
             if values:
                 low, high = min(own.low for own in values), max(own.high for own in values)
                 common = max(own.common for own in values)
-                high = common if 0 < HOT * common < high else high
+                hot = sum(own.high > HOT * common for own in values)
+                high = common if common > 0 and 0 < 2 * hot < len(values) else high
                 ranges[name] = (_lower(low, high, is_float), _upper(high, is_float))
         return cls(**ranges)
 
@@ -109,10 +114,10 @@ def to_eight_bits(image: Image.Image, levels: GreyLevels) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def levels_note(levels: GreyLevels, images: int, *, floats: bool) -> Note:
+def levels_note(levels: GreyLevels, images: int, *, floats: bool, clipped: int) -> Note:
     """Return a note on the ranges of a data set with so many deep grey images.
 
-    `floats` tells whether any of them holds floats.
+    `floats` tells whether any of them holds floats; `clipped` have values above the range.
     """
     ranges = [
         f"{name} {_number(low)} … {_number(high)}"
@@ -126,20 +131,21 @@ def levels_note(levels: GreyLevels, images: int, *, floats: bool) -> Note:
         default = DEFAULT_LEVELS.floating if floats else DEFAULT_LEVELS.integer
         ranges = [f"{'floats' if floats else 'integers'} 0 … {_number(default[1])}"]
     text = f"{plural(images, 'grey image')} of more than 8 bits scaled to 0 … 255 by one range"
-    return Note(topic="grey_levels", count=images, text=f"{text}: {', '.join(ranges)}")
+    above = f"; {plural(clipped, 'image')} with larger values clipped" if clipped else ""
+    return Note(topic="grey_levels", count=images, text=f"{text}: {', '.join(ranges)}{above}")
 
 
 def _upper(high: float, is_float: bool) -> float:
-    if is_float and high < 2:
+    if is_float and high <= OVERSHOOT:
         return 1.0
-    bits = max(FEWEST_BITS, math.ceil(high).bit_length()) if high > 0 else FEWEST_BITS
+    bits = max(1 if is_float else FEWEST_BITS, math.ceil(max(high, 0)).bit_length())
     return float(2**bits - 1)
 
 
 def _lower(low: float, high: float, is_float: bool) -> float:
     if low >= 0 or (is_float and low >= -high / 10):
         return 0.0
-    if is_float and low > -2:
+    if is_float and low >= -OVERSHOOT:
         return -1.0
     return -float(2 ** math.ceil(math.log2(-low)))
 

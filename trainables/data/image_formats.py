@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import logging
 import os
-import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,18 +46,19 @@ class FileType(NamedTuple):
     """The lower-case suffix, or the whole name if it has none, e.g. `README`."""
 
 
-def file_type(path: str) -> FileType:
+def file_type(path: str, *, special: bool = False) -> FileType:
     """Return whether a file is an image, from its suffix, or its content if that is unknown.
 
-    A link to nothing counts as an image if its suffix says so; pipes and devices do not.
+    A link to nothing counts as an image if its suffix says so. A `special` file, e.g. a pipe, does
+    not, and is not opened.
     """
     name = path.rpartition(os.sep)[2]  # not pathlib, which is slow for millions of files
     stem, dot, end = name.rpartition(".")
     suffix = f".{end.lower()}" if dot and stem else ""
-    if suffix in readable_suffixes():
-        return FileType("other" if _is_special(path) else "image", suffix)
-    if _is_special(path):
+    if special:
         return FileType("other", suffix or name)
+    if suffix in readable_suffixes():
+        return FileType("image", suffix)
     kind = _sniffed(path)
     if kind == "other" and fix_of(suffix):
         kind = "unread"
@@ -97,32 +98,45 @@ def formats_of(path: Path | None) -> tuple[str, ...]:
     return (*formats, own) if own in BY_SUFFIX_ONLY else formats
 
 
+class _Quiet:
+    """Counts the uses of `quiet_pillow`, so that overlapping ones in threads end in any order."""
+
+    def __init__(self) -> None:
+        self._lock, self._uses = threading.Lock(), 0
+        self._handler = logging.NullHandler()
+        self._propagate = True
+
+    def change(self, uses: int) -> None:
+        """Add to the uses; the first one silences Pillow's loggers, the last one restores them."""
+        logger = logging.getLogger("PIL")
+        with self._lock:
+            before, self._uses = self._uses, self._uses + uses
+            if before == 0:
+                self._propagate, logger.propagate = logger.propagate, False
+                logger.addHandler(self._handler)
+            elif self._uses == 0:
+                logger.propagate = self._propagate
+                logger.removeHandler(self._handler)
+
+
+_QUIET = _Quiet()
+
+
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Silence Pillow, e.g. about large images: callers count what they cannot read.
 
-    Python's warning filters and loggers are shared by all threads, so this belongs around a pool of
-    threads, not into them.
+    Python's warning filters are shared by all threads, so this belongs around a pool of threads,
+    not into them.
     """
-    logger = logging.getLogger("PIL")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    _QUIET.change(1)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             yield
     finally:
-        logger.setLevel(before)
-
-
-def _is_special(path: str) -> bool:
-    """Return whether a path is a pipe, socket or device; opening one may block for ever."""
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+        _QUIET.change(-1)
 
 
 def _sniffed(path: str) -> FileKind:

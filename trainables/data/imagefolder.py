@@ -14,7 +14,13 @@ from common.formats import plural
 from trainables.data.class_names import clean_class_name, name_notes
 from trainables.data.decoding import Contents, Source, evenly
 from trainables.data.folder_layout import Layout, find_layout
-from trainables.data.folder_notes import empty_splits, file_notes, layout_notes, other_folders
+from trainables.data.folder_notes import (
+    empty_splits,
+    file_notes,
+    files_below,
+    layout_notes,
+    other_folders,
+)
 from trainables.data.folder_tree import FolderTree, list_folder
 from trainables.data.group_names import groups_by_pattern
 from trainables.data.image_formats import fix_of
@@ -144,7 +150,7 @@ def _by_folder(root: Path, tree: FolderTree, splits: Splits | None) -> LabelledI
         groups=None,
         notes=(
             *layout_notes(layout),
-            *empty_splits(root, tree, layout),
+            *(empty_splits(root, tree, layout) if splits is None else ()),
             *other_folders(tree, layout, set(labels)),
             *name_notes([image.folder for image in layout.images]),
             *file_notes([file for file in tree.files if file.parts not in used]),
@@ -223,13 +229,14 @@ def _check_empty(
     """
     empty: dict[str, str] = {}
     for base in layout.bases:
+        below = files_below(tree, len(base) + 1)
         for folder in tree.folders:
             if folder[:-1] != base or (not base and folder[0] in layout.splits):
                 continue
             name = clean_class_name(folder[-1])
             if name in class_names or name.startswith("__"):
                 continue
-            files = [file for file in tree.files if file.parts[: len(folder)] == folder]
+            files = below[folder]
             unread = [file.type.name for file in files if file.type.kind == "unread"]
             if unread or not files:
                 empty[name] = kinds_text(unread) or "empty"

@@ -16,6 +16,7 @@ from trainables.data.split_names import (
     OwnSplit,
     Splits,
     chosen_splits,
+    listed_names,
     match_splits,
     split_of,
 )
@@ -27,8 +28,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "set", "subset", "fold_name", "usage", "partition"),
     "group": ("group", "group_id", "patient", "patient_id", "subject"),
 }  # fmt: skip
-"""Names of the columns, in any capitals; the first that is present is used. A column with another
-name is that of the splits if all its values are names of splits."""
+"""Names of the columns, in any capitals; the first that is present is used. Any column is that of
+the splits if all its values are names of splits, train among them, or if they are the names that
+`dataset.splits` gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +65,8 @@ def read_labels(path: Path, splits: Splits | None) -> tuple[LabelRow, ...]:
     if len(rows) < 2:
         raise DataError(f"{path} has no rows below its header; expected file,label")
     header = [cell.strip() for cell in rows[0][1]]
-    columns = _columns(header, path)
-    if "split" not in columns:
-        columns |= _split_column(header, [row for _, row in rows[1:]], columns, path)
+    columns = _columns(header, [row for _, row in rows[1:]], path)
+    columns |= _split_column(header, [row for _, row in rows[1:]], columns, splits, path)
     cells = [(line, _cells(columns, row)) for line, row in rows[1:]]
     for name in ("file", "label"):
         empty = [f"line {line}" for line, row in cells if not row[name]]
@@ -149,39 +150,62 @@ def _text(data: bytes, path: Path) -> str:
 
 
 def _split_column(
-    header: Sequence[str], rows: Sequence[Sequence[str]], columns: Mapping[str, int], path: Path
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: Mapping[str, int],
+    splits: Splits | None,
+    path: Path,
 ) -> dict[str, int]:
-    """Return the position of a column whose values are all names of splits, two at least."""
-    found = []
-    for index in range(len(header)):
-        if index not in columns.values():
-            values = {row[index].strip() if index < len(row) else "" for row in rows}
-            if len({split_of(value) for value in values} - {None}) > 1 and all(
-                split_of(value) for value in values
-            ):
-                found.append(index)
-    if len(found) > 1:
-        raise DataError(
-            f"{path}: {listing([header[index] for index in found])} all hold names of splits; keep "
-            "one, or name it split"
-        )
-    return {"split": found[0]} if found else {}
+    """Return the position of the column of splits, if there is one.
 
-
-def _columns(header: Sequence[str], path: Path) -> dict[str, int]:
-    """Return the position of each column that is present."""
-    lower = [name.casefold() for name in header]
-    for column, names in COLUMNS.items():
-        given = [header[i] for i, name in enumerate(lower) if name in names]
-        doubled = len({*given}) < len(given) or (column == "label" and len(given) > 1)
-        if doubled:
+    Raises:
+        DataError: columns give an image different splits, or none has the names in `splits`.
+    """
+    free = [index for index in range(len(header)) if index not in columns.values()]
+    values = {index: [_cell(row, index) for row in rows] for index in free}
+    if splits is not None:
+        listed = listed_names(splits)
+        chosen = [index for index in free if listed <= {*values[index]}]
+        if not chosen:
             raise DataError(
-                f"{path} has several columns that may be the {column}: {listing(given)}; keep one"
+                f"dataset.splits: no column of {path} has the values {listing(sorted(listed))}"
             )
-    found = {
-        column: next((lower.index(name) for name in names if name in lower), None)
-        for column, names in COLUMNS.items()
-    }
+        return {"split": chosen[0]}
+    found = [
+        index
+        for index in free
+        if all(split_of(value) for value in values[index])
+        and len(own := {split_of(value) for value in values[index]}) > 1
+        and "train" in own
+    ]
+    for other in found[1:]:
+        pairs = zip(values[found[0]], values[other], strict=True)
+        if any(split_of(first) != split_of(second) for first, second in pairs):
+            raise DataError(
+                f"{path}: the columns {header[found[0]]} and {header[other]} give images different "
+                "splits; keep one"
+            )
+    named = [index for index in free if header[index].casefold() in COLUMNS["split"]]
+    some = [index for index in named if any(split_of(value) for value in values[index])]
+    whole = [index for index in named if header[index].casefold() == "split"]
+    best = (found or some or whole)[:1]
+    return {"split": best[0]} if best else {}
+
+
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> dict[str, int]:
+    """Return the position of each column that is present, but for that of the splits."""
+    lower = [name.casefold() for name in header]
+    found: dict[str, int | None] = {}
+    for column in ("file", "label", "group"):
+        given = [i for name in COLUMNS[column] for i, own in enumerate(lower) if own == name]
+        found[column] = given[0] if given else None
+        repeated = [i for i in given if lower.count(lower[i]) > 1]
+        others = given[1:] if column == "label" else repeated[1:]
+        if any(not _correspond(rows, given[0], other) for other in others):
+            raise DataError(
+                f"{path} has several columns that may be the {column}: "
+                f"{listing([header[i] for i in given])}; keep one"
+            )
     columns = {column: index for column, index in found.items() if index is not None}
     missing = [column for column in ("file", "label") if column not in columns]
     if missing and len(header) == 2:
@@ -194,13 +218,18 @@ def _columns(header: Sequence[str], path: Path) -> dict[str, int]:
     return columns
 
 
+def _correspond(rows: Sequence[Sequence[str]], first: int, second: int) -> bool:
+    """Return whether two columns name the same things, e.g. classes by number and by name."""
+    pairs = {(_cell(row, first), _cell(row, second)) for row in rows}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def _cell(row: Sequence[str], index: int) -> str:
+    return row[index].strip() if index < len(row) else ""
+
+
 def _cells(columns: Mapping[str, int], row: Sequence[str]) -> dict[str, str]:
-    return {
-        column: row[columns[column]].strip()
-        if column in columns and columns[column] < len(row)
-        else ""
-        for column in COLUMNS
-    }
+    return {column: _cell(row, columns[column]) if column in columns else "" for column in COLUMNS}
 
 
 def _splits(values: Sequence[str], splits: Splits | None, path: Path) -> dict[str, OwnSplit]:

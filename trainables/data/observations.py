@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from trainables.data.grey_levels import Extremes, GreyLevels, extremes_of, is_deep, levels_note
+from trainables.data.grey_levels import (
+    OVERSHOOT,
+    Extremes,
+    GreyLevels,
+    extremes_of,
+    is_deep,
+    levels_note,
+)
 from trainables.data.image_formats import formats_of
 from trainables.data.notes import Note, note
 
@@ -65,8 +72,7 @@ class Observations:
     def __init__(self) -> None:
         """Start without remarks."""
         self._names: dict[str, list[str]] = defaultdict(list)
-        self._extremes: dict[bool, Extremes] = {}
-        self._deep = 0
+        self._extremes: list[Extremes] = []
 
     def add(self, name: str, observed: Observed | None) -> None:
         """Add the remarks on an image, if there are any."""
@@ -76,19 +82,12 @@ class Observations:
             self._names[topic].append(name)
         own = observed.extremes
         if own is not None:
-            self._deep += 1
-            known = self._extremes.get(own.is_float, own)
-            self._extremes[own.is_float] = Extremes(
-                low=min(known.low, own.low),
-                high=max(known.high, own.high),
-                is_float=own.is_float,
-                common=max(known.common, own.common),
-            )
+            self._extremes.append(own)
 
     @property
     def levels(self) -> GreyLevels:
         """Return the ranges for all deep grey images that were added."""
-        return GreyLevels.of_extremes([*self._extremes.values()])
+        return GreyLevels.of_extremes(self._extremes)
 
     def notes(self, *, unreadable: Iterable[str], too_large: Iterable[str]) -> Iterator[Note]:
         """Yield the notes; images too large are unreadable ones too."""
@@ -101,8 +100,15 @@ class Observations:
         for topic, text in TEXTS.items():
             if names.get(topic):
                 yield note(topic, names[topic], text)
-        if self._deep:
-            yield levels_note(self.levels, self._deep, floats=True in self._extremes)
+        if self._extremes:
+            levels = self.levels
+            tops = {True: max(levels.floating[1], OVERSHOOT), False: levels.integer[1]}
+            yield levels_note(
+                levels,
+                len(self._extremes),
+                floats=any(own.is_float for own in self._extremes),
+                clipped=sum(own.high > tops[own.is_float] for own in self._extremes),
+            )
 
 
 def _is_animated(image: Image.Image) -> bool:

@@ -21,7 +21,7 @@ from trainables.data.parquet_files import ParquetFiles, beside, find_parquet
 from trainables.data.parquet_labels import classes_of, label_kind, no_rows
 from trainables.data.pixels import NamedImage, decode_batches, short_sides
 from trainables.data.resizing import Resizing
-from trainables.data.split_names import OwnSplit, Splits, example, match_splits
+from trainables.data.split_names import OwnSplit, Splits, example, split_of
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -69,7 +69,12 @@ def parquet_source(root: Path, *, splits: Splits | None = None) -> Source:
         files=found.files,
         short_sides=lambda: _sampled_sides(root, columns),
         read=lambda resizing: _read(root, found, columns, resizing),
-        annotations=json.dumps([*found.splits.values()]),
+        annotations=json.dumps(
+            [
+                [split, own.label, own.group, own.others]
+                for split, own in zip(found.splits.values(), columns.values(), strict=True)
+            ]
+        ),
         notes=(
             *found.notes,
             *beside(root),
@@ -86,7 +91,8 @@ class _Columns:
     image: str
     label: str
     group: str | None
-    split: str | None
+    others: tuple[str, ...]
+    """Those of SPLIT_COLUMNS."""
     class_names: tuple[str, ...] | None
 
 
@@ -105,9 +111,10 @@ def _read(
         label=first.label,
         root=root,
     )
-    of_row = np.repeat([*found.splits.values()], [len(values[path]) for path in found.files])
-    if set(found.splits.values()) == {"train"}:
-        of_row = _splits_of_rows(root, columns, of_row)
+    with _clear_errors(root):
+        of_row = _splits_of_rows(root, found, columns)
+    if of_row is None:
+        of_row = np.repeat([*found.splits.values()], [len(values[path]) for path in found.files])
     return Contents(
         labels=labels,
         class_names=class_names,
@@ -173,7 +180,7 @@ def _columns_of(path: Path, split: OwnSplit, found: ParquetFiles) -> _Columns:
         image=image,
         label=label,
         group=next((name for name in GROUP_COLUMNS if name in schema.names), None),
-        split=next((name for name in SPLIT_COLUMNS if name in schema.names), None),
+        others=tuple(name for name in SPLIT_COLUMNS if name in schema.names),
         class_names=_named_classes(schema, label),
     )
 
@@ -247,28 +254,33 @@ def _strings(path: Path, label: str) -> set[str]:
     return {value for value in _values(path, label) if value}
 
 
-def _splits_of_rows(root: Path, columns: Mapping[Path, _Columns], of_row: np.ndarray) -> np.ndarray:
-    """Return each row's split from a column of splits, if every file has one that names two.
+def _splits_of_rows(
+    root: Path, found: ParquetFiles, columns: Mapping[Path, _Columns]
+) -> np.ndarray | None:
+    """Return each row's split from a column of splits; None if the files' names tell the splits.
+
+    The column must be in every file and hold names of two splits at least.
 
     Raises:
-        DataError: some values name no split.
+        DataError: some values name no split, or none names train.
     """
-    if any(own.split is None for own in columns.values()):
-        return of_row
-    with _clear_errors(root):
-        values = [
-            str(value) for path, own in columns.items() for value in _values(path, str(own.split))
-        ]
-    known = match_splits(sorted(set(values)), where=f"a column of splits in {root}")
-    if len(set(known.values())) < 2:
-        return of_row
-    unknown = sorted(set(values) - set(known))
-    if unknown or "train" not in known.values():
-        raise DataError(
-            f"{root}: the column {next(iter(columns.values())).split} has "
-            f"{listing(unknown or sorted(known))}; its values must be names of splits, with train"
-        )
-    return np.array([known[value] for value in values])
+    if any(split_of(name) is not None for name in found.names.values()):
+        return None
+    for column in SPLIT_COLUMNS:
+        if all(column in own.others for own in columns.values()):
+            values = [str(value) for path in columns for value in _values(path, column)]
+            distinct = sorted(set(values))
+            known = {value: split for value in distinct if (split := split_of(value)) is not None}
+            if len(set(known.values())) < 2:
+                continue
+            unknown = [value for value in distinct if value not in known]
+            if unknown or "train" not in known.values():
+                raise DataError(
+                    f"{root}: the column {column} has {listing(unknown or distinct)}; its values "
+                    "must be names of splits, with train: rename them, or the column"
+                )
+            return np.array([known[value] for value in values])
+    return None
 
 
 def _batches(root: Path, columns: Mapping[Path, _Columns]) -> Iterator[list[NamedImage]]:

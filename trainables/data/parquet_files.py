@@ -13,13 +13,23 @@ from common.errors import DataError
 from common.formats import plural
 from trainables.data.folder_tree import list_folder
 from trainables.data.notes import Note, kinds_text, listing, note, printable
-from trainables.data.split_names import OWN_SPLITS, OwnSplit, Splits, match_splits, split_of
+from trainables.data.split_names import (
+    OWN_SPLITS,
+    OwnSplit,
+    Splits,
+    listed_names,
+    match_splits,
+    split_of,
+)
 
 SHARD = re.compile(r"(?P<split>.+)-(?P<part>\d+)-of-(?P<parts>\d+)\b")
 """File names of the parts of a split on Hugging Face; a hash may follow."""
 
 
 SUFFIXES = (".parquet", ".pq")
+
+ACCOMPANYING = (*SUFFIXES, ".md", ".json", ".txt", ".yaml", ".yml", "license")
+"""Ends of the names of files that usually lie beside a data set and hold no data of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +109,7 @@ def _first_words(names: Iterable[str]) -> bool:
 
 def _in_split_folder(below: Sequence[str], splits: Splits | None) -> bool:
     if splits is not None:
-        return below[-2] in _listed(splits)
+        return below[-2] in listed_names(splits)
     return split_of(below[-2]) is not None
 
 
@@ -140,10 +150,6 @@ def _own(files: Mapping[Path, str], splits: Splits | None, base: Path) -> dict[P
     return own if "train" in own.values() else {}
 
 
-def _listed(splits: Splits) -> set[str]:
-    return {name for names in splits.values() for name in _names(names)}
-
-
 def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
 
@@ -181,11 +187,13 @@ def _renamed(names: Mapping[Path, str], own: Mapping[Path, OwnSplit]) -> tuple[N
 
 
 def beside(root: Path) -> Iterator[Note]:
-    """Yield a note on the other files below `root`, among them images."""
+    """Yield notes on the images and other data below `root`; documentation does not count."""
+    try:
+        files = list_folder(str(root)).files
+    except OSError:  # a folder that cannot be listed has nothing to do with the data set
+        return
     others = [
-        file
-        for file in list_folder(str(root)).files
-        if not file.hidden and not file.path.lower().endswith(SUFFIXES)
+        file for file in files if not file.hidden and not file.path.lower().endswith(ACCOMPANYING)
     ]
     images = [file.path for file in others if file.type.kind != "other"]
     if images:

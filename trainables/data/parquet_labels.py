@@ -77,7 +77,7 @@ def _numbered(values: list[str], named: Sequence[str], *, label: str, root: Path
     """Return the indices of labels that are names, or indices written as strings."""
     index = {name: i for i, name in enumerate(named)}
     distinct = sorted(set(values))
-    if not all(value in index for value in distinct) and all(map(str.isdecimal, distinct)):
+    if not any(value in index for value in distinct) and all(map(str.isdecimal, distinct)):
         return [int(value) for value in values]
     unknown = [value for value in distinct if value not in index]
     if unknown:

@@ -66,6 +66,11 @@ def match_splits(names: Iterable[str], *, where: str) -> dict[str, OwnSplit]:
     for others, members in families.items():
         if not others or len(set(members.values())) > 1:
             found |= members
+    plain = [name for name, split in found.items() if split == "train" and not _has_val(name)]
+    if plain:  # `trainval` beside `train` holds the images of train and val again
+        found = {
+            name: split for name, split in found.items() if not _has_val(name) or split != "train"
+        }
     evaluation = [name for name, split in found.items() if split == "test" and _is_eval(name)]
     test = [name for name, split in found.items() if split == "test" and not _is_eval(name)]
     if evaluation and test:
@@ -117,6 +122,15 @@ def check_splits(splits: Splits) -> None:
         raise SpecError(f"splits lists {repeated[0]!r} twice")
 
 
+def listed_names(splits: Splits) -> set[str]:
+    """Return the names that the option `dataset.splits` lists."""
+    return {
+        name
+        for names in splits.values()
+        for name in ((names,) if isinstance(names, str) else names)
+    }
+
+
 def example(splits: Mapping[str, str]) -> str:
     """Return the YAML of the option `dataset.splits` for a message; `train` is added if missing."""
     pairs = {"train": "train", **splits}
@@ -151,6 +165,10 @@ def _split_of_word(word: str) -> OwnSplit | None:
     for filler in FILLERS:
         candidates += [word.removesuffix(filler), word.removeprefix(filler)]
     return next((WORDS[candidate] for candidate in candidates if candidate in WORDS), None)
+
+
+def _has_val(name: str) -> bool:
+    return "val" in "".join(_words(name)).replace("evaluat", "")
 
 
 def _is_eval(name: str) -> bool:

@@ -106,3 +106,11 @@ def test_a_value_that_is_set_holds_in_every_family() -> None:
     assert changed["recipe"] == {"width": 16, "dropout": 0.3}
     assert changed["families"] == {"a": {"recipe": {"depth": 3}}, "b": {"space": {}}}
     assert with_settings(sweep, ["families.a=null"])["families"].keys() == {"b"}
+
+
+def test_an_empty_splits_replaces_those_of_the_sweep() -> None:
+    """It says that no folder is a split's."""
+    sweep = {"dataset": {"path": "photos", "splits": {"train": "A", "test": "B"}}}
+    assert merge(sweep, {"dataset": {"splits": {}}})["dataset"] == {"path": "photos", "splits": {}}
+    changed = merge(sweep, {"dataset": {"splits": {"test": "C"}}})["dataset"]["splits"]
+    assert changed == {"train": "A", "test": "C"}

@@ -77,6 +77,25 @@ def test_images_beside_splits_within_classes_are_refused(stray: str, tmp_path: P
         folder_source(tmp_path)
 
 
+def test_the_option_says_that_folders_within_classes_are_no_splits(tmp_path: Path) -> None:
+    write_images(tmp_path, [f"{c}/{s}/{i}.png" for c in "xy" for s in ("train", "test")
+                            for i in range(2)] + ["x/1.png"])  # fmt: skip
+    assert counts(folder_source(tmp_path, splits={})) == {"train": 9, "val": 0, "test": 0}
+
+
+def test_folders_of_splits_within_a_split_are_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path, "train_val/train", "train_val/val", "test", each=2)
+    with pytest.raises(DataError, match="train_val holds the splits train, val; give the folder"):
+        folder_source(tmp_path)
+
+
+def test_trainval_beside_train_is_left_aside(tmp_path: Path) -> None:
+    write_classes(tmp_path, "train", "val", "trainval", "test", each=2)
+    source = folder_source(tmp_path)
+    assert counts(source) == {"train": 4, "val": 4, "test": 4}
+    assert notes_of(source) == {"aside": 4}
+
+
 def test_one_class_may_hold_folders_named_like_splits(tmp_path: Path) -> None:
     write_images(tmp_path, ["rail/train/1.png", "rail/test/2.png", "rail/3.png", "road/4.png"])
     assert counts(folder_source(tmp_path)) == {"train": 4, "val": 0, "test": 0}
@@ -123,6 +142,7 @@ def test_a_split_without_images_is_noted_or_refused(tmp_path: Path) -> None:
     (tmp_path / "test/a/1.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 12)
     with pytest.raises(DataError, match=r"test has no image that can be read \(1 \.heic; pip"):
         folder_source(tmp_path)
+    assert counts(folder_source(tmp_path, splits={"train": "train"}))["test"] == 0
 
 
 @pytest.mark.parametrize("name", ["1.npy", "1.mp4", "scan.pdf", ".1.png", "sub/1.npy"])

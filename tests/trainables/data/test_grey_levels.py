@@ -21,14 +21,14 @@ from trainables.data.grey_levels import (
 def slow_range(low: float, high: float, is_float: bool) -> tuple[float, float]:
     """Search for the smallest range of whole bits that holds both values.
 
-    Floats below 2 count as at most 1, and an undershoot of a tenth of the largest as 0.
+    Floats up to 1.25 count as at most 1, and an undershoot of a tenth of the largest as 0.
     """
     if is_float:
-        low = 0.0 if low >= -high / 10 else max(low, -1.0) if low > -2 else low
-        high = 1.0 if high < 2 else high
+        low = 0.0 if low >= -high / 10 else max(low, -1.0) if low >= -1.25 else low
+        high = 1.0 if high <= 1.25 else high
     top = 1.0 if is_float else 255.0
     while top < high:
-        top = 255.0 if top == 1 else 2 * top + 1
+        top = 2 * top + 1
     bottom = 0.0
     while bottom > low:
         bottom = 2 * bottom if bottom else -1.0
@@ -95,6 +95,22 @@ def test_a_few_saturated_pixels_do_not_make_a_set_dark(bits: int, dtype: type) -
     assert levels.integer == (0, 2**bits - 1)
 
 
+def test_bright_spots_in_most_images_count() -> None:
+    """Single molecules, stars: a defect is rare."""
+    image = np.full((64, 64), 100, np.uint16)
+    image[5, 5:9] = 60000
+    own = extremes_of(Image.fromarray(image))
+    assert own is not None
+    assert GreyLevels.of_extremes([own] * 5).integer == (0, 65535)
+
+
+@pytest.mark.parametrize(("high", "top"), [(1.5, 3), (3.0, 3), (9.0, 15), (200.0, 255)])
+def test_floats_of_few_units_are_not_made_black(high: float, top: float) -> None:
+    own = extremes_of(Image.fromarray(np.linspace(0, high, 64, dtype=np.float32).reshape(8, 8)))
+    assert own is not None
+    assert GreyLevels.of_extremes([own]).floating == (0, top)
+
+
 def test_bright_spots_of_more_than_a_thousandth_of_an_image_count() -> None:
     image = np.full((64, 64), 100, np.uint16)
     image[:3, :3] = 60000
@@ -103,7 +119,7 @@ def test_bright_spots_of_more_than_a_thousandth_of_an_image_count() -> None:
     assert GreyLevels.of_extremes([own]).integer == (0, 65535)
 
 
-@pytest.mark.parametrize("high", [0.2, 1.0, 1.001, 1.9])
+@pytest.mark.parametrize("high", [0.2, 1.0, 1.001, 1.25])
 def test_floats_that_overshoot_one_a_little_are_shares(high: float) -> None:
     values = np.linspace(-0.01 * high, high, 64, dtype=np.float32).reshape(8, 8)
     own = extremes_of(Image.fromarray(values))

@@ -2,6 +2,7 @@
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from common.errors import DataError, SpecError
 from tests.trainables.data.samples import png, write_images
 from trainables.data.dataset import DatasetSpec, load_dataset
+from trainables.data.decoding import Contents
 from trainables.data.imagefolder import folder_source
 from trainables.data.resizing import Resizing
 
@@ -113,11 +115,44 @@ def test_a_column_with_names_of_splits_divides_the_images(header: str, root: Pat
     assert contents.is_val.tolist() == [False, False, False, True]
 
 
-@pytest.mark.parametrize("header", ["file,label,class", "file,label,label", "file,label,set,set"])
-def test_columns_of_which_only_one_could_be_used_are_refused(header: str, root: Path) -> None:
-    (root / "labels.csv").write_text(f"{header}\n" + "\n".join(f"{i},x,y,z" for i in range(4)))
-    with pytest.raises(DataError, match="several columns that may be the"):
-        folder_source(root, labels="labels.csv")
+def labelled(root: Path, text: str, **options: Any) -> Contents:
+    (root / "labels.csv").write_text(text)
+    return folder_source(root, labels="labels.csv", **options).read(Resizing(size=8))
+
+
+def test_columns_that_contradict_each_other_are_refused(root: Path) -> None:
+    for header in ("file,label,class", "file,label,label"):
+        with pytest.raises(DataError, match="several columns that may be the label"):
+            labelled(root, f"{header}\n0,x,a\n1,y,a\n2,x,b\n3,y,b\n")
+    rows = "0,x,train,test\n1,y,train,train\n2,x,test,test\n3,y,test,test\n"
+    with pytest.raises(DataError, match="the columns split and phase give images different"):
+        labelled(root, f"file,label,split,phase\n{rows}")
+
+
+@pytest.mark.parametrize("header", ["file,label,class_name", "file,target,category"])
+def test_a_class_may_be_given_by_number_and_by_name(header: str, root: Path) -> None:
+    contents = labelled(root, f"{header}\n0,0,cat\n1,1,dog\n2,0,cat\n3,1,dog\n")
+    assert contents.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_columns_of_other_things_are_no_splits(root: Path) -> None:
+    """Though their names may be those of splits."""
+    for header in ("file,label,usage", "file,label,set", "file,label,partition"):
+        contents = labelled(root, f"{header}\n0,x,A\n1,y,B\n2,x,A\n3,y,B\n")
+        assert contents.is_test is None
+    rows = "0,x,A,train\n1,y,B,train\n2,x,A,test\n3,y,B,test\n"
+    contents = labelled(root, f"file,label,set,phase\n{rows}")
+    assert contents.is_test is not None
+    assert contents.is_test.tolist() == [False, False, True, True]
+
+
+def test_the_option_finds_the_column_of_splits_or_refuses(root: Path) -> None:
+    text = "file,label,fold\n0,x,A\n1,y,A\n2,x,B\n3,y,B\n"
+    contents = labelled(root, text, splits={"train": "A", "test": "B"})
+    assert contents.is_test is not None
+    assert contents.is_test.tolist() == [False, False, True, True]
+    with pytest.raises(DataError, match=r"no column of .* has the values A, C"):
+        labelled(root, text, splits={"train": "A", "test": "C"})
 
 
 def test_names_in_other_encodings_are_read_or_refused(root: Path) -> None:

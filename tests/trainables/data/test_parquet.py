@@ -254,6 +254,9 @@ def test_a_column_of_splits_divides_the_rows(tmp_path: Path) -> None:
     write(["train", "train", "test", "other"])
     with pytest.raises(DataError, match="the column split has other"):
         parquet_source(tmp_path).read(Resizing(size=8))
+    (tmp_path / "data.parquet").rename(tmp_path / "train.parquet")
+    assert parquet_source(tmp_path).read(Resizing(size=8)).is_test is None, "the file's name counts"
+    (tmp_path / "train.parquet").unlink()
     write(["a", "b", "c", "d"])
     assert parquet_source(tmp_path).read(Resizing(size=8)).is_test is None
 
