@@ -6,6 +6,7 @@ from rich.text import Text
 from analysis.terminal.layout import DIM, bare_table, facts_grid
 from analysis.text.sentences import source_sizes_text
 from common.formats import plural, rounded_duration
+from search.space.spec import SweepSpec
 from search.timetable.preview import Preview
 
 MOST_CLASSES = 30
@@ -27,7 +28,7 @@ def plan_view(preview: Preview) -> RenderableType:
         *(("note", note) for note in preview.notes),
         ("trials", trials),
         ("rungs", f"{' → '.join(map(str, preview.rungs))} {epochs}"),
-        ("searched", ", ".join(spec.space) or "nothing"),
+        *_searched(spec),
     ]
     if "seeds" in preview.seconds:
         short = "none: the time budget is too short for them"
@@ -37,6 +38,16 @@ def plan_view(preview: Preview) -> RenderableType:
         facts.append(("student", training))
     facts.append(("forecast", _forecast(preview)))
     return Group(facts_grid(facts), Text(""), *_class_sizes(preview))
+
+
+def _searched(spec: SweepSpec) -> list[tuple[str, str]]:
+    """Return the searched values, those of each family in a row of its own."""
+    shared = [", ".join(spec.space)] if spec.space else []
+    families = [
+        f"{name}: {', '.join(family.space) or 'nothing'}" for name, family in spec.families.items()
+    ]
+    rows = [*shared, *families] or ["nothing"]
+    return [("" if number else "searched", row) for number, row in enumerate(rows)]
 
 
 def _forecast(preview: Preview) -> str:

@@ -16,10 +16,11 @@ from trainables.data.source_sizes import SourceSizes
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 @pytest.mark.parametrize("classes", [3, 200])
-def test_a_plan_is_shown_whole_at_any_width(width: int, classes: int) -> None:
+@pytest.mark.parametrize("sweep", ["digits", "images"])
+def test_a_plan_is_shown_whole_at_any_width(width: int, classes: int, sweep: str) -> None:
     long = "a_class_of_a_very_long_name_that_has_no_spaces_at_all"
     preview = Preview(
-        spec=load_spec("digits"),
+        spec=load_spec(sweep),
         name="photographs",
         image_size=32,
         source_sizes=SourceSizes.from_counts({(640, 480, "RGB"): 900, (40, 30, "L"): 60}),
@@ -40,6 +41,8 @@ def test_a_plan_is_shown_whole_at_any_width(width: int, classes: int) -> None:
     for stage, seconds in preview.seconds.items():
         assert f"{stage} {rounded_duration(seconds)}" in values
     assert source_sizes_text(preview.source_sizes) in values
+    for name in [*preview.spec.space, *preview.spec.families]:
+        assert name in values
     end = " ".join(lines).rpartition(long)[2]
     left_out = ["170", "45", "214"]  # classes, and the images of the smallest and the largest
     assert (re.findall(r"\d+", end)[-3:] == left_out) == (classes == 200)
