@@ -39,7 +39,7 @@ of its head, has 87.8, 92.3 and 93.0% on val after one, two and three passes, an
 """
 
 SHORTENED = 2 / 3
-"""A schedule is shortened to this at the least so that every family can finish one."""
+"""Smallest share of its length to which a schedule is shortened so that every family can finish."""
 
 FEWEST_MEMBERS = 2
 """Members of an ensemble in the shortest budget."""
@@ -93,11 +93,7 @@ def with_less_to_evaluate(
 
 
 def with_fewer_members(
-    spec: SweepSpec,
-    pace: Pace,
-    seconds: float,
-    *,
-    min_epochs: int,
+    spec: SweepSpec, pace: Pace, seconds: float, *, min_epochs: int
 ) -> SweepSpec:
     """Reduce the members until `seconds` of training allow schedules of `min_epochs` epochs.
 
