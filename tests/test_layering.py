@@ -26,6 +26,7 @@ OWNERS = {
         "trainables.nets.timm_net",
         "trainables.nets.convnet",
         "trainables.nets.drop_path",
+        "trainables.nets.hub",
         "trainables.nets.timm_weights",
         "trainables.training.optimizers",
         "trainables.training.parameter_groups",
@@ -99,7 +100,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         "trainables.weights",
         "trainables.training.loop",
     }  # they import torch
-    slow |= {"trainables.preflight"}
+    slow |= {"trainables.preflight", "trainables.nets.hub"}
     slow |= {"pytorch_grad_cam"}
     wrong = [
         f"{name}:{node.lineno}"

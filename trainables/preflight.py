@@ -17,8 +17,8 @@ from trainables.nets.auxiliary_heads import group_matrix
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
 from trainables.nets.head import linear_head
+from trainables.nets.hub import check_hub
 from trainables.nets.pretrained import adapted, check_backbone, read_backbone
-from trainables.nets.timm_net import check_hub
 from trainables.recipe import Recipe
 from trainables.training.optimizers import check_optimizer
 from trainables.training.parameter_groups import parameter_groups

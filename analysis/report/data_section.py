@@ -142,10 +142,9 @@ def _unreadable(data: DataFacts) -> str:
 
 
 def _notes(facts: RunFacts) -> tuple[str, ...]:
-    """Return the notes on the files, from the journal if the images are missing."""
-    if facts.data.missing and facts.started is not None:
-        return facts.started.notes or ()
-    return facts.data.notes
+    """Return the notes of the run's start, and those on the images as they are now."""
+    started = () if facts.started is None else facts.started.notes or ()
+    return (*started, *(note for note in facts.data.notes if note not in started))
 
 
 def _sizes_caption(data: DataFacts, letters: Lettering) -> str:

@@ -1,6 +1,6 @@
 """Check that a run's folder matches its specification and data; write its first files."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -141,9 +141,18 @@ def write_labels(folder: RunFolder, images: ImageSet, splits: Splits) -> None:
 
 
 def started_event(
-    folder: RunFolder, spec: SweepSpec, images: ImageSet, splits: Splits, *, asked: SweepSpec
+    folder: RunFolder,
+    spec: SweepSpec,
+    images: ImageSet,
+    splits: Splits,
+    *,
+    asked: SweepSpec,
+    notes: Sequence[str] = (),
 ) -> RunStarted:
-    """Return the journal's first event; `asked` is the specification before planning."""
+    """Return the journal's first event; `asked` is the specification before planning.
+
+    `notes` are kept beside those on the images.
+    """
     return RunStarted(
         schema=SCHEMA,
         spec=spec.to_mapping(),
@@ -153,7 +162,7 @@ def started_event(
         class_names=tuple(images.class_names),
         image_size=images.image_size,
         skipped=len(images.skipped),
-        notes=notes_on(images, splits) or None,
+        notes=(*notes, *notes_on(images, splits)) or None,
         weights=weights_of(spec),
         asked=asked.to_mapping(),
         run=folder.name,

@@ -32,6 +32,7 @@ from quorum.workspace.checks import (
 from quorum.workspace.mlflow_view import connect_described
 from quorum.workspace.run import Run, RunData
 from search.mlflow.mirror import MlflowMirror
+from search.space.available_families import with_available_families
 from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity
 from search.timetable.plan import Plan
@@ -97,7 +98,7 @@ def open_run(
     prepared = preparation.prepare()
     data = prepared.data
     require_unseen_splits(data.spec, data.images, data.splits)
-    _log_notes(data)
+    _log_notes(prepared)
     home.root.mkdir(parents=True, exist_ok=True)
     with Journal(home.journal, clock=clock) as journal:
         _check(journal, prepared)
@@ -125,6 +126,8 @@ class _Prepared:
     plan: Plan | None
     stages: tuple[str, ...]
     """Stages whose result is missing."""
+    families_left_out: tuple[str, ...] = ()
+    """Notes on the sweep's families that a new run does not search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +147,11 @@ class _Preparation:
 
     def prepare(self) -> _Prepared:
         """Return the data and the plan; a plan is made for what must be trained in time."""
-        spec = spec_to_resume(self.folder, self.asked) if self.resumed else self.asked
+        spec, left_out = (
+            (spec_to_resume(self.folder, self.asked), ())
+            if self.resumed
+            else with_available_families(self.asked)
+        )
         data = self._read(
             spec,
             None
@@ -153,7 +160,7 @@ class _Preparation:
         )
         stages = tuple(stages_left(self.folder, self.stages))
         if not stages or (self.deadline is None and (self.resumed or "sweep" not in stages)):
-            return _Prepared(data=data, plan=None, stages=stages)
+            return _Prepared(data=data, plan=None, stages=stages, families_left_out=left_out)
 
         def shrink(side: int) -> None:
             nonlocal data
@@ -162,8 +169,8 @@ class _Preparation:
             )
 
         # A resumed run keeps the length of its schedules, for which seeds may have been left out.
-        left_out = self.resumed and "sweep" in stages and seeds_left_out(self.folder)
-        planned_stages = [stage for stage in stages if not (left_out and stage == "seeds")]
+        no_seeds = self.resumed and "sweep" in stages and seeds_left_out(self.folder)
+        planned_stages = [stage for stage in stages if not (no_seeds and stage == "seeds")]
         plan = plan_or_shrink(
             lambda: self._plan(data, planned_stages),
             shrink,
@@ -176,7 +183,7 @@ class _Preparation:
         planned = self.deadline is not None or spec.resource == "compute"
         if planned and not self.resumed:
             data = replace(data, spec=plan.apply_to(data.spec))
-        return _Prepared(data=data, plan=plan, stages=stages)
+        return _Prepared(data=data, plan=plan, stages=stages, families_left_out=left_out)
 
     def _read(self, spec: SweepSpec, dataset: DatasetSpec | None) -> RunData:
         """Read the images of `dataset`, by default the specification's, and split them."""
@@ -244,8 +251,11 @@ def _check(journal: Journal, prepared: _Prepared) -> None:
         require_same_weights(data.folder, journal.state, data.spec)
 
 
-def _log_notes(data: RunData) -> None:
+def _log_notes(prepared: _Prepared) -> None:
     """Log once what was left out of the data set, merged or read in part, and rare classes."""
+    for note in prepared.families_left_out:
+        log.warning("%s", note)
+    data = prepared.data
     notes = notes_on(data.images, data.splits)
     if notes:
         lines = "".join(f"\n  {note}" for note in notes)
@@ -256,7 +266,16 @@ def _announce(emitter: Emitter, prepared: _Prepared, *, asked: SweepSpec) -> Non
     """Emit the run's start or resume, and its plan."""
     data = prepared.data
     if emitter.state.started is None:
-        emitter.emit(started_event(data.folder, data.spec, data.images, data.splits, asked=asked))
+        emitter.emit(
+            started_event(
+                data.folder,
+                data.spec,
+                data.images,
+                data.splits,
+                asked=asked,
+                notes=prepared.families_left_out,
+            )
+        )
     else:
         emitter.emit(
             RunResumed(

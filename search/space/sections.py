@@ -14,6 +14,9 @@ class FamilySpec:
     """Recipe values that all its trials share, besides the sweep's `recipe`."""
     space: dict[str, Any] = field(default_factory=dict)
     """Recipe values that are searched for this family only."""
+    optional: bool = False
+    """Leave the family out where its initial weights cannot be had: the hub cannot be reached, a
+    package is not installed, or a file is missing."""
 
     def with_recipe(self, **values: Any) -> "FamilySpec":
         """Return a copy with some recipe values replaced."""

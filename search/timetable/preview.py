@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from common.cpu_runtime import usable_cores
 from journal.events import STAGES
+from search.space.available_families import with_available_families
 from search.space.spec import SweepSpec
 from search.timetable.capacity import machine_capacity, threads_per_trial
 from search.timetable.plan import Plan
@@ -42,7 +43,8 @@ class Preview:
     sizes: Mapping[str, int]
     """Images by split."""
     notes: tuple[str, ...] = ()
-    """Sentences on files that were left out, merged or read in part, and on rare classes."""
+    """Sentences on families and files that are left out, merged or read in part, and on rare
+    classes."""
     classes: Mapping[str, tuple[int, ...]]
     """Images of each class, by split."""
     trials: int | None
@@ -72,6 +74,7 @@ def preview(
         DataError: the data cannot be used.
     """
     deadline = None if time_budget is None else time.time() + time_budget
+    spec, families_left_out = with_available_families(spec)
     draft, images, splits = _read(spec, affordable=spec.largest_input)
 
     def shrink(side: int) -> None:
@@ -91,7 +94,8 @@ def preview(
         image_size=images.image_size,
         keep_size=spec.dataset.image_size is not None or spec.resource == "compute",
     )
-    return _summary(draft, images, splits, plan, stages)
+    summary = _summary(draft, images, splits, plan, stages)
+    return replace(summary, notes=(*families_left_out, *summary.notes))
 
 
 def _read(spec: SweepSpec, *, affordable: int | None = None) -> tuple[SweepSpec, ImageSet, Splits]:

@@ -18,9 +18,10 @@ from trainables.nets.classifier import Classifier
 from trainables.nets.convnet import ConvNet, whitening_filters
 from trainables.nets.custom import custom_model
 from trainables.nets.head import head_weight_names, linear_head
+from trainables.nets.hub import check_hub
 from trainables.nets.image_statistics import mean_and_std, patch_covariance, pixel_chunks
 from trainables.nets.pretrained import expected_norm, load_backbone
-from trainables.nets.timm_net import check_hub, timm_net
+from trainables.nets.timm_net import timm_net
 from trainables.nets.wide_resnet import WideResNet
 from trainables.recipe import Recipe
 

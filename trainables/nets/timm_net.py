@@ -49,16 +49,6 @@ def timm_net(
         ) from error
 
 
-def check_hub(architecture: Architecture) -> None:
-    """Refuse models that are not timm's; its hub has no weights for them.
-
-    Raises:
-        SpecError: the model is not timm's.
-    """
-    if not architecture.model.startswith("timm:"):
-        raise SpecError(f"pretrained: hub needs a model of timm, got {architecture.model!r}")
-
-
 def _built(
     name: str,
     architecture: Architecture,

@@ -1,0 +1,53 @@
+"""Leave out the optional families of a sweep whose initial weights cannot be had."""
+
+from collections.abc import Callable
+
+from common.errors import SpecError
+from search.space.spec import SweepSpec
+from trainables.hyperparameters import HUB, PACKAGE, Architecture
+from trainables.initial_weights import packaged_file, packaged_net, weights_identity
+
+
+def with_available_families(
+    spec: SweepSpec, *, problem_of: Callable[[Architecture], str] | None = None
+) -> tuple[SweepSpec, tuple[str, ...]]:
+    """Return the sweep without the optional families that lack weights, and a note on each.
+
+    `problem_of` returns why the initial weights of a network cannot be had, or an empty string; by
+    default `weights_problem`.
+
+    Raises:
+        SpecError: no family is left.
+    """
+    problem_of = problem_of or weights_problem
+    problems = {
+        name: problem_of(recipe.architecture)
+        for name, recipe in spec.family_recipes().items()
+        if spec.families[name].optional
+    }
+    missing = {name: problem for name, problem in problems.items() if problem}
+    kept = {name: family for name, family in spec.families.items() if name not in missing}
+    notes = tuple(f"family {name!r} is left out: {problem}" for name, problem in missing.items())
+    if missing and not kept:
+        raise SpecError("; ".join(notes) + "; no family is left")
+    return (spec.with_values(families=kept) if missing else spec), notes
+
+
+def weights_problem(architecture: Architecture) -> str:
+    """Return why the initial weights of a network cannot be had; empty if they can.
+
+    Raises:
+        SpecError: the network can have no such weights.
+    """
+    if architecture.pretrained == HUB:
+        from trainables.nets.hub import hub_problem  # imports timm
+
+        return hub_problem(architecture)
+    if architecture.pretrained == PACKAGE:
+        net = packaged_net(architecture.model)
+        try:
+            packaged_file(net)
+        except SpecError as error:
+            return str(error)
+    missing = [name for name, digest in weights_identity(architecture).items() if digest is None]
+    return f"{missing[0]} is missing" if missing else ""
