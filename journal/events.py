@@ -17,9 +17,10 @@ Kind = Literal["search", "seed"]
 """Trials of the search, or further seeds of its best configuration."""
 Status = Literal["completed", "pruned", "failed"]
 """End of a trial."""
-Action = Literal["continue", "stop"]
+Action = Literal["continue", "stop", "pause"]
+"""`pause`: a resumed run decides again, and the trial keeps its checkpoint until then."""
 Reason = Literal["promoted", "above_cutoff", "last_rung", "not_finite", "no_time"]
-"""Reason to continue (`promoted`) or to stop at a rung."""
+"""Reason to continue (`promoted`), to pause (`no_time`) or to stop at a rung."""
 
 PREPARATION = ("data", "probe")
 """Stages before the journal is open: reading images, measuring the machine."""

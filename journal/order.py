@@ -89,7 +89,9 @@ def _of_trial(trial: Trial | None, event: TrialEvent) -> str | None:
             return f"{event.trial} was scored at rung {event.rung} already"
         case RungDecided() if event.rung not in trial.scores:
             return f"{event.trial} was not scored at rung {event.rung}"
-        case RungDecided() if event.rung in trial.decisions:
+        case RungDecided() if event.rung in trial.decisions and not (
+            trial.decisions[event.rung].decision == "pause" != event.decision
+        ):
             return f"{event.trial} has its decision at rung {event.rung} already"
         case CheckpointSaved() if not 1 <= event.step <= trial.step:
             return f"a checkpoint of {event.trial} at step {event.step} after step {trial.step}"

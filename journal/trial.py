@@ -95,6 +95,12 @@ class Trial:
         return self.epochs[-1].epoch if self.epochs else 0
 
     @property
+    def paused(self) -> bool:
+        """True if it has not ended, and had no time to go on from its highest rung."""
+        decision = self.decisions.get(self.rung or 0)
+        return self.end is None and decision is not None and decision.decision == "pause"
+
+    @property
     def last_score(self) -> Score:
         """Score at the last step."""
         return score_of(self.epochs[-1]) if self.epochs else NO_SCORE

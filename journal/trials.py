@@ -80,8 +80,9 @@ class Cohort:
             self.best = trial
 
     def add_decision(self, decision: RungDecided) -> None:
-        """Count a trial that continues or stops at a rung."""
-        self._count(decision.rung, 1 if decision.decision == "continue" else 2)
+        """Count a trial that continues or stops at a rung; a paused one does neither yet."""
+        if decision.decision != "pause":
+            self._count(decision.rung, 1 if decision.decision == "continue" else 2)
 
     def add_end(self, status: Status) -> None:
         """Count a trial that ended."""
@@ -129,7 +130,7 @@ class Trials(Mapping[str, Trial]):
         return self.cohorts["search"].best
 
     def status(self, trial: Trial) -> TrialStatus:
-        """Return a trial's status; `pending` if it was interrupted and waits to resume."""
+        """Return a trial's status; `pending` if it was interrupted or paused and can resume."""
         return trial.status or ("running" if trial.name in self.running else "pending")
 
     def with_status(self, *statuses: TrialStatus, kind: Kind | None = None) -> list[Trial]:
@@ -177,16 +178,17 @@ class Trials(Mapping[str, Trial]):
     def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
         """Return the seconds of an epoch of the last stage, the median over trials.
 
-        Only trials with `recipe` count, if there are any. A trial's weight is the cost of the
-        epochs that were timed, so that a cheap family, whose pace is all overhead, says little
-        about an expensive one. None before any epoch; in a sweep with families, before a whole
-        epoch of the first one has been trained.
+        Only trials with `recipe` count, if there are any, whatever their number of epochs. A
+        trial's weight is the cost of the epochs that were timed, so that a cheap family, whose
+        pace is all overhead, says little about an expensive one. None before any epoch; in a sweep
+        with families, before a whole epoch of the first one has been trained.
         """
         timed = [
             (trial.recipe, *trial.timed(self.costs_of(trial.recipe))) for trial in self.values()
         ]
         known = [(each, seconds / cost, cost) for each, seconds, cost in timed if cost]
-        same = [(pace, cost) for each, pace, cost in known if each == recipe]
+        asked = None if recipe is None else _without_length(recipe)
+        same = [(pace, cost) for each, pace, cost in known if _without_length(each) == asked]
         chosen = same or [(pace, cost) for _, pace, cost in known]
         if not same and self.family_costs and sum(cost for _, cost in chosen) < 1:
             return None
@@ -210,6 +212,8 @@ class Trials(Mapping[str, Trial]):
             case RungDecided():
                 trial.decisions[event.rung] = event
                 self.cohorts[trial.kind].add_decision(event)
+                if event.decision == "pause":
+                    self.running.discard(trial.name)
             case CheckpointSaved():
                 trial.checkpoints.append(event)
             case TrialRetried():
@@ -249,3 +253,8 @@ class Trials(Mapping[str, Trial]):
         if last is None or last < self._halted:
             return event.seconds
         return max(0.0, event.time - last)
+
+
+def _without_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe without the number of its epochs: an epoch takes the same time with any."""
+    return {key: value for key, value in recipe.items() if key != "epochs"}

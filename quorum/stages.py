@@ -20,6 +20,7 @@ from common.parsing import to_mapping
 from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
 from quorum.selection import select_run
+from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
@@ -38,6 +39,7 @@ def select(run: Run) -> None:
         run.skip("select")
         return
     with run.stage("select"):
+        retire_unfinished(run)
         selection = select_run(run.folder)
         run.emit(
             ResultReported(

@@ -30,8 +30,18 @@ def sweep_and_seeds(
 
     with ray_session(address=address, folder=run.folder.root):
         _sweep(run, trials)
+        if seeds:
+            retire_unfinished(run)
         if seeds and run.wants("seeds"):
             _train_seeds(run)
+
+
+def retire_unfinished(run: Run) -> None:
+    """End the trials that had no time to go on: the search is over, and they can be selected."""
+    if run.state.trials.unfinished("search"):
+        from search.tune.sweep import retire_unfinished as retire
+
+        retire(run.spec, run.folder, run.emitter)
 
 
 def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> None:

@@ -21,6 +21,7 @@ from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec, spec_from_mapping
+from search.timetable.deadlines import Deadlines
 from search.tune.adapters import TuneCallback, TuneSearcher
 from search.tune.launching import Launcher
 from search.tune.recorder import Recorder
@@ -114,6 +115,7 @@ class Sweep:
         *,
         storage: Storage | None = None,
         trial: type[QuorumTrial] = QuorumTrial,
+        deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
     ) -> None:
         self.folder, self.spec, self._trial = folder, spec, trial
         self.journal = Journal(folder.journal, clock=lambda: 1.0)
@@ -129,6 +131,7 @@ class Sweep:
             kind="search",
             rungs=spec.rungs,
             scheduler=Asha(spec.rungs, spec.reduction_factor),
+            deadlines=deadlines,
         )
         self.recorder.settle()
         self.launcher = Launcher(
@@ -156,7 +159,9 @@ class Sweep:
             study="simulated",
             path=folder.optuna,
         )
-        self.searcher = TuneSearcher(self.sampler, launch=self.launcher.launch)
+        self.searcher = TuneSearcher(
+            self.sampler, launch=self.launcher.launch, fits=self.launcher.fits
+        )
 
     def run(self) -> None:
         """Run trials until none is left."""

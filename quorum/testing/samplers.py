@@ -76,6 +76,22 @@ class SamplerContract:
         assert [run.sampler.next(), run.sampler.next()] == [None, None]
         assert not run.sampler.more
 
+    def test_a_trial_without_time_is_left_for_later(self) -> None:
+        """It is the next one again; others that fit may be handed out before it."""
+        run = SimulatedRun(self.make)
+        assert run.sampler.next(lambda _: False) is None
+        assert run.sampler.more
+        assert list(run.state.trials) == []
+        assert len([run.start() for _ in range(self.TRIALS)]) == self.TRIALS
+        resumed = SimulatedRun(self.make, run.events)
+        first, *_ = run.state.trials
+        later = resumed.sampler.next(lambda trial: trial is not None and trial.trial != first)
+        assert later is not None
+        assert later.trial != first
+        left = [suggestion.trial for _ in range(self.TRIALS) if (suggestion := resumed.start())]
+        assert left[0] == first
+        assert len(left) == self.TRIALS - 1
+
     def test_new_trials_start_afresh_with_seeds_of_their_own(self) -> None:
         """The first attempt has no checkpoint to resume from."""
         run = SimulatedRun(self.make)

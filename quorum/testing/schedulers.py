@@ -35,10 +35,21 @@ class SchedulerContract:
             assert scheduler.decide(1, value) == Decision(reason="not_finite")
         assert [scheduler.decide(1, v) for v in SCORES] == [fresh.decide(1, v) for v in SCORES]
 
-    def test_a_trial_without_time_for_the_next_rung_stops(self) -> None:
+    def test_a_trial_without_time_for_the_next_rung_is_paused(self) -> None:
         """Its score is not compared."""
         decision = self.make(RUNGS).decide(1, 0.1, in_time=False)
-        assert (decision.action, decision.reason, decision.cutoff) == ("stop", "no_time", None)
+        assert (decision.action, decision.reason, decision.cutoff) == ("pause", "no_time", None)
+
+    def test_a_paused_trial_is_decided_on_again(self) -> None:
+        """Its score counts once: the decision is that of a trial that arrives last."""
+        for cut in range(1, len(SCORES)):
+            first, second = self.make(RUNGS), self.make(RUNGS)
+            first.decide(1, SCORES[0], in_time=False)
+            for value in SCORES[1:cut]:
+                first.decide(1, value)
+                second.decide(1, value)
+            assert first.decide(1, SCORES[0], paused=True) == second.decide(1, SCORES[0])
+            assert [first.decide(1, v) for v in SCORES] == [second.decide(1, v) for v in SCORES]
 
     def test_a_decision_that_compares_scores_names_its_cutoff(self) -> None:
         """A score up to the cutoff continues, a higher one stops."""

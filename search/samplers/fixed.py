@@ -7,7 +7,7 @@ from typing import Protocol
 from common.seeds import derive_seed
 from journal.events import Event, Kind
 from journal.state import RunState
-from search.samplers.suggestions import Suggestion, remaining
+from search.samplers.suggestions import Fits, Suggestion, always, remaining
 from trainables.recipe import Recipe
 
 
@@ -23,9 +23,10 @@ class FixedTrials:
         """True while a trial is left to start or resume."""
         return bool(self._waiting)
 
-    def next(self) -> Suggestion | None:
-        """Return the next trial; None if none is left."""
-        return self._waiting.pop(0) if self._waiting else None
+    def next(self, fits: Fits = always) -> Suggestion | None:
+        """Return the first trial that `fits`; None if there is none."""
+        found = next((index for index, each in enumerate(self._waiting) if fits(each)), None)
+        return None if found is None else self._waiting.pop(found)
 
     def observe(self, event: Event) -> None:
         """Do nothing: the list is fixed."""

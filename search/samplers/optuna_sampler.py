@@ -29,7 +29,7 @@ from journal.events import EpochEnded, Event, TrialEnded
 from journal.state import RunState
 from journal.trial import Trial
 from search.samplers.fixed import FixedTrials
-from search.samplers.suggestions import Suggestion
+from search.samplers.suggestions import Fits, Suggestion, always
 from search.space.parameters import Parameter
 from search.space.space import Space
 from trainables.recipe import Recipe
@@ -77,11 +77,12 @@ class OptunaSampler:
         """True while a trial is left to start or resume."""
         return self._unfinished.more or self._count < self._trials
 
-    def next(self) -> Suggestion | None:
-        """Return an unfinished trial, else a new one; None once all trials have been drawn."""
-        if self._unfinished.more or not self.more:
-            return self._unfinished.next()
-        return self._ask()
+    def next(self, fits: Fits = always) -> Suggestion | None:
+        """Return an unfinished trial, else a new one; None if none `fits` or all are drawn."""
+        unfinished = self._unfinished.next(fits)
+        if unfinished is not None:
+            return unfinished
+        return self._ask() if self._count < self._trials and fits(None) else None
 
     def observe(self, event: Event) -> None:
         """Report a journalled event of a search trial to Optuna."""

@@ -1,6 +1,6 @@
 """Suggestions: the trials that samplers ask for, new ones and unfinished ones."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,15 @@ class Suggestion:
         )
 
 
+Fits = Callable[[Suggestion | None], bool]
+"""Says whether there is time for a trial; None stands for one that is still to be drawn."""
+
+
+def always(_: Suggestion | None) -> bool:
+    """Return True: without a deadline, there is time for every trial."""
+    return True
+
+
 class Sampler(Protocol):
     """A source of trials. `quorum.testing.samplers` has the tests that every sampler passes."""
 
@@ -52,8 +61,11 @@ class Sampler(Protocol):
     def more(self) -> bool:
         """True while a trial is left to start or resume."""
 
-    def next(self) -> Suggestion | None:
-        """Return the next trial; None if none is left."""
+    def next(self, fits: Fits = always) -> Suggestion | None:
+        """Return the next trial that `fits`; None if none is left or none does.
+
+        One that does not fit is still left, and may be handed out later.
+        """
 
     def observe(self, event: Event) -> None:
         """Learn from a journalled event of the run."""

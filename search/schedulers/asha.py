@@ -46,13 +46,20 @@ class Asha:
         return self
 
     def decide(
-        self, rung: int, value: float | None, *, in_time: bool = True, family: str = ""
+        self,
+        rung: int,
+        value: float | None,
+        *,
+        in_time: bool = True,
+        family: str = "",
+        paused: bool = False,
     ) -> Decision:
         """Decide on a trial of `family` that scored `value` at `rung`, once per trial and rung.
 
-        A trial that could not reach the next rung `in_time` is stopped; its score counts.
+        A trial that could not reach the next rung `in_time` is paused; its score counts. A `paused`
+        trial that is decided on again has arrived already.
         """
-        scores = self._arrive(rung, value, family)
+        scores = self._arrive(rung, None if paused else value, family)
         if value is None or not math.isfinite(value):
             return Decision(reason="not_finite")
         if rung == self._last:

@@ -14,7 +14,7 @@ class Verdict(NamedTuple):
 
 
 def verdict_on(trial: Trial, *, last_rung: int) -> Verdict | None:
-    """Return how a trial ends at its highest rung; None if it continues or is undecided."""
+    """Return how a trial ends at its highest rung; None if it continues, waits or is undecided."""
     rung, score = trial.rung, trial.score
     if rung is None or score is None:
         return None
@@ -23,7 +23,7 @@ def verdict_on(trial: Trial, *, last_rung: int) -> Verdict | None:
     if rung == last_rung:
         return Verdict("completed", "")
     decision = trial.decisions.get(rung)
-    if decision is None or decision.decision == "continue":
+    if decision is None or decision.decision in ("continue", "pause"):
         return None
     if decision.cutoff is None:
         return Verdict("pruned", f"no time was left to continue from rung {rung}")

@@ -1,9 +1,9 @@
 """Decide whether there is time for another trial, for a trial's next rung, and for the seeds.
 
-Only trials that finish their whole schedule count. So a trial starts only if it can finish, and
-continues after a rung only if it can reach the next one. Epochs are expected to take as long as
-they have so far, weighted by the costs of their stages. Until an epoch has been timed, every trial
-is allowed.
+Only trials that finish their whole schedule count. So a trial starts only if it can finish. It
+continues after a rung, and resumes after an interruption, only if it can reach the next rung.
+Epochs are expected to take as long as they have so far, weighted by the costs of their stages.
+Until an epoch has been timed, every trial is allowed.
 """
 
 import time
@@ -11,7 +11,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.rungs import epochs_trained, steps_at_rungs
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
+from journal.events import Kind
 from journal.state import RunState
 from journal.trial import Trial
 from trainables.recipe import Recipe
@@ -38,26 +40,41 @@ class Deadlines:
         self,
         rungs: tuple[int, ...],
         state: RunState,
-        recipe: Recipe | None,
+        recipe: Recipe,
         *,
-        family: str = "",
+        kind: Kind = "search",
     ) -> bool:
         """Return whether a trial that starts now would finish its schedule in time.
 
-        Its pace is that of the trials so far; only those with `recipe` count if there are any. If
-        the recipe is not known, an epoch costs what it costs in `family`. Features below a head
-        are computed by the first trial of each worker.
+        Its pace is that of the trials so far; only those with `recipe` count if there are any.
+        Before the recipe is drawn, it is what is known of it: an epoch costs what it costs in its
+        family. Features below a head are computed by the first trial of each worker.
         """
         if self.finish is None:
             return True
-        values = {"family": family} if recipe is None else recipe.to_mapping()
+        values = recipe.to_mapping()
         pace = state.trials.pace(values) or 0.0
-        fraction = (recipe or Recipe()).schedule.cooldown_fraction
         costs = state.trials.costs_of(values)
-        if state.trials.features_known("search" if recipe is None else "seed", values):
+        if state.trials.features_known(kind, values):
             costs = costs.without_entries
-        whole = cost_at_rungs(rungs, fraction, costs)[-1]
+        whole = cost_at_rungs(rungs, recipe.schedule.cooldown_fraction, costs)[-1]
         return self.clock() + pace * whole <= self.finish
+
+    def allow_rest(
+        self, rungs: tuple[int, ...], state: RunState, trial: Trial, *, done: int
+    ) -> bool:
+        """Return whether an interrupted trial would reach its next rung in time.
+
+        It resumes from a checkpoint after `done` steps, and computes the features below a head
+        again.
+        """
+        if self.stop is None:
+            return True
+        costs, fraction = state.trials.costs_of(trial.recipe), _cooldown_fraction(trial)
+        pace = trial.pace(costs) or state.trials.pace(trial.recipe) or 0.0
+        rung = next((steps for steps in steps_at_rungs(rungs, fraction) if steps > done), done)
+        rest = epochs_trained(rungs, fraction)[done:rung]
+        return self.clock() + pace * sum(costs.of_steps(rest)) <= self.stop
 
     def allow_next_rung(
         self, rungs: tuple[int, ...], trial: Trial, rung: int, costs: StageCosts = EQUAL
@@ -65,11 +82,14 @@ class Deadlines:
         """Return whether a trial scored at `rung` would reach the next rung in time."""
         if self.stop is None or rung == rungs[-1]:
             return True
-        fraction = float(trial.recipe.get("cooldown_fraction", Recipe().schedule.cooldown_fraction))
-        cost = cost_at_rungs(rungs, fraction, costs)
+        cost = cost_at_rungs(rungs, _cooldown_fraction(trial), costs)
         index = rungs.index(rung)
         seconds = (trial.pace(costs) or 0.0) * (cost[index + 1] - cost[index])
         return self.clock() + seconds <= self.stop
+
+
+def _cooldown_fraction(trial: Trial) -> float:
+    return float(trial.recipe.get("cooldown_fraction", Recipe().schedule.cooldown_fraction))
 
 
 def seeds_that_fit(

@@ -16,7 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from search.samplers.suggestions import Sampler, Suggestion
+from search.samplers.suggestions import Fits, Sampler, Suggestion, always
 from search.tune.recorder import Recorder
 
 RETRIES = 1
@@ -31,22 +31,22 @@ class TuneSearcher(Searcher):
         sampler: Sampler,
         *,
         launch: Callable[[Suggestion], dict[str, Any] | None],
-        late: Callable[[], bool] = lambda: False,
+        fits: Fits = always,
     ) -> None:
         """`launch` makes a trial's configuration, or None if nothing more can start.
 
-        While `late` is true, nothing starts.
+        Only trials that `fits` allows start.
         """
         super().__init__()
         self.launched = 0
         """Trials handed to Tune."""
         self._sampler = sampler
         self._launch = launch
-        self._late = late
+        self._fits = fits
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002 (Tune's hook)
         """Return the next trial's configuration, or FINISHED."""
-        suggestion = None if self._late() else self._sampler.next()
+        suggestion = self._sampler.next(self._fits)
         if suggestion is None:
             return Searcher.FINISHED
         self.launched += 1

@@ -8,7 +8,7 @@ up between any two of these steps.
 from journal.emitter import Emitter
 from journal.events import Kind, Status, TrialEnded
 from journal.trial import Trial
-from search.schedulers.verdict import verdict_on
+from search.schedulers.verdict import Verdict, verdict_on
 from search.tune.storage import Storage
 from trainables.records import RunFolder, TrialRecord, read_record, read_start, write_record
 
@@ -34,24 +34,17 @@ class Finisher:
             else:
                 self.finish(trial)
 
+    def retire(self, kind: Kind) -> None:
+        """End the unfinished trials that have the results of a rung."""
+        for trial in self._emitter.state.trials.unfinished(kind):
+            if trial.rung is not None and trial.score is not None:
+                reason = f"no time was left to continue from rung {trial.rung}"
+                self._finish(trial, Verdict("pruned", reason))
+
     def finish(self, trial: Trial) -> bool:
         """End a trial that has its verdict; False if it has none or its checkpoint is lost."""
         verdict = verdict_on(trial, last_rung=self._last_rung)
-        if verdict is None or trial.rung is None:
-            return False
-        scored = [c for c in trial.checkpoints if c.step == trial.rung_steps[trial.rung]]
-        for checkpoint in reversed(scored):
-            about = self._storage.hand_over(checkpoint.path, self._folder.trial(trial.name))
-            if about is not None:
-                self.end(
-                    trial,
-                    verdict.status,
-                    verdict.reason,
-                    params=int(about["params"]),
-                    halvings=tuple((epoch, step) for epoch, step in about.get("halvings", ())),
-                )
-                return True
-        return False
+        return verdict is not None and self._finish(trial, verdict)
 
     def end(
         self,
@@ -95,6 +88,24 @@ class Finisher:
             if trial.end is None
             for checkpoint in trial.checkpoints
         )
+
+    def _finish(self, trial: Trial, verdict: Verdict) -> bool:
+        """End a trial with the results of its highest rung; False if their checkpoint is lost."""
+        if trial.rung is None:
+            return False
+        scored = [c for c in trial.checkpoints if c.step == trial.rung_steps[trial.rung]]
+        for checkpoint in reversed(scored):
+            about = self._storage.hand_over(checkpoint.path, self._folder.trial(trial.name))
+            if about is not None:
+                self.end(
+                    trial,
+                    verdict.status,
+                    verdict.reason,
+                    params=int(about["params"]),
+                    halvings=tuple((epoch, step) for epoch, step in about.get("halvings", ())),
+                )
+                return True
+        return False
 
     def _announce(self, record: TrialRecord, *, traceback: str | None) -> None:
         self._emitter.emit(

@@ -47,18 +47,30 @@ class Launcher:
         """Journal a trial's start and return its configuration; None if that fails."""
         return self.recorder.safely(lambda: self._launch(suggestion), None)
 
-    def late(self, recipe: Recipe | None = None) -> bool:
-        """Return whether a trial that starts now would not finish its schedule in time.
+    def fits(self, suggestion: Suggestion | None) -> bool:
+        """Return whether there is time for a trial, or, for None, for one yet to be drawn.
 
-        `recipe` is the next trial's, if it is known. The first trials of a search are those of its
-        families, in their order; others may be of any family.
+        A new trial must finish its schedule in time, an interrupted one reach its next rung.
         """
-        state = self.recorder.state
-        number, families = len(state.trials.of_kind("search")), list(self.spec.families)
-        first = recipe is None and number < len(families)
-        return not self.recorder.deadlines.allow_trial(
-            self.rungs, state, recipe, family=families[number] if first else ""
-        )
+        state, deadlines = self.recorder.state, self.recorder.deadlines
+        known = None if suggestion is None else state.trials.get(suggestion.trial)
+        if suggestion is not None and known is not None and suggestion.checkpoints:
+            usable = [c.step for c in known.checkpoints if c.path in suggestion.checkpoints]
+            return deadlines.allow_rest(self.rungs, state, known, done=max(usable))
+        recipe = self._next_recipe() if suggestion is None else suggestion.recipe
+        return deadlines.allow_trial(self.rungs, state, recipe, kind=self.recorder.kind)
+
+    def _next_recipe(self) -> Recipe:
+        """Return what is known of the recipe that is drawn next.
+
+        The first trials of a search are those of its families, in their order; others may be of
+        any family and are expected to cost as much as the base recipe.
+        """
+        number = len(self.recorder.state.trials.of_kind("search"))
+        recipes = list(self.spec.family_recipes().values())
+        if number < len(recipes):
+            return recipes[number]
+        return self.spec.shared_recipe() if recipes else self.spec.base_recipe()
 
     def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
         start = self.recorder.started(suggestion, self._start(suggestion))

@@ -22,8 +22,9 @@ from journal.events import (
     TrialStarted,
 )
 from journal.state import RunState
+from journal.trial import Trial
 from search.samplers.suggestions import Suggestion
-from search.schedulers.scheduler import Scheduler
+from search.schedulers.scheduler import Decision, Scheduler
 from search.timetable.deadlines import Deadlines
 from search.tune.finishing import Finisher
 from search.tune.storage import Storage
@@ -74,9 +75,13 @@ class Recorder:
         return self.emitter.state
 
     def settle(self) -> None:
-        """End the trials that an earlier process had decided on; remove old checkpoints."""
-        self.safely(lambda: self._finisher.settle(self.kind), None)
+        """Decide on the paused trials again; end those that are decided; remove old checkpoints."""
+        self.safely(self._settle, None)
         self._finisher.tidy()
+
+    def retire(self) -> None:
+        """End the unfinished trials with the results of their last rung, where these exist."""
+        self.safely(lambda: self._finisher.retire(self.kind), None)
 
     def tidy(self) -> None:
         """Remove all checkpoints except those that unfinished trials resume from."""
@@ -136,7 +141,7 @@ class Recorder:
         self.safely(lambda: self._fail(trial, reason_of(traceback), traceback), None)
 
     def completed(self, trial: str, result: Mapping[str, Any]) -> None:
-        """End a trial that is done or was stopped at a rung."""
+        """End a trial that is done or was stopped at a rung; a paused one stays unfinished."""
         self.safely(lambda: self._complete(trial, result), None)
 
     def emit(self, event: Event) -> None:
@@ -165,22 +170,40 @@ class Recorder:
             return True
         trial = self.state.trials[name]
         if rung not in trial.decisions:
-            in_time = self.deadlines.allow_next_rung(
-                self.rungs, trial, rung, self.state.trials.costs_of(trial.recipe)
-            )
-            value = trial.scores[rung].val_nll
-            decision = self._scheduler.decide(rung, value, in_time=in_time, family=trial.family)
-            self.emit(
-                RungDecided(
-                    trial=name,
-                    rung=rung,
-                    value=value,
-                    decision=decision.action,
-                    cutoff=decision.cutoff,
-                    reason=decision.reason,
-                )
-            )
+            self._emit_decision(trial, rung, self._decision(self._scheduler, trial, rung))
         return trial.decisions[rung].decision == "continue"
+
+    def _decision(self, scheduler: Scheduler, trial: Trial, rung: int) -> Decision:
+        return scheduler.decide(
+            rung,
+            trial.scores[rung].val_nll,
+            in_time=self.deadlines.allow_next_rung(
+                self.rungs, trial, rung, self.state.trials.costs_of(trial.recipe)
+            ),
+            family=trial.family,
+            paused=trial.paused,
+        )
+
+    def _emit_decision(self, trial: Trial, rung: int, decision: Decision) -> None:
+        self.emit(
+            RungDecided(
+                trial=trial.name,
+                rung=rung,
+                value=trial.scores[rung].val_nll,
+                decision=decision.action,
+                cutoff=decision.cutoff,
+                reason=decision.reason,
+            )
+        )
+
+    def _settle(self) -> None:
+        for trial in self.state.trials.unfinished(self.kind):
+            if self._scheduler is not None and trial.paused:
+                rung = max(trial.decisions)
+                decision = self._decision(self._scheduler, trial, rung)
+                if decision.action != "pause":
+                    self._emit_decision(trial, rung, decision)
+        self._finisher.settle(self.kind)
 
     def _end_epoch(self, name: str, result: Mapping[str, Any]) -> None:
         """Journal an epoch's first report.
@@ -222,7 +245,7 @@ class Recorder:
         trial = self.state.trials[name]
         if result.get("failure"):
             self._finisher.end(trial, "failed", result["failure"], params=result["params"])
-        elif not self._finisher.finish(trial):
+        elif not trial.paused and not self._finisher.finish(trial):
             reason = "its predictions did not reach the run's folder"
             self._finisher.end(trial, "failed", reason)
 

@@ -84,7 +84,8 @@ def run_sweep(
     `trials` (default spec.trials) counts the whole run, finished ones included. A trial starts only
     if it can finish its schedule before `deadline` (unix seconds), and continues at a rung only if
     it can reach the next one before `latest` (by default the deadline). Trials still running at
-    `latest` are stopped and can be resumed. Every event goes through `emitter`; `clock` gives unix
+    `latest` are stopped, and those without time for their next rung are paused; both can be resumed
+    (`retire_unfinished` ends them). Every event goes through `emitter`; `clock` gives unix
     seconds. Checkpoints go to checkpoints/ in the run's folder, or below `storage`, a folder or URI
     that all nodes of a cluster share.
 
@@ -117,7 +118,7 @@ def run_sweep(
         path=folder.optuna,
         adjust=_equal_computation(spec, images) if spec.resource == "compute" else _unchanged,
     )
-    return _run(launcher, sampler, late=launcher.late)
+    return _run(launcher, sampler)
 
 
 def run_fixed(
@@ -151,7 +152,25 @@ def run_fixed(
         shared={"cache": _text(cache), "trainer": trainer},
     )
     sampler = FixedTrials(fixed.suggestions(emitter.state, root=spec.seed))
-    return _run(launcher, sampler, late=lambda: launcher.late(recipe))
+    return _run(launcher, sampler)
+
+
+def retire_unfinished(
+    spec: SweepSpec, folder: RunFolder, emitter: Emitter, *, storage: str | None = None
+) -> None:
+    """End the unfinished trials of the search that have the results of a rung, with these.
+
+    Called once the search is over: then they can be selected, but not resumed.
+
+    Raises:
+        RunError: the run's folder cannot be written.
+    """
+    recorder = Recorder(
+        emitter, folder, _storage(storage, folder, emitter), kind="search", rungs=spec.rungs
+    )
+    recorder.retire()
+    if recorder.error is not None:
+        raise recorder.error
 
 
 def _launcher(
@@ -185,11 +204,11 @@ def _launcher(
     )
 
 
-def _run(launcher: Launcher, sampler: Sampler, *, late: Callable[[], bool]) -> SweepOutcome:
+def _run(launcher: Launcher, sampler: Sampler) -> SweepOutcome:
     """Let Tune run the trials that are left; journal and return the outcome."""
     began = time.time()
     recorder = launcher.recorder
-    searcher = TuneSearcher(sampler, launch=launcher.launch, late=late)
+    searcher = TuneSearcher(sampler, launch=launcher.launch, fits=launcher.fits)
     try:
         if sampler.more and recorder.error is None:
             with recorder.emitter.observed_by(sampler.observe):

@@ -1,6 +1,7 @@
 """The contract suites catch samplers and schedulers that break the contract."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -40,11 +41,8 @@ class Careless(SchedulerContract):
     """The scheduler promotes scores that are not finite."""
 
     class Scheduler(Asha):
-        def decide(
-            self, rung: int, value: float | None, *, in_time: bool = True, family: str = ""
-        ) -> Decision:
-            score = 0.0 if value is None else value
-            return super().decide(rung, score, in_time=in_time, family=family)
+        def decide(self, rung: int, value: float | None, **about: Any) -> Decision:
+            return super().decide(rung, 0.0 if value is None else value, **about)
 
     def make(self, rungs: Sequence[int]) -> Asha:
         return self.Scheduler(rungs, 3)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.stage_costs import StageCosts, cost_at_rungs
+from journal.events import Kind
 from journal.state import RunState
 from journal.trial import Trial
 from search.timetable.deadlines import Deadlines, seeds_that_fit
@@ -16,6 +17,7 @@ from trainables.recipe import Recipe
 from trainables.training.schedule import plan_epochs
 
 RUNGS = (3, 9, 27)
+BASE = Recipe(epochs=27)
 
 
 def run_with(*seconds: float) -> RunState:
@@ -36,7 +38,7 @@ def at_zero(*, finish: float | None = None, stop: float | None = None) -> Deadli
 
 def test_without_deadlines_every_trial_is_allowed() -> None:
     deadlines = Deadlines()
-    assert deadlines.allow_trial(RUNGS, run_with(*[1e9] * 3), None)
+    assert deadlines.allow_trial(RUNGS, run_with(*[1e9] * 3), BASE)
     assert deadlines.allow_next_rung(RUNGS, trial(1e9), 3)
     assert not deadlines.passed
 
@@ -45,11 +47,53 @@ def test_a_trial_starts_if_its_whole_schedule_finishes_in_time() -> None:
     whole = len(plan_epochs(RUNGS, Recipe(epochs=27)))
     for spare, allowed in ((0.5, True), (-0.5, False)):
         deadlines = Deadlines(finish=1000 + 2 * whole + spare, clock=lambda: 1000.0)
-        assert deadlines.allow_trial(RUNGS, run_with(*[2.0] * 3), None) is allowed
+        assert deadlines.allow_trial(RUNGS, run_with(*[2.0] * 3), BASE) is allowed
+
+
+def test_the_cooldown_of_the_recipe_counts() -> None:
+    """Without cooldown branches, the schedule is shorter."""
+    none = Recipe(epochs=27, cooldown_fraction=0.0)
+    state = run_with(*[2.0] * 3)
+    assert at_zero(finish=54.5).allow_trial(RUNGS, state, none)
+    assert not at_zero(finish=54.5).allow_trial(RUNGS, state, BASE)
+
+
+def test_a_shortened_schedule_has_the_pace_of_its_recipe() -> None:
+    """An epoch takes 1 s with this recipe; the median of the others is 10 s."""
+    state = run_with(*[1.0] * 3)
+    for number in range(1, 4):
+        other = Recipe(epochs=27, width=64 + number).to_mapping()
+        state.apply(trial_started(f"t{number:04d}", recipe=other))
+        state.apply(epoch(f"t{number:04d}", 1, seconds=10.0))
+    assert at_zero(finish=10.5).allow_trial((9,), state, Recipe(epochs=9), kind="seed")
+    assert not at_zero(finish=10.5).allow_trial((9,), state, Recipe(epochs=9, width=8))
+
+
+def test_an_interrupted_trial_needs_the_time_to_its_next_rung() -> None:
+    """Not that of its whole schedule."""
+    plans = plan_epochs(RUNGS, Recipe(epochs=27))
+    steps = {plan.rung: plan.step for plan in plans if plan.rung}
+    state = run_with(*[2.0] * (steps[27] - 4))
+    begun = state.trials["t0000"]
+    for done, needed in ((steps[27] - 4, 8.0), (steps[9] - 1, 2.0), (0, 2.0 * steps[3])):
+        for spare, allowed in ((0.5, True), (-0.5, False)):
+            deadlines = at_zero(finish=0.0, stop=needed + spare)
+            assert deadlines.allow_rest(RUNGS, state, begun, done=done) is allowed
+    assert at_zero().allow_rest(RUNGS, state, begun, done=0)
+
+
+def test_an_interrupted_head_computes_its_features_again() -> None:
+    costs = StageCosts(starts=(0,), epochs=(1.0,), entries=(30.0,))
+    state = run_with(62.0, 2.0, 2.0)
+    state.trials.costs = costs
+    begun = state.trials["t0000"]
+    for spare, allowed in ((0.5, True), (-0.5, False)):
+        deadlines = at_zero(stop=64.0 + spare)  # the features, and two more epochs
+        assert deadlines.allow_rest((5,), state, begun, done=3) is allowed
 
 
 def test_the_first_trial_starts_before_anything_is_measured() -> None:
-    assert at_zero(finish=0.0).allow_trial(RUNGS, RunState(), None)
+    assert at_zero(finish=0.0).allow_trial(RUNGS, RunState(), BASE)
 
 
 def test_a_trial_continues_if_it_reaches_its_next_rung_in_time() -> None:
@@ -76,7 +120,7 @@ def test_time_is_forecast_from_the_costs_of_stages() -> None:
     fraction = Recipe().schedule.cooldown_fraction
     whole = 10.0 * cost_at_rungs((2, 6), fraction, costs)[-1]
     for spare, allowed in ((0.5, True), (-0.5, False)):
-        assert at_zero(finish=whole + spare).allow_trial((2, 6), known, None) is allowed
+        assert at_zero(finish=whole + spare).allow_trial((2, 6), known, BASE) is allowed
         left = at_zero(stop=whole - 3.0 + spare)
         assert left.allow_next_rung((2, 6), begun, 2, costs) is allowed
 
@@ -92,8 +136,9 @@ def test_the_first_trial_of_a_cheap_family_is_judged_by_its_own_cost() -> None:
     whole = 10.0 * cost_at_rungs((2, 6), fraction, state.trials.family_costs["small"])[-1]
     for spare, allowed in ((0.5, True), (-0.5, False)):
         deadlines = at_zero(finish=whole + spare)
-        assert deadlines.allow_trial((2, 6), state, None, family="small") is allowed
-        assert deadlines.allow_trial((2, 6), state, None) is False
+        small = Recipe(family="small", epochs=27)
+        assert deadlines.allow_trial((2, 6), state, small) is allowed
+        assert deadlines.allow_trial((2, 6), state, BASE) is False
 
 
 def test_features_below_a_head_are_computed_by_the_first_trial_of_a_worker() -> None:
@@ -103,16 +148,19 @@ def test_features_below_a_head_are_computed_by_the_first_trial_of_a_worker() -> 
     state.trials.costs = costs
     assert state.trials["t0000"].pace(costs) == pytest.approx(2.0)
 
-    def needed(recipe: Recipe | None = None) -> float:
-        within = [s for s in (10.5, 70.5) if at_zero(finish=s).allow_trial((5,), state, recipe)]
-        assert not at_zero(finish=within[0] - 1.0).allow_trial((5,), state, recipe)
+    def needed(kind: Kind = "search") -> float:
+        def fits(finish: float) -> bool:
+            return at_zero(finish=finish).allow_trial((5,), state, BASE, kind=kind)
+
+        within = [seconds for seconds in (10.5, 70.5) if fits(seconds)]
+        assert not fits(within[0] - 1.0)
         return within[0] - 0.5
 
     state.apply(trial_started("t0001", recipe=state.trials["t0000"].recipe))
     assert needed() == 70.0
     state.apply(trial_ended("t0000", time=1.0))
     assert needed() == 10.0, "the worker that is free has them, whatever others are doing"
-    assert needed(Recipe(epochs=5)) == 70.0, "seeds have workers of their own"
+    assert needed("seed") == 70.0, "seeds have workers of their own"
     state.trials.halt(2.0)
     assert needed() == 70.0, "a resumed run has new workers"
 

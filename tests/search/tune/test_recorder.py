@@ -180,28 +180,79 @@ def epoch_result() -> dict[str, Any]:
 
 def test_no_trial_starts_that_could_not_finish_in_time(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
-    assert not sweep.launcher.late()
+    assert sweep.launcher.fits(None)
     sweep.recorder.deadlines = Deadlines(finish=100.0, stop=100.0, clock=lambda: 0.0)
     launcher = replace(sweep.launcher, rungs=(3, 9))
-    assert not launcher.late()
+    assert launcher.fits(None)
     sweep.emitter.emit(trial_started("t0000"))
     sweep.emitter.emit(epoch("t0000", 1, seconds=9.0))  # 10 steps: 9 and a second cooldown
-    assert not launcher.late()
+    assert launcher.fits(None)
     sweep.emitter.emit(epoch("t0000", 2, seconds=13.0))
-    assert launcher.late()
+    assert not launcher.fits(None)
 
 
-def test_a_trial_without_time_for_its_next_rung_is_pruned(tmp_path: Path) -> None:
+NO_TIME = Deadlines(stop=-1.0, clock=lambda: 0.0)
+
+
+def test_a_trial_without_time_for_its_next_rung_is_paused(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
-    sweep.recorder.deadlines = Deadlines(stop=-1.0, clock=lambda: 0.0)
+    sweep.recorder.deadlines = NO_TIME
     sweep.run()
     rung = sweep.spec.rungs[0]
     decisions = of_type(sweep.seen, RungDecided)
-    assert {(e.rung, e.decision, e.reason) for e in decisions} == {(rung, "stop", "no_time")}
-    ends = of_type(sweep.seen, TrialEnded)
+    assert {(e.rung, e.decision, e.reason) for e in decisions} == {(rung, "pause", "no_time")}
+    assert not of_type(sweep.seen, TrialEnded)
+    trials = sweep.emitter.state.trials
+    assert {trials.status(trial) for trial in trials.values()} == {"pending"}
+    assert len(trials) == sweep.spec.trials
+    assert len(list(tmp_path.glob("checkpoints/*/*"))) == sweep.spec.trials
+
+
+def test_a_resumed_sweep_goes_on_with_paused_trials_by_the_scores_of_all(tmp_path: Path) -> None:
+    """With time again, as many are promoted as without the pause."""
+    paused = Sweep(RunFolder(tmp_path))
+    paused.recorder.deadlines = NO_TIME
+    paused.run()
+    resumed = Sweep(RunFolder(tmp_path))
+    first = resumed.spec.rungs[0]
+    scores = {t.name: t.scores[first].val_nll for t in resumed.emitter.state.trials.values()}
+    best = sorted(scores, key=lambda name: scores[name] or 0.0)
+    promoted = {e.trial for e in of_type(resumed.seen, RungDecided) if e.decision == "continue"}
+    assert promoted == set(best[: len(best) // resumed.spec.reduction_factor])
+    resumed.run()
+    trials = resumed.emitter.state.trials
+    assert {trial.status for trial in trials.values()} == {"completed", "pruned"}
+    for name in promoted:
+        steps = [e.step for e in trials[name].epochs]
+        assert steps == sorted(set(steps)), "no epoch is trained twice"
+    assert len(trials) == resumed.spec.trials
+
+
+def test_a_resumed_sweep_without_time_leaves_its_paused_trials(tmp_path: Path) -> None:
+    paused = Sweep(RunFolder(tmp_path))
+    paused.recorder.deadlines = NO_TIME
+    paused.run()
+    again = Sweep(RunFolder(tmp_path), deadlines=NO_TIME)
+    again.run()
+    assert not of_type(again.seen, RungDecided)
+    assert not of_type(again.seen, TrialEnded)
+    assert len(list(tmp_path.glob("checkpoints/*/*"))) == again.spec.trials
+
+
+def test_when_the_search_is_over_paused_trials_end_with_their_results(tmp_path: Path) -> None:
+    sweep = Sweep(RunFolder(tmp_path))
+    sweep.recorder.deadlines = NO_TIME
+    sweep.run()
+    last = Sweep(RunFolder(tmp_path), deadlines=NO_TIME)
+    last.recorder.retire()
+    ends = of_type(last.seen, TrialEnded)
+    rung = last.spec.rungs[0]
     assert all(f"no time was left to continue from rung {rung}" in end.reason for end in ends)
     assert {end.status for end in ends} == {"pruned"}
-    assert len(ends) == sweep.spec.trials
+    records = list(last.folder.records())
+    assert len(records) == last.spec.trials
+    assert all((last.folder.trial(r.trial) / "holdout.npy").exists() for r in records)
+    assert not list(tmp_path.glob("checkpoints/*/*"))
 
 
 def test_a_plan_counts_the_clusters_workers() -> None:
