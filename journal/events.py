@@ -61,6 +61,8 @@ class RunStarted:
     """SHA-256 of each file of initial weights; None for a missing file."""
     asked: Mapping[str, Any] | None = _left_out_when_none()
     """The specification as the user gave it, before planning."""
+    settings: tuple[Mapping[str, Any], ...] | None = _left_out_when_none()
+    """Changes that options made to the sweep's file, as nested mappings; None if there are none."""
     run: str
     """Name of the run's folder."""
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +80,8 @@ class RunResumed:
     run: str
     machine: Mapping[str, Any] = field(default_factory=dict)
     code_version: str = ""
+    data: str | None = _left_out_when_none()
+    """Folder of the images, if it has moved since the last start or resume."""
     time: float = UNSTAMPED
 
 
@@ -326,7 +330,7 @@ def decode(line: Mapping[str, Any]) -> Event:
     values = {key: line[key] for key in _FIELDS[cls] if key in line}
     for key in _REQUIRED[cls] - values.keys():
         raise ValueError(f"the event {name!r} lacks the field {key!r}")
-    for key in ("rungs", "class_names", "notes"):
+    for key in ("rungs", "class_names", "notes", "settings"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     if "stage_costs" in values:

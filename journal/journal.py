@@ -181,6 +181,20 @@ def read_state(path: str | Path) -> RunState:
     return reader.state
 
 
+def moved_data(path: str | Path) -> str | None:
+    """Return the folder to which the run's images have moved; None if they have not.
+
+    Only the lines of resumes are parsed, so that it is quick for any number of trials.
+    """
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return None
+    resumes = (_from_bytes(line) for line in lines if b'"run_resumed"' in line)
+    folders = [event["data"] for event in resumes if event is not None and event.get("data")]
+    return str(folders[-1]) if folders else None
+
+
 def _from_bytes(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)

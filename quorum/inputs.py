@@ -10,9 +10,10 @@ from typing import Any
 from common.errors import SpecError
 from quorum.options import AnyOptions, RunOptions
 from quorum.outcome import AnyRun, Outcome
+from quorum.resuming import resumed_sweep
 from quorum.workspace.listing import Runs
 from search.space.settings import with_settings
-from search.space.spec import SweepSpec, load_spec, spec_from_mapping, spec_of_run
+from search.space.spec import SweepSpec, load_spec, spec_from_mapping
 from trainables.records import RunFolder
 
 Sweep = str | Path | SweepSpec
@@ -29,11 +30,13 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
     """Return the sweep with the options applied, or the sweep of the run to resume.
 
     Raises:
-        SpecError: there is no such sweep, or it has an impossible value.
-        RunError: there is no run to resume.
+        SpecError: there is no such sweep, it has an impossible value, or an option would change
+            the run to resume.
+        RunError: there is no run to resume, or it was started with another sweep.
     """
     if options.resume:
-        return _resumed_sweep(options, name=name)
+        folder = Runs(options.runs).new(options.name, default=name, resume=True)
+        return resumed_sweep(sweep, options, folder)
     if not isinstance(sweep, SweepSpec):
         spec = load_spec(sweep, profile=options.profile, settings=options.set)
     elif options.set:
@@ -92,15 +95,6 @@ def path_of_run(run: AnyRun) -> str:
 def default_name(sweep: Sweep) -> str:
     """Return the name that a sweep's runs get by default."""
     return sweep.name if isinstance(sweep, SweepSpec) else Path(sweep).stem
-
-
-def _resumed_sweep(options: RunOptions, *, name: str) -> SweepSpec:
-    members = getattr(options, "members", None)
-    for flag, given in (("--set", bool(options.set)), ("--members", members is not None)):
-        if given:
-            raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
-    folder = Runs(options.runs).new(options.name, default=name, resume=True)
-    return spec_of_run(folder).with_values(**_given(pictures=options.pictures))
 
 
 def _given(**values: Any) -> dict[str, Any]:

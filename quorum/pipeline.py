@@ -18,6 +18,7 @@ from journal.journal import read_state
 from quorum import stages, trial_stages
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from quorum.outcome import Outcome
+from quorum.resuming import settings_of
 from quorum.workspace.checks import require_same_weights
 from quorum.workspace.opening import open_run
 from quorum.workspace.run import Run
@@ -164,6 +165,7 @@ def _open(
         device=options.device,
         observers=options.observers,
         mirrored=options.mirror,
+        settings=settings_of(options),
         planner=planner,
     )
 

@@ -22,14 +22,19 @@ from trainables.records import SCHEMA, RunFolder
 def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
     """Return the specification that the run in `folder` started with; `spec` must equal it.
 
-    Pictures may be hidden or shown at any time: no trial depends on them.
+    Pictures may be hidden or shown at any time, because no trial depends on them, and the folder
+    of the data may have moved: the images are compared.
 
     Raises:
         RunError: `spec` is neither what the user asked for nor what was planned from it.
     """
-    first = spec_of_run(folder).with_values(pictures=spec.pictures)
-    asked = _asked_of(folder)
-    if spec != first and (asked is None or spec != asked.with_values(pictures=spec.pictures)):
+
+    def updated(known: SweepSpec) -> SweepSpec:
+        dataset = replace(known.dataset, path=spec.dataset.path or known.dataset.path)
+        return known.with_values(pictures=spec.pictures, dataset=dataset)
+
+    first, asked = updated(spec_of_run(folder)), _asked_of(folder)
+    if spec != first and (asked is None or spec != updated(asked)):
         raise RunError(
             f"{folder.root} was started with another specification; "
             "resume it with its own sweep.yaml, or choose another folder"
@@ -117,6 +122,8 @@ def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:
         done |= {"sweep", "seeds", "select"}
         if (folder.student / "card.json").exists():
             done.add("distill")
+            if (folder.ledger / "ledger.json").exists():
+                done.add("ledger")
     return [stage for stage in stages if stage not in done]
 
 
@@ -147,11 +154,13 @@ def started_event(
     splits: Splits,
     *,
     asked: SweepSpec,
+    settings: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> RunStarted:
     """Return the journal's first event; `asked` is the specification before planning.
 
-    `notes` are kept beside those on the images.
+    `settings` are the changes that options made to the sweep; `notes` are kept beside those on
+    the images.
     """
     return RunStarted(
         schema=SCHEMA,
@@ -165,6 +174,7 @@ def started_event(
         notes=(*notes, *notes_on(images, splits)) or None,
         weights=weights_of(spec),
         asked=asked.to_mapping(),
+        settings=tuple(settings) or None,
         run=folder.name,
         machine=machine_description(),
         code_version=code_version(),

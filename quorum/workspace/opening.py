@@ -6,10 +6,11 @@ leaves no folder. They are reported to the observers only.
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from common.cpu_runtime import share_arena, usable_cores, wait_passively
 from common.errors import RunError
@@ -33,7 +34,8 @@ from quorum.workspace.mlflow_view import connect_described
 from quorum.workspace.run import Run, RunData
 from search.mlflow.mirror import MlflowMirror
 from search.space.available_families import with_available_families
-from search.space.spec import SweepSpec
+from search.space.paths import with_absolute_paths
+from search.space.spec import SweepSpec, spec_of_run
 from search.timetable.capacity import machine_capacity
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink
@@ -57,6 +59,7 @@ def open_run(
     device: str | None = None,
     observers: Sequence[Observer] = (),
     mirrored: bool = True,
+    settings: Sequence[Mapping[str, Any]] = (),
     planner: Planner = make_plan,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Run]:
@@ -65,7 +68,8 @@ def open_run(
     `stages` are the stages that will run, by default all that the specification needs.
     `time_budget` is in seconds from `began` (unix seconds; by default now). `address` is the Ray
     cluster's. `device` is `cpu`, `cuda`, or None for a GPU if there is one. If not `mirrored`,
-    MLflow shows nothing of the run before a sync. `planner` replaces `make_plan`.
+    MLflow shows nothing of the run before a sync. `settings` are the changes that options made to
+    the sweep's file, for the record. `planner` replaces `make_plan`.
 
     Raises:
         DataError: the data cannot be used; no folder is made then.
@@ -75,6 +79,7 @@ def open_run(
     disable_telemetry()
     wait_passively()
     share_arena()
+    spec = with_absolute_paths(spec)
     root = folder.root if isinstance(folder, RunFolder) else Path(folder)
     # Absolute: Ray is started from within the folder, while other threads write to it.
     home = RunFolder(root.absolute())
@@ -107,7 +112,7 @@ def open_run(
         write_labels(home, prepared.data.images, prepared.data.splits)
         with MlflowMirror(home, connect=connect_described) as mirror:
             emitter = Emitter(journal, [*observers, *([mirror.handle] if mirrored else [])])
-            _announce(emitter, prepared, asked=spec)
+            _announce(emitter, prepared, asked=spec, settings=settings)
             yield Run(
                 prepared.data,
                 emitter,
@@ -244,9 +249,13 @@ class _Preparation:
 
 
 def _check(journal: Journal, prepared: _Prepared) -> None:
-    """Refuse images or initial weights other than those the run started with."""
+    """Refuse images or initial weights other than those the run started with.
+
+    A run that has all its results needs neither: its report says if the images have changed.
+    """
     data = prepared.data
-    require_same_split(data.folder, journal.state, data.splits.split_id)
+    if {*prepared.stages} - {"report"}:
+        require_same_split(data.folder, journal.state, data.splits.split_id)
     if not {"sweep", "seeds"}.isdisjoint(prepared.stages):
         require_same_weights(data.folder, journal.state, data.spec)
 
@@ -262,7 +271,13 @@ def _log_notes(prepared: _Prepared) -> None:
         log.warning("data set %s:%s", data.images.name, lines)
 
 
-def _announce(emitter: Emitter, prepared: _Prepared, *, asked: SweepSpec) -> None:
+def _announce(
+    emitter: Emitter,
+    prepared: _Prepared,
+    *,
+    asked: SweepSpec,
+    settings: Sequence[Mapping[str, Any]],
+) -> None:
     """Emit the run's start or resume, and its plan."""
     data = prepared.data
     if emitter.state.started is None:
@@ -273,13 +288,18 @@ def _announce(emitter: Emitter, prepared: _Prepared, *, asked: SweepSpec) -> Non
                 data.images,
                 data.splits,
                 asked=asked,
+                settings=settings,
                 notes=prepared.families_left_out,
             )
         )
     else:
+        before = spec_of_run(data.folder).dataset.path
         emitter.emit(
             RunResumed(
-                run=data.folder.name, machine=machine_description(), code_version=code_version()
+                run=data.folder.name,
+                machine=machine_description(),
+                code_version=code_version(),
+                data=data.spec.dataset.path if data.spec.dataset.path != before else None,
             )
         )
     if prepared.plan is not None:

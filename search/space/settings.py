@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
@@ -50,14 +50,22 @@ def with_settings(
     Raises:
         SpecError: a text is not `KEY=VALUE`, its value is not YAML, or a key is empty.
     """
+    return merge_all(mapping, changes_of(settings))
+
+
+def changes_of(settings: Sequence[str] | Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return settings as nested mappings, in order: {"recipe": {"width": 64}}; raises likewise."""
     if isinstance(settings, Mapping):
-        changes = [_nested(str(key), value, where=str(key)) for key, value in settings.items()]
-    else:
-        changes = [_parse(setting) for setting in settings]
-    changed = dict(mapping)
+        return [_nested(str(key), value, where=str(key)) for key, value in settings.items()]
+    return [_parse(setting) for setting in settings]
+
+
+def merge_all(base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge each of `changes` into `base`, in order."""
+    merged = dict(base)
     for change in changes:
-        changed = merge(changed, change)
-    return changed
+        merged = merge(merged, change)
+    return merged
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

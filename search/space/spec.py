@@ -11,6 +11,7 @@ from common.errors import SpecError
 from common.parsing import from_mapping, to_mapping
 from common.yaml_text import read_yaml
 from journal.events import STAGES
+from journal.journal import moved_data
 from search.space.sections import FamilySpec, GateSpec, StudentSpec, TargetSpec
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
@@ -237,11 +238,18 @@ def load_spec(
         SpecError: there is no such sweep, the YAML is broken, a key is unknown, or a value is
             impossible.
     """
-    path = _find(sweep)
-    mapping = _read(path)
+    mapping = load_mapping(sweep, profile=profile)
     if isinstance(mapping, dict):
-        mapping = with_settings(with_profile(mapping, profile, where=str(sweep)), settings)
-    return spec_from_mapping(mapping, where=str(sweep), default_name=path.stem)
+        mapping = with_settings(mapping, settings)
+    return spec_from_mapping(mapping, where=str(sweep), default_name=_find(sweep).stem)
+
+
+def load_mapping(sweep: str | Path, *, profile: Profile | None = None) -> Any:
+    """Return the values that a sweep's YAML has for a device, unchecked; raises as `load_spec`."""
+    mapping = _read(_find(sweep))
+    if not isinstance(mapping, dict):
+        return mapping
+    return with_profile(mapping, profile, where=str(sweep))
 
 
 def spec_from_mapping(
@@ -262,8 +270,12 @@ def spec_from_mapping(
 
 
 def spec_of_run(folder: RunFolder) -> SweepSpec:
-    """Return the specification that a run was started with."""
-    return load_spec(folder.require().sweep)
+    """Return the specification that a run was started with, and the folder of its data now."""
+    spec = load_spec(folder.require().sweep)
+    moved = moved_data(folder.journal)
+    if moved is None:
+        return spec
+    return spec.with_values(dataset=replace(spec.dataset, path=moved))
 
 
 def shipped_names() -> list[str]:

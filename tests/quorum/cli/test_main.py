@@ -232,10 +232,12 @@ def test_only_an_existing_run_can_be_resumed(
     assert "absent" in line
 
 
-@pytest.mark.parametrize("change", ["--set=recipe.width=64", "--members=3"])
+@pytest.mark.parametrize("change", ["--set=recipe.width=64", "--members=7", "--skip-unreadable"])
 def test_a_resumed_run_keeps_its_specification(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "sweep.yaml").write_text(load_spec("digits").to_yaml())
     line = user_error(capsys, "run", "digits", "--resume", change, "--runs", tmp_path)
     assert change.partition("=")[0] in line
 

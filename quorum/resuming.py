@@ -1,0 +1,169 @@
+"""Compare what a resumed run is given with what it was started with.
+
+Everything given is honoured or refused. Honoured are another folder with the same images, more
+trials, a new time budget, hidden or shown pictures, and the place to run. Anything else that
+differs from the run's start is refused, with a message that names the difference.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.errors import QuorumError, RunError, SpecError
+from common.parsing import to_mapping
+from journal.journal import read_state
+from quorum.options import AblationOptions, RunOptions, SearchOptions
+from search.space.paths import absolute_path
+from search.space.settings import PROFILES, Profile, changes_of, merge_all, settings_between
+from search.space.spec import (
+    SweepSpec,
+    load_mapping,
+    shipped_names,
+    spec_from_mapping,
+    spec_of_run,
+)
+from trainables.records import RunFolder
+
+log = logging.getLogger(__name__)
+
+MOST_DIFFERENCES = 3
+"""Differences that an error names."""
+
+NOT_COMPARED = ("name", "description", "pictures")
+"""Keys that no trial depends on."""
+
+
+def settings_of(options: RunOptions) -> tuple[Mapping[str, Any], ...]:
+    """Return the changes that options make to a sweep, in order, as nested mappings."""
+    changes = changes_of(options.set)
+    if isinstance(options, SearchOptions):
+        given = {"trials": options.trials, "members": options.members}
+        changes += [{name: value} for name, value in given.items() if value is not None]
+    if options.skip_unreadable:
+        changes.append({"dataset": {"skip_unreadable": True}})
+    return tuple(changes)
+
+
+def resumed_sweep(
+    sweep: SweepSpec | str | Path, options: RunOptions, folder: RunFolder
+) -> SweepSpec:
+    """Return the specification of the run in `folder`, with the options that a resume honours.
+
+    Raises:
+        SpecError: an option would change the run.
+        RunError: the sweep differs from the one that the run was started with.
+    """
+    spec = spec_of_run(folder)
+    _refuse_changes(options, spec)
+    _refuse_other_device(options, folder)
+    _refuse_late_trials(options, folder)
+    if not isinstance(options, AblationOptions):
+        _compare(sweep, folder)
+    if options.data is not None:
+        path = absolute_path(str(options.data))
+        spec = spec.with_values(dataset=replace(spec.dataset, path=path))
+    return spec if options.pictures is None else spec.with_values(pictures=options.pictures)
+
+
+def _refuse_changes(options: RunOptions, spec: SweepSpec) -> None:
+    """Refuse the options that only a new run can have."""
+    given = {
+        "--set": bool(options.set),
+        "--skip-unreadable": options.skip_unreadable and not spec.dataset.skip_unreadable,
+        "--members": getattr(options, "members", None) not in (None, spec.members),
+        "--of": getattr(options, "of", None) is not None,
+        "--factors": bool(getattr(options, "factors", None)),
+        "--epochs": getattr(options, "epochs", None) not in (None, spec.rungs[-1]),
+    }
+    for flag, refused in given.items():
+        if refused:
+            raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
+
+
+def _refuse_other_device(options: RunOptions, folder: RunFolder) -> None:
+    """Refuse a profile whose device is not the one that the run's trials are trained on."""
+    first = next(folder.starts(), None)
+    if options.device is None or first is None:
+        return
+    used = first.numerics.device.partition(":")[0]
+    if used != options.device:
+        raise RunError(
+            f"--profile {options.profile}: the trials of {folder.root} are trained on {used!r}, "
+            "and a resumed run stays on its device; leave out --profile, or start a new run"
+        )
+
+
+def _refuse_late_trials(options: RunOptions, folder: RunFolder) -> None:
+    """Refuse more trials than there are once the selection is frozen."""
+    trials = getattr(options, "trials", None)
+    if trials is None or not folder.selection.exists():
+        return
+    there = len(read_state(folder.journal).trials.of_kind("search"))
+    if trials > there:
+        raise RunError(
+            f"--trials {trials}: the ensemble of {folder.root} was selected from its {there} "
+            f"trials and is frozen in {folder.selection.name}; start a new run for more trials"
+        )
+
+
+def _compare(sweep: SweepSpec | str | Path, folder: RunFolder) -> None:
+    """Refuse a sweep other than the run's; a shipped one may have changed since, with a note."""
+    started = read_state(folder.journal).started
+    if started is None or _same_file(sweep, folder.sweep):
+        return
+    asked = _comparable(spec_from_mapping(started.asked or started.spec).to_mapping())
+    shipped = not isinstance(sweep, SweepSpec) and str(sweep) in shipped_names()
+    try:
+        given = _variants(sweep, started.settings or ())
+    except QuorumError:
+        if shipped:  # the run's settings may not suit this version of the sweep
+            return
+        raise
+    closest = min((settings_between(asked, each) for each in given), key=len)
+    planned = _comparable(spec_of_run(folder).to_mapping())
+    if not closest or planned in given:
+        return
+    named = ", ".join(closest[:MOST_DIFFERENCES])
+    more = len(closest) - MOST_DIFFERENCES
+    rest = f" and {more} more" if more > 0 else ""
+    name = sweep.name if isinstance(sweep, SweepSpec) else sweep
+    if shipped:
+        log.warning(
+            "%s keeps its own sweep.yaml, which differs from the sweep %s: %s%s",
+            folder.root, name, named, rest,
+        )  # fmt: skip
+        return
+    raise RunError(
+        f"{name} differs from the sweep that {folder.root} was started with: {named}{rest}; resume "
+        f"it with {folder.sweep} (--trials may raise the number of trials), or start a new run"
+    )
+
+
+def _variants(
+    sweep: SweepSpec | str | Path, settings: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the comparable values of a sweep with the run's settings, for any device."""
+    if isinstance(sweep, SweepSpec):
+        mappings = [merge_all(sweep.to_mapping(), settings)]
+    else:
+        profiles: tuple[Profile, ...] = PROFILES
+        mappings = [merge_all(load_mapping(sweep, profile=each), settings) for each in profiles]
+    return [_comparable(spec_from_mapping(each).to_mapping()) for each in mappings]
+
+
+def _comparable(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a specification that a resume cannot change."""
+    values = {key: value for key, value in spec.items() if key not in NOT_COMPARED}
+    dataset = {key: value for key, value in values["dataset"].items() if key != "path"}
+    return {**to_mapping(values), "dataset": dataset}
+
+
+def _same_file(sweep: SweepSpec | str | Path, path: Path) -> bool:
+    return (
+        not isinstance(sweep, SweepSpec)
+        and Path(sweep).exists()
+        and path.exists()
+        and Path(sweep).samefile(path)
+    )
