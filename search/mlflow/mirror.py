@@ -12,10 +12,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote
 
 from filelock import Timeout
 
@@ -25,7 +26,7 @@ from journal.events import Event
 from journal.journal import JournalReader, read_events
 from search.mlflow.client import error_summary, without_password
 from search.mlflow.projection import Projection
-from search.mlflow.runs import Outcome, RunChange
+from search.mlflow.runs import SWEEP, Outcome, RunChange
 from search.mlflow.store import Store
 from trainables.records import RunFolder
 
@@ -39,6 +40,8 @@ CLOSE_SECONDS_AFTER_FAILURE = 5.0
 """Longest time that `close` waits if the store did not answer last time."""
 RETRY_SECONDS = (5.0, 60.0)
 """First and longest wait after a failure; each wait is twice the one before."""
+MOST_REFUSED = 3
+"""A store that refuses this many runs in a row counts as not answering."""
 
 
 class Target(Protocol):
@@ -78,7 +81,10 @@ class SyncSummary:
 
 def tracking_uri(folder: RunFolder, uri: str | None = None) -> str:
     """Return `uri`, else MLFLOW_TRACKING_URI, else that of mlflow.db beside the run."""
-    database = folder.root.resolve().parent / "mlflow.db"
+    database = str(folder.root.resolve().parent / "mlflow.db")
+    # Characters that have a meaning in an address; SQLAlchemy decodes them.
+    for character in "%?#":
+        database = database.replace(character, quote(character))
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}"
 
 
@@ -97,10 +103,11 @@ def sync(folder: RunFolder, uri: str | None = None, *, connect: Connect = Store)
         projection.apply(event)
     projection.close()
     changes = projection.take()
+    refused: dict[str, Exception] = {}
     with _only_writer(folder):
         try:
             store = connect(uri, folder, projection)
-            outcomes = [store.write(change) for change in changes]
+            outcomes = write_changes(store, changes, refused)
         except RunError:
             raise
         except Exception as error:
@@ -108,12 +115,54 @@ def sync(folder: RunFolder, uri: str | None = None, *, connect: Connect = Store)
                 f"MLflow at {without_password(uri)} cannot be written ({error_summary(error)}); "
                 "the journal has everything, so sync again once it can be"
             ) from error
+    for key, reason in refused.items():
+        raise RunError(
+            f"MLflow at {without_password(uri)} refuses {len(refused)} of {len(changes)} runs, "
+            f"first {_name_of(key)} ({error_summary(reason)}); the others are up to date"
+        ) from reason
     return SyncSummary(
         uri=without_password(uri),
         runs=len(changes),
         created=outcomes.count("created"),
         updated=outcomes.count("updated"),
     )
+
+
+def write_changes(
+    store: Target, changes: Iterable[RunChange], refused: dict[str, Exception]
+) -> list[Outcome]:
+    """Write every change, except those of runs that the store refuses.
+
+    `refused` maps the runs that were refused the last time to their errors. They are tried last,
+    and the mapping is brought up to date.
+
+    Raises:
+        Exception: the store's, if it takes nothing, or refuses MOST_REFUSED runs in a row twice.
+            So one that does not answer is not asked about every run.
+    """
+    outcomes: dict[str, Outcome] = {}
+    waiting = {change.key: change for change in changes}
+    while waiting:
+        taken = in_a_row = 0
+        for key in sorted(waiting, key=lambda key: key in refused):
+            known = key in refused
+            try:
+                outcomes[key] = store.write(waiting[key])
+            except Exception as error:
+                refused[key] = error
+                in_a_row += not known
+                if in_a_row == MOST_REFUSED:
+                    break
+            else:
+                in_a_row = 0
+                taken += 1
+                refused.pop(key, None)
+                del waiting[key]
+        if not outcomes or (in_a_row == MOST_REFUSED and not taken):
+            raise refused[key]
+        if in_a_row < MOST_REFUSED:
+            break
+    return list(outcomes.values())
 
 
 class MlflowMirror:
@@ -144,7 +193,10 @@ class MlflowMirror:
         self._written = 0
         """Events that MLflow has."""
         self._retry_at = 0.0
+        self._refused: dict[str, Exception] = {}
+        """Runs that the store refused, with the reason; they wait for a new connection."""
         self._warned = False
+        self._warned_of: set[str] = set()
         self._locked = False
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -162,7 +214,7 @@ class MlflowMirror:
     @property
     def lagging(self) -> bool:
         """True while MLflow lacks an event."""
-        return self._written < self._events
+        return self._written < self._events or bool(self._refused)
 
     def close(self, timeout: float = CLOSE_SECONDS) -> bool:
         """Write the rest, for at most `timeout` seconds; return whether MLflow has everything."""
@@ -200,12 +252,21 @@ class MlflowMirror:
                 stack.enter_context(_only_writer(self._folder))
                 self._locked = True
             events = self._events
+            if last and self._refused:
+                self._store = None
+            again = self._store is None
             store = self._read()
             if last:
                 self._projection.close()
-            for change in self._projection.take():
-                store.write(change)
-            self._written = events
+            changes = self._projection.take()
+            # The changes of a refused run are incomplete until the whole journal is read again.
+            write_changes(
+                store,
+                [change for change in changes if again or change.key not in self._refused],
+                self._refused,
+            )
+            self._written, self.failures = events, 0
+            self._note_refusals()
         except Exception as error:
             self._note_failure(error)
 
@@ -218,7 +279,6 @@ class MlflowMirror:
             self._projection.apply(event)
         if self._store is None:
             self._store = self._connect(self.uri, self._folder, self._projection)
-            self.failures = 0
         return self._store
 
     def _note_failure(self, error: Exception) -> None:
@@ -233,6 +293,18 @@ class MlflowMirror:
                 "later or by `quorum sync %s`",
                 without_password(self.uri), error_summary(error), self._folder.root,
             )  # fmt: skip
+
+    def _note_refusals(self) -> None:
+        for key in self._refused.keys() - self._warned_of:
+            self._warned_of.add(key)
+            logger.warning(
+                "MLflow at %s refuses %s (%s); the other runs go on",
+                without_password(self.uri), _name_of(key), error_summary(self._refused[key]),
+            )  # fmt: skip
+
+
+def _name_of(key: str) -> str:
+    return "the sweep's run" if key == SWEEP else f"the run of {key}"
 
 
 @contextmanager

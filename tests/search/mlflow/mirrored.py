@@ -58,6 +58,8 @@ class FakeStore:
         self.sweeps: dict[str, Runs] = {}
         """Runs of each sweep, by its identity."""
         self.fails = False
+        self.refuses: set[str] = set()
+        """Runs that it refuses."""
         self.answers = threading.Event()
         """A write hangs while this is clear."""
         self.answers.set()
@@ -88,6 +90,8 @@ class FakeConnection:
 
     def write(self, change: RunChange) -> Outcome:
         self.store.respond()
+        if change.key in self.store.refuses:
+            raise ValueError(f"a value of {change.key} is too long")
         if not self.store.answers.wait(60):
             raise TimeoutError("the test never let the store answer")
         known = self.runs.get(change.key)

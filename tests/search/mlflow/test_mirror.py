@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from common.errors import RunError
 from journal.journal import read_events
@@ -80,6 +82,47 @@ def test_an_outage_is_reported_once_and_repaired(
     (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("search.mlflow")]
     assert "nobody answers" in message
     assert f"quorum sync {folder.root}" in message
+
+
+def test_a_refused_run_does_not_stop_the_others(
+    folder: RunFolder, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even if five of eleven are refused; a later sync writes them."""
+    names = [key for key in expected_runs() if key]
+    for refused in (names[:1], names[:5]):
+        store.sweeps.clear()
+        folder.journal.unlink(missing_ok=True)
+        caplog.clear()
+        store.refuses = set(refused)
+        mirror = mirror_to(store, folder)
+        write_journal(folder, EVENTS, mirror)
+        assert not mirror.close(60)
+        others = {key: run for key, run in expected_runs().items() if key not in refused}
+        assert store.runs == others
+        messages = [r.getMessage() for r in caplog.records if "refuses" in r.getMessage()]
+        assert len(messages) == len(refused)
+        assert any(f"the run of {refused[0]} (ValueError: a value" in m for m in messages)
+        with pytest.raises(RunError, match=rf"refuses {len(refused)} of .*the others are up"):
+            sync(folder, connect=store.connect)
+        store.refuses = set()
+        sync(folder, connect=store.connect)
+        assert store.runs == expected_runs()
+
+
+def test_waits_get_longer_until_something_is_written(folder: RunFolder) -> None:
+    """A store that accepts connections and refuses everything is not asked more and more often."""
+    store = FakeStore()
+    store.refuses = set(expected_runs())
+    mirror = mirror_to(store, folder, retry_seconds=(0.01, 100.0), flush_seconds=0.001)
+    began = time.monotonic()
+    write_journal(folder, EVENTS, mirror)
+    assert wait_until(lambda: mirror.failures >= 5)
+    assert time.monotonic() - began >= 0.01 * (1 + 2 + 4 + 8)
+    assert store.connections <= 6
+    store.refuses = set()
+    assert mirror.close(60)
+    assert mirror.failures == 0
+    assert store.runs == expected_runs()
 
 
 def test_a_dead_store_does_not_stop_the_run_and_a_sync_repairs_it(
@@ -154,6 +197,10 @@ def test_the_tracking_uri_is_an_argument_or_a_variable_or_beside_the_run(
 ) -> None:
     beside = folder.root.resolve().parent / "mlflow.db"
     assert tracking_uri(folder) == f"sqlite:///{beside}"
+    strange = RunFolder(folder.root.parent / "100% of #1? done" / "run")
+    where = tracking_uri(strange).removeprefix("sqlite:///")
+    assert make_url(tracking_uri(strange)).database == str(strange.root.parent / "mlflow.db")
+    assert where == str(folder.root.parent / "100%25 of %231%3F done" / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000/a")
     assert tracking_uri(folder) == "http://host:5000/a"
     assert tracking_uri(folder, "sqlite:///x") == "sqlite:///x"
