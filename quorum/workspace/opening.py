@@ -93,6 +93,7 @@ def open_run(
         asked=spec,
         resumed=resumed,
         stages=tuple(spec.stages if stages is None else stages),
+        began=began,
         deadline=deadline,
         address=address,
         device=device,
@@ -143,6 +144,7 @@ class _Preparation:
     asked: SweepSpec
     resumed: bool
     stages: tuple[str, ...]
+    began: float
     deadline: float | None
     address: str | None
     device: str | None
@@ -184,6 +186,7 @@ class _Preparation:
             keep_size=self.resumed
             or self.asked.dataset.image_size is not None
             or spec.resource == "compute",
+            spent=lambda: self.clock() - self.began,
         )
         planned = self.deadline is not None or spec.resource == "compute"
         if planned and not self.resumed:

@@ -1,6 +1,5 @@
 """The plan of an ablation: as many epochs as all of its trials have time for."""
 
-import math
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -130,8 +129,9 @@ def plan_trials(
             raise TooShortError(
                 f"the time left, {time + overhead:.0f} s, is too short for {trials} trainings, "
                 f"{workers} at a time: with schedules of {fewest} epoch{'s' * (fewest > 1)} they "
-                f"take {least:.0f} s here; give {math.ceil(least / 30) / 2:g}m or more, fewer "
-                "--seeds or --factors"
+                f"take {least:.0f} s here",
+                seconds=least,
+                otherwise="fewer --seeds or --factors",
             )
         epochs = min(epochs, int(each / epoch_seconds))
     training = rounds * (epochs * epoch_seconds + handover_seconds)

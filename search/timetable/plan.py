@@ -26,6 +26,7 @@ The plan made before the sweep is a forecast; the report compares it with what h
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from common.errors import SpecError
 from common.stage_costs import EQUAL, StageCosts
@@ -66,6 +67,20 @@ be cut off."""
 
 class TooShortError(SpecError):
     """A time budget that leaves no time for even one epoch of everything."""
+
+    def __init__(self, reason: str, *, seconds: float, otherwise: str, spent: float = 0.0) -> None:
+        """The run needs `seconds` more, besides those `spent`; `otherwise` names other remedies."""
+        minutes = math.ceil((spent + seconds) / 30) / 2
+        super().__init__(f"{reason}; give {minutes:g}m or more, {otherwise}")
+        self._values: dict[str, Any] = {
+            "reason": reason,
+            "seconds": seconds,
+            "otherwise": otherwise,
+        }
+
+    def after(self, spent: float) -> "TooShortError":
+        """Return this error for a run whose budget began `spent` seconds ago."""
+        return TooShortError(**self._values, spent=spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +240,9 @@ def _require_time(
     if training < least:
         raise TooShortError(
             f"the time left, {training + overhead:.0f} s, is too short: one epoch of everything "
-            f"takes {least:.0f} s here, start and report {overhead:.0f} s; give "
-            f"{math.ceil((least + overhead) / 30) / 2:g}m or more, a smaller net or fewer images"
+            f"takes {least:.0f} s here, start and report {overhead:.0f} s",
+            seconds=least + overhead,
+            otherwise="a smaller net or fewer images",
         )
 
 

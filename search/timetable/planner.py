@@ -135,18 +135,28 @@ def plan_or_shrink(
     *,
     image_size: int,
     keep_size: bool,
+    spent: Callable[[], float] = lambda: 0.0,
 ) -> Plan:
     """Plan a run; if its schedules would be too short, make the images smaller and plan again.
 
     An epoch's time grows with the square of the side, and the longest schedule that a budget
     allows with its square root. Many epochs of small images teach more than a few of large ones,
     down to SMALL_SIDE. `shrink` reads the images again, at the given side in pixels or near it;
-    `keep_size` is true if the user chose `image_size`, the current side.
+    `keep_size` is true if the user chose `image_size`, the current side. `spent` gives the seconds
+    of the time budget that have passed, which the advice in an error includes.
 
     Raises:
         SpecError: as `plan`; TooShortError only where the images cannot be made smaller.
     """
-    keep_size = keep_size or image_size <= SMALL_SIDE
+    try:
+        return _planned(plan, shrink, image_size, keep_size or image_size <= SMALL_SIDE)
+    except TooShortError as error:
+        raise error.after(spent()) from None
+
+
+def _planned(
+    plan: Callable[[], Plan], shrink: Callable[[int], object], image_size: int, keep_size: bool
+) -> Plan:
     try:
         first = plan()
     except TooShortError:

@@ -73,7 +73,8 @@ def preview(
         SpecError: a space or recipe is impossible, or the budget is too short.
         DataError: the data cannot be used.
     """
-    deadline = None if time_budget is None else time.time() + time_budget
+    began = time.time()
+    deadline = None if time_budget is None else began + time_budget
     spec, families_left_out = with_available_families(spec)
     draft, images, splits = _read(spec, affordable=spec.largest_input)
 
@@ -93,6 +94,7 @@ def preview(
         shrink,
         image_size=images.image_size,
         keep_size=spec.dataset.image_size is not None or spec.resource == "compute",
+        spent=lambda: time.time() - began,
     )
     summary = _summary(draft, images, splits, plan, stages)
     return replace(summary, notes=(*families_left_out, *summary.notes))

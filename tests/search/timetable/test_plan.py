@@ -22,7 +22,7 @@ from search.timetable.fitting import (
     shorten_rungs,
 )
 from search.timetable.pace import Pace, mean_cost, overhead_seconds, students_seconds
-from search.timetable.plan import GRACE, Plan, plan_run
+from search.timetable.plan import GRACE, Plan, TooShortError, plan_run
 from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
 from trainables.recipe import Recipe
@@ -334,6 +334,22 @@ def planned_at(side: int, minutes: float | None, *, keep_size: bool) -> tuple[Pl
 
     plan = plan_or_shrink(plan_at_present_side, sides.append, image_size=side, keep_size=keep_size)
     return plan, sides[1:]
+
+
+def test_the_advice_on_a_budget_counts_the_time_already_spent() -> None:
+    """51 s of 90 s were spent when the plan was made: 39 s are left."""
+
+    def plan() -> Plan:
+        return plan_run(SPEC, PACE, now=0.0, deadline=39.0)
+
+    def advised(spent: float) -> float:
+        with pytest.raises(TooShortError) as caught:
+            plan_or_shrink(plan, print, image_size=32, keep_size=True, spent=lambda: spent)
+        return 60 * float(str(caught.value).partition("give ")[2].partition("m")[0])
+
+    needed = advised(0.0)
+    assert plan_run(SPEC, PACE, now=0.0, deadline=needed)
+    assert needed + 51 <= advised(51.0) < needed + 51 + 30
 
 
 @pytest.mark.parametrize(
