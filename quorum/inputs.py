@@ -34,6 +34,10 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
             the run to resume.
         RunError: there is no run to resume, or it was started with another sweep.
     """
+    if options.device == "cuda" and options.address is None:
+        from trainables.device.gpus import require_gpu  # imports torch
+
+        require_gpu()  # before the data are read, which may take long
     if options.resume:
         folder = Runs(options.runs).new(options.name, default=name, resume=True)
         return resumed_sweep(sweep, options, folder)

@@ -100,7 +100,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         "trainables.weights",
         "trainables.training.loop",
     }  # they import torch
-    slow |= {"trainables.preflight", "trainables.nets.hub"}
+    slow |= {"trainables.preflight", "trainables.nets.hub", "trainables.device.gpus"}
     slow |= {"pytorch_grad_cam"}
     wrong = [
         f"{name}:{node.lineno}"

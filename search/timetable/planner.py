@@ -177,12 +177,18 @@ def probe_numerics(
     """Measure which dtype and memory layout train a recipe fastest here.
 
     `device` is `cpu`, `cuda`, or None for a GPU where there is one.
+
+    Raises:
+        SpecError: `device` is `cuda`, and there is no GPU.
     """
     # torch takes seconds to import, and a run that only selects does not need it.
     import torch
 
+    from trainables.device.gpus import require_gpu
     from trainables.device.probe import probe
 
+    if device == "cuda":
+        require_gpu()
     return probe(
         recipe,
         classes=len(images.class_names),

@@ -232,6 +232,19 @@ def test_only_an_existing_run_can_be_resumed(
     assert "absent" in line
 
 
+@pytest.mark.parametrize("command", ["run", "sweep", "plan", "ablate"])
+def test_a_gpu_that_is_absent_is_one_clear_line(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    line = user_error(capsys, command, "digits", "--profile", "gpu", "--runs", tmp_path)
+    assert "--profile gpu: " in line
+    assert "leave out --profile" in line
+
+
 @pytest.mark.parametrize("change", ["--set=recipe.width=64", "--members=7", "--skip-unreadable"])
 def test_a_resumed_run_keeps_its_specification(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
