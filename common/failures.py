@@ -18,6 +18,15 @@ def reason_of(traceback: str) -> str:
     return (lines[-1] if "ray::" in lines[0] else lines[0])[:MAX_CHARACTERS]
 
 
+def says_out_of_memory(text: str) -> bool:
+    """Return whether an error's text or traceback says that memory ran out.
+
+    torch raises OutOfMemoryError for a GPU and a plain RuntimeError for the CPU, which is known by
+    its message only; Ray raises an OutOfMemoryError of its own for a worker that it killed.
+    """
+    return any(sign in text for sign in _OUT_OF_MEMORY)
+
+
 def one_line(error: Exception) -> str:
     """Return an exception's type and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:MAX_CHARACTERS]
@@ -42,3 +51,4 @@ def users_mistake(error: BaseException) -> str | None:
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory", "not enough memory")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from journal.events import Reason
+from journal.events import Cause, Reason
 
 
 class Upgrade:
@@ -20,6 +20,8 @@ class Upgrade:
             self._last_rung = rungs[-1]
         elif line["event"] == "decision" and "reason" not in line:
             return {**line, "reason": self._reason(line)}
+        elif line["event"] == "trial_ended" and line.get("status") == "failed":
+            return {"cause": _cause(line), **line}
         return line
 
     def _reason(self, line: Mapping[str, Any]) -> Reason:
@@ -31,3 +33,9 @@ class Upgrade:
         if line.get("value") is None:
             return "not_finite"
         return "last_rung" if line.get("rung") == self._last_rung else "no_time"
+
+
+def _cause(line: Mapping[str, Any]) -> Cause:
+    """Return the cause of a failure: without a traceback, training had reported it by itself."""
+    lost = "did not reach the run's folder" in str(line.get("reason"))
+    return "machine" if lost or line.get("traceback") is not None else "recipe"

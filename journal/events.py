@@ -17,6 +17,10 @@ Kind = Literal["search", "seed"]
 """Trials of the search, or further seeds of its best configuration."""
 Status = Literal["completed", "pruned", "failed"]
 """End of a trial."""
+Cause = Literal["recipe", "machine"]
+"""Cause of a failure. `recipe`: training diverged, a score was not finite, memory ran out, or the
+values are impossible, so that the same recipe would fail again. `machine`: anything else, e.g. a
+lost worker."""
 Action = Literal["continue", "stop", "pause"]
 """`pause`: a resumed run decides again, and the trial keeps its checkpoint until then."""
 Reason = Literal["promoted", "above_cutoff", "last_rung", "not_finite", "no_time"]
@@ -31,8 +35,11 @@ UNSTAMPED = math.nan
 """The time of an event that has not been journalled: the journal sets it."""
 
 
+LEFT_OUT_WHEN_NONE = {"left_out_when_none": True}
+
+
 def _left_out_when_none() -> Any:
-    return field(default=None, metadata={"left_out_when_none": True})
+    return field(default=None, metadata=LEFT_OUT_WHEN_NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +232,8 @@ class TrialEnded:
     """The highest rung it was scored at."""
     whole_schedule: bool = False
     traceback: str | None = None
+    cause: Cause | None = field(default=None, metadata=LEFT_OUT_WHEN_NONE)
+    """Cause of a failure; None if the trial did not fail."""
     time: float = UNSTAMPED
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cpu_runtime import keep_freed_memory
+from common.failures import says_out_of_memory
 from trainables.recipe import Numerics
 
 log = logging.getLogger(__name__)
@@ -150,8 +151,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    message = str(error)
-    return "can't allocate memory" in message or "not enough memory" in message
+    return says_out_of_memory(str(error))
 
 
 def largest_batch(side: int) -> int:

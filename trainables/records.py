@@ -13,7 +13,7 @@ from typing import Any
 from common.errors import RunError
 from common.files import file_sha256, read_versioned, write_json_once
 from common.parsing import to_mapping
-from journal.events import Kind, Status
+from journal.events import Cause, Kind, Status
 from trainables.recipe import Numerics, Recipe
 
 SCHEMA = 1
@@ -55,6 +55,8 @@ class TrialRecord:
     status: Status
     reason: str = ""
     """Reason for pruning or failure, in one line."""
+    cause: Cause | None = None
+    """Cause of a failure; None for other trials, and in records of earlier versions."""
     split_id: str
     steps: int
     """Epochs trained, cooldown branches included."""

@@ -7,7 +7,7 @@ class TestMySampler(SamplerContract):
 
 from collections.abc import Callable, Iterable
 
-from journal.events import EpochEnded, Event, RunStarted, Status, TrialEnded, TrialStarted
+from journal.events import Cause, EpochEnded, Event, RunStarted, Status, TrialEnded, TrialStarted
 from journal.state import RunState
 from search.samplers.suggestions import Sampler, Suggestion
 
@@ -51,10 +51,10 @@ class SimulatedRun:
             EpochEnded(trial=trial, step=step, epoch=rung, rung=rung, val_nll=val_nll, time=0.0)
         )
 
-    def end(self, trial: str, status: Status) -> None:
+    def end(self, trial: str, status: Status, cause: Cause | None = None) -> None:
         """End a trial."""
         kind = self.state.trials[trial].kind
-        self.emit(TrialEnded(trial=trial, kind=kind, status=status, time=0.0))
+        self.emit(TrialEnded(trial=trial, kind=kind, status=status, cause=cause, time=0.0))
 
 
 class SamplerContract:

@@ -10,6 +10,7 @@ costs nothing. Each suggestion is drawn by a sampler seeded with (root, number):
 the study and the number alone, not on how often the process was restarted.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,9 +91,12 @@ class OptunaSampler:
             self._report(event.trial, event.rung, event.val_nll)
         elif isinstance(event, TrialEnded) and event.kind == "search":
             state, value = outcome(self._state.trials[event.trial])
+            trial = self._running(event.trial)
+            if value == math.inf:
+                self._set_intermediate(trial, max(trial.intermediate_values), value)
             # Optuna takes the value of a pruned trial from its last intermediate value.
             values = value if state is TrialState.COMPLETE else None
-            self._study.tell(self._running(event.trial).number, values, state=state)
+            self._study.tell(trial.number, values, state=state)
 
     def _ask(self) -> Suggestion:
         number = self._count
@@ -116,9 +120,11 @@ class OptunaSampler:
 
     def _report(self, name: str, rung: int, value: float | None) -> None:
         if value is not None and self._state.trials[name].kind == "search":
-            # optuna.Trial would do it too, but its constructor draws the values again.
-            trial = self._running(name)
-            self._study._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
+            self._set_intermediate(self._running(name), rung, value)
+
+    def _set_intermediate(self, trial: FrozenTrial, rung: int, value: float) -> None:
+        # optuna.Trial would do it too, but its constructor draws the values again.
+        self._study._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
 
     def _running(self, name: str) -> FrozenTrial:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -129,17 +135,20 @@ def outcome(trial: Trial) -> tuple[TrialState, float | None]:
     """Return a trial's state and value for Optuna, live and when the study is rebuilt.
 
     A trial that completed its schedule is COMPLETE with the top rung's val_nll. A trial stopped at
-    a rung is PRUNED with the val_nll there. A trial that failed, or completed without a finite
-    score at the top rung, is FAIL.
+    a rung is PRUNED with the val_nll there. A trial that failed by its recipe is PRUNED too, as the
+    worst at its last rung, or the worst of all if it has no score: TPE ignores FAIL, and would draw
+    such recipes again and again (benchmarks/diverging.py). FAIL is left for failures of machines.
     """
     scores = _values(trial)
-    if trial.status is None:
+    if trial.end is None:
         return TrialState.RUNNING, None
     if trial.status == "pruned":
         return TrialState.PRUNED, scores[max(scores)] if scores else None
     value = scores.get(int(trial.recipe["epochs"]))
     if trial.status == "completed" and value is not None:
         return TrialState.COMPLETE, value
+    if trial.status == "completed" or trial.end.cause == "recipe":
+        return TrialState.PRUNED, math.inf if scores else None
     return TrialState.FAIL, None
 
 
@@ -191,8 +200,10 @@ def _fill(
 
 
 def _frozen(trial: Trial, space: Space) -> FrozenTrial:
-    params = space.active(trial.recipe)
+    params, values = space.active(trial.recipe), _values(trial)
     state, value = outcome(trial)
+    if value == math.inf:
+        values[max(values)] = value
     return optuna.trial.create_trial(
         state=state,
         value=value,
@@ -202,7 +213,7 @@ def _frozen(trial: Trial, space: Space) -> FrozenTrial:
             for parameter in space.parameters
             if parameter.label in params
         },
-        intermediate_values=_values(trial),
+        intermediate_values=values,
         user_attrs={"trial": trial.name},
     )
 

@@ -6,7 +6,7 @@ up between any two of these steps.
 """
 
 from journal.emitter import Emitter
-from journal.events import Kind, Status, TrialEnded
+from journal.events import Cause, Kind, Status, TrialEnded
 from journal.trial import Trial
 from search.schedulers.verdict import Verdict, verdict_on
 from search.tune.storage import Storage
@@ -55,6 +55,7 @@ class Finisher:
         params: int = 0,
         halvings: tuple[tuple[int, int], ...] = (),
         traceback: str | None = None,
+        cause: Cause | None = None,
     ) -> None:
         """Write a trial's record, journal its end, and remove its checkpoints."""
         folder = self._folder.trial(trial.name)
@@ -64,6 +65,7 @@ class Finisher:
             kind=trial.kind,
             status=status,
             reason=reason,
+            cause=cause,
             split_id=read_start(folder / "start.json").split_id,
             steps=trial.step,
             rung=trial.rung,
@@ -101,6 +103,7 @@ class Finisher:
                     trial,
                     verdict.status,
                     verdict.reason,
+                    cause="recipe" if verdict.status == "failed" else None,
                     params=int(about["params"]),
                     halvings=tuple((epoch, step) for epoch, step in about.get("halvings", ())),
                 )
@@ -119,6 +122,7 @@ class Finisher:
                 rung=record.rung,
                 whole_schedule=record.whole_schedule,
                 traceback=traceback,
+                cause=record.cause,
             )
         )
 

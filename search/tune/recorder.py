@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from common.errors import RunError
-from common.failures import reason_of, unwritable
+from common.failures import reason_of, says_out_of_memory, unwritable
 from journal.emitter import Emitter
 from journal.events import (
     EPOCH_FIELDS,
+    Cause,
     CheckpointSaved,
     EpochEnded,
     Event,
@@ -244,14 +245,17 @@ class Recorder:
     def _complete(self, name: str, result: Mapping[str, Any]) -> None:
         trial = self.state.trials[name]
         if result.get("failure"):
-            self._finisher.end(trial, "failed", result["failure"], params=result["params"])
+            self._finisher.end(
+                trial, "failed", result["failure"], params=result["params"], cause="recipe"
+            )
         elif not trial.paused and not self._finisher.finish(trial):
             reason = "its predictions did not reach the run's folder"
-            self._finisher.end(trial, "failed", reason)
+            self._finisher.end(trial, "failed", reason, cause="machine")
 
     def _fail(self, name: str, reason: str, traceback: str) -> None:
         trial = self.state.trials[name]
-        self._finisher.end(trial, "failed", reason, traceback=traceback)
+        cause: Cause = "recipe" if says_out_of_memory(traceback) else "machine"
+        self._finisher.end(trial, "failed", reason, traceback=traceback, cause=cause)
         self._failed_at_once += not trial.epochs
         if self._failed_at_once >= GIVE_UP:
             raise RunError(

@@ -1,5 +1,6 @@
 """Suggestions depend on the study and the number alone; Optuna's study matches the journal."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def test_scores_that_are_not_finite_neither_raise_nor_hang() -> None:
         world.score(suggestion.trial, 9, None)
         world.end(suggestion.trial, status)
     states = [trial.state for trial in world.sampler.study.trials]
-    assert states == [TrialState.FAIL, TrialState.PRUNED, TrialState.FAIL]
+    assert states == [TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in world.sampler.study.trials] == [None, None, None]
     for _ in range(10):
         suggestion = world.start()
@@ -180,20 +181,27 @@ RECIPE = BASE.to_mapping()
 
 
 @pytest.mark.parametrize(
-    ("scores", "status", "state", "value"),
+    ("scores", "status", "cause", "state", "value"),
     [
-        ({1: 0.5, 9: 0.3}, "completed", TrialState.COMPLETE, 0.3),
-        ({1: 0.5}, "completed", TrialState.FAIL, None),
-        ({1: 0.5, 9: None}, "completed", TrialState.FAIL, None),
-        ({1: 0.5, 3: 0.4}, "pruned", TrialState.PRUNED, 0.4),
-        ({1: None}, "pruned", TrialState.PRUNED, None),
-        ({1: 0.5}, "failed", TrialState.FAIL, None),
-        ({}, "failed", TrialState.FAIL, None),
-        ({1: 0.5}, None, TrialState.RUNNING, None),
+        ({1: 0.5, 9: 0.3}, "completed", None, TrialState.COMPLETE, 0.3),
+        ({1: 0.5}, "completed", None, TrialState.PRUNED, math.inf),
+        ({1: 0.5, 9: None}, "completed", None, TrialState.PRUNED, math.inf),
+        ({1: 0.5, 3: 0.4}, "pruned", None, TrialState.PRUNED, 0.4),
+        ({1: None}, "pruned", None, TrialState.PRUNED, None),
+        ({1: 0.5}, "failed", "machine", TrialState.FAIL, None),
+        ({}, "failed", "machine", TrialState.FAIL, None),
+        ({1: 0.5, 3: 0.1}, "failed", "recipe", TrialState.PRUNED, math.inf),
+        ({1: None}, "failed", "recipe", TrialState.PRUNED, None),
+        ({}, "failed", "recipe", TrialState.PRUNED, None),
+        ({1: 0.5}, None, None, TrialState.RUNNING, None),
     ],
 )
 def test_a_trial_gets_the_same_state_live_and_in_a_rebuilt_study(
-    scores: dict[int, float | None], status: Any, state: TrialState, value: float | None
+    scores: dict[int, float | None],
+    status: Any,
+    cause: Any,
+    state: TrialState,
+    value: float | None,
 ) -> None:
     world = World()
     suggestion = world.start()
@@ -201,7 +209,7 @@ def test_a_trial_gets_the_same_state_live_and_in_a_rebuilt_study(
     for rung, score in scores.items():
         world.score(suggestion.trial, rung, score)
     if status is not None:
-        world.end(suggestion.trial, status)
+        world.end(suggestion.trial, status, cause)
     assert outcome(world.state.trials[suggestion.trial]) == (state, value)
     rebuilt = World(world.events)
     assert trials_of(rebuilt.sampler.study) == trials_of(world.sampler.study)
@@ -210,15 +218,18 @@ def test_a_trial_gets_the_same_state_live_and_in_a_rebuilt_study(
 
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["completed", "pruned", "failed"]),
-                          st.floats(0, 5) | st.none()), max_size=8))  # fmt: skip
-def test_a_rebuilt_study_equals_the_live_one(fates: list[tuple[int, Any, float | None]]) -> None:
+                          st.sampled_from(["recipe", "machine"]), st.floats(0, 5) | st.none()),
+                max_size=8))  # fmt: skip
+def test_a_rebuilt_study_equals_the_live_one(
+    fates: list[tuple[int, Any, Any, float | None]],
+) -> None:
     world = World()
-    for rungs, status, value in fates:
+    for rungs, status, cause, value in fates:
         suggestion = world.start()
         assert suggestion is not None
         for rung in RUNGS[:rungs]:
             world.score(suggestion.trial, rung, value)
-        world.end(suggestion.trial, status)
+        world.end(suggestion.trial, status, cause if status == "failed" else None)
     assert trials_of(World(world.events).sampler.study) == trials_of(world.sampler.study)
 
 
