@@ -71,13 +71,16 @@ def distill(
 ) -> Outcome:
     """Train another student from the run's selection, then write ledger and report again.
 
-    The student starts from a new seed. The ledger reads test once more and counts it.
+    The student starts from a new seed. The ledger reads test once more and counts it. If an earlier
+    call was killed before its ledger was written, this one finishes that student.
     """
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     options = options or RunOptions()
     with _open(spec_of_run(folder), folder, options, stages=("distill",), resume=True) as opened:
         stages.select(opened)
-        stages.distill(opened, workers=workers, again=True)
+        finished = {name: stage.times_finished for name, stage in opened.state.stages.items()}
+        if finished["distill"] <= finished["ledger"]:
+            stages.distill(opened, workers=workers, again=True)
         return _conclude(opened, options, again=True)
 
 

@@ -65,6 +65,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
     """Train the student, and a twin without a teacher; decide on holdout which file ships.
 
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
+    Repeated after a kill, it resumes the training of that student.
     """
     folder = run.folder.student
     if (folder / "card.json").exists() and not again:
@@ -77,8 +78,10 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
 
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
         finished_before = run.state.stages["distill"].times_finished
-        if again and folder.exists():
-            folder.rename(folder.with_name(f"student.{finished_before}"))
+        kept = folder.with_name(f"student.{finished_before}")
+        # A command that was killed has moved the old student already, or left an unfinished one.
+        if again and (folder / "card.json").exists() and not kept.exists():
+            folder.rename(kept)
         _train_students(
             run,
             seed=derive_seed(run.spec.seed, "student", finished_before),
