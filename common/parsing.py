@@ -118,6 +118,22 @@ def parse_duration(text: str | float | None) -> float | None:
     return seconds
 
 
+def parse_size(text: str | float) -> float:
+    """Return the gigabytes (10⁹ bytes) of a size like `500MB`, `50GB` or `2TB`, or of a number.
+
+    Raises:
+        SpecError: `text` is not a size, or not more than 0.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*([MGT]?)B?", str(text).strip(), re.IGNORECASE)
+    try:
+        size = float(match[1]) if match else 0.0
+    except ValueError:
+        size = 0.0
+    if match is None or not 0 < size < math.inf:
+        raise SpecError(f"{text!r} is not a size; write it like 500MB, 50GB or 2TB")
+    return size * {"M": 1e-3, "": 1.0, "G": 1.0, "T": 1e3}[match[2].upper()]
+
+
 def convert(value: object, hint: Any, *, where: str) -> Any:
     """Return `value` as the type `hint`, or raise a SpecError that shows it."""
     origin = get_origin(hint)

@@ -26,6 +26,10 @@ Action = Literal["continue", "stop", "pause"]
 Reason = Literal["promoted", "above_cutoff", "last_rung", "not_finite", "no_time"]
 """Reason to continue (`promoted`), to pause (`no_time`) or to stop at a rung."""
 
+EndReason = Literal["finished", "time_budget", "disk", "interrupted"]
+"""Reason for which trials of a kind end: all are done, the time or the disk space is used up, or
+the user interrupted them."""
+
 PREPARATION = ("data", "probe")
 """Stages before the journal is open: reading images, measuring the machine."""
 STAGES = ("sweep", "seeds", "select", "distill", "ledger", "report")
@@ -243,7 +247,7 @@ class SweepEnded:
 
     event: ClassVar[Literal["sweep_ended"]] = "sweep_ended"
     kind: Kind
-    reason: Literal["finished", "time_budget", "interrupted"]
+    reason: EndReason
     trials: int = 0
     """Trials of this kind that have ended."""
     time: float = UNSTAMPED

@@ -52,6 +52,7 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         dataset["skip_unreadable"] = True
     changes = _given(
         pictures=options.pictures,
+        disk_gb=options.disk_gb,
         trials=getattr(options, "trials", None),
         members=getattr(options, "members", None),
     )

@@ -59,6 +59,14 @@ class RunOptions:
             metavar="2h",
         ),
     )
+    disk: str | float | None = field(
+        default=None,
+        metadata=cli(
+            "disk space that the run's folder may take (default: 50GB, or the sweep's disk_gb)",
+            python="disk space that the run's folder may take: '500MB', '50GB', or a number of GB",
+            metavar="50GB",
+        ),
+    )
     address: str | None = field(
         default=None, metadata=cli("join a running Ray cluster", metavar="auto")
     )
@@ -118,6 +126,13 @@ class RunOptions:
         from common.parsing import parse_duration
 
         return parse_duration(self.time_budget)
+
+    @property
+    def disk_gb(self) -> float | None:
+        """The disk space in GB; None for the sweep's."""
+        from common.parsing import parse_size
+
+        return None if self.disk is None else parse_size(self.disk)
 
     @property
     def device(self) -> str | None:

@@ -1,8 +1,8 @@
 """Compare what a resumed run is given with what it was started with.
 
 Everything given is honoured or refused. Honoured are another folder with the same images, more
-trials, a new time budget, hidden or shown pictures, and the place to run. Anything else that
-differs from the run's start is refused, with a message that names the difference.
+trials, a new time budget or disk space, hidden or shown pictures, and the place to run. Anything
+else that differs from the run's start is refused, with a message that names the difference.
 """
 
 import logging
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 MOST_DIFFERENCES = 3
 """Differences that an error names."""
 
-NOT_COMPARED = ("name", "description", "pictures")
+NOT_COMPARED = ("name", "description", "pictures", "disk_gb")
 """Keys that no trial depends on."""
 
 
@@ -64,7 +64,8 @@ def resumed_sweep(
     if options.data is not None:
         path = absolute_path(str(options.data))
         spec = spec.with_values(dataset=replace(spec.dataset, path=path))
-    return spec if options.pictures is None else spec.with_values(pictures=options.pictures)
+    given = {"pictures": options.pictures, "disk_gb": options.disk_gb}
+    return spec.with_values(**{key: value for key, value in given.items() if value is not None})
 
 
 def _refuse_changes(options: RunOptions, spec: SweepSpec) -> None:

@@ -23,6 +23,7 @@ from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec, spec_from_mapping
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import TuneCallback, TuneSearcher
+from search.tune.disk import DiskBudget
 from search.tune.launching import Launcher
 from search.tune.recorder import Recorder
 from search.tune.storage import Storage
@@ -116,6 +117,7 @@ class Sweep:
         storage: Storage | None = None,
         trial: type[QuorumTrial] = QuorumTrial,
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
+        disk: float | None = None,
     ) -> None:
         self.folder, self.spec, self._trial = folder, spec, trial
         self.journal = Journal(folder.journal, clock=lambda: 1.0)
@@ -132,6 +134,7 @@ class Sweep:
             rungs=spec.rungs,
             scheduler=Asha(spec.rungs, spec.reduction_factor),
             deadlines=deadlines,
+            disk=None if disk is None else DiskBudget(folder, limit=disk, members=1),
         )
         self.recorder.settle()
         self.launcher = Launcher(

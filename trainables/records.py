@@ -73,7 +73,7 @@ class TrialRecord:
     """Epochs trained, and steps of the next epoch, before micro-batches were halved because memory
     had run out; a replay halves at the same steps."""
     sha256: dict[str, str] = field(default_factory=dict)
-    """Checksums of the files beside the record."""
+    """Checksums of the files beside the record, and of weights that are not kept."""
 
 
 class RunFolder:
@@ -185,12 +185,13 @@ def read_start(path: Path) -> TrialStart:
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
-    """Write record.json, with the checksums of the files beside it."""
+    """Write record.json, with the checksums of the files beside it and those known before."""
     sums = {
         path.name: file_sha256(path)
         for path in sorted(folder.iterdir())
         if path.suffix in (".npy", ".safetensors")
     }
+    sums = {**record.sha256, **sums}
     write_json_once(folder / "record.json", {**to_mapping(record), "sha256": sums})
 
 

@@ -42,8 +42,9 @@ class Replay:
     """The rung, in epochs, at which both are compared."""
     identical: bool
     """True if all weights are bitwise the same."""
-    largest_difference: float
-    """Largest difference between weights of the scored networks, relative for weights above 1."""
+    largest_difference: float | None
+    """Largest difference between weights of the scored networks, relative for weights above 1; None
+    if the recorded weights were not kept, as those of trials that were stopped early."""
     recorded_nll: float
     """Recorded NLL on val, in nats."""
     replayed_nll: float
@@ -66,8 +67,7 @@ def replay(
     """Train `trial` again up to its highest recorded rung and compare the results.
 
     Raises:
-        RunError: the trial was never scored, its weights were removed, or the images or initial
-            weights differ.
+        RunError: the trial was never scored, or the images or initial weights differ.
     """
     trial_folder = folder.trial(trial)
     if not (trial_folder / "record.json").exists():
@@ -76,7 +76,7 @@ def replay(
         read_start(trial_folder / "start.json"),
         read_record(trial_folder / "record.json"),
     )
-    _require_comparable(start, record, trial_folder, splits)
+    _require_comparable(start, record, splits)
     training = Training(
         start.recipe,
         rungs=start.rungs,
@@ -96,8 +96,9 @@ def replay(
     with tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch) / WEIGHTS
         training.save_weights(again)
-        identical = file_sha256(again) == file_sha256(trial_folder / WEIGHTS)
-        difference = _largest_difference(_tensors(trial_folder / WEIGHTS), _tensors(again))
+        identical = file_sha256(again) == record.sha256[WEIGHTS]
+        kept = trial_folder / WEIGHTS
+        difference = _largest_difference(_tensors(kept), _tensors(again)) if kept.exists() else None
     return Replay(
         trial=trial,
         rung=training.plans[training.step - 1].epoch,
@@ -111,9 +112,7 @@ def replay(
     )
 
 
-def _require_comparable(
-    start: TrialStart, record: TrialRecord, folder: Path, splits: Splits
-) -> None:
+def _require_comparable(start: TrialStart, record: TrialRecord, splits: Splits) -> None:
     trial = start.trial
     require_recorded_weights(start.recipe.architecture, start.weights, where=trial)
     if record.rung is None:
@@ -121,10 +120,10 @@ def _require_comparable(
             f"{trial} {record.status} before its first rung, so there is nothing to compare; "
             "choose a trial that was scored"
         )
-    if not (folder / WEIGHTS).exists():
+    if WEIGHTS not in record.sha256:
         raise RunError(
-            f"the weights of {trial} were removed (`quorum clean` removes those of trials that "
-            "were stopped early); choose a trial that completed"
+            f"the record of {trial} has no checksum of its weights, so there is nothing to "
+            "compare; choose a trial that completed"
         )
     if splits.split_id != start.split_id:
         raise RunError(

@@ -107,6 +107,7 @@ def _planned(facts: RunFacts) -> str:
 def _interruptions(facts: RunFacts) -> str:
     reasons = {
         "time_budget": "The time budget ended the search.",
+        "disk": "The run's disk space was used up, which ended the search.",
         "interrupted": "The search was interrupted.",
     }
     resumed = f"The run was resumed {plural(facts.resumed, 'time')}." if facts.resumed else ""

@@ -37,7 +37,8 @@ def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> Render
 
 def replay_view(replay: "Replay") -> RenderableType:
     """Compare a retrained trial with its record."""
-    differ = f"differ by up to {two_digits(replay.largest_difference)}"
+    largest = replay.largest_difference
+    differ = "differ" + ("" if largest is None else f" by up to {two_digits(largest)}")
     facts = [
         ("trial", f"{replay.trial}, {plural(replay.rung, 'epoch')}, "
                   f"{rounded_duration(replay.seconds)}"),

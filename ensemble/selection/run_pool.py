@@ -11,13 +11,14 @@ from jaxtyping import Float32, Int64
 from common.errors import PoolError, RunError
 from common.files import file_sha256, read_array, read_arrays
 from ensemble.selection.pool import Pool, Skipped
-from trainables.records import RunFolder, TrialRecord
+from trainables.records import WEIGHTS, RunFolder, TrialRecord
 
 
 def pool_from_run(folder: RunFolder) -> Pool:
     """Return the pool of a run: every trial that completed its whole schedule, seeds included.
 
-    Trials with non-finite predictions are left out and listed in `skipped`.
+    Trials with non-finite predictions, or whose weights have been removed to save disk space, are
+    left out and listed in `skipped`.
 
     Raises:
         PoolError: no trial qualifies.
@@ -34,13 +35,16 @@ def pool_from_run(folder: RunFolder) -> Pool:
     labels = _read_labels(folder)
     predictions, skipped = {}, []
     for record in records:
+        if WEIGHTS in record.sha256 and not (folder.trial(record.trial) / WEIGHTS).exists():
+            skipped.append(Skipped(name=record.trial, reason="its weights have been removed"))
+            continue
         log_probs = _read_predictions(folder, record, labels)
         if np.isfinite(log_probs).all():
             predictions[record.trial] = log_probs
         else:
             skipped.append(Skipped(name=record.trial, reason="its predictions are not finite"))
     if not predictions:
-        raise PoolError(f"{folder.root}: no trial has finite predictions on holdout")
+        raise PoolError(f"{folder.root}: no trial has weights and finite predictions on holdout")
     _check_classes(predictions)
     kept = [record for record in records if record.trial in predictions]
     return Pool(

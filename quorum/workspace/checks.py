@@ -22,8 +22,8 @@ from trainables.records import SCHEMA, RunFolder
 def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
     """Return the specification that the run in `folder` started with; `spec` must equal it.
 
-    Pictures may be hidden or shown at any time, because no trial depends on them, and the folder
-    of the data may have moved: the images are compared.
+    Pictures may be hidden or shown at any time, and the disk space be changed, because no trial
+    depends on them. The folder of the data may have moved: the images are compared.
 
     Raises:
         RunError: `spec` is neither what the user asked for nor what was planned from it.
@@ -31,7 +31,7 @@ def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
 
     def updated(known: SweepSpec) -> SweepSpec:
         dataset = replace(known.dataset, path=spec.dataset.path or known.dataset.path)
-        return known.with_values(pictures=spec.pictures, dataset=dataset)
+        return known.with_values(pictures=spec.pictures, disk_gb=spec.disk_gb, dataset=dataset)
 
     first, asked = updated(spec_of_run(folder)), _asked_of(folder)
     if spec != first and (asked is None or spec != updated(asked)):

@@ -6,7 +6,7 @@ ledger, the journal and sweep.yaml stay. Removable files, and the command that m
 
     checkpoints of trials that have ended          not needed again
     weights of trials that were stopped early      not needed again: they never enter the pool,
-                                                   and their predictions stay
+      (in runs of earlier versions)                and their predictions stay
     work files of finished students, temporary     not needed again
       files of killed processes
     figures                                        `quorum report`

@@ -82,6 +82,9 @@ class SweepSpec:
     gates: GateSpec = field(default_factory=GateSpec)
     target: TargetSpec | None = None
     """Row of `quorum ladder`; null for none."""
+    disk_gb: float = 50.0
+    """Disk space that the run's folder may take, in GB. Weights of trials that are unlikely to be
+    selected are removed first; then no more trials start."""
     pictures: bool = True
     """Show images of the data set in reports and artifacts."""
 
@@ -90,6 +93,8 @@ class SweepSpec:
         for name, least in (("trials", 1), ("reduction_factor", 2), ("members", 1)):
             if getattr(self, name) < least:
                 raise SpecError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.disk_gb > 0:
+            raise SpecError(f"disk_gb must be more than 0, got {self.disk_gb}")
         if self.concurrent is not None and self.concurrent < 1:
             raise SpecError(f"concurrent must be at least 1, got {self.concurrent}")
         if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] < 1:

@@ -5,12 +5,17 @@ record.json, then `trial_ended` is journalled, then the trial's checkpoints go. 
 up between any two of these steps.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from journal.emitter import Emitter
 from journal.events import Cause, Kind, Status, TrialEnded
 from journal.trial import Trial
 from search.schedulers.verdict import Verdict, verdict_on
 from search.tune.storage import Storage
 from trainables.records import RunFolder, TrialRecord, read_record, read_start, write_record
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Finisher:
@@ -56,6 +61,7 @@ class Finisher:
         halvings: tuple[tuple[int, int], ...] = (),
         traceback: str | None = None,
         cause: Cause | None = None,
+        sha256: Mapping[str, str] = NOTHING,
     ) -> None:
         """Write a trial's record, journal its end, and remove its checkpoints."""
         folder = self._folder.trial(trial.name)
@@ -75,6 +81,7 @@ class Finisher:
             params=params,
             metrics={name: value for name, value in metrics.items() if value is not None},
             halvings=halvings,
+            sha256=dict(sha256),
         )
         write_record(folder, record)
         self._announce(record, traceback=traceback)
@@ -97,7 +104,12 @@ class Finisher:
             return False
         scored = [c for c in trial.checkpoints if c.step == trial.rung_steps[trial.rung]]
         for checkpoint in reversed(scored):
-            about = self._storage.hand_over(checkpoint.path, self._folder.trial(trial.name))
+            # Only completed trials can be selected, so only their weights are kept.
+            about = self._storage.hand_over(
+                checkpoint.path,
+                self._folder.trial(trial.name),
+                weights=verdict.status == "completed",
+            )
             if about is not None:
                 self.end(
                     trial,
@@ -106,6 +118,7 @@ class Finisher:
                     cause="recipe" if verdict.status == "failed" else None,
                     params=int(about["params"]),
                     halvings=tuple((epoch, step) for epoch, step in about.get("halvings", ())),
+                    sha256=about["sha256"],
                 )
                 return True
         return False

@@ -48,10 +48,12 @@ class Launcher:
         return self.recorder.safely(lambda: self._launch(suggestion), None)
 
     def fits(self, suggestion: Suggestion | None) -> bool:
-        """Return whether there is time for a trial, or, for None, for one yet to be drawn.
+        """Return whether there is time and space for a trial; None is one yet to be drawn.
 
         A new trial must finish its schedule in time, an interrupted one reach its next rung.
         """
+        if self.recorder.disk_full:
+            return False
         state, deadlines = self.recorder.state, self.recorder.deadlines
         known = None if suggestion is None else state.trials.get(suggestion.trial)
         if suggestion is not None and known is not None and suggestion.checkpoints:

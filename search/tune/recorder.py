@@ -4,7 +4,9 @@ Nothing here may raise into Tune, which would end the whole sweep: the first err
 the sweep winds down, and raises it at its end.
 """
 
+import errno
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -27,6 +29,7 @@ from journal.trial import Trial
 from search.samplers.suggestions import Suggestion
 from search.schedulers.scheduler import Decision, Scheduler
 from search.timetable.deadlines import Deadlines
+from search.tune.disk import DiskBudget
 from search.tune.finishing import Finisher
 from search.tune.storage import Storage
 from trainables.records import RunFolder, TrialStart, read_start, write_start
@@ -54,9 +57,13 @@ class Recorder:
         kind: Kind,
         rungs: Sequence[int],
         scheduler: Scheduler | None = None,
+        disk: DiskBudget | None = None,
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
     ) -> None:
-        """`scheduler` decides at rungs; without it every trial trains to its end."""
+        """`scheduler` decides at rungs; without it every trial trains to its end.
+
+        `disk` limits the run's folder; None for no limit.
+        """
         self.emitter = emitter
         self.folder = folder
         self.storage = storage
@@ -66,6 +73,7 @@ class Recorder:
         self.error: Exception | None = None
         """The first error of the recorder itself."""
         self._scheduler = None if scheduler is None else scheduler.replay(emitter.state)
+        self._disk = disk
         self._finisher = Finisher(emitter, folder, storage, last_rung=self.rungs[-1])
         self._failed_at_once = 0
         """Trials in a row, in this session, that failed before their first epoch."""
@@ -74,6 +82,11 @@ class Recorder:
     def state(self) -> RunState:
         """The run's state after the last event."""
         return self.emitter.state
+
+    @property
+    def disk_full(self) -> bool:
+        """True if the run's folder takes all the space that it may: no trial starts then."""
+        return self._disk is not None and self._disk.full
 
     def settle(self) -> None:
         """Decide on the paused trials again; end those that are decided; remove old checkpoints."""
@@ -227,6 +240,7 @@ class Recorder:
             self.storage.remove(old.path)
 
     def _retry(self, name: str, reason: str) -> None:
+        self._require_space(reason)
         trial = self.state.trials[name]
         attempt = trial.attempts + 1
         log.warning("%s failed and restarts: %s", name, reason)
@@ -251,8 +265,24 @@ class Recorder:
         elif not trial.paused and not self._finisher.finish(trial):
             reason = "its predictions did not reach the run's folder"
             self._finisher.end(trial, "failed", reason, cause="machine")
+        if self._disk is not None and trial.end is not None:
+            self._disk.add(trial)
+            self._disk.make_room(self.state.trials.ranked())
+
+    def _require_space(self, reason: str) -> None:
+        """Stop the sweep if a worker's disk is full: every other trial would fail as well.
+
+        Raises:
+            RunError: the trial stays unfinished and can be resumed.
+        """
+        if os.strerror(errno.ENOSPC) in reason or os.strerror(errno.EDQUOT) in reason:
+            raise RunError(
+                f"{self.folder.root}: a worker cannot write ({reason}); finished work is safe: "
+                "free space on its disk, then continue with --resume"
+            )
 
     def _fail(self, name: str, reason: str, traceback: str) -> None:
+        self._require_space(reason)
         trial = self.state.trials[name]
         cause: Cause = "recipe" if says_out_of_memory(traceback) else "machine"
         self._finisher.end(trial, "failed", reason, traceback=traceback, cause=cause)

@@ -16,6 +16,7 @@ from ray.tune import Checkpoint
 
 from common.errors import RunError
 from common.files import read_json, write_bytes_atomically
+from trainables.records import WEIGHTS
 from trainables.trial import RESULT_FILES, TRIAL_FILE
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ class Storage:
             for path in [session] if kept.isdisjoint(trials) else set(trials) - kept:
                 self.remove(path)
 
-    def hand_over(self, path: str, target: Path) -> dict[str, Any] | None:
-        """Copy a trial's predictions and weights from a checkpoint to its folder.
+    def hand_over(self, path: str, target: Path, *, weights: bool = True) -> dict[str, Any] | None:
+        """Copy a trial's predictions and, with `weights`, its weights from a checkpoint.
 
         Return the content of trial.json; None if the checkpoint is missing or damaged.
         Each file is written whole or not at all; a second call replaces them.
@@ -81,7 +82,8 @@ class Storage:
             log.warning("%s cannot be copied: %s", self.uri(path), error)
             return None
         for name, data in files.items():
-            write_bytes_atomically(target / name, data)
+            if weights or name != WEIGHTS:
+                write_bytes_atomically(target / name, data)
         return about
 
     def _read(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]]:

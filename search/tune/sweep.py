@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray import tune
 
 from common.failures import unwritable
 from journal.emitter import Emitter
-from journal.events import Kind, SweepEnded
+from journal.events import EndReason, Kind, SweepEnded
 from search.samplers.fixed import FixedPlan, FixedTrials
 from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Sampler
@@ -32,6 +32,7 @@ from search.tune.adapters import (
     TuneStopper,
     trial_name,
 )
+from search.tune.disk import DiskBudget
 from search.tune.launching import SENT_BYTES, Launcher
 from search.tune.recorder import Recorder
 from search.tune.session import cluster_capacity
@@ -52,7 +53,7 @@ class SweepOutcome:
     """Counts of trials of one kind by their end, earlier sessions included."""
 
     kind: Kind
-    reason: Literal["finished", "time_budget"]
+    reason: EndReason
     completed: int
     pruned: int
     failed: int
@@ -101,6 +102,7 @@ def run_sweep(
             kind="search",
             rungs=spec.rungs,
             scheduler=Asha(spec.rungs, spec.reduction_factor),
+            disk=_disk(spec, folder),
             deadlines=Deadlines(finish=deadline, stop=latest or deadline, clock=clock),
         ),
         spec,
@@ -144,6 +146,7 @@ def run_fixed(
             _storage(storage, folder, emitter),
             kind=fixed.kind,
             rungs=(recipe.schedule.epochs,),
+            disk=_disk(spec, folder),
             deadlines=Deadlines(finish=deadline, stop=deadline),
         ),
         spec,
@@ -256,9 +259,10 @@ def _tune(launcher: Launcher, searcher: TuneSearcher) -> None:
 def _outcome(recorder: Recorder, *, more: bool, seconds: float) -> SweepOutcome:
     state, kind = recorder.state, recorder.kind
     unfinished = len(state.trials.unfinished(kind))
+    reason: EndReason = "disk" if recorder.disk_full else "time_budget"
     return SweepOutcome(
         kind=kind,
-        reason="time_budget" if more or unfinished else "finished",
+        reason=reason if more or unfinished else "finished",
         completed=state.trials.cohorts[kind].ended.get("completed", 0),
         pruned=state.trials.cohorts[kind].ended.get("pruned", 0),
         failed=state.trials.cohorts[kind].ended.get("failed", 0),
@@ -267,9 +271,7 @@ def _outcome(recorder: Recorder, *, more: bool, seconds: float) -> SweepOutcome:
     )
 
 
-def _announce(
-    recorder: Recorder, reason: Literal["finished", "time_budget", "interrupted"]
-) -> None:
+def _announce(recorder: Recorder, reason: EndReason) -> None:
     ended = sum(recorder.state.trials.cohorts[recorder.kind].ended.values())
     recorder.emit(SweepEnded(kind=recorder.kind, reason=reason, trials=ended))
 
@@ -279,6 +281,10 @@ def _storage(root: str | None, folder: RunFolder, emitter: Emitter) -> Storage:
     started = emitter.state.started
     born = 0 if started is None else int(started.time)
     return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}-{born}")
+
+
+def _disk(spec: SweepSpec, folder: RunFolder) -> DiskBudget:
+    return DiskBudget(folder, limit=1e9 * spec.disk_gb, members=spec.most_members)
 
 
 def _unchanged(recipe: Recipe) -> Recipe:

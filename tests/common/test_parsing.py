@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SpecError
-from common.parsing import check_key, from_mapping, parse_duration, to_mapping
+from common.parsing import check_key, from_mapping, parse_duration, parse_size, to_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,3 +176,17 @@ def test_a_malformed_duration_is_refused(text: str) -> None:
 
 def test_no_duration_is_none() -> None:
     assert parse_duration(None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "gigabytes"),
+    [("500MB", 0.5), ("50GB", 50), ("50 gb", 50), ("2TB", 2000), ("1.5T", 1500), ("7", 7), (7, 7)],
+)
+def test_sizes_are_in_gigabytes(text: str | float, gigabytes: float) -> None:
+    assert parse_size(text) == gigabytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "50kB", "1.2.3GB", "inf", 0])
+def test_what_is_not_a_size_is_refused(text: str | float) -> None:
+    with pytest.raises(SpecError, match="is not a size; write it like 500MB, 50GB or 2TB"):
+        parse_size(text)

@@ -230,7 +230,7 @@ class TestRuns:
             pool_from_run(folder)
         np.savez(folder.labels, holdout=np.zeros(20, int))
         self.trial(folder, "t0000", np.full((20, 4), np.nan, np.float32))
-        with pytest.raises(PoolError, match="no trial has finite predictions"):
+        with pytest.raises(PoolError, match="no trial has weights and finite predictions"):
             pool_from_run(folder)
 
     def test_trials_of_different_splits_are_refused(self, folder: RunFolder) -> None:

@@ -56,7 +56,7 @@ def test_a_full_disk_is_one_error_and_a_resumed_sweep_loses_nothing(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         sync(descriptor)
 
-    for last in range(1, 30, 4):
+    for last in range(1, 25, 4):
         monkeypatch.setattr(os, "fsync", full)
         root, count = tmp_path / str(last), 0
         sweep = Sweep(RunFolder(root))
@@ -134,7 +134,7 @@ def test_a_decided_trial_with_a_bad_checkpoint_is_trained_again(gone: str, tmp_p
 class Killing(Storage):
     """A storage during whose first copy the process is killed."""
 
-    def hand_over(self, path: str, target: Path) -> dict[str, Any] | None:
+    def hand_over(self, path: str, target: Path, *, weights: bool = True) -> dict[str, Any] | None:
         """Die."""
         raise KeyboardInterrupt("killed")
 
