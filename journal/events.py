@@ -73,7 +73,8 @@ class RunStarted:
     asked: Mapping[str, Any] | None = _left_out_when_none()
     """The specification as the user gave it, before planning."""
     settings: tuple[Mapping[str, Any], ...] | None = _left_out_when_none()
-    """Changes that options made to the sweep's file, as nested mappings; None if there are none."""
+    """Changes that options made to the sweep's file, as nested mappings; None in journals of
+    earlier versions."""
     run: str
     """Name of the run's folder."""
     machine: Mapping[str, Any] = field(default_factory=dict)

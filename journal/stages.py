@@ -24,6 +24,8 @@ class Stage:
     interrupted: bool = False
     """The process that started it is gone: it must start again."""
     times_finished: int = 0
+    finished_at: float | None = None
+    """Time of its last finish; None before any."""
     last_seconds: float | None = None
     """Wall seconds from its last start to its finish, without earlier processes."""
     _start: float | None = None
@@ -62,6 +64,7 @@ class Stage:
             self.ended = event.time
         if event.status == "finished":
             self.times_finished += 1
+            self.finished_at = event.time
             self.last_seconds = None if self._start is None else event.time - self._start
         self.status, self.interrupted = event.status, False
         self.fraction, self.detail = event.fraction, event.detail

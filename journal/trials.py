@@ -84,6 +84,10 @@ class Cohort:
         if decision.decision != "pause":
             self._count(decision.rung, 1 if decision.decision == "continue" else 2)
 
+    def stop_paused(self, rung: int) -> None:
+        """Count a paused trial that will not be decided on again."""
+        self._count(rung, 2)
+
     def add_end(self, status: Status) -> None:
         """Count a trial that ended."""
         self.ended[status] = self.ended.get(status, 0) + 1
@@ -220,6 +224,8 @@ class Trials(Mapping[str, Trial]):
                 trial.retries[event.attempt] = event.reason
                 trial.last_lap = None
             case TrialEnded():
+                if trial.paused:
+                    self.cohorts[trial.kind].stop_paused(max(trial.decisions))
                 trial.end = event
                 self.cohorts[trial.kind].add_end(event.status)
                 self.running.discard(trial.name)

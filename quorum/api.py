@@ -67,7 +67,7 @@ def demo(
     from quorum import pipeline
 
     folder = Runs(runs).new(name, default="demo", resume_unfinished=True)
-    spec = load_sweep("digits")
+    spec = spec_of_run(folder) if folder.sweep.exists() else load_sweep("digits")
     options = SearchOptions(runs=runs, progress=progress, resume=folder.sweep.exists())
     with show_progress(spec, folder, options) as options:
         return pipeline.run(spec, folder, options)
@@ -116,7 +116,7 @@ def ablate(sweep: Sweep | None, options: AblationOptions) -> AblationOutcome:
     from quorum import pipeline
 
     of = None if options.of is None else find_run(options.of, options.runs)
-    sweep, default = resolve_ablation(sweep, of)
+    sweep, default = resolve_ablation(sweep, of, options)
     spec, folder = prepare_run(sweep, options, default=default)
     with show_progress(spec, folder, options) as options:
         result = pipeline.ablate(spec, folder, options, of=of)
@@ -130,7 +130,7 @@ def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Previ
     from search.ablation.plan import preview_ablation
 
     of = None if options.of is None else find_run(options.of, options.runs)
-    sweep, default = resolve_ablation(sweep, of)
+    sweep, default = resolve_ablation(sweep, of, options)
     return preview_ablation(
         resolve_sweep(sweep, options, name=default),
         of=of,
@@ -169,7 +169,13 @@ def select(
     target = None if out is None else Path(out)
     if isinstance(source, str | Path) and str(source).endswith(".npz"):
         return select_pool(Path(source), members=members, out=target)
-    return select_run(find_run(source, runs), members=members, out=target)
+    folder = find_run(source, runs)
+    selection = select_run(folder, members=members, out=target)
+    if target is None:
+        from quorum.trial_stages import end_search
+
+        end_search(folder)
+    return selection
 
 
 @prepares_process

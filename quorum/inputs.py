@@ -71,8 +71,12 @@ def show_progress(spec: SweepSpec, folder: RunFolder, options: AnyOptions) -> It
         yield dataclasses.replace(options, observers=(display.apply, *options.observers))
 
 
-def resolve_ablation(sweep: Sweep | None, of: RunFolder | None) -> tuple[Sweep, str]:
+def resolve_ablation(
+    sweep: Sweep | None, of: RunFolder | None, options: RunOptions
+) -> tuple[Sweep, str]:
     """Return the sweep of an ablation and the default name of its run."""
+    if sweep is None and of is None and options.resume and options.name is not None:
+        return Runs(options.runs).existing(options.name).sweep, options.name
     if sweep is None and of is None:
         raise SpecError("name the SWEEP to ablate, or a run with --of")
     if sweep is not None:

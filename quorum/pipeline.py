@@ -78,8 +78,7 @@ def distill(
     options = options or RunOptions()
     with _open(spec_of_run(folder), folder, options, stages=("distill",), resume=True) as opened:
         stages.select(opened)
-        finished = {name: stage.times_finished for name, stage in opened.state.stages.items()}
-        if finished["distill"] <= finished["ledger"]:
+        if not stages.lacks_ledger(opened):
             stages.distill(opened, workers=workers, again=True)
         return _conclude(opened, options, again=True)
 
@@ -105,13 +104,20 @@ def ablate(
     """
     from analysis.facts.ablation import ablation_event, write_ablation
     from analysis.figures.ablation import save_ablation_figure
-    from search.ablation.ablation import factors_path, new_ablation, resumed_ablation
+    from search.ablation.ablation import (
+        factors_path,
+        new_ablation,
+        require_same_recipe,
+        resumed_ablation,
+    )
     from search.ablation.plan import ABLATION_STAGES, plan_ablation
 
     options = options or AblationOptions()
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     if options.resume and factors_path(folder).exists():
-        ablation, spec = resumed_ablation(folder, seeds=options.seeds)
+        ablation, _ = resumed_ablation(folder, seeds=options.seeds)
+        if of is not None:
+            require_same_recipe(spec, of)
     else:
         ablation, spec = new_ablation(spec, of=of, **options.comparison)
     planner = partial(plan_ablation, ablation=ablation, trials=ablation.trials_left(folder))

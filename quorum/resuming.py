@@ -5,6 +5,7 @@ trials, a new time budget or disk space, hidden or shown pictures, and the place
 else that differs from the run's start is refused, with a message that names the difference.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,10 +14,11 @@ from typing import Any
 
 from common.errors import QuorumError, RunError, SpecError
 from common.parsing import to_mapping
+from common.plugins import is_import_path
 from journal.journal import read_state
 from quorum.options import AblationOptions, RunOptions, SearchOptions
-from search.space.paths import absolute_path
-from search.space.settings import PROFILES, Profile, changes_of, merge_all, settings_between
+from search.space.paths import absolute_path, with_absolute_paths
+from search.space.settings import PROFILES, changes_of, merge_all
 from search.space.spec import (
     SweepSpec,
     load_mapping,
@@ -56,25 +58,29 @@ def resumed_sweep(
         RunError: the sweep differs from the one that the run was started with.
     """
     spec = spec_of_run(folder)
-    _refuse_changes(options, spec)
+    _refuse_changes(options, spec, folder)
     _refuse_other_device(options, folder)
-    _refuse_late_trials(options, folder)
+    _refuse_late_trials(options, spec, folder)
     if not isinstance(options, AblationOptions):
         _compare(sweep, folder)
+    elif not _same_file(sweep, folder.sweep):
+        log.warning("%s keeps the recipe of its own sweep.yaml", folder.root)
     if options.data is not None:
-        path = absolute_path(str(options.data))
+        own = is_import_path(spec.dataset.name)  # a function's path may be anything
+        path = str(options.data) if own else absolute_path(str(options.data))
         spec = spec.with_values(dataset=replace(spec.dataset, path=path))
     given = {"pictures": options.pictures, "disk_gb": options.disk_gb}
     return spec.with_values(**{key: value for key, value in given.items() if value is not None})
 
 
-def _refuse_changes(options: RunOptions, spec: SweepSpec) -> None:
+def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> None:
     """Refuse the options that only a new run can have."""
+    started = read_state(folder.journal).started if folder.journal.exists() else None
+    asked_members = None if started is None else (started.asked or {}).get("members")
     given = {
         "--set": bool(options.set),
         "--skip-unreadable": options.skip_unreadable and not spec.dataset.skip_unreadable,
-        "--members": getattr(options, "members", None) not in (None, spec.members),
-        "--of": getattr(options, "of", None) is not None,
+        "--members": getattr(options, "members", None) not in (None, spec.members, asked_members),
         "--factors": bool(getattr(options, "factors", None)),
         "--epochs": getattr(options, "epochs", None) not in (None, spec.rungs[-1]),
     }
@@ -96,13 +102,13 @@ def _refuse_other_device(options: RunOptions, folder: RunFolder) -> None:
         )
 
 
-def _refuse_late_trials(options: RunOptions, folder: RunFolder) -> None:
+def _refuse_late_trials(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> None:
     """Refuse more trials than there are once the selection is frozen."""
     trials = getattr(options, "trials", None)
     if trials is None or not folder.selection.exists():
         return
     there = len(read_state(folder.journal).trials.of_kind("search"))
-    if trials > there:
+    if trials > max(there, spec.trials):
         raise RunError(
             f"--trials {trials}: the ensemble of {folder.root} was selected from its {there} "
             f"trials and is frozen in {folder.selection.name}; start a new run for more trials"
@@ -114,7 +120,7 @@ def _compare(sweep: SweepSpec | str | Path, folder: RunFolder) -> None:
     started = read_state(folder.journal).started
     if started is None or _same_file(sweep, folder.sweep):
         return
-    asked = _comparable(spec_from_mapping(started.asked or started.spec).to_mapping())
+    asked = _comparable(spec_from_mapping(started.asked or started.spec))
     shipped = not isinstance(sweep, SweepSpec) and str(sweep) in shipped_names()
     try:
         given = _variants(sweep, started.settings or ())
@@ -122,15 +128,15 @@ def _compare(sweep: SweepSpec | str | Path, folder: RunFolder) -> None:
         if shipped:  # the run's settings may not suit this version of the sweep
             return
         raise
-    closest = min((settings_between(asked, each) for each in given), key=len)
-    planned = _comparable(spec_of_run(folder).to_mapping())
-    if not closest or planned in given:
+    closest = min((_differences(asked, each) for each in given), key=len)
+    if not closest or _comparable(spec_of_run(folder)) in given:
         return
     named = ", ".join(closest[:MOST_DIFFERENCES])
     more = len(closest) - MOST_DIFFERENCES
     rest = f" and {more} more" if more > 0 else ""
     name = sweep.name if isinstance(sweep, SweepSpec) else sweep
-    if shipped:
+    if shipped or started.settings is None:
+        # It may have changed with a new version; and earlier ones recorded no --set.
         log.warning(
             "%s keeps its own sweep.yaml, which differs from the sweep %s: %s%s",
             folder.root, name, named, rest,
@@ -146,17 +152,41 @@ def _variants(
     sweep: SweepSpec | str | Path, settings: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return the comparable values of a sweep with the run's settings, for any device."""
+    loaded: list[Any]
     if isinstance(sweep, SweepSpec):
-        mappings = [merge_all(sweep.to_mapping(), settings)]
+        loaded = [sweep.to_mapping()]
     else:
-        profiles: tuple[Profile, ...] = PROFILES
-        mappings = [merge_all(load_mapping(sweep, profile=each), settings) for each in profiles]
-    return [_comparable(spec_from_mapping(each).to_mapping()) for each in mappings]
+        loaded = [load_mapping(sweep, profile=profile) for profile in PROFILES]
+    for each in loaded:
+        if not isinstance(each, Mapping):
+            spec_from_mapping(each, where=str(sweep))  # says what is wrong with it
+    return [_comparable(spec_from_mapping(merge_all(each, settings))) for each in loaded]
 
 
-def _comparable(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _differences(asked: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return what is given otherwise, as settings; a value that is left out is null."""
+    before, after = _flat(asked), _flat(given)
+    keys = [*after, *(key for key in before if key not in after)]
+    return [
+        f"{key}={json.dumps(after.get(key))}" for key in keys if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _comparable(spec: SweepSpec) -> dict[str, Any]:
     """Return the values of a specification that a resume cannot change."""
-    values = {key: value for key, value in spec.items() if key not in NOT_COMPARED}
+    mapping = with_absolute_paths(spec).to_mapping()
+    values = {key: value for key, value in mapping.items() if key not in NOT_COMPARED}
     dataset = {key: value for key, value in values["dataset"].items() if key != "path"}
     return {**to_mapping(values), "dataset": dataset}
 

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 from common.errors import RunError
 from common.files import dump_json, write_bytes_atomically, write_json_once
 from common.parsing import to_mapping
-from journal.emitter import Emitter
-from journal.journal import Journal, read_state
-from search.space.spec import SweepSpec, spec_of_run
+from search.space.spec import spec_of_run
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
@@ -24,8 +22,7 @@ def select_run(
     """Select at most `members` of a run's finished trials; write selection.json and return it.
 
     The selection in the run's own folder is frozen: a different one must go elsewhere, to the
-    folder `out`. `members` defaults to the sweep's. Before a selection is frozen, trials that
-    had no time to go on end with the results of their last rung.
+    folder `out`. `members` defaults to the sweep's.
 
     Raises:
         RunError: the run has a different selection already, and `out` is None.
@@ -35,8 +32,6 @@ def select_run(
     from ensemble.selection.run_pool import pool_from_run
 
     spec = spec_of_run(folder)
-    if out is None and not folder.selection.exists():
-        _end_unfinished_trials(folder, spec)
     most = spec.most_members if members is None else members
     selection = select_ensemble(pool_from_run(folder), members=most, seed=spec.seed)
     if out is not None:
@@ -67,16 +62,6 @@ def select_pool(pool: Path, *, members: int | None = None, out: Path | None = No
     if out is not None:
         _write(selection, out)
     return selection
-
-
-def _end_unfinished_trials(folder: RunFolder, spec: SweepSpec) -> None:
-    """End the trials that had no time to go on: once the selection is frozen, no sweep resumes."""
-    if not folder.journal.exists() or not read_state(folder.journal).trials.unfinished("search"):
-        return
-    from search.tune.sweep import retire_unfinished  # imports Ray
-
-    with Journal(folder.journal) as journal:
-        retire_unfinished(spec, folder, Emitter(journal))
 
 
 def _write(selection: "Selection", folder: Path) -> None:

@@ -39,8 +39,8 @@ def select(run: Run) -> None:
         run.skip("select")
         return
     with run.stage("select"):
-        retire_unfinished(run)
         selection = select_run(run.folder)
+        retire_unfinished(run)
         run.emit(
             ResultReported(
                 kind="ensemble",
@@ -67,28 +67,34 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     Repeated after a kill, it resumes the training of that student.
     """
-    folder = run.folder.student
-    if (folder / "card.json").exists() and not again:
+    from ensemble.deployment.card import read_card
+
+    folder, stage = run.folder.student, run.state.stages["distill"]
+    exported = (folder / "card.json").exists()
+    # A process that was killed before the decision leaves a card without it.
+    undecided = exported and stage.open and not read_card(folder).released_because
+    if exported and not undecided and not again:
         run.skip("distill")
         return
-    if not again and not run.wants("distill"):
+    if not again and not undecided and not run.wants("distill"):
         return
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
-        finished_before = run.state.stages["distill"].times_finished
+        finished_before = stage.times_finished
         kept = folder.with_name(f"student.{finished_before}")
         # A command that was killed has moved the old student already, or left an unfinished one.
-        if again and (folder / "card.json").exists() and not kept.exists():
+        if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
-        _train_students(
-            run,
-            seed=derive_seed(run.spec.seed, "student", finished_before),
-            workers=workers,
-            progress=progress,
-            train=train,
-        )
+        if not undecided:
+            _train_students(
+                run,
+                seed=derive_seed(run.spec.seed, "student", finished_before),
+                workers=workers,
+                progress=progress,
+                train=train,
+            )
         card = decide_release(
             folder,
             holdout_predictions(run.folder, run.images, run.splits),
@@ -105,13 +111,20 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
         )
 
 
+def lacks_ledger(run: Run) -> bool:
+    """Return whether the run has a ledger, and a student that was finished after it."""
+    distilled, written = (run.state.stages[name].finished_at for name in ("distill", "ledger"))
+    return distilled is not None and written is not None and distilled > written
+
+
 def ledger(run: Run, *, again: bool = False) -> None:
     """Read test and write the ledger: predictions, metrics, differences and gates.
 
-    `again` reads test once more; the ledger counts its reads.
+    `again` reads test once more; the ledger counts its reads. So does a student that was trained
+    since the ledger was written, by a command that was killed.
     """
     folder = run.folder.ledger
-    if (folder / "ledger.json").exists() and not again:
+    if (folder / "ledger.json").exists() and not again and not lacks_ledger(run):
         run.skip("ledger")
         return
     from ensemble.evaluation.ledger_writer import write_ledger

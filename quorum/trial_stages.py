@@ -6,7 +6,13 @@ was interrupted. Imports stand inside the functions, because only these stages n
 
 from typing import TYPE_CHECKING, Any
 
+from common.provenance import code_version, machine_description
+from journal.emitter import Emitter
+from journal.events import RunResumed, SweepEnded
+from journal.journal import Journal, read_state
 from quorum.workspace.run import Run
+from search.space.spec import spec_of_run
+from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from search.ablation.ablation import Ablation
@@ -30,9 +36,8 @@ def sweep_and_seeds(
 
     with ray_session(address=address, folder=run.folder.root):
         _sweep(run, trials)
-        if seeds:
-            retire_unfinished(run)
         if seeds and run.wants("seeds"):
+            retire_unfinished(run)  # a recipe that was stopped for time may be the best
             _train_seeds(run)
 
 
@@ -42,6 +47,22 @@ def retire_unfinished(run: Run) -> None:
         from search.tune.sweep import retire_unfinished as retire
 
         retire(run.spec, run.folder, run.emitter)
+
+
+def end_search(folder: RunFolder) -> None:
+    """End the unfinished trials of a run that no process works on, whose selection is frozen."""
+    if not folder.journal.exists() or not read_state(folder.journal).trials.unfinished("search"):
+        return
+    from search.tune.sweep import retire_unfinished as retire
+
+    with Journal(folder.journal) as journal:
+        emitter = Emitter(journal)
+        emitter.emit(
+            RunResumed(run=folder.name, machine=machine_description(), code_version=code_version())
+        )
+        retire(spec_of_run(folder), folder, emitter)
+        kinds = emitter.state.trials.cohorts["search"].ended
+        emitter.emit(SweepEnded(kind="search", reason="time_budget", trials=sum(kinds.values())))
 
 
 def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> None:

@@ -10,6 +10,7 @@ from common.provenance import code_version, machine_description
 from journal.events import RunStarted
 from journal.journal import read_state
 from journal.state import RunState
+from search.space.paths import with_absolute_paths
 from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, notes_on
@@ -34,7 +35,9 @@ def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
         return known.with_values(pictures=spec.pictures, disk_gb=spec.disk_gb, dataset=dataset)
 
     first, asked = updated(spec_of_run(folder)), _asked_of(folder)
-    if spec != first and (asked is None or spec != updated(asked)):
+    accepted = [first] if asked is None else [first, updated(asked)]
+    # Earlier versions stored relative paths as they were given.
+    if with_absolute_paths(spec) not in map(with_absolute_paths, accepted):
         raise RunError(
             f"{folder.root} was started with another specification; "
             "resume it with its own sweep.yaml, or choose another folder"
@@ -174,7 +177,7 @@ def started_event(
         notes=(*notes, *notes_on(images, splits)) or None,
         weights=weights_of(spec),
         asked=asked.to_mapping(),
-        settings=tuple(settings) or None,
+        settings=tuple(settings),
         run=folder.name,
         machine=machine_description(),
         code_version=code_version(),

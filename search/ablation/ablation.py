@@ -117,10 +117,29 @@ def resumed_ablation(folder: RunFolder, *, seeds: int | None = None) -> tuple[Ab
 
     Raises:
         RunError: the folder holds another kind of run.
+        SpecError: it was started with more seeds.
     """
     spec = spec_of_run(folder)
     ablation = read_ablation(folder, spec)
-    return replace(ablation, seeds=max(seeds or 0, ablation.seeds)), spec
+    if seeds is not None and seeds < ablation.seeds:
+        raise SpecError(
+            f"--seeds {seeds}: the ablation in {folder.root} was started with {ablation.seeds}; a "
+            "resume may raise their number only"
+        )
+    return replace(ablation, seeds=seeds or ablation.seeds), spec
+
+
+def require_same_recipe(spec: SweepSpec, of: RunFolder) -> None:
+    """Refuse a resumed ablation whose recipe is not that of the run `of`, but for its length.
+
+    Raises:
+        SpecError: the message names the run.
+    """
+    first, second = spec.base_recipe(), recipe_of(of)
+    if first != second.with_values(epochs=first.schedule.epochs):
+        raise SpecError(
+            f"--of {of.root}: the ablation was started with another recipe; a resume keeps it"
+        )
 
 
 def ablation_of(

@@ -24,9 +24,16 @@ class FixedTrials:
         return bool(self._waiting)
 
     def next(self, fits: Fits = always) -> Suggestion | None:
-        """Return the first trial that `fits`; None if there is none."""
-        found = next((index for index, each in enumerate(self._waiting) if fits(each)), None)
-        return None if found is None else self._waiting.pop(found)
+        """Return the first trial that `fits`; None if there is none.
+
+        Unfinished trials are passed over, new ones are not: their order says which matter most.
+        """
+        for index, trial in enumerate(self._waiting):
+            if fits(trial):
+                return self._waiting.pop(index)
+            if trial.attempt == 1:
+                return None
+        return None
 
     def observe(self, event: Event) -> None:
         """Do nothing: the list is fixed."""

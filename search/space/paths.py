@@ -41,8 +41,10 @@ def _file(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_file(choice) for choice in value]
     if isinstance(value, Mapping):
-        choices = _file(value.get("choices", ()))
-        return {**value, "choices": choices} if choices else value
+        return {
+            key: _file(entry) if key in ("choices", "start") else entry
+            for key, entry in value.items()
+        }
     if not isinstance(value, str) or value in ("", "none", HUB, PACKAGE):
         return value
     return absolute_path(value)

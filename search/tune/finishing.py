@@ -40,7 +40,8 @@ class Finisher:
                 self.finish(trial)
 
     def retire(self, kind: Kind) -> None:
-        """End the unfinished trials that have the results of a rung."""
+        """End the decided trials as they were decided, and others that have a rung's results."""
+        self.settle(kind)
         for trial in self._emitter.state.trials.unfinished(kind):
             if trial.rung is not None and trial.score is not None:
                 reason = f"no time was left to continue from rung {trial.rung}"
@@ -135,9 +136,14 @@ class Finisher:
                 rung=record.rung,
                 whole_schedule=record.whole_schedule,
                 traceback=traceback,
-                cause=record.cause,
+                cause=record.cause or _cause_of(record, traceback),
             )
         )
+
+
+def _cause_of(record: TrialRecord, traceback: str | None) -> Cause | None:
+    """Return the cause of a failure whose record, of an earlier version, has none."""
+    return "recipe" if record.status == "failed" and traceback is None else None
 
 
 def session_of(checkpoint: str) -> str:

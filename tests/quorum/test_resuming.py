@@ -10,13 +10,14 @@ import yaml
 
 from common.errors import RunError, SpecError
 from journal.events import RunResumed
-from journal.journal import moved_data, read_events
+from journal.journal import Journal, moved_data, read_events
 from quorum.inputs import resolve_sweep
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from quorum.resuming import settings_of
+from quorum.workspace.checks import spec_to_resume
 from search.space.paths import with_absolute_paths
 from search.space.spec import SweepSpec, load_spec, spec_from_mapping, spec_of_run
-from tests.events import of_type, trial_started
+from tests.events import of_type, run_started, trial_started
 from tests.opening import quick_run
 from tests.quorum.workspace.test_run import folder_of_noise
 from tests.tiny import TINY, tiny_spec
@@ -69,6 +70,13 @@ def test_options_of_the_start_stay_in_force(tmp_path: Path) -> None:
         ({"rungs": [1, 3]}, r"rungs=\[1, 3\]"),
         ({"recipe": {**TINY["recipe"], "width": 16}}, r"recipe\.width=16"),  # type: ignore[dict-item]
         ({"seed": 1}, "seed=1"),
+        ({"space": {"adamw_lr": TINY["space"]["adamw_lr"]}}, r"space\.attention.*null"),  # type: ignore[index]
+        (
+            {"recipe": {"batch_size": 64, "flip": False, "optimizer": "adamw"}},
+            r"recipe\.width=null",
+        ),
+        ({"student": {}}, r"student\.recipe.*"),
+        ({"space": {}}, r"space\.adamw_lr.*null"),
         ({"splits": {"counts": [300, 300, 300]}}, r"splits\.counts"),
     ],
 )
@@ -115,7 +123,7 @@ def test_options_that_change_a_run_are_refused(
         resumed(sweep, tmp_path, **options)
 
 
-@pytest.mark.parametrize("option", [{"of": "x"}, {"factors": "flip"}, {"epochs": 7}])
+@pytest.mark.parametrize("option", [{"factors": "flip"}, {"epochs": 7}])
 def test_a_resumed_ablation_keeps_its_comparison(option: dict[str, Any], tmp_path: Path) -> None:
     start(write(tmp_path / "tiny.yaml"), tmp_path)
     given = AblationOptions(runs=tmp_path, name="tiny", resume=True, **option)
@@ -133,6 +141,7 @@ def test_after_the_selection_no_trial_can_be_added(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"--trials 500: .* from its 1 trials and is frozen"):
         resumed(sweep, tmp_path, trials=500)
     assert resumed(sweep, tmp_path, trials=1)
+    assert resumed(sweep, tmp_path, trials=tiny_spec().trials), "as many as at the start"
 
 
 def photos(path: Path) -> SweepSpec:
@@ -220,3 +229,54 @@ def test_files_of_weights_become_absolute_at_any_depth(
     )  # fmt: skip
     choices = with_absolute_paths(searched).space["pretrained"]["choices"]
     assert choices == ["", str(tmp_path / "a.pth")]
+
+
+def test_a_relative_file_of_weights_is_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = {"model": "timm:resnet18", "pretrained": "a.safetensors"}
+    sweep = write(tmp_path / "tiny.yaml", recipe=recipe, space={})
+    folder = RunFolder(tmp_path / "tiny")
+    folder.root.mkdir()
+    asked = load_spec(sweep)
+    folder.sweep.write_text(asked.to_yaml())  # as earlier versions stored it
+    for stored in (asked, with_absolute_paths(asked)):
+        with Journal(folder.journal) as journal:
+            mapping = stored.to_mapping()
+            journal.append(run_started(spec=mapping, asked=mapping, settings=()))
+        assert resumed(sweep, tmp_path) == asked
+        assert spec_to_resume(folder, with_absolute_paths(asked)) == asked
+        folder.journal.unlink()
+
+
+def test_a_start_that_is_a_file_of_weights_becomes_absolute_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    choices = {"type": "categorical", "choices": ["a.pth", "b.pth"], "start": "b.pth"}
+    spec = spec_from_mapping(
+        {**TINY, "recipe": {"model": "timm:resnet18"}, "space": {"pretrained": choices}}
+    )
+    searched = with_absolute_paths(spec).space["pretrained"]
+    assert searched["start"] == str(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "tiny"])
+def test_a_file_without_values_is_one_clear_error(content: str, tmp_path: Path) -> None:
+    start(write(tmp_path / "tiny.yaml"), tmp_path)
+    (tmp_path / "tiny.yaml").write_text(content)
+    with pytest.raises(SpecError, match=r"tiny\.yaml"):
+        resumed(tmp_path / "tiny.yaml", tmp_path)
+
+
+def test_a_run_of_an_earlier_version_is_told_of_a_difference(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It recorded no options, so an edit and an earlier --set look the same."""
+    sweep = write(tmp_path / "tiny.yaml")
+    folder = start(sweep, tmp_path)
+    lines = folder.journal.read_text().replace('"settings":[],', "")
+    folder.journal.write_text(lines)
+    assert resumed(write(sweep, trials=9), tmp_path) == spec_of_run(folder)
+    assert "tiny.yaml: trials=9" in caplog.text
