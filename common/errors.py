@@ -2,7 +2,8 @@
 
     QuorumError
     ├── SpecError           an impossible sweep, space or recipe (also a ValueError)
-    │   └── TooShortError   a time budget too short for anything (search/timetable/plan.py)
+    │   ├── TooShortError   a time budget too short for anything (search/timetable/plan.py)
+    │   └── MissingWeightsError  initial weights that this machine lacks now
     ├── DataError           unusable images or labels (also a ValueError)
     ├── PoolError           unusable predictions (also a ValueError)
     ├── RunError            a missing, damaged, locked or mismatched run (also a RuntimeError)
@@ -19,6 +20,10 @@ class QuorumError(Exception):
 
 class SpecError(QuorumError, ValueError):
     """A sweep, search space or recipe has an unknown key or an impossible value."""
+
+
+class MissingWeightsError(SpecError):
+    """Initial weights that this machine does not have now: another, or a later try, may."""
 
 
 class DataError(QuorumError, ValueError):

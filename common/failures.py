@@ -24,7 +24,7 @@ def says_out_of_memory(text: str) -> bool:
     torch raises OutOfMemoryError for a GPU and a plain RuntimeError for the CPU, which is known by
     its message only; Ray raises an OutOfMemoryError of its own for a worker that it killed.
     """
-    return any(sign in text for sign in _OUT_OF_MEMORY)
+    return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
 
 
 def one_line(error: Exception) -> str:
@@ -51,4 +51,11 @@ def users_mistake(error: BaseException) -> str | None:
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "memoryerror",
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",
+)

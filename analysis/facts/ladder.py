@@ -6,6 +6,7 @@ ledger of a finished run of that sweep: nothing is trained, and test is not read
 Axes: N examples of test, K classes.
 """
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class Level:
     @property
     def command(self) -> str:
         """The command that trained this level, or would train it."""
-        return self.start_command or f"quorum run {self.sweep}"
+        return self.start_command or f"quorum run {shlex.quote(self.sweep)}"
 
     def to_mapping(self) -> dict[str, object]:
         """Return plain values, ready for JSON."""

@@ -1,5 +1,6 @@
 """Tables, lines and paths in the shared style of terminal output."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -68,6 +69,6 @@ def relative(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def command_line(arguments: str, *, program: str = "quorum") -> str:
-    """Return a command line to copy, with the path of its program."""
-    return f"{relative(Path(sys.executable).parent / program)} {arguments}"
+def command_line(*words: str, program: str = "quorum") -> str:
+    """Return a command line to copy, quoted for the shell, with the path of its program."""
+    return shlex.join([relative(Path(sys.executable).parent / program), *words])

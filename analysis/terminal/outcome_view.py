@@ -11,6 +11,7 @@ from analysis.text.ledger import shipped_stage
 from common.formats import plural, rounded_duration, two_digits
 from ensemble.ledger.ledger import Ledger
 from ensemble.selection.selection import read_selection
+from search.mlflow.client import without_password
 from trainables.records import WEIGHTS, RunFolder
 
 if TYPE_CHECKING:
@@ -25,12 +26,11 @@ def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> Render
     tables = [ledger_table(ledger)]
     tables += [differences_table(ledger)] if ledger.differences else []
     tables += [gates_table(ledger)] if ledger.gates else []
-    server = f"ui --host 127.0.0.1 --backend-store-uri {tracking_uri}"
     lines = [
         ("report", relative(folder.report)),
         *(_student_lines(folder) if shipped_stage(ledger) else [("weights", _weights(folder))]),
         ("trials", "in the MLflow UI, view “Trials, best first”:"),
-        ("", command_line(server, program="mlflow")),
+        ("", _mlflow_place(tracking_uri)),
     ]
     return Group(*tables, Text(""), *(labelled_line(*line) for line in lines))
 
@@ -51,10 +51,18 @@ def replay_view(replay: "Replay") -> RenderableType:
     return facts_grid(facts)
 
 
+def _mlflow_place(tracking_uri: str) -> str:
+    """Return the command that shows a local store, or the address of a server."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return without_password(tracking_uri)
+    options = ("--host", "127.0.0.1", "--backend-store-uri", without_password(tracking_uri))
+    return command_line("ui", *options, program="mlflow")
+
+
 def _student_lines(folder: RunFolder) -> list[tuple[str, str]]:
     return [
         ("student", relative(folder.student)),
-        ("", command_line(f"predict {relative(folder.root)} IMAGE")),
+        ("", command_line("predict", relative(folder.root), "IMAGE")),
     ]
 
 

@@ -26,7 +26,7 @@ def status_view(
             disk.add_row(name, file_size(size))
     notes = [_next_step(status)]
     if status.disk.removable:
-        clean = command_line(f"clean {relative(status.folder.root)}")
+        clean = command_line("clean", relative(status.folder.root))
         later = " once the run has ended" if status.running else ""
         notes.append(f"{clean} frees {file_size(status.disk.removable)}{later}")
     lines = [Text(note, no_wrap=True, overflow="ignore") for note in notes if note]
@@ -67,11 +67,11 @@ def _next_step(status: RunStatus) -> str:
     if state.stages["report"].status == "finished" and not state.interrupted:
         return ""
     command = "ablate" if factors_path(folder).exists() else "run"
-    arguments = f"{state.spec.get('name', 'SWEEP')} --resume --name {folder.name}"
+    words = [command, relative(folder.sweep), "--resume", "--name", folder.name]
     runs = folder.root.resolve().parent
     if runs != Path("runs").resolve():
-        arguments += f" --runs {relative(runs)}"
-    return f"no process is running it; resume with: {command_line(f'{command} {arguments}')}"
+        words += ["--runs", relative(runs)]
+    return f"no process is running it; resume with: {command_line(*words)}"
 
 
 def _progress(status: RunStatus) -> Text:

@@ -27,6 +27,8 @@ def execute(arguments: Namespace) -> int:
     folder = quorum.sweep(arguments.sweep, **values)
     print_status(quorum.status(folder))
     words = ["quorum", "run", arguments.sweep, "--resume", "--name", folder.name]
-    words += ["--runs", arguments.runs] if arguments.runs else []
+    for option in ("runs", "address"):
+        value = getattr(arguments, option)
+        words += [f"--{option}", value] if value else []
     console().print(f"next: {shlex.join(words)}", soft_wrap=True, markup=False)
     return 0

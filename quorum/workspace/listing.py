@@ -52,7 +52,8 @@ class Runs:
         Raises:
             RunError: the name is taken, or would lie outside the folder of all runs.
         """
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        allowed = r"[^/\\\0]+" if resume else r"[A-Za-z0-9][A-Za-z0-9._-]*"
+        if name is not None and (not re.fullmatch(allowed, name) or name in (".", "..")):
             raise RunError(f"--name {name!r}: use letters, digits, '.', '_' and '-' only")
         folder = RunFolder(self.root / (name or default))
         if resume:

@@ -172,7 +172,7 @@ class _Preparation:
         def shrink(side: int) -> None:
             nonlocal data
             data = self._read(
-                spec, resolve_dataset(self.asked.dataset, affordable=side, crops=self.asked.crops)
+                spec, resolve_dataset(self.asked.dataset, affordable=side, crops=spec.crops)
             )
 
         # A resumed run keeps the length of its schedules, for which seeds may have been left out.

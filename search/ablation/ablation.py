@@ -65,6 +65,7 @@ class Ablation:
         epochs = values.pop("epochs")
         return spec.with_values(
             recipe=values,
+            families={},
             space={},
             rungs=(epochs,),
             trials=self.trials,

@@ -10,6 +10,8 @@ Cost on two busy cores: 7 s of CPU once (4 to import MLflow, 3 to create a sqlit
 
 import logging
 import os
+import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -82,9 +84,8 @@ class SyncSummary:
 def tracking_uri(folder: RunFolder, uri: str | None = None) -> str:
     """Return `uri`, else MLFLOW_TRACKING_URI, else that of mlflow.db beside the run."""
     database = str(folder.root.resolve().parent / "mlflow.db")
-    # Characters that have a meaning in an address; SQLAlchemy decodes them.
-    for character in "%?#":
-        database = database.replace(character, quote(character))
+    # What has a meaning in an address is quoted; SQLAlchemy decodes it.
+    database = re.sub(r"%(?=[0-9a-fA-F]{2})|\?", lambda match: quote(match[0]), database)
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}"
 
 
@@ -138,7 +139,8 @@ def write_changes(
 
     Raises:
         Exception: the store's, if it takes nothing, or refuses MOST_REFUSED runs in a row twice.
-            So one that does not answer is not asked about every run.
+            So one that does not answer is not asked about every run; answers that the request is
+            wrong do not count.
     """
     outcomes: dict[str, Outcome] = {}
     waiting = {change.key: change for change in changes}
@@ -150,7 +152,7 @@ def write_changes(
                 outcomes[key] = store.write(waiting[key])
             except Exception as error:
                 refused[key] = error
-                in_a_row += not known
+                in_a_row += not known and not _is_answer(error)
                 if in_a_row == MOST_REFUSED:
                     break
             else:
@@ -158,11 +160,17 @@ def write_changes(
                 taken += 1
                 refused.pop(key, None)
                 del waiting[key]
-        if not outcomes or (in_a_row == MOST_REFUSED and not taken):
-            raise refused[key]
+        if waiting and (not outcomes or (in_a_row == MOST_REFUSED and not taken)):
+            raise refused[next(iter(waiting))]
         if in_a_row < MOST_REFUSED:
             break
     return list(outcomes.values())
+
+
+def _is_answer(error: Exception) -> bool:
+    """Return whether MLflow answered that the request is wrong (400 to 499)."""
+    status = getattr(error, "get_http_status_code", None)
+    return callable(status) and 400 <= int(status()) < 500
 
 
 class MlflowMirror:
@@ -195,6 +203,9 @@ class MlflowMirror:
         self._retry_at = 0.0
         self._refused: dict[str, Exception] = {}
         """Runs that the store refused, with the reason; they wait for a new connection."""
+        self._tries = 0
+        """Reconnections for the sake of refused runs."""
+        self._try_at = 0.0
         self._warned = False
         self._warned_of: set[str] = set()
         self._locked = False
@@ -225,7 +236,7 @@ class MlflowMirror:
         if self._thread.is_alive() or self.lagging:
             logger.warning(
                 "MLflow at %s lacks a part of this run; `quorum sync %s` brings it up to date",
-                without_password(self.uri), self._folder.root,
+                without_password(self.uri), shlex.quote(str(self._folder.root)),
             )  # fmt: skip
             return False
         return True
@@ -252,7 +263,7 @@ class MlflowMirror:
                 stack.enter_context(_only_writer(self._folder))
                 self._locked = True
             events = self._events
-            if last and self._refused:
+            if self._refused and (last or time.monotonic() >= self._try_at):
                 self._store = None
             again = self._store is None
             store = self._read()
@@ -260,13 +271,16 @@ class MlflowMirror:
                 self._projection.close()
             changes = self._projection.take()
             # The changes of a refused run are incomplete until the whole journal is read again.
-            write_changes(
+            outcomes = write_changes(
                 store,
                 [change for change in changes if again or change.key not in self._refused],
                 self._refused,
             )
+            self._note_refusals(again=again)
+            for error in self._refused.values():
+                if again and all(outcome == "same" for outcome in outcomes):
+                    raise error
             self._written, self.failures = events, 0
-            self._note_refusals()
         except Exception as error:
             self._note_failure(error)
 
@@ -281,20 +295,27 @@ class MlflowMirror:
             self._store = self._connect(self.uri, self._folder, self._projection)
         return self._store
 
-    def _note_failure(self, error: Exception) -> None:
+    def _wait(self, failures: int) -> float:
         first, longest = self._retry_seconds
+        return float(min(longest, first * 2 ** min(failures, 30)))
+
+    def _note_failure(self, error: Exception) -> None:
         self._store = None
-        self._retry_at = time.monotonic() + min(longest, first * 2**self.failures)
+        self._retry_at = time.monotonic() + self._wait(self.failures)
         self.failures += 1
         if not self._warned:
             self._warned = True
             logger.warning(
                 "MLflow at %s cannot be written (%s); the run continues, and its view is repaired "
                 "later or by `quorum sync %s`",
-                without_password(self.uri), error_summary(error), self._folder.root,
+                without_password(self.uri), error_summary(error),
+                shlex.quote(str(self._folder.root)),
             )  # fmt: skip
 
-    def _note_refusals(self) -> None:
+    def _note_refusals(self, *, again: bool) -> None:
+        self._tries = self._tries + again if self._refused else 0
+        if again or not self._refused:
+            self._try_at = time.monotonic() + self._wait(self._tries)
         for key in self._refused.keys() - self._warned_of:
             self._warned_of.add(key)
             logger.warning(

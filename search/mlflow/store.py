@@ -6,6 +6,7 @@ finds the runs that exist.
 """
 
 import logging
+import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ MOST_PARAMS, MOST_METRICS = 100, 800
 """Largest batches: MLflow takes 100 parameters, 100 tags, and 1,000 items in all."""
 
 
+PARENT = "mlflow.parentRunId"
+"""MLflow's tag of the run above a run."""
+
+
 @dataclass(slots=True)
 class _Stored:
     """A run that exists in MLflow."""
@@ -37,6 +42,7 @@ class _Stored:
     status: str
     digest: str | None = None
     params: set[str] = field(default_factory=set)
+    has_parent: bool = False
 
 
 class Store:
@@ -65,6 +71,8 @@ class Store:
         self._identity = projection.identity
         self._run_name = projection.state.run
         self._attaching = True
+        self._uncertain: set[str] = set()
+        """Runs whose creation failed; MLflow may have them."""
         self._dataset = _dataset(projection)
         self.experiment_id = self._find_experiment()
         self._runs = self._find_runs()
@@ -76,13 +84,26 @@ class Store:
 
     def write(self, change: RunChange) -> Outcome:
         """Write a change to its run, creating it if it is new."""
+        if change.key in self._uncertain:  # its creation may have reached MLflow
+            self._runs = self._find_runs()
+            self._uncertain.clear()
         stored = self._runs.get(change.key)
         outcome: Outcome = "updated" if stored else "created"
         digest = change.tags.get(DIGEST)
-        if stored and digest and stored.digest == digest and stored.status == change.status:
+        whole = change.key == SWEEP or (stored is not None and stored.has_parent)
+        if (
+            stored
+            and digest
+            and stored.digest == digest
+            and stored.status == change.status
+            and whole
+        ):
             return "same"
         if stored is None:
+            self._uncertain.add(change.key)
             stored = self._runs[change.key] = self._create(change)
+            self._uncertain.discard(change.key)
+            self._log_dataset(stored)
         if digest:
             if change.key == SWEEP:
                 change.tags |= self._outcome_tags()
@@ -90,6 +111,10 @@ class Store:
                 # A later sync tries again, because the digest is missing.
                 del change.tags[DIGEST]
                 digest = None
+        parent = self._runs.get(SWEEP)
+        if change.key != SWEEP and parent is not None and not stored.has_parent:
+            self._client.set_tag(stored.run_id, PARENT, parent.run_id)
+            stored.has_parent = True
         self._log(stored, change)
         if change.end_ms is not None:
             self._client.set_terminated(stored.run_id, change.status, change.end_ms)
@@ -143,7 +168,10 @@ class Store:
         if result is None:
             return {}
         root, registered = self._folder.root, self._projection.state.registered
-        commands = [f"quorum predict {root}/student IMAGE.png", f"quorum report {root}"]
+        commands = [
+            shlex.join(["quorum", "predict", f"{root}/student", "IMAGE.png"]),
+            shlex.join(["quorum", "report", str(root)]),
+        ]
         if registered is not None:
             commands.append(serve_command(registered.name, without_password(self._uri)))
         spec = self._projection.state.spec
@@ -155,16 +183,17 @@ class Store:
         tags |= {"mlflow.source.name": "quorum", "mlflow.source.type": "LOCAL"}
         parent = self._runs.get(SWEEP)
         if parent is not None:
-            tags["mlflow.parentRunId"] = parent.run_id
+            tags[PARENT] = parent.run_id
         run = self._client.create_run(
             self.experiment_id, start_time=change.start_ms, tags=tags, run_name=change.name
         )
+        return _Stored(run_id=run.info.run_id, status="RUNNING", has_parent=parent is not None)
+
+    def _log_dataset(self, stored: _Stored) -> None:
         if self._dataset is not None:
-            source = self._mlflow.entities.DatasetInput(
-                self._mlflow.entities.Dataset(**self._dataset)
-            )
-            self._client.log_inputs(run.info.run_id, datasets=[source])
-        return _Stored(run_id=run.info.run_id, status="RUNNING")
+            entities = self._mlflow.entities
+            source = entities.DatasetInput(entities.Dataset(**self._dataset))
+            self._client.log_inputs(stored.run_id, datasets=[source])
 
     def _find_runs(self) -> dict[str, _Stored]:
         runs: dict[str, _Stored] = {}
@@ -176,7 +205,11 @@ class Store:
             for run in page:
                 tags = run.data.tags
                 runs[tags.get("quorum.trial", SWEEP)] = _Stored(
-                    run.info.run_id, run.info.status, tags.get(DIGEST), set(run.data.params)
+                    run.info.run_id,
+                    run.info.status,
+                    tags.get(DIGEST),
+                    set(run.data.params),
+                    PARENT in tags,
                 )
             token = page.token
             if not token:

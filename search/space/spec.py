@@ -251,10 +251,7 @@ def load_spec(
 
 def load_mapping(sweep: str | Path, *, profile: Profile | None = None) -> Any:
     """Return the values that a sweep's YAML has for a device, unchecked; raises as `load_spec`."""
-    mapping = _read(_find(sweep))
-    if not isinstance(mapping, dict):
-        return mapping
-    return with_profile(mapping, profile, where=str(sweep))
+    return _read(_find(sweep), profile)
 
 
 def spec_from_mapping(
@@ -301,8 +298,11 @@ def _may_crop(values: object) -> bool:
     return below or any(_may_crop(value) for value in values.values())
 
 
-def _read(path: Path, *, extended_by: Sequence[Path] = ()) -> Any:
-    """Read a YAML file; its values override those of the sweep that it `extends`, if any."""
+def _read(path: Path, profile: Profile | None, *, extended_by: Sequence[Path] = ()) -> Any:
+    """Read a YAML file with its values for a device.
+
+    Its values override all those of the sweep that it `extends`, if any.
+    """
     try:
         mapping = read_yaml(path.read_text())
     except yaml.YAMLError as error:
@@ -312,14 +312,18 @@ def _read(path: Path, *, extended_by: Sequence[Path] = ()) -> Any:
         raise SpecError(f"{path}{place}: {problem}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read: {error}") from None
-    if not isinstance(mapping, dict) or "extends" not in mapping:
+    if not isinstance(mapping, dict):
         return mapping
+    if "extends" not in mapping:
+        return with_profile(mapping, profile, where=str(path))
     name = str(mapping.pop("extends"))
     base = _find(name if name in shipped_names() else path.parent / name)
     if base in (path, *extended_by):
         raise SpecError(f"{path} extends {name!r}, which extends {path.name}; remove one `extends`")
-    values = _read(base, extended_by=(path, *extended_by))
-    return merge({**values, "name": path.stem}, mapping) if isinstance(values, dict) else values
+    values = _read(base, profile, extended_by=(path, *extended_by))
+    if not isinstance(values, dict):
+        return values
+    return with_profile(merge({**values, "name": path.stem}, mapping), profile, where=str(path))
 
 
 def _find(sweep: str | Path) -> Path:

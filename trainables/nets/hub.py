@@ -25,15 +25,20 @@ def check_hub(architecture: Architecture) -> None:
 def hub_problem(architecture: Architecture) -> str:
     """Return why the hub's weights cannot be had on this machine; empty if they can.
 
-    Weights in the local cache need no connection. Otherwise the hub is asked about the model;
-    nothing is downloaded.
+    Weights in the local cache need no connection. Otherwise they are downloaded, because a hub may
+    answer and still not give the file.
 
     Raises:
-        SpecError: the model is not timm's.
+        SpecError: the model is not timm's, or timm has no such weights.
     """
     check_hub(architecture)
     name = architecture.model.removeprefix("timm:")
-    about = timm.get_pretrained_cfg(name)
+    if not timm.is_model(name.partition(".")[0]):
+        raise SpecError(f"timm has no model {name!r}")
+    try:
+        about = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise SpecError(f"model {name!r}: {error}") from None
     repository = None if about is None else about.hf_hub_id
     if repository is None:
         return f"the hub has no weights for {name!r}"
@@ -42,7 +47,12 @@ def hub_problem(architecture: Architecture) -> str:
     ):
         return ""
     try:
-        huggingface_hub.HfApi().model_info(repository, timeout=TIMEOUT_SECONDS)
+        files = huggingface_hub.HfApi().model_info(repository, timeout=TIMEOUT_SECONDS).siblings
+        names = [file.rfilename for file in files or ()]
+        for file in _FILES:
+            if file in names:
+                huggingface_hub.hf_hub_download(repository, file)
+                return ""
     except HfHubHTTPError as error:
         return f"the hub does not give the weights of {name!r} ({type(error).__name__})"
     except OfflineModeIsEnabled:
@@ -50,4 +60,4 @@ def hub_problem(architecture: Architecture) -> str:
     except Exception as error:
         # The client's errors without a connection are those of its HTTP library, which changes.
         return f"the hub cannot be reached ({type(error).__name__})"
-    return ""
+    return f"the hub has no file of weights for {name!r}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from common.errors import RunError, SpecError
+from common.errors import MissingWeightsError, RunError, SpecError
 from trainables.hyperparameters import PACKAGE, Architecture
 from trainables.initial_weights import (
     PACKAGED,
@@ -61,7 +61,8 @@ def read_backbone(architecture: Architecture) -> Backbone:
     except IsADirectoryError:
         raise SpecError(f"pretrained: {path} is a folder; name the file of weights in it") from None
     except OSError as error:
-        raise SpecError(f"pretrained: {path} cannot be read: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise MissingWeightsError(f"pretrained: {path} cannot be read: {reason}") from None
 
 
 @lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from common.errors import SpecError
+from common.errors import MissingWeightsError, SpecError
 from trainables.hyperparameters import Architecture
 from trainables.initial_weights import PACKAGED
 from trainables.nets.drop_path import has_drop_path
@@ -42,7 +42,7 @@ def timm_net(
         # The hub's client raises many types of error: no connection, no such weights, a full disk.
         # If the model cannot be built without weights either, that is the error to report.
         _built(name, architecture, classes, image_size, channels, download=False)
-        raise SpecError(
+        raise MissingWeightsError(
             f"the weights of {name!r} cannot be downloaded ({type(error).__name__}); use weights "
             f"that are installed ({_packaged_choice(architecture.model)}), or download their "
             ".safetensors file elsewhere and set `pretrained` to its path"

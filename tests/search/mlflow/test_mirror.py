@@ -109,6 +109,23 @@ def test_a_refused_run_does_not_stop_the_others(
         assert store.runs == expected_runs()
 
 
+def test_a_run_that_was_refused_once_is_written_while_the_sweep_goes_on(
+    folder: RunFolder, store: FakeStore
+) -> None:
+    """A short error does not freeze it until the end."""
+    mirror = mirror_to(store, folder)
+    write_journal(folder, EVENTS[:60], mirror)
+    store.refuses = {""}
+    assert wait_until(lambda: store.runs)
+    write_journal(folder, EVENTS[60:120], mirror)
+    assert wait_until(lambda: mirror.lagging)
+    store.refuses = set()
+    write_journal(folder, EVENTS[120:], mirror)
+    assert wait_until(lambda: not mirror.lagging)
+    assert mirror.close(60)
+    assert store.runs == expected_runs()
+
+
 def test_waits_get_longer_until_something_is_written(folder: RunFolder) -> None:
     """A store that accepts connections and refuses everything is not asked more and more often."""
     store = FakeStore()
@@ -197,10 +214,10 @@ def test_the_tracking_uri_is_an_argument_or_a_variable_or_beside_the_run(
 ) -> None:
     beside = folder.root.resolve().parent / "mlflow.db"
     assert tracking_uri(folder) == f"sqlite:///{beside}"
-    strange = RunFolder(folder.root.parent / "100% of #1? done" / "run")
+    strange = RunFolder(folder.root.parent / "100% of #1? done %41" / "run")
     where = tracking_uri(strange).removeprefix("sqlite:///")
     assert make_url(tracking_uri(strange)).database == str(strange.root.parent / "mlflow.db")
-    assert where == str(folder.root.parent / "100%25 of %231%3F done" / "mlflow.db")
+    assert where == str(folder.root.parent / "100% of #1%3F done %2541" / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000/a")
     assert tracking_uri(folder) == "http://host:5000/a"
     assert tracking_uri(folder, "sqlite:///x") == "sqlite:///x"

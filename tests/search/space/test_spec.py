@@ -163,3 +163,22 @@ def test_a_sweep_crops_if_any_recipe_of_it_may(values: dict[str, object], crops:
 def test_photographs_are_cropped_and_digits_are_not() -> None:
     assert load_spec("images").crops
     assert not load_spec("digits").crops
+
+
+def test_a_sweep_that_extends_another_overrides_its_values_for_a_device(tmp_path: Path) -> None:
+    """Also those that the other has in its profiles."""
+    base = {
+        "trials": 3,
+        "recipe": {"width": 8},
+        "profiles": {"gpu": {"trials": 30, "recipe": {"width": 16, "depth": 3}}},
+    }
+    own = {
+        "extends": "base.yaml",
+        "recipe": {"width": 24},
+        "profiles": {"cpu": {"recipe": {"depth": 2}}, "gpu": {"seed": 5}},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    cpu, gpu = (load_spec(tmp_path / "own.yaml", profile=p) for p in ("cpu", "gpu"))
+    assert (cpu.trials, cpu.recipe, cpu.seed) == (3, {"width": 24, "depth": 2}, 0)
+    assert (gpu.trials, gpu.recipe, gpu.seed) == (30, {"width": 24, "depth": 3}, 5)
