@@ -1,4 +1,4 @@
-"""Whether this machine has a GPU that torch can use."""
+"""Check that this machine has a GPU that torch can use."""
 
 import os
 

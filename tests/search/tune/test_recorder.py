@@ -209,7 +209,7 @@ def test_a_trial_without_time_for_its_next_rung_is_paused(tmp_path: Path) -> Non
 
 
 def test_a_resumed_sweep_goes_on_with_paused_trials_by_the_scores_of_all(tmp_path: Path) -> None:
-    """With time again, as many are promoted as without the pause."""
+    """As many are promoted as without the pause."""
     paused = Sweep(RunFolder(tmp_path))
     paused.recorder.deadlines = NO_TIME
     paused.run()
