@@ -209,7 +209,7 @@ def test_a_trial_without_time_for_its_next_rung_is_paused(tmp_path: Path) -> Non
 
 
 def test_a_resumed_sweep_goes_on_with_paused_trials_by_the_scores_of_all(tmp_path: Path) -> None:
-    """As many are promoted as without the pause."""
+    """The promoted ones are those of a sweep without a pause."""
     paused = Sweep(RunFolder(tmp_path))
     paused.recorder.deadlines = NO_TIME
     paused.run()
