@@ -83,7 +83,8 @@ def test_every_trial_left_its_record(root: Path) -> None:
             assert log_probs.dtype == np.float32
             assert log_probs.shape == (400, 10)
             np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, atol=1e-3)
-        assert (trial / "weights.safetensors").is_file()
+        # Only trials that completed their schedule can be members of the pool.
+        assert (trial / "weights.safetensors").is_file() is record["whole_schedule"]
     assert len(split_ids) == 1
 
 
