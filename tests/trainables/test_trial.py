@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import DataError, RunError
+from common.errors import DataError, MissingWeightsError, RunError
 from common.files import file_sha256, read_json
 from common.parsing import to_mapping
 from search.samplers.suggestions import Suggestion
@@ -174,16 +174,19 @@ def test_an_impossible_recipe_is_reported_as_failure_and_not_retried() -> None:
 
 
 def test_relative_paths_of_pretrained_weights_refer_to_the_commands_folder(tmp_path: Path) -> None:
-    """The working directory of a worker is not that of the command."""
+    """The working directory of a worker is not that of the command.
+
+    Missing weights are raised, so that Tune tries again: another machine may have them.
+    """
     recipe = Recipe(epochs=4, width=4)
     image = np.zeros((2, 8, 8, 3), np.uint8)
     model = build_model(recipe, classes=2, image_size=8, train_images=image, seed=0)
     save_weights(model, tmp_path / "first.safetensors")
     begun = config(width=4, batch_size=10, pretrained="first.safetensors")
     trial = QuorumTrial({**begun, "trainer": default_trainer})
-    failure = trial.step()["failure"]
-    assert "first.safetensors" in failure
-    assert os.strerror(errno.ENOENT) in failure
+    missing = rf"first\.safetensors.*{os.strerror(errno.ENOENT)}"
+    with pytest.raises(MissingWeightsError, match=missing):
+        trial.step()
     there = {**begun, "trainer": default_trainer, "folder": str(tmp_path)}
     assert QuorumTrial(there).step()["step"] == 1
 

@@ -74,7 +74,7 @@ def test_a_searcher_launches_each_trial_once_and_then_finishes() -> None:
 
 def test_nothing_starts_late() -> None:
     clock = itertools.count()
-    source = searcher(3, late=lambda: next(clock) >= 2)
+    source = searcher(3, fits=lambda _: next(clock) < 2)
     answers = [source.suggest(str(i)) for i in range(4)]
     assert [answer == Searcher.FINISHED for answer in answers] == [False, False, True, True]
 
