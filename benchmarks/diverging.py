@@ -1,4 +1,4 @@
-"""How often TPE draws recipes that diverge: failures told as FAIL against the worst pruned trials.
+"""Simulate how often TPE draws recipes that diverge, for two ways to tell it of failures.
 
 No network is trained: a simulated trial diverges above a learning rate, and otherwise its val NLL
 has its lowest point at another. In `half`, half of the searched learning rates diverge, and the

@@ -93,7 +93,8 @@ def test_an_edited_file_is_refused_by_name(
 def test_a_file_that_names_the_same_values_otherwise_is_the_same(tmp_path: Path) -> None:
     sweep = write(tmp_path / "tiny.yaml")
     start(sweep, tmp_path)
-    resumed(write(tmp_path / "other.yaml", name="other", description="the same"), tmp_path)
+    other = write(tmp_path / "other.yaml", name="other", description="the same")
+    assert resumed(other, tmp_path).name == "tiny"
 
 
 def test_a_shipped_sweep_that_differs_is_a_note(
