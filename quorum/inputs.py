@@ -53,6 +53,7 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
     changes = _given(
         pictures=options.pictures,
         disk_gb=options.disk_gb,
+        storage=None if options.storage is None else str(options.storage),
         trials=getattr(options, "trials", None),
         members=getattr(options, "members", None),
     )
