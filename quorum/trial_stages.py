@@ -104,6 +104,8 @@ def _placed(run: Run, address: str | None) -> "Iterator[Placement]":
     from search.tune.placement import is_cluster, placed
     from search.tune.session import ray_session
 
+    if run.site.on_cluster:
+        _ = run.numerics  # measured now, so that the kind of machine is known
     with (
         ray_session(address=address, folder=run.folder.root),
         placed(
@@ -112,6 +114,7 @@ def _placed(run: Run, address: str | None) -> "Iterator[Placement]":
             root=run.spec.storage,
             on_cluster=is_cluster(address),
             workers=run.workers,
+            measured_on=run.site.measured_on,
         ) as placement,
     ):
         yield placement

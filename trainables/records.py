@@ -72,6 +72,11 @@ class TrialRecord:
     halvings: tuple[tuple[int, int], ...] = ()
     """Epochs trained, and steps of the next epoch, before micro-batches were halved because memory
     had run out; a replay halves at the same steps."""
+    numerics: Numerics | None = None
+    """Numerics of the training, chosen where it ran; None in records of earlier versions and for
+    trials without results."""
+    machine: dict[str, Any] | None = None
+    """The machine that trained it last; None as for `numerics`."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Checksums of the files beside the record, and of weights that are not kept."""
 

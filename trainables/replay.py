@@ -81,7 +81,7 @@ def replay(
         start.recipe,
         rungs=start.rungs,
         seed=start.seed,
-        numerics=start.numerics,
+        numerics=record.numerics or start.numerics,
         images=images,
         splits=splits,
         halvings=[Halving(*halving) for halving in record.halvings],

@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import ray
 from ray import tune
 
@@ -31,8 +32,9 @@ from common.plugins import add_import_folder
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.device.kinds import NumericsHere, machine_here
 from trainables.initial_weights import require_recorded_weights
-from trainables.recipe import Recipe
+from trainables.recipe import Numerics, Recipe
 from trainables.records import WEIGHTS, TrialStart
 from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
 
@@ -69,13 +71,18 @@ class QuorumTrial(tune.Trainable):
     - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
     - `folder`: the folder that relative paths, custom networks and custom data sets refer to,
     - `resume_from`: Tune's checkpoints, to try in this order,
-    - `trainer`: a TrainerFactory, and `resources`.
+    - `trainer`: a TrainerFactory, and `resources`,
+    - `measured_on`: the kind of machine that the numerics suit; None if all machines are alike.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     _features: FeatureCache
     """Shared by all trials of this process."""
+    _here: NumericsHere
+    """Likewise."""
+    _numerics: Numerics
+    """Those that the trial trains with."""
     _trainer: Trainer | None
     """None until the first epoch."""
     _reports: Iterator[EpochReport]
@@ -98,6 +105,7 @@ class QuorumTrial(tune.Trainable):
         but not if its set-up fails.
         """
         self._features = FeatureCache()
+        self._here = NumericsHere()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -110,17 +118,20 @@ class QuorumTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train one epoch; called by Tune.
 
-        Raises:
-            DataError: the data on this machine differ from the sweep's.
+        Images that this machine does not have are a failure that no retry here would mend.
         """
         try:
             trainer = self._trainer or self._begin(self._config["resume_from"])
             report = next(self._reports)
         except MissingWeightsError:
             raise  # another worker, or a later try, may have them
-        except (DivergedError, SpecError) as error:
-            params = 0 if self._trainer is None else self._trainer.params
-            return {"done": True, "failure": str(error), "params": params}
+        except (DivergedError, SpecError, DataError) as error:
+            return {
+                "done": True,
+                "failure": str(error),
+                "cause": "machine" if isinstance(error, DataError) else "recipe",
+                "params": 0 if self._trainer is None else self._trainer.params,
+            }
         except StopIteration:
             raise RunError(f"{self._start.trial} has no epoch left to train") from None
         self._rung = report.rung
@@ -147,6 +158,8 @@ class QuorumTrial(tune.Trainable):
             "trial": self._start.trial,
             "rung": self._rung,
             "params": trainer.params,
+            "numerics": to_mapping(self._numerics),
+            "machine": machine_here(self._numerics.device),
             "halvings": [list(halving) for halving in getattr(trainer, "halvings", ())],
             "sha256": sums,
         }
@@ -165,15 +178,54 @@ class QuorumTrial(tune.Trainable):
             require_recorded_weights(
                 self._start.recipe.architecture, self._start.weights, where=self._start.trial
             )
-            trainer = self._new_trainer(images, splits)
-            for checkpoint in checkpoints:
-                if self._loads(trainer, checkpoint):
-                    break
+            self._numerics = self._chosen_numerics(images)
+            trainer = self._resumed(checkpoints, images, splits)
+            if trainer is None:
                 trainer = self._new_trainer(images, splits)
         self._trainer, self._reports, self._rung = trainer, trainer.reports(), None
         self._scored = {"val": splits.val, "holdout": splits.holdout}
         self._saved_at = self.clock()
         return trainer
+
+    def _chosen_numerics(self, images: ImageSet) -> Numerics:
+        measured_on = self._config.get("measured_on")
+        if measured_on is None:
+            return self._start.numerics
+        return self._here.choose(
+            self._start.recipe,
+            self._start.numerics,
+            measured_on=measured_on,
+            classes=len(images.class_names),
+            image_size=images.image_size,
+        )
+
+    def _resumed(
+        self, checkpoints: Sequence[tune.Checkpoint], images: ImageSet, splits: Splits
+    ) -> Trainer | None:
+        """Return a trainer that has loaded the first checkpoint that it can, or None.
+
+        It computes as before the interruption, even where another machine would be faster with
+        other numerics.
+        """
+        chosen = self._numerics
+        for checkpoint in checkpoints:
+            try:
+                with checkpoint.as_directory() as folder:
+                    about = read_json(Path(folder) / TRIAL_FILE)
+                    if about.get("trial") != self._start.trial:
+                        raise RunError(f"{folder} is a checkpoint of {about.get('trial')!r}")
+                    if "numerics" in about:
+                        self._numerics = from_mapping(Numerics, about["numerics"], where=TRIAL_FILE)
+                    trainer = self._new_trainer(images, splits)
+                    trainer.load(Path(folder) / TRAINING)
+                    return trainer
+            except (RunError, OSError, pyarrow.ArrowException) as error:
+                log.warning(
+                    "%s cannot resume from checkpoint %s: %s",
+                    self._start.trial, checkpoint.path, error,
+                )  # fmt: skip
+        self._numerics = chosen
+        return None
 
     def _new_trainer(self, images: ImageSet, splits: Splits) -> Trainer:
         factory: TrainerFactory = self._config["trainer"]
@@ -181,25 +233,11 @@ class QuorumTrial(tune.Trainable):
             self._start.recipe,
             rungs=self._start.rungs,
             seed=self._start.seed,
-            numerics=self._start.numerics,
+            numerics=self._numerics,
             images=images,
             splits=splits,
             features=self._features,
         )
-
-    def _loads(self, trainer: Trainer, checkpoint: tune.Checkpoint) -> bool:
-        """Load a checkpoint; log the reason and return False if that fails."""
-        try:
-            with checkpoint.as_directory() as folder:
-                about = read_json(Path(folder) / TRIAL_FILE)
-                if about.get("trial") != self._start.trial:
-                    raise RunError(f"{folder} is a checkpoint of {about.get('trial')!r}")
-                trainer.load(Path(folder) / TRAINING)
-        except (RunError, OSError) as error:
-            trial, path = self._start.trial, checkpoint.path
-            log.warning("%s cannot resume from checkpoint %s: %s", trial, path, error)
-            return False
-        return True
 
 
 def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Splits]:

@@ -3,7 +3,6 @@
 Devices, numerics and paces differ between machines, so they are measured where trials will run.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from common.cpu_runtime import usable_cores
@@ -54,15 +53,18 @@ class Site(Protocol):
         """Time training steps of a recipe there; see `trainables.device.rehearsal.rehearse`."""
 
     @property
-    def kinds(self) -> Mapping[str, Mapping[str, Numerics]] | None:
-        """Numerics that a probe chose, by kind of machine and family; None if all are alike."""
+    def measured_on(self) -> str | None:
+        """The kind of machine that numerics were measured on; None if all machines are alike.
+
+        An empty string if they were measured by an earlier process, on a kind that is not known.
+        """
 
 
 class ThisMachine:
     """The machine that this process runs on."""
 
     on_cluster = False
-    kinds: Mapping[str, Mapping[str, Numerics]] | None = None
+    measured_on: str | None = None
 
     def cores(self, device: str | None) -> int:  # noqa: ARG002 (a Site)
         """Return the cores that this process may use."""

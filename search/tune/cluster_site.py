@@ -1,7 +1,7 @@
 """Measure on the workers of a cluster, in tasks that have a trial's resources."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from search.tune.session import ray_session
 from trainables.data.dataset import DatasetSpec
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.device.kinds import machine_kind
 from trainables.recipe import Numerics, Recipe
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class ClusterSite:
         self._read = capacity
         self._sleep = sleep
         self._sent: dict[tuple[str, int], Any] = {}
-        self.kinds: Mapping[str, Mapping[str, Numerics]] = {}
-        """Workers of a kind that is not named here choose their numerics themselves."""
+        self.measured_on = ""
+        """Workers of other kinds choose their numerics themselves."""
 
     def cores(self, device: str | None) -> int:
         """Return the cores of the smallest node that can run a trial; wait for one to join."""
@@ -61,7 +62,7 @@ class ClusterSite:
         device = self._device(device)
         share = share_of(Numerics(device=device, threads=threads))
         self._wait_for(share)
-        return call_with_share(
+        self.measured_on, numerics = call_with_share(
             _probe,
             recipe,
             len(images.class_names),
@@ -70,6 +71,7 @@ class ClusterSite:
             threads,
             share=share,
         )
+        return numerics
 
     def rehearse(
         self,
@@ -151,10 +153,14 @@ def joined(address: str, dataset: DatasetSpec) -> Iterator[ClusterSite]:
         yield ClusterSite(dataset)
 
 
-def _probe(recipe: Recipe, classes: int, image_size: int, device: str, threads: int) -> Numerics:
-    return probe_here(
+def _probe(
+    recipe: Recipe, classes: int, image_size: int, device: str, threads: int
+) -> tuple[str, Numerics]:
+    """Return the kind of the node that this runs on, and the numerics that suit it."""
+    numerics = probe_here(
         recipe, classes=classes, image_size=image_size, device=device, threads=threads
     )
+    return machine_kind(device), numerics
 
 
 def _rehearse(

@@ -19,7 +19,7 @@ from search.timetable.capacity import Capacity
 from trainables.data.cache import entry_parts, find_entry, received_images, store_images
 from trainables.data.dataset import DatasetSpec
 from trainables.data.image_set import ImageSet
-from trainables.data.resizing import ResizeRequest
+from trainables.data.resizing import ANY_SIZE, ResizeRequest
 
 SENT_BYTES = 32_000_000
 """Images up to this size are sent to the workers of one machine, too."""
@@ -36,7 +36,7 @@ class ImageParts:
     """The files of an entry of the driver's cache, as objects of Ray."""
 
     fingerprint: str
-    asked: ResizeRequest
+    asked: ResizeRequest = ANY_SIZE
     parts: tuple[tuple[str, Any], ...]
     """Name of the file and reference to its bytes, in order."""
 

@@ -7,12 +7,15 @@ up between any two of these steps.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+from common.parsing import from_mapping
 from journal.emitter import Emitter
 from journal.events import Cause, Kind, Status, TrialEnded
 from journal.trial import Trial
 from search.schedulers.verdict import Verdict, verdict_on
 from search.tune.storage import Storage
+from trainables.recipe import Numerics
 from trainables.records import RunFolder, TrialRecord, read_record, read_start, write_record
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -60,6 +63,8 @@ class Finisher:
         *,
         params: int = 0,
         halvings: tuple[tuple[int, int], ...] = (),
+        numerics: Numerics | None = None,
+        machine: dict[str, Any] | None = None,
         traceback: str | None = None,
         cause: Cause | None = None,
         sha256: Mapping[str, str] = NOTHING,
@@ -82,6 +87,8 @@ class Finisher:
             params=params,
             metrics={name: value for name, value in metrics.items() if value is not None},
             halvings=halvings,
+            numerics=numerics,
+            machine=machine,
             sha256=dict(sha256),
         )
         write_record(folder, record)
@@ -119,6 +126,8 @@ class Finisher:
                     cause="recipe" if verdict.status == "failed" else None,
                     params=int(about["params"]),
                     halvings=tuple((epoch, step) for epoch, step in about.get("halvings", ())),
+                    numerics=_numerics_of(about),
+                    machine=about.get("machine"),
                     sha256=about["sha256"],
                 )
                 return True
@@ -144,6 +153,13 @@ class Finisher:
 def _cause_of(record: TrialRecord, traceback: str | None) -> Cause | None:
     """Return the cause of a failure whose record, of an earlier version, has none."""
     return "recipe" if record.status == "failed" and traceback is None else None
+
+
+def _numerics_of(about: Mapping[str, Any]) -> Numerics | None:
+    """Return the numerics in a checkpoint; None if it is of an earlier version."""
+    if "numerics" not in about:
+        return None
+    return from_mapping(Numerics, about["numerics"], where="numerics")
 
 
 def session_of(checkpoint: str) -> str:

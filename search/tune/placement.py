@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import ray
 
@@ -23,6 +24,8 @@ class Placement:
     """True if nodes other than this machine may run trials."""
     workers: int | None = None
     """Most trials at a time; None for as many as fit."""
+    measured_on: str | None = None
+    """The kind of machine that numerics suit; None if all machines are alike."""
 
 
 @contextmanager
@@ -33,6 +36,7 @@ def placed(
     root: str | None,
     on_cluster: bool,
     workers: int | None = None,
+    measured_on: str | None = None,
 ) -> Iterator[Placement]:
     """Yield the place of the trials of the run in `folder`, inside a `ray_session`.
 
@@ -43,19 +47,20 @@ def placed(
         SpecError: `root` cannot be used.
         RunError: a node cannot write to the storage or read from it.
     """
+    place = partial(Placement, workers=workers, measured_on=measured_on)
     if root is None and not on_cluster:
-        yield Placement(storage=Storage(folder.checkpoints), workers=workers)
+        yield place(storage=Storage(folder.checkpoints))
         return
     if root is not None:
         storage = storage_of(folder, state, root=root)
         require_reachable(storage)
-        yield Placement(storage=storage, on_cluster=on_cluster, workers=workers)
+        yield place(storage=storage, on_cluster=on_cluster)
         return
     with served(folder.checkpoints.parent) as filesystem:
         remote = Location(filesystem, f"/{folder.checkpoints.name}")
         storage = Storage(folder.checkpoints, workers=remote)
         require_reachable(storage)
-        yield Placement(storage=storage, on_cluster=True, workers=workers)
+        yield place(storage=storage, on_cluster=True)
 
 
 def is_cluster(address: str | None) -> bool:

@@ -259,9 +259,10 @@ class Recorder:
     def _complete(self, name: str, result: Mapping[str, Any]) -> None:
         trial = self.state.trials[name]
         if result.get("failure"):
-            self._finisher.end(
-                trial, "failed", result["failure"], params=result["params"], cause="recipe"
-            )
+            reason, cause = result["failure"], result.get("cause", "recipe")
+            self._finisher.end(trial, "failed", reason, params=result["params"], cause=cause)
+            if cause == "machine":
+                self._count_failure(trial, reason)
         elif not trial.paused and not self._finisher.finish(trial):
             reason = "its predictions did not reach the run's folder"
             self._finisher.end(trial, "failed", reason, cause="machine")
@@ -286,6 +287,14 @@ class Recorder:
         trial = self.state.trials[name]
         cause: Cause = "recipe" if says_out_of_memory(traceback) else "machine"
         self._finisher.end(trial, "failed", reason, traceback=traceback, cause=cause)
+        self._count_failure(trial, reason)
+
+    def _count_failure(self, trial: Trial, reason: str) -> None:
+        """Stop the sweep if many trials in a row failed at once: all others would as well.
+
+        Raises:
+            RunError: with the last reason.
+        """
         self._failed_at_once += not trial.epochs
         if self._failed_at_once >= GIVE_UP:
             raise RunError(

@@ -13,7 +13,12 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from common.errors import RunError
 from search.timetable.capacity import Capacity, Share
@@ -58,9 +63,11 @@ class PlacementGroups:
         self._waiting: list[PlacementGroup] = []
 
     def keep(self, count: int) -> None:
-        """Ask for more, or give back those that are too many, the oldest first."""
-        while len(self._waiting) > count:
-            remove_placement_group(self._waiting.pop(0))
+        """Give back what was granted, for a trial to take; ask for more, or for less."""
+        for group in self._waiting[:]:
+            if len(self._waiting) > count or placement_group_table(group)["state"] != "PENDING":
+                remove_placement_group(group)
+                self._waiting.remove(group)
         while len(self._waiting) < count:
             self._waiting.append(placement_group([self._share.resources]))
 
@@ -118,8 +125,14 @@ class Room:
         self._requests.keep(0)
 
     def _requested(self, running: int) -> int:
+        """Return how many requests to keep: none while there are free places for trials.
+
+        A request that waits could be granted a place before the next trial asks for it.
+        """
+        if running < self._fitting:
+            return 0
         wanted = min(self._most, running + self._trials_left(), self._fitting + ASKED_AHEAD)
-        return int(max(0, wanted - max(running, self._fitting)))
+        return int(max(0, wanted - running))
 
     def _wait_for_a_node(self, capacity: Capacity, now: float) -> None:
         if self._fitting:

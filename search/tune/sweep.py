@@ -218,6 +218,7 @@ def _launcher(
             "resources": share_of(numerics).resources,
             "cache": None if cache is None or place.on_cluster else str(cache),
             "trainer": trainer,
+            "measured_on": place.measured_on,
         },
     )
 

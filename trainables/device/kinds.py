@@ -1,51 +1,77 @@
 """The kind of a machine, and the numerics that suit a trial on it.
 
 The nodes of a cluster need not be alike: bfloat16 is fast on one processor and slow on another.
-A trial uses what a probe has chosen for the kind of machine that it runs on.
+What a probe has measured before a sweep holds for one kind; workers of others measure themselves.
 """
 
-import logging
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from common.provenance import machine_description
-from trainables.device.probe import probe
+from trainables.hyperparameters import Architecture
 from trainables.recipe import Numerics, Recipe
 
-log = logging.getLogger(__name__)
+Probe = Callable[..., Numerics]
+"""Chooses numerics; `trainables.device.probe.probe` is the usual one."""
 
-Chosen = Mapping[str, Mapping[str, Numerics]]
-"""Numerics by kind of machine and family."""
+
+def machine_here(device: str) -> dict[str, Any]:
+    """Describe the machine of this process, with the name of its GPU if `device` is one."""
+    return {**machine_description(), **({"gpu": _gpu_name(device)} if _on_gpu(device) else {})}
 
 
 def machine_kind(device: str) -> str:
-    """Return the name of the processor with the instruction sets that matter, or of the GPU."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(device)
+    """Return the name of the GPU, or of the processor with the instruction sets that matter."""
+    if _on_gpu(device):
+        return _gpu_name(device)
     about = machine_description()
     return " ".join([about["processor"], *about["cpu_flags"]])
 
 
-def numerics_here(
-    recipe: Recipe, start: Numerics, chosen: Chosen, *, classes: int, image_size: int
-) -> Numerics:
-    """Return the numerics of a trial on this machine: those chosen for its kind, else probe them.
+@dataclass(slots=True)
+class NumericsHere:
+    """Chooses the numerics of trials on this machine; each network is measured once."""
 
-    `start` gives the device and the threads; `chosen` are the choices made before the sweep.
-    """
-    family = recipe.architecture.family
-    known = chosen.get(machine_kind(start.device), {})
-    if family in known:
-        return known[family]
-    return _probed(recipe, classes, image_size, start.device, start.threads)
+    probe: Probe | None = None
+    """None for the usual one, which imports torch."""
+    kind: str | None = None
+    """The kind of this machine; None to find it out."""
+    _chosen: dict[tuple[Architecture, int], Numerics] = field(default_factory=dict)
+
+    def choose(
+        self, recipe: Recipe, given: Numerics, *, measured_on: str, classes: int, image_size: int
+    ) -> Numerics:
+        """Return `given` if it was measured on this kind of machine; else what a probe chooses.
+
+        The device and the number of threads stay.
+        """
+        if measured_on == (self.kind or machine_kind(given.device)):
+            return given
+        network = replace(recipe.architecture, family="", tta="none", dropout=0.0, drop_path=0.0)
+        key = (network, image_size)
+        if key not in self._chosen:
+            self._chosen[key] = (self.probe or _usual_probe)(
+                recipe,
+                classes=classes,
+                image_size=image_size,
+                device=given.device,
+                threads=given.threads,
+            )
+        return self._chosen[key]
 
 
-@lru_cache(maxsize=16)
-def _probed(
-    recipe: Recipe, classes: int, image_size: int, device: str, threads: int
-) -> Numerics:
-    return probe(
-        recipe, classes=classes, image_size=image_size, device=device, threads=threads
-    )
+def _usual_probe(recipe: Recipe, **options: Any) -> Numerics:
+    from trainables.device.probe import probe
+
+    return probe(recipe, **options)
+
+
+def _on_gpu(device: str) -> bool:
+    return device.startswith("cuda")
+
+
+def _gpu_name(device: str) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(device))

@@ -32,7 +32,7 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.slow
 class TestContractOfServedFolders(StorageContract):
     @pytest.fixture
-    def storage(self, ray: None, tmp_path: Path) -> Iterator[Storage]:  # type: ignore[override]
+    def storage(self, ray: None, tmp_path: Path) -> Iterator[Storage]:
         with served(tmp_path) as filesystem:
             remote = Location(filesystem, "/checkpoints")
             yield Storage(tmp_path / "checkpoints", workers=remote)
