@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cpu_runtime import usable_cores
 from common.errors import RunError
 from common.parsing import to_mapping
 from common.seeds import derive_seed
@@ -22,6 +21,7 @@ from journal.events import ModelRegistered, ResultReported, TestRead
 from quorum.selection import select_run
 from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
+from search.timetable.site import ThisMachine
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
 
@@ -127,25 +127,26 @@ def ledger(run: Run, *, again: bool = False) -> None:
     if (folder / "ledger.json").exists() and not again and not lacks_ledger(run):
         run.skip("ledger")
         return
-    from ensemble.evaluation.ledger_writer import write_ledger
-    from ensemble.evaluation.stages import stage_costs
+    from ensemble.evaluation.ledger_writer import link_ledger, measure_and_write_ledger
 
     with run.stage("ledger") as progress:
-        costs = stage_costs(run.folder, run.images, run.splits)
-        progress(0.3, "reading test")
         run.emit(TestRead())
-        ledger = write_ledger(
+        ledger = run.site.run_stage(
+            measure_and_write_ledger,
             run.folder,
-            run.images,
-            run.splits,
-            dataclasses.replace(run.numerics, threads=usable_cores()),
-            costs=costs,
+            images=run.images,
+            splits=run.splits,
+            numerics=run.numerics,
+            reads=_inputs(run.folder),
+            writes=[folder.name],
+            progress=progress,
+            predict_with=dataclasses.replace(run.numerics, threads=run.cores),
             margins=_margins(run),
             test_reads=run.state.test_reads,
             compute=_compute(run),
             seed=run.spec.seed,
-            progress=progress,
         )
+        link_ledger(run.folder)
         run.emit(
             ResultReported(
                 kind="ledger",
@@ -209,30 +210,46 @@ def _train_students(
 
     end = run.end_of("distill")
     recipe, start = _student_start(run)
-    train_students(
+    numerics = run.probe(recipe, threads=max(1, run.cores // workers))
+    # The workers of a group are led from here.
+    site = run.site if workers == 1 else ThisMachine()
+    site.run_stage(
+        train_students,
         run.folder,
-        recipe,
-        start=start,
-        distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
         images=run.images,
         splits=run.splits,
-        seed=seed,
-        numerics=run.probe(recipe, threads=max(1, usable_cores() // workers)),
-        deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
+        numerics=numerics,
+        reads=_inputs(run.folder),
+        writes=[run.folder.student.name],
         progress=progress,
+        recipe=recipe,
+        start=start,
+        distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
+        seed=seed,
+        train_with=numerics,
+        deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
         train=train,
     )
 
 
-def _student_start(run: Run) -> tuple[Recipe, Path | None]:
-    """Return the student's recipe, and the folder of the trial that it starts from, if any."""
+def _inputs(folder: RunFolder) -> list[str]:
+    """Return the files and folders that the student and the ledger are made from."""
+    from ensemble.evaluation.stages import pooled_trials
+
+    trials = [folder.trial(name) for name in pooled_trials(folder)]
+    paths = [folder.selection, folder.sweep, folder.student, *trials]
+    return [path.relative_to(folder.root).as_posix() for path in paths]
+
+
+def _student_start(run: Run) -> tuple[Recipe, str | None]:
+    """Return the student's recipe, and the trial that it starts from, if any."""
     from ensemble.selection.selection import read_selection
 
     if run.spec.student.start == "best_single":
-        trial = run.folder.trial(read_selection(run.folder.selection).best_single.name)
-        best = read_start(trial / "start.json").recipe
+        name = read_selection(run.folder.selection).best_single.name
+        best = read_start(run.folder.trial(name) / "start.json").recipe
         if best.architecture.pretrained:
-            return run.spec.tuned_student_recipe(best), trial
+            return run.spec.tuned_student_recipe(best), name
     return run.spec.student_recipe(), None
 
 

@@ -12,7 +12,7 @@ from common.provenance import machine_description
 from ensemble.deployment.card import Speedup, read_card
 from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
 from ensemble.deployment.student_folder import has_student
-from ensemble.evaluation.stages import holdout_predictions, test_predictions
+from ensemble.evaluation.stages import holdout_predictions, stage_costs, test_predictions
 from ensemble.ledger.ledger import Ledger, LedgerDataset, write_ledger_files
 from ensemble.ledger.predictions import Predictions, StageCost
 from ensemble.ledger.rows import ledger_rows, paired_differences
@@ -20,6 +20,23 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
+
+
+def measure_and_write_ledger(
+    folder: RunFolder,
+    *,
+    images: ImageSet,
+    splits: Splits,
+    predict_with: Numerics,
+    progress: Callable[[float, str], None],
+    **values: Any,
+) -> Ledger:
+    """Time every stage on this machine, then read test and write the ledger as `write_ledger`."""
+    costs = stage_costs(folder, images, splits)
+    progress(0.3, "reading test")
+    return write_ledger(
+        folder, images, splits, predict_with, costs=costs, progress=progress, **values
+    )
 
 
 def write_ledger(
@@ -60,12 +77,15 @@ def write_ledger(
     )
     write_arrays(folder.ledger / "test_logprobs.npz", _as_arrays(test))
     write_ledger_files(folder.ledger, ledger)
+    return ledger
+
+
+def link_ledger(folder: RunFolder) -> None:
+    """Link the ledger's files into the run's folder, beside selection.json, where people look."""
     for name in ("ledger.json", "ledger.csv"):
-        # People and scripts look for the ledger beside selection.json as well.
         link = folder.root / name
         link.unlink(missing_ok=True)
         link.symlink_to(Path(folder.ledger.name) / name)
-    return ledger
 
 
 def build_ledger(

@@ -84,6 +84,11 @@ def stage_costs(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str
     return costs | (student_costs(folder.student) if has_student(folder.student) else {})
 
 
+def pooled_trials(folder: RunFolder) -> tuple[str, ...]:
+    """Return the trials whose networks are pooled or compared in the ledger."""
+    return _names(_pooled_stages(folder))
+
+
 def _pooled_stages(folder: RunFolder) -> dict[str, tuple[Member, ...]]:
     """Return the stages made of members; a single net without a student is no ensemble."""
     selection = read_selection(folder.selection)

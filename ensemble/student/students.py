@@ -51,30 +51,32 @@ def train_students(
     images: ImageSet,
     splits: Splits,
     seed: int,
-    numerics: Numerics,
+    train_with: Numerics,
     deadline: float | None,
     progress: Callable[[float, str], None],
     train: StudentTrainer = distill,
-    start: Path | None = None,
+    start: str | None = None,
 ) -> None:
     """Train, export and quantize both students into `folder`.student.
 
     Both trainings save every epoch and resume from the last one saved. With a `deadline` for
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
-    `train` trains each of the two. `start` is the folder of the trial whose network both train
-    further. Then the student is never worse than that network on val, and where there is no time
-    for an epoch it is that network.
+    `train` trains each of the two, with the numerics `train_with`. `start` is the trial whose
+    network both train further. Then the student is never worse than that network on val, and where
+    there is no time for an epoch it is that network.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
         DivergedError: a loss is not finite.
     """
+    origin = None if start is None else folder.trial(start)
+    numerics = train_with
     selection = read_selection(folder.selection)
     teacher = load_teacher(folder, selection.members, selection.temperature, numerics)
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": numerics}
-    untrained = None if start is None else _untrained(start, images, splits, numerics)
+    untrained = None if origin is None else _untrained(origin, images, splits, numerics)
     lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
     left = math.inf if deadline is None else deadline - time.time()
     seconds = min(REHEARSAL_SECONDS, max(0.0, REHEARSAL_SHARE * left))
@@ -83,7 +85,7 @@ def train_students(
         recipe,
         work / "plan.json",
         deadline=deadline,
-        fewest=1 if start is None else 0,
+        fewest=1 if origin is None else 0,
         rehearse=lambda: EpochSeconds(
             taught=timed(**lesson).train_seconds, plain=timed().train_seconds
         ),
@@ -98,7 +100,7 @@ def train_students(
                 folder=work / "taught",
                 on_report=on_report,
                 seed=seed,
-                start=start,
+                start=origin,
                 **lesson,
                 **data,
             ),
@@ -109,7 +111,7 @@ def train_students(
             folder=work / "plain",
             on_report=_reporter(budget, TRAINING_SHARE, "student without a teacher", progress),
             seed=seed,
-            start=start,
+            start=origin,
             **data,
         )
         if untrained is not None and student.reports[-1].val_nll > untrained.val_nll:

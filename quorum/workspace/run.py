@@ -119,6 +119,11 @@ class Run:
         return self._data.probe(recipe, threads=threads)
 
     @property
+    def cores(self) -> int:
+        """Cores of a machine that trains."""
+        return self._data.site.cores(self.numerics.device)
+
+    @property
     def site(self) -> Site:
         """Where trials run."""
         return self._data.site

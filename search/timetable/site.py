@@ -3,13 +3,15 @@
 Devices, numerics and paces differ between machines, so they are measured where trials will run.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from common.cpu_runtime import usable_cores
 from search.timetable.capacity import Capacity, Share, machine_capacity, share_of
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
+from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from trainables.device.rehearsal import Rehearsal
@@ -51,6 +53,25 @@ class Site(Protocol):
         seconds: float,
     ) -> "Rehearsal":
         """Time training steps of a recipe there; see `trainables.device.rehearsal.rehearse`."""
+
+    def run_stage(
+        self,
+        function: Callable[..., Any],
+        folder: RunFolder,
+        *,
+        images: ImageSet,
+        splits: Splits,
+        numerics: Numerics,
+        reads: Sequence[str],
+        writes: Sequence[str],
+        progress: Callable[[float, str], None],
+        **arguments: Any,
+    ) -> Any:
+        """Call `function(folder, images=, splits=, progress=, **arguments)` on a machine there.
+
+        The machine is one that can train with `numerics`. The function may read the files and
+        folders `reads` of the run's folder, and write those in `writes`.
+        """
 
     @property
     def measured_on(self) -> str | None:
@@ -107,6 +128,22 @@ class ThisMachine:
             workers=workers,
             seconds=seconds,
         )
+
+    def run_stage(
+        self,
+        function: Callable[..., Any],
+        folder: RunFolder,
+        *,
+        images: ImageSet,
+        splits: Splits,
+        numerics: Numerics,  # noqa: ARG002 (a Site)
+        reads: Sequence[str],  # noqa: ARG002
+        writes: Sequence[str],  # noqa: ARG002
+        progress: Callable[[float, str], None],
+        **arguments: Any,
+    ) -> Any:
+        """Call the function here."""
+        return function(folder, images=images, splits=splits, progress=progress, **arguments)
 
 
 def probe_here(

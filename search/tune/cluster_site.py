@@ -1,15 +1,16 @@
 """Measure on the workers of a cluster, in tasks that have a trial's resources."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from common.errors import SpecError
 from search.timetable.capacity import Capacity, Share, share_of
-from search.timetable.site import probe_here
+from search.timetable.site import probe_here, whole_machine
 from search.tune.cluster import autoscales, call_with_share, cluster_capacity
 from search.tune.data_travel import sent_images
+from search.tune.remote_stage import run_remotely
 from search.tune.room import PlacementGroups, Room
 from search.tune.session import ray_session
 from trainables.data.dataset import DatasetSpec
@@ -17,6 +18,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.kinds import machine_kind
 from trainables.recipe import Numerics, Recipe
+from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from trainables.device.rehearsal import Rehearsal
@@ -97,6 +99,33 @@ class ClusterSite:
             workers,
             seconds,
             share=share,
+        )
+
+    def run_stage(
+        self,
+        function: Callable[..., Any],
+        folder: RunFolder,
+        *,
+        images: ImageSet,
+        splits: Splits,
+        numerics: Numerics,
+        reads: Sequence[str],
+        writes: Sequence[str],
+        progress: Callable[[float, str], None],
+        **arguments: Any,
+    ) -> Any:
+        """Call the function on a worker that has a whole machine's cores, or a GPU."""
+        share = whole_machine(self.cores(numerics.device), numerics)
+        return run_remotely(
+            function,
+            folder,
+            images=self._images(images),
+            splits=splits,
+            reads=reads,
+            writes=writes,
+            share=share,
+            progress=progress,
+            **arguments,
         )
 
     def _device(self, device: str | None) -> str:

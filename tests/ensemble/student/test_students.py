@@ -40,7 +40,8 @@ def students(
     shutil.rmtree(folder.student)
     spec = spec_of_run(folder)
     images = load_dataset(spec.dataset)
-    start = folder.trial(read_selection(folder.selection).best_single.name)
+    best = read_selection(folder.selection).best_single.name
+    start = folder.trial(best)
 
     def train(*_: object, **options: Any) -> StudentResult:
         assert options["start"] == start
@@ -56,11 +57,11 @@ def students(
         images=images,
         splits=make_splits(images, spec.splits),
         seed=0,
-        numerics=Numerics(),
+        train_with=Numerics(),
         deadline=deadline,
         progress=lambda fraction, detail: None,
         train=train,
-        start=start,
+        start=best,
     )
     assert not read_reports(folder.student / "work" / "taught")
     return read_card(folder.student), read_card(folder.student / "plain")
