@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 import ray
-from ray.autoscaler._private.aws import config as ray_aws
+from ray.autoscaler._private.aws import config
 from ray.autoscaler._private.local.config import prepare_local
 
 from tests.cluster_files import (
@@ -29,6 +29,7 @@ from tests.cluster_files import (
 from tests.docs import ROOT
 
 FILES = ("cluster.yaml", "cluster.local.yaml")
+RAY_AWS: Any = config
 
 
 @pytest.fixture(params=FILES)
@@ -171,11 +172,11 @@ def test_images_are_ubuntu_24_04_and_gpu_workers_have_the_driver(aws: dict[str, 
 def test_ray_keeps_stated_images_and_fills_in_an_old_one_elsewhere(aws: dict[str, Any]) -> None:
     bare = copy.deepcopy(aws)
     del bare["available_node_types"]["head"]["node_config"]["ImageId"]
-    ray_aws._check_ami(bare)
+    RAY_AWS._check_ami(bare)
     types = bare["available_node_types"]
     old = types.pop("head")["node_config"]["ImageId"]
-    assert old == ray_aws.DEFAULT_AMI[aws["provider"]["region"]]
-    assert "18.04" in ray_aws.DEFAULT_AMI_NAME
+    assert old == RAY_AWS.DEFAULT_AMI[aws["provider"]["region"]]
+    assert "18.04" in RAY_AWS.DEFAULT_AMI_NAME
     assert {name: types[name] for name in types} == {
         name: aws["available_node_types"][name] for name in types
     }
@@ -198,7 +199,7 @@ def test_ray_makes_no_security_group(aws: dict[str, Any]) -> None:
     """Ray's own group admits SSH from everywhere, whatever the file states."""
     for node in aws["available_node_types"].values():
         assert node["node_config"]["SecurityGroupIds"]
-    made_by_ray = ray_aws._create_default_inbound_rules({"sg-1"}, [])
+    made_by_ray = RAY_AWS._create_default_inbound_rules({"sg-1"}, [])
     assert "0.0.0.0/0" in json.dumps(made_by_ray)
 
 
