@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.quorum-setup
 # Two processes, each with whole files; tests/conftest.py puts those with slow tests first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-CODE   := quorum analysis search ensemble trainables journal common benchmarks tests
+CODE   := quorum analysis search ensemble trainables journal common benchmarks deploy tests
 
 .PHONY: help setup demo test fast check format lint types bench lock clean
 
@@ -55,8 +55,8 @@ bench: $(STAMP)
 
 # The lock holds versions and hashes only, for every platform and Python from 3.11 on.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra cluster --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
