@@ -94,15 +94,19 @@ def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
 
     Nothing is trained or written, except for the cache of decoded images.
     """
+    from quorum.workspace.opening import site_at
     from search.timetable.preview import preview
 
     spec = resolve_sweep(sweep, options, name=default_name(sweep))
-    return preview(
-        spec,
-        time_budget=options.budget_seconds,
-        device=options.device,
-        stages=("sweep",) if options.search_only else spec.stages,
-    )
+    with site_at(options.address, spec.dataset) as site:
+        return preview(
+            spec,
+            time_budget=options.budget_seconds,
+            device=options.device,
+            stages=("sweep",) if options.search_only else spec.stages,
+            site=site,
+            workers=options.workers,
+        )
 
 
 @prepares_process
@@ -183,17 +187,21 @@ def distill(
     run: AnyRun,
     *,
     workers: int = 1,
+    address: str | None = None,
     runs: str | Path | None = None,
     progress: bool = True,
     observers: "Sequence[Observer]" = (),
 ) -> Outcome:
-    """Train, quantize and judge another student on `workers` workers; read test once more."""
+    """Train, quantize and judge another student on `workers` workers; read test once more.
+
+    With the `address` of a Ray cluster, the workers are there.
+    """
     from quorum import pipeline
 
     if workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}")
     folder = find_run(run, runs)
-    options = RunOptions(progress=progress, observers=observers)
+    options = RunOptions(progress=progress, observers=observers, address=address)
     with show_progress(spec_of_run(folder), folder, options) as options:
         return pipeline.distill(folder, options, workers=workers)
 
