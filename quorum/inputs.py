@@ -34,10 +34,11 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
             the run to resume.
         RunError: there is no run to resume, or it was started with another sweep.
     """
-    if options.device == "cuda" and options.address is None:
+    # A resumed run on a cluster knows its numerics and times nothing here.
+    if options.device == "cuda" and not (options.address and options.resume):
         from trainables.device.gpus import require_gpu  # imports torch
 
-        require_gpu()  # before the data are read, which may take long
+        require_gpu(address=options.address)  # before the data are read, which may take long
     if options.resume:
         folder = Runs(options.runs).new(options.name, default=name, resume=True)
         return resumed_sweep(sweep, options, folder)

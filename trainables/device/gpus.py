@@ -7,8 +7,10 @@ import torch
 from common.errors import SpecError
 
 
-def require_gpu() -> None:
+def require_gpu(*, address: str | None = None) -> None:
     """Refuse to train on a GPU where there is none.
+
+    On the Ray cluster at `address`, this machine still needs one: the networks are timed here.
 
     Raises:
         SpecError: torch sees no GPU; the message says what it was built for.
@@ -21,7 +23,13 @@ def require_gpu() -> None:
         reason = "CUDA_VISIBLE_DEVICES is empty"
     else:
         reason = f"torch {torch.__version__} finds no GPU on this machine"
+    if address is None:
+        raise SpecError(
+            f"--profile gpu: {reason}; leave out --profile to train on the CPU, or join a cluster "
+            "that has GPUs with --address"
+        )
     raise SpecError(
-        f"--profile gpu: {reason}; leave out --profile to train on the CPU, or join a cluster that "
-        "has GPUs with --address"
+        f"--profile gpu: a run on the cluster at {address} times its networks on the machine where "
+        f"it is started, and here {reason}; start it on a machine of the cluster that has a GPU, "
+        "or leave out --profile to train on the cluster's CPUs"
     )
