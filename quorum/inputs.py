@@ -35,7 +35,7 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         RunError: there is no run to resume, or it was started with another sweep.
     """
     # A resumed run on a cluster knows its numerics and times nothing here.
-    if options.device == "cuda" and not (options.address and options.resume):
+    if options.device == "cuda" and (options.address is None or not options.resume):
         from trainables.device.gpus import require_gpu  # imports torch
 
         require_gpu(address=options.address)  # before the data are read, which may take long

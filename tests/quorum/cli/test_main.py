@@ -254,9 +254,7 @@ def test_a_cluster_is_not_advised_to_join_a_cluster(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cluster = ("--address", "head:6379")
-    line = user_error(
-        capsys, command, "digits", "--profile", "gpu", *cluster, "--runs", tmp_path
-    )
+    line = user_error(capsys, command, "digits", "--profile", "gpu", *cluster, "--runs", tmp_path)
     assert "cluster at head:6379" in line
     assert "leave out --profile" in line
     assert "--address" not in line
