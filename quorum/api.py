@@ -255,7 +255,8 @@ def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) ->
     """
     from analysis.facts.ladder import ladder as levels
 
-    return levels(Runs(runs), data=None if data is None else str(data))
+    found = Runs(runs)
+    return levels(found, data=None if data is None else str(data), runs_folder=found.root)
 
 
 @prepares_process

@@ -11,7 +11,6 @@ Cost on two busy cores: 7 s of CPU once (4 to import MLflow, 3 to create a sqlit
 import logging
 import os
 import re
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ from urllib.parse import quote
 
 from filelock import Timeout
 
+from common.commands import command
 from common.errors import RunError
 from common.locks import take_lock
 from journal.events import Event
@@ -220,7 +220,9 @@ class MlflowMirror:
                 self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
                 self._thread.start()
         except Exception:
-            logger.warning("the MLflow mirror is off; `quorum sync` repairs it", exc_info=True)
+            logger.warning(
+                "the MLflow mirror is off; `%s` repairs it", self._sync_command, exc_info=True
+            )
 
     @property
     def lagging(self) -> bool:
@@ -235,8 +237,8 @@ class MlflowMirror:
         self._thread.join(min(timeout, CLOSE_SECONDS_AFTER_FAILURE) if self.failures else timeout)
         if self._thread.is_alive() or self.lagging:
             logger.warning(
-                "MLflow at %s lacks a part of this run; `quorum sync %s` brings it up to date",
-                without_password(self.uri), shlex.quote(str(self._folder.root)),
+                "MLflow at %s lacks a part of this run; `%s` brings it up to date",
+                without_password(self.uri), self._sync_command,
             )  # fmt: skip
             return False
         return True
@@ -248,6 +250,10 @@ class MlflowMirror:
     def __exit__(self, *error: object) -> None:
         """Close the mirror."""
         self.close()
+
+    @property
+    def _sync_command(self) -> str:
+        return command("sync", self._folder.root)
 
     def _work(self) -> None:
         with ExitStack() as stack:
@@ -307,9 +313,8 @@ class MlflowMirror:
             self._warned = True
             logger.warning(
                 "MLflow at %s cannot be written (%s); the run continues, and its view is repaired "
-                "later or by `quorum sync %s`",
-                without_password(self.uri), error_summary(error),
-                shlex.quote(str(self._folder.root)),
+                "later or by `%s`",
+                without_password(self.uri), error_summary(error), self._sync_command,
             )  # fmt: skip
 
     def _note_refusals(self, *, again: bool) -> None:
