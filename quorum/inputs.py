@@ -39,8 +39,8 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         from trainables.device.gpus import require_gpu  # imports torch
 
         require_gpu(address=options.address)  # before the data are read, which may take long
-    if options.resume:
-        folder = Runs(options.runs).new(options.name, default=name, resume=True)
+    folder = run_to_resume(options, default=name)
+    if folder is not None:
         return resumed_sweep(sweep, options, folder)
     if not isinstance(sweep, SweepSpec):
         spec = load_spec(sweep, profile=options.profile, settings=options.set)
@@ -58,6 +58,17 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         members=getattr(options, "members", None),
     )
     return spec.with_values(dataset=dataclasses.replace(spec.dataset, **dataset), **changes)
+
+
+def run_to_resume(options: RunOptions, *, default: str) -> RunFolder | None:
+    """Return the folder of the run to resume, called `default` without a name; None for a new run.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    if not options.resume:
+        return None
+    return Runs(options.runs).new(options.name, default=default, resume=True)
 
 
 @contextmanager

@@ -60,13 +60,19 @@ def test_a_mistake_with_ablate_is_one_line(
 def test_a_resumed_ablation_is_the_one_that_was_started_or_none(tmp_path: Path) -> None:
     """A kill before the factors are written must not end in an ablation of other factors."""
     folder = RunFolder(tmp_path / "tiny-ablation")
-    _, spec = new_ablation(tiny_spec(), factors=["ema"], seeds=2, epochs=1)
+    ablation, spec = new_ablation(tiny_spec(), factors=["ema"], seeds=2, epochs=1)
     with quick_run(folder, spec, stages=ABLATION_STAGES):
         pass
     options = AblationOptions(resume=True, mirror=False)
     with pytest.raises(RunError, match=r"tiny-ablation holds no ablation, or one .* --name"):
         pipeline.ablate(spec_of_run(folder), folder, options)
     assert not list(folder.starts())
+    ablation.write(folder)
+    preview, resumed = quorum.plan_ablation(
+        str(folder.sweep), resume=True, name=folder.name, runs=tmp_path, seeds=3
+    )
+    assert (resumed.factors, resumed.seeds) == (ablation.factors, 3)
+    assert (preview.rungs, preview.trials) == ((1,), 6)
 
 
 @pytest.mark.slow
