@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SpecError
-from quorum.options import AnyOptions, RunOptions
+from quorum.options import AnyOptions, PlanOptions, RunOptions
 from quorum.outcome import AnyRun, Outcome
 from quorum.resuming import resumed_sweep
 from quorum.workspace.listing import Runs
@@ -34,8 +34,8 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
             the run to resume.
         RunError: there is no run to resume, or it was started with another sweep.
     """
-    # A resumed run on a cluster knows its numerics and times nothing here.
-    if options.device == "cuda" and (options.address is None or not options.resume):
+    here = options.address is None or isinstance(options, PlanOptions)  # a plan measures here
+    if options.device == "cuda" and here:
         from trainables.device.gpus import require_gpu  # imports torch
 
         require_gpu(address=options.address)  # before the data are read, which may take long
@@ -54,6 +54,7 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
     changes = _given(
         pictures=options.pictures,
         disk_gb=options.disk_gb,
+        storage=None if options.storage is None else str(options.storage),
         trials=getattr(options, "trials", None),
         members=getattr(options, "members", None),
     )

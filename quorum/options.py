@@ -70,6 +70,18 @@ class RunOptions:
     address: str | None = field(
         default=None, metadata=cli("join a running Ray cluster", metavar="auto")
     )
+    storage: str | Path | None = field(
+        default=None,
+        metadata=cli(
+            "folder that all nodes share, or s3://bucket/prefix, for checkpoints "
+            "(default: the run's folder)",
+            metavar="PLACE",
+        ),
+    )
+    workers: int | None = field(
+        default=None,
+        metadata=cli("most trials at a time (default: as many as fit)", type=int, metavar="N"),
+    )
     profile: Literal["cpu", "gpu"] | None = field(
         default=None,
         metadata=cli("device to train on, with the sweep's values for it", choices=["cpu", "gpu"]),
@@ -114,7 +126,11 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuse an unknown profile."""
+        """Refuse an unknown profile or an impossible number of workers."""
+        if self.workers is not None and self.workers < 1:
+            from common.errors import SpecError
+
+            raise SpecError(f"--workers must be at least 1, got {self.workers}")
         if self.profile not in (None, *DEVICES):
             from common.errors import SpecError
 

@@ -168,6 +168,7 @@ def _open(
         began=options.began,
         address=options.address,
         device=options.device,
+        workers=options.workers,
         observers=options.observers,
         mirrored=options.mirror,
         settings=settings_of(options),

@@ -15,6 +15,7 @@ from typing import Any
 from common.errors import QuorumError, RunError, SpecError
 from common.parsing import to_mapping
 from common.plugins import is_import_path
+from common.uris import is_uri
 from journal.journal import read_state
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from search.space.paths import absolute_path, with_absolute_paths
@@ -79,6 +80,8 @@ def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> 
     asked_members = None if started is None else (started.asked or {}).get("members")
     given = {
         "--set": bool(options.set),
+        "--storage": options.storage is not None
+        and not _same_place(str(options.storage), spec.storage),
         "--skip-unreadable": options.skip_unreadable and not spec.dataset.skip_unreadable,
         "--members": getattr(options, "members", None) not in (None, spec.members, asked_members),
         "--factors": bool(getattr(options, "factors", None)),
@@ -87,6 +90,10 @@ def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> 
     for flag, refused in given.items():
         if refused:
             raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
+
+
+def _same_place(given: str, known: str | None) -> bool:
+    return known in (given, given if is_uri(given) else absolute_path(given))
 
 
 def _refuse_other_device(options: RunOptions, folder: RunFolder) -> None:

@@ -9,7 +9,7 @@ from quorum.workspace.run import Run
 from search.samplers.best import best_recipe
 from search.samplers.fixed import Seeds
 from search.timetable.deadlines import seeds_that_fit
-from search.tune.session import cluster_capacity
+from search.timetable.site import trials_at_a_time
 from trainables.recipe import Recipe
 from trainables.stages import fewest_epochs
 
@@ -51,7 +51,7 @@ def _plan(run: Run) -> tuple[Recipe, int]:
             )[-1]
         )
 
-    workers = run.spec.concurrent or cluster_capacity().trials_at_a_time(run.numerics)
+    workers, _ = trials_at_a_time(run.site, run.numerics, most=run.workers)
     count, epochs = seeds_that_fit(
         count=run.spec.members,
         epochs=best.schedule.epochs,

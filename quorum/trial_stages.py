@@ -4,8 +4,11 @@ A stage is skipped if its result is already there, so a killed run resumes with 
 was interrupted. Imports stand inside the functions, because only these stages need Ray.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from common.errors import RunError
 from common.provenance import code_version, machine_description
 from journal.emitter import Emitter
 from journal.events import RunResumed, SweepEnded
@@ -16,6 +19,8 @@ from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from search.ablation.ablation import Ablation
+    from search.tune.placement import Placement
+    from search.tune.sweep import SweepOutcome
 
 UNBOUNDED = 1_000_000
 """Number of trials that stands for "as many as the time budget allows"."""
@@ -32,27 +37,28 @@ def sweep_and_seeds(
         run.skip("sweep")
         run.skip("seeds")
         return
-    from search.tune.session import ray_session
-
-    with ray_session(address=address, folder=run.folder.root):
-        _sweep(run, trials)
+    with _placed(run, address) as placement:
+        _sweep(run, trials, placement)
         if seeds and run.wants("seeds"):
             retire_unfinished(run)  # a recipe that was stopped for time may be the best
-            _train_seeds(run)
+            _train_seeds(run, placement)
 
 
 def retire_unfinished(run: Run) -> None:
     """End the trials that had no time to go on: the search is over, and they can be selected."""
     if run.state.trials.unfinished("search"):
+        from search.tune.placement import storage_of
         from search.tune.sweep import retire_unfinished as retire
 
-        retire(run.spec, run.folder, run.emitter)
+        storage = storage_of(run.folder, run.state, root=run.spec.storage)
+        retire(run.spec, run.folder, run.emitter, storage=storage)
 
 
 def end_search(folder: RunFolder) -> None:
     """End the unfinished trials of a run that no process works on, whose selection is frozen."""
     if not folder.journal.exists() or not read_state(folder.journal).trials.unfinished("search"):
         return
+    from search.tune.placement import storage_of
     from search.tune.sweep import retire_unfinished as retire
 
     with Journal(folder.journal) as journal:
@@ -60,7 +66,9 @@ def end_search(folder: RunFolder) -> None:
         emitter.emit(
             RunResumed(run=folder.name, machine=machine_description(), code_version=code_version())
         )
-        retire(spec_of_run(folder), folder, emitter)
+        spec = spec_of_run(folder)
+        storage = storage_of(folder, emitter.state, root=spec.storage)
+        retire(spec, folder, emitter, storage=storage)
         kinds = emitter.state.trials.cohorts["search"].ended
         emitter.emit(SweepEnded(kind="search", reason="time_budget", trials=sum(kinds.values())))
 
@@ -71,41 +79,93 @@ def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> No
         run.skip("sweep")
         return
     from search.ablation.trials import AblationTrials
-    from search.tune.session import ray_session
     from search.tune.sweep import run_fixed
 
     recipe, end = run.spec.base_recipe(), run.end_of("sweep")
     trials = AblationTrials(ablation=ablation, recipe=recipe, deadline=end)
     with (
-        ray_session(address=address, folder=run.folder.root),
+        _placed(run, address) as placement,
         run.stage("sweep", trials=ablation.trials),
     ):
-        run_fixed(run.spec, run.folder, run.emitter, fixed=trials, **_training_inputs(run))
+        outcome = run_fixed(
+            run.spec,
+            run.folder,
+            run.emitter,
+            fixed=trials,
+            placement=placement,
+            **_training_inputs(run),
+        )
+        _require_success(run, outcome)
 
 
-def _sweep(run: Run, trials: int | None) -> None:
+@contextmanager
+def _placed(run: Run, address: str | None) -> "Iterator[Placement]":
+    """Start Ray, or use the joined cluster, and prepare the storage of checkpoints."""
+    from search.tune.placement import is_cluster, placed
+    from search.tune.session import ray_session
+
+    with (
+        ray_session(address=address, folder=run.folder.root),
+        placed(
+            run.folder,
+            run.state,
+            root=run.spec.storage,
+            on_cluster=is_cluster(address),
+            workers=run.workers,
+        ) as placement,
+    ):
+        yield placement
+
+
+def _require_success(run: Run, outcome: "SweepOutcome") -> None:
+    """Refuse to go on if trials have failed and none has succeeded.
+
+    Raises:
+        RunError: the message has the reason of the last failure.
+    """
+    if outcome.completed or outcome.pruned or outcome.unfinished or not outcome.failed:
+        return
+    failed = [trial for trial in run.state.trials.of_kind(outcome.kind) if trial.end is not None]
+    last = max(failed, key=lambda trial: trial.number)
+    reason = "" if last.end is None else last.end.reason
+    raise RunError(
+        f"all {outcome.failed} trials of {run.folder.root} failed, the last, {last.name}, with: "
+        f"{reason}"
+    )
+
+
+def _sweep(run: Run, trials: int | None, placement: "Placement") -> None:
     from search.tune.sweep import run_sweep
 
     most_trials = trials or (run.spec.trials if run.deadline is None else None)
     with run.stage("sweep", trials=most_trials):
-        run_sweep(
+        outcome = run_sweep(
             run.spec,
             run.folder,
             run.emitter,
             trials=most_trials or UNBOUNDED,
             deadline=run.end_of("sweep"),
             latest=run.cutoff("sweep"),
+            placement=placement,
             **_training_inputs(run),
         )
+        _require_success(run, outcome)
 
 
-def _train_seeds(run: Run) -> None:
+def _train_seeds(run: Run, placement: "Placement") -> None:
     from quorum.seeds import plan_seeds
     from search.tune.sweep import run_fixed
 
     with run.stage("seeds"):
         seeds = plan_seeds(run, deadline=run.cutoff("seeds"))
-        run_fixed(run.spec, run.folder, run.emitter, fixed=seeds, **_training_inputs(run))
+        run_fixed(
+            run.spec,
+            run.folder,
+            run.emitter,
+            fixed=seeds,
+            placement=placement,
+            **_training_inputs(run),
+        )
 
 
 def _training_inputs(run: Run) -> dict[str, Any]:

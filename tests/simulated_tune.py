@@ -77,7 +77,8 @@ def config_of(
         "images": IMAGES,
         "splits": splits,
         "folder": ".",
-        "resume_from": list(resume_from),
+        "resume_from": [Checkpoint(path) for path in resume_from],
+        "cache": None,
         "trainer": TRAINER,
         "resources": {"CPU": 1},
     }
@@ -204,5 +205,6 @@ class Sweep:
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir(parents=True)
         trainable.save_checkpoint(str(local))
-        shutil.copytree(local, self.storage.uri(path))
-        return Checkpoint.from_directory(self.storage.uri(path))
+        kept = self.storage.checkpoint(path)
+        shutil.copytree(local, kept.path)
+        return kept

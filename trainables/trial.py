@@ -64,11 +64,11 @@ class QuorumTrial(tune.Trainable):
     `config` holds
 
     - `start`: a TrialStart as a mapping,
-    - `images` and `splits`: the objects or Ray references to them; `images` is None if every
-      node maps them from its own cache,
+    - `images` and `splits`: the objects or Ray references to them; `images` may also be an object
+      that fetches them (`receive`), or None if this machine's cache has them,
     - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
     - `folder`: the folder that relative paths, custom networks and custom data sets refer to,
-    - `resume_from`: checkpoints to try in this order,
+    - `resume_from`: Tune's checkpoints, to try in this order,
     - `trainer`: a TrainerFactory, and `resources`.
     """
 
@@ -155,9 +155,9 @@ class QuorumTrial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """Resume from a checkpoint; called by Tune after a failure."""
-        self._begin([checkpoint, *self._config["resume_from"]])
+        self._begin([tune.Checkpoint(checkpoint), *self._config["resume_from"]])
 
-    def _begin(self, checkpoints: Sequence[str]) -> Trainer:
+    def _begin(self, checkpoints: Sequence[tune.Checkpoint]) -> Trainer:
         """Build the trainer and resume from the first checkpoint that can be loaded, if any."""
         add_import_folder(self._config["folder"])
         images, splits = _data(self._config, self._start)
@@ -167,7 +167,7 @@ class QuorumTrial(tune.Trainable):
             )
             trainer = self._new_trainer(images, splits)
             for checkpoint in checkpoints:
-                if self._loads(trainer, tune.Checkpoint(checkpoint)):
+                if self._loads(trainer, checkpoint):
                     break
                 trainer = self._new_trainer(images, splits)
         self._trainer, self._reports, self._rung = trainer, trainer.reports(), None
@@ -206,15 +206,15 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
     """Return the images, loaded once per process, and their splits.
 
     Raises:
-        DataError: the images or splits differ from the sweep's.
+        DataError: the images cannot be had, or they or the splits differ from the sweep's; the
+            message names the machine.
     """
     splits: Splits = _fetched(config["splits"])
-    if config["images"] is not None:
-        images: ImageSet = _fetched(config["images"])
-    else:
-        spec = from_mapping(DatasetSpec, config["dataset"], where="dataset")
-        fingerprint = start.data["fingerprint"]
-        images = _mapped_images(spec, config["cache"], config["folder"], fingerprint)
+    cache = None if config["cache"] is None else Path(config["cache"])
+    try:
+        images = _images(config, start, cache)
+    except DataError as error:
+        raise DataError(f"{start.trial} on {os.uname().nodename}: {error}") from None
     for name, actual, expected in (
         ("fingerprint", images.fingerprint, start.data["fingerprint"]),
         ("image size", images.image_size, start.data.get("image_size") or images.image_size),
@@ -228,16 +228,33 @@ def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Split
     return images, splits
 
 
+def _images(config: Mapping[str, Any], start: TrialStart, cache: Path | None) -> ImageSet:
+    source = config["images"]
+    if source is None:
+        spec = from_mapping(DatasetSpec, config["dataset"], where="dataset")
+        return _mapped_images(spec, cache, config["folder"], start.data["fingerprint"])
+    if hasattr(source, "receive"):
+        return _received_images(source, cache)
+    images: ImageSet = _fetched(source)
+    return images
+
+
 def _fetched(value: Any) -> Any:
     return ray.get(value) if isinstance(value, ray.ObjectRef) else value
 
 
 @lru_cache(maxsize=1)
-def _mapped_images(spec: DatasetSpec, cache: str | None, folder: str, fingerprint: str) -> ImageSet:
+def _mapped_images(
+    spec: DatasetSpec, cache: Path | None, folder: str, fingerprint: str
+) -> ImageSet:
     with _inside(folder):
-        return load_dataset(
-            spec, cache=None if cache is None else Path(cache), fingerprint=fingerprint
-        )
+        return load_dataset(spec, cache=cache, fingerprint=fingerprint)
+
+
+@lru_cache(maxsize=1)
+def _received_images(source: Any, cache: Path | None) -> ImageSet:
+    images: ImageSet = source.receive(cache)
+    return images
 
 
 def _inside(folder: str) -> AbstractContextManager[None]:

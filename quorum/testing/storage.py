@@ -7,11 +7,9 @@ class TestMyStorage(StorageContract):
 
 from pathlib import Path
 
-import pyarrow
 import pytest
-from pyarrow.fs import FileSystem
 
-from search.tune.storage import Storage
+from search.tune.storage import Location, Storage
 
 
 class StorageContract:
@@ -57,8 +55,19 @@ class StorageContract:
 
     def test_a_checkpoint_is_found_again_by_its_name(self, storage: Storage) -> None:
         """The name is the path below the root."""
-        _, path = FileSystem.from_uri(_as_uri(storage.uri("s-1/t0/c0")))
-        assert storage.name_of(path) == "s-1/t0/c0"
+        assert storage.name_of(storage.checkpoint("s-1/t0/c0").path) == "s-1/t0/c0"
+
+    def test_workers_and_driver_see_the_same_files(self, storage: Storage) -> None:
+        """They may reach the storage in different ways."""
+        for writer, reader in (
+            (storage.here, storage.workers),
+            (storage.workers, storage.here),
+        ):
+            folder = f"s-1/{id(writer)}"
+            put_at(writer / f"{folder}/state.json", b"{}" * 10_000_000)
+            place = reader / f"{folder}/state.json"
+            with place.filesystem.open_input_stream(place.path) as stream:
+                assert stream.read() == b"{}" * 10_000_000
 
     def test_a_damaged_checkpoint_hands_over_nothing(
         self, storage: Storage, tmp_path: Path
@@ -73,11 +82,11 @@ class StorageContract:
 
 def put(storage: Storage, path: str) -> None:
     """Write a small file at `path`."""
-    filesystem, target = FileSystem.from_uri(_as_uri(storage.uri(path)))
-    filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-    with filesystem.open_output_stream(target) as stream:
-        stream.write(pyarrow.py_buffer(b"{}"))
+    put_at(storage.here / path, b"{}")
 
 
-def _as_uri(address: str) -> str:
-    return address if "://" in address else Path(address).as_uri()
+def put_at(place: Location, content: bytes) -> None:
+    """Write a file."""
+    place.filesystem.create_dir(place.path.rpartition("/")[0], recursive=True)
+    with place.filesystem.open_output_stream(place.path) as stream:
+        stream.write(content)

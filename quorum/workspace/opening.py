@@ -7,12 +7,12 @@ leaves no folder. They are reported to the observers only.
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.cpu_runtime import share_arena, usable_cores, wait_passively
+from common.cpu_runtime import share_arena, wait_passively
 from common.errors import RunError
 from common.files import write_bytes_atomically
 from common.provenance import code_version, machine_description
@@ -36,9 +36,9 @@ from search.mlflow.mirror import MlflowMirror
 from search.space.available_families import with_available_families
 from search.space.paths import with_absolute_paths
 from search.space.spec import SweepSpec, spec_of_run
-from search.timetable.capacity import machine_capacity
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink
+from search.timetable.site import Site, ThisMachine, trials_at_a_time
 from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
 from trainables.data.splits import make_splits, notes_on
 from trainables.records import RunFolder
@@ -57,6 +57,7 @@ def open_run(
     began: float | None = None,
     address: str | None = None,
     device: str | None = None,
+    workers: int | None = None,
     observers: Sequence[Observer] = (),
     mirrored: bool = True,
     settings: Sequence[Mapping[str, Any]] = (),
@@ -67,14 +68,16 @@ def open_run(
 
     `stages` are the stages that will run, by default all that the specification needs.
     `time_budget` is in seconds from `began` (unix seconds; by default now). `address` is the Ray
-    cluster's. `device` is `cpu`, `cuda`, or None for a GPU if there is one. If not `mirrored`,
+    cluster's, which this process joins until the end of the block; `workers` is the most trials at
+    a time. `device` is `cpu`, `cuda`, or None for a GPU if there is one. If not `mirrored`,
     MLflow shows nothing of the run before a sync. `settings` are the changes that options made to
     the sweep's file, for the record. `planner` replaces `make_plan`.
 
     Raises:
         DataError: the data cannot be used; no folder is made then.
         SpecError: the time budget is too short for anything.
-        RunError: the folder holds another run, or another process is using it.
+        RunError: the folder holds another run, another process is using it, or there is no cluster
+            at `address`.
     """
     disable_telemetry()
     wait_passively()
@@ -88,40 +91,55 @@ def open_run(
     resumed = home.sweep.exists()
     if resumed and not resume:
         raise RunError(f"{home.root} holds a run; resume it, or choose another folder")
-    preparation = _Preparation(
-        folder=home,
-        asked=spec,
-        resumed=resumed,
-        stages=tuple(spec.stages if stages is None else stages),
-        began=began,
-        deadline=deadline,
-        address=address,
-        device=device,
-        observers=observers,
-        planner=planner,
-        clock=clock,
-    )
-    prepared = preparation.prepare()
-    data = prepared.data
-    require_unseen_splits(data.spec, data.images, data.splits)
-    _log_notes(prepared)
-    home.root.mkdir(parents=True, exist_ok=True)
-    with Journal(home.journal, clock=clock) as journal:
+    with _site(address, spec) as site, ExitStack() as stack:
+        preparation = _Preparation(
+            folder=home,
+            asked=spec,
+            resumed=resumed,
+            stages=tuple(spec.stages if stages is None else stages),
+            began=began,
+            deadline=deadline,
+            site=site,
+            device=device,
+            workers=workers,
+            observers=observers,
+            planner=planner,
+            clock=clock,
+        )
+        prepared = preparation.prepare()
+        data = prepared.data
+        require_unseen_splits(data.spec, data.images, data.splits)
+        _log_notes(prepared)
+        home.root.mkdir(parents=True, exist_ok=True)
+        journal = stack.enter_context(Journal(home.journal, clock=clock))
         _check(journal, prepared)
         if not home.sweep.exists():
             write_bytes_atomically(home.sweep, prepared.data.spec.to_yaml().encode())
         write_labels(home, prepared.data.images, prepared.data.splits)
-        with MlflowMirror(home, connect=connect_described) as mirror:
-            emitter = Emitter(journal, [*observers, *([mirror.handle] if mirrored else [])])
-            _announce(emitter, prepared, asked=spec, settings=settings)
-            yield Run(
-                prepared.data,
-                emitter,
-                plan=prepared.plan,
-                began=began,
-                deadline=deadline,
-                tracking_uri=mirror.uri,
-            )
+        mirror = stack.enter_context(MlflowMirror(home, connect=connect_described))
+        emitter = Emitter(journal, [*observers, *([mirror.handle] if mirrored else [])])
+        _announce(emitter, prepared, asked=spec, settings=settings)
+        yield Run(
+            prepared.data,
+            emitter,
+            plan=prepared.plan,
+            began=began,
+            deadline=deadline,
+            tracking_uri=mirror.uri,
+            workers=workers,
+        )
+
+
+@contextmanager
+def _site(address: str | None, spec: SweepSpec) -> Iterator[Site]:
+    """Yield the place where trials run; join the cluster at `address`, if any."""
+    if address is None:
+        yield ThisMachine()
+        return
+    from search.tune.cluster_site import joined  # imports Ray
+
+    with joined(address, spec.dataset) as site:
+        yield site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +164,9 @@ class _Preparation:
     stages: tuple[str, ...]
     began: float
     deadline: float | None
-    address: str | None
+    site: Site
     device: str | None
+    workers: int | None
     observers: Sequence[Observer]
     planner: Planner
     clock: Callable[[], float]
@@ -205,6 +224,7 @@ class _Preparation:
                 images=images,
                 splits=make_splits(images, spec.splits),
                 device=self.device,
+                site=self.site,
             )
 
     def _plan(self, data: RunData, stages: Collection[str]) -> Plan:
@@ -220,21 +240,19 @@ class _Preparation:
 
     def _setup(self, data: RunData) -> Setup:
         """Return the data and the machines that the plan is made for."""
-        from search.tune.session import capacity_at  # imports Ray
-
         numerics = data.numerics
-        workers = data.spec.concurrent
-        workers = workers or capacity_at(self.address, numerics).trials_at_a_time(numerics)
-        # The machines of a cluster are assumed to be like this one.
-        here = machine_capacity(numerics).trials_at_a_time(numerics) if self.address else workers
+        in_all, on_one = trials_at_a_time(
+            self.site, numerics, most=self.workers or data.spec.concurrent
+        )
         return Setup(
             images=data.images,
             splits=data.splits,
             numerics=numerics,
             family_numerics=data.family_numerics,
-            cores=usable_cores(),
-            workers=workers,
-            workers_per_machine=min(workers, here),
+            cores=self.site.cores(self.device),
+            workers=in_all,
+            workers_per_machine=on_one,
+            site=self.site,
         )
 
     @contextmanager

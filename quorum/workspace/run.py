@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from common.cpu_runtime import usable_cores
 from journal.emitter import Emitter
 from journal.events import Event, StageReported
 from journal.state import RunState
 from search.space.spec import SweepSpec
 from search.timetable.capacity import threads_per_trial
 from search.timetable.plan import Plan
-from search.timetable.planner import probe_families, probe_numerics
+from search.timetable.planner import probe_families
+from search.timetable.site import Site, ThisMachine
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
@@ -33,6 +33,8 @@ class RunData:
     splits: Splits
     device: str | None
     """`cpu`, `cuda`, or None for a GPU if there is one."""
+    site: Site = field(default_factory=ThisMachine)
+    """Where trials run."""
     _numerics: dict[str, Numerics] = field(default_factory=dict)
 
     @property
@@ -48,17 +50,22 @@ class RunData:
         """
         if not self._numerics:
             known = {s.recipe.architecture.family: s.numerics for s in self.folder.starts()}
-            threads = threads_per_trial(
-                usable_cores(), concurrent=self.spec.concurrent, trials=self.spec.trials
-            )
+            recipes = self.spec.first_recipes()
+            threads = 1
+            if not known.keys() >= recipes.keys():
+                threads = threads_per_trial(
+                    self.site.cores(self.device),
+                    concurrent=self.spec.concurrent,
+                    trials=self.spec.trials,
+                )
             self._numerics = probe_families(
-                self.spec.first_recipes(), partial(self.probe, threads=threads), known=known
+                recipes, partial(self.probe, threads=threads), known=known
             )
         return self._numerics
 
     def probe(self, recipe: Recipe, *, threads: int) -> Numerics:
-        """Measure which dtype and layout are fastest for a recipe on this machine."""
-        return probe_numerics(recipe, self.images, device=self.device, threads=threads)
+        """Measure which dtype and layout are fastest for a recipe where trials run."""
+        return self.site.probe(recipe, self.images, device=self.device, threads=threads)
 
 
 class Run:
@@ -73,6 +80,7 @@ class Run:
         began: float,
         deadline: float | None,
         tracking_uri: str,
+        workers: int | None = None,
     ) -> None:
         """`began` and `deadline` are in unix seconds."""
         self.folder = data.folder
@@ -87,6 +95,8 @@ class Run:
         self.deadline = deadline
         self.tracking_uri = tracking_uri
         """MLflow's store."""
+        self.workers = workers or data.spec.concurrent
+        """Most trials at a time; None for as many as fit."""
         self._data = data
 
     @property
@@ -105,8 +115,13 @@ class Run:
         return self._data.family_numerics
 
     def probe(self, recipe: Recipe, *, threads: int) -> Numerics:
-        """Measure which dtype and layout are fastest for a recipe on this machine."""
+        """Measure which dtype and layout are fastest for a recipe where trials run."""
         return self._data.probe(recipe, threads=threads)
+
+    @property
+    def site(self) -> Site:
+        """Where trials run."""
+        return self._data.site
 
     def end_of(self, stage: str) -> float | None:
         """Return when a stage must end to leave time for later stages, in unix seconds."""

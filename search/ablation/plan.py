@@ -77,9 +77,7 @@ def plan_ablation(
         SpecError: a variant does not suit the images.
         TooShortError: the deadline is too near.
     """
-    # Both import torch.
-    from trainables.device.rehearsal import rehearse
-    from trainables.preflight import check_recipes
+    from trainables.preflight import check_recipes  # imports torch
 
     images, splits = setup.images, setup.splits
     if not keep_rungs:
@@ -90,7 +88,7 @@ def plan_ablation(
             class_names=images.class_names,
             channels=images.channels,
         )
-    measured = rehearse(
+    measured = setup.site.rehearse(
         spec.base_recipe(),
         images=images,
         splits=splits,

@@ -23,6 +23,11 @@ class FixedTrials:
         """True while a trial is left to start or resume."""
         return bool(self._waiting)
 
+    @property
+    def left(self) -> int:
+        """The trials that are left to start or resume."""
+        return len(self._waiting)
+
     def next(self, fits: Fits = always) -> Suggestion | None:
         """Return the first trial that `fits`; None if there is none.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.plugins import is_import_path
+from common.uris import is_uri
 from search.space.spec import SweepSpec, spec_from_mapping
 from trainables.hyperparameters import HUB, PACKAGE
 
@@ -15,12 +16,14 @@ def absolute_path(path: str) -> str:
 
 
 def with_absolute_paths(spec: SweepSpec) -> SweepSpec:
-    """Return a sweep with absolute paths of the data and of files of initial weights."""
+    """Return a sweep with absolute paths of the data, of its storage and of initial weights."""
     mapping = spec.to_mapping()
     dataset = dict(mapping["dataset"])
     if dataset["path"] is not None and not is_import_path(dataset["name"]):
         dataset["path"] = absolute_path(dataset["path"])
     changed = {**_with_weights(mapping), "dataset": dataset}
+    if spec.storage is not None and not is_uri(spec.storage):
+        changed["storage"] = absolute_path(spec.storage)
     return spec if changed == mapping else spec_from_mapping(changed)
 
 

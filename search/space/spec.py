@@ -9,6 +9,7 @@ import yaml
 
 from common.errors import SpecError
 from common.parsing import from_mapping, to_mapping
+from common.uris import require_no_credentials
 from common.yaml_text import read_yaml
 from journal.events import STAGES
 from journal.journal import moved_data
@@ -85,6 +86,10 @@ class SweepSpec:
     disk_gb: float = 50.0
     """Disk space that the run's folder may take, in GB. Weights of trials that are unlikely to be
     selected are removed first; then no more trials start."""
+    storage: str | None = None
+    """Where checkpoints are kept while trials train: a folder that all nodes of a cluster share, or
+    a URI such as s3://bucket/prefix. Null keeps them in the run's folder; the nodes of a cluster
+    reach it through Ray."""
     pictures: bool = True
     """Show images of the data set in reports and artifacts."""
 
@@ -93,6 +98,8 @@ class SweepSpec:
         for name, least in (("trials", 1), ("reduction_factor", 2), ("members", 1)):
             if getattr(self, name) < least:
                 raise SpecError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.storage is not None:
+            require_no_credentials(self.storage, where="storage")
         if not self.disk_gb > 0:
             raise SpecError(f"disk_gb must be more than 0, got {self.disk_gb}")
         if self.concurrent is not None and self.concurrent < 1:

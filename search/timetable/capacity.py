@@ -1,49 +1,100 @@
-"""The number of trials that a machine or cluster runs at a time, and their resources."""
+"""The trials that fit on a machine or cluster at a time, and the resources of each."""
 
+import os
 from dataclasses import dataclass
 
 from common.cpu_runtime import usable_cores
 from trainables.recipe import Numerics
 
+PARTS = 10_000
+"""Ray counts resources in parts of this size."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """The cores and GPUs that trials can use, on one machine or on a whole cluster."""
+class Share:
+    """What one trial occupies, on one node, for as long as it runs."""
 
     cores: float
     gpus: float = 0.0
-
-    def trials_at_a_time(self, numerics: Numerics) -> int:
-        """Return the number of concurrent trials: one per GPU, or as many as the cores allow."""
-        if numerics.device.startswith("cuda"):
-            return max(1, int(self.gpus))
-        return max(1, int(self.cores // numerics.threads))
-
-    def share(self, numerics: Numerics, *, trials: int) -> "Capacity":
-        """Return what each of `trials` concurrent trials occupies, as Ray counts it.
-
-        A trial on the CPU never occupies more cores than it has threads, and a trial on a GPU
-        never more than one GPU.
-        """
-        on_gpu = numerics.device.startswith("cuda")
-        return Capacity(
-            cores=_divided(self.cores, trials, at_most=numerics.threads),
-            gpus=_divided(self.gpus, trials, at_most=1) if on_gpu else 0.0,
-        )
+    """1, or a fraction of one GPU."""
 
     @property
     def resources(self) -> dict[str, float]:
         """The cores and GPUs under Ray's names; without GPUs, only the cores."""
         return {"CPU": self.cores, **({"GPU": self.gpus} if self.gpus else {})}
 
+    def __str__(self) -> str:
+        cores = f"{self.cores:g} CPU core{'' if self.cores == 1 else 's'}"
+        return f"{self.gpus:g} GPU and {cores}" if self.gpus else cores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One machine: its cores and GPUs, as Ray counts them."""
+
+    cores: float
+    gpus: float = 0.0
+    name: str = ""
+    id: str = ""
+    """Ray's name of the node; empty for this machine without Ray."""
+    store_bytes: float = 0.0
+    """Size of its part of Ray's object store."""
+
+    def holds(self, share: Share) -> int:
+        """Return how many trials fit on this node."""
+        places = int(self.cores * PARTS) // int(share.cores * PARTS)
+        if share.gpus:
+            # No trial is spread over two GPUs.
+            places = min(places, int(self.gpus) * (PARTS // round(share.gpus * PARTS)))
+        return places
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """The nodes that trials can use: one machine, or a cluster as it is now."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def has_gpus(self) -> bool:
+        """True if any node has a GPU."""
+        return any(node.gpus for node in self.nodes)
+
+    def trials_at_a_time(self, share: Share) -> int:
+        """Return how many trials fit now; 0 if none does."""
+        return sum(node.holds(share) for node in self.nodes)
+
+    def largest(self) -> Node:
+        """Return the node with the most GPUs, then the most cores; one of no cores if empty."""
+        return max(self.nodes, key=lambda node: (node.gpus, node.cores), default=Node(cores=0.0))
+
+    def largest_for(self, share: Share) -> Node:
+        """Return the node that holds the most trials; one of no cores if there is none."""
+        return max(self.nodes, key=lambda node: node.holds(share), default=Node(cores=0.0))
+
+    def most_on_a_node(self, share: Share) -> int:
+        """Return the most trials that fit on any one node."""
+        return max((node.holds(share) for node in self.nodes), default=0)
+
+
+def share_of(numerics: Numerics, *, per_gpu: int = 1) -> Share:
+    """Return what a trial occupies: a core per thread, or a core and its part of a GPU.
+
+    `per_gpu` is the number of trials on one GPU.
+    """
+    if not numerics.device.startswith("cuda"):
+        return Share(cores=float(numerics.threads))
+    return Share(cores=1.0, gpus=1.0 if per_gpu == 1 else PARTS // per_gpu / PARTS)
+
 
 def machine_capacity(numerics: Numerics) -> Capacity:
     """Return the cores that this process may use, and this machine's GPUs if trials use them."""
-    if not numerics.device.startswith("cuda"):
-        return Capacity(cores=usable_cores())
-    import torch  # takes seconds to import
+    gpus = 0
+    if numerics.device.startswith("cuda"):
+        import torch  # takes seconds to import
 
-    return Capacity(cores=usable_cores(), gpus=torch.cuda.device_count())
+        gpus = torch.cuda.device_count()
+    return Capacity(nodes=(Node(cores=usable_cores(), gpus=gpus, name=os.uname().nodename),))
 
 
 def threads_per_trial(cores: int, *, concurrent: int | None, trials: int) -> int:
@@ -52,9 +103,3 @@ def threads_per_trial(cores: int, *, concurrent: int | None, trials: int) -> int
     `concurrent` is the number of trials at a time that the specification asks for, or None.
     """
     return max(1, cores // min(concurrent or cores, trials))
-
-
-def _divided(amount: float, parts: int, *, at_most: int) -> float:
-    """Divide a resource; Ray takes whole numbers, or fractions below one."""
-    part = amount / parts
-    return float(min(at_most, int(part))) if part >= 1 else int(part * 1000) / 1000

@@ -13,6 +13,7 @@ from search.timetable.compute import FamilyPace, allot
 from search.timetable.fitting import FEWEST_PASSES, affordable_passes
 from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace
 from search.timetable.plan import Plan, TooShortError, plan_run
+from search.timetable.site import Site, ThisMachine
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.hyperparameters import Architecture
@@ -57,15 +58,17 @@ class Setup:
     family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
     """Those of each family, if the sweep has any."""
     cores: int
-    """Cores of this machine."""
+    """Cores of a machine that trains."""
     workers: int
     """Trials at a time."""
     workers_per_machine: int
     """Trials at a time on one machine."""
+    site: Site = field(default_factory=ThisMachine)
+    """Where trials run, and their pace is measured."""
 
 
 class Measure(Protocol):
-    """Measures a run's pace on this machine; `measure_pace` is the usual one."""
+    """Measures a run's pace where it will run; `measure_pace` is the usual one."""
 
     def __call__(self, spec: SweepSpec, setup: Setup, *, seconds: float) -> Pace:
         """Measure for about `seconds` per network; see `measure_pace`."""
@@ -171,33 +174,6 @@ def _planned(
     return plan()
 
 
-def probe_numerics(
-    recipe: Recipe, images: ImageSet, *, device: str | None, threads: int
-) -> Numerics:
-    """Measure which dtype and memory layout train a recipe fastest here.
-
-    `device` is `cpu`, `cuda`, or None for a GPU where there is one.
-
-    Raises:
-        SpecError: `device` is `cuda`, and there is no GPU.
-    """
-    # torch takes seconds to import, and a run that only selects does not need it.
-    import torch
-
-    from trainables.device.gpus import require_gpu
-    from trainables.device.probe import probe
-
-    if device == "cuda":
-        require_gpu()
-    return probe(
-        recipe,
-        classes=len(images.class_names),
-        image_size=images.image_size,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        threads=threads,
-    )
-
-
 def probe_families(
     recipes: Mapping[str, Recipe],
     probe: Callable[[Recipe], Numerics],
@@ -271,11 +247,9 @@ def measure_families(
     Where a schedule of the specification's rungs has time for less than a pass per epoch, an epoch
     of the first family is a part of a pass; otherwise it is the passes in its recipe.
     """
-    from trainables.device.rehearsal import rehearse  # imports torch
-
     recipes = {name: r.with_values(passes=1.0) for name, r in spec.first_recipes().items()}
     measured = {
-        name: rehearse(
+        name: setup.site.rehearse(
             recipe,
             images=setup.images,
             splits=setup.splits,
@@ -333,10 +307,8 @@ def measure_pace(
 
     `trial` is the rehearsal of a trial, if there was one.
     """
-    from trainables.device.rehearsal import rehearse  # imports torch
-
     recipe, numerics, splits = spec.base_recipe(), setup.numerics, setup.splits
-    timed = partial(rehearse, images=setup.images, splits=splits)
+    timed = partial(setup.site.rehearse, images=setup.images, splits=splits)
     trial = trial or timed(
         recipe, numerics=numerics, workers=setup.workers_per_machine, seconds=seconds
     )

@@ -7,11 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from common.cpu_runtime import usable_cores
 from journal.events import STAGES
 from search.space.available_families import with_available_families
 from search.space.spec import SweepSpec
-from search.timetable.capacity import machine_capacity, threads_per_trial
+from search.timetable.capacity import threads_per_trial
 from search.timetable.plan import Plan
 from search.timetable.planner import (
     Planner,
@@ -19,8 +18,8 @@ from search.timetable.planner import (
     make_plan,
     plan_or_shrink,
     probe_families,
-    probe_numerics,
 )
+from search.timetable.site import Site, ThisMachine, trials_at_a_time
 from trainables.data.dataset import load_dataset, resolve_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.source_sizes import SourceSizes
@@ -63,6 +62,8 @@ def preview(
     device: str | None = None,
     stages: Collection[str] = STAGES,
     planner: Planner = make_plan,
+    site: Site | None = None,
+    workers: int | None = None,
     resumed: bool = False,
 ) -> Preview:
     """Check a specification against its data, rehearse it for a few seconds, and forecast it.
@@ -89,7 +90,9 @@ def preview(
     plan = plan_or_shrink(
         lambda: planner(
             draft,
-            _setup(draft, images, splits, device=device),
+            _setup(
+                draft, images, splits, device=device, site=site or ThisMachine(), workers=workers
+            ),
             clock=time.time,
             deadline=deadline,
             stages=stages,
@@ -117,21 +120,30 @@ def _images(spec: SweepSpec) -> tuple[ImageSet, Splits]:
     return images, make_splits(images, spec.splits)
 
 
-def _setup(spec: SweepSpec, images: ImageSet, splits: Splits, *, device: str | None) -> Setup:
-    cores = usable_cores()
+def _setup(
+    spec: SweepSpec,
+    images: ImageSet,
+    splits: Splits,
+    *,
+    device: str | None,
+    site: Site,
+    workers: int | None,
+) -> Setup:
+    cores = site.cores(device)
     threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trials)
-    probe = partial(probe_numerics, images=images, device=device, threads=threads)
+    probe = partial(site.probe, images=images, device=device, threads=threads)
     family_numerics = probe_families(spec.first_recipes(), probe, known={})
     numerics = next(iter(family_numerics.values()))
-    workers = spec.concurrent or machine_capacity(numerics).trials_at_a_time(numerics)
+    in_all, on_one = trials_at_a_time(site, numerics, most=workers or spec.concurrent)
     return Setup(
         images=images,
         splits=splits,
         numerics=numerics,
         family_numerics=family_numerics,
         cores=cores,
-        workers=workers,
-        workers_per_machine=workers,
+        workers=in_all,
+        workers_per_machine=on_one,
+        site=site,
     )
 
 

@@ -32,31 +32,41 @@ class TuneSearcher(Searcher):
         *,
         launch: Callable[[Suggestion], dict[str, Any] | None],
         fits: Fits = always,
+        limit: Callable[[int], int] = lambda running: running + 1,
     ) -> None:
         """`launch` makes a trial's configuration, or None if nothing more can start.
 
-        Only trials that `fits` allows start.
+        Only trials that `fits` allows start. `limit` returns the most trials at a time, given how
+        many have started and not ended; 0 ends the sweep.
         """
         super().__init__()
-        self.launched = 0
-        """Trials handed to Tune."""
         self._sampler = sampler
         self._launch = launch
         self._fits = fits
+        self._limit = limit
+        self._running: set[str] = set()
+        """Tune's names of trials that have started and not ended."""
 
-    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002 (Tune's hook)
-        """Return the next trial's configuration, or FINISHED."""
-        suggestion = self._sampler.next(self._fits)
-        if suggestion is None:
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's configuration; None to be asked again; or FINISHED."""
+        limit = self._limit(len(self._running))
+        if len(self._running) >= limit > 0:
+            return None
+        suggestion = self._sampler.next(self._fits) if limit else None
+        config = None if suggestion is None else self._launch(suggestion)
+        if config is None:
             return Searcher.FINISHED
-        self.launched += 1
-        # After None, Tune would wait and ask again.
-        return self._launch(suggestion) or Searcher.FINISHED
+        self._running.add(trial_id)
+        return config
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,  # noqa: ARG002 (Tune's hook)
+        error: bool = False,  # noqa: ARG002
     ) -> None:
-        """Do nothing: the journal holds more."""
+        """Make room for another trial; its result is in the journal."""
+        self._running.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a resume starts from the journal."""

@@ -16,10 +16,6 @@ from trainables.initial_weights import weights_identity
 from trainables.recipe import Numerics, Recipe
 from trainables.records import TrialStart
 
-SENT_BYTES = 32_000_000
-"""Images up to this size are sent to the workers; every node maps larger ones from its own
-cache of decoded images."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
@@ -32,8 +28,8 @@ class Launcher:
     rungs: tuple[int, ...]
     recorder: Recorder
     shared: Mapping[str, Any]
-    """In every configuration: `images` and `splits` (references into Ray's object store),
-    `cache`, `trainer` and `resources`."""
+    """In every configuration: `images` (see search/tune/data_travel.py), `splits`, `cache`,
+    `trainer` and `resources`."""
     family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
     """Numerics of the families that have their own."""
     about: Mapping[str, Any] = field(
@@ -77,7 +73,9 @@ class Launcher:
     def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
         start = self.recorder.started(suggestion, self._start(suggestion))
         storage = self.recorder.storage
-        checkpoints = [storage.uri(path) for path in suggestion.checkpoints if storage.holds(path)]
+        checkpoints = [
+            storage.checkpoint(path) for path in suggestion.checkpoints if storage.holds(path)
+        ]
         return {
             **self.shared,
             "start": to_mapping(start),

@@ -11,9 +11,8 @@ import os
 import secrets
 import site
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
 
 import ray
 from ray._private import services
@@ -22,8 +21,6 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 import trainables
 from common.cpu_runtime import usable_cores
 from common.errors import RunError
-from search.timetable.capacity import Capacity, machine_capacity
-from trainables.recipe import Numerics
 
 log = logging.getLogger(__name__)
 
@@ -41,23 +38,14 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Tune's own snapshots are never read: a resume starts from the journal.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    # The searcher limits the trials at a time; those that it hands over may all wait for nodes.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 """Variables that ray.init sets in the environment."""
-
-Resources = Callable[[], Mapping[str, float]]
-"""Asks Ray for the resources of its nodes together, by name."""
-
-
-class Session(Protocol):
-    """Joins a cluster for the length of a block; `ray_session` is the usual one."""
-
-    def __call__(self, *, address: str | None) -> AbstractContextManager[None]:
-        """Join the cluster at `address`."""
-
 
 QUIET = ("ray", "ray.tune", "ray.train", "ray.data")
 """Loggers that are silenced."""
@@ -107,33 +95,6 @@ def ray_session(
             yield
         finally:
             ray.shutdown()
-
-
-def capacity_at(
-    address: str | None,
-    numerics: Numerics,
-    *,
-    session: Session = ray_session,
-    resources: Resources = ray.cluster_resources,
-) -> Capacity:
-    """Return the capacity of the cluster at `address`, else of this machine.
-
-    If the caller has started Ray, that counts as the cluster. This function starts none.
-    `session` joins a cluster, and `resources` asks the joined one.
-
-    Raises:
-        RunError: there is no cluster at `address`.
-    """
-    if address is not None or ray.is_initialized():
-        with session(address=address):
-            return cluster_capacity(resources)
-    return machine_capacity(numerics)
-
-
-def cluster_capacity(resources: Resources = ray.cluster_resources) -> Capacity:
-    """Return the capacity of the Ray that this process has joined."""
-    found = resources()
-    return Capacity(cores=found.get("CPU", 1.0), gpus=found.get("GPU", 0.0))
 
 
 @contextmanager

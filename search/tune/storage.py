@@ -1,63 +1,120 @@
 """The storage of checkpoints; copy results from it to a trial's folder.
 
 Checkpoints are named by their path below the storage's root, so a run whose folder was moved
-or copied finds them again. The root is a local folder or any URI that Tune accepts.
+or copied finds them again. The root is a local folder or any URI that Tune accepts. Workers may
+have their own way to it (see `search.tune.served_folder`).
 """
 
 import hashlib
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from ray.tune import Checkpoint
 
-from common.errors import RunError
+from common.errors import RunError, SpecError
 from common.files import read_json, write_bytes_atomically
+from common.uris import is_uri, require_no_credentials
 from trainables.records import WEIGHTS
 from trainables.trial import RESULT_FILES, TRIAL_FILE
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A folder of a file system."""
+
+    filesystem: FileSystem
+    path: str
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(self.filesystem, f"{self.path}/{name}".rstrip("/"))
+
+    @classmethod
+    def of(cls, root: str | Path) -> "Location":
+        """Return the location of a local folder or a URI.
+
+        Raises:
+            SpecError: the URI has credentials, an unknown scheme or an impossible option.
+        """
+        if not is_uri(root):
+            return cls(LocalFileSystem(), str(Path(root).absolute()))
+        require_no_credentials(str(root), where="storage")
+        try:
+            filesystem, path = FileSystem.from_uri(str(root))
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise SpecError(f"storage {str(root)!r} cannot be used: {error}") from None
+        return cls(filesystem, path.rstrip("/"))
+
+
 class Storage:
-    """The folder or URI where Tune keeps the checkpoints of one run."""
+    """The folder where Tune keeps the checkpoints of one run."""
 
-    def __init__(self, root: str | Path) -> None:
-        """`root` is a local folder or a URI that no other run uses."""
-        self.root = str(root) if "://" in str(root) else str(Path(root).absolute())
+    def __init__(self, root: str | Path | Location, *, workers: Location | None = None) -> None:
+        """`root` is a folder that no other run uses; `workers` is their way to it, if another."""
+        self.here = root if isinstance(root, Location) else Location.of(root)
+        """The root as this process reaches it."""
+        self.workers = workers or self.here
+        """The root as workers reach it."""
 
-    def uri(self, path: str) -> str:
-        """Return the address that a worker opens."""
-        return f"{self.root}/{path}".rstrip("/")
+    def __str__(self) -> str:
+        kind = self.here.filesystem.type_name
+        return f"the folder {self.here.path}" if kind == "local" else f"{kind}://{self.here.path}"
+
+    @property
+    def advice(self) -> str:
+        """What a user can do if a node does not reach this storage."""
+        if self.workers != self.here:
+            return "its network or disk is at fault: remove the node, or give --storage"
+        return (
+            "give --storage a folder that all nodes share or an s3:// address that all may use, "
+            "or leave it out: then checkpoints travel through Ray"
+        )
+
+    @property
+    def tune_options(self) -> dict[str, Any]:
+        """The arguments by which `tune.run` takes this storage."""
+        if isinstance(self.workers.filesystem, LocalFileSystem):
+            return {"storage_path": self.workers.path}
+        return {
+            "storage_path": self.workers.path,
+            "storage_filesystem": self.workers.filesystem,
+        }
+
+    def checkpoint(self, path: str) -> Checkpoint:
+        """Return the checkpoint of this name, for a worker to open."""
+        place = self.workers / path
+        return Checkpoint(place.path, place.filesystem)
 
     def name_of(self, path: str) -> str:
         """Return a checkpoint's name: its path below the root.
 
-        `path` is its path in the storage's file system, as Tune reports it.
+        `path` is its path in the workers' file system, as Tune reports it.
         """
-        base = Checkpoint(self.root).path
-        return str(PurePosixPath(path).relative_to(base))
+        return str(PurePosixPath(path).relative_to(self.workers.path))
 
     def holds(self, path: str) -> bool:
         """Return whether a file or folder exists at `path`."""
-        filesystem, target = self._find(path)
-        found: bool = filesystem.get_file_info(target).type is not FileType.NotFound
+        place = self.here / path
+        found: bool = place.filesystem.get_file_info(place.path).type is not FileType.NotFound
         return found
 
     def remove(self, path: str) -> None:
         """Delete a folder or file; log it if that fails."""
-        filesystem, target = self._find(path)
+        place = self.here / path
         try:
-            found = filesystem.get_file_info(target).type
+            found = place.filesystem.get_file_info(place.path).type
             if found is FileType.Directory:
-                filesystem.delete_dir(target)
+                place.filesystem.delete_dir(place.path)
             elif found is not FileType.NotFound:
-                filesystem.delete_file(target)
+                place.filesystem.delete_file(place.path)
         except (OSError, pyarrow.ArrowException) as error:
-            log.warning("%s is left behind: %s", self.uri(path), error)
+            log.warning("%s is left behind: %s", place.path, error)
 
     def prune(self, keep: Iterable[str]) -> None:
         """Delete everything below the root except the folders SESSION/TRIAL in `keep`."""
@@ -79,7 +136,7 @@ class Storage:
         try:
             about, files = self._read(path)
         except (RunError, OSError, pyarrow.ArrowException) as error:
-            log.warning("%s cannot be copied: %s", self.uri(path), error)
+            log.warning("%s cannot be copied: %s", (self.here / path).path, error)
             return None
         for name, data in files.items():
             if weights or name != WEIGHTS:
@@ -87,7 +144,8 @@ class Storage:
         return about
 
     def _read(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-        with Checkpoint(self.uri(path)).as_directory() as folder:
+        place = self.here / path
+        with Checkpoint(place.path, place.filesystem).as_directory() as folder:
             about = read_json(Path(folder) / TRIAL_FILE)
             files = {name: (Path(folder) / name).read_bytes() for name in RESULT_FILES}
         for name, data in files.items():
@@ -96,14 +154,10 @@ class Storage:
         return about, files
 
     def _inside(self, path: str) -> list[str]:
-        filesystem, target = self._find(path)
+        place = self.here / path
         try:
-            found = filesystem.get_file_info(FileSelector(target, allow_not_found=True))
+            found = place.filesystem.get_file_info(FileSelector(place.path, allow_not_found=True))
         except (OSError, pyarrow.ArrowException) as error:
-            log.warning("%s cannot be listed: %s", self.uri(path), error)
+            log.warning("%s cannot be listed: %s", place.path, error)
             return []
         return [f"{path}{info.base_name}" for info in found]
-
-    def _find(self, path: str) -> tuple[FileSystem, str]:
-        checkpoint = Checkpoint(self.uri(path))
-        return checkpoint.filesystem, checkpoint.path

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import ray
 from ray import tune
@@ -23,6 +22,7 @@ from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Sampler
 from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec
+from search.timetable.capacity import share_of
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import (
     RETRIES,
@@ -32,10 +32,13 @@ from search.tune.adapters import (
     TuneStopper,
     trial_name,
 )
+from search.tune.cluster import cluster_capacity
+from search.tune.data_travel import sent_images
 from search.tune.disk import DiskBudget
-from search.tune.launching import SENT_BYTES, Launcher
+from search.tune.launching import Launcher
+from search.tune.placement import Placement
 from search.tune.recorder import Recorder
-from search.tune.session import cluster_capacity
+from search.tune.room import room_for
 from search.tune.storage import Storage
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -75,7 +78,7 @@ def run_sweep(
     trials: int | None = None,
     deadline: float | None = None,
     latest: float | None = None,
-    storage: str | None = None,
+    placement: Placement | None = None,
     cache: Path | None = None,
     trainer: TrainerFactory = default_trainer,
     clock: Callable[[], float] = time.time,
@@ -87,18 +90,20 @@ def run_sweep(
     it can reach the next one before `latest` (by default the deadline). Trials still running at
     `latest` are stopped, and those without time for their next rung are paused; both can be resumed
     (`retire_unfinished` ends them). Every event goes through `emitter`; `clock` gives unix
-    seconds. Checkpoints go to checkpoints/ in the run's folder, or below `storage`, a folder or URI
-    that all nodes of a cluster share.
+    seconds. Without a `placement`, all trials run on this machine and their checkpoints go to the
+    run's folder.
 
     Raises:
-        RunError: the run has another split, or its folder cannot be written.
+        RunError: the run has another split, its folder cannot be written, or no node can hold a
+            trial.
         KeyboardInterrupt: raised again after it is journalled.
     """
+    place = placement or _here(folder)
     launcher = _launcher(
         Recorder(
             emitter,
             folder,
-            _storage(storage, folder, emitter),
+            place.storage,
             kind="search",
             rungs=spec.rungs,
             scheduler=Asha(spec.rungs, spec.reduction_factor),
@@ -108,19 +113,24 @@ def run_sweep(
         spec,
         (images, splits),
         (numerics, family_numerics),
-        shared={"cache": _text(cache), "trainer": trainer},
+        place,
+        cache=cache,
+        trainer=trainer,
     )
+    total = trials or spec.trials
     sampler = OptunaSampler(
         spec.search_space(),
         emitter.state,
-        trials=trials or spec.trials,
+        trials=total,
         startup_trials=spec.startup_trials,
         seed=spec.seed,
         study=f"{folder.name}-{splits.split_id}",
         path=folder.optuna,
         adjust=_equal_computation(spec, images) if spec.resource == "compute" else _unchanged,
     )
-    return _run(launcher, sampler)
+    return _run(
+        launcher, sampler, place, left=lambda: total - len(emitter.state.trials.of_kind("search"))
+    )
 
 
 def run_fixed(
@@ -133,17 +143,18 @@ def run_fixed(
     splits: Splits,
     numerics: Numerics,
     family_numerics: Mapping[str, Numerics] = NO_FAMILIES,
-    storage: str | None = None,
+    placement: Placement | None = None,
     cache: Path | None = None,
     trainer: TrainerFactory = default_trainer,
 ) -> SweepOutcome:
     """Train each trial of `fixed` for its whole schedule, otherwise as `run_sweep`."""
     recipe, deadline = fixed.recipe, fixed.deadline
+    place = placement or _here(folder)
     launcher = _launcher(
         Recorder(
             emitter,
             folder,
-            _storage(storage, folder, emitter),
+            place.storage,
             kind=fixed.kind,
             rungs=(recipe.schedule.epochs,),
             disk=_disk(spec, folder),
@@ -152,14 +163,17 @@ def run_fixed(
         spec,
         (images, splits),
         (numerics, family_numerics),
-        shared={"cache": _text(cache), "trainer": trainer},
+        place,
+        cache=cache,
+        trainer=trainer,
     )
-    sampler = FixedTrials(fixed.suggestions(emitter.state, root=spec.seed))
-    return _run(launcher, sampler)
+    suggestions = fixed.suggestions(emitter.state, root=spec.seed)
+    sampler = FixedTrials(suggestions)
+    return _run(launcher, sampler, place, left=lambda: sampler.left)
 
 
 def retire_unfinished(
-    spec: SweepSpec, folder: RunFolder, emitter: Emitter, *, storage: str | None = None
+    spec: SweepSpec, folder: RunFolder, emitter: Emitter, *, storage: Storage | None = None
 ) -> None:
     """End the unfinished trials of the search that have the results of a rung, with these.
 
@@ -168,9 +182,8 @@ def retire_unfinished(
     Raises:
         RunError: the run's folder cannot be written.
     """
-    recorder = Recorder(
-        emitter, folder, _storage(storage, folder, emitter), kind="search", rungs=spec.rungs
-    )
+    storage = storage or _here(folder).storage
+    recorder = Recorder(emitter, folder, storage, kind="search", rungs=spec.rungs)
     recorder.retire()
     if recorder.error is not None:
         raise recorder.error
@@ -181,15 +194,16 @@ def _launcher(
     spec: SweepSpec,
     data: tuple[ImageSet, Splits],
     chosen: tuple[Numerics, Mapping[str, Numerics]],
+    place: Placement,
     *,
-    shared: dict[str, Any],
+    cache: Path | None,
+    trainer: TrainerFactory,
 ) -> Launcher:
     """Settle what an earlier process left, and put the data where workers find them."""
     recorder.settle()
     images, splits = data
     numerics, family_numerics = chosen
-    capacity = cluster_capacity()
-    trials = spec.concurrent or capacity.trials_at_a_time(numerics)
+    nodes = cluster_capacity() if place.on_cluster else None
     return Launcher(
         spec=spec,
         images=images,
@@ -199,23 +213,45 @@ def _launcher(
         rungs=recorder.rungs,
         recorder=recorder,
         shared={
-            **shared,
-            "images": ray.put(images) if images.nbytes <= SENT_BYTES else None,
+            "images": sent_images(images, spec.dataset, cluster=nodes, cache=cache),
             "splits": ray.put(splits),
-            "resources": capacity.share(numerics, trials=trials).resources,
+            "resources": share_of(numerics).resources,
+            "cache": None if cache is None or place.on_cluster else str(cache),
+            "trainer": trainer,
         },
     )
 
 
-def _run(launcher: Launcher, sampler: Sampler) -> SweepOutcome:
-    """Let Tune run the trials that are left; journal and return the outcome."""
-    began = time.time()
+def _run(
+    launcher: Launcher, sampler: Sampler, place: Placement, *, left: Callable[[], float]
+) -> SweepOutcome:
+    """Let Tune run the trials that are left; journal and return the outcome.
+
+    `left` counts the trials that are still to be started.
+    """
+    began, before = time.time(), launcher.recorder.state.count
     recorder = launcher.recorder
-    searcher = TuneSearcher(sampler, launch=launcher.launch, fits=launcher.fits)
     try:
         if sampler.more and recorder.error is None:
-            with recorder.emitter.observed_by(sampler.observe):
-                _tune(launcher, searcher)
+            with (
+                recorder.emitter.observed_by(sampler.observe),
+                room_for(
+                    share_of(launcher.numerics),
+                    cluster_capacity,
+                    most=place.workers or launcher.spec.concurrent,
+                    trials_left=left,
+                    elastic=place.on_cluster,
+                ) as room,
+            ):
+                _tune(
+                    launcher,
+                    TuneSearcher(
+                        sampler,
+                        launch=launcher.launch,
+                        fits=launcher.fits,
+                        limit=lambda running: recorder.safely(lambda: room.limit(running), 0),
+                    ),
+                )
     except KeyboardInterrupt:
         _announce(recorder, "interrupted")
         raise
@@ -225,7 +261,7 @@ def _run(launcher: Launcher, sampler: Sampler) -> SweepOutcome:
         raise recorder.error
     outcome = _outcome(recorder, more=sampler.more, seconds=time.time() - began)
     end = recorder.state.ends.get(recorder.kind)
-    if searcher.launched or end is None or end.reason != "finished":
+    if recorder.state.count != before or end is None or end.reason != "finished":
         _announce(recorder, outcome.reason)
     return outcome
 
@@ -237,12 +273,10 @@ def _tune(launcher: Launcher, searcher: TuneSearcher) -> None:
         QuorumTrial,
         # One folder a session: a resumed trial must not overwrite its checkpoints.
         name=f"{recorder.kind}-{recorder.state.count:06d}",
-        storage_path=recorder.storage.root,
+        **recorder.storage.tune_options,
         num_samples=-1,
         search_alg=searcher,
         scheduler=TuneScheduler(recorder.decide),
-        max_concurrent_trials=launcher.spec.concurrent
-        or cluster_capacity().trials_at_a_time(launcher.numerics),
         reuse_actors=True,
         trial_name_creator=trial_name,
         trial_dirname_creator=trial_name,
@@ -276,11 +310,8 @@ def _announce(recorder: Recorder, reason: EndReason) -> None:
     recorder.emit(SweepEnded(kind=recorder.kind, reason=reason, trials=ended))
 
 
-def _storage(root: str | None, folder: RunFolder, emitter: Emitter) -> Storage:
-    """Return the run's storage: below a shared root, named after the run and its start time."""
-    started = emitter.state.started
-    born = 0 if started is None else int(started.time)
-    return Storage(folder.checkpoints if root is None else f"{root}/{folder.name}-{born}")
+def _here(folder: RunFolder) -> Placement:
+    return Placement(storage=Storage(folder.checkpoints))
 
 
 def _disk(spec: SweepSpec, folder: RunFolder) -> DiskBudget:
@@ -305,7 +336,3 @@ def _equal_computation(spec: SweepSpec, images: ImageSet) -> Callable[[Recipe], 
         return recipe.with_values(passes=recipe.schedule.passes * ratio)
 
     return adjusted
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,6 +120,65 @@ def find_images(
     They were resized as `asked`. Unreadable entries, e.g. of an older version, are skipped. None
     if there is no entry.
     """
+    found = _find(fingerprint, cache=cache, asked=asked)
+    return None if found is None else found[1]
+
+
+def find_entry(
+    fingerprint: str, *, cache: Path | None, asked: ResizeRequest = ANY_SIZE
+) -> Path | None:
+    """Return the folder of the images that `find_images` returns, or None."""
+    found = _find(fingerprint, cache=cache, asked=asked)
+    return None if found is None else found[0]
+
+
+def received_images(
+    fingerprint: str,
+    parts: Callable[[], Iterable[tuple[str, np.ndarray]]],
+    *,
+    cache: Path | None,
+    asked: ResizeRequest = ANY_SIZE,
+) -> ImageSet:
+    """Return the images with this fingerprint; write those of another machine on the first call.
+
+    `parts` gives the bytes of that machine's entry, as `entry_parts` does. They are received once
+    per cache, while other processes wait.
+
+    Raises:
+        DataError: the cache cannot be written, or the bytes are not those images.
+    """
+    images = find_images(fingerprint, cache=cache, asked=asked)
+    if images is not None:
+        return images
+    entry = cache_root(cache) / _stored_key(fingerprint, asked)
+
+    def fill(folder: Path) -> None:
+        for name, part in parts():
+            with (folder / name).open("ab") as file:
+                file.write(part.data)
+
+    _build(entry, fill)
+    images = _load(entry)
+    if images.fingerprint != fingerprint:
+        raise DataError(
+            f"the images in {entry} have fingerprint {images.fingerprint}, not {fingerprint}; "
+            "delete that folder"
+        )
+    return images
+
+
+def entry_parts(entry: Path, *, most_bytes: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the files of an entry, each in parts in order: the file's name and its bytes."""
+    for path in sorted(entry.iterdir()):
+        size = path.stat().st_size
+        for start in range(0, max(1, size), most_bytes):
+            count = min(most_bytes, size - start)
+            yield path.name, np.fromfile(path, dtype=np.uint8, offset=start, count=count)
+
+
+def _find(
+    fingerprint: str, *, cache: Path | None, asked: ResizeRequest
+) -> tuple[Path, ImageSet] | None:
     for entry in find_entries(fingerprint, cache=cache):
         try:
             images = _load(entry)
@@ -127,7 +186,7 @@ def find_images(
             log.warning("%s", error)
             continue
         if asked.accepts(ResizeRequest(**read_json(entry / "about.json")["asked"])):
-            return images
+            return entry, images
     return None
 
 

@@ -10,7 +10,7 @@ from common.errors import SpecError
 def require_gpu(*, address: str | None = None) -> None:
     """Refuse to train on a GPU where there is none.
 
-    On the Ray cluster at `address`, this machine still needs one: the networks are timed here.
+    A plan for the Ray cluster at `address` needs one as well: it measures on this machine.
 
     Raises:
         SpecError: torch sees no GPU; the message says what it was built for.
@@ -29,7 +29,7 @@ def require_gpu(*, address: str | None = None) -> None:
             "that has GPUs with --address"
         )
     raise SpecError(
-        f"--profile gpu: a run on the cluster at {address} times its networks on the machine where "
-        f"it is started, and here {reason}; start it on a machine of the cluster that has a GPU, "
-        "or leave out --profile to train on the cluster's CPUs"
+        f"--profile gpu: a dry run measures on this machine, not on the cluster at {address}, and "
+        f"here {reason}; start it on a machine of the cluster that has a GPU, or leave out "
+        "--profile to plan for CPUs"
     )

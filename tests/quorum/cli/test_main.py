@@ -245,16 +245,14 @@ def test_a_gpu_that_is_absent_is_one_clear_line(
     assert "leave out --profile" in line
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "ablate"])
-def test_a_cluster_is_not_advised_to_join_a_cluster(
-    command: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_plan_for_a_cluster_is_not_advised_to_join_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cluster = ("--address", "head:6379")
-    line = user_error(capsys, command, "digits", "--profile", "gpu", *cluster, "--runs", tmp_path)
+    line = user_error(
+        capsys, "run", "--dry-run", "digits", "--profile", "gpu", *cluster, "--runs", tmp_path
+    )
     assert "cluster at head:6379" in line
     assert "leave out --profile" in line
     assert "--address" not in line

@@ -69,7 +69,6 @@ def test_a_searcher_launches_each_trial_once_and_then_finishes() -> None:
     source = searcher(3)
     assert [source.suggest(str(i))["trial"] for i in range(3)] == ["s00", "s01", "s02"]
     assert [source.suggest("x"), source.suggest("y")] == [Searcher.FINISHED] * 2
-    assert source.launched == 3
 
 
 def test_nothing_starts_late() -> None:
@@ -106,3 +105,17 @@ def test_tune_follows_the_decision(continues: bool) -> None:
     action = TuneScheduler(decide).on_trial_result(None, trial, {"rung": 3})
     assert action == (TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
     assert results == [("t0007", {"rung": 3})]
+
+
+def test_a_searcher_hands_out_as_many_trials_as_may_run_at_a_time() -> None:
+    limits = {"now": 2}
+    source = searcher(5, limit=lambda _: limits["now"])
+    first = [source.suggest(name) for name in "abc"]
+    assert [config is None for config in first] == [False, False, True]
+    source.on_trial_complete("a", error=True)
+    assert source.suggest("d")["trial"] == "s02"
+    limits["now"] = 4  # nodes have joined
+    assert [source.suggest(name)["trial"] for name in "ef"] == ["s03", "s04"]
+    assert source.suggest("g") is None
+    limits["now"] = 0
+    assert source.suggest("g") == Searcher.FINISHED

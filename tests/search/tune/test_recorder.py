@@ -4,8 +4,6 @@ import errno
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,21 +11,18 @@ from typing import Any
 
 import pytest
 
-from common.cpu_runtime import usable_cores
 from common.errors import RunError
 from common.failures import one_line, reason_of
 from journal.events import EPOCH_FIELDS, RungDecided, TrialEnded
 from journal.journal import read_events
-from search.timetable.capacity import Capacity
 from search.timetable.deadlines import Deadlines
 from search.tune.recorder import GIVE_UP
-from search.tune.session import capacity_at, ray_session
+from search.tune.session import ray_session
 from search.tune.storage import Storage
 from tests.events import epoch, of_type, trial_started
 from tests.faults.disk import path_of
 from tests.faults.test_resume import outcome
 from tests.simulated_tune import SPEC, Sweep
-from trainables.recipe import Numerics
 from trainables.records import RunFolder
 from trainables.trial import CHECKPOINT_SECONDS, QuorumTrial
 
@@ -253,21 +248,6 @@ def test_when_the_search_is_over_paused_trials_end_with_their_results(tmp_path: 
     assert len(records) == last.spec.trials
     assert all((last.folder.trial(r.trial) / "holdout.npy").exists() for r in records)
     assert not list(tmp_path.glob("checkpoints/*/*"))
-
-
-def test_a_plan_counts_the_clusters_workers() -> None:
-    joined = []
-
-    @contextmanager
-    def joining(*, address: str | None) -> Iterator[None]:
-        joined.append(address)
-        yield
-
-    ask = partial(capacity_at, session=joining, resources=lambda: {"CPU": 64.0, "GPU": 2.0})
-    assert ask(None, Numerics()) == Capacity(cores=usable_cores())
-    assert not joined
-    assert ask("auto", Numerics()) == Capacity(cores=64, gpus=2)
-    assert joined == ["auto"]
 
 
 def test_a_missing_cluster_is_one_clear_error() -> None:

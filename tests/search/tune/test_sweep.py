@@ -29,7 +29,9 @@ from journal.events import (
 )
 from journal.journal import Journal, read_events
 from search.samplers.fixed import Seeds
+from search.tune.placement import Placement
 from search.tune.session import ray_session
+from search.tune.storage import Storage
 from search.tune.sweep import run_fixed
 from tests.drive_sweep import spec_of, sweep
 from tests.events import of_type
@@ -261,7 +263,9 @@ def test_at_the_deadline_trials_stop_and_can_be_resumed(ray: None, tmp_path: Pat
     elsewhere.mkdir()
     (elsewhere / "of another run").touch()
     spec = spec_of(trials=1000, concurrent=2, milliseconds=100)
-    run = partial(sweep, folder.root, spec, storage=f"file://{elsewhere}")
+    run = partial(
+        sweep, folder.root, spec, placement=Placement(storage=Storage(f"file://{elsewhere}/late"))
+    )
     clock = Clock()
     outcome = run(deadline=1.0, clock=clock, observers=[clock.observe])
     assert outcome.reason == "time_budget"

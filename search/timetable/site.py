@@ -1,0 +1,149 @@
+"""Where a run is measured and its trials run: this machine, or the workers of a cluster.
+
+Devices, numerics and paces differ between machines, so they are measured where trials will run.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from common.cpu_runtime import usable_cores
+from search.timetable.capacity import Capacity, Share, machine_capacity, share_of
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
+from trainables.recipe import Numerics, Recipe
+
+if TYPE_CHECKING:
+    from trainables.device.rehearsal import Rehearsal
+
+
+class Site(Protocol):
+    """A place with machines of one or more kinds."""
+
+    @property
+    def on_cluster(self) -> bool:
+        """True if machines other than this one run the trials."""
+
+    def cores(self, device: str | None) -> int:
+        """Return the cores of the smallest machine that can run a trial on `device`."""
+
+    def capacity(self, numerics: Numerics) -> Capacity:
+        """Return the machines that are there now."""
+
+    def probe(
+        self, recipe: Recipe, images: ImageSet, *, device: str | None, threads: int
+    ) -> Numerics:
+        """Measure which dtype and memory layout train a recipe fastest there.
+
+        `device` is `cpu`, `cuda`, or None for a GPU if there is one.
+
+        Raises:
+            SpecError: `device` is `cuda`, and there is no GPU.
+            RunError: no machine that can run a trial has joined the cluster.
+        """
+
+    def rehearse(
+        self,
+        recipe: Recipe,
+        *,
+        images: ImageSet,
+        splits: Splits,
+        numerics: Numerics,
+        workers: int = 1,
+        seconds: float,
+    ) -> "Rehearsal":
+        """Time training steps of a recipe there; see `trainables.device.rehearsal.rehearse`."""
+
+    @property
+    def kinds(self) -> Mapping[str, Mapping[str, Numerics]] | None:
+        """Numerics that a probe chose, by kind of machine and family; None if all are alike."""
+
+
+class ThisMachine:
+    """The machine that this process runs on."""
+
+    on_cluster = False
+    kinds: Mapping[str, Mapping[str, Numerics]] | None = None
+
+    def cores(self, device: str | None) -> int:  # noqa: ARG002 (a Site)
+        """Return the cores that this process may use."""
+        return usable_cores()
+
+    def capacity(self, numerics: Numerics) -> Capacity:
+        """Return this machine."""
+        return machine_capacity(numerics)
+
+    def probe(
+        self, recipe: Recipe, images: ImageSet, *, device: str | None, threads: int
+    ) -> Numerics:
+        """Measure here."""
+        return probe_here(
+            recipe,
+            classes=len(images.class_names),
+            image_size=images.image_size,
+            device=device,
+            threads=threads,
+        )
+
+    def rehearse(
+        self,
+        recipe: Recipe,
+        *,
+        images: ImageSet,
+        splits: Splits,
+        numerics: Numerics,
+        workers: int = 1,
+        seconds: float,
+    ) -> "Rehearsal":
+        """Measure here."""
+        from trainables.device.rehearsal import rehearse  # imports torch
+
+        return rehearse(
+            recipe,
+            images=images,
+            splits=splits,
+            numerics=numerics,
+            workers=workers,
+            seconds=seconds,
+        )
+
+
+def probe_here(
+    recipe: Recipe, *, classes: int, image_size: int, device: str | None, threads: int
+) -> Numerics:
+    """Measure which dtype and memory layout train a recipe fastest on this machine.
+
+    Raises:
+        SpecError: `device` is `cuda`, and there is no GPU.
+    """
+    # torch takes seconds to import, and a run that only selects does not need it.
+    import torch
+
+    from trainables.device.gpus import require_gpu
+    from trainables.device.probe import probe
+
+    if device == "cuda":
+        require_gpu()
+    return probe(
+        recipe,
+        classes=classes,
+        image_size=image_size,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        threads=threads,
+    )
+
+
+def trials_at_a_time(site: Site, numerics: Numerics, *, most: int | None) -> tuple[int, int]:
+    """Return how many trials run at a time, in all and on one machine; at least one each.
+
+    `most` is the user's limit.
+    """
+    share, capacity = share_of(numerics), site.capacity(numerics)
+    in_all = max(1, capacity.trials_at_a_time(share))
+    workers = in_all if most is None else min(most, in_all)
+    return workers, max(1, min(workers, capacity.most_on_a_node(share)))
+
+
+def whole_machine(cores: int, numerics: Numerics) -> Share:
+    """Return what a single training occupies that has a machine to itself."""
+    on_gpu = numerics.device.startswith("cuda")
+    return Share(cores=1.0, gpus=1.0) if on_gpu else Share(cores=float(cores))

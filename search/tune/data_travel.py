@@ -1,0 +1,92 @@
+"""Bring the decoded images to the workers.
+
+On one machine, workers map large sets from the cache that the driver filled. On a cluster nothing
+is assumed about the nodes' disks: images that fit go through Ray's object store, one copy per
+node; larger ones are cut into parts, from which every node fills its own cache, once. Nodes pull
+parts from each other as well as from the driver's machine.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from common.errors import DataError
+from search.timetable.capacity import Capacity
+from trainables.data.cache import entry_parts, find_entry, received_images, store_images
+from trainables.data.dataset import DatasetSpec
+from trainables.data.image_set import ImageSet
+from trainables.data.resizing import ResizeRequest
+
+SENT_BYTES = 32_000_000
+"""Images up to this size are sent to the workers of one machine, too."""
+
+STORE_SHARE = 0.4
+"""Share of a node's object store that the images may take; checkpoints in transit need the rest."""
+
+PART_BYTES = 64_000_000
+"""Size of a part; at most a few are in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageParts:
+    """The files of an entry of the driver's cache, as objects of Ray."""
+
+    fingerprint: str
+    asked: ResizeRequest
+    parts: tuple[tuple[str, Any], ...]
+    """Name of the file and reference to its bytes, in order."""
+
+    def receive(self, cache: Path | None) -> ImageSet:
+        """Return the images, mapped from this node's cache; fill it on the first call.
+
+        Raises:
+            DataError: the cache cannot be written, or the driver's machine is lost.
+        """
+        return received_images(self.fingerprint, self._fetch, cache=cache, asked=self.asked)
+
+    def _fetch(self) -> Iterator[tuple[str, np.ndarray]]:
+        for name, reference in self.parts:
+            try:
+                yield name, ray.get(reference)
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise DataError(f"the images did not arrive: {reason}") from None
+
+
+def sent_images(
+    images: ImageSet,
+    dataset: DatasetSpec,
+    *,
+    cluster: Capacity | None,
+    cache: Path | None,
+    put: Callable[[Any], Any] = ray.put,
+) -> Any:
+    """Return what workers get the images from: a reference, `ImageParts`, or None for their cache.
+
+    `cluster` has the nodes that the workers are on; None if there is only this machine.
+    """
+    if images.nbytes <= SENT_BYTES:
+        return put(images)
+    if cluster is None:
+        return None
+    smallest = min((node.store_bytes for node in cluster.nodes), default=0.0)
+    if images.nbytes <= STORE_SHARE * smallest:
+        return put(replace(images, images=np.asarray(images.images)))
+    asked = ResizeRequest(
+        size=dataset.image_size, rule=dataset.resize, crop_size=dataset.crop_size or 0
+    )
+    entry = find_entry(images.fingerprint, cache=cache, asked=asked)
+    if entry is None:
+        store_images(images, cache=cache, asked=asked)
+        entry = find_entry(images.fingerprint, cache=cache, asked=asked)
+        assert entry is not None
+    parts = entry_parts(entry, most_bytes=PART_BYTES)
+    return ImageParts(
+        fingerprint=images.fingerprint,
+        asked=asked,
+        parts=tuple((name, put(part)) for name, part in parts),
+    )

@@ -1,0 +1,77 @@
+"""Where a run's trials are placed: this machine or a cluster, their storage, their number."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from journal.state import RunState
+from search.tune.cluster import cluster_capacity
+from search.tune.reach import require_reachable
+from search.tune.served_folder import served
+from search.tune.storage import Location, Storage
+from trainables.records import RunFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The place of a run's trials."""
+
+    storage: Storage
+    on_cluster: bool = False
+    """True if nodes other than this machine may run trials."""
+    workers: int | None = None
+    """Most trials at a time; None for as many as fit."""
+
+
+@contextmanager
+def placed(
+    folder: RunFolder,
+    state: RunState,
+    *,
+    root: str | None,
+    on_cluster: bool,
+    workers: int | None = None,
+) -> Iterator[Placement]:
+    """Yield the place of the trials of the run in `folder`, inside a `ray_session`.
+
+    `root` is the folder or URI where the user wants the checkpoints. Without it, they are in the
+    run's folder, which the other nodes of a cluster reach through Ray.
+
+    Raises:
+        SpecError: `root` cannot be used.
+        RunError: a node cannot write to the storage or read from it.
+    """
+    if root is None and not on_cluster:
+        yield Placement(storage=Storage(folder.checkpoints), workers=workers)
+        return
+    if root is not None:
+        storage = storage_of(folder, state, root=root)
+        require_reachable(storage)
+        yield Placement(storage=storage, on_cluster=on_cluster, workers=workers)
+        return
+    with served(folder.checkpoints.parent) as filesystem:
+        remote = Location(filesystem, f"/{folder.checkpoints.name}")
+        storage = Storage(folder.checkpoints, workers=remote)
+        require_reachable(storage)
+        yield Placement(storage=storage, on_cluster=True, workers=workers)
+
+
+def is_cluster(address: str | None) -> bool:
+    """Return whether Ray's nodes may be other machines than this one."""
+    return address is not None or (ray.is_initialized() and len(cluster_capacity().nodes) > 1)
+
+
+def storage_of(folder: RunFolder, state: RunState, *, root: str | None) -> Storage:
+    """Return the storage of a run as this process reaches it.
+
+    Many runs may share `root`: each has a folder there, named after it and its start.
+
+    Raises:
+        SpecError: `root` cannot be used.
+    """
+    if root is None:
+        return Storage(folder.checkpoints)
+    born = 0 if state.started is None else int(state.started.time)
+    return Storage(Location.of(root) / f"{folder.name}-{born}")

@@ -1,0 +1,176 @@
+"""The number of trials that may run at a time, read again while a sweep runs.
+
+Nodes join late, are lost, or come only when somebody asks for them: an autoscaler starts machines
+for requests that wait. So the sweep asks for room for more trials than fit now, by placement
+groups that are given back as soon as they are granted, since a trial is to take their place.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from common.errors import RunError
+from search.timetable.capacity import Capacity, Share
+from search.tune.cluster import autoscales
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 1.0
+"""Interval at which the nodes are read again."""
+
+ASKED_AHEAD = 8
+"""Most trials for which room is requested beyond those that fit now."""
+
+PATIENCE_SECONDS, AUTOSCALER_SECONDS = 60.0, 1200.0
+"""Time to wait for a node that can hold a trial: without an autoscaler, and with one, which may
+have to start a machine and install everything on it."""
+
+REMINDER_SECONDS = 60.0
+"""Interval at which a sweep that waits for a node says so."""
+
+
+class Requests(Protocol):
+    """Asks the cluster's autoscaler for room; `PlacementGroups` is the usual one."""
+
+    def keep(self, count: int) -> None:
+        """Keep this many requests waiting, each for one trial."""
+
+
+class NoRequests:
+    """Asks for nothing: a private Ray has one node."""
+
+    def keep(self, count: int) -> None:
+        """Do nothing."""
+
+
+class PlacementGroups:
+    """Requests as placement groups, which end with this driver in any case."""
+
+    def __init__(self, share: Share) -> None:
+        """`share` is what each trial occupies."""
+        self._share = share
+        self._waiting: list[PlacementGroup] = []
+
+    def keep(self, count: int) -> None:
+        """Ask for more, or give back those that are too many, the oldest first."""
+        while len(self._waiting) > count:
+            remove_placement_group(self._waiting.pop(0))
+        while len(self._waiting) < count:
+            self._waiting.append(placement_group([self._share.resources]))
+
+
+class Room:
+    """How many trials may run at a time."""
+
+    def __init__(
+        self,
+        share: Share,
+        capacity: Callable[[], Capacity],
+        *,
+        most: int | None = None,
+        trials_left: Callable[[], float] = lambda: math.inf,
+        requests: Requests | None = None,
+        autoscales: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`capacity` reads the nodes; `most` is the user's limit.
+
+        `trials_left` is how many trials are still to be started: room is requested for no more.
+        `autoscales` says whether somebody answers `requests` by starting nodes.
+        """
+        self._share = share
+        self._capacity = capacity
+        self._most = math.inf if most is None else most
+        self._trials_left = trials_left
+        self._requests = requests or NoRequests()
+        self._autoscales = autoscales
+        self._clock = clock
+        self._read_at = -math.inf
+        self._fitting = 0
+        self._waiting_since: float | None = None
+        self._said_at = -math.inf
+
+    def limit(self, running: int) -> int:
+        """Return the most trials at a time, at least 1, while `running` are started.
+
+        One trial always waits in Ray's queue, even where no node can hold it yet.
+
+        Raises:
+            RunError: no node has been able to hold a trial for too long.
+        """
+        now = self._clock()
+        if now - self._read_at >= READ_SECONDS:
+            self._read_at = now
+            capacity = self._capacity()
+            self._fitting = capacity.trials_at_a_time(self._share)
+            self._wait_for_a_node(capacity, now)
+            self._requests.keep(self._requested(running))
+        return int(max(1, min(self._most, self._fitting)))
+
+    def close(self) -> None:
+        """Give all requests back."""
+        self._requests.keep(0)
+
+    def _requested(self, running: int) -> int:
+        wanted = min(self._most, running + self._trials_left(), self._fitting + ASKED_AHEAD)
+        return int(max(0, wanted - max(running, self._fitting)))
+
+    def _wait_for_a_node(self, capacity: Capacity, now: float) -> None:
+        if self._fitting:
+            self._waiting_since = None
+            return
+        if self._waiting_since is None:
+            self._waiting_since = now
+        message = unplaceable(self._share, capacity)
+        patience = AUTOSCALER_SECONDS if self._autoscales() else PATIENCE_SECONDS
+        if now - self._waiting_since >= patience:
+            raise RunError(f"{message}, and none joined in {patience / 60:g} minutes")
+        if now - self._said_at >= REMINDER_SECONDS:
+            self._said_at = now
+            log.warning("%s; waiting for one to join", message)
+
+
+def unplaceable(share: Share, capacity: Capacity) -> str:
+    """Return why no trial can run, in words, with the largest node."""
+    node = capacity.largest()
+    largest = (
+        f"the largest, {node.name}, has {node.gpus:g} GPUs and {node.cores:g} CPU cores"
+        if node.cores or node.gpus
+        else "there is no worker yet"
+    )
+    return f"no node of the cluster has the {share} that a trial needs ({largest})"
+
+
+@contextmanager
+def room_for(
+    share: Share,
+    capacity: Callable[[], Capacity],
+    *,
+    most: int | None,
+    trials_left: Callable[[], float],
+    elastic: bool,
+) -> Iterator[Room]:
+    """Yield the room for a sweep's trials; ask for more nodes only if the sweep is `elastic`.
+
+    Requests are given back at the end of the block.
+    """
+    requests = PlacementGroups(share) if elastic else NoRequests()
+    room = Room(
+        share,
+        capacity,
+        most=most,
+        trials_left=trials_left,
+        requests=requests,
+        autoscales=autoscales if elastic else lambda: False,
+    )
+    try:
+        yield room
+    finally:
+        if ray.is_initialized():
+            room.close()
