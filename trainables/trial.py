@@ -80,7 +80,7 @@ class QuorumTrial(tune.Trainable):
     _features: FeatureCache
     """Shared by all trials of this process."""
     _here: NumericsHere
-    """Likewise."""
+    """Shared by all trials of this process, too."""
     _numerics: Numerics
     """Those that the trial trains with."""
     _trainer: Trainer | None

@@ -12,7 +12,7 @@ PARTS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one trial occupies, on one node, for as long as it runs."""
+    """The resources that one trial occupies on one node for as long as it runs."""
 
     cores: float
     gpus: float = 0.0

@@ -73,7 +73,7 @@ class PlacementGroups:
 
 
 class Room:
-    """How many trials may run at a time."""
+    """The places for trials on the nodes that are there now."""
 
     def __init__(
         self,
