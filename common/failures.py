@@ -38,6 +38,11 @@ def says_node_out_of_memory(text: str) -> bool:
     return any(sign in text.lower() for sign in _NODE_OUT_OF_MEMORY)
 
 
+def lacked_memory(text: str) -> bool:
+    """Return whether memory ran out, in an allocation or on the whole machine."""
+    return says_out_of_memory(text) or says_node_out_of_memory(text)
+
+
 def one_line(error: Exception) -> str:
     """Return an exception's type and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:MAX_CHARACTERS]
