@@ -3,8 +3,8 @@
     probe.py HOST:PORT...        with the environment variable TOKEN, or without one
 
 Runs on its own on a host, with the Python of `tools.py`. Prints a JSON object: for each port,
-each question that was answered and the answer. Questions of gRPC read state or act on an empty
-list; a port that knows the service but wants a token answers UNAUTHENTICATED.
+each question that was answered and the answer. Questions of gRPC read state or name an object that
+does not exist; a port that knows the service but wants a token answers UNAUTHENTICATED.
 """
 
 import http.client
@@ -21,7 +21,7 @@ GRPC = (
     "ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
     "ray.rpc.JobInfoGcsService/GetAllJobInfo",
     "ray.rpc.NodeManagerService/GetNodeStats",
-    "ray.rpc.ObjectManagerService/FreeObjects",
+    "ray.rpc.ObjectManagerService/Pull",
     "ray.rpc.CoreWorkerService/NumPendingTasks",
     "ray.rpc.ReporterService/HealthCheck",
     "ray.rpc.LogService/ListLogs",

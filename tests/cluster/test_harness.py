@@ -20,7 +20,7 @@ from tests.cluster.isolation import leftovers, note_namespaces
 from tests.cluster.ray_cluster import local_config
 from tests.cluster.results import Finding, Result, faults_table, results_table
 from tests.cluster.run_log import flaws, read_log, recovery_seconds
-from tests.cluster.strangers import let_in, parse_listeners
+from tests.cluster.strangers import known_to_ray, let_in, parse_listeners
 from tests.docs import ROOT
 
 STEPS = 3
@@ -146,6 +146,12 @@ def test_a_port_that_judges_the_question_has_let_the_client_in() -> None:
     answers = {"a": "OK", "b": "INVALID_ARGUMENT", "c": "200", "d": "405"}
     assert let_in(answers) == [*answers]
     assert let_in({"a": "UNAUTHENTICATED", "b": "401", "c": "404"}) == []
+
+
+def test_a_silent_port_is_not_one_of_rays() -> None:
+    assert not known_to_ray({})
+    assert not known_to_ray({"a": "UNAUTHENTICATED", "b": "401"})
+    assert known_to_ray({"a": "UNAUTHENTICATED", "b": "404"})
 
 
 def test_scenarios_run_in_their_usual_order() -> None:
