@@ -111,14 +111,14 @@ def mlflow_killed(bench: Bench) -> Finding:
     try:
         run = bench.quorum(f"sweep {SWEEP} --trials {TRIALS}", runs=RUNS, environment=tracking)
         run.reach_epoch(MIDDLE, trials=2)
-        bench.head.run("pkill -9 -f 'mlflow|gunicorn|uvicorn' || true")
+        server.kill(descendants=True)
         time.sleep(10)
         server = _mlflow(bench.head)
         back = time.time()
         run.finish(trials=TRIALS)
         points = _points(bench.head)
     finally:
-        server.kill()
+        server.kill(descendants=True)
     journalled = len(of_kind(run.events, "epoch"))
     if sum(points) != journalled:
         raise ScenarioError(f"MLflow has {sum(points)} of {journalled} epochs", run.command.output)

@@ -101,11 +101,11 @@ class Command:
             )
         return self.output
 
-    def kill(self) -> None:
+    def kill(self, *, descendants: bool = False) -> None:
         """Kill the process on the host with SIGKILL, so that it cannot clean up."""
         # nsenter stays outside the host's pid namespace and waits for its only child.
         with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(self._process.pid).children():
+            for child in psutil.Process(self._process.pid).children(recursive=descendants):
                 child.kill()
         self._process.wait()
 

@@ -139,9 +139,11 @@ def _s3(bench: Bench) -> str:
     """Start an S3 server on the head, unless it runs, and return the URI of its bucket."""
     head = bench.head
     endpoint = f"{head.address}:{S3_PORT}"
-    if head.start(f"pgrep -f moto_server.*{S3_PORT}").wait(10):
+    if bench.s3 is None or bench.s3.code is not None:
         server = bench.tool("moto_server")
-        head.start(f"exec {bench.tool('python')} {server} -H {head.address} -p {S3_PORT}")
+        bench.s3 = head.start(
+            f"exec {bench.tool('python')} {server} -H {head.address} -p {S3_PORT}"
+        )
         script = MAKE_BUCKET.format(endpoint=endpoint, bucket=BUCKET)
         head.run(f"{PYTHON} - <<'SCRIPT'\n{script}SCRIPT")
     return f"'s3://{BUCKET}/runs?endpoint_override={endpoint}&scheme=http'"
