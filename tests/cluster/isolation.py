@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from tests.docs import ROOT
 
 TOOLS = (
@@ -70,14 +72,16 @@ def run_isolated(arguments: Sequence[str], *, work: Path | None) -> int:
     folder.chmod(0o755)
     words = ["setpriv", "--pdeathsig", "KILL", "unshare", *OWN_SPACES, sys.executable]
     words += ["-m", "tests.cluster", *arguments, "--inside", str(folder)]
-    process = subprocess.Popen(words, cwd=ROOT)
+    # In a session of its own, Ctrl-C reaches the inner process only from here, and the hosts never.
+    process = subprocess.Popen(words, cwd=ROOT, start_new_session=True)
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        # Ctrl-C has reached the inner process too.
-        with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
-            process.wait(ENDING_SECONDS)
         code = 130
+        with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired, psutil.Error):
+            for inner in psutil.Process(process.pid).children():
+                inner.send_signal(signal.SIGINT)
+            process.wait(ENDING_SECONDS)
     finally:
         process.kill()
         process.wait()
