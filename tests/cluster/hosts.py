@@ -58,7 +58,7 @@ class Command:
     def __init__(self, host: str, words: Sequence[str], log: Path) -> None:
         """Start it; its output goes to `log`."""
         self.host, self.log = host, log
-        self.text = words[-1]
+        self.short = words[-1].removeprefix("cd && ").removeprefix("exec ").splitlines()[0]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 words,
@@ -89,7 +89,7 @@ class Command:
         except subprocess.TimeoutExpired:
             self.kill()
             raise CommandError(
-                f"{self.host}: still running after {seconds:.0f} s: {self.text}", self.output
+                f"{self.host}: still running after {seconds:.0f} s: {self.short}", self.output
             ) from None
 
     def expect(self, code: int, seconds: float) -> str:
@@ -101,7 +101,7 @@ class Command:
         found = self.wait(seconds)
         if found != code:
             raise CommandError(
-                f"{self.host}: exit code {found} instead of {code}: {self.text}", self.output
+                f"{self.host}: exit code {found} instead of {code}: {self.short}", self.output
             )
         return self.output
 

@@ -6,6 +6,9 @@ from typing import Literal
 
 Verdict = Literal["ok", "FAIL", "skipped"]
 
+NOTE = 100
+"""Longest note in the table, in characters."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -31,7 +34,7 @@ class Result:
 
 def results_table(results: Sequence[Result]) -> str:
     """Return a line for each scenario: name, verdict, seconds, note."""
-    rows = [(r.name, r.verdict, f"{r.seconds:.0f}", r.finding.note) for r in results]
+    rows = [(r.name, r.verdict, f"{r.seconds:.0f}", r.finding.note[:NOTE]) for r in results]
     return aligned([("scenario", "verdict", "seconds", "note"), *rows])
 
 
