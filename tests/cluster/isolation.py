@@ -66,7 +66,7 @@ def run_isolated(arguments: Sequence[str], *, work: Path | None) -> int:
 
     `work` is a folder to keep, with the logs of all hosts; by default a temporary one is removed.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    heed_signals()
     folder = Path(tempfile.mkdtemp(prefix="quorum-cluster-")) if work is None else work.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
@@ -118,6 +118,12 @@ def namespaces_of(process: Path) -> list[str]:
         with contextlib.suppress(OSError):
             names.append(str((process / "ns" / kind).readlink()))
     return names
+
+
+def heed_signals() -> None:
+    """Raise KeyboardInterrupt at Ctrl-C, which background jobs ignore otherwise, and at SIGTERM."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.cluster.bench import Bench, open_bench
 from tests.cluster.catalogue import Scenario
 from tests.cluster.errors import ScenarioError, UnavailableError
+from tests.cluster.isolation import heed_signals
 from tests.cluster.results import Finding, Result, Verdict, faults_table, results_table
 
 SHOWN_LINES = 15
@@ -22,6 +23,7 @@ def run_scenarios(
     results: list[Result] = []
     began = time.monotonic()
     code = 0
+    heed_signals()
     try:
         bench = open_bench(work, tools, config=config)
         _print(f"{len(bench.hosts)} hosts after {time.monotonic() - began:.0f} s")
