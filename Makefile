@@ -9,12 +9,13 @@ STAMP  := $(VENV)/.quorum-setup
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 CODE   := quorum analysis search ensemble trainables journal common benchmarks deploy tests
 
-.PHONY: help setup demo test fast check format lint types bench lock clean
+.PHONY: help setup demo test fast test-cluster check format lint types bench lock clean
 
 help:
 	@echo "make setup   build .venv once (about a minute, 7 GB)"
 	@echo "make demo    the whole chain on bundled digits, in minutes"
 	@echo "make test    every test          make fast   without the slow ones"
+	@echo "make test-cluster   a Ray cluster of several hosts on this machine (root; ONLY=lost_host, ALL=1)"
 	@echo "make check   format, lint, types, tests: what CI runs"
 	@echo "make bench   side-by-side measurements"
 
@@ -39,6 +40,9 @@ test: $(STAMP)
 
 fast: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-cluster: $(STAMP)
+	$(BIN)/python -m tests.cluster $(if $(ONLY),--only $(ONLY)) $(if $(ALL),--all)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
