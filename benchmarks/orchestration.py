@@ -24,6 +24,7 @@ import argparse
 import json
 import math
 import os
+import secrets
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,10 @@ def main() -> None:
     parser.add_argument("--late", type=int, default=4)
     parser.add_argument("--png", type=Path, help="`scale`: draw the curves to this file")
     options = parser.parse_args()
+    if options.part == "nodes":  # before anything imports Ray
+        token = secrets.token_hex(32)
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     machine = machine_description()
     print("command:", " ".join(["python", *sys.argv]))
     commit = subprocess.run(
@@ -126,7 +131,6 @@ def late_nodes(nodes: int, late: int, trials: int) -> dict[str, Any]:
     """
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     head = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     with tempfile.TemporaryDirectory(prefix="nodes-") as folder:
