@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from journal.cohort import RungCount
 from journal.events import (
     PREPARATION,
     STAGES,
@@ -28,7 +29,7 @@ from journal.events import (
 )
 from journal.order import require_order
 from journal.stages import Stage, WorkClock
-from journal.trials import RungCount, Trials
+from journal.trials import Trials
 
 
 class RunState:

@@ -1,104 +1,28 @@
-"""All trials of a run: a view of the events about them."""
+"""All trials of a run: a view of the events about them.
+
+Questions that are asked for every trial of a sweep are answered without a scan of all trials.
+"""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from common.stage_costs import EQUAL, StageCosts
+from journal.cohort import Cohort
 from journal.events import (
     CheckpointSaved,
     EpochEnded,
     Kind,
     RungDecided,
-    Status,
     TrialEnded,
     TrialEvent,
     TrialRetried,
     TrialStarted,
 )
+from journal.paces import Paces, weighted_median
 from journal.trial import Trial, score_of
 
 TrialStatus = Literal["pending", "running", "completed", "pruned", "failed"]
-
-
-def weighted_median(weighted: Iterable[tuple[float, float]]) -> float:
-    """Return the value below and above which lies half of the weight, from (value, weight) pairs.
-
-    With equal weights it is the median: between two values, their mean.
-    """
-    pairs = sorted(weighted)
-    half, below = sum(weight for _, weight in pairs) / 2, 0.0
-    for index, (value, weight) in enumerate(pairs):
-        below += weight
-        if math.isclose(below, half) and index + 1 < len(pairs):
-            return (value + pairs[index + 1][0]) / 2
-        if below > half:
-            return value
-    raise ValueError("no weight")
-
-
-class RungCount(NamedTuple):
-    """Trials that arrived at one rung, continued from it, and were stopped there."""
-
-    arrived: int
-    continued: int
-    stopped: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Cohort:
-    """All trials of one kind."""
-
-    best: Trial | None = None
-    """Lowest val_nll at the highest rung that any of them reached."""
-    seconds: float = 0.0
-    """Wall time of the timed epochs."""
-    timed_epochs: int = 0
-    timed_cost: float = 0.0
-    """Cost of the timed epochs; an epoch of the last stage costs 1."""
-    ended: dict[Status, int] = field(default_factory=dict)
-    """Trials by how they ended."""
-    _counts: dict[int, list[int]] = field(default_factory=dict)
-    """Trials that arrived, continued and were stopped, by rung."""
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """Mean wall seconds of an epoch of the last stage, overheads included; None untimed."""
-        return self.seconds / self.timed_cost if self.timed_cost else None
-
-    def add_time(self, seconds: float, cost: float) -> None:
-        """Count one epoch of a trial."""
-        self.seconds += seconds
-        self.timed_epochs += 1
-        self.timed_cost += cost
-
-    def add_score(self, trial: Trial, rung: int) -> None:
-        """Count a trial that was just scored at a rung."""
-        self._count(rung, 0)
-        if self.best is None or trial.rank < self.best.rank:
-            self.best = trial
-
-    def add_decision(self, decision: RungDecided) -> None:
-        """Count a trial that continues or stops at a rung; a paused one does neither yet."""
-        if decision.decision != "pause":
-            self._count(decision.rung, 1 if decision.decision == "continue" else 2)
-
-    def stop_paused(self, rung: int) -> None:
-        """Count a paused trial that will not be decided on again."""
-        self._count(rung, 2)
-
-    def add_end(self, status: Status) -> None:
-        """Count a trial that ended."""
-        self.ended[status] = self.ended.get(status, 0) + 1
-
-    def rung_counts(self, rungs: Iterable[int]) -> dict[int, RungCount]:
-        """Return the counts at `rungs` and at every other rung with a trial, lowest first."""
-        known = sorted({*rungs, *self._counts})
-        return {rung: RungCount(*self._counts.get(rung, (0, 0, 0))) for rung in known}
-
-    def _count(self, rung: int, column: int) -> None:
-        self._counts.setdefault(rung, [0, 0, 0])[column] += 1
 
 
 class Trials(Mapping[str, Trial]):
@@ -111,6 +35,8 @@ class Trials(Mapping[str, Trial]):
         self.peak_running = 0
         self.peak_memory_bytes = 0
         """Peak memory of any worker."""
+        self.restarts = 0
+        """Restarts of trials that had lost their worker."""
         self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
         self.costs = EQUAL
         """Relative cost of a trial's epochs, by the run's last plan."""
@@ -118,6 +44,9 @@ class Trials(Mapping[str, Trial]):
         """The same by family, if the sweep has any."""
         self._halted = -math.inf
         """No epoch is timed across this moment."""
+        self._paces = Paces()
+        self._features: dict[tuple[Kind, str], float] = {}
+        """Last end of a trial that was not a failure, by kind and family."""
 
     def __getitem__(self, name: str) -> Trial:
         return self._trials[name]
@@ -139,30 +68,32 @@ class Trials(Mapping[str, Trial]):
 
     def with_status(self, *statuses: TrialStatus, kind: Kind | None = None) -> list[Trial]:
         """Return the trials with any of these statuses, by name."""
-        trials = (
-            trial
-            for trial in self.values()
-            if self.status(trial) in statuses and kind in (None, trial.kind)
-        )
-        return sorted(trials, key=lambda trial: trial.name)
+        found: list[Trial] = []
+        for each, cohort in self.cohorts.items():
+            if kind in (None, each):
+                found += (t for t in cohort.unfinished.values() if self.status(t) in statuses)
+                for status, trials in cohort.finished.items():
+                    found += trials if status in statuses else ()
+        return sorted(found, key=lambda trial: trial.name)
 
     def of_kind(self, kind: Kind) -> list[Trial]:
         """Return the trials of one kind, by number."""
-        trials = (trial for trial in self.values() if trial.kind == kind)
-        return sorted(trials, key=lambda trial: trial.number)
+        return list(self.cohorts[kind].trials)
 
     def unfinished(self, kind: Kind) -> list[Trial]:
         """Return the trials that have started and not ended, by number."""
-        return [trial for trial in self.of_kind(kind) if trial.end is None]
+        return sorted(self.cohorts[kind].unfinished.values(), key=lambda trial: trial.number)
 
-    def ranked(self, *, kind: Kind = "search") -> list[Trial]:
-        """Return the scored trials, best first; a higher rung ranks before any lower one."""
-        scored = [trial for trial in self.values() if trial.kind == kind and trial.scores]
-        return sorted(scored, key=lambda trial: trial.rank)
+    def ranked(self, *, kind: Kind = "search", most: int | None = None) -> list[Trial]:
+        """Return the scored trials, best first; a higher rung ranks before any lower one.
+
+        At most `most` of them are returned.
+        """
+        return self.cohorts[kind].ranking[:most]
 
     def costs_of(self, recipe: Mapping[str, Any]) -> StageCosts:
         """Return the relative cost of the epochs of a trial with this recipe."""
-        return self.family_costs.get(str(recipe.get("family", "")), self.costs)
+        return self._family_costs(str(recipe.get("family", "")))
 
     def features_known(self, kind: Kind, recipe: Mapping[str, Any]) -> bool:
         """Return whether a worker that is free has the features below the head of this recipe.
@@ -172,31 +103,25 @@ class Trials(Mapping[str, Trial]):
         """
         costs = self.costs_of(recipe)
         return any(
-            trial.kind == kind
-            and trial.status in ("completed", "pruned")
-            and trial.last_seen > self._halted
-            and self.costs_of(trial.recipe) == costs
-            for trial in self.values()
+            each == kind and last > self._halted and self._family_costs(family) == costs
+            for (each, family), last in self._features.items()
         )
 
     def pace(self, recipe: Mapping[str, Any] | None = None) -> float | None:
-        """Return the seconds of an epoch of the last stage, the median over trials.
+        """Return the seconds of an epoch of the last stage, the median over recent trials.
 
         Only trials with `recipe` count, if there are any, whatever their number of epochs. A
         trial's weight is the cost of the epochs that were timed, so that a cheap family, whose
         pace is all overhead, says little about an expensive one. None before any epoch; in a sweep
         with families, before a whole epoch of the first one has been trained.
         """
-        timed = [
-            (trial.recipe, *trial.timed(self.costs_of(trial.recipe))) for trial in self.values()
-        ]
-        known = [(each, seconds / cost, cost) for each, seconds, cost in timed if cost]
-        asked = None if recipe is None else _without_length(recipe)
-        same = [(pace, cost) for each, pace, cost in known if _without_length(each) == asked]
-        chosen = same or [(pace, cost) for _, pace, cost in known]
-        if not same and self.family_costs and sum(cost for _, cost in chosen) < 1:
+        costs = (self.family_costs, self.costs)
+        same = [] if recipe is None else self._paces.of_recipe(recipe, *costs)
+        chosen = same or self._paces.all(*costs)
+        if not same and self.family_costs and sum(timed.cost for timed in chosen) < 1:
             return None
-        return weighted_median(chosen) if chosen else None
+        paces = [(timed.seconds / timed.cost, timed.cost) for timed in chosen]
+        return weighted_median(paces) if paces else None
 
     def halt(self, time: float) -> None:
         """Mark every trial as not running; the next epochs are not timed from before `time`."""
@@ -222,16 +147,23 @@ class Trials(Mapping[str, Trial]):
                 trial.checkpoints.append(event)
             case TrialRetried():
                 trial.retries[event.attempt] = event.reason
+                self.restarts += 1
                 trial.last_lap = None
             case TrialEnded():
-                if trial.paused:
-                    self.cohorts[trial.kind].stop_paused(max(trial.decisions))
-                trial.end = event
-                self.cohorts[trial.kind].add_end(event.status)
+                self.cohorts[trial.kind].end(trial, event)
                 self.running.discard(trial.name)
+                if event.status != "failed":
+                    self._features[trial.kind, trial.family] = event.time
+
+    def _family_costs(self, family: str) -> StageCosts:
+        return self.family_costs.get(family, self.costs)
 
     def _start(self, event: TrialStarted) -> None:
-        trial = self._trials.setdefault(event.trial, Trial.of_start(event))
+        trial = self._trials.get(event.trial)
+        if trial is None:
+            trial = self._trials[event.trial] = Trial.of_start(event)
+            self.cohorts[trial.kind].add(trial)
+            self._paces.add(trial)
         trial.attempts, trial.last_seen, trial.last_lap = event.attempt, event.time, None
         self.running.add(trial.name)
         self.peak_running = max(self.peak_running, len(self.running))
@@ -245,9 +177,10 @@ class Trials(Mapping[str, Trial]):
         self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes or 0)
         trial.epochs.append(event)
         if event.rung is not None:
+            cohort.leave_ranking(trial)
             trial.scores[event.rung] = score_of(event)
             trial.rung_steps[event.rung] = event.step
-            cohort.add_score(trial, event.rung)
+            cohort.enter_ranking(trial, event.rung)
 
     def _lap(self, trial: Trial, event: EpochEnded) -> float | None:
         """Return the wall time since the trial's last epoch, overheads included.
@@ -259,8 +192,3 @@ class Trials(Mapping[str, Trial]):
         if last is None or last < self._halted:
             return event.seconds
         return max(0.0, event.time - last)
-
-
-def _without_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe without the number of its epochs: an epoch takes the same time with any."""
-    return {key: value for key, value in recipe.items() if key != "epochs"}

@@ -26,7 +26,7 @@ OWNERS = {
         "search.tune.served_folder",
         "ensemble.student.distributed",
     },
-    "optuna": {"search.samplers.optuna_sampler"},
+    "optuna": {"search.samplers.optuna_sampler", "search.samplers.study_storage"},
     "mlflow": {"search.mlflow.client"},
     "timm": {
         "trainables.nets.timm_net",

@@ -13,9 +13,9 @@ from rich.text import Text
 from analysis.terminal.glyphs import Glyphs, hyperparameters
 from analysis.text.labels import STAGES, metric_label, stage_label
 from common.formats import file_size, fixed, one_line, percent, signed, value_text
+from journal.cohort import RungCount
 from journal.state import RunState
 from journal.trial import Score, Trial
-from journal.trials import RungCount
 
 RESULT_CELLS = 14
 """Width of a result's name, in characters."""
@@ -48,7 +48,7 @@ def rungs_panel(state: RunState, width: int, glyphs: Glyphs) -> Table | None:
 def trials_panel(state: RunState, width: int, glyphs: Glyphs, *, rows: int) -> Table | None:
     """Return the best trials and the running ones, at most `rows` together."""
     running = state.trials.with_status("running")
-    best = state.trials.ranked()[: max(2, min(5, rows - len(running) - 1))]
+    best = state.trials.ranked(most=max(2, min(5, rows - len(running) - 1)))
     running = running[: max(1, rows - len(best) - 1)]
     if not best and not running:
         return None
@@ -106,7 +106,7 @@ def failures_panel(state: RunState, width: int, glyphs: Glyphs) -> list[Text]:
     """Return the latest failed trials with their reasons, and the number of other failures."""
     failed = state.trials.with_status("failed")
     lines = [line for trial in failed[-MOST_FAILURES:] for line in _failure(trial, width, glyphs)]
-    retried = sum(len(trial.retries) for trial in state.trials.values())
+    retried = state.trials.restarts
     notes = []
     if len(failed) > MOST_FAILURES:
         notes.append(f"{len(failed) - MOST_FAILURES} more failed")

@@ -213,13 +213,14 @@ def _stage_detail(state: RunState) -> str:
     if detail:
         return one_line(detail)
     kind: Kind = "seed" if state.stage == "seeds" else "search"
-    if not any(trial.kind == kind for trial in state.trials.values()):
+    cohort = state.trials.cohorts[kind]
+    if not cohort.trials:
         return ""
-    ended = state.trials.with_status("completed", "pruned", "failed", kind=kind)
+    ended = sum(cohort.ended.values())
     planned = state.planned(kind)
-    text = f"{len(ended)}/{planned}" if planned else f"{len(ended)}"
+    text = f"{ended}/{planned}" if planned else f"{ended}"
     text += " seeds" if kind == "seed" else " trials"
-    failed = sum(trial.status == "failed" for trial in ended)
+    failed = cohort.ended.get("failed", 0)
     return f"{text}, {failed} failed" if failed else text
 
 

@@ -7,7 +7,8 @@ budgets are never compared as equal.
 
 The study is a view of the run's state. Its file is written anew on resume, so damage to it
 costs nothing. Each suggestion is drawn by a sampler seeded with (root, number): it depends on
-the study and the number alone, not on how often the process was restarted.
+the study and the number alone, not on how often the process was restarted. In a long study it
+depends on a window of the trials (`study_storage`).
 """
 
 import math
@@ -22,7 +23,6 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from common.seeds import derive_seed
@@ -30,6 +30,7 @@ from journal.events import EpochEnded, Event, TrialEnded
 from journal.state import RunState
 from journal.trial import Trial
 from search.samplers.fixed import FixedTrials
+from search.samplers.study_storage import WINDOW, StudyStorage
 from search.samplers.suggestions import Fits, Suggestion, always
 from search.space.parameters import Parameter
 from search.space.space import Space
@@ -50,12 +51,13 @@ class OptunaSampler:
         study: str,
         path: Path | None,
         adjust: Callable[[Recipe], Recipe] = lambda recipe: recipe,
+        window: int = WINDOW,
     ) -> None:
         """`path` is the file of Optuna's journal; None keeps the study in memory.
 
         `seed` is the root of the streams, and the sampler follows `state`, which must be up to
         date when `observe` is called. `adjust` changes values of a drawn recipe that are not
-        searched.
+        searched. Suggestions take the last `window` ended trials into account, and the best.
         """
         known = state.trials.of_kind("search")
         self._unfinished = FixedTrials(map(Suggestion.again, state.trials.unfinished("search")))
@@ -66,7 +68,12 @@ class OptunaSampler:
         self._startup = startup_trials
         self._seed = seed
         self._count = len(known)
-        self._study = _study_of(known, space, name=study, path=path)
+        self._numbers = {trial.name: number for number, trial in enumerate(known)}
+        """Numbers of the trials in the study, by name."""
+        self._storage = StudyStorage(None if path is None else _fresh(path), window=window)
+        self._study = _fill(self._storage, study, known, space)
+        if path is not None:
+            self._storage.move(path)
 
     @property
     def study(self) -> optuna.Study:
@@ -91,12 +98,13 @@ class OptunaSampler:
             self._report(event.trial, event.rung, event.val_nll)
         elif isinstance(event, TrialEnded) and event.kind == "search":
             state, value = outcome(self._state.trials[event.trial])
-            trial = self._running(event.trial)
+            number = self._numbers[event.trial]
             if value == math.inf:
-                self._set_intermediate(trial, max(trial.intermediate_values), value)
+                scored = self._storage.get_trial(number).intermediate_values
+                self._storage.set_trial_intermediate_value(number, max(scored), value)
             # Optuna takes the value of a pruned trial from its last intermediate value.
             values = value if state is TrialState.COMPLETE else None
-            self._study.tell(trial.number, values, state=state)
+            self._study.tell(number, values, state=state)
 
     def _ask(self) -> Suggestion:
         number = self._count
@@ -106,10 +114,12 @@ class OptunaSampler:
         first = self._space.first_values(families[number]) if number < len(families) else {}
         if first:  # the values that the sweep recommends
             self._study.enqueue_trial(first)
-        trial = self._study.ask()
-        values = self._space.suggest(trial)
+        with self._storage.asking():
+            trial = self._study.ask()
+            values = self._space.suggest(trial)
         name = f"t{number:04d}"
         trial.set_user_attr("trial", name)
+        self._numbers[name] = trial.number
         return Suggestion(
             trial=name,
             number=number,
@@ -120,15 +130,8 @@ class OptunaSampler:
 
     def _report(self, name: str, rung: int, value: float | None) -> None:
         if value is not None and self._state.trials[name].kind == "search":
-            self._set_intermediate(self._running(name), rung, value)
-
-    def _set_intermediate(self, trial: FrozenTrial, rung: int, value: float) -> None:
-        # optuna.Trial would do it too, but its constructor draws the values again.
-        self._study._storage.set_trial_intermediate_value(trial._trial_id, rung, value)
-
-    def _running(self, name: str) -> FrozenTrial:
-        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return next(trial for trial in trials if trial.user_attrs.get("trial") == name)
+            # optuna.Trial would do it too, but its constructor draws the values again.
+            self._storage.set_trial_intermediate_value(self._numbers[name], rung, value)
 
 
 def outcome(trial: Trial) -> tuple[TrialState, float | None]:
@@ -175,24 +178,21 @@ def tpe_sampler(root: int, number: int, *, startup_trials: int) -> optuna.sample
         )
 
 
-def _study_of(
-    trials: Sequence[Trial], space: Space, *, name: str, path: Path | None
-) -> optuna.Study:
-    """Return a study of these trials, written to a fresh file that replaces the one at `path`."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if path is None:
-        return _fill(optuna.storages.InMemoryStorage(), name, trials, space)
+def _fresh(path: Path) -> Path:
+    """Return the file that will replace the one at `path`, and remove what is left of both.
+
+    Optuna's lock file stays behind when a process is killed, and readers wait 30 s for it.
+    """
     fresh = path.with_name(f".{path.name}.new")
     for stale in (fresh, _lock_of(fresh), _lock_of(path)):
         stale.unlink(missing_ok=True)
-    _fill(_file_storage(fresh), name, trials, space)
-    fresh.replace(path)
-    return optuna.load_study(study_name=name, storage=_file_storage(path))
+    return fresh
 
 
 def _fill(
     storage: optuna.storages.BaseStorage, name: str, trials: Sequence[Trial], space: Space
 ) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
     for trial in trials:
         study.add_trial(_frozen(trial, space))
@@ -227,10 +227,5 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high, parameter.log, parameter.step)
 
 
-def _file_storage(path: Path) -> optuna.storages.BaseStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-
-
 def _lock_of(path: Path) -> Path:
-    """Return Optuna's lock file: a killed process leaves it, and others wait 30 s for it."""
     return path.with_name(path.name + ".lock")

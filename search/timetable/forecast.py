@@ -66,12 +66,12 @@ def run_seconds_left(state: RunState, now: float) -> float | None:
 def done_share(state: RunState, name: str) -> float | None:
     """Return the share of a stage that is done, in [0, 1]; None if it is unknown."""
     if name == "sweep":
-        ended = len(state.trials.with_status("completed", "pruned", "failed", kind="search"))
+        ended = sum(state.trials.cohorts["search"].ended.values())
         return min(1.0, ended / state.planned()) if state.planned() else None
     if name == "seeds":
         fresh = _new_trial("seed")
         whole = state.planned("seed") * sum(_steps_to_rungs(state, fresh)[-1:])
-        seeds = [trial for trial in state.trials.values() if trial.kind == "seed"]
+        seeds = state.trials.of_kind("seed")
         return min(1.0, sum(_done(state, trial) for trial in seeds) / whole) if whole else None
     return state.stages[name].fraction
 
@@ -147,7 +147,7 @@ def _running_kind(state: RunState) -> Kind | None:
 
 
 def _started(state: RunState, kind: Kind) -> int:
-    return sum(trial.kind == kind for trial in state.trials.values())
+    return len(state.trials.cohorts[kind].trials)
 
 
 def _steps_left(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from bisect import insort
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,14 +30,16 @@ class DiskBudget:
         self._folder = folder
         self._limit = limit
         self._kept = CANDIDATES_PER_MEMBER * members
-        self._settled = folder_bytes(folder.root) - folder_bytes(folder.checkpoints)
-        """Bytes outside the checkpoints, which come and go."""
+        self._counted: int | None = None
+        """Bytes outside the checkpoints, which come and go; None before they are counted."""
+        self._holders: list[Trial] = []
+        """Completed trials of the search that have their weights, best first."""
         self._warned = False
 
     @property
     def used(self) -> int:
         """The bytes in the run's folder."""
-        return self._settled + folder_bytes(self._folder.checkpoints)
+        return self._settled() + folder_bytes(self._folder.checkpoints)
 
     @property
     def full(self) -> bool:
@@ -51,17 +54,23 @@ class DiskBudget:
             )  # fmt: skip
         return True
 
+    def resume(self, trials: Iterable[Trial]) -> None:
+        """Take note of the trials of earlier processes, and count the folder again."""
+        self._counted, self._holders = None, []
+        for trial in trials:
+            self._hold(trial)
+
     def add(self, trial: Trial) -> None:
         """Count the files of a trial that has ended."""
-        self._settled += folder_bytes(self._folder.trial(trial.name))
+        if self._counted is not None:
+            self._counted += folder_bytes(self._folder.trial(trial.name))
+        self._hold(trial)
 
-    def make_room(self, ranked: Iterable[Trial]) -> None:
-        """Remove weights until the folder fits; `ranked` are the search's trials, best first."""
+    def make_room(self) -> None:
+        """Remove weights until the folder fits, those of the worst trials first."""
         excess = self.used - self._limit
-        if excess <= 0:
-            return
-        completed = [trial for trial in ranked if trial.status == "completed"]
-        for trial in reversed(completed[self._kept :]):
+        while excess > 0 and len(self._holders) > self._kept:
+            trial = self._holders.pop()
             path = self._folder.trial(trial.name) / WEIGHTS
             try:
                 size = path.stat().st_size
@@ -69,10 +78,17 @@ class DiskBudget:
             except FileNotFoundError:
                 continue
             log.info("the weights of %s are removed to save disk space", trial.name)
-            self._settled -= size
+            self._counted = self._settled() - size
             excess -= size
-            if excess <= 0:
-                return
+
+    def _settled(self) -> int:
+        if self._counted is None:
+            self._counted = folder_bytes(self._folder.root) - folder_bytes(self._folder.checkpoints)
+        return self._counted
+
+    def _hold(self, trial: Trial) -> None:
+        if trial.kind == "search" and trial.status == "completed":
+            insort(self._holders, trial, key=lambda each: each.rank)
 
 
 def folder_bytes(folder: Path) -> int:

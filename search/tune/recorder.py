@@ -236,6 +236,8 @@ class Recorder:
                 if decision.action != "pause":
                     self._emit_decision(trial, rung, decision)
         self._finisher.settle(self.kind)
+        if self._disk is not None:
+            self._disk.resume(self.state.trials.ranked())
 
     def _end_epoch(self, name: str, result: Mapping[str, Any]) -> None:
         """Journal an epoch's first report.
@@ -286,7 +288,7 @@ class Recorder:
             self._finisher.end(trial, "failed", reason, cause="machine")
         if self._disk is not None and trial.end is not None:
             self._disk.add(trial)
-            self._disk.make_room(self.state.trials.ranked())
+            self._disk.make_room()
 
     def _require_space(self, reason: str) -> None:
         """Stop the sweep if a worker's disk is full: every other trial would fail as well.

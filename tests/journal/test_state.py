@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.stage_costs import StageCosts
+from journal.cohort import RungCount
 from journal.events import (
     EpochEnded,
     Event,
@@ -22,8 +23,8 @@ from journal.events import (
     TrialEnded,
 )
 from journal.journal import read_events
+from journal.paces import RECENT, weighted_median
 from journal.state import RunState
-from journal.trials import RungCount, weighted_median
 from tests.docs import ROOT
 from tests.events import epoch, of_type, state_of, trial_ended, trial_started
 from tests.synthetic_sweep import SPEC, synthetic_sweep
@@ -215,6 +216,71 @@ def test_a_long_journal_is_folded_at_constant_cost() -> None:
         return lines_run(lambda: RunState.from_events(events)) / len(events)
 
     assert lines_per_event(640) < 1.5 * lines_per_event(40)
+
+
+def test_questions_about_a_long_run_are_answered_at_constant_cost() -> None:
+    """They are asked for every trial of a sweep, so a scan would make a sweep quadratic."""
+
+    def lines(trials: int) -> int:
+        ended = [
+            event
+            for number in range(trials)
+            for event in (
+                trial_started(f"t{number:04d}", number=number),
+                epoch(f"t{number:04d}", 1, rung=1, val_nll=(number * 7919) % trials / trials),
+                trial_ended(f"t{number:04d}", "pruned"),
+            )
+        ]
+        state = state_of(*ended, trial_started("t9999", number=9999))
+        recipe = {**Recipe().to_mapping(), "width": 99}
+        state.trials.pace(recipe)
+
+        def ask() -> None:
+            assert [trial.name for trial in state.trials.unfinished("search")] == ["t9999"]
+            assert len(state.trials.with_status("running", "pending")) == 1
+            assert len(state.trials.ranked(most=5)) == 5
+            assert state.trials.cohorts["search"].ended == {"pruned": trials}
+            assert state.trials.features_known("search", recipe)
+            assert state.trials.pace(recipe) == 3.0
+
+        return lines_run(ask)
+
+    assert lines(4 * RECENT) < 1.1 * lines(2 * RECENT)
+
+
+@given(st.integers(0, 99), st.data())
+def test_every_order_of_the_trials_agrees_with_a_scan(seed: int, data: st.DataObject) -> None:
+    events = sweep(seed=seed, spec={**SPEC, "trials": 12}, concurrent=3, fail=(2,), retry=(4,))
+    cut = data.draw(st.integers(1, len(events)))
+    state = RunState.from_events(events[:cut])
+    if data.draw(st.booleans()):
+        state.apply(resumed(events[cut - 1].time))
+    trials, every = state.trials, list(state.trials.values())
+    by_name = sorted(every, key=lambda trial: trial.name)
+    assert trials.of_kind("search") == sorted(every, key=lambda trial: trial.number)
+    assert trials.of_kind("seed") == []
+    assert trials.unfinished("search") == [t for t in trials.of_kind("search") if t.end is None]
+    statuses: tuple[Any, ...] = ("pending", "running", "completed", "pruned", "failed")
+    for chosen in (*((each,) for each in statuses), statuses[1:4]):
+        expected = [trial for trial in by_name if trials.status(trial) in chosen]
+        assert trials.with_status(*chosen) == expected
+        assert trials.with_status(*chosen, kind="seed") == []
+    scored = sorted((trial for trial in every if trial.scores), key=lambda trial: trial.rank)
+    assert trials.ranked() == scored
+    assert trials.ranked(most=3) == scored[:3]
+    assert trials.best == (scored[0] if scored else None)
+    assert trials.restarts == sum(len(trial.retries) for trial in every)
+    for recipe in [trial.recipe for trial in every] + [Recipe(width=99).to_mapping()]:
+        paces = [(dict(t.recipe), t.timed(trials.costs_of(t.recipe))) for t in every]
+        known = [(each, seconds / cost, cost) for each, (seconds, cost) in paces if cost]
+        same = [(pace, cost) for each, pace, cost in known if each == recipe]
+        chosen_paces = same or [(pace, cost) for _, pace, cost in known]
+        assert trials.pace(recipe) == (weighted_median(chosen_paces) if chosen_paces else None)
+        assert trials.features_known("search", recipe) == any(
+            trial.status in ("completed", "pruned")
+            and not (state.resumes and trial.last_seen <= state.resumes[-1].time)
+            for trial in every
+        )
 
 
 def lines_run(work: Callable[[], object]) -> int:

@@ -46,12 +46,13 @@ def test_the_weights_of_the_worst_go_first_and_candidates_stay(
     folder = RunFolder(tmp_path)
     ranked = completed(folder, 10)
     disk = DiskBudget(folder, limit=limit * SIZE, members=1)
-    disk.make_room(ranked)
+    disk.resume(ranked)
+    disk.make_room()
     assert CANDIDATES_PER_MEMBER == 4
     assert with_weights(folder) == [f"t{number:04d}" for number in range(left)]
     assert disk.full is (left * SIZE > limit * SIZE)
     assert disk.used == folder_bytes(folder.root) == left * SIZE
-    disk.make_room(ranked)
+    disk.make_room()
     assert len(with_weights(folder)) == left
 
 
