@@ -81,6 +81,8 @@ class RunStarted:
     code_version: str = ""
     command: str | None = _left_out_when_none()
     """The command line, if known."""
+    address: str | None = _left_out_when_none()
+    """The Ray cluster that the run joined, as the user named it; None for this machine."""
     time: float = UNSTAMPED
 
 
@@ -94,6 +96,8 @@ class RunResumed:
     code_version: str = ""
     data: str | None = _left_out_when_none()
     """Folder of the images, if it has moved since the last start or resume."""
+    address: str | None = _left_out_when_none()
+    """As in `RunStarted`."""
     time: float = UNSTAMPED
 
 

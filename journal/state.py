@@ -194,6 +194,12 @@ class RunState:
     def _unfinished(self) -> bool:
         return self.stage is not None or bool(self.trials.running) or not self.ended("search")
 
+    @property
+    def address(self) -> str | None:
+        """The Ray cluster that the last process joined; None for its own machine."""
+        last = self.resumes[-1] if self.resumes else self.started
+        return None if last is None else last.address
+
     def _start(self, event: RunStarted) -> None:
         self.started, self.spec = event, event.spec
         if self._clock.began is None:

@@ -141,18 +141,23 @@ def ablate(sweep: Sweep | None, options: AblationOptions) -> AblationOutcome:
 @with_options(AblationOptions)
 def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Preview, Ablation]":
     """Check an ablation and its data, and forecast its trainings and time; train nothing."""
+    from quorum.workspace.opening import site_at
     from search.ablation.plan import preview_ablation
 
     of = None if options.of is None else find_run(options.of, options.runs)
     sweep, default = resolve_ablation(sweep, of, options)
-    return preview_ablation(
-        resolve_sweep(sweep, options, name=default),
-        of=of,
-        time_budget=options.budget_seconds,
-        device=options.device,
-        resumed=run_to_resume(options, default=default),
-        **options.comparison,
-    )
+    spec = resolve_sweep(sweep, options, name=default)
+    with site_at(options.address, spec.dataset) as site:
+        return preview_ablation(
+            spec,
+            of=of,
+            time_budget=options.budget_seconds,
+            device=options.device,
+            site=site,
+            workers=options.workers,
+            resumed=run_to_resume(options, default=default),
+            **options.comparison,
+        )
 
 
 @prepares_process

@@ -90,7 +90,8 @@ def _next_step(status: RunStatus) -> str:
     if state.stages["report"].status == "finished" and not state.interrupted:
         return ""
     name = "ablate" if factors_path(folder).exists() else "run"
-    return f"no process is running it; resume with: {resume_command(folder, name)}"
+    command = resume_command(folder, name, address=state.address)
+    return f"no process is running it; resume with: {command}"
 
 
 def _progress(status: RunStatus) -> Text:

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 
 import quorum
 from quorum.cli.arguments import add_dry_run, add_options, add_sweep, values_of
-from quorum.cli.printing import console
+from quorum.cli.printing import console, print_reminder
 from quorum.options import AblationOptions
 
 EXAMPLE = "quorum ablate digits --seeds 5 --time-budget 10m"
@@ -33,4 +33,5 @@ def execute(arguments: Namespace) -> int:
     outcome = quorum.ablate(arguments.sweep, **values)
     lines = result_lines(outcome.folder)
     console().print(ablation_table(outcome.result), *lines, sep="\n", crop=False)
+    print_reminder(arguments.address)
     return 0

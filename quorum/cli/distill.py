@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 import quorum
 from quorum.cli.arguments import add_options, add_run
-from quorum.cli.printing import print_outcome
+from quorum.cli.printing import print_outcome, print_reminder
 
 EXAMPLE = "quorum distill demo --workers 2"
 
@@ -29,4 +29,5 @@ def execute(arguments: Namespace) -> int:
         runs=arguments.runs,
     )
     print_outcome(outcome)
+    print_reminder(arguments.address)
     return 0

@@ -34,6 +34,16 @@ def print_outcome(outcome: "Outcome") -> None:
     console().print(view, crop=False)
 
 
+def print_reminder(address: str | None) -> None:
+    """Say that the cluster that a command has used still runs."""
+    if address is not None:
+        console().print(
+            "cluster  still running; if you are done with it: ray down cluster.yaml",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
 def print_status(status: "RunStatus") -> None:
     """Print a run's progress and the disk space it uses."""
     from analysis.terminal.status import status_view

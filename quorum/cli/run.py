@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 
 import quorum
 from quorum.cli.arguments import add_dry_run, add_options, add_sweep, values_of
-from quorum.cli.printing import print_outcome, print_plan
+from quorum.cli.printing import print_outcome, print_plan, print_reminder
 from quorum.options import SearchOptions
 
 EXAMPLE = "quorum run digits --time-budget 10m"
@@ -28,4 +28,5 @@ def execute(arguments: Namespace) -> int:
         print_plan(quorum.plan(arguments.sweep, **values))
     else:
         print_outcome(quorum.run(arguments.sweep, **values))
+        print_reminder(arguments.address)
     return 0

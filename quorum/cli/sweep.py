@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 import quorum
 from quorum.cli.arguments import add_dry_run, add_options, add_sweep, values_of
-from quorum.cli.printing import console, print_plan, print_status
+from quorum.cli.printing import console, print_plan, print_reminder, print_status
 from quorum.options import SearchOptions
 
 EXAMPLE = "quorum sweep digits --trials 40 --name wide"
@@ -35,4 +35,5 @@ def execute(arguments: Namespace) -> int:
         address=arguments.address,
     )
     console().print(f"next: {command}", soft_wrap=True, markup=False)
+    print_reminder(arguments.address)
     return 0

@@ -118,7 +118,7 @@ def open_run(
         write_labels(home, prepared.data.images, prepared.data.splits)
         mirror = stack.enter_context(MlflowMirror(home, connect=connect_described))
         emitter = Emitter(journal, [*observers, *([mirror.handle] if mirrored else [])])
-        _announce(emitter, prepared, asked=spec, settings=settings)
+        _announce(emitter, prepared, asked=spec, settings=settings, address=address)
         yield Run(
             prepared.data,
             emitter,
@@ -302,19 +302,23 @@ def _announce(
     *,
     asked: SweepSpec,
     settings: Sequence[Mapping[str, Any]],
+    address: str | None,
 ) -> None:
     """Emit the run's start or resume, and its plan."""
     data = prepared.data
     if emitter.state.started is None:
         emitter.emit(
-            started_event(
-                data.folder,
-                data.spec,
-                data.images,
-                data.splits,
-                asked=asked,
-                settings=settings,
-                notes=prepared.families_left_out,
+            replace(
+                started_event(
+                    data.folder,
+                    data.spec,
+                    data.images,
+                    data.splits,
+                    asked=asked,
+                    settings=settings,
+                    notes=prepared.families_left_out,
+                ),
+                address=address,
             )
         )
     else:
@@ -325,6 +329,7 @@ def _announce(
                 machine=machine_description(),
                 code_version=code_version(),
                 data=data.spec.dataset.path if data.spec.dataset.path != before else None,
+                address=address,
             )
         )
     if prepared.plan is not None:

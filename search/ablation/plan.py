@@ -11,6 +11,7 @@ from search.timetable.pace import START_SECONDS
 from search.timetable.plan import Plan, TooShortError
 from search.timetable.planner import SUSTAINED, Setup, handover_seconds, rehearsal_seconds
 from search.timetable.preview import Preview, preview
+from search.timetable.site import Site
 from trainables.records import RunFolder
 from trainables.stages import fewest_epochs
 
@@ -26,6 +27,8 @@ def preview_ablation(
     *,
     time_budget: float | None = None,
     device: str | None = None,
+    site: Site | None = None,
+    workers: int | None = None,
     resumed: RunFolder | None = None,
     of: RunFolder | None = None,
     seeds: int | None = None,
@@ -50,6 +53,8 @@ def preview_ablation(
         spec,
         time_budget=time_budget,
         device=device,
+        site=site,
+        workers=workers,
         stages=ABLATION_STAGES,
         planner=partial(plan_ablation, ablation=ablation, trials=trials),
         resumed=resumed is not None,
