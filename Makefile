@@ -7,14 +7,15 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.quorum-setup
 # Two processes, each with whole files; tests/conftest.py puts those with slow tests first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-CODE   := quorum analysis search ensemble trainables journal common benchmarks tests
+CODE   := quorum analysis search ensemble trainables journal common benchmarks deploy tests
 
-.PHONY: help setup demo test fast check format lint types bench lock clean
+.PHONY: help setup demo test fast test-cluster check format lint types bench lock clean
 
 help:
 	@echo "make setup   build .venv once (about a minute, 7 GB)"
 	@echo "make demo    the whole chain on bundled digits, in minutes"
 	@echo "make test    every test          make fast   without the slow ones"
+	@echo "make test-cluster   a Ray cluster of several hosts on this machine (root; ONLY=lost_host, ALL=1)"
 	@echo "make check   format, lint, types, tests: what CI runs"
 	@echo "make bench   side-by-side measurements"
 
@@ -40,6 +41,9 @@ test: $(STAMP)
 fast: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
+test-cluster: $(STAMP)
+	$(BIN)/python -m tests.cluster $(if $(ONLY),--only $(ONLY)) $(if $(ALL),--all)
+
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -55,8 +59,8 @@ bench: $(STAMP)
 
 # The lock holds versions and hashes only, for every platform and Python from 3.11 on.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra cluster --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

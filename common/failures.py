@@ -19,12 +19,28 @@ def reason_of(traceback: str) -> str:
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Return whether an error's text or traceback says that memory ran out.
+    """Return whether an error's text or traceback says that an allocation failed.
 
     torch raises OutOfMemoryError for a GPU and a plain RuntimeError for the CPU, which is known by
-    its message only; Ray raises an OutOfMemoryError of its own for a worker that it killed.
+    its message only. False for a worker that Ray killed (`says_node_out_of_memory`).
     """
-    return any(sign in text.lower() for sign in _OUT_OF_MEMORY)
+    return any(sign in text.lower() for sign in _OUT_OF_MEMORY) and not says_node_out_of_memory(
+        text
+    )
+
+
+def says_node_out_of_memory(text: str) -> bool:
+    """Return whether an error's text or traceback says that Ray's memory monitor killed a worker.
+
+    The monitor acts on the memory of the whole machine, which all trials on it and other programs
+    share, so the killed trial is not necessarily the one that needs too much.
+    """
+    return any(sign in text.lower() for sign in _NODE_OUT_OF_MEMORY)
+
+
+def lacked_memory(text: str) -> bool:
+    """Return whether memory ran out, in an allocation or on the whole machine."""
+    return says_out_of_memory(text) or says_node_out_of_memory(text)
 
 
 def one_line(error: Exception) -> str:
@@ -59,3 +75,6 @@ _OUT_OF_MEMORY = (
     "not enough memory",
     "bad_alloc",
 )
+_NODE_OUT_OF_MEMORY = ("node running low on memory", "ray.exceptions.outofmemoryerror")
+"""The monitor's message, and the exception that carries it. torch's error in a Ray worker is called
+`ray.exceptions.RayTaskError(OutOfMemoryError)`."""

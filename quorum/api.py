@@ -17,6 +17,7 @@ from quorum.inputs import (
     prepare_run,
     resolve_ablation,
     resolve_sweep,
+    run_to_resume,
     show_progress,
 )
 from quorum.options import AblationOptions, PlanOptions, RunOptions, SearchOptions, with_options
@@ -92,17 +93,30 @@ def sweep(sweep: Sweep, options: SearchOptions) -> RunFolder:
 def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
     """Check a sweep and its data, and forecast the run's trials, schedules and time.
 
-    Nothing is trained or written, except for the cache of decoded images.
+    Nothing is trained or written, except for the cache of decoded images. With `resume`, the stages
+    that are left of the run are forecast, with all its trials.
     """
+    from quorum.workspace.checks import stages_left
+    from quorum.workspace.opening import site_at
     from search.timetable.preview import preview
 
-    spec = resolve_sweep(sweep, options, name=default_name(sweep))
-    return preview(
-        spec,
-        time_budget=options.budget_seconds,
-        device=options.device,
-        stages=("sweep",) if options.search_only else spec.stages,
-    )
+    default = default_name(sweep)
+    spec = resolve_sweep(sweep, options, name=default)
+    stages: Sequence[str] = ("sweep",) if options.search_only else spec.stages
+    resumed = run_to_resume(options, default=default)
+    if resumed is not None:
+        stages = stages_left(resumed, stages)
+        spec = spec.with_values(trials=options.trials or spec.trials)
+    with site_at(options.address, spec.dataset) as site:
+        return preview(
+            spec,
+            time_budget=options.budget_seconds,
+            device=options.device,
+            stages=stages,
+            resumed=resumed is not None,
+            site=site,
+            workers=options.workers,
+        )
 
 
 @prepares_process
@@ -136,6 +150,7 @@ def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Previ
         of=of,
         time_budget=options.budget_seconds,
         device=options.device,
+        resumed=run_to_resume(options, default=default),
         **options.comparison,
     )
 
@@ -183,17 +198,21 @@ def distill(
     run: AnyRun,
     *,
     workers: int = 1,
+    address: str | None = None,
     runs: str | Path | None = None,
     progress: bool = True,
     observers: "Sequence[Observer]" = (),
 ) -> Outcome:
-    """Train, quantize and judge another student on `workers` workers; read test once more."""
+    """Train, quantize and judge another student on `workers` workers; read test once more.
+
+    With the `address` of a Ray cluster, the workers are there.
+    """
     from quorum import pipeline
 
     if workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}")
     folder = find_run(run, runs)
-    options = RunOptions(progress=progress, observers=observers)
+    options = RunOptions(progress=progress, observers=observers, address=address)
     with show_progress(spec_of_run(folder), folder, options) as options:
         return pipeline.distill(folder, options, workers=workers)
 
@@ -255,7 +274,8 @@ def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) ->
     """
     from analysis.facts.ladder import ladder as levels
 
-    return levels(Runs(runs), data=None if data is None else str(data))
+    found = Runs(runs)
+    return levels(found, data=None if data is None else str(data), runs_folder=found.root)
 
 
 @prepares_process

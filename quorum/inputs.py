@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SpecError
-from quorum.options import AnyOptions, RunOptions
+from quorum.options import AnyOptions, PlanOptions, RunOptions
 from quorum.outcome import AnyRun, Outcome
 from quorum.resuming import resumed_sweep
 from quorum.workspace.listing import Runs
@@ -34,12 +34,13 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
             the run to resume.
         RunError: there is no run to resume, or it was started with another sweep.
     """
-    if options.device == "cuda" and options.address is None:
+    here = options.address is None or isinstance(options, PlanOptions)  # a plan measures here
+    if options.device == "cuda" and here:
         from trainables.device.gpus import require_gpu  # imports torch
 
-        require_gpu()  # before the data are read, which may take long
-    if options.resume:
-        folder = Runs(options.runs).new(options.name, default=name, resume=True)
+        require_gpu(address=options.address)  # before the data are read, which may take long
+    folder = run_to_resume(options, default=name)
+    if folder is not None:
         return resumed_sweep(sweep, options, folder)
     if not isinstance(sweep, SweepSpec):
         spec = load_spec(sweep, profile=options.profile, settings=options.set)
@@ -58,6 +59,17 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         members=getattr(options, "members", None),
     )
     return spec.with_values(dataset=dataclasses.replace(spec.dataset, **dataset), **changes)
+
+
+def run_to_resume(options: RunOptions, *, default: str) -> RunFolder | None:
+    """Return the folder of the run to resume, called `default` without a name; None for a new run.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    if not options.resume:
+        return None
+    return Runs(options.runs).new(options.name, default=default, resume=True)
 
 
 @contextmanager

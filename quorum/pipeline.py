@@ -105,19 +105,15 @@ def ablate(
     from analysis.facts.ablation import ablation_event, write_ablation
     from analysis.figures.ablation import save_ablation_figure
     from search.ablation.ablation import (
-        factors_path,
         new_ablation,
-        require_same_recipe,
         resumed_ablation,
     )
     from search.ablation.plan import ABLATION_STAGES, plan_ablation
 
     options = options or AblationOptions()
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
-    if options.resume and factors_path(folder).exists():
-        ablation, _ = resumed_ablation(folder, seeds=options.seeds)
-        if of is not None:
-            require_same_recipe(spec, of)
+    if options.resume and folder.sweep.exists():
+        ablation = resumed_ablation(folder, of=of, seeds=options.seeds)
     else:
         ablation, spec = new_ablation(spec, of=of, **options.comparison)
     planner = partial(plan_ablation, ablation=ablation, trials=ablation.trials_left(folder))

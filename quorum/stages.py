@@ -260,12 +260,18 @@ def _student_trainer(run: Run, workers: int) -> Iterator[Callable[..., Any]]:
     if workers <= 1:
         yield distill
         return
-    from ensemble.student.distributed import distill_distributed
+    from ensemble.student.distributed import SharedFolder, distill_distributed
+    from search.tune.served_folder import served
     from search.tune.session import ray_session
 
+    train = functools.partial(distill_distributed, workers=workers)
     store = max(100_000_000, 2 * run.images.nbytes)
     with ray_session(folder=run.folder.root, object_store_bytes=store):
-        yield functools.partial(distill_distributed, workers=workers)
+        if not run.site.on_cluster:
+            yield train
+            return
+        with served(run.folder.root) as filesystem:
+            yield functools.partial(train, shared=SharedFolder(run.folder.root, filesystem))
 
 
 def _release(folder: RunFolder, card: "Card") -> "Release":

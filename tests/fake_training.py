@@ -6,6 +6,7 @@ selects a fault (faults that occur once leave a file in the folder QUORUM_FAKE_M
     101 diverges at step 2          104 kills its process at step 2, once
     102 raises at step 2, once      105 scores NaN at its first rung
     103 raises at step 2, always
+    106 runs out of memory at step 2, always, and leaves the resources of its worker in a file
 
 A `batch_size` of 1000 + t makes every epoch last t milliseconds longer.
 """
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import ray
 
 from common.errors import DivergedError, RunError
 from common.files import dump_json, read_json, write_bytes_atomically
@@ -28,6 +30,7 @@ from trainables.recipe import Numerics, Recipe
 from trainables.trainer import EpochReport
 
 DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER = 101, 102, 103, 104, 105
+OUT_OF_MEMORY = 106
 
 
 class FakeTraining:
@@ -106,15 +109,29 @@ class FakeTraining:
             raise DivergedError("the loss is not finite at step 2")
         if width == RAISES or (width == RAISES_ONCE and self._first_time()):
             raise ValueError("a fault on demand")
+        if width == OUT_OF_MEMORY:
+            resources = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+            with self._mark().open("a") as file:
+                file.write(json.dumps(resources) + "\n")
+            raise MemoryError("on demand")
         if width == DIES_ONCE and self._first_time():
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def _mark(self) -> Path:
+        return Path(os.environ["QUORUM_FAKE_MARKS"]) / str(self._seed)
+
     def _first_time(self) -> bool:
-        mark = Path(os.environ["QUORUM_FAKE_MARKS"]) / str(self._seed)
+        mark = self._mark()
         if mark.exists():
             return False
         mark.touch()
         return True
+
+
+def resources_of(seed: int) -> list[dict[str, float]]:
+    """Return the resources of each attempt of a trial that ran out of memory."""
+    lines = (Path(os.environ["QUORUM_FAKE_MARKS"]) / str(seed)).read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def curve(recipe: Recipe, seed: int, step: int) -> float:

@@ -21,10 +21,12 @@ from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec, spec_from_mapping
+from search.timetable.capacity import Capacity, Node
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import TuneCallback, TuneSearcher
 from search.tune.disk import DiskBudget
 from search.tune.launching import Launcher
+from search.tune.packing import Packing
 from search.tune.recorder import Recorder
 from search.tune.storage import Storage
 from tests.fake_training import FakeTraining
@@ -65,6 +67,7 @@ def small_images(count: int = 100) -> ImageSet:
 
 
 IMAGES = small_images()
+NODE = Capacity(nodes=(Node(cores=1),))
 SPLITS = make_splits(IMAGES, SPEC.splits)
 
 
@@ -150,8 +153,8 @@ class Sweep:
                 "splits": SPLITS,
                 "cache": None,
                 "trainer": TRAINER,
-                "resources": {"CPU": 1},
             },
+            packing=Packing(Numerics(), self.emitter.state, capacity=lambda: NODE),
             about={"machine": {}, "code_version": "0"},
         )
         self.sampler = OptunaSampler(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from common.commands import command
 from common.errors import RunError
 from common.files import file_sha256, read_array
 from common.provenance import code_version, machine_description
@@ -71,7 +72,8 @@ def replay(
     """
     trial_folder = folder.trial(trial)
     if not (trial_folder / "record.json").exists():
-        raise RunError(f"{folder.name} has no finished trial {trial!r}; see `quorum status`")
+        status = command("status", folder.root)
+        raise RunError(f"{folder.name} has no finished trial {trial!r}; see `{status}`")
     start, record = (
         read_start(trial_folder / "start.json"),
         read_record(trial_folder / "record.json"),

@@ -32,7 +32,7 @@ from common.plugins import add_import_folder
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.device.kinds import NumericsHere, machine_here
+from trainables.device.kinds import NumericsHere, device_memory, machine_here
 from trainables.initial_weights import require_recorded_weights
 from trainables.recipe import Numerics, Recipe
 from trainables.records import WEIGHTS, TrialStart
@@ -80,7 +80,7 @@ class QuorumTrial(tune.Trainable):
     _features: FeatureCache
     """Shared by all trials of this process."""
     _here: NumericsHere
-    """Likewise."""
+    """Shared by all trials of this process, too."""
     _numerics: Numerics
     """Those that the trial trains with."""
     _trainer: Trainer | None
@@ -138,6 +138,7 @@ class QuorumTrial(tune.Trainable):
         due = self.clock() - self._saved_at >= CHECKPOINT_SECONDS
         return {
             **to_mapping(report),
+            "device_memory_bytes": device_memory(self._numerics.device),
             "params": trainer.params,
             "done": report.rung == self._start.rungs[-1],
             "should_checkpoint": due or report.rung is not None,

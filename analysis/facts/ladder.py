@@ -6,22 +6,22 @@ ledger of a finished run of that sweep: nothing is trained, and test is not read
 Axes: N examples of test, K classes.
 """
 
-import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from analysis.facts.run_facts import Array, read_test_predictions
-from analysis.facts.start_command import changed_settings, requested_sweep, start_command
 from analysis.text.ledger import row_of, shipped_stage
+from common.commands import command, runs_option
 from common.parsing import to_mapping
 from ensemble.ledger.ledger import Ledger, Row, read_ledger
 from ensemble.selection.comparison import Comparison, compare
 from journal.journal import read_state
 from search.space.sections import TargetSpec
 from search.space.spec import SweepSpec, load_spec, shipped_names, spec_of_run
+from search.space.start_command import changed_settings, requested_sweep, start_command
 from trainables.records import RunFolder
 
 
@@ -49,6 +49,10 @@ class Level:
     """Changes to the shipped sweep, such as `recipe.width=64`."""
     start_command: str = ""
     """The command that started the run."""
+    data: str | None = None
+    """Folder of the data that a run of this level must be trained on to count."""
+    runs_folder: Path | None = None
+    """Folder of all runs, where a run of this level must be to count."""
     seconds: float | None = None
     """Wall-clock seconds from the start of the run to its ledger."""
     code_version: str = ""
@@ -70,7 +74,8 @@ class Level:
     @property
     def command(self) -> str:
         """The command that trained this level, or would train it."""
-        return self.start_command or f"quorum run {shlex.quote(self.sweep)}"
+        runs = None if self.runs_folder is None else runs_option(self.runs_folder)
+        return self.start_command or command("run", self.sweep, data=self.data, runs=runs)
 
     def to_mapping(self) -> dict[str, object]:
         """Return plain values, ready for JSON."""
@@ -109,10 +114,13 @@ class Level:
             yield value + target.max_loss, low + target.max_loss
 
 
-def ladder(runs: Iterable[RunFolder], *, data: str | None = None) -> list[Level]:
+def ladder(
+    runs: Iterable[RunFolder], *, data: str | None = None, runs_folder: Path | None = None
+) -> list[Level]:
     """Return the shipped sweeps that have a target, in order, each with its latest finished run.
 
-    With `data`, only runs trained on this folder count.
+    With `data`, only runs trained on this folder count. `runs_folder`, where the runs are, is
+    named in commands.
     """
     finished = [folder for folder in runs if (folder.ledger / "ledger.json").is_file()]
     specs = [(folder, spec_of_run(folder)) for folder in finished]
@@ -123,7 +131,8 @@ def ladder(runs: Iterable[RunFolder], *, data: str | None = None) -> list[Level]
         spec = load_spec(name, profile="cpu")
         if spec.target is not None:
             own_runs = [folder for folder, run_spec in specs if run_spec.name == name]
-            levels.append(_level(spec, own_runs, earlier=levels))
+            level = _level(spec, own_runs, earlier=levels)
+            levels.append(replace(level, data=data, runs_folder=runs_folder))
     return levels
 
 

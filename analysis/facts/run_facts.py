@@ -15,7 +15,6 @@ import numpy as np
 
 from analysis.facts.data import DataFacts, RunImages, describe_data, find_images
 from analysis.facts.importance import Importances
-from analysis.facts.start_command import start_command
 from analysis.facts.trials import TrialFacts, best_trial, trials_of
 from analysis.text.ledger import sizes
 from common.errors import RunError
@@ -29,10 +28,14 @@ from journal.journal import read_events
 from journal.state import RunState
 from search.space.space import Space
 from search.space.spec import SweepSpec, spec_of_run
+from search.space.start_command import portable, start_command
 from trainables.data.image_set import ImageSet
 from trainables.records import RunFolder, read_record
 
 Array = np.ndarray[Any, Any]
+
+RUNS = "runs"
+"""Name of the default folder of all runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class RunFacts:
     """A run, finished or not."""
 
     name: str
+    runs: str = RUNS
+    """Folder of all runs, as commands for another machine name it."""
     spec: SweepSpec
     started: RunStarted | None
     """None for a run without a journal."""
@@ -128,7 +133,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
     Raises:
         RunError: no run is there, or one of its files is damaged.
     """
-    spec = spec_of_run(folder)
+    spec, runs = spec_of_run(folder), folder.root.resolve().parent
     events = read_events(folder.journal) if folder.journal.is_file() else []
     state = RunState.from_events(events)
     times = _times(events)
@@ -140,6 +145,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
     trials = trials_of(state, lambda trial: _params(folder, trial))
     return RunFacts(
         name=folder.name,
+        runs=RUNS if runs.name == RUNS else portable(str(runs)) or RUNS,
         spec=spec,
         started=state.started,
         started_at=times[0] if times else 0.0,

@@ -175,7 +175,7 @@ def attention_section(facts: RunFacts, explanations: Explanations) -> Section | 
         text(
             f"The network of {trial} has {name} attention: it multiplies each feature map by "
             "weights between 0 and 1 that it computes from the image. The figure shows these "
-            "weights; quorum ablate measures their effect on accuracy."
+            "weights; an ablation measures their effect on accuracy."
         ),
         Figure(name="attention", caption=_channels_caption(attention)),
         Figure(

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from analysis.facts.importance import DRAWS as IMPORTANCE_DRAWS
 from analysis.facts.importance import TREES
-from analysis.facts.run_facts import RunFacts
-from analysis.facts.start_command import data_option
+from analysis.facts.run_facts import RUNS, RunFacts
 from analysis.report.blocks import Code, Section, pairs, section, text
+from common.commands import command
 from common.formats import duration, plural, value_text
 from common.statistics.intervals import DRAWS, FEW
 from common.statistics.metrics import ECE_BINS
+from search.space.start_command import portable
 
 MACHINE_LABELS = {"memory_gib": "memory, GiB", "cpu_flags": "CPU flags", "python": "Python"}
 
@@ -149,13 +150,21 @@ def reproduction_section(facts: RunFacts) -> Section:
 
 def _commands(facts: RunFacts) -> list[str]:
     """Return commands, each below a comment with its purpose."""
-    run, data = f"runs/{facts.name}", data_option(facts.spec.dataset.path)
-    no_images = "" if facts.spec.pictures else " --no-images"
+    run = f"{facts.runs}/{facts.name}"
+    again = command(
+        "run",
+        f"{run}/sweep.yaml",
+        name="again",
+        data=portable(facts.spec.dataset.path),
+        runs=None if facts.runs == RUNS else facts.runs,
+    )
     commands = {
         "the original command": facts.command,
-        "the same schedules again": f"quorum run {run}/sweep.yaml --name again{data}",
-        "this report": f"quorum report {run}{no_images}",
-        "classify an image with the student": f"quorum predict {run} IMAGE" if facts.card else "",
+        "the same schedules again": again,
+        "this report": command("report", run, no_images=not facts.spec.pictures),
+        "classify an image with the student": command("predict", run, "IMAGE")
+        if facts.card
+        else "",
     }
     return [
         line

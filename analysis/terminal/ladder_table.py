@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from analysis.facts.ladder import Level
-from analysis.terminal.layout import DIM, titled_table, verdict_text
+from analysis.terminal.layout import DIM, labelled_line, titled_table, verdict_text
 from analysis.text.cells import difference_value
 from analysis.text.labels import stage_label
 from common.formats import DASH, percent, percent_range, plural, short_duration
@@ -15,6 +16,16 @@ from search.space.sections import TargetSpec
 
 MOST_KEYS = 4
 """Maximum number of changed settings named; `quorum ladder --json` lists all."""
+
+
+def ladder_view(levels: Sequence[Level]) -> RenderableType:
+    """Return the ladder as a table, and below it the commands of the levels that were not run.
+
+    Print it with `crop=False`, so that commands can be copied whole.
+    """
+    missing = [level for level in levels if level.run is None]
+    lines = [labelled_line(level.sweep, level.command) for level in missing]
+    return Group(ladder_table(levels), *([Text("")] if lines else []), *lines)
 
 
 def ladder_table(levels: Sequence[Level]) -> Table:
@@ -68,7 +79,7 @@ def _difference(difference: Comparison, other: str) -> list[str]:
 
 def _run(level: Level) -> Text:
     if level.run is None:
-        return Text(level.command, style=DIM)
+        return Text(DASH)
     code = level.code_version.partition("+")[2][:7] or level.code_version
     lines = [level.dataset, f"code {code}"]
     if level.settings:

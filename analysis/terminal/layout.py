@@ -1,6 +1,5 @@
 """Tables, lines and paths in the shared style of terminal output."""
 
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.text.labels import Tone, tone
+from common.commands import Value, command
 
 DIM = "dim"
 STYLES: Mapping[Tone, str] = {"good": "green", "bad": "red", "open": "yellow", "plain": ""}
@@ -69,6 +69,7 @@ def relative(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def command_line(*words: str, program: str = "quorum") -> str:
+def command_line(*words: str, program: str = "quorum", **options: Value) -> str:
     """Return a command line to copy, quoted for the shell, with the path of its program."""
-    return shlex.join([relative(Path(sys.executable).parent / program), *words])
+    path = relative(Path(sys.executable).parent / program)
+    return command(*words, program=path, **options)

@@ -55,8 +55,8 @@ def _mlflow_place(tracking_uri: str) -> str:
     """Return the command that shows a local store, or the address of a server."""
     if tracking_uri.startswith(("http://", "https://")):
         return without_password(tracking_uri)
-    options = ("--host", "127.0.0.1", "--backend-store-uri", without_password(tracking_uri))
-    return command_line("ui", *options, program="mlflow")
+    uri = without_password(tracking_uri)
+    return command_line("ui", program="mlflow", host="127.0.0.1", backend_store_uri=uri)
 
 
 def _student_lines(folder: RunFolder) -> list[tuple[str, str]]:

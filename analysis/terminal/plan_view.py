@@ -57,6 +57,8 @@ def _forecast(preview: Preview) -> str:
         for name, seconds in preview.seconds.items()
         if seconds
     ]
+    if not stages:
+        return "nothing is left to do"
     return f"about {total}: {', '.join(stages)}"
 
 

@@ -1,7 +1,6 @@
 """The output of `quorum status` and `quorum clean`: a run's progress and its disk usage."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -9,6 +8,7 @@ from rich.text import Text
 from analysis.facts.status import RunStatus, read_status
 from analysis.terminal.layout import bare_table, command_line, relative
 from analysis.terminal.screen import render
+from common.commands import runs_option
 from common.errors import RunError
 from common.formats import file_size, fixed, percent, rounded_duration
 from journal.state import RunState
@@ -60,18 +60,37 @@ def clean_view(parts: Sequence[tuple[str, int]], *, dry: bool) -> RenderableType
     return Group(table, Text(f"{total} {'would be freed' if dry else 'freed'}"))
 
 
+def resume_command(
+    folder: RunFolder,
+    name: str = "run",
+    *,
+    sweep: str | None = None,
+    data: str | None = None,
+    profile: str | None = None,
+    address: str | None = None,
+) -> str:
+    """Return the command, called `name`, that resumes a run; by default with its own sweep.yaml."""
+    runs = runs_option(folder.root.resolve().parent)
+    return command_line(
+        name,
+        sweep or relative(folder.sweep),
+        resume=True,
+        name=folder.name,
+        runs=None if runs is None else relative(runs),
+        data=data,
+        profile=profile,
+        address=address,
+    )
+
+
 def _next_step(status: RunStatus) -> str:
     state, folder = status.state, status.folder
     if status.running:
         return f"in use by {status.holder}"
     if state.stages["report"].status == "finished" and not state.interrupted:
         return ""
-    command = "ablate" if factors_path(folder).exists() else "run"
-    words = [command, relative(folder.sweep), "--resume", "--name", folder.name]
-    runs = folder.root.resolve().parent
-    if runs != Path("runs").resolve():
-        words += ["--runs", relative(runs)]
-    return f"no process is running it; resume with: {command_line(*words)}"
+    name = "ablate" if factors_path(folder).exists() else "run"
+    return f"no process is running it; resume with: {resume_command(folder, name)}"
 
 
 def _progress(status: RunStatus) -> Text:

@@ -8,16 +8,20 @@ resume from the last epoch saved.
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import ray
 import ray.train
+from pyarrow.fs import FileSystem
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from common.errors import QuorumError, RunError
+from common.mirrored_folder import MirroredFolder
 from common.plugins import add_import_folder
 from ensemble.student.distillation import StudentResult, distill, read_reports
 from ensemble.student.teacher import IdentifiedTeacher
@@ -27,6 +31,19 @@ from trainables.recipe import Numerics, Recipe
 from trainables.trainer import EpochReport
 from trainables.training.data_parallel import DataParallel
 from trainables.training.losses import Distillation
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFolder:
+    """A folder of the driver's machine, and the file system by which workers reach it."""
+
+    root: Path
+    filesystem: FileSystem
+
+    def name_of(self, path: Path) -> str:
+        """Return a path below the root by its name in the file system."""
+        return path.absolute().relative_to(self.root.absolute()).as_posix()
+
 
 POLL_SECONDS = 0.5
 """Interval at which the driver looks for new reports."""
@@ -52,13 +69,14 @@ def distill_distributed(
     on_report: Callable[[EpochReport], None] | None = None,
     folder: Path | None = None,
     load_images: Callable[[], ImageSet] | None = None,
+    shared: SharedFolder | None = None,
 ) -> StudentResult:
     """Run `ensemble.student.distillation.distill` on `workers` processes of the running Ray.
 
-    Each worker takes numerics.threads cores, or a GPU if the numerics name one. `folder` must
-    be on storage that all machines share; without one, a temporary folder is used, which works
-    only if all workers are on this machine. For data sets too large to send, each worker calls
-    `load_images` instead of receiving `images`.
+    Each worker takes numerics.threads cores, or a GPU if the numerics name one. Workers on other
+    machines reach `folder`, where every epoch is saved, and `start` through `shared`, which must
+    hold both; without it, all workers must be on this machine. For data sets too large to send,
+    each worker calls `load_images` instead of receiving `images`.
 
     Raises:
         RunError: Ray is not running or too small, or workers were lost more than twice;
@@ -82,9 +100,10 @@ def distill_distributed(
             "images": ray.put(images if load_images is None else load_images),
             "load": load_images is not None,
             "modules": str(Path.cwd()),
+            "shared": None if shared is None else ray.put(shared),
         }
         shutil.rmtree(work / "ray", ignore_errors=True)  # left by a killed driver
-        fit = _Fit(_trainer(config, workers, numerics, scratch=work / "ray"))
+        fit = _Fit(_trainer(config, workers, numerics, scratch=work / "ray", shared=shared))
         _follow(fit, work, on_report or (lambda _: None))
         if fit.error is not None:
             raise fit.error
@@ -113,8 +132,18 @@ def _resources(numerics: Numerics) -> dict[str, int]:
 
 
 def _trainer(
-    config: dict[str, Any], workers: int, numerics: Numerics, scratch: Path
+    config: dict[str, Any],
+    workers: int,
+    numerics: Numerics,
+    scratch: Path,
+    shared: SharedFolder | None = None,
 ) -> TorchTrainer:
+    storage: dict[str, Any] = {"storage_path": str(scratch)}
+    if shared is not None:
+        storage = {
+            "storage_path": f"/{shared.name_of(scratch)}",
+            "storage_filesystem": shared.filesystem,
+        }
     gpu = numerics.device.startswith("cuda")
     return TorchTrainer(
         _work,  # type: ignore[arg-type]  # Ray's types do not allow a return value; its Result has one
@@ -127,7 +156,7 @@ def _trainer(
         ),
         run_config=ray.train.RunConfig(
             name="distill",
-            storage_path=str(scratch),
+            **storage,
             failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
         ),
     )
@@ -142,15 +171,41 @@ def _work(config: dict[str, Any]) -> QuorumError | None:
     context = ray.train.get_context()
     parallel = DataParallel(rank=context.get_world_rank(), world_size=context.get_world_size())
     images = ray.get(config["images"])
+    arguments = ray.get(config["arguments"])
+    shared = None if config["shared"] is None else ray.get(config["shared"])
     try:
-        distill(
-            images=images() if config["load"] else images,
-            parallel=parallel,
-            **ray.get(config["arguments"]),
-        )
+        with _mirrored(arguments, shared, writes=parallel.rank == 0) as mirrored:
+            distill(images=images() if config["load"] else images, parallel=parallel, **mirrored)
     except QuorumError as error:
         return error
     return None
+
+
+@contextmanager
+def _mirrored(
+    arguments: dict[str, Any], shared: SharedFolder | None, *, writes: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the arguments with folders that this worker can use; copy back every epoch."""
+    if shared is None:
+        yield arguments
+        return
+    folders = {name: arguments[name] for name in ("folder", "start") if arguments[name] is not None}
+    with tempfile.TemporaryDirectory(prefix="quorum-") as temporary:
+        root = Path(temporary)
+        names = {key: shared.name_of(path) for key, path in folders.items()}
+        mirror = MirroredFolder(shared.filesystem, "", root)
+        mirror.pull(names.values())
+        work = root / names["folder"]
+        work.mkdir(parents=True, exist_ok=True)
+
+        def push(_: EpochReport) -> None:
+            mirror.push([names["folder"]])
+
+        yield {
+            **arguments,
+            **{key: root / name for key, name in names.items()},
+            "on_report": push if writes else None,
+        }
 
 
 class _Fit(Thread):

@@ -13,14 +13,20 @@ EXAMPLE = "quorum distill demo --workers 2"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add RUN, --workers and --runs."""
+    """Add RUN, --workers, --address and --runs."""
     add_run(parser)
     workers = "number of workers that train the student (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
-    add_options(parser, only=["runs"])
+    add_options(parser, only=["address", "runs"])
 
 
 def execute(arguments: Namespace) -> int:
     """Distill again and print the new ledger."""
-    print_outcome(quorum.distill(arguments.run, workers=arguments.workers, runs=arguments.runs))
+    outcome = quorum.distill(
+        arguments.run,
+        workers=arguments.workers,
+        address=arguments.address,
+        runs=arguments.runs,
+    )
+    print_outcome(outcome)
     return 0

@@ -23,12 +23,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Print the ladder as a table or as JSON."""
-    from analysis.terminal.ladder_table import ladder_table
+    from analysis.terminal.ladder_table import ladder_view
 
     levels = quorum.ladder(data=arguments.data, runs=arguments.runs)
     if arguments.json:
         for level in levels:
             print(json.dumps(level.to_mapping()))
     else:
-        console().print(ladder_table(levels), crop=False)
+        console().print(ladder_view(levels), crop=False)
     return 0

@@ -1,6 +1,5 @@
 """Train the trials of a sweep, and nothing else."""
 
-import shlex
 from argparse import ArgumentParser, Namespace
 
 import quorum
@@ -20,15 +19,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Search and print the run's progress."""
+    from analysis.terminal.status import resume_command
+
     values = values_of(arguments, SearchOptions)
     if arguments.dry_run:
         print_plan(quorum.plan(arguments.sweep, search_only=True, **values))
         return 0
     folder = quorum.sweep(arguments.sweep, **values)
     print_status(quorum.status(folder))
-    words = ["quorum", "run", arguments.sweep, "--resume", "--name", folder.name]
-    for option in ("runs", "address"):
-        value = getattr(arguments, option)
-        words += [f"--{option}", value] if value else []
-    console().print(f"next: {shlex.join(words)}", soft_wrap=True, markup=False)
+    command = resume_command(
+        folder,
+        sweep=arguments.sweep,
+        data=arguments.data,
+        profile=arguments.profile,
+        address=arguments.address,
+    )
+    console().print(f"next: {command}", soft_wrap=True, markup=False)
     return 0

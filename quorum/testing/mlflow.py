@@ -1,4 +1,4 @@
-"""Tests that every store of MLflow runs passes (`search.mlflow.mirror.Target`).
+"""Tests that every store of MLflow runs passes (`search.mlflow.writing.Target`).
 
 class TestMyStore(MlflowStoreContract):
     def connect(self, folder: RunFolder, projection: Projection) -> Target:
@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from journal.events import EpochEnded, Event, RunStarted, Status, TrialEnded, TrialStarted
-from search.mlflow.mirror import Target
 from search.mlflow.projection import Projection
 from search.mlflow.runs import SWEEP, Outcome, Point, RunChange
+from search.mlflow.writing import Target
 from trainables.records import RunFolder
 
 TRIAL = "t0000"

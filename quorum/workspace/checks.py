@@ -10,12 +10,13 @@ from common.provenance import code_version, machine_description
 from journal.events import RunStarted
 from journal.journal import read_state
 from journal.state import RunState
+from search.space.initial_networks import initial_networks
 from search.space.paths import with_absolute_paths
 from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, notes_on
-from trainables.hyperparameters import PACKAGE, Architecture
-from trainables.initial_weights import PACKAGED, weights_identity
+from trainables.hyperparameters import Architecture
+from trainables.initial_weights import weights_identity
 from trainables.lineage import SeenSplit, require_unseen
 from trainables.records import SCHEMA, RunFolder
 
@@ -97,25 +98,7 @@ def weights_of(spec: SweepSpec) -> dict[str, str | None]:
 
 def _architectures(spec: SweepSpec) -> list[Architecture]:
     """Return the networks with initial weights that trials of any family may have."""
-    found: dict[Architecture, None] = {}
-    for name, recipe in (spec.family_recipes() or {"": spec.base_recipe()}).items():
-        own = spec.families[name].space if name else {}
-        base = recipe.architecture
-        sources = {base.pretrained, *_choices(spec, own, "pretrained")}
-        models = {base.model, *_choices(spec, own, "model")}
-        packaged = [net.model for net in PACKAGED if net.model in models]
-        for source in sorted(sources):
-            # A conditional space may search packaged weights beside networks that have none.
-            for model in packaged if source == PACKAGE else (base.model,):
-                found[replace(base, pretrained=source, model=model, family="")] = None
-    return [*found]
-
-
-def _choices(spec: SweepSpec, own: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Return the values of a searched key, in the shared space and in a family's own."""
-    return tuple(
-        choice for space in (spec.space, own) for choice in space.get(key, {}).get("choices", ())
-    )
+    return [network for name in (spec.families or [""]) for network in initial_networks(spec, name)]
 
 
 def stages_left(folder: RunFolder, stages: Collection[str]) -> list[str]:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.facts.status import DiskUsage
+from common.commands import command
 from journal.journal import Journal, read_state
 from journal.state import RunState
 from trainables.data.cache import find_entries
@@ -80,16 +81,16 @@ def removable(
     folder: RunFolder, *, everything: bool = False, cache: bool = False
 ) -> list[Removable]:
     """Return what can be removed now; empty parts are left out."""
-    state = read_state(folder.journal)
+    state, report = read_state(folder.journal), f"`{command('report', folder.root)}`"
     candidates = {
         "checkpoints of trials that have ended": _checkpoints(folder, state),
         "weights of trials that were stopped early": _stopped(folder, state),
         "work files of finished students": _students_work(folder),
         "temporary files of killed processes": _temporary(folder),
-        "figures (made again by quorum report)": [folder.figures],
+        f"figures (made again by {report})": [folder.figures],
     }
     if everything:
-        candidates["report.pdf (made again by quorum report)"] = [folder.report]
+        candidates[f"report.pdf (made again by {report})"] = [folder.report]
         candidates["optuna.journal (made again by the next search)"] = [folder.optuna]
     if cache:
         candidates["decoded images on this node (decoded again when needed)"] = _cached(folder)

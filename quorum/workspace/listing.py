@@ -1,11 +1,11 @@
 """The folder of all runs, and the names of runs and models in it."""
 
 import difflib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.commands import command, runs_folder, runs_option
 from common.errors import RunError
 from trainables.records import RunFolder
 
@@ -15,7 +15,7 @@ class Runs:
 
     def __init__(self, root: str | Path | None = None) -> None:
         """`root` defaults to $QUORUM_RUNS, then to ./runs."""
-        self.root = Path(root or os.environ.get("QUORUM_RUNS") or "runs")
+        self.root = runs_folder(root)
 
     def __iter__(self) -> Iterator[RunFolder]:
         """Yield every run, by name."""
@@ -32,7 +32,8 @@ class Runs:
             if (path / "sweep.yaml").is_file():
                 return RunFolder(path)
         nearest = difflib.get_close_matches(run, [folder.name for folder in self], n=1)
-        advice = f"did you mean {nearest[0]!r}?" if nearest else "see `quorum status` for all runs"
+        runs = command("status", runs=runs_option(self.root))
+        advice = f"did you mean {nearest[0]!r}?" if nearest else f"see `{runs}` for all runs"
         raise RunError(f"no run {run!r} in {self.root}; {advice}")
 
     def new(

@@ -91,7 +91,7 @@ def open_run(
     resumed = home.sweep.exists()
     if resumed and not resume:
         raise RunError(f"{home.root} holds a run; resume it, or choose another folder")
-    with _site(address, spec) as site, ExitStack() as stack:
+    with site_at(address, spec.dataset) as site, ExitStack() as stack:
         preparation = _Preparation(
             folder=home,
             asked=spec,
@@ -131,14 +131,18 @@ def open_run(
 
 
 @contextmanager
-def _site(address: str | None, spec: SweepSpec) -> Iterator[Site]:
-    """Yield the place where trials run; join the cluster at `address`, if any."""
+def site_at(address: str | None, dataset: DatasetSpec) -> Iterator[Site]:
+    """Yield the place where trials run; join the cluster at `address`, if any.
+
+    Raises:
+        RunError: there is no cluster.
+    """
     if address is None:
         yield ThisMachine()
         return
     from search.tune.cluster_site import joined  # imports Ray
 
-    with joined(address, spec.dataset) as site:
+    with joined(address, dataset) as site:
         yield site
 
 

@@ -34,7 +34,7 @@ class RunData:
     device: str | None
     """`cpu`, `cuda`, or None for a GPU if there is one."""
     site: Site = field(default_factory=ThisMachine)
-    """Where trials run."""
+    """The machine or cluster that runs the trials."""
     _numerics: dict[str, Numerics] = field(default_factory=dict)
 
     @property
@@ -125,7 +125,7 @@ class Run:
 
     @property
     def site(self) -> Site:
-        """Where trials run."""
+        """The machine or cluster that runs the trials."""
         return self._data.site
 
     def end_of(self, stage: str) -> float | None:

@@ -111,31 +111,31 @@ def new_ablation(
     return ablation, ablation.spec_for(spec, recipe)
 
 
-def resumed_ablation(folder: RunFolder, *, seeds: int | None = None) -> tuple[Ablation, SweepSpec]:
-    """Return the ablation that was started in `folder`, and its specification.
+def resumed_ablation(
+    folder: RunFolder, *, of: RunFolder | None = None, seeds: int | None = None
+) -> Ablation:
+    """Return the ablation that was started in `folder`.
 
-    `seeds` may raise its number of seeds.
+    `seeds` may raise its number of seeds; the recipe must be that of the run `of`, if given.
 
     Raises:
-        RunError: the folder holds another kind of run.
-        SpecError: it was started with more seeds.
+        RunError: the folder holds another kind of run, or an ablation whose plan was not written.
+        SpecError: it was started with more seeds, or with another recipe.
     """
     spec = spec_of_run(folder)
     ablation = read_ablation(folder, spec)
+    if of is not None:
+        _require_same_recipe(spec, of)
     if seeds is not None and seeds < ablation.seeds:
         raise SpecError(
             f"--seeds {seeds}: the ablation in {folder.root} was started with {ablation.seeds}; a "
             "resume may raise their number only"
         )
-    return replace(ablation, seeds=seeds or ablation.seeds), spec
+    return replace(ablation, seeds=seeds or ablation.seeds)
 
 
-def require_same_recipe(spec: SweepSpec, of: RunFolder) -> None:
-    """Refuse a resumed ablation whose recipe is not that of the run `of`, but for its length.
-
-    Raises:
-        SpecError: the message names the run.
-    """
+def _require_same_recipe(spec: SweepSpec, of: RunFolder) -> None:
+    """Refuse a resumed ablation whose recipe is not that of the run `of`, but for its length."""
     first, second = spec.base_recipe(), recipe_of(of)
     if first != second.with_values(epochs=first.schedule.epochs):
         raise SpecError(
@@ -182,7 +182,10 @@ def read_ablation(folder: RunFolder, spec: SweepSpec) -> Ablation:
     """
     path = factors_path(folder)
     if not path.exists():
-        raise RunError(f"{folder.root} holds no ablation; choose another folder")
+        raise RunError(
+            f"{folder.root} holds no ablation, or one that was stopped before its factors were "
+            "written and anything was trained; remove it, or choose another --name"
+        )
     content = read_json(path)
     factors = content.get("factors")
     if content.get("schema") != SCHEMA or not isinstance(factors, dict):

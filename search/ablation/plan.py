@@ -5,12 +5,13 @@ from functools import partial
 from typing import Any
 
 from journal.events import STAGES
-from search.ablation.ablation import Ablation, new_ablation
+from search.ablation.ablation import Ablation, new_ablation, resumed_ablation
 from search.space.spec import SweepSpec
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import Plan, TooShortError
 from search.timetable.planner import SUSTAINED, Setup, handover_seconds, rehearsal_seconds
 from search.timetable.preview import Preview, preview
+from trainables.records import RunFolder
 from trainables.stages import fewest_epochs
 
 ABLATION_STAGES = ("sweep", "report")
@@ -25,21 +26,33 @@ def preview_ablation(
     *,
     time_budget: float | None = None,
     device: str | None = None,
+    resumed: RunFolder | None = None,
+    of: RunFolder | None = None,
+    seeds: int | None = None,
     **options: Any,
 ) -> tuple[Preview, Ablation]:
-    """Return what an ablation would train; `options` are those of `new_ablation`.
+    """Return what an ablation would train; `of`, `seeds` and `options` are as in `new_ablation`.
+
+    The ablation in the folder `resumed` is continued: only its missing trainings are forecast.
 
     Raises:
-        SpecError: as `new_ablation` and `search.timetable.preview.preview`.
+        SpecError: as `new_ablation`, `resumed_ablation` and `search.timetable.preview.preview`.
+        RunError: as `new_ablation` and `resumed_ablation`.
         DataError: the data cannot be used.
     """
-    ablation, ablation_spec = new_ablation(spec, **options)
+    if resumed is None:
+        ablation, spec = new_ablation(spec, of=of, seeds=seeds, **options)
+        trials = ablation.trials
+    else:
+        ablation = resumed_ablation(resumed, of=of, seeds=seeds)
+        trials = ablation.trials_left(resumed)
     plan = preview(
-        ablation_spec,
+        spec,
         time_budget=time_budget,
         device=device,
         stages=ABLATION_STAGES,
-        planner=partial(plan_ablation, ablation=ablation, trials=ablation.trials),
+        planner=partial(plan_ablation, ablation=ablation, trials=trials),
+        resumed=resumed is not None,
     )
     return plan, ablation
 

@@ -4,10 +4,11 @@ A run's description shows the ledger, its differences and gates, and the command
 result. MLflow keeps 8,000 characters of a description.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from common.commands import quoted
 
 MOST_CHARACTERS = 8000
 """Longest value of a tag."""
@@ -73,8 +74,8 @@ def describe_model(
 def serve_command(name: str, uri: str) -> str:
     """Return the command that serves a registered model's champion on this machine only."""
     return (
-        f"export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_TRACKING_URI={shlex.quote(uri)}\n"
-        f"mlflow models serve -m models:/{name}@champion \\\n"
+        f"export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_TRACKING_URI={quoted(uri)}\n"
+        f"mlflow models serve -m {quoted(f'models:/{name}@champion')} \\\n"
         "  --env-manager local --host 127.0.0.1 --port 5001"
     )
 

@@ -11,25 +11,25 @@ Cost on two busy cores: 7 s of CPU once (4 to import MLflow, 3 to create a sqlit
 import logging
 import os
 import re
-import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import quote
 
 from filelock import Timeout
 
+from common.commands import command
 from common.errors import RunError
 from common.locks import take_lock
 from journal.events import Event
 from journal.journal import JournalReader, read_events
 from search.mlflow.client import error_summary, without_password
 from search.mlflow.projection import Projection
-from search.mlflow.runs import SWEEP, Outcome, RunChange
+from search.mlflow.runs import SWEEP
 from search.mlflow.store import Store
+from search.mlflow.writing import Connect, Target, write_changes
 from trainables.records import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -42,22 +42,6 @@ CLOSE_SECONDS_AFTER_FAILURE = 5.0
 """Longest time that `close` waits if the store did not answer last time."""
 RETRY_SECONDS = (5.0, 60.0)
 """First and longest wait after a failure; each wait is twice the one before."""
-MOST_REFUSED = 3
-"""A store that refuses this many runs in a row counts as not answering."""
-
-
-class Target(Protocol):
-    """A connection to the store that changes are written to; `Store` is MLflow's.
-
-    `quorum.testing.mlflow` has the tests that every store passes.
-    """
-
-    def write(self, change: RunChange) -> Outcome:
-        """Write a change to its run, creating it if it is new; a repeat changes nothing."""
-
-
-Connect = Callable[[str, RunFolder, Projection], Target]
-"""Connects to the store of a run at a tracking URI."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,50 +113,6 @@ def sync(folder: RunFolder, uri: str | None = None, *, connect: Connect = Store)
     )
 
 
-def write_changes(
-    store: Target, changes: Iterable[RunChange], refused: dict[str, Exception]
-) -> list[Outcome]:
-    """Write every change, except those of runs that the store refuses.
-
-    `refused` maps the runs that were refused the last time to their errors. They are tried last,
-    and the mapping is brought up to date.
-
-    Raises:
-        Exception: the store's, if it takes nothing, or refuses MOST_REFUSED runs in a row twice.
-            So one that does not answer is not asked about every run; answers that the request is
-            wrong do not count.
-    """
-    outcomes: dict[str, Outcome] = {}
-    waiting = {change.key: change for change in changes}
-    while waiting:
-        taken = in_a_row = 0
-        for key in sorted(waiting, key=lambda key: key in refused):
-            known = key in refused
-            try:
-                outcomes[key] = store.write(waiting[key])
-            except Exception as error:
-                refused[key] = error
-                in_a_row += not known and not _is_answer(error)
-                if in_a_row == MOST_REFUSED:
-                    break
-            else:
-                in_a_row = 0
-                taken += 1
-                refused.pop(key, None)
-                del waiting[key]
-        if waiting and (not outcomes or (in_a_row == MOST_REFUSED and not taken)):
-            raise refused[next(iter(waiting))]
-        if in_a_row < MOST_REFUSED:
-            break
-    return list(outcomes.values())
-
-
-def _is_answer(error: Exception) -> bool:
-    """Return whether MLflow answered that the request is wrong (400 to 499)."""
-    status = getattr(error, "get_http_status_code", None)
-    return callable(status) and 400 <= int(status()) < 500
-
-
 class MlflowMirror:
     """Mirrors a run's journal to MLflow as it grows."""
 
@@ -220,7 +160,9 @@ class MlflowMirror:
                 self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
                 self._thread.start()
         except Exception:
-            logger.warning("the MLflow mirror is off; `quorum sync` repairs it", exc_info=True)
+            logger.warning(
+                "the MLflow mirror is off; `%s` repairs it", self._sync_command, exc_info=True
+            )
 
     @property
     def lagging(self) -> bool:
@@ -235,8 +177,8 @@ class MlflowMirror:
         self._thread.join(min(timeout, CLOSE_SECONDS_AFTER_FAILURE) if self.failures else timeout)
         if self._thread.is_alive() or self.lagging:
             logger.warning(
-                "MLflow at %s lacks a part of this run; `quorum sync %s` brings it up to date",
-                without_password(self.uri), shlex.quote(str(self._folder.root)),
+                "MLflow at %s lacks a part of this run; `%s` brings it up to date",
+                without_password(self.uri), self._sync_command,
             )  # fmt: skip
             return False
         return True
@@ -248,6 +190,10 @@ class MlflowMirror:
     def __exit__(self, *error: object) -> None:
         """Close the mirror."""
         self.close()
+
+    @property
+    def _sync_command(self) -> str:
+        return command("sync", self._folder.root)
 
     def _work(self) -> None:
         with ExitStack() as stack:
@@ -307,9 +253,8 @@ class MlflowMirror:
             self._warned = True
             logger.warning(
                 "MLflow at %s cannot be written (%s); the run continues, and its view is repaired "
-                "later or by `quorum sync %s`",
-                without_password(self.uri), error_summary(error),
-                shlex.quote(str(self._folder.root)),
+                "later or by `%s`",
+                without_password(self.uri), error_summary(error), self._sync_command,
             )  # fmt: skip
 
     def _note_refusals(self, *, again: bool) -> None:

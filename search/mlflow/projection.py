@@ -19,6 +19,7 @@ from journal.events import (
     EpochEnded,
     Event,
     ModelRegistered,
+    PlanMade,
     ResultReported,
     RunResumed,
     RunStarted,
@@ -33,6 +34,7 @@ from journal.events import (
 from journal.state import RunState
 from search.mlflow.descriptions import describe_run, describe_trial
 from search.mlflow.runs import SWEEP, RunChange, Runs, RunStatus, params, points
+from search.space.start_command import start_command
 
 
 class Projection:
@@ -70,6 +72,8 @@ class Projection:
                 self._end_epoch(event)
             case TrialEnded():
                 self._end_trial(event)
+            case PlanMade():
+                self._runs.update(SWEEP, event.time, tags=self._command())
             case SweepEnded():
                 self._runs.kill_open_trials()
             case StageReported() if event.status == "finished":
@@ -107,8 +111,18 @@ class Projection:
         self.identity = hashlib.sha256(text.encode()).hexdigest()[:16]
         name = event.run or str(event.spec.get("name") or "run")
         self._runs.update(
-            SWEEP, event.time, name=name, params=params(event.spec), tags=_run_tags(event)
+            SWEEP,
+            event.time,
+            name=name,
+            params=params(event.spec),
+            tags=_run_tags(event) | self._command(),
         )
+
+    def _command(self) -> dict[str, str]:
+        """Return the command that started the run, as a tag; empty if it is unknown."""
+        started = self.state.started
+        text = (started and started.command) or start_command(self.state)
+        return {"quorum.command": text} if text else {}
 
     def _resume_run(self, event: RunResumed) -> None:
         self._runs.kill_open_trials()
@@ -202,7 +216,6 @@ def _run_tags(event: RunStarted) -> dict[str, str]:
             for key, unit in _MACHINE_UNITS.items()
             if machine.get(key) is not None
         ),
-        "quorum.command": event.command or f"quorum run {event.spec.get('name', '')}".strip(),
         "mlflow.note.content": describe_run(event.spec),
     }
     return {key: str(value) for key, value in tags.items() if value}

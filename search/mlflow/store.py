@@ -6,12 +6,12 @@ finds the runs that exist.
 """
 
 import logging
-import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.commands import command
 from common.errors import RunError
 from search.mlflow.attachments import write_attachments
 from search.mlflow.client import error_summary, load_mlflow, without_password
@@ -157,8 +157,9 @@ class Store:
         except Exception as error:
             self._attaching = False
             logger.warning(
-                "MLflow at %s rejects files (%s); they stay in %s, and `quorum sync` tries again",
+                "MLflow at %s rejects files (%s); they stay in %s, and `%s` tries again",
                 without_password(self._uri), error_summary(error), self._folder.root,
+                command("sync", self._folder.root),
             )  # fmt: skip
         return self._attaching
 
@@ -167,11 +168,9 @@ class Store:
         result = self._describe_result(self._folder)
         if result is None:
             return {}
-        root, registered = self._folder.root, self._projection.state.registered
-        commands = [
-            shlex.join(["quorum", "predict", f"{root}/student", "IMAGE.png"]),
-            shlex.join(["quorum", "report", str(root)]),
-        ]
+        # The page is read from anywhere.
+        root, registered = self._folder.root.absolute(), self._projection.state.registered
+        commands = [command("predict", root / "student", "IMAGE.png"), command("report", root)]
         if registered is not None:
             commands.append(serve_command(registered.name, without_password(self._uri)))
         spec = self._projection.state.spec

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from common.errors import SpecError
+from search.space.initial_networks import initial_networks
 from search.space.spec import SweepSpec
 from trainables.hyperparameters import HUB, PACKAGE, Architecture
 from trainables.initial_weights import packaged_file, packaged_net, weights_identity
@@ -13,6 +14,7 @@ def with_available_families(
 ) -> tuple[SweepSpec, tuple[str, ...]]:
     """Return the sweep without the optional families that lack weights, and a note on each.
 
+    A family lacks weights if any network that its trials may start from does.
     `problem_of` returns why the initial weights of a network cannot be had, or an empty string; by
     default `weights_problem`.
 
@@ -21,9 +23,9 @@ def with_available_families(
     """
     problem_of = problem_of or weights_problem
     problems = {
-        name: problem_of(recipe.architecture)
-        for name, recipe in spec.family_recipes().items()
-        if spec.families[name].optional
+        name: next(filter(None, map(problem_of, initial_networks(spec, name))), "")
+        for name, family in spec.families.items()
+        if family.optional
     }
     missing = {name: problem for name, problem in problems.items() if problem}
     kept = {name: family for name, family in spec.families.items() if name not in missing}

@@ -89,7 +89,7 @@ class SweepSpec:
     """Disk space that the run's folder may take, in GB. Weights of trials that are unlikely to be
     selected are removed first; then no more trials start."""
     storage: str | None = None
-    """Where checkpoints are kept while trials train: a folder that all nodes of a cluster share, or
+    """Place of the checkpoints while trials train: a folder that all nodes of a cluster share, or
     a URI such as s3://bucket/prefix. Null keeps them in the run's folder; the nodes of a cluster
     reach it through Ray."""
     pictures: bool = True

@@ -1,5 +1,6 @@
 """The trials that fit on a machine or cluster at a time, and the resources of each."""
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -12,20 +13,27 @@ PARTS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one trial occupies, on one node, for as long as it runs."""
+    """The resources that one trial occupies on one node for as long as it runs."""
 
     cores: float
     gpus: float = 0.0
     """1, or a fraction of one GPU."""
+    memory_bytes: float = 0.0
+    """0 if it is not known."""
 
     @property
     def resources(self) -> dict[str, float]:
-        """The cores and GPUs under Ray's names; without GPUs, only the cores."""
-        return {"CPU": self.cores, **({"GPU": self.gpus} if self.gpus else {})}
+        """The amounts under Ray's names; only those that are requested."""
+        amounts = {"CPU": self.cores, "GPU": self.gpus, "memory": self.memory_bytes}
+        return {name: amount for name, amount in amounts.items() if amount}
 
     def __str__(self) -> str:
-        cores = f"{self.cores:g} CPU core{'' if self.cores == 1 else 's'}"
-        return f"{self.gpus:g} GPU and {cores}" if self.gpus else cores
+        parts = [f"{self.cores:g} CPU core{'' if self.cores == 1 else 's'}"]
+        if self.gpus:
+            parts.insert(0, f"{self.gpus:g} GPU")
+        if self.memory_bytes:
+            parts.append(f"{self.memory_bytes / 1e9:.1f} GB")
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +47,14 @@ class Node:
     """Ray's name of the node; empty for this machine without Ray."""
     store_bytes: float = 0.0
     """Size of its part of Ray's object store."""
+    memory_bytes: float = math.inf
+    """Memory for processes, the object store not counted."""
 
     def holds(self, share: Share) -> int:
         """Return how many trials fit on this node."""
         places = int(self.cores * PARTS) // int(share.cores * PARTS)
+        if share.memory_bytes and self.memory_bytes < math.inf:
+            places = min(places, int(self.memory_bytes // share.memory_bytes))
         if share.gpus:
             # No trial is spread over two GPUs.
             places = min(places, int(self.gpus) * (PARTS // round(share.gpus * PARTS)))

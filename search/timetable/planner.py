@@ -64,7 +64,7 @@ class Setup:
     workers_per_machine: int
     """Trials at a time on one machine."""
     site: Site = field(default_factory=ThisMachine)
-    """Where trials run, and their pace is measured."""
+    """The machine or cluster where trials run and their pace is measured."""
 
 
 class Measure(Protocol):

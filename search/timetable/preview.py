@@ -64,11 +64,13 @@ def preview(
     planner: Planner = make_plan,
     site: Site | None = None,
     workers: int | None = None,
+    resumed: bool = False,
 ) -> Preview:
     """Check a specification against its data, rehearse it for a few seconds, and forecast it.
 
     Writes nothing but the cache of decoded images. `time_budget` is in seconds; `device` is
     `cpu`, `cuda`, or None for a GPU where there is one; `stages` are the stages that would run.
+    The specification of a run to be resumed (`resumed`) keeps its families, image size and rungs.
 
     Raises:
         SpecError: a space or recipe is impossible, or the budget is too short.
@@ -76,8 +78,10 @@ def preview(
     """
     began = time.time()
     deadline = None if time_budget is None else began + time_budget
-    spec, families_left_out = with_available_families(spec)
-    draft, images, splits = _read(spec, affordable=spec.largest_input)
+    spec, families_left_out = (spec, ()) if resumed else with_available_families(spec)
+    draft, images, splits = (
+        (spec, *_images(spec)) if resumed else _read(spec, affordable=spec.largest_input)
+    )
 
     def shrink(side: int) -> None:
         nonlocal draft, images, splits
@@ -92,11 +96,11 @@ def preview(
             clock=time.time,
             deadline=deadline,
             stages=stages,
-            keep_rungs=False,
+            keep_rungs=resumed,
         ),
         shrink,
         image_size=images.image_size,
-        keep_size=spec.dataset.image_size is not None or spec.resource == "compute",
+        keep_size=resumed or spec.dataset.image_size is not None or spec.resource == "compute",
         spent=lambda: time.time() - began,
     )
     summary = _summary(draft, images, splits, plan, stages)
@@ -108,8 +112,12 @@ def _read(spec: SweepSpec, *, affordable: int | None = None) -> tuple[SweepSpec,
     spec = spec.with_values(
         dataset=resolve_dataset(spec.dataset, affordable=affordable, crops=spec.crops)
     )
+    return spec, *_images(spec)
+
+
+def _images(spec: SweepSpec) -> tuple[ImageSet, Splits]:
     images = load_dataset(spec.dataset)
-    return spec, images, make_splits(images, spec.splits)
+    return images, make_splits(images, spec.splits)
 
 
 def _setup(

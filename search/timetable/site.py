@@ -1,4 +1,4 @@
-"""Where a run is measured and its trials run: this machine, or the workers of a cluster.
+"""The place where a run is measured and its trials run: this machine, or a cluster's workers.
 
 Devices, numerics and paces differ between machines, so they are measured where trials will run.
 """

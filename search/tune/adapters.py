@@ -16,7 +16,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from common.failures import lacked_memory
 from search.samplers.suggestions import Fits, Sampler, Suggestion, always
+from search.tune.packing import Packing
 from search.tune.recorder import Recorder
 
 RETRIES = 1
@@ -33,24 +35,26 @@ class TuneSearcher(Searcher):
         launch: Callable[[Suggestion], dict[str, Any] | None],
         fits: Fits = always,
         limit: Callable[[int], int] = lambda running: running + 1,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
         """`launch` makes a trial's configuration, or None if nothing more can start.
 
         Only trials that `fits` allows start. `limit` returns the most trials at a time, given how
-        many have started and not ended; 0 ends the sweep.
+        many have started and not ended; 0 ends the sweep. While `held`, no other trial starts.
         """
         super().__init__()
         self._sampler = sampler
         self._launch = launch
         self._fits = fits
         self._limit = limit
+        self._held = held
         self._running: set[str] = set()
         """Tune's names of trials that have started and not ended."""
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's configuration; None to be asked again; or FINISHED."""
         limit = self._limit(len(self._running))
-        if len(self._running) >= limit > 0:
+        if limit > 0 and (len(self._running) >= limit or (self._running and self._held())):
             return None
         suggestion = self._sampler.next(self._fits) if limit else None
         config = None if suggestion is None else self._launch(suggestion)
@@ -98,9 +102,13 @@ class TuneScheduler(FIFOScheduler):
 class TuneCallback(Callback):
     """Reports what happens to Tune's trials to the recorder."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        """The recorder never raises, which would end the whole sweep."""
+    def __init__(self, recorder: Recorder, packing: Packing | None = None) -> None:
+        """The recorder never raises, which would end the whole sweep.
+
+        `packing` gives the resources of a trial that is to run alone.
+        """
         self._recorder = recorder
+        self._packing = packing
         self._waiting: set[str] = set()
         """Trials that failed and have not started again."""
 
@@ -108,11 +116,14 @@ class TuneCallback(Callback):
         """Allow the trial its remaining retries: Tune counts failures of this process only."""
         name = trial_name(trial)
         self._waiting.discard(name)
+        self._recorder.starts_alone(name)
         retries = RETRIES - len(self._recorder.state.trials[name].retries)
         trial.max_failures = trial.num_failures + max(0, retries)
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the failure of a training that diverged."""
+        if self._packing is not None:
+            self._packing.observe(result)
         self._recorder.reported(trial_name(trial), result)
 
     def on_checkpoint(self, *, trial: Trial, checkpoint: Checkpoint, **_: Any) -> None:
@@ -131,8 +142,12 @@ class TuneCallback(Callback):
         if name in self._waiting:
             return
         self._waiting.add(name)
-        self._recorder.retried(name, _error_of(trial))
+        error = _error_of(trial)
+        self._recorder.retried(name, error)
         trial.max_failures = trial.num_failures + 1
+        if self._packing is not None and lacked_memory(error):
+            self._recorder.wait_alone(name)
+            trial.update_resources(self._packing.alone.resources)
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
         """Record that a trial failed for good."""

@@ -27,6 +27,7 @@ def cluster_capacity(nodes: NodeTable = ray.nodes) -> Capacity:
                 gpus=node["Resources"].get("GPU", 0.0),
                 name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
                 id=node["NodeID"],
+                memory_bytes=node["Resources"].get("memory", 0.0),
                 store_bytes=node["Resources"].get("object_store_memory", 0.0),
             )
             for node in nodes()

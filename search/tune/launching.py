@@ -9,6 +9,7 @@ from common.parsing import to_mapping
 from common.provenance import code_version, machine_description
 from search.samplers.suggestions import Suggestion
 from search.space.spec import SweepSpec
+from search.tune.packing import Packing
 from search.tune.recorder import Recorder
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -29,7 +30,8 @@ class Launcher:
     recorder: Recorder
     shared: Mapping[str, Any]
     """In every configuration: `images` (see search/tune/data_travel.py), `splits`, `cache`,
-    `trainer` and `resources`."""
+    `trainer` and `measured_on`."""
+    packing: Packing
     family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
     """Numerics of the families that have their own."""
     about: Mapping[str, Any] = field(
@@ -78,6 +80,7 @@ class Launcher:
         ]
         return {
             **self.shared,
+            "resources": self.packing.share.resources,
             "start": to_mapping(start),
             "resume_from": checkpoints,
             "dataset": to_mapping(self.spec.dataset),

@@ -1,4 +1,4 @@
-"""Where a run's trials are placed: this machine or a cluster, their storage, their number."""
+"""Place a run's trials: on this machine or a cluster, with their storage and their number."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

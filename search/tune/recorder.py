@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from common.errors import RunError
-from common.failures import reason_of, says_out_of_memory, unwritable
+from common.failures import reason_of, says_node_out_of_memory, says_out_of_memory, unwritable
 from journal.emitter import Emitter
 from journal.events import (
     EPOCH_FIELDS,
@@ -77,6 +77,10 @@ class Recorder:
         self._finisher = Finisher(emitter, folder, storage, last_rung=self.rungs[-1])
         self._failed_at_once = 0
         """Trials in a row, in this session, that failed before their first epoch."""
+        self._alone: set[str] = set()
+        """Trials that ran out of memory and are retried alone."""
+        self._waiting_alone: set[str] = set()
+        """Those of them that have not started yet."""
 
     @property
     def state(self) -> RunState:
@@ -87,6 +91,20 @@ class Recorder:
     def disk_full(self) -> bool:
         """True if the run's folder takes all the space that it may: no trial starts then."""
         return self._disk is not None and self._disk.full
+
+    @property
+    def waits_alone(self) -> bool:
+        """True while a trial waits until it can run alone: no other one starts meanwhile."""
+        return bool(self._waiting_alone)
+
+    def wait_alone(self, trial: str) -> None:
+        """Record that a trial ran out of memory and is retried alone."""
+        self._alone.add(trial)
+        self._waiting_alone.add(trial)
+
+    def starts_alone(self, trial: str) -> None:
+        """Record that a trial starts, which others need not wait for any more."""
+        self._waiting_alone.discard(trial)
 
     def settle(self) -> None:
         """Decide on the paused trials again; end those that are decided; remove old checkpoints."""
@@ -285,7 +303,12 @@ class Recorder:
     def _fail(self, name: str, reason: str, traceback: str) -> None:
         self._require_space(reason)
         trial = self.state.trials[name]
-        cause: Cause = "recipe" if says_out_of_memory(traceback) else "machine"
+        # A machine's memory is shared by all its trials: only one that ran alone is to blame.
+        blamed = says_out_of_memory(traceback) or (
+            trial.name in self._alone and says_node_out_of_memory(traceback)
+        )
+        cause: Cause = "recipe" if blamed else "machine"
+        self._waiting_alone.discard(trial.name)
         self._finisher.end(trial, "failed", reason, traceback=traceback, cause=cause)
         self._count_failure(trial, reason)
 

@@ -73,11 +73,11 @@ class PlacementGroups:
 
 
 class Room:
-    """How many trials may run at a time."""
+    """The places for trials on the nodes that are there now."""
 
     def __init__(
         self,
-        share: Share,
+        share: Share | Callable[[Capacity], Share],
         capacity: Callable[[], Capacity],
         *,
         most: int | None = None,
@@ -86,12 +86,12 @@ class Room:
         autoscales: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`capacity` reads the nodes; `most` is the user's limit.
+        """`share` is what a trial occupies, or gives it; `most` is the user's limit.
 
         `trials_left` is how many trials are still to be started: room is requested for no more.
         `autoscales` says whether somebody answers `requests` by starting nodes.
         """
-        self._share = share
+        self._share_in = share if callable(share) else lambda _: share
         self._capacity = capacity
         self._most = math.inf if most is None else most
         self._trials_left = trials_left
@@ -115,8 +115,9 @@ class Room:
         if now - self._read_at >= READ_SECONDS:
             self._read_at = now
             capacity = self._capacity()
-            self._fitting = capacity.trials_at_a_time(self._share)
-            self._wait_for_a_node(capacity, now)
+            share = self._share_in(capacity)
+            self._fitting = capacity.trials_at_a_time(share)
+            self._wait_for_a_node(share, capacity, now)
             self._requests.keep(self._requested(running))
         return int(max(1, min(self._most, self._fitting)))
 
@@ -134,13 +135,13 @@ class Room:
         wanted = min(self._most, running + self._trials_left(), self._fitting + ASKED_AHEAD)
         return int(max(0, wanted - running))
 
-    def _wait_for_a_node(self, capacity: Capacity, now: float) -> None:
+    def _wait_for_a_node(self, share: Share, capacity: Capacity, now: float) -> None:
         if self._fitting:
             self._waiting_since = None
             return
         if self._waiting_since is None:
             self._waiting_since = now
-        message = unplaceable(self._share, capacity)
+        message = unplaceable(share, capacity)
         patience = AUTOSCALER_SECONDS if self._autoscales() else PATIENCE_SECONDS
         if now - self._waiting_since >= patience:
             raise RunError(f"{message}, and none joined in {patience / 60:g} minutes")
@@ -162,7 +163,7 @@ def unplaceable(share: Share, capacity: Capacity) -> str:
 
 @contextmanager
 def room_for(
-    share: Share,
+    share: Callable[[Capacity], Share],
     capacity: Callable[[], Capacity],
     *,
     most: int | None,
@@ -173,7 +174,7 @@ def room_for(
 
     Requests are given back at the end of the block.
     """
-    requests = PlacementGroups(share) if elastic else NoRequests()
+    requests = PlacementGroups(share(capacity())) if elastic else NoRequests()
     room = Room(
         share,
         capacity,

@@ -68,7 +68,7 @@ class Storage:
 
     @property
     def advice(self) -> str:
-        """What a user can do if a node does not reach this storage."""
+        """The remedies if a node does not reach this storage."""
         if self.workers != self.here:
             return "its network or disk is at fault: remove the node, or give --storage"
         return (

@@ -22,7 +22,6 @@ from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Sampler
 from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec
-from search.timetable.capacity import share_of
 from search.timetable.compute import MOST_HEAD_PASSES, MOST_PASSES
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import (
@@ -37,6 +36,7 @@ from search.tune.cluster import cluster_capacity
 from search.tune.data_travel import sent_images
 from search.tune.disk import DiskBudget
 from search.tune.launching import Launcher
+from search.tune.packing import Packing
 from search.tune.placement import Placement
 from search.tune.recorder import Recorder
 from search.tune.room import room_for
@@ -207,7 +207,9 @@ def _launcher(
     images, splits = data
     numerics, family_numerics = chosen
     nodes = cluster_capacity() if place.on_cluster else None
+    packing = Packing(numerics, recorder.state, shared_bytes=images.nbytes)
     return Launcher(
+        packing=packing,
         spec=spec,
         images=images,
         splits=splits,
@@ -218,7 +220,6 @@ def _launcher(
         shared={
             "images": sent_images(images, spec.dataset, cluster=nodes, cache=cache),
             "splits": ray.put(splits),
-            "resources": share_of(numerics).resources,
             "cache": None if cache is None or place.on_cluster else str(cache),
             "trainer": trainer,
             "measured_on": place.measured_on,
@@ -240,7 +241,7 @@ def _run(
             with (
                 recorder.emitter.observed_by(sampler.observe),
                 room_for(
-                    share_of(launcher.numerics),
+                    launcher.packing.share_in,
                     cluster_capacity,
                     most=place.workers or launcher.spec.concurrent,
                     trials_left=left,
@@ -254,6 +255,7 @@ def _run(
                         launch=launcher.launch,
                         fits=launcher.fits,
                         limit=lambda running: recorder.safely(lambda: room.limit(running), 0),
+                        held=lambda: recorder.waits_alone,
                     ),
                 )
     except KeyboardInterrupt:
@@ -288,7 +290,7 @@ def _tune(launcher: Launcher, searcher: TuneSearcher) -> None:
         max_failures=RETRIES,
         raise_on_failed_trial=False,
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        callbacks=[TuneCallback(recorder)],
+        callbacks=[TuneCallback(recorder, launcher.packing)],
         verbose=0,
     )
     recorder.tidy()

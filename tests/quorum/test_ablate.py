@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 
+import quorum
 from analysis.facts.status import read_status
 from analysis.terminal.ablation_tables import ablation_forecast, ablation_plan
 from analysis.terminal.status import status_view
+from common.errors import RunError
 from common.formats import rounded_duration
 from journal.events import TrialStarted
 from journal.journal import read_events, read_state
 from quorum import Outcome, pipeline
-from quorum.cli import main as quorum
+from quorum.cli.main import main
 from quorum.options import AblationOptions
-from search.ablation.ablation import (
-    recipe_of,
-)
-from search.ablation.plan import preview_ablation
+from search.ablation.ablation import new_ablation, recipe_of
+from search.ablation.plan import ABLATION_STAGES, preview_ablation
 from search.space.spec import spec_of_run
 from tests.events import of_type
+from tests.opening import quick_run
 from tests.rendering import shown
 from tests.tiny import tiny_spec
 from trainables.records import RunFolder, read_start
@@ -50,10 +51,28 @@ def test_a_dry_run_lists_the_factors_to_remove() -> None:
 def test_a_mistake_with_ablate_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert quorum.main(["ablate", *arguments, "--runs", str(tmp_path)]) == 2
+    assert main(["ablate", *arguments, "--runs", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_ablation_is_the_one_that_was_started_or_none(tmp_path: Path) -> None:
+    """A kill before the factors are written must not end in an ablation of other factors."""
+    folder = RunFolder(tmp_path / "tiny-ablation")
+    ablation, spec = new_ablation(tiny_spec(), factors=["ema"], seeds=2, epochs=1)
+    with quick_run(folder, spec, stages=ABLATION_STAGES):
+        pass
+    options = AblationOptions(resume=True, mirror=False)
+    with pytest.raises(RunError, match=r"tiny-ablation holds no ablation, or one .* --name"):
+        pipeline.ablate(spec_of_run(folder), folder, options)
+    assert not list(folder.starts())
+    ablation.write(folder)
+    preview, resumed = quorum.plan_ablation(
+        str(folder.sweep), resume=True, name=folder.name, runs=tmp_path, seeds=3
+    )
+    assert (resumed.factors, resumed.seeds) == (ablation.factors, 3)
+    assert (preview.rungs, preview.trials) == ((1,), 6)
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def cached_images(
         DataError: images cannot be decoded, the classes of test and train differ, or the
             cache cannot be written or read.
     """
-    entry = _root(cache) / _key(source, options)
+    entry = cache_root(cache) / _key(source, options)
 
     def fill(folder: Path) -> None:
         began = time.monotonic()
@@ -92,7 +92,7 @@ def store_images(
     Raises:
         DataError: the cache cannot be written or read.
     """
-    entry = _root(cache) / _stored_key(images.fingerprint, asked)
+    entry = cache_root(cache) / _stored_key(images.fingerprint, asked)
 
     def fill(folder: Path) -> None:
         _store_array(folder, "images", images.images)
@@ -108,7 +108,7 @@ def stored_images(
     fingerprint: str, *, cache: Path | None, asked: ResizeRequest = ANY_SIZE
 ) -> ImageSet | None:
     """Return what `store_images` wrote under this fingerprint and for `asked`, or None."""
-    entry = _root(cache) / _stored_key(fingerprint, asked)
+    entry = cache_root(cache) / _stored_key(fingerprint, asked)
     return _load(entry) if entry.is_dir() else None
 
 
@@ -150,7 +150,7 @@ def received_images(
     images = find_images(fingerprint, cache=cache, asked=asked)
     if images is not None:
         return images
-    entry = _root(cache) / _stored_key(fingerprint, asked)
+    entry = cache_root(cache) / _stored_key(fingerprint, asked)
 
     def fill(folder: Path) -> None:
         for name, part in parts():
@@ -193,7 +193,7 @@ def _find(
 def find_entries(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
     """Return the entries with this fingerprint, at every size; damaged ones are left out."""
     entries = []
-    for about in sorted(_root(cache).glob("*/about.json")):
+    for about in sorted(cache_root(cache).glob("*/about.json")):
         try:
             if read_json(about).get("fingerprint") == fingerprint:
                 entries.append(about.parent)
@@ -202,7 +202,8 @@ def find_entries(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
     return entries
 
 
-def _root(cache: Path | None) -> Path:
+def cache_root(cache: Path | None = None) -> Path:
+    """Return the folder of our caches: `cache`, else $QUORUM_CACHE, else ~/.cache/quorum."""
     return cache or Path(os.environ.get("QUORUM_CACHE") or Path.home() / ".cache" / "quorum")
 
 

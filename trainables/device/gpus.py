@@ -7,8 +7,10 @@ import torch
 from common.errors import SpecError
 
 
-def require_gpu() -> None:
+def require_gpu(*, address: str | None = None) -> None:
     """Refuse to train on a GPU where there is none.
+
+    A plan for the Ray cluster at `address` needs one as well: it measures on this machine.
 
     Raises:
         SpecError: torch sees no GPU; the message says what it was built for.
@@ -21,7 +23,13 @@ def require_gpu() -> None:
         reason = "CUDA_VISIBLE_DEVICES is empty"
     else:
         reason = f"torch {torch.__version__} finds no GPU on this machine"
+    if address is None:
+        raise SpecError(
+            f"--profile gpu: {reason}; leave out --profile to train on the CPU, or join a cluster "
+            "that has GPUs with --address"
+        )
     raise SpecError(
-        f"--profile gpu: {reason}; leave out --profile to train on the CPU, or join a cluster that "
-        "has GPUs with --address"
+        f"--profile gpu: a dry run measures on this machine, not on the cluster at {address}, and "
+        f"here {reason}; start it on a machine of the cluster that has a GPU, or leave out "
+        "--profile to plan for CPUs"
     )

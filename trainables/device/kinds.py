@@ -61,6 +61,15 @@ class NumericsHere:
         return self._chosen[key]
 
 
+def device_memory(device: str) -> int:
+    """Return the memory of a GPU in bytes; 0 for the CPU, whose memory Ray knows."""
+    if not _on_gpu(device):
+        return 0
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def _usual_probe(recipe: Recipe, **options: Any) -> Numerics:
     from trainables.device.probe import probe
 

@@ -1,6 +1,7 @@
 """Build timm's models, with clear errors for wrong names and image sizes."""
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -11,6 +12,7 @@ from common.errors import MissingWeightsError, SpecError
 from trainables.hyperparameters import Architecture
 from trainables.initial_weights import PACKAGED
 from trainables.nets.drop_path import has_drop_path
+from trainables.nets.hub import hub_file
 
 
 def timm_net(
@@ -35,18 +37,17 @@ def timm_net(
         near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)
         raise SpecError(f"timm has no model {name!r}; did you mean {near[0]!r}?")
     if not download:
-        return _built(name, architecture, classes, image_size, channels, download=False)
+        return _built(name, architecture, classes, image_size, channels)
     try:
-        return _built(name, architecture, classes, image_size, channels, download=True)
-    except Exception as error:
-        # The hub's client raises many types of error: no connection, no such weights, a full disk.
+        file = hub_file(architecture)
+    except MissingWeightsError as error:
         # If the model cannot be built without weights either, that is the error to report.
-        _built(name, architecture, classes, image_size, channels, download=False)
+        _built(name, architecture, classes, image_size, channels)
         raise MissingWeightsError(
-            f"the weights of {name!r} cannot be downloaded ({type(error).__name__}); use weights "
-            f"that are installed ({_packaged_choice(architecture.model)}), or download their "
-            ".safetensors file elsewhere and set `pretrained` to its path"
+            f"{error}; use weights that are installed ({_packaged_choice(architecture.model)}), or "
+            "download their .safetensors file elsewhere and set `pretrained` to its path"
         ) from error
+    return _built(name, architecture, classes, image_size, channels, weights=file)
 
 
 def _built(
@@ -56,15 +57,18 @@ def _built(
     image_size: int,
     channels: int,
     *,
-    download: bool,
+    weights: Path | None = None,
 ) -> nn.Module:
+    # From a file, timm needs no connection; by itself it would ask the hub about every network.
+    source = None if weights is None else {"file": str(weights)}
     try:
         net: nn.Module = timm.create_model(
             name,
-            pretrained=download,
+            pretrained=weights is not None,
             num_classes=classes,
             in_chans=channels,
             drop_rate=architecture.dropout,
+            pretrained_cfg_overlay=source,
             **_optional_arguments(name, architecture, image_size),
         )
         if architecture.drop_path and not has_drop_path(net):

@@ -330,8 +330,11 @@ def test_the_original_command_is_listed(facts: RunFacts) -> None:
     assert command not in code(reproduction_section(facts))
     assert pairs(section)["cores"] == "2"
     hidden = replace(facts, spec=facts.spec.with_values(pictures=False))
-    assert "quorum report runs/whole" in code(reproduction_section(facts))
-    assert "quorum report runs/whole --no-images" in code(reproduction_section(hidden))
+    default, elsewhere = replace(facts, runs="runs"), replace(hidden, runs="path/to/my runs")
+    assert "quorum report runs/whole" in code(reproduction_section(default))
+    assert "quorum report 'path/to/my runs/whole' --no-images" in code(
+        reproduction_section(elsewhere)
+    )
 
 
 def _remove(folder: RunFolder, parts: list[str]) -> None:

@@ -1,8 +1,12 @@
+import io
 import re
+import shlex
 from pathlib import Path
 
+from rich.console import Console
+
 from analysis.facts.ladder import Level
-from analysis.terminal.ladder_table import ladder_table, target_text
+from analysis.terminal.ladder_table import ladder_table, ladder_view, target_text
 from search.space.sections import TargetSpec
 from search.space.spec import load_spec
 from tests.rendering import shown
@@ -34,9 +38,12 @@ def test_a_level_shows_its_accuracy_run_and_cost() -> None:
 
 
 def test_a_level_without_a_run_shows_its_command() -> None:
-    text = "\n".join(shown(ladder_table([level()]), 100))
-    assert "not run" in text
-    assert "quorum run level3" in text
+    folder = Path("/a long folder of photographs/with many parts/that no column has room for")
+    console = Console(file=io.StringIO(), width=60, record=True)
+    console.print(ladder_view([level(data=str(folder))]), crop=False)
+    (line,) = [line for line in console.export_text().splitlines() if "quorum" in line]
+    assert shlex.split(line) == ["level3", "quorum", "run", "level3", "--data", str(folder)]
+    assert "not run" in "\n".join(shown(ladder_table([level()]), 100))
 
 
 def test_the_first_changed_settings_are_named() -> None:

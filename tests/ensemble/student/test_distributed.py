@@ -17,7 +17,8 @@ from torch import Tensor
 
 from common.errors import DivergedError, QuorumError, RunError
 from ensemble.student.distillation import StudentResult, distill
-from ensemble.student.distributed import _Fit, _follow, _work, distill_distributed
+from ensemble.student.distributed import SharedFolder, _Fit, _follow, _work, distill_distributed
+from search.tune.served_folder import served
 from search.tune.session import ray_session
 from tests.ensemble.student.test_distillation import (
     HALF,
@@ -80,6 +81,7 @@ class Mortal(Colourist):
 def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> None:
     """Compare parameters up to the order of float sums, after 3 × 2 steps of AdamW.
 
+    The workers reach the folder through Ray, as on a cluster.
     With batch normalization they would differ: each worker normalizes by its own half.
     """
     seen: list[EpochReport] = []
@@ -88,15 +90,17 @@ def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> N
         teacher=Colourist(),
         distillation=HALF,
     )
-    shared = distill_distributed(
-        **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
-        workers=2,
-        folder=tmp_path / "work",
-        teacher=Mortal(tmp_path / "died"),
-        distillation=HALF,
-        on_report=seen.append,
-        load_images=lambda: LARGER,
-    )
+    with served(tmp_path) as filesystem:
+        shared = distill_distributed(
+            **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
+            workers=2,
+            folder=tmp_path / "work",
+            teacher=Mortal(tmp_path / "died"),
+            distillation=HALF,
+            on_report=seen.append,
+            load_images=lambda: LARGER,
+            shared=SharedFolder(tmp_path, filesystem),
+        )
     assert (tmp_path / "died").exists()
     assert [report.step for report in seen] == [1, 2], "no saved epoch is lost or repeated"
     assert (shared.steps, shared.params) == (alone.steps, alone.params) == (6, alone.params)
@@ -128,7 +132,13 @@ def test_a_worker_returns_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> N
     arguments = common(RECIPE.with_values(epochs=1, warmup_epochs=0))
     images = arguments.pop("images")
     arguments |= {"teacher": NotANumber(), "distillation": HALF}
-    config = {"arguments": arguments, "images": images, "load": False, "modules": str(Path.cwd())}
+    config = {
+        "arguments": arguments,
+        "images": images,
+        "load": False,
+        "shared": None,
+        "modules": str(Path.cwd()),
+    }
     error = pickle.loads(pickle.dumps(_work(config)))
     assert isinstance(error, DivergedError)
     assert "loss" in str(error)

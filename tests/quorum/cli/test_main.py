@@ -245,6 +245,19 @@ def test_a_gpu_that_is_absent_is_one_clear_line(
     assert "leave out --profile" in line
 
 
+def test_a_plan_for_a_cluster_is_not_advised_to_join_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    cluster = ("--address", "head:6379")
+    line = user_error(
+        capsys, "run", "--dry-run", "digits", "--profile", "gpu", *cluster, "--runs", tmp_path
+    )
+    assert "cluster at head:6379" in line
+    assert "leave out --profile" in line
+    assert "--address" not in line
+
+
 @pytest.mark.parametrize("change", ["--set=recipe.width=64", "--members=7", "--skip-unreadable"])
 def test_a_resumed_run_keeps_its_specification(
     change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

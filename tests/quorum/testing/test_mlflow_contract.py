@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from quorum.testing.mlflow import MlflowStoreContract, StoredRun
-from search.mlflow.mirror import Target
 from search.mlflow.projection import Projection
 from search.mlflow.runs import DIGEST, Outcome, RunChange
+from search.mlflow.writing import Target
 from tests.search.mlflow.mirrored import FakeConnection, FakeStore, Runs
 from trainables.records import RunFolder
 

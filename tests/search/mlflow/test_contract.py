@@ -8,10 +8,10 @@ import pytest
 
 from quorum.testing.mlflow import MlflowStoreContract, StoredRun
 from search.mlflow.client import load_mlflow
-from search.mlflow.mirror import Target
 from search.mlflow.projection import Projection
 from search.mlflow.runs import SWEEP, Point
 from search.mlflow.store import Store
+from search.mlflow.writing import Target
 from tests.search.mlflow.mirrored import FakeStore
 from trainables.records import RunFolder
 

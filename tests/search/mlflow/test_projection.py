@@ -1,5 +1,6 @@
 """The MLflow runs that a run's events are projected to, without MLflow."""
 
+import shlex
 from collections import defaultdict
 from dataclasses import replace
 
@@ -7,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journal.events import EpochEnded, ResultReported, RunResumed, TrialEnded, TrialStarted
+from journal.events import (
+    EpochEnded,
+    PlanMade,
+    ResultReported,
+    RunResumed,
+    TrialEnded,
+    TrialStarted,
+)
 from search.mlflow.projection import Projection
 from search.mlflow.runs import DIGEST, SWEEP, Point
-from tests.events import epoch, of_type, trial_ended, trial_started
+from search.space.spec import load_spec
+from tests.events import epoch, of_type, run_started, trial_ended, trial_started
 from tests.search.mlflow.mirrored import EVENTS, Runs, expected_runs, projected, projection_of
 
 
@@ -50,6 +59,22 @@ def test_a_value_whose_condition_fails_is_not_a_parameter() -> None:
         assert len(run.params[rate]) < 12
         assert not {*rates.values()} - {rate} & set(run.params)
         assert run.recipe == recipe
+
+
+def test_the_command_of_a_shipped_sweep_keeps_its_options_and_a_custom_one_has_none() -> None:
+    spec = {"name": "digits", "dataset": {"name": "images", "path": "/data/my photos"}}
+    asked = load_spec("digits", profile="cpu").with_values(trials=7).to_mapping()
+    asked["dataset"]["path"] = "/data/my photos"
+    plan = PlanMade(at="sweep", seconds={}, deadline=600.0, time=1.0)
+    started = run_started(spec=spec, asked=asked)
+    (change,) = projection_of([started, plan]).take()
+    assert shlex.split(change.tags["quorum.command"]) == [
+        "quorum", "run", "digits", "--data", "path/to/my photos", "--set", "trials=7",
+        "--time-budget", "10m",
+    ]  # fmt: skip
+    custom = run_started(spec=spec, asked={**asked, "name": "my sweep"})
+    (change,) = projection_of([custom, plan]).take()
+    assert "quorum.command" not in change.tags
 
 
 def test_the_sweeps_run_has_its_specification_and_its_results() -> None:

@@ -71,6 +71,16 @@ def test_a_searcher_launches_each_trial_once_and_then_finishes() -> None:
     assert [source.suggest("x"), source.suggest("y")] == [Searcher.FINISHED] * 2
 
 
+def test_no_other_trial_starts_while_one_waits_to_run_alone() -> None:
+    waiting = {"now": False}
+    source = searcher(3, held=lambda: waiting["now"])
+    assert source.suggest("a")["trial"] == "s00"
+    waiting["now"] = True
+    assert source.suggest("b") is None
+    waiting["now"] = False
+    assert source.suggest("b")["trial"] == "s01"
+
+
 def test_nothing_starts_late() -> None:
     clock = itertools.count()
     source = searcher(3, fits=lambda _: next(clock) < 2)

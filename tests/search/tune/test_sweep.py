@@ -29,13 +29,22 @@ from journal.events import (
 )
 from journal.journal import Journal, read_events
 from search.samplers.fixed import Seeds
+from search.tune.cluster import cluster_capacity
 from search.tune.placement import Placement
 from search.tune.session import ray_session
 from search.tune.storage import Storage
 from search.tune.sweep import run_fixed
 from tests.drive_sweep import spec_of, sweep
 from tests.events import of_type
-from tests.fake_training import DIES_ONCE, DIVERGES, NOT_A_NUMBER, RAISES, RAISES_ONCE
+from tests.fake_training import (
+    DIES_ONCE,
+    DIVERGES,
+    NOT_A_NUMBER,
+    OUT_OF_MEMORY,
+    RAISES,
+    RAISES_ONCE,
+    resources_of,
+)
 from tests.faults.disk import room_for
 from tests.simulated_tune import IMAGES, TRAINER, start_or_resume
 from trainables.data.splits import make_splits
@@ -168,10 +177,14 @@ def test_tune_leaves_no_files(swept: Any) -> None:
     assert stray == [folder.journal.with_suffix(".lock")]
 
 
+def study_of(folder: RunFolder) -> optuna.Study:
+    backend = optuna.storages.journal.JournalFileBackend(str(folder.optuna))
+    return optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+
+
 def test_optuna_holds_the_same_study(swept: Any) -> None:
     folder, outcome, _ = swept
-    backend = optuna.storages.journal.JournalFileBackend(str(folder.optuna))
-    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    study = study_of(folder)
     assert study.study_name == f"swept-{make_splits(IMAGES, spec_of().splits).split_id}"
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") == outcome.completed
@@ -241,6 +254,31 @@ def test_no_failure_of_a_trial_or_an_observer_stops_the_sweep(ray: None, tmp_pat
         assert ("died" in retry.reason) == died
         assert ("a fault on demand" in retry.reason) == (not died)
     assert {widths[name] for name in retries} == {RAISES_ONCE, RAISES, DIES_ONCE}
+
+
+def test_a_trial_that_runs_out_of_memory_is_retried_alone_and_then_counts_as_a_poor_one(
+    ray: None, tmp_path: Path
+) -> None:
+    spec = spec_of(
+        trials=4,
+        startup_trials=8,
+        rungs=[3, 9],
+        space={"width": {"type": "categorical", "choices": [OUT_OF_MEMORY, 16]}},
+    )
+    folder = RunFolder(tmp_path / "greedy")
+    outcome = sweep(folder.root, spec)
+    assert (outcome.unfinished, outcome.completed + outcome.pruned + outcome.failed) == (0, 4)
+    greedy = [s for s in folder.starts() if s.recipe.architecture.width == OUT_OF_MEMORY]
+    assert 0 < len(greedy) < 4
+    (node,) = cluster_capacity().nodes
+    for start in greedy:
+        first, second = resources_of(start.seed)
+        assert first.get("memory", 0) < second["memory"] == node.memory_bytes
+        record = read_record(folder.trial(start.trial) / "record.json")
+        assert (record.status, record.cause) == ("failed", "recipe")
+        assert record.peak_memory_bytes > 0
+    poor = [trial for trial in study_of(folder).trials if trial.state.name == "PRUNED"]
+    assert {trial.user_attrs["trial"] for trial in poor} >= {start.trial for start in greedy}
 
 
 class Clock:

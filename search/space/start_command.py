@@ -1,11 +1,11 @@
 """Reconstruct the command that started a run from its journal."""
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.commands import command
 from journal.state import RunState
 from search.space.settings import PROFILES, settings_between
 from search.space.spec import load_spec, shipped_names
@@ -22,9 +22,14 @@ def start_command(state: RunState) -> str:
     name, budget = str(sweep.get("name") or ""), _time_budget(state)
     if name not in shipped_names() or not (budget or requested):
         return ""
-    settings = "".join(f" --set {shlex.quote(item)}" for item in changed_settings(requested))
-    data = data_option((sweep.get("dataset") or {}).get("path"))
-    return f"quorum run {name}{data}{_profile(requested)}{settings}{budget}"
+    return command(
+        "run",
+        name,
+        data=portable((sweep.get("dataset") or {}).get("path")),
+        profile=_profile(requested),
+        set=changed_settings(requested),
+        time_budget=budget,
+    )
 
 
 def requested_sweep(state: RunState) -> Mapping[str, Any]:
@@ -41,13 +46,11 @@ def changed_settings(requested: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def data_option(path: str | None) -> str:
-    """Return ` --data FOLDER`, or an empty string without a path."""
-    if path is None:
-        return ""
-    folder = Path(path)
-    portable = f"path/to/{folder.name}" if folder.is_absolute() else path
-    return f" --data {shlex.quote(portable)}"
+def portable(path: str | None) -> str | None:
+    """Return a path for a command on another machine: an absolute one keeps only its last part."""
+    if path is None or not Path(path).is_absolute():
+        return path
+    return f"path/to/{Path(path).name}"
 
 
 def _settings_by_profile(requested: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -61,13 +64,13 @@ def _settings_by_profile(requested: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _profile(requested: Mapping[str, Any]) -> str:
-    """Return ` --profile gpu` if that profile needs fewer settings than the other."""
+def _profile(requested: Mapping[str, Any]) -> str | None:
+    """Return the profile that needs fewer settings than the other; None if both need as many."""
     settings = _settings_by_profile(requested) if requested else {}
     counts = {profile: len(changes) for profile, changes in settings.items()}
     if len(set(counts.values())) < 2:
-        return ""
-    return f" --profile {min(counts, key=lambda profile: counts[profile])}"
+        return None
+    return min(counts, key=lambda profile: counts[profile])
 
 
 def _portable(setting: str) -> str:
@@ -76,11 +79,11 @@ def _portable(setting: str) -> str:
     return f'{key}="path/to/{path.name}"' if path.is_absolute() else setting
 
 
-def _time_budget(state: RunState) -> str:
-    """Return ` --time-budget 60m`: whole minutes from the run's start to its deadline."""
+def _time_budget(state: RunState) -> str | None:
+    """Return `60m`: whole minutes from the run's start to its deadline."""
     deadline = state.plans[0].deadline if state.plans else None
     if deadline is None or state.started is None:
-        return ""
+        return None
     # The budget starts with the command, the journal a few seconds later.
     minutes = max(1, math.ceil((deadline - state.started.time) / 60))
-    return f" --time-budget {minutes}m"
+    return f"{minutes}m"

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
-from analysis.facts.start_command import changed_settings, requested_sweep, start_command
 from journal.events import Event, PlanMade
 from journal.state import RunState
 from search.space.spec import load_spec
+from search.space.start_command import changed_settings, requested_sweep, start_command
 from tests.events import run_started
 
 

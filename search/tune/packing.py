@@ -1,0 +1,98 @@
+"""Pack trials by the memory that earlier ones needed.
+
+The first trials get a core each, or a GPU. Every epoch reports its peak memory, and later trials
+request as much as the largest peak, so that no more of them share a node or a GPU than fit.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from journal.state import RunState
+from search.timetable.capacity import Capacity, Share, share_of
+from search.tune.cluster import cluster_capacity
+from trainables.recipe import Numerics
+
+HEADROOM = 1.25
+"""Requested memory in measured peaks: recipes differ, and the largest is yet to be drawn."""
+
+STEP_BYTES = 512 << 20
+"""Requests are multiples of this, because every other request needs a new worker process."""
+
+CONTEXT_BYTES = 600 << 20
+"""Memory of a process on a GPU besides torch's allocator."""
+
+GPU_SHARE = 0.9
+"""Share of a GPU's memory that trials may take."""
+
+MOST_PER_GPU = 4
+"""Most trials on one GPU."""
+
+
+class Packing:
+    """The resources of the trials of a sweep, as far as is known now."""
+
+    def __init__(
+        self,
+        numerics: Numerics,
+        state: RunState,
+        *,
+        capacity: Callable[[], Capacity] = cluster_capacity,
+        shared_bytes: int = 0,
+    ) -> None:
+        """`state` has the peaks of earlier trials and is kept up to date; `capacity` reads nodes.
+
+        `shared_bytes` of a process's memory are the images, which it shares with others.
+        """
+        self._numerics = numerics
+        self._state = state
+        self._capacity = capacity
+        self._shared = shared_bytes
+        self._gpu_bytes = 0
+        """Memory of the smallest GPU that has reported."""
+
+    def observe(self, result: Mapping[str, Any]) -> None:
+        """Learn the memory of a trial's device from its report."""
+        found = result.get("device_memory_bytes", 0)
+        if found:
+            self._gpu_bytes = min(found, self._gpu_bytes or found)
+
+    @property
+    def share(self) -> Share:
+        """The resources of the next trial."""
+        return self.share_in(self._capacity())
+
+    def share_in(self, capacity: Capacity) -> Share:
+        """Return the resources of the next trial; no more memory than the largest node has."""
+        peak = max((trial.peak_memory_bytes for trial in self._state.trials.values()), default=0)
+        if self._numerics.device.startswith("cuda"):
+            return share_of(self._numerics, per_gpu=trials_per_gpu(self._gpu_bytes, peak))
+        memory = requested_bytes(peak, shared=self._shared)
+        most = max((node.memory_bytes for node in capacity.nodes), default=0.0)
+        return replace(share_of(self._numerics), memory_bytes=min(memory, most))
+
+    @property
+    def alone(self) -> Share:
+        """The resources of a trial that must not share a node's memory, or a GPU."""
+        share, nodes = share_of(self._numerics), self._capacity().nodes
+        if share.gpus:
+            return share
+        most = max((node.memory_bytes for node in nodes if node.holds(share)), default=0.0)
+        return replace(share, memory_bytes=most)
+
+
+def requested_bytes(peak: float, *, shared: float) -> float:
+    """Return the memory to request for a trial, given the largest peak of a process so far.
+
+    0 if nothing was measured.
+    """
+    own = max(peak - shared, min(peak, STEP_BYTES))
+    return math.ceil(HEADROOM * own / STEP_BYTES) * STEP_BYTES
+
+
+def trials_per_gpu(gpu_bytes: float, peak: float) -> int:
+    """Return how many trials share a GPU, given the largest peak of torch's allocator so far."""
+    if not gpu_bytes or not peak:
+        return 1
+    return max(1, min(MOST_PER_GPU, int(GPU_SHARE * gpu_bytes / (HEADROOM * peak + CONTEXT_BYTES))))
