@@ -248,8 +248,7 @@ def _student_start(run: Run) -> tuple[Recipe, str | None]:
     if run.spec.student.start == "best_single":
         name = read_selection(run.folder.selection).best_single.name
         best = read_start(run.folder.trial(name) / "start.json").recipe
-        if best.architecture.pretrained:
-            return run.spec.tuned_student_recipe(best), name
+        return run.spec.tuned_student_recipe(best), name
     return run.spec.student_recipe(), None
 
 

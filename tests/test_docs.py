@@ -18,6 +18,7 @@ from tests.docs import ROOT, python_blocks, yaml_blocks
 from tests.tiny import TINY
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.recipe import Recipe
+from trainables.stages import stage_at
 
 
 @pytest.mark.slow
@@ -76,6 +77,10 @@ def test_the_recipes_shown_are_recipes() -> None:
     recipes = [Recipe.from_mapping(yaml.safe_load(b)["recipe"]) for b in yaml_blocks("recipe.md")]
     assert [len(recipe.schedule.stages) for recipe in recipes] == [2, 2, 0]
     assert len(recipes[2].loss.superclasses) == 2
+    sam = recipes[1]
+    assert [sam.in_stage(i).optimizer.sam_rho for i in (0, 1)] == [0.0, 0.05]
+    # Trials that end at the rungs before the last never reach SAM's stage.
+    assert [stage_at(sam.schedule.stages, epoch) for epoch in (3, 9, 27)] == [0, 0, 1]
 
 
 def test_the_sweep_with_a_family_more_can_be_loaded(tmp_path: Path) -> None:

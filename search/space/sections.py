@@ -28,11 +28,11 @@ class StudentSpec:
     """The net that ships, and how the ensemble teaches it."""
 
     start: Literal["random", "best_single"] = "random"
-    """Initial weights. `best_single`: the student is the best single trial, trained further, if
-    that trial began from pretrained weights; otherwise, and with `random`, it is the net of
-    `recipe` with random weights."""
+    """Initial weights. `best_single`: the student is the best single trial, trained further;
+    `random`: it is the net of `recipe` with random weights."""
     tuning: dict[str, Any] = field(default_factory=dict)
-    """Recipe values that a student started from the best single trial has instead of its."""
+    """Recipe values that a student started from the best single trial has instead of its. If the
+    sweep's first recipe is pretrained and that trial is not, it keeps its optimizer's values."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """Recipe values of a student with random weights; the others come from the sweep's `recipe`,
     except those in NOT_INHERITED."""

@@ -18,7 +18,7 @@ from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
 from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
-from trainables.hyperparameters import Architecture
+from trainables.hyperparameters import Architecture, Optimization
 from trainables.recipe import Recipe, check_length
 from trainables.records import RunFolder
 
@@ -36,6 +36,8 @@ NOT_INHERITED = (
 """Recipe values that a student with another network never takes from the sweep's: the weights do
 not fit it, it may have no paths to drop and no layers with rates of their own, the stages were
 chosen for these weights, and the teacher knows nothing of auxiliary tasks."""
+
+OPTIMIZER_KEYS = frozenset(item.metadata.get("key") or item.name for item in fields(Optimization))
 
 UNNEEDED_STAGES = {"single": ("seeds", "distill"), "ensemble": ("distill",), "student": ()}
 """Stages that a run skips, by what it delivers."""
@@ -185,14 +187,19 @@ class SweepSpec:
         """Return the recipe of a student that starts from a trial with the recipe `best`.
 
         The whole network is trained, in one stage, on all training images. If `best` trained its
-        head only, its other values suit no such training: then they are the base recipe's.
+        head only, its other values suit no such training: then they are the base recipe's, or for a
+        network from scratch its family's. Such a network also keeps its own optimizer if the sweep
+        tunes pretrained weights, whose learning rates suit no network from scratch.
         """
         stages = best.schedule.stages
-        values = best.to_mapping()
+        values, tuning, base = best.to_mapping(), dict(self.student.tuning), self.base_recipe()
+        if base.architecture.pretrained and not best.architecture.pretrained:
+            base = self.family_recipes().get(best.architecture.family, base)
+            tuning = {key: value for key, value in tuning.items() if key not in OPTIMIZER_KEYS}
         if stages and stages[-1].train == "head":
             network = {item.name: values[item.name] for item in fields(Architecture)}
-            values = {**self.base_recipe().to_mapping(), **network}
-        values |= {"stages": [], "train_share": 1.0, **self.student.tuning}
+            values = {**base.to_mapping(), **network}
+        values |= {"stages": [], "train_share": 1.0, **tuning}
         return self._student_recipe(values, where="student: tuning")
 
     def expected_student_recipe(self) -> Recipe:

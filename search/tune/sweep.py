@@ -22,6 +22,7 @@ from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Sampler
 from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec
+from search.timetable.compute import MOST_HEAD_PASSES, MOST_PASSES
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import (
     RETRIES,
@@ -126,7 +127,9 @@ def run_sweep(
         seed=spec.seed,
         study=f"{folder.name}-{splits.split_id}",
         path=folder.optuna,
-        adjust=_equal_computation(spec, images) if spec.resource == "compute" else _unchanged,
+        adjust=_equal_computation(spec, images, train=len(splits.train))
+        if spec.resource == "compute"
+        else _unchanged,
     )
     return _run(
         launcher, sampler, place, left=lambda: total - len(emitter.state.trials.of_kind("search"))
@@ -325,8 +328,14 @@ def _unchanged(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _equal_computation(spec: SweepSpec, images: ImageSet) -> Callable[[Recipe], Recipe]:
-    """Return a function that gives a drawn recipe the passes that suit its network's operations."""
+def _equal_computation(
+    spec: SweepSpec, images: ImageSet, *, train: int
+) -> Callable[[Recipe], Recipe]:
+    """Return a function that gives a drawn recipe the passes that suit its network's operations.
+
+    As between families, a cheap network gets at most MOST_PASSES (a head MOST_HEAD_PASSES), unless
+    its family has more, and an expensive one at least a batch of the `train` training images.
+    """
     from trainables.nets.operations import operations_per_image  # imports torch
 
     count = partial(
@@ -335,7 +344,11 @@ def _equal_computation(spec: SweepSpec, images: ImageSet) -> Callable[[Recipe], 
     usual = {name: count(recipe.architecture) for name, recipe in spec.first_recipes().items()}
 
     def adjusted(recipe: Recipe) -> Recipe:
+        schedule = recipe.schedule
+        head = schedule.stages and schedule.stages[-1].train == "head"
+        most = max(schedule.passes, MOST_HEAD_PASSES if head else MOST_PASSES)
+        fewest = min(1.0, recipe.optimizer.batch_size / (schedule.train_share * train))
         ratio = usual[recipe.architecture.family] / count(recipe.architecture)
-        return recipe.with_values(passes=recipe.schedule.passes * ratio)
+        return recipe.with_values(passes=min(most, max(fewest, schedule.passes * ratio)))
 
     return adjusted

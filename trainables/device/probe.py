@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,13 @@ from torch.nn import functional
 from common.seeds import numpy_generator, torch_generator
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
-from trainables.prediction import MEMORY_FORMATS, apply_numerics, autocast, place_model
+from trainables.prediction import (
+    MEMORY_FORMATS,
+    apply_numerics,
+    autocast,
+    is_out_of_memory,
+    place_model,
+)
 from trainables.recipe import Numerics, Recipe
 
 logger = logging.getLogger(__name__)
@@ -49,6 +56,12 @@ _CANDIDATES: tuple[
 _ROUNDS = 3
 _STEPS = len(_CANDIDATES) * (1 + _ROUNDS)
 _SMALL_BATCH = 4
+_SMALLEST_BATCH = 2
+"""Images that batch normalization needs."""
+_BARELY_LONGER = 1.25
+"""Time of a step, as a multiple of that of the smallest batch, that counts as the same."""
+_GROWTH = 4
+"""Largest factor between the batch sizes that are timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +97,8 @@ def probe(
 
     Timed steps take about `budget_seconds`, and first steps at most as much again: a heavy network
     is probed with a smaller batch, and candidates for which no time remains are skipped. The probe
-    takes longer only if four images already do, or to start the device. Torch's thread count is
-    restored afterwards.
+    takes longer only if four images already do, or to start the device. A batch that does not fit
+    into memory is halved. Torch's thread count is restored afterwards.
     """
     before = torch.get_num_threads()
     try:
@@ -140,24 +153,24 @@ def measure(
 
     Raises:
         SpecError: the recipe's network cannot be built for images of this size.
-        RuntimeError: the network fails even in contiguous float32.
+        RuntimeError: the network fails even in contiguous float32, or in memory for two images.
     """
     apply_numerics(Numerics(device=device, threads=threads))
     model = _model(recipe, classes=classes, image_size=image_size)
     batch = _affordable_batch(
-        model, recipe.optimizer.batch_size, device, budget_seconds / _STEPS, clock, autocast
+        partial(_reference, model, device=device, threads=threads, clock=clock, autocast=autocast),
+        most=recipe.optimizer.batch_size,
+        seconds=budget_seconds / _STEPS,
     )
-    candidates: list[_Candidate] = []
     deadline = clock() + budget_seconds
-    for dtype, layout in _CANDIDATES:
+    candidates = [_reference(model, batch, device, threads, clock, autocast)]
+    for dtype, layout in _CANDIDATES[1:]:
         numerics = Numerics(device=device, dtype=dtype, layout=layout, threads=threads)
-        if candidates and clock() > deadline:
+        if clock() > deadline:
             break
         try:
-            candidates.append(_Candidate(model, numerics, batch, clock, autocast))
+            candidates.append(_Candidate(model, numerics, candidates[0].batch, clock, autocast))
         except RuntimeError as error:
-            if not candidates:
-                raise
             logger.info("probe: %s fails: %s", numerics, error)
     deadline = clock() + budget_seconds
     for _ in range(_ROUNDS):
@@ -237,21 +250,59 @@ def _model(recipe: Recipe, *, classes: int, image_size: int) -> Classifier:
     ).train()
 
 
-def _affordable_batch(
+def _reference(
     model: Classifier,
-    most: int,
+    batch: int,
     device: str,
-    seconds: float,
+    threads: int,
     clock: Callable[[], float],
     autocast: Autocast,
-) -> int:
+) -> _Candidate:
+    """Return the first candidate, with half of `batch` or less if memory runs out."""
+    dtype, layout = _CANDIDATES[0]
+    numerics = Numerics(device=device, dtype=dtype, layout=layout, threads=threads)
+    while True:
+        try:
+            return _Candidate(model, numerics, batch, clock, autocast)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or batch < 2 * _SMALLEST_BATCH:
+                raise
+        # After the handler, because the exception keeps the activations in memory.
+        logger.info("probe: memory ran out for %d images: halved", batch)
+        batch //= 2
+
+
+def _affordable_batch(reference: Callable[[int], _Candidate], *, most: int, seconds: float) -> int:
     """Return the batch size, at most `most`, whose step takes about `seconds`.
 
-    The first step is a warm-up whatever it takes: on a GPU it starts the device and loads kernels,
-    and says nothing about the network.
+    A step costs some time for its kernels' launches, and more for each image. Where launches
+    dominate, a full batch takes hardly longer than two images, and is affordable whatever they
+    take. So both costs are estimated from the last two sizes, and the size is raised in steps.
+
+    First steps are warm-ups whatever they take: on a GPU they start the device and load kernels,
+    and say nothing about the network.
     """
-    small = min(most, _SMALL_BATCH)
-    contiguous = Numerics(device=device, layout="contiguous")
-    reference = _Candidate(model, contiguous, small, clock, autocast)
-    reference.step()
-    return max(small, min(most, int(small * seconds / reference.seconds[-1])))
+
+    def timed(size: int) -> tuple[int, float]:
+        candidate = reference(size)
+        for _ in range(2):
+            candidate.step()
+        return candidate.batch, min(candidate.seconds[1:])
+
+    low, low_seconds = timed(min(most, _SMALLEST_BATCH))
+    limit = max(seconds, _BARELY_LONGER * low_seconds)
+    size = min(most, _SMALL_BATCH)
+    while size > low:
+        batch, step = timed(size)
+        if batch < size:
+            return max(low, batch)
+        per_image = max(0.0, step - low_seconds) / (batch - low)
+        if step > limit:
+            return max(low, min(most, _SMALL_BATCH), low + int((limit - low_seconds) / per_image))
+        low, low_seconds = batch, step
+        size = min(most, _GROWTH * batch)
+        if per_image > 0:
+            size = int(min(size, batch + (limit - step) / per_image))
+        if size < _BARELY_LONGER * batch:
+            return size
+    return low

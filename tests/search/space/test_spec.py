@@ -141,6 +141,41 @@ class TestStudentFromTheBestTrial:
         assert student.schedule.stages == ()
         assert student.architecture.input_size == 96
 
+    @pytest.mark.parametrize("name", ["images", "cifar10"])
+    def test_a_network_from_scratch_keeps_the_learning_rates_that_the_search_found(
+        self, name: str
+    ) -> None:
+        """Those under `tuning` are for pretrained weights."""
+        spec = load_spec(name, profile="cpu")
+        tuning = {"adamw_lr": 1e-5, "muon_lr": 1e-5, "lr_per_1024": 1e-5, "mixup_alpha": 0.3}
+        spec = spec.with_values(student=replace(spec.student, tuning=tuning))
+        for family, recipe in spec.family_recipes().items():
+            best = recipe.with_values(adamw_lr=0.003, muon_lr=0.03, lr_per_1024=3.0)
+            student = spec.tuned_student_recipe(best)
+            kept = student.optimizer.name == best.optimizer.name and (
+                student.optimizer.peak_lr == best.optimizer.peak_lr
+            )
+            assert kept is (family == "scratch")
+            assert student.augmentation.mixup_alpha == 0.3
+            assert student.architecture == best.architecture
+
+    def test_a_head_trained_from_scratch_leaves_the_values_of_its_family(self) -> None:
+        spec = spec_from_mapping(
+            {
+                "families": {
+                    "tuned": {"recipe": {"model": "timm:resnet18", "pretrained": "hub",
+                                         "optimizer": "adamw"}},
+                    "scratch": {"recipe": {"batch_size": 96, "stages": [
+                        {"epochs": 1}, {"train": "head"}]}},
+                },
+                "student": {"start": "best_single", "tuning": {"optimizer": "adamw"}},
+            }
+        )  # fmt: skip
+        best = spec.family_recipes()["scratch"].with_values(batch_size=32)
+        student = spec.tuned_student_recipe(best)
+        assert (student.optimizer.name, student.optimizer.batch_size) == ("sgd", 96)
+        assert student.schedule.stages == ()
+
 
 @pytest.mark.parametrize(
     ("values", "crops"),

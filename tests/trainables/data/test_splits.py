@@ -220,6 +220,47 @@ def test_ordinary_sets_have_the_documented_sizes(
         assert counts.max() - counts.min() <= 1
 
 
+def with_own_splits(
+    classes: int, train: int, *, val: int = 0, test: Sequence[int] = (0, 0)
+) -> ImageSet:
+    """Return a set with this many images a class; own test splits have from test[0] to test[1]."""
+    sizes = np.random.default_rng(classes).integers(test[0], test[1] + 1, classes).tolist()
+    own = [(k, split) for k in range(classes)
+           for split in ["train"] * train + ["val"] * val + ["test"] * sizes[k]]  # fmt: skip
+    return image_set(
+        list(range(len(own))),
+        labels=[k for k, _ in own],
+        is_val=[split == "val" for _, split in own] if val else None,
+        is_test=[split == "test" for _, split in own] if any(sizes) else None,
+        names=tuple(f"class {k}" for k in range(classes)),
+    )
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        with_own_splits(200, 30, test=(11, 30)),  # CUB-200-2011's list, 60 or fewer a class
+        with_own_splits(200, 60),
+        with_own_splits(102, 10, val=10, test=(20, 238)),  # Oxford Flowers' lists
+        with_own_splits(102, 10, val=10),
+        with_own_splits(102, 20, test=(20, 20)),
+        uneven([max(2, round(500 * 0.95**k)) for k in range(100)]),  # a long tail
+    ],
+    ids=["CUB", "CUB pooled", "Flowers", "Flowers without test", "20 a class", "long tail"],
+)
+def test_sets_of_many_small_classes_are_never_refused(images: ImageSet) -> None:
+    """No seed of 40 fails, every class is learned from, and own splits stay as they are."""
+    for seed in range(40):
+        splits = make_splits(images, SplitSpec(seed=seed))
+        counts = class_counts(images, splits)
+        assert counts["train"].min() >= 1
+        assert splits.leaked == 0
+        assert all(count.sum() >= 100 for count in counts.values())
+        for name, own in (("test", images.is_test), ("val", images.is_val)):
+            if own is not None:
+                assert np.array_equal(getattr(splits, name), np.flatnonzero(own))
+
+
 def test_u_is_uniform_and_independent_of_the_test_draw_and_the_seed() -> None:
     """Use 5,000 images, two streams, two seeds. False alarm: below 1e-5 (ten tests at 1e-6)."""
     images = image_set(list(range(5000)))

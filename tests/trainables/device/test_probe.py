@@ -1,7 +1,7 @@
 """The probe chooses the fastest numerics with parity, and survives broken kernels."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -29,16 +29,13 @@ def measurement(
 
 
 class Clock:
-    """A clock that advances by the same time whenever it is read, and by more at some reads."""
+    """A clock that advances by the same time whenever it is read."""
 
-    def __init__(self, tick: float, more: Mapping[int, float] | None = None) -> None:
-        """`more` maps the number of a read, from 1, to further seconds before it."""
-        self._tick, self._more = tick, more or {}
-        self._now, self._reads = 0.0, 0
+    def __init__(self, tick: float) -> None:
+        self._tick, self._now = tick, 0.0
 
     def __call__(self) -> float:
-        self._reads += 1
-        self._now += self._tick + self._more.get(self._reads, 0.0)
+        self._now += self._tick
         return self._now
 
 
@@ -138,25 +135,110 @@ def test_without_time_the_reference_is_chosen() -> None:
     assert choose(measurements) == Numerics(layout="contiguous")
 
 
-@pytest.mark.parametrize(
-    ("step_seconds", "batch"),
-    [(1e-6, 16), (0.039, 10), (0.5, 4)],
-    ids=["fast", "slower", "too slow for more than four images"],
-)
-def test_a_heavy_network_is_probed_at_a_smaller_batch(step_seconds: float, batch: int) -> None:
-    """One step may take a sixteenth of the budget of 1.6 s; the small batch has four images."""
-    clock = Clock(step_seconds)
-    measurements = run(budget_seconds=1.6, clock=clock)
-    assert {m.batch for m in measurements} == {batch}
-
-
 @pytest.mark.parametrize(("tick", "measured"), [(1e-3, 4), (0.15, 3), (10.0, 1)])
 def test_candidates_without_time_left_are_skipped(tick: float, measured: int) -> None:
     assert len(run(budget_seconds=1.0, clock=Clock(tick))) == measured
 
 
-FIRST_STEPS = (7, 10, 13, 16)
-"""Reads of the clock at the end of each candidate's first step, after two steps of few images."""
+class Device(TorchFunctionMode):
+    """A device with its own time: a step costs its launches and its images.
+
+    Its clock advances, and its memory runs out, at the first convolution of a step.
+    """
+
+    def __init__(
+        self,
+        *,
+        launch: float = 0.0,
+        image: float = 0.0,
+        start_up: float = 0.0,
+        kernels: float = 0.0,
+        slow_dtype: str = "",
+        memory: int = 10**9,
+        error: Exception | None = None,
+    ) -> None:
+        """All are in seconds, except `memory`, in images.
+
+        `start_up` precedes the first step of all, and `kernels` the first step of each size, dtype
+        and layout; with `slow_dtype`, only of those with this one. `error` is raised where the
+        memory is full.
+        """
+        super().__init__()
+        self.now, self.sizes = 0.0, set[int]()
+        self._launch, self._image, self._start_up = launch, image, start_up
+        self._kernels, self._slow_dtype = kernels, slow_dtype
+        self._memory = memory
+        self._error = error or torch.OutOfMemoryError("CUDA out of memory")
+        self._seen = set[object]()
+        self._numerics: Numerics | None = None
+
+    def clock(self) -> float:
+        return self.now
+
+    @contextlib.contextmanager
+    def autocast(self, numerics: Numerics) -> Iterator[None]:
+        self._numerics = numerics
+        with self, autocast(numerics):
+            yield
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d and self._numerics is not None:
+            self._step(len(args[0]), self._numerics)
+            self._numerics = None
+        return func(*args, **(kwargs or {}))
+
+    def _step(self, size: int, numerics: Numerics) -> None:
+        if size > self._memory:
+            raise self._error
+        self.sizes.add(size)
+        self.now += 0.0 if self._seen else self._start_up
+        if (size, numerics) not in self._seen and self._slow_dtype in numerics.dtype:
+            self.now += self._kernels
+        self._seen.add((size, numerics))
+        self.now += self._launch + size * self._image
+
+
+def on(device: Device, *, batch_size: int = 512) -> tuple[Measurement, ...]:
+    """Probe on a simulated device; one step may take a sixteenth of the budget of 1.6 s."""
+    return run(
+        TINY.with_values(batch_size=batch_size),
+        budget_seconds=1.6,
+        clock=device.clock,
+        autocast=device.autocast,
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "batch"),
+    [(1e-6, 512), (0.00975, 10), (0.001, 100), (0.5, 4), (50.0, 4)],
+    ids=["fast", "slower", "moderate", "too slow for more than four images", "far too slow"],
+)
+def test_a_heavy_network_is_probed_at_a_smaller_batch(image: float, batch: int) -> None:
+    device = Device(image=image)
+    assert {m.batch for m in on(device)} == {batch}
+    assert max(device.sizes) <= max(4, batch)
+
+
+@pytest.mark.parametrize("launch", [1e-3, 0.03, 0.09, 0.11, 0.5, 3.0])
+@pytest.mark.parametrize("batch_size", [2, 3, 16, 500])
+def test_a_network_bound_by_launches_is_probed_at_its_full_batch(
+    launch: float, batch_size: int
+) -> None:
+    """Its steps take as long for any batch, so a smaller one would gain nothing."""
+    measurements = on(Device(launch=launch), batch_size=batch_size)
+    assert {m.batch for m in measurements} == {batch_size}
+    assert all(m.seconds == pytest.approx(launch) for m in measurements)
+
+
+@given(st.floats(0.0, 0.2), st.floats(1e-5, 0.02), st.integers(4, 600))
+def test_a_step_takes_its_share_of_the_budget_or_hardly_longer_than_two_images(
+    launch: float, image: float, batch_size: int
+) -> None:
+    batch = on(Device(launch=launch, image=image), batch_size=batch_size)[0].batch
+    limit = max(0.1, 1.25 * (launch + 2 * image))
+    assert launch + batch * image <= limit * (1 + 1e-9) or batch == 4
+    full = batch == batch_size
+    assert full or batch == 4 or launch + 1.3 * (batch + 1) * image >= limit
 
 
 @pytest.mark.parametrize("start_up", [0.0, 0.2, 5.0, 60.0])
@@ -168,16 +250,62 @@ def test_start_up_changes_neither_batch_nor_candidates_nor_times(
 
     Both took the whole budget on a GPU, which was then probed with four images and one candidate.
     """
-    slow = dict.fromkeys(FIRST_STEPS, kernels) | {2: start_up}
-    measurements = run(budget_seconds=1.6, clock=Clock(0.039, slow))
+    measurements = on(Device(image=0.00975, start_up=start_up, kernels=kernels))
     assert [m.batch for m in measurements] == [10] * 4
-    assert [m.seconds for m in measurements] == pytest.approx([0.039] * 4)
+    assert [m.seconds for m in measurements] == pytest.approx([0.0975] * 4)
 
 
 def test_first_steps_without_end_are_cut_short() -> None:
     """Emulated bfloat16 may take 25 times as long as float32: its second layout is not tried."""
-    slow = dict.fromkeys(FIRST_STEPS[2:], 2.0)
-    assert len(run(budget_seconds=1.6, clock=Clock(0.039, slow))) == 3
+    assert len(on(Device(image=0.00975, kernels=2.0, slow_dtype="bfloat16"))) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=["cuda", "cpu"],
+)
+@pytest.mark.parametrize(("memory", "least"), [(600, 500), (200, 100), (33, 17), (3, 2), (2, 2)])
+@pytest.mark.parametrize("launch", [0.0, 0.05])
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
+    launch: float, memory: int, least: int, error: Exception
+) -> None:
+    measurements = on(Device(launch=launch, memory=memory, error=error), batch_size=500)
+    assert len(measurements) == 4
+    assert all(least <= m.batch <= min(500, memory) for m in measurements)
+
+
+def test_memory_that_shrinks_after_the_batch_was_chosen_halves_it() -> None:
+    """Another process may take memory before the first candidate."""
+
+    class Shrinking(Device):
+        """Lose memory after the three steps that time the full batch."""
+
+        full = 0
+
+        def _step(self, size: int, numerics: Numerics) -> None:
+            super()._step(size, numerics)
+            self.full += size == 512
+            if self.full == 3:
+                self._memory = 200
+
+    assert {m.batch for m in on(Shrinking())} == {128}
+
+
+@pytest.mark.parametrize("memory", [0, 1])
+def test_a_network_that_fits_no_batch_raises(memory: int) -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        on(Device(memory=memory))
+
+
+def test_other_errors_of_the_reference_are_raised_at_once() -> None:
+    device = Device(memory=5, error=RuntimeError("could not create a primitive"))
+    with pytest.raises(RuntimeError, match="primitive"):
+        on(device)
+    assert max(device.sizes) == 4
 
 
 def test_the_thread_count_is_restored() -> None:

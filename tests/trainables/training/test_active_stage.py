@@ -41,6 +41,32 @@ def test_only_the_head_changes_while_only_the_head_learns() -> None:
     assert changed() == before.keys() - {"mean", "std", "net.whitening.weight"}
 
 
+@pytest.mark.parametrize("rungs", [(4,), (1, 2, 4)])
+def test_sam_acts_in_its_stage_only(rungs: tuple[int, ...]) -> None:
+    """It computes every gradient twice, and only trials that reach its stage pay for it."""
+    plain, sam = (
+        start(
+            Recipe(width=3, epochs=4, batch_size=16,
+                   stages=(Stage(epochs=2), Stage(values={"sam_rho": rho, "warmup_epochs": 0}))),
+            rungs=rungs,
+        )
+        for rho in (0.0, 0.2)
+    )  # fmt: skip
+    assert plain.plans == sam.plans
+    gradients: list[int] = []
+    sam.model.net.register_forward_hook(
+        lambda net, _, __: gradients.append(1) if net.training and torch.is_grad_enabled() else None
+    )
+    for plan, _, _ in zip(sam.plans, plain.reports(), sam.reports(), strict=True):
+        in_stage = plan.stage == 1
+        assert len(gradients) == (2 if in_stage else 1) * sam.batches
+        gradients.clear()
+        others = plain.model.state_dict()
+        same = [torch.equal(value, others[name]) for name, value in sam.model.state_dict().items()]
+        assert all(same) is not in_stage
+    assert {plan.stage for plan in sam.plans} == {0, 1}
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_features_computed_once_give_the_logits_of_the_images(flip: bool) -> None:
     stage = Stage(train="head", values={"translate": 0, "flip": flip})
