@@ -92,8 +92,6 @@ class Bench:
     tools: Path | None
     """An environment with an S3 server and a gRPC client; None if it could not be made."""
     cluster: RayCluster = field(init=False)
-    s3: Command | None = None
-    """The S3 server, once it has been started."""
     _runs: int = field(default=0, init=False)
 
     @property

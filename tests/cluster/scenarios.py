@@ -1,6 +1,8 @@
 """Scenarios without a fault: `ray up`, sweeps and runs on each kind of storage, `ray down`."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.cluster.bench import SHARED, SWEEP, Bench, Run
 from tests.cluster.errors import ScenarioError
@@ -63,7 +65,8 @@ def sweep_shared(bench: Bench) -> Finding:
 
 def sweep_s3(bench: Bench) -> Finding:
     """A sweep with its storage on S3."""
-    return _sweep(bench, f"--storage {_s3(bench)}")
+    with _s3(bench) as place:
+        return _sweep(bench, f"--storage {place}")
 
 
 def chain_alone(bench: Bench) -> Finding:
@@ -78,7 +81,8 @@ def chain_shared(bench: Bench) -> Finding:
 
 def chain_s3(bench: Bench) -> Finding:
     """The whole chain with its storage on S3."""
-    return _chain(bench, f"--storage {_s3(bench)}")
+    with _s3(bench) as place:
+        return _chain(bench, f"--storage {place}")
 
 
 def small_data_on_head(bench: Bench) -> Finding:
@@ -141,15 +145,16 @@ def _trained_on(run: Run) -> str:
     return f"{ended} trials ended well"
 
 
-def _s3(bench: Bench) -> str:
-    """Start an S3 server on the head, unless it runs, and return the URI of its bucket."""
+@contextmanager
+def _s3(bench: Bench) -> Iterator[str]:
+    """Run an S3 server on the head until the end of the block; yield the URI of its bucket."""
     head = bench.head
     endpoint = f"{head.address}:{S3_PORT}"
-    if bench.s3 is None or bench.s3.code is not None:
-        server = bench.tool("moto_server")
-        bench.s3 = head.start(
-            f"exec {bench.tool('python')} {server} -H {head.address} -p {S3_PORT}"
-        )
+    server = bench.tool("moto_server")
+    head.start(f"exec {bench.tool('python')} {server} -H {head.address} -p {S3_PORT}")
+    try:
         script = MAKE_BUCKET.format(endpoint=endpoint, bucket=BUCKET)
         head.run(f"{PYTHON} - <<'SCRIPT'\n{script}SCRIPT")
-    return f"'s3://{BUCKET}/runs?endpoint_override={endpoint}&scheme=http'"
+        yield f"'s3://{BUCKET}/runs?endpoint_override={endpoint}&scheme=http'"
+    finally:
+        head.run(f"pkill -f {server}")
