@@ -107,7 +107,7 @@ def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
     if resumed is not None:
         stages = stages_left(resumed, stages)
         spec = spec.with_values(trials=options.trials or spec.trials)
-    with site_at(options.address, spec.dataset) as site:
+    with site_at(options.address) as site:
         return preview(
             spec,
             time_budget=options.budget_seconds,
@@ -147,7 +147,7 @@ def plan_ablation(sweep: Sweep | None, options: AblationOptions) -> "tuple[Previ
     of = None if options.of is None else find_run(options.of, options.runs)
     sweep, default = resolve_ablation(sweep, of, options)
     spec = resolve_sweep(sweep, options, name=default)
-    with site_at(options.address, spec.dataset) as site:
+    with site_at(options.address) as site:
         return preview_ablation(
             spec,
             of=of,

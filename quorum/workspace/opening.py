@@ -91,7 +91,7 @@ def open_run(
     resumed = home.sweep.exists()
     if resumed and not resume:
         raise RunError(f"{home.root} holds a run; resume it, or choose another folder")
-    with site_at(address, spec.dataset) as site, ExitStack() as stack:
+    with site_at(address) as site, ExitStack() as stack:
         preparation = _Preparation(
             folder=home,
             asked=spec,
@@ -131,7 +131,7 @@ def open_run(
 
 
 @contextmanager
-def site_at(address: str | None, dataset: DatasetSpec) -> Iterator[Site]:
+def site_at(address: str | None) -> Iterator[Site]:
     """Yield the place where trials run; join the cluster at `address`, if any.
 
     Raises:
@@ -142,7 +142,7 @@ def site_at(address: str | None, dataset: DatasetSpec) -> Iterator[Site]:
         return
     from search.tune.cluster_site import joined  # imports Ray
 
-    with joined(address, dataset) as site:
+    with joined(address) as site:
         yield site
 
 

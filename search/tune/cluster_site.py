@@ -13,7 +13,7 @@ from search.tune.data_travel import sent_images
 from search.tune.remote_stage import run_remotely
 from search.tune.room import PlacementGroups, Room
 from search.tune.session import ray_session
-from trainables.data.dataset import DatasetSpec
+from trainables.data.cache import Layout, layout_of
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.kinds import machine_kind
@@ -34,16 +34,14 @@ class ClusterSite:
 
     def __init__(
         self,
-        dataset: DatasetSpec,
         *,
         capacity: Callable[[], Capacity] = cluster_capacity,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`capacity` reads the nodes."""
-        self._dataset = dataset
         self._read = capacity
         self._sleep = sleep
-        self._sent: dict[tuple[str, int], Any] = {}
+        self._sent: dict[tuple[str, Layout], Any] = {}
         self.measured_on = ""
         """Workers of other kinds choose their numerics themselves."""
 
@@ -164,22 +162,22 @@ class ClusterSite:
 
     def _images(self, images: ImageSet) -> Any:
         """Return what workers get the images from; they are sent once."""
-        key = (images.fingerprint, images.image_size)
+        key = (images.fingerprint, layout_of(images))
         if key not in self._sent:
             self._sent.clear()
-            self._sent[key] = sent_images(images, self._dataset, cluster=self._read(), cache=None)
+            self._sent[key] = sent_images(images, cluster=self._read(), cache=None)
         return self._sent[key]
 
 
 @contextmanager
-def joined(address: str, dataset: DatasetSpec) -> Iterator[ClusterSite]:
+def joined(address: str) -> Iterator[ClusterSite]:
     """Join the cluster at `address` until the end of the block.
 
     Raises:
         RunError: there is no cluster.
     """
     with ray_session(address=address):
-        yield ClusterSite(dataset)
+        yield ClusterSite()
 
 
 def _probe(

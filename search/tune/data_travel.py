@@ -16,10 +16,16 @@ import ray
 
 from common.errors import DataError
 from search.timetable.capacity import Capacity
-from trainables.data.cache import entry_parts, find_entry, received_images, store_images
-from trainables.data.dataset import DatasetSpec
+from trainables.data.cache import (
+    Layout,
+    entry_parts,
+    find_entry,
+    layout_of,
+    received_images,
+    store_images,
+)
 from trainables.data.image_set import ImageSet
-from trainables.data.resizing import ANY_SIZE, ResizeRequest
+from trainables.data.resizing import ResizeRequest
 
 SENT_BYTES = 32_000_000
 """Images up to this size are sent to the workers of one machine, too."""
@@ -36,7 +42,7 @@ class ImageParts:
     """The files of an entry of the driver's cache, as objects of Ray."""
 
     fingerprint: str
-    asked: ResizeRequest = ANY_SIZE
+    layout: Layout
     parts: tuple[tuple[str, Any], ...]
     """Name of the file and reference to its bytes, in order."""
 
@@ -46,7 +52,7 @@ class ImageParts:
         Raises:
             DataError: the cache cannot be written, or the driver's machine is lost.
         """
-        return received_images(self.fingerprint, self._fetch, cache=cache, asked=self.asked)
+        return received_images(self.fingerprint, self.layout, self._fetch, cache=cache)
 
     def _fetch(self) -> Iterator[tuple[str, np.ndarray]]:
         for name, reference in self.parts:
@@ -59,7 +65,6 @@ class ImageParts:
 
 def sent_images(
     images: ImageSet,
-    dataset: DatasetSpec,
     *,
     cluster: Capacity | None,
     cache: Path | None,
@@ -76,17 +81,16 @@ def sent_images(
     smallest = min((node.store_bytes for node in cluster.nodes), default=0.0)
     if images.nbytes <= STORE_SHARE * smallest:
         return put(replace(images, images=np.asarray(images.images)))
-    asked = ResizeRequest(
-        size=dataset.image_size, rule=dataset.resize, crop_size=dataset.crop_size or 0
-    )
-    entry = find_entry(images.fingerprint, cache=cache, asked=asked)
+    layout = layout_of(images)
+    entry = find_entry(images.fingerprint, layout, cache=cache)
     if entry is None:
+        asked = ResizeRequest(size=layout.size, rule=layout.rule, crop_size=layout.large_size)
         store_images(images, cache=cache, asked=asked)
-        entry = find_entry(images.fingerprint, cache=cache, asked=asked)
+        entry = find_entry(images.fingerprint, layout, cache=cache)
         assert entry is not None
     parts = entry_parts(entry, most_bytes=PART_BYTES)
     return ImageParts(
         fingerprint=images.fingerprint,
-        asked=asked,
+        layout=layout,
         parts=tuple((name, put(part)) for name, part in parts),
     )

@@ -218,7 +218,7 @@ def _launcher(
         rungs=recorder.rungs,
         recorder=recorder,
         shared={
-            "images": sent_images(images, spec.dataset, cluster=nodes, cache=cache),
+            "images": sent_images(images, cluster=nodes, cache=cache),
             "splits": ray.put(splits),
             "cache": None if cache is None or place.on_cluster else str(cache),
             "trainer": trainer,

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from trainables.data.decoding import DecodeOptions, Progress, Source, decode
 from trainables.data.grey_levels import GreyLevels
 from trainables.data.image_set import ImageSet, LargeCopies
 from trainables.data.notes import Note
-from trainables.data.resizing import ANY_SIZE, ResizeRequest
+from trainables.data.resizing import ANY_SIZE, ResizeRequest, ResizeRule
 from trainables.data.source_sizes import SourceSizes
 
 SCHEMA = 7
@@ -41,6 +41,22 @@ SAMPLED = 64
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError)
 
 log = logging.getLogger(__name__)
+
+
+class Layout(NamedTuple):
+    """The size and shape of decoded images, which their fingerprint does not depend on."""
+
+    size: int
+    """Side in pixels."""
+    rule: ResizeRule
+    large_size: int
+    """Side of the larger copies for random crops; 0 if there are none."""
+
+
+def layout_of(images: ImageSet) -> Layout:
+    """Return the layout of decoded images."""
+    large = 0 if images.large is None else images.large.side
+    return Layout(images.image_size, images.resize, large)
 
 
 def cached_images(
@@ -120,26 +136,32 @@ def find_images(
     They were resized as `asked`. Unreadable entries, e.g. of an older version, are skipped. None
     if there is no entry.
     """
-    found = _find(fingerprint, cache=cache, asked=asked)
-    return None if found is None else found[1]
+    for entry in find_entries(fingerprint, cache=cache):
+        images = _loaded(entry)
+        if images is not None and asked.accepts(
+            ResizeRequest(**read_json(entry / "about.json")["asked"])
+        ):
+            return images
+    return None
 
 
-def find_entry(
-    fingerprint: str, *, cache: Path | None, asked: ResizeRequest = ANY_SIZE
-) -> Path | None:
-    """Return the folder of the images that `find_images` returns, or None."""
-    found = _find(fingerprint, cache=cache, asked=asked)
-    return None if found is None else found[0]
+def find_entry(fingerprint: str, layout: Layout, *, cache: Path | None) -> Path | None:
+    """Return the folder of the decoded images with this fingerprint and layout, or None."""
+    for entry in find_entries(fingerprint, cache=cache):
+        images = _loaded(entry)
+        if images is not None and layout_of(images) == layout:
+            return entry
+    return None
 
 
 def received_images(
     fingerprint: str,
+    layout: Layout,
     parts: Callable[[], Iterable[tuple[str, np.ndarray]]],
     *,
     cache: Path | None,
-    asked: ResizeRequest = ANY_SIZE,
 ) -> ImageSet:
-    """Return the images with this fingerprint; write those of another machine on the first call.
+    """Return decoded images from the cache; write those of another machine on the first call.
 
     `parts` gives the bytes of that machine's entry, as `entry_parts` does. They are received once
     per cache, while other processes wait.
@@ -147,10 +169,13 @@ def received_images(
     Raises:
         DataError: the cache cannot be written, or the bytes are not those images.
     """
-    images = find_images(fingerprint, cache=cache, asked=asked)
-    if images is not None:
-        return images
-    entry = cache_root(cache) / _stored_key(fingerprint, asked)
+    known = find_entry(fingerprint, layout, cache=cache)
+    if known is not None:
+        return _load(known)
+    entry = cache_root(cache) / (
+        f"received-{SCHEMA}-{fingerprint.removeprefix('sha256:')}-"
+        f"{layout.size}-{layout.rule}-{layout.large_size}"
+    )
 
     def fill(folder: Path) -> None:
         for name, part in parts():
@@ -159,10 +184,10 @@ def received_images(
 
     _build(entry, fill)
     images = _load(entry)
-    if images.fingerprint != fingerprint:
+    if (images.fingerprint, layout_of(images)) != (fingerprint, layout):
         raise DataError(
-            f"the images in {entry} have fingerprint {images.fingerprint}, not {fingerprint}; "
-            "delete that folder"
+            f"the images in {entry} have fingerprint {images.fingerprint} and {layout_of(images)}, "
+            f"not {fingerprint} and {layout}; delete that folder"
         )
     return images
 
@@ -176,18 +201,13 @@ def entry_parts(entry: Path, *, most_bytes: int) -> Iterator[tuple[str, np.ndarr
             yield path.name, np.fromfile(path, dtype=np.uint8, offset=start, count=count)
 
 
-def _find(
-    fingerprint: str, *, cache: Path | None, asked: ResizeRequest
-) -> tuple[Path, ImageSet] | None:
-    for entry in find_entries(fingerprint, cache=cache):
-        try:
-            images = _load(entry)
-        except DataError as error:
-            log.warning("%s", error)
-            continue
-        if asked.accepts(ResizeRequest(**read_json(entry / "about.json")["asked"])):
-            return entry, images
-    return None
+def _loaded(entry: Path) -> ImageSet | None:
+    """Return the images of an entry; None, with a warning, if it is damaged."""
+    try:
+        return _load(entry)
+    except DataError as error:
+        log.warning("%s", error)
+        return None
 
 
 def find_entries(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
