@@ -22,7 +22,7 @@ def command(*words: str | Path, program: str = "quorum", **options: Value) -> st
         elif value:
             values = [value] if isinstance(value, str | Path) else list(value)
             for each in map(str, values):
-                # A value that looks like an option must be joined to its own.
+                # A value that starts with a dash must be joined to its option by `=`.
                 line += [f"{flag}={each}"] if each.startswith("-") else [flag, each]
     return shlex.join(line)
 

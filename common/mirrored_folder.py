@@ -45,8 +45,8 @@ class MirroredFolder:
     def push(self, names: Iterable[str]) -> None:
         """Copy new and changed files to the other side, the oldest first.
 
-        A file that says that others are whole is written last, so it arrives last. Files that are
-        gone here are removed there.
+        So a file that marks others as complete, which is written last, also arrives last. Remote
+        copies of files that were deleted locally are deleted.
 
         Raises:
             OSError: a file cannot be written there.

@@ -23,7 +23,7 @@ def require_no_credentials(address: str, *, where: str) -> None:
     ):
         return
     raise SpecError(
-        f"{where} {parts.scheme}://…{parts.path} has credentials in it, and would be recorded with "
-        "them; give them to every node in its environment (AWS_ACCESS_KEY_ID and "
-        "AWS_SECRET_ACCESS_KEY) or by its instance profile"
+        f"{where} {parts.scheme}://…{parts.path} has credentials in it, which would be written "
+        "to the run's records; instead, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every "
+        "node, or use an instance profile"
     )

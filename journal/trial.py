@@ -49,6 +49,8 @@ class Trial:
     """Decisions by rung."""
     retries: dict[int, str] = field(default_factory=dict)
     """Reason of each further attempt, by its number."""
+    retry_step: int | None = None
+    """Epochs trained before the last further attempt; None if there was none."""
     checkpoints: list[CheckpointSaved] = field(default_factory=list)
     """Oldest first."""
     end: TrialEnded | None = None

@@ -147,6 +147,7 @@ class Trials(Mapping[str, Trial]):
                 trial.checkpoints.append(event)
             case TrialRetried():
                 trial.retries[event.attempt] = event.reason
+                trial.retry_step = trial.step
                 self.restarts += 1
                 trial.last_lap = None
             case TrialEnded():

@@ -167,6 +167,17 @@ class QuorumTrial(tune.Trainable):
         write_bytes_atomically(folder / TRIAL_FILE, dump_json(about).encode())
         self._saved_at = self.clock()
 
+    def restore(self, checkpoint_path: Any) -> None:
+        """Resume from a checkpoint; called by Tune after a failure.
+
+        Tune's own method would unpickle a file that anyone with access to the storage can put
+        there.
+        """
+        checkpoint = getattr(checkpoint_path, "checkpoint", checkpoint_path)
+        if isinstance(checkpoint, str):
+            checkpoint = tune.Checkpoint(checkpoint)
+        self._begin([checkpoint, *self._config["resume_from"]])
+
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """Resume from a checkpoint; called by Tune after a failure."""
         self._begin([tune.Checkpoint(checkpoint), *self._config["resume_from"]])

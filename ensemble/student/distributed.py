@@ -185,7 +185,7 @@ def _work(config: dict[str, Any]) -> QuorumError | None:
 def _mirrored(
     arguments: dict[str, Any], shared: SharedFolder | None, *, writes: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the arguments with folders that this worker can use; copy back every epoch."""
+    """Yield the arguments with local folders; if `writes`, push the folder after every epoch."""
     if shared is None:
         yield arguments
         return

@@ -8,7 +8,7 @@ from common.cpu_runtime import usable_cores
 from trainables.recipe import Numerics
 
 PARTS = 10_000
-"""Ray counts resources in parts of this size."""
+"""Ray counts resources in units of 1 / PARTS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

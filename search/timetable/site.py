@@ -183,6 +183,6 @@ def trials_at_a_time(site: Site, numerics: Numerics, *, most: int | None) -> tup
 
 
 def whole_machine(cores: int, numerics: Numerics) -> Share:
-    """Return what a single training occupies that has a machine to itself."""
+    """Return the resources of a single training that has a machine to itself."""
     on_gpu = numerics.device.startswith("cuda")
     return Share(cores=1.0, gpus=1.0) if on_gpu else Share(cores=float(cores))

@@ -22,7 +22,8 @@ from search.tune.packing import Packing
 from search.tune.recorder import Recorder
 
 RETRIES = 1
-"""Retries of a failed trial."""
+"""Retries of a failed trial. Once it has trained a further epoch, it may fail as often again: on
+spot machines a long trial loses many nodes, and a recipe that always fails makes no progress."""
 
 
 class TuneSearcher(Searcher):
@@ -117,14 +118,14 @@ class TuneCallback(Callback):
         name = trial_name(trial)
         self._waiting.discard(name)
         self._recorder.starts_alone(name)
-        retries = RETRIES - len(self._recorder.state.trials[name].retries)
-        trial.max_failures = trial.num_failures + max(0, retries)
+        self._allow_retries(trial)
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
         """Record an epoch, or the failure of a training that diverged."""
         if self._packing is not None:
             self._packing.observe(result)
         self._recorder.reported(trial_name(trial), result)
+        self._allow_retries(trial)
 
     def on_checkpoint(self, *, trial: Trial, checkpoint: Checkpoint, **_: Any) -> None:
         """Record a checkpoint that reached the storage."""
@@ -148,6 +149,11 @@ class TuneCallback(Callback):
         if self._packing is not None and lacked_memory(error):
             self._recorder.wait_alone(name)
             trial.update_resources(self._packing.alone.resources)
+
+    def _allow_retries(self, trial: Trial) -> None:
+        known = self._recorder.state.trials[trial_name(trial)]
+        progress = known.retry_step is None or known.step > known.retry_step
+        trial.max_failures = trial.num_failures + (RETRIES if progress else 0)
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
         """Record that a trial failed for good."""

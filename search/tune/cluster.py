@@ -1,4 +1,4 @@
-"""The nodes of the Ray that this process has joined: what they have, and functions run on them."""
+"""Nodes of the joined Ray cluster: their resources, and calls that run a function on a node."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -41,14 +41,14 @@ def autoscales() -> bool:
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     if status.stats.autoscaler_version not in (None, "", "0"):
         return True
-    # The first autoscaler of Ray reports elsewhere. Without one, each node is a type of its own.
+    # Autoscaler v1 reports here. Without an autoscaler, every node is its own `node_…` type.
     report = json.loads(_internal_kv_get("__autoscaling_status") or b"{}")
     types = (report.get("autoscaler_report") or {}).get("node_type_mapping") or {}
     return any(not kind.startswith("node_") for kind in types.values())
 
 
 def call_on_node(function: Callable[..., Result], *args: Any, node: Node, **options: Any) -> Any:
-    """Start `function` on one node, without resources of its own; return Ray's reference."""
+    """Start `function` on one node without reserving resources; return an object reference."""
     there = NodeAffinitySchedulingStrategy(node.id, soft=False)
     task = ray.remote(function).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
     return task.remote(*args, **options)

@@ -1,4 +1,4 @@
-"""Measure on the workers of a cluster, in tasks that have a trial's resources."""
+"""Measure and run whole stages on a cluster's workers, as Ray tasks."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ class ClusterSite:
         self._sleep = sleep
         self._sent: dict[tuple[str, Layout], Any] = {}
         self.measured_on = ""
-        """Workers of other kinds choose their numerics themselves."""
+        """Kind of machine that the numerics were measured on; empty until `probe` has run."""
 
     def cores(self, device: str | None) -> int:
         """Return the cores of the smallest node that can run a trial; wait for one to join."""

@@ -1,8 +1,8 @@
 """Bring the decoded images to the workers.
 
-On one machine, workers map large sets from the cache that the driver filled. On a cluster nothing
-is assumed about the nodes' disks: images that fit go through Ray's object store, one copy per
-node; larger ones are cut into parts, from which every node fills its own cache, once. Nodes pull
+On one machine, workers memory-map large sets from the cache that the driver filled. On a cluster
+the nodes' disks hold nothing yet: images that fit go through Ray's object store, one copy per
+node; larger sets are split into parts, from which every node fills its own cache once. Nodes pull
 parts from each other as well as from the driver's machine.
 """
 

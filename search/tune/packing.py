@@ -1,7 +1,8 @@
 """Pack trials by the memory that earlier ones needed.
 
-The first trials get a core each, or a GPU. Every epoch reports its peak memory, and later trials
-request as much as the largest peak, so that no more of them share a node or a GPU than fit.
+The first trials request cores only, or a whole GPU. Every epoch reports its peak memory; later
+trials request 1.25 times the largest peak, or a fraction of a GPU, so that no more of them share a
+node or a GPU than fit.
 """
 
 import math
@@ -15,10 +16,10 @@ from search.tune.cluster import cluster_capacity
 from trainables.recipe import Numerics
 
 HEADROOM = 1.25
-"""Requested memory in measured peaks: recipes differ, and the largest is yet to be drawn."""
+"""Requested memory as a multiple of the largest peak: a later recipe may need more."""
 
 STEP_BYTES = 512 << 20
-"""Requests are multiples of this, because every other request needs a new worker process."""
+"""Requests are multiples of this: Ray starts a new worker process for every distinct request."""
 
 CONTEXT_BYTES = 600 << 20
 """Memory of a process on a GPU besides torch's allocator."""

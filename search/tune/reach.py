@@ -57,7 +57,10 @@ def _check(storage: Storage, folder: Location, node: Node, reference: object, to
             f"node {node.name} does not reach {storage} ({reason}); {storage.advice}"
         ) from None
     if seen != token:
-        raise RunError(f"node {node.name} sees another {storage}; {storage.advice}")
+        raise RunError(
+            f"node {node.name} does not see the files that this machine writes to {storage}; "
+            f"{storage.advice}"
+        )
 
 
 def _write(place: Location, text: str) -> None:

@@ -1,7 +1,7 @@
 """Run a stage of a run on a worker that does not see the run's folder.
 
-The worker pulls the files that the stage reads and pushes those that it writes after every
-report of progress, so that a stage that resumes loses no more than one step if its node is lost.
+The worker first pulls the files that the stage reads. Before every progress report it pushes the
+files that the stage has written, so if the node is lost, a resumable stage loses at most one step.
 """
 
 import tempfile

@@ -1,8 +1,8 @@
 """The number of trials that may run at a time, read again while a sweep runs.
 
-Nodes join late, are lost, or come only when somebody asks for them: an autoscaler starts machines
-for requests that wait. So the sweep asks for room for more trials than fit now, by placement
-groups that are given back as soon as they are granted, since a trial is to take their place.
+Nodes join late, are lost, or are started on demand: an autoscaler adds machines for pending
+requests. So a sweep keeps placement groups pending for more trials than fit now, and removes each
+one once it is granted, so that a trial can use its resources.
 """
 
 import logging
@@ -55,7 +55,7 @@ class NoRequests:
 
 
 class PlacementGroups:
-    """Requests as placement groups, which end with this driver in any case."""
+    """Requests as placement groups; Ray removes them when the driver ends."""
 
     def __init__(self, share: Share) -> None:
         """`share` is what each trial occupies."""
@@ -63,7 +63,7 @@ class PlacementGroups:
         self._waiting: list[PlacementGroup] = []
 
     def keep(self, count: int) -> None:
-        """Give back what was granted, for a trial to take; ask for more, or for less."""
+        """Remove granted groups, to free their resources; add or remove pending ones."""
         for group in self._waiting[:]:
             if len(self._waiting) > count or placement_group_table(group)["state"] != "PENDING":
                 remove_placement_group(group)
@@ -109,7 +109,7 @@ class Room:
         One trial always waits in Ray's queue, even where no node can hold it yet.
 
         Raises:
-            RunError: no node has been able to hold a trial for too long.
+            RunError: no node could hold a trial within the time allowed (`PATIENCE_SECONDS`).
         """
         now = self._clock()
         if now - self._read_at >= READ_SECONDS:
@@ -144,7 +144,7 @@ class Room:
         message = unplaceable(share, capacity)
         patience = AUTOSCALER_SECONDS if self._autoscales() else PATIENCE_SECONDS
         if now - self._waiting_since >= patience:
-            raise RunError(f"{message}, and none joined in {patience / 60:g} minutes")
+            raise RunError(f"{message}; none joined within {patience / 60:g} min; add such a node")
         if now - self._said_at >= REMINDER_SECONDS:
             self._said_at = now
             log.warning("%s; waiting for one to join", message)
@@ -158,7 +158,7 @@ def unplaceable(share: Share, capacity: Capacity) -> str:
         if node.cores or node.gpus
         else "there is no worker yet"
     )
-    return f"no node of the cluster has the {share} that a trial needs ({largest})"
+    return f"no node of the cluster has the {share} that a trial needs; {largest}"
 
 
 @contextmanager

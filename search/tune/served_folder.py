@@ -41,8 +41,8 @@ class Entry(NamedTuple):
 class FolderServer:
     """Reads and writes the files of one folder for other processes.
 
-    Paths are relative to the folder; a leading slash means the same. Every request may be repeated,
-    so Ray may send it again after a failure.
+    Paths are relative to the folder; a leading slash is ignored. Every request but `move` is
+    idempotent, because Ray may send it again after a failure.
     """
 
     def __init__(self, root: str | Path) -> None:

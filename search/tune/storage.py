@@ -70,10 +70,10 @@ class Storage:
     def advice(self) -> str:
         """The remedies if a node does not reach this storage."""
         if self.workers != self.here:
-            return "its network or disk is at fault: remove the node, or give --storage"
+            return "check its network and disk, or remove the node; a new run may use --storage"
         return (
-            "give --storage a folder that all nodes share or an s3:// address that all may use, "
-            "or leave it out: then checkpoints travel through Ray"
+            "make it reachable from every node and use --resume, or start a new run with another "
+            "--storage, or with none: then checkpoints travel through Ray"
         )
 
     @property
@@ -114,7 +114,7 @@ class Storage:
             elif found is not FileType.NotFound:
                 place.filesystem.delete_file(place.path)
         except (OSError, pyarrow.ArrowException) as error:
-            log.warning("%s is left behind: %s", place.path, error)
+            log.warning("%s could not be deleted: %s", place.path, error)
 
     def prune(self, keep: Iterable[str]) -> None:
         """Delete everything below the root except the folders SESSION/TRIAL in `keep`."""

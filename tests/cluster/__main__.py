@@ -1,6 +1,6 @@
 """Run scenarios on a cluster of hosts made of namespaces; `make test-cluster`.
 
-python -m tests.cluster                     those that take less than 8 minutes on 2 cores
+python -m tests.cluster                     the short ones: 8 minutes in all on 2 cores
 python -m tests.cluster --all               every scenario
 python -m tests.cluster --only lost_host    these, separated by commas
 python -m tests.cluster --list              their names

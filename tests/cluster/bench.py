@@ -52,7 +52,7 @@ class Run:
         end = time.monotonic() + seconds
         while not condition(self.events):
             if self.command.code is not None or time.monotonic() > end:
-                state = "is slow" if self.command.code is None else f"ended ({self.command.code})"
+                state = "timed out" if self.command.code is None else f"ended ({self.command.code})"
                 raise ScenarioError(f"{self.name} {state} before {what}", self.command.output)
             time.sleep(0.2)
 

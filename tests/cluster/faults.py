@@ -14,7 +14,7 @@ SWEEP = "quorum/tests/cluster/faults.yaml"
 TRIALS = 3
 RUNS = SHARED / "runs"
 MIDDLE = 16
-"""An epoch between the rungs, so that a checkpoint lies behind it and one before it."""
+"""An epoch between two rungs: the trial has a checkpoint and has not reached the next."""
 
 TRACKING = "http://127.0.0.1:5000"
 COUNT_POINTS = """\

@@ -91,7 +91,7 @@ def small_data_on_head(bench: Bench) -> Finding:
 
 
 def large_data_on_head(bench: Bench) -> Finding:
-    """A sweep over images that only the head has; decoded, they take more than 32 MB."""
+    """A sweep over images that only the head has; over 32 MB, so copied out of the cache first."""
     return _photos(bench, "large", count=1300, side=96)
 
 

@@ -66,10 +66,9 @@ def strangers_refused(bench: Bench) -> Finding:
 
 
 def let_in(answers: Mapping[str, str]) -> list[str]:
-    """Return the questions whose answer is neither a refusal nor ignorance of the question.
+    """Return the requests that were let in: answered neither by a refusal nor by "not found".
 
-    A complaint about the question's content, such as INVALID_ARGUMENT, comes after the token was
-    asked for.
+    INVALID_ARGUMENT counts as let in: the server checks the token before the arguments.
     """
     return [question for question, answer in answers.items() if answer not in REFUSALS]
 

@@ -1,4 +1,4 @@
-"""A scratch environment with an S3 server and a gRPC client, which the project does not need."""
+"""A temporary environment with the S3 server and the gRPC client that the scenarios use."""
 
 import shutil
 import subprocess

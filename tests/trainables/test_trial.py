@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import pickle
 import re
 from collections.abc import Callable
 from contextlib import chdir
@@ -170,6 +171,32 @@ def test_a_resumed_trial_computes_as_before_on_another_kind_of_machine(tmp_path:
     resumed = trial(measured_on="B", resume_from=[tune.Checkpoint(str(tmp_path))])
     assert resumed.step()["step"] == 2
     assert used[-1] == elsewhere
+
+
+class Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_in_a_checkpoint_is_not_opened(tmp_path: Path) -> None:
+    """Ray's own way to resume opens files of this kind."""
+    trial, mark = QuorumTrial(config()), tmp_path / "opened"
+    trial.step()
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    trial.save_checkpoint(str(folder))
+    for name in ("_dict_checkpoint.pkl", "_metadata.pkl", ".tune_metadata"):
+        (folder / name).write_bytes(pickle.dumps(Evil(mark)))
+    for checkpoint in (str(folder), tune.Checkpoint(str(folder))):
+        resumed = QuorumTrial(config())
+        resumed.restore(checkpoint)
+        assert resumed.step()["step"] == 2
+    assert not mark.exists()
 
 
 def test_a_worker_trains_one_trial_after_another() -> None:

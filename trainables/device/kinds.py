@@ -1,7 +1,7 @@
 """The kind of a machine, and the numerics that suit a trial on it.
 
 The nodes of a cluster need not be alike: bfloat16 is fast on one processor and slow on another.
-What a probe has measured before a sweep holds for one kind; workers of others measure themselves.
+The probe before a sweep measures one kind of machine; workers of other kinds run their own probe.
 """
 
 from collections.abc import Callable

@@ -16,6 +16,7 @@ from search.tune.adapters import RETRIES, TuneCallback, TuneScheduler, TuneSearc
 from tests.simulated_tune import Sweep
 from trainables.recipe import Recipe
 from trainables.records import RunFolder
+from trainables.trial import QuorumTrial
 
 
 def failing(callback: TuneCallback, trial: Any) -> bool:
@@ -45,6 +46,20 @@ def test_the_echo_of_a_failure_does_not_count_as_a_second_one(tmp_path: Path) ->
     assert retries() == 1
     callback.on_trial_start(trial=trial)
     assert not failing(callback, trial)
+
+
+def test_a_trial_that_makes_progress_survives_any_number_of_lost_nodes(tmp_path: Path) -> None:
+    sweep = Sweep(RunFolder(tmp_path))
+    callback = TuneCallback(sweep.recorder)
+    config = sweep.searcher.suggest("any")
+    trial: Any = SimpleNamespace(config=config, num_failures=0, max_failures=0, error_file=None)
+    trainable = QuorumTrial(config)
+    for _ in range(3):
+        callback.on_trial_start(trial=trial)
+        callback.on_trial_result(trial=trial, result=trainable.step())
+        assert failing(callback, trial)
+    callback.on_trial_start(trial=trial)
+    assert not failing(callback, trial)  # no epoch since the last loss
 
 
 def test_a_trial_that_cannot_start_fails(tmp_path: Path) -> None:
