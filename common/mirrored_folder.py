@@ -22,25 +22,33 @@ class MirroredFolder:
         self._remote = remote.rstrip("/")
         self._local = local
         self._known: dict[str, Stamp] = {}
-        """Files that are the same on both sides."""
+        """Files that are the same on both sides, as they are here."""
+        self._pulled: dict[str, Stamp] = {}
+        """Files that were copied from the other side, as they were there."""
 
     def pull(self, names: Iterable[str]) -> None:
-        """Copy files and whole folders from the other side; missing names are passed over.
+        """Copy files and whole folders that are new or changed on the other side.
+
+        Missing names are passed over.
 
         Raises:
             OSError: a file cannot be read there or written here.
         """
         for name in names:
-            for path in self._remote_files(name):
+            for info in self._remote_files(name):
+                path = info.path.removeprefix(self._remote).lstrip("/")
+                version = (info.size, info.mtime_ns or 0)
+                if self._pulled.get(path) == version:
+                    continue
                 target = self._local / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 copy_files(
-                    f"{self._remote}/{path}",
+                    info.path,
                     str(target),
                     source_filesystem=self._filesystem,
                     destination_filesystem=LocalFileSystem(),
                 )
-                self._known[path] = _stamp(target)
+                self._known[path], self._pulled[path] = _stamp(target), version
 
     def push(self, names: Iterable[str]) -> None:
         """Copy new and changed files to the other side, the oldest first.
@@ -75,16 +83,13 @@ class MirroredFolder:
         found = [root] if root.is_file() else root.rglob("*")
         yield from (path.relative_to(self._local).as_posix() for path in found if path.is_file())
 
-    def _remote_files(self, name: str) -> Iterator[str]:
+    def _remote_files(self, name: str) -> Iterator[FileInfo]:
         place = f"{self._remote}/{name}"
         info: FileInfo = self._filesystem.get_file_info(place)
-        if info.type is FileType.File:
-            yield name
-        elif info.type is FileType.Directory:
-            selector = FileSelector(place, recursive=True)
-            for entry in self._filesystem.get_file_info(selector):
-                if entry.type is FileType.File:
-                    yield entry.path.removeprefix(self._remote).lstrip("/")
+        found = [info]
+        if info.type is FileType.Directory:
+            found = self._filesystem.get_file_info(FileSelector(place, recursive=True))
+        yield from (entry for entry in found if entry.type is FileType.File)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -97,7 +97,7 @@ class RunResumed:
     data: str | None = _left_out_when_none()
     """Folder of the images, if it has moved since the last start or resume."""
     address: str | None = _left_out_when_none()
-    """As in `RunStarted`."""
+    """The Ray cluster that this process joined; None for its own machine."""
     time: float = UNSTAMPED
 
 

@@ -8,6 +8,7 @@ interrupted. Functions import what they need, because a run that only selects mu
 import dataclasses
 import functools
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from journal.events import ModelRegistered, ResultReported, TestRead
 from quorum.selection import select_run
 from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
-from search.timetable.site import ThisMachine
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
 
@@ -211,9 +211,7 @@ def _train_students(
     end = run.end_of("distill")
     recipe, start = _student_start(run)
     numerics = run.probe(recipe, threads=max(1, run.cores // workers))
-    # The workers of a group are led from here.
-    site = run.site if workers == 1 else ThisMachine()
-    site.run_stage(
+    run.site.run_stage(
         train_students,
         run.folder,
         images=run.images,
@@ -222,6 +220,7 @@ def _train_students(
         reads=_inputs(run.folder),
         writes=[run.folder.student.name],
         progress=progress,
+        leads=workers > 1,
         recipe=recipe,
         start=start,
         distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
@@ -254,24 +253,26 @@ def _student_start(run: Run) -> tuple[Recipe, str | None]:
 
 @contextmanager
 def _student_trainer(run: Run, workers: int) -> Iterator[Callable[..., Any]]:
-    """Yield the function that trains a student: in this process, or on `workers` Ray workers."""
+    """Yield the function that trains a student: in its process, or on `workers` Ray workers."""
     from ensemble.student.distillation import distill
 
     if workers <= 1:
         yield distill
         return
-    from ensemble.student.distributed import SharedFolder, distill_distributed
+    from ensemble.student.distributed import GroupTrainer, distill_distributed
     from search.tune.served_folder import served
     from search.tune.session import ray_session
 
-    train = functools.partial(distill_distributed, workers=workers)
+    if run.site.on_cluster:
+        shared = run.folder.checkpoints / "student"
+        with served(run.folder.root) as filesystem:
+            path = f"/{shared.relative_to(run.folder.root).as_posix()}"
+            yield GroupTrainer(workers=workers, filesystem=filesystem, path=path)
+        shutil.rmtree(shared, ignore_errors=True)
+        return
     store = max(100_000_000, 2 * run.images.nbytes)
     with ray_session(folder=run.folder.root, object_store_bytes=store):
-        if not run.site.on_cluster:
-            yield train
-            return
-        with served(run.folder.root) as filesystem:
-            yield functools.partial(train, shared=SharedFolder(run.folder.root, filesystem))
+        yield functools.partial(distill_distributed, workers=workers)
 
 
 def _release(folder: RunFolder, card: "Card") -> "Release":

@@ -6,6 +6,7 @@ batch normalization). Rank 0 saves every epoch. A worker that dies is replaced, 
 resume from the last epoch saved.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,15 +36,24 @@ from trainables.training.losses import Distillation
 
 @dataclass(frozen=True, slots=True)
 class SharedFolder:
-    """A folder of the driver's machine, and the file system by which workers reach it."""
+    """A folder of a file system that all workers reach, and what it is a copy of."""
 
-    root: Path
     filesystem: FileSystem
+    path: str
+    root: Path
+    """Local folder of the process that leads the workers; names below it are the same."""
+
+    def mirror(self, root: Path) -> MirroredFolder:
+        """Return a copy of the folder in `root`."""
+        return MirroredFolder(self.filesystem, self.path, root)
 
     def name_of(self, path: Path) -> str:
-        """Return a path below the root by its name in the file system."""
+        """Return the name of a path below the root."""
         return path.absolute().relative_to(self.root.absolute()).as_posix()
 
+
+LEADERS_GPU = 0.01
+"""Part of a GPU for the process that leads workers on other machines: it measures and exports."""
 
 POLL_SECONDS = 0.5
 """Interval at which the driver looks for new reports."""
@@ -74,9 +84,9 @@ def distill_distributed(
     """Run `ensemble.student.distillation.distill` on `workers` processes of the running Ray.
 
     Each worker takes numerics.threads cores, or a GPU if the numerics name one. Workers on other
-    machines reach `folder`, where every epoch is saved, and `start` through `shared`, which must
-    hold both; without it, all workers must be on this machine. For data sets too large to send,
-    each worker calls `load_images` instead of receiving `images`.
+    machines save every epoch in `shared`, from where they come to `folder`, and find `start` there;
+    without it, all workers must be on this machine. For data sets too large to send, each worker
+    calls `load_images` instead of receiving `images`.
 
     Raises:
         RunError: Ray is not running or too small, or workers were lost more than twice;
@@ -103,13 +113,35 @@ def distill_distributed(
             "shared": None if shared is None else ray.put(shared),
         }
         shutil.rmtree(work / "ray", ignore_errors=True)  # left by a killed driver
+        refresh = _refreshing(shared, work, start)
         fit = _Fit(_trainer(config, workers, numerics, scratch=work / "ray", shared=shared))
-        _follow(fit, work, on_report or (lambda _: None))
+        _follow(fit, work, on_report or (lambda _: None), refresh)
         if fit.error is not None:
             raise fit.error
+        refresh()
         shutil.rmtree(work / "ray", ignore_errors=True)
         # The folder now holds the whole schedule: this loads the result and trains nothing.
         return distill(images=images, **arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTrainer:
+    """Trains a student as `distill_distributed` does, led from any machine of a cluster."""
+
+    workers: int
+    filesystem: FileSystem
+    path: str
+    """Folder of the file system that no other training uses."""
+
+    def __call__(
+        self, recipe: Recipe, *, folder: Path, start: Path | None = None, **values: Any
+    ) -> StudentResult:
+        """Train; see `ensemble.student.distillation.distill`."""
+        root = Path(os.path.commonpath([folder.parent, start or folder.parent]))
+        shared = SharedFolder(self.filesystem, self.path, root)
+        return distill_distributed(
+            recipe, workers=self.workers, folder=folder, start=start, shared=shared, **values
+        )
 
 
 def _require_room(workers: int, numerics: Numerics) -> None:
@@ -138,13 +170,14 @@ def _trainer(
     scratch: Path,
     shared: SharedFolder | None = None,
 ) -> TorchTrainer:
+    gpu = numerics.device.startswith("cuda")
+    resources: dict[str, float] = {**_resources(numerics)}
     storage: dict[str, Any] = {"storage_path": str(scratch)}
     if shared is not None:
-        storage = {
-            "storage_path": f"/{shared.name_of(scratch)}",
-            "storage_filesystem": shared.filesystem,
-        }
-    gpu = numerics.device.startswith("cuda")
+        place = f"{shared.path}/{shared.name_of(scratch)}"
+        storage = {"storage_path": place, "storage_filesystem": shared.filesystem}
+        if gpu:
+            resources["GPU"] = 1.0 - LEADERS_GPU
     return TorchTrainer(
         _work,  # type: ignore[arg-type]  # Ray's types do not allow a return value; its Result has one
         train_loop_config=config,
@@ -152,7 +185,7 @@ def _trainer(
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=gpu,
-            resources_per_worker=_resources(numerics),
+            resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
             name="distill",
@@ -190,13 +223,12 @@ def _mirrored(
         yield arguments
         return
     folders = {name: arguments[name] for name in ("folder", "start") if arguments[name] is not None}
+    names = {key: shared.name_of(path) for key, path in folders.items()}
     with tempfile.TemporaryDirectory(prefix="quorum-") as temporary:
         root = Path(temporary)
-        names = {key: shared.name_of(path) for key, path in folders.items()}
-        mirror = MirroredFolder(shared.filesystem, "", root)
+        mirror = shared.mirror(root)
         mirror.pull(names.values())
-        work = root / names["folder"]
-        work.mkdir(parents=True, exist_ok=True)
+        (root / names["folder"]).mkdir(parents=True, exist_ok=True)
 
         def push(_: EpochReport) -> None:
             mirror.push([names["folder"]])
@@ -206,6 +238,21 @@ def _mirrored(
             **{key: root / name for key, name in names.items()},
             "on_report": push if writes else None,
         }
+
+
+def _refreshing(
+    shared: SharedFolder | None, folder: Path, start: Path | None
+) -> Callable[[], None]:
+    """Put what workers need into the shared folder; return a function that fetches their epochs.
+
+    An earlier group that was lost may have saved more epochs there than there are here.
+    """
+    if shared is None:
+        return lambda: None
+    mirror, name = shared.mirror(shared.root), shared.name_of(folder)
+    mirror.pull([name])
+    mirror.push([name, *([] if start is None else [shared.name_of(start)])])
+    return lambda: mirror.pull([name])
 
 
 class _Fit(Thread):
@@ -224,7 +271,12 @@ class _Fit(Thread):
             self.error = RunError(f"distillation on several workers failed: {lines[-1]}")
 
 
-def _follow(fit: _Fit, folder: Path, on_report: Callable[[EpochReport], None]) -> None:
+def _follow(
+    fit: _Fit,
+    folder: Path,
+    on_report: Callable[[EpochReport], None],
+    refresh: Callable[[], None] = lambda: None,
+) -> None:
     """Start the training and pass on every new report until it ends."""
     passed_on = len(read_reports(folder))
     fit.start()
@@ -232,6 +284,7 @@ def _follow(fit: _Fit, folder: Path, on_report: Callable[[EpochReport], None]) -
     while running:
         fit.join(POLL_SECONDS)
         running = fit.is_alive()
+        refresh()
         reports = read_reports(folder)
         for report in reports[passed_on:]:
             on_report(report)

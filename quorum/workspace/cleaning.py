@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.facts.status import DiskUsage
-from common.commands import command
 from journal.journal import Journal, read_state
 from journal.state import RunState
 from trainables.data.cache import find_entries
@@ -81,16 +80,16 @@ def removable(
     folder: RunFolder, *, everything: bool = False, cache: bool = False
 ) -> list[Removable]:
     """Return what can be removed now; empty parts are left out."""
-    state, report = read_state(folder.journal), f"`{command('report', folder.root)}`"
+    state = read_state(folder.journal)
     candidates = {
         "checkpoints of trials that have ended": _checkpoints(folder, state),
         "weights of trials that were stopped early": _stopped(folder, state),
         "work files of finished students": _students_work(folder),
         "temporary files of killed processes": _temporary(folder),
-        f"figures (made again by {report})": [folder.figures],
+        "figures (the command `report` makes them again)": [folder.figures],
     }
     if everything:
-        candidates[f"report.pdf (made again by {report})"] = [folder.report]
+        candidates["report.pdf (the command `report` makes it again)"] = [folder.report]
         candidates["optuna.journal (made again by the next search)"] = [folder.optuna]
     if cache:
         candidates["decoded images on this node (decoded again when needed)"] = _cached(folder)

@@ -65,12 +65,14 @@ class Site(Protocol):
         reads: Sequence[str],
         writes: Sequence[str],
         progress: Callable[[float, str], None],
+        leads: bool = False,
         **arguments: Any,
     ) -> Any:
         """Call `function(folder, images=, splits=, progress=, **arguments)` on a machine there.
 
         The machine is one that can train with `numerics`. The function may read the files and
-        folders `reads` of the run's folder, and write those in `writes`.
+        folders `reads` of the run's folder, and write those in `writes`. If it `leads`, it starts
+        other tasks that need the cores and GPUs.
         """
 
     @property
@@ -140,6 +142,7 @@ class ThisMachine:
         reads: Sequence[str],  # noqa: ARG002
         writes: Sequence[str],  # noqa: ARG002
         progress: Callable[[float, str], None],
+        leads: bool = False,  # noqa: ARG002
         **arguments: Any,
     ) -> Any:
         """Call the function here."""

@@ -27,6 +27,10 @@ REHEARSED_AT_A_TIME = 4
 """Most workers that a rehearsal imitates (see trainables/device/rehearsal.py)."""
 
 
+LEADERS_GPU = 0.01
+"""Part of a GPU that a stage takes if others train for it; it must see one."""
+
+
 class ClusterSite:
     """The workers of the Ray that this process has joined."""
 
@@ -110,10 +114,14 @@ class ClusterSite:
         reads: Sequence[str],
         writes: Sequence[str],
         progress: Callable[[float, str], None],
+        leads: bool = False,
         **arguments: Any,
     ) -> Any:
         """Call the function on a worker that has a whole machine's cores, or a GPU."""
         share = whole_machine(self.cores(numerics.device), numerics)
+        node = self._read().largest_for(share)
+        if leads:
+            share = Share(cores=0.0, gpus=min(share.gpus, LEADERS_GPU))
         return run_remotely(
             function,
             folder,
@@ -122,6 +130,7 @@ class ClusterSite:
             reads=reads,
             writes=writes,
             share=share,
+            node=node if leads else None,
             progress=progress,
             **arguments,
         )

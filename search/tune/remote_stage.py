@@ -12,9 +12,10 @@ from typing import Any
 import ray
 from pyarrow.fs import FileSystem
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from common.mirrored_folder import MirroredFolder
-from search.timetable.capacity import Share
+from search.timetable.capacity import Node, Share
 from search.tune.cluster import result_of
 from search.tune.served_folder import served
 from trainables.records import RunFolder
@@ -39,12 +40,13 @@ def run_remotely(
     writes: Sequence[str],
     share: Share,
     progress: Progress,
+    node: Node | None = None,
     **arguments: Any,
 ) -> Any:
     """Call `function(folder, images=, splits=, progress=, **arguments)` on a node with `share`.
 
     `images` is what `search.tune.data_travel.sent_images` returns. `reads` and `writes` are names
-    of files and folders below the run's folder.
+    of files and folders below the run's folder. `node` is preferred, if it still lives.
 
     Raises:
         QuorumError: as `function` raises it.
@@ -53,7 +55,12 @@ def run_remotely(
     with served(folder.root) as filesystem:
         reports = Queue(actor_options={"num_cpus": 0})
         task = ray.remote(_work).options(
-            num_cpus=share.cores, num_gpus=share.gpus or None, max_retries=RESTARTS
+            num_cpus=share.cores,
+            num_gpus=share.gpus or None,
+            max_retries=RESTARTS,
+            scheduling_strategy="DEFAULT"
+            if node is None
+            else NodeAffinitySchedulingStrategy(node.id, soft=True),
         )
         try:
             reference = task.remote(

@@ -66,7 +66,7 @@ def test_a_trial_that_cannot_be_compared_is_refused(copied: RunFolder) -> None:
     path.write_text(json.dumps(record))
     with pytest.raises(RunError, match="the record of s00 has no checksum of its weights"):
         pipeline.replay(copied, "s00")
-    with pytest.raises(RunError, match="no finished trial 't9999'; see `quorum status`"):
+    with pytest.raises(RunError, match="no finished trial 't9999'; see `quorum status"):
         pipeline.replay(copied, "t9999")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.errors import DivergedError, QuorumError, RunError
 from ensemble.student.distillation import StudentResult, distill
-from ensemble.student.distributed import SharedFolder, _Fit, _follow, _work, distill_distributed
+from ensemble.student.distributed import GroupTrainer, _Fit, _follow, _work, distill_distributed
 from search.tune.served_folder import served
 from search.tune.session import ray_session
 from tests.ensemble.student.test_distillation import (
@@ -90,16 +90,15 @@ def test_two_workers_take_the_steps_of_one_even_if_one_dies(tmp_path: Path) -> N
         teacher=Colourist(),
         distillation=HALF,
     )
-    with served(tmp_path) as filesystem:
-        shared = distill_distributed(
+    with served(tmp_path / "shared") as filesystem:
+        group = GroupTrainer(workers=2, filesystem=filesystem, path="/group")
+        shared = group(
             **common(WITHOUT_BATCH_NORM, LARGER),  # type: ignore[arg-type]
-            workers=2,
             folder=tmp_path / "work",
             teacher=Mortal(tmp_path / "died"),
             distillation=HALF,
             on_report=seen.append,
             load_images=lambda: LARGER,
-            shared=SharedFolder(tmp_path, filesystem),
         )
     assert (tmp_path / "died").exists()
     assert [report.step for report in seen] == [1, 2], "no saved epoch is lost or repeated"

@@ -148,7 +148,7 @@ def test_commands_give_the_same_answers_on_a_clean_run(
     before = [output(*command) for command in commands]
     frozen = folder.selection.read_bytes()
     parts = [part.description for part in removable(folder, everything=True)]
-    assert any("quorum report" in part for part in parts), "the command makes the report again"
+    assert any("`report`" in part for part in parts), "the command makes the report again"
     cleaned = output("clean", "mine", "--all")
     assert all(part in cleaned for part in parts)
     assert not folder.report.exists()
