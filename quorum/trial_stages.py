@@ -15,6 +15,7 @@ from journal.events import RunResumed, SweepEnded
 from journal.journal import Journal, read_state
 from quorum.workspace.run import Run
 from search.space.spec import spec_of_run
+from trainables.device.kinds import kind_of
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
@@ -114,10 +115,24 @@ def _placed(run: Run, address: str | None) -> "Iterator[Placement]":
             root=run.spec.storage,
             on_cluster=is_cluster(address),
             workers=run.workers,
-            measured_on=run.site.measured_on,
+            measured_on=_measured_on(run),
+            images=run.site.send(run.images),
         ) as placement,
     ):
         yield placement
+
+
+def _measured_on(run: Run) -> str | None:
+    """Return the kind of machine that the numerics suit; of a resumed run, from its records."""
+    known = run.site.measured_on
+    if known != "":
+        return known
+    kinds = {
+        kind_of(record.machine)
+        for record in run.folder.records()
+        if record.machine is not None and record.numerics in run.family_numerics.values()
+    }
+    return kinds.pop() if len(kinds) == 1 else ""
 
 
 def _require_success(run: Run, outcome: "SweepOutcome") -> None:

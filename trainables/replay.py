@@ -110,8 +110,14 @@ def replay(
         replayed_nll=nll,
         log_prob_difference=float(np.abs(read_array(trial_folder / "holdout.npy") - holdout).max()),
         seconds=seconds,
-        changes=_changes({**start.machine, "code": start.code_version}),
+        changes=_changes({**_machine_of(start, record), "code": start.code_version}),
     )
+
+
+def _machine_of(start: TrialStart, record: TrialRecord) -> dict[str, Any]:
+    """Return the machine that trained a trial; on a cluster it is not the one that started it."""
+    known = record.machine or start.machine
+    return {name: value for name, value in known.items() if name != "gpu"}
 
 
 def _require_comparable(start: TrialStart, record: TrialRecord, splits: Splits) -> None:

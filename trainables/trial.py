@@ -130,6 +130,7 @@ class QuorumTrial(tune.Trainable):
                 "done": True,
                 "failure": str(error),
                 "cause": "machine" if isinstance(error, DataError) else "recipe",
+                "host": os.uname().nodename,
                 "params": 0 if self._trainer is None else self._trainer.params,
             }
         except StopIteration:

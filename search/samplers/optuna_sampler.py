@@ -81,9 +81,14 @@ class OptunaSampler:
         return self._study
 
     @property
+    def left(self) -> int:
+        """Trials that are left to start or resume."""
+        return self._unfinished.left + max(0, self._trials - self._count)
+
+    @property
     def more(self) -> bool:
         """True while a trial is left to start or resume."""
-        return self._unfinished.more or self._count < self._trials
+        return self.left > 0
 
     def next(self, fits: Fits = always) -> Suggestion | None:
         """Return an unfinished trial, else a new one; None if none `fits` or all are drawn."""

@@ -58,6 +58,10 @@ class Sampler(Protocol):
     """A source of trials. `quorum.testing.samplers` has the tests that every sampler passes."""
 
     @property
+    def left(self) -> int:
+        """Trials that are left to start or resume."""
+
+    @property
     def more(self) -> bool:
         """True while a trial is left to start or resume."""
 

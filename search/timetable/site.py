@@ -54,6 +54,9 @@ class Site(Protocol):
     ) -> "Rehearsal":
         """Time training steps of a recipe there; see `trainables.device.rehearsal.rehearse`."""
 
+    def send(self, images: ImageSet) -> Any:
+        """Return what workers get the images from, sent once; None if they are on this machine."""
+
     def run_stage(
         self,
         function: Callable[..., Any],
@@ -130,6 +133,10 @@ class ThisMachine:
             workers=workers,
             seconds=seconds,
         )
+
+    def send(self, images: ImageSet) -> Any:  # noqa: ARG002 (a Site)
+        """Return None: workers are on this machine."""
+        return None
 
     def run_stage(
         self,

@@ -49,17 +49,25 @@ class TuneSearcher(Searcher):
         self._fits = fits
         self._limit = limit
         self._held = held
+        self.finished = False
+        """True once no trial is left, or none may start any more."""
         self._running: set[str] = set()
         """Tune's names of trials that have started and not ended."""
 
+    @property
+    def running(self) -> int:
+        """Trials that have started and not ended."""
+        return len(self._running)
+
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's configuration; None to be asked again; or FINISHED."""
-        limit = self._limit(len(self._running))
-        if limit > 0 and (len(self._running) >= limit or (self._running and self._held())):
+        limit = self._limit(self.running)
+        if limit > 0 and (self.running >= limit or (self._running and self._held())):
             return None
         suggestion = self._sampler.next(self._fits) if limit else None
         config = None if suggestion is None else self._launch(suggestion)
         if config is None:
+            self.finished = True
             return Searcher.FINISHED
         self._running.add(trial_id)
         return config
@@ -147,8 +155,9 @@ class TuneCallback(Callback):
         self._recorder.retried(name, error)
         trial.max_failures = trial.num_failures + 1
         if self._packing is not None and lacked_memory(error):
-            self._recorder.wait_alone(name)
-            trial.update_resources(self._packing.alone.resources)
+            share = self._packing.alone
+            self._recorder.wait_alone(name, share)
+            trial.update_resources(share.resources)
 
     def _allow_retries(self, trial: Trial) -> None:
         known = self._recorder.state.trials[trial_name(trial)]
@@ -167,9 +176,10 @@ class TuneCallback(Callback):
 class TuneStopper(Stopper):
     """Stops everything when the time is over, or once the recorder has failed."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        """`recorder` knows the time and its own errors."""
+    def __init__(self, recorder: Recorder, watch: Callable[[], object] = lambda: None) -> None:
+        """`recorder` knows the time and its own errors; `watch` is called at every step."""
         self._recorder = recorder
+        self._watch = watch
 
     def __call__(self, *_: Any) -> bool:
         """Return False: no single trial is stopped here."""
@@ -181,6 +191,7 @@ class TuneStopper(Stopper):
 
     def stop_all(self) -> bool:
         """Return whether the time is over or the recorder has failed."""
+        self._watch()
         return self._recorder.deadlines.passed or self._recorder.error is not None
 
 

@@ -46,8 +46,17 @@ class ClusterSite:
         self._read = capacity
         self._sleep = sleep
         self._sent: dict[tuple[str, Layout], Any] = {}
-        self.measured_on = ""
-        """Kind of machine that the numerics were measured on; empty until `probe` has run."""
+        self._kinds: set[str] = set()
+        """Kinds of machines on which numerics were measured."""
+
+    @property
+    def measured_on(self) -> str:
+        """The kind of machine that numerics were measured on.
+
+        Empty, so that workers choose for themselves, if families were measured on different kinds,
+        or none was measured.
+        """
+        return next(iter(self._kinds)) if len(self._kinds) == 1 else ""
 
     def cores(self, device: str | None) -> int:
         """Return the cores of the smallest node that can run a trial; wait for one to join."""
@@ -66,7 +75,7 @@ class ClusterSite:
         device = self._device(device)
         share = share_of(Numerics(device=device, threads=threads))
         self._wait_for(share)
-        self.measured_on, numerics = call_with_share(
+        kind, numerics = call_with_share(
             _probe,
             recipe,
             len(images.class_names),
@@ -75,6 +84,7 @@ class ClusterSite:
             threads,
             share=share,
         )
+        self._kinds.add(kind)
         return numerics
 
     def rehearse(
@@ -95,7 +105,7 @@ class ClusterSite:
         return call_with_share(
             _rehearse,
             recipe,
-            self._images(images),
+            self.send(images),
             splits,
             numerics,
             workers,
@@ -125,7 +135,7 @@ class ClusterSite:
         return run_remotely(
             function,
             folder,
-            images=self._images(images),
+            images=self.send(images),
             splits=splits,
             reads=reads,
             writes=writes,
@@ -156,9 +166,7 @@ class ClusterSite:
         Raises:
             RunError: none has joined in time.
         """
-        room = Room(
-            share, self._read, most=1, requests=PlacementGroups(share), autoscales=autoscales
-        )
+        room = Room(share, self._read, most=1, requests=PlacementGroups(), autoscales=autoscales)
         try:
             while True:
                 room.limit(running=0)
@@ -169,7 +177,7 @@ class ClusterSite:
         finally:
             room.close()
 
-    def _images(self, images: ImageSet) -> Any:
+    def send(self, images: ImageSet) -> Any:
         """Return what workers get the images from; they are sent once."""
         key = (images.fingerprint, layout_of(images))
         if key not in self._sent:

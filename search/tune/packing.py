@@ -27,6 +27,9 @@ CONTEXT_BYTES = 600 << 20
 GPU_SHARE = 0.9
 """Share of a GPU's memory that trials may take."""
 
+NEARLY = 0.9
+"""Share of a node's memory that counts as all of it: nodes of one type differ a little."""
+
 MOST_PER_GPU = 4
 """Most trials on one GPU."""
 
@@ -65,22 +68,31 @@ class Packing:
         return self.share_in(self._capacity())
 
     def share_in(self, capacity: Capacity) -> Share:
-        """Return the resources of the next trial; no more memory than the largest node has."""
+        """Return the resources of the next trial; no more memory than a node has that suits it."""
         peak = max((trial.peak_memory_bytes for trial in self._state.trials.values()), default=0)
         if self._numerics.device.startswith("cuda"):
             return share_of(self._numerics, per_gpu=trials_per_gpu(self._gpu_bytes, peak))
-        memory = requested_bytes(peak, shared=self._shared)
-        most = max((node.memory_bytes for node in capacity.nodes), default=0.0)
-        return replace(share_of(self._numerics), memory_bytes=min(memory, most))
+        share = share_of(self._numerics)
+        memory = [node.memory_bytes for node in capacity.nodes if node.holds(share)]
+        # A little more or less memory must not decide between nodes of one type.
+        enough = [each for each in memory if each >= own_bytes(peak, shared=self._shared)]
+        most = min(enough) if enough else NEARLY * max(memory, default=0.0)
+        requested = requested_bytes(peak, shared=self._shared)
+        return replace(share, memory_bytes=min(requested, most))
 
     @property
     def alone(self) -> Share:
-        """The resources of a trial that must not share a node's memory, or a GPU."""
+        """The resources of a trial that must not share a node, or a GPU.
+
+        All cores of a node with about the most memory, which no other trial can then use.
+        """
         share, nodes = share_of(self._numerics), self._capacity().nodes
         if share.gpus:
             return share
         most = max((node.memory_bytes for node in nodes if node.holds(share)), default=0.0)
-        return replace(share, memory_bytes=most)
+        large = [node for node in nodes if node.holds(share) and node.memory_bytes >= NEARLY * most]
+        cores = min((node.cores for node in large), default=share.cores)
+        return replace(share, cores=float(int(cores)), memory_bytes=NEARLY * most)
 
 
 def requested_bytes(peak: float, *, shared: float) -> float:
@@ -88,8 +100,12 @@ def requested_bytes(peak: float, *, shared: float) -> float:
 
     0 if nothing was measured.
     """
-    own = max(peak - shared, min(peak, STEP_BYTES))
-    return math.ceil(HEADROOM * own / STEP_BYTES) * STEP_BYTES
+    return math.ceil(HEADROOM * own_bytes(peak, shared=shared) / STEP_BYTES) * STEP_BYTES
+
+
+def own_bytes(peak: float, *, shared: float) -> float:
+    """Return the memory that a process does not share with others."""
+    return max(peak - shared, min(peak, STEP_BYTES))
 
 
 def trials_per_gpu(gpu_bytes: float, peak: float) -> int:

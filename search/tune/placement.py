@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import ray
 
@@ -24,6 +25,8 @@ class Placement:
     """True if nodes other than this machine may run trials."""
     workers: int | None = None
     """Most trials at a time; None for as many as fit."""
+    images: Any = None
+    """The images, if they were sent to the workers already (see search/tune/data_travel.py)."""
     measured_on: str | None = None
     """The kind of machine that numerics suit; None if all machines are alike."""
 
@@ -37,6 +40,7 @@ def placed(
     on_cluster: bool,
     workers: int | None = None,
     measured_on: str | None = None,
+    images: Any = None,
 ) -> Iterator[Placement]:
     """Yield the place of the trials of the run in `folder`, inside a `ray_session`.
 
@@ -47,7 +51,7 @@ def placed(
         SpecError: `root` cannot be used.
         RunError: a node cannot write to the storage or read from it.
     """
-    place = partial(Placement, workers=workers, measured_on=measured_on)
+    place = partial(Placement, workers=workers, measured_on=measured_on, images=images)
     if root is None and not on_cluster:
         yield place(storage=Storage(folder.checkpoints))
         return

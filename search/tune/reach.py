@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import time
 
 import pyarrow
 from pyarrow.fs import FileType
@@ -13,6 +14,10 @@ from search.tune.storage import Location, Storage
 
 ANSWER_SECONDS = 60.0
 """Time in which a node must have read and written."""
+
+
+NOTICE_SECONDS = 5.0
+"""Time after which a lost node, such as a reclaimed spot machine, is expected to be noticed."""
 
 
 def require_reachable(storage: Storage) -> None:
@@ -37,7 +42,11 @@ def require_reachable(storage: Storage) -> None:
             for node in cluster_capacity().nodes
         ]
         for node, reference in answers:
-            _check(storage, folder, node, reference, token)
+            try:
+                _check(storage, folder, node, reference, token)
+            except RunError:
+                if _is_alive(node):
+                    raise
     finally:
         storage.remove(folder.path.rpartition("/")[2])
 
@@ -61,6 +70,12 @@ def _check(storage: Storage, folder: Location, node: Node, reference: object, to
             f"node {node.name} does not see the files that this machine writes to {storage}; "
             f"{storage.advice}"
         )
+
+
+def _is_alive(node: Node) -> bool:
+    """Return whether a node is still there once its loss would have been noticed."""
+    time.sleep(NOTICE_SECONDS)
+    return node.id in {each.id for each in cluster_capacity().nodes}
 
 
 def _write(place: Location, text: str) -> None:

@@ -7,6 +7,7 @@ the sweep winds down, and raises it at its end.
 import errno
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from journal.state import RunState
 from journal.trial import Trial
 from search.samplers.suggestions import Suggestion
 from search.schedulers.scheduler import Decision, Scheduler
+from search.timetable.capacity import Share
 from search.timetable.deadlines import Deadlines
 from search.tune.disk import DiskBudget
 from search.tune.finishing import Finisher
@@ -77,10 +79,12 @@ class Recorder:
         self._finisher = Finisher(emitter, folder, storage, last_rung=self.rungs[-1])
         self._failed_at_once = 0
         """Trials in a row, in this session, that failed before their first epoch."""
+        self._failed_on: Counter[str] = Counter()
+        """Trials, in this session, that a machine has failed."""
         self._alone: set[str] = set()
         """Trials that ran out of memory and are retried alone."""
-        self._waiting_alone: set[str] = set()
-        """Those of them that have not started yet."""
+        self._waiting_alone: dict[str, Share] = {}
+        """Resources of those of them that have not started yet."""
 
     @property
     def state(self) -> RunState:
@@ -93,18 +97,18 @@ class Recorder:
         return self._disk is not None and self._disk.full
 
     @property
-    def waits_alone(self) -> bool:
-        """True while a trial waits until it can run alone: no other one starts meanwhile."""
-        return bool(self._waiting_alone)
+    def waits_alone(self) -> Share | None:
+        """The resources of a trial that waits to run alone: no other one starts meanwhile."""
+        return next(iter(self._waiting_alone.values()), None)
 
-    def wait_alone(self, trial: str) -> None:
+    def wait_alone(self, trial: str, share: Share) -> None:
         """Record that a trial ran out of memory and is retried alone."""
         self._alone.add(trial)
-        self._waiting_alone.add(trial)
+        self._waiting_alone[trial] = share
 
     def starts_alone(self, trial: str) -> None:
         """Record that a trial starts, which others need not wait for any more."""
-        self._waiting_alone.discard(trial)
+        self._waiting_alone.pop(trial, None)
 
     def settle(self) -> None:
         """Decide on the paused trials again; end those that are decided; remove old checkpoints."""
@@ -280,15 +284,29 @@ class Recorder:
         trial = self.state.trials[name]
         if result.get("failure"):
             reason, cause = result["failure"], result.get("cause", "recipe")
+            self._require_space(reason)
             self._finisher.end(trial, "failed", reason, params=result["params"], cause=cause)
             if cause == "machine":
-                self._count_failure(trial, reason)
+                self._count_failure_on(result.get("host", ""), reason)
         elif not trial.paused and not self._finisher.finish(trial):
             reason = "its predictions did not reach the run's folder"
             self._finisher.end(trial, "failed", reason, cause="machine")
         if self._disk is not None and trial.end is not None:
             self._disk.add(trial)
             self._disk.make_room()
+
+    def _count_failure_on(self, host: str, reason: str) -> None:
+        """Stop the sweep if a machine has failed many trials, which others may train instead.
+
+        Raises:
+            RunError: with the machine and the last reason.
+        """
+        self._failed_on[host] += 1
+        if self._failed_on[host] >= GIVE_UP:
+            raise RunError(
+                f"{self._failed_on[host]} trials failed on {host}, the last with: {reason}; mend "
+                "or remove that machine and continue with --resume"
+            )
 
     def _require_space(self, reason: str) -> None:
         """Stop the sweep if a worker's disk is full: every other trial would fail as well.
@@ -310,7 +328,7 @@ class Recorder:
             trial.name in self._alone and says_node_out_of_memory(traceback)
         )
         cause: Cause = "recipe" if blamed else "machine"
-        self._waiting_alone.discard(trial.name)
+        self._waiting_alone.pop(trial.name, None)
         self._finisher.end(trial, "failed", reason, traceback=traceback, cause=cause)
         self._count_failure(trial, reason)
 

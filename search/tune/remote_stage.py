@@ -4,6 +4,8 @@ The worker first pulls the files that the stage reads. Before every progress rep
 files that the stage has written, so if the node is lost, a resumable stage loses at most one step.
 """
 
+import logging
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +22,16 @@ from search.tune.cluster import result_of
 from search.tune.served_folder import served
 from trainables.records import RunFolder
 
+log = logging.getLogger(__name__)
+
 RESTARTS = 3
 """Restarts of a stage whose node was lost."""
 
 POLL_SECONDS = 0.5
 """Interval at which progress is passed on."""
+
+SILENT_SECONDS = 60.0
+"""Time after which a stage that has not started is mentioned."""
 
 Progress = Callable[[float, str], None]
 """Reports the share of a stage that is done, in [0, 1], and a detail in words."""
@@ -53,7 +60,8 @@ def run_remotely(
         RunError: nodes were lost too often.
     """
     with served(folder.root) as filesystem:
-        reports = Queue(actor_options={"num_cpus": 0})
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        reports = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         task = ray.remote(_work).options(
             num_cpus=share.cores,
             num_gpus=share.gpus or None,
@@ -74,20 +82,31 @@ def run_remotely(
                 reports,
                 arguments,
             )
+            waited = 0.0
             while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
-                _pass_on(reports, progress)
+                if _pass_on(reports, progress):
+                    waited = -math.inf
+                waited += POLL_SECONDS
+                if waited >= SILENT_SECONDS:
+                    waited = -math.inf
+                    log.warning("a stage waits for a node with %s", share)
             _pass_on(reports, progress)
             return result_of(reference)
         finally:
             reports.shutdown(force=True)
 
 
-def _pass_on(reports: Queue, progress: Progress) -> None:
+def _pass_on(reports: Queue, progress: Progress) -> bool:
+    """Pass on what has arrived; return whether the stage has started."""
+    started = False
     while True:
         try:
-            progress(*reports.get_nowait())
+            report = reports.get_nowait()
         except Empty:
-            return
+            return started
+        started = True
+        if report is not None:
+            progress(*report)
 
 
 def _work(
@@ -102,6 +121,7 @@ def _work(
     arguments: dict[str, Any],
 ) -> Any:
     """Run on the worker, in a folder that is removed afterwards."""
+    reports.put(None)  # it has started
     with tempfile.TemporaryDirectory(prefix="quorum-") as temporary:
         folder = RunFolder(Path(temporary) / name)
         folder.root.mkdir()

@@ -43,33 +43,37 @@ REMINDER_SECONDS = 60.0
 class Requests(Protocol):
     """Asks the cluster's autoscaler for room; `PlacementGroups` is the usual one."""
 
-    def keep(self, count: int) -> None:
-        """Keep this many requests waiting, each for one trial."""
+    def keep(self, count: int, share: Share) -> None:
+        """Keep this many requests waiting, each for one trial that occupies `share`."""
 
 
 class NoRequests:
     """Asks for nothing: a private Ray has one node."""
 
-    def keep(self, count: int) -> None:
+    def keep(self, count: int, share: Share) -> None:
         """Do nothing."""
 
 
 class PlacementGroups:
     """Requests as placement groups; Ray removes them when the driver ends."""
 
-    def __init__(self, share: Share) -> None:
-        """`share` is what each trial occupies."""
-        self._share = share
+    def __init__(self) -> None:
+        """Nothing is requested yet."""
         self._waiting: list[PlacementGroup] = []
+        self._share: Share | None = None
 
-    def keep(self, count: int) -> None:
+    def keep(self, count: int, share: Share) -> None:
         """Remove granted groups, to free their resources; add or remove pending ones."""
+        if share != self._share:
+            for group in self._waiting:
+                remove_placement_group(group)
+            self._waiting, self._share = [], share
         for group in self._waiting[:]:
             if len(self._waiting) > count or placement_group_table(group)["state"] != "PENDING":
                 remove_placement_group(group)
                 self._waiting.remove(group)
         while len(self._waiting) < count:
-            self._waiting.append(placement_group([self._share.resources]))
+            self._waiting.append(placement_group([share.resources]))
 
 
 class Room:
@@ -82,6 +86,7 @@ class Room:
         *,
         most: int | None = None,
         trials_left: Callable[[], float] = lambda: math.inf,
+        awaited: Callable[[], Share | None] = lambda: None,
         requests: Requests | None = None,
         autoscales: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
@@ -89,12 +94,14 @@ class Room:
         """`share` is what a trial occupies, or gives it; `most` is the user's limit.
 
         `trials_left` is how many trials are still to be started: room is requested for no more.
-        `autoscales` says whether somebody answers `requests` by starting nodes.
+        `awaited` is the share of a trial that waits to run alone. `autoscales` says whether
+        somebody answers `requests` by starting nodes.
         """
         self._share_in = share if callable(share) else lambda _: share
         self._capacity = capacity
         self._most = math.inf if most is None else most
         self._trials_left = trials_left
+        self._awaited = awaited
         self._requests = requests or NoRequests()
         self._autoscales = autoscales
         self._clock = clock
@@ -117,13 +124,13 @@ class Room:
             capacity = self._capacity()
             share = self._share_in(capacity)
             self._fitting = capacity.trials_at_a_time(share)
-            self._wait_for_a_node(share, capacity, now)
-            self._requests.keep(self._requested(running))
+            self._wait_for_a_node(self._awaited() or share, capacity, now)
+            self._requests.keep(self._requested(running), share)
         return int(max(1, min(self._most, self._fitting)))
 
     def close(self) -> None:
         """Give all requests back."""
-        self._requests.keep(0)
+        self._requests.keep(0, Share(cores=1.0))
 
     def _requested(self, running: int) -> int:
         """Return how many requests to keep: none while there are free places for trials.
@@ -136,7 +143,7 @@ class Room:
         return int(max(0, wanted - running))
 
     def _wait_for_a_node(self, share: Share, capacity: Capacity, now: float) -> None:
-        if self._fitting:
+        if capacity.trials_at_a_time(share):
             self._waiting_since = None
             return
         if self._waiting_since is None:
@@ -168,18 +175,20 @@ def room_for(
     *,
     most: int | None,
     trials_left: Callable[[], float],
+    awaited: Callable[[], Share | None],
     elastic: bool,
 ) -> Iterator[Room]:
     """Yield the room for a sweep's trials; ask for more nodes only if the sweep is `elastic`.
 
     Requests are given back at the end of the block.
     """
-    requests = PlacementGroups(share(capacity())) if elastic else NoRequests()
+    requests = PlacementGroups() if elastic else NoRequests()
     room = Room(
         share,
         capacity,
         most=most,
         trials_left=trials_left,
+        awaited=awaited,
         requests=requests,
         autoscales=autoscales if elastic else lambda: False,
     )

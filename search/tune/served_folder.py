@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 class FolderServer:
     """Reads and writes the files of one folder for other processes.
 
-    Paths are relative to the folder; a leading slash is ignored. Every request but `move` is
+    Paths are relative to the folder; a leading slash is ignored. Every request is
     idempotent, because Ray may send it again after a failure.
     """
 
@@ -118,7 +118,9 @@ class FolderServer:
 
     def move(self, source: str, target: str) -> None:
         """Rename a file or folder."""
-        self._at(source).replace(self._at(target))
+        origin, goal = self._at(source), self._at(target)
+        if origin.exists() or not goal.exists():  # otherwise the request is repeated
+            origin.replace(goal)
 
     def _at(self, path: str) -> Path:
         full = (self._root / path.lstrip("/")).resolve()

@@ -131,9 +131,7 @@ def run_sweep(
         if spec.resource == "compute"
         else _unchanged,
     )
-    return _run(
-        launcher, sampler, place, left=lambda: total - len(emitter.state.trials.of_kind("search"))
-    )
+    return _run(launcher, sampler, place)
 
 
 def run_fixed(
@@ -172,7 +170,7 @@ def run_fixed(
     )
     suggestions = fixed.suggestions(emitter.state, root=spec.seed)
     sampler = FixedTrials(suggestions)
-    return _run(launcher, sampler, place, left=lambda: sampler.left)
+    return _run(launcher, sampler, place)
 
 
 def retire_unfinished(
@@ -206,7 +204,6 @@ def _launcher(
     recorder.settle()
     images, splits = data
     numerics, family_numerics = chosen
-    nodes = cluster_capacity() if place.on_cluster else None
     packing = Packing(numerics, recorder.state, shared_bytes=images.nbytes)
     return Launcher(
         packing=packing,
@@ -218,7 +215,9 @@ def _launcher(
         rungs=recorder.rungs,
         recorder=recorder,
         shared={
-            "images": sent_images(images, cluster=nodes, cache=cache),
+            "images": sent_images(images, cluster=None, cache=cache)
+            if place.images is None
+            else place.images,
             "splits": ray.put(splits),
             "cache": None if cache is None or place.on_cluster else str(cache),
             "trainer": trainer,
@@ -227,37 +226,14 @@ def _launcher(
     )
 
 
-def _run(
-    launcher: Launcher, sampler: Sampler, place: Placement, *, left: Callable[[], float]
-) -> SweepOutcome:
-    """Let Tune run the trials that are left; journal and return the outcome.
-
-    `left` counts the trials that are still to be started.
-    """
+def _run(launcher: Launcher, sampler: Sampler, place: Placement) -> SweepOutcome:
+    """Let Tune run the trials that are left; journal and return the outcome."""
     began, before = time.time(), launcher.recorder.state.count
     recorder = launcher.recorder
     try:
         if sampler.more and recorder.error is None:
-            with (
-                recorder.emitter.observed_by(sampler.observe),
-                room_for(
-                    launcher.packing.share_in,
-                    cluster_capacity,
-                    most=place.workers or launcher.spec.concurrent,
-                    trials_left=left,
-                    elastic=place.on_cluster,
-                ) as room,
-            ):
-                _tune(
-                    launcher,
-                    TuneSearcher(
-                        sampler,
-                        launch=launcher.launch,
-                        fits=launcher.fits,
-                        limit=lambda running: recorder.safely(lambda: room.limit(running), 0),
-                        held=lambda: recorder.waits_alone,
-                    ),
-                )
+            with recorder.emitter.observed_by(sampler.observe):
+                _tune(launcher, sampler, place)
     except KeyboardInterrupt:
         _announce(recorder, "interrupted")
         raise
@@ -272,7 +248,34 @@ def _run(
     return outcome
 
 
-def _tune(launcher: Launcher, searcher: TuneSearcher) -> None:
+def _tune(launcher: Launcher, sampler: Sampler, place: Placement) -> None:
+    recorder = launcher.recorder
+
+    def limit(running: int) -> int:
+        return recorder.safely(lambda: room.limit(running), 0)
+
+    searcher = TuneSearcher(
+        sampler,
+        launch=launcher.launch,
+        fits=launcher.fits,
+        limit=limit,
+        held=lambda: recorder.waits_alone is not None,
+    )
+    with room_for(
+        launcher.packing.share_in,
+        cluster_capacity,
+        most=place.workers or launcher.spec.concurrent,
+        trials_left=lambda: 0 if searcher.finished else sampler.left,
+        awaited=lambda: recorder.waits_alone,
+        elastic=place.on_cluster,
+    ) as room:
+        # Tune does not ask the searcher again once it has finished, but trials may still wait.
+        stopper = TuneStopper(recorder, watch=lambda: limit(searcher.running))
+        _run_tune(launcher, searcher, stopper)
+    recorder.tidy()
+
+
+def _run_tune(launcher: Launcher, searcher: TuneSearcher, stopper: TuneStopper) -> None:
     recorder = launcher.recorder
     # tune.Tuner would pickle all that it is given to a file for its restore.
     tune.run(
@@ -286,14 +289,13 @@ def _tune(launcher: Launcher, searcher: TuneSearcher) -> None:
         reuse_actors=True,
         trial_name_creator=trial_name,
         trial_dirname_creator=trial_name,
-        stop=TuneStopper(recorder),
+        stop=stopper,
         max_failures=RETRIES,
         raise_on_failed_trial=False,
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         callbacks=[TuneCallback(recorder, launcher.packing)],
         verbose=0,
     )
-    recorder.tidy()
 
 
 def _outcome(recorder: Recorder, *, more: bool, seconds: float) -> SweepOutcome:

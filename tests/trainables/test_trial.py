@@ -214,6 +214,7 @@ def test_divergence_is_reported_as_failure_and_other_errors_are_raised() -> None
         "done": True,
         "failure": "the loss is not finite at step 2",
         "cause": "recipe",
+        "host": os.uname().nodename,
         "params": 1101,
     }
     raises = QuorumTrial(config(width=RAISES))

@@ -4,7 +4,7 @@ The nodes of a cluster need not be alike: bfloat16 is fast on one processor and 
 The probe before a sweep measures one kind of machine; workers of other kinds run their own probe.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,10 +23,12 @@ def machine_here(device: str) -> dict[str, Any]:
 
 def machine_kind(device: str) -> str:
     """Return the name of the GPU, or of the processor with the instruction sets that matter."""
-    if _on_gpu(device):
-        return _gpu_name(device)
-    about = machine_description()
-    return " ".join([about["processor"], *about["cpu_flags"]])
+    return kind_of(machine_here(device))
+
+
+def kind_of(machine: Mapping[str, Any]) -> str:
+    """Return the kind of a machine that `machine_here` has described."""
+    return machine.get("gpu") or " ".join([machine["processor"], *machine["cpu_flags"]])
 
 
 @dataclass(slots=True)

@@ -45,9 +45,11 @@ def test_images_that_all_trials_share_are_not_counted_for_each() -> None:
 
 def test_a_trial_that_needs_more_than_the_largest_node_has_still_fits_there_alone() -> None:
     share = packing(90 * GB).share
-    assert share.memory_bytes == 16 * GB
+    assert share.memory_bytes == 0.9 * 16 * GB
     assert NODES.trials_at_a_time(share) == 1
-    assert packing().alone.resources == {"CPU": 1.0, "memory": 16 * GB}
+    alone = packing().alone
+    assert alone.resources == {"CPU": 8.0, "memory": 0.9 * 16 * GB}
+    assert NODES.trials_at_a_time(alone) == 1
     assert packing(device="cuda").alone.resources == {"CPU": 1.0, "GPU": 1.0}
 
 
@@ -71,3 +73,22 @@ def test_trials_on_one_gpu_fit_into_its_memory(gpu: float, peak: float) -> None:
     count = trials_per_gpu(gpu, peak)
     assert 1 <= count <= MOST_PER_GPU
     assert count == 1 or count * (peak + CONTEXT_BYTES) <= gpu
+
+
+def packing_on(*nodes: Node, peak: float) -> Packing:
+    state: Any = SimpleNamespace(trials={"t": SimpleNamespace(peak_memory_bytes=int(peak))})
+    return Packing(Numerics(), state, capacity=lambda: Capacity(nodes=nodes))
+
+
+def test_a_head_without_cores_does_not_count() -> None:
+    nodes = (Node(cores=0, memory_bytes=40 * GB), Node(cores=4, memory_bytes=2.8 * GB))
+    share = packing_on(*nodes, peak=2.5 * GB).share
+    assert Capacity(nodes=nodes).trials_at_a_time(share) == 1
+
+
+@pytest.mark.parametrize("peak", [4.2 * GB, 7 * GB])
+def test_small_differences_between_nodes_of_one_type_cost_no_place(peak: float) -> None:
+    nodes = tuple(Node(cores=4, memory_bytes=5 * GB - 3e6 * number) for number in range(20))
+    fitting = packing_on(*nodes, peak=peak)
+    assert Capacity(nodes=nodes).trials_at_a_time(fitting.share) == 20
+    assert Capacity(nodes=nodes).trials_at_a_time(fitting.alone) == 20

@@ -20,12 +20,13 @@ class Nodes:
         self.cores = list(cores)
         self.now = 0.0
         self.requested = 0
+        self.share: Share | None = None
 
     def capacity(self) -> Capacity:
         return Capacity(nodes=tuple(Node(cores=c, name=f"n{c}") for c in self.cores))
 
-    def keep(self, count: int) -> None:
-        self.requested = count
+    def keep(self, count: int, share: Share) -> None:
+        self.requested, self.share = count, share
 
     def room(
         self, share: Share = ONE_CORE, *, most: int | None = None, left: float = math.inf,
@@ -115,3 +116,25 @@ def test_the_wait_begins_again_once_a_node_was_there() -> None:
     room.limit(running=1)
     nodes.now, nodes.cores = PATIENCE_SECONDS + 5, []
     assert room.limit(running=1) == 1
+
+
+def test_a_trial_that_waits_to_run_alone_is_waited_for_like_a_node() -> None:
+    """The node that could hold it may be lost, while others still hold ordinary trials."""
+    nodes = Nodes(2)
+    alone = Share(cores=4.0)
+    room = Room(ONE_CORE, nodes.capacity, awaited=lambda: alone, clock=lambda: nodes.now)
+    assert room.limit(running=1) == 2
+    nodes.now += PATIENCE_SECONDS
+    with pytest.raises(RunError, match="4 CPU cores"):
+        room.limit(running=1)
+
+
+def test_requests_have_the_share_of_the_next_trial() -> None:
+    nodes = Nodes()
+    shares = [Share(cores=1.0), Share(cores=2.0)]
+    room = Room(lambda _: shares[0], nodes.capacity, requests=nodes, clock=lambda: nodes.now)
+    room.limit(running=0)
+    shares.pop(0)
+    nodes.now += 1
+    room.limit(running=1)
+    assert nodes.share == Share(cores=2.0)
