@@ -273,7 +273,8 @@ def test_a_trial_that_runs_out_of_memory_is_retried_alone_and_then_counts_as_a_p
     (node,) = cluster_capacity().nodes
     for start in greedy:
         first, second = resources_of(start.seed)
-        assert first.get("memory", 0) < second["memory"] == node.memory_bytes
+        assert first.get("memory", 0) < second["memory"] == pytest.approx(0.9 * node.memory_bytes)
+        assert first["CPU"] < second["CPU"] == node.cores
         record = read_record(folder.trial(start.trial) / "record.json")
         assert (record.status, record.cause) == ("failed", "recipe")
         assert record.peak_memory_bytes > 0
