@@ -68,7 +68,10 @@ class RunOptions:
         ),
     )
     address: str | None = field(
-        default=None, metadata=cli("join a running Ray cluster", metavar="auto")
+        default=None,
+        metadata=cli(
+            "join a running Ray cluster: auto for the one on this machine", metavar="HOST:PORT"
+        ),
     )
     storage: str | Path | None = field(
         default=None,

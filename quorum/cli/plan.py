@@ -1,6 +1,7 @@
 """Forecast a run: its data, trials, schedules and time.
 
-Nothing is trained, except for some seconds of rehearsal that measure this machine.
+Nothing is trained, except for some seconds of rehearsal that measure this machine, or a
+cluster's workers.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -16,7 +17,7 @@ EXAMPLE = "quorum plan cifar10 --time-budget 2h"
 def add_arguments(parser: ArgumentParser) -> None:
     """Add SWEEP and the options that change a plan."""
     add_sweep(parser)
-    add_options(parser, PlanOptions, without=["name", "resume", "address", "pictures"])
+    add_options(parser, PlanOptions, without=["name", "resume", "storage", "pictures"])
 
 
 def execute(arguments: Namespace) -> int:

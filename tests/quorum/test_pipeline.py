@@ -14,20 +14,31 @@ from common.errors import RunError
 from journal.events import ObserverFailed, StageReported, TestRead
 from journal.journal import read_events
 from quorum import Outcome, pipeline, stages
-from quorum.options import RunOptions
+from quorum.options import RunOptions, SearchOptions
 from quorum.selection import select_run
 from quorum.workspace.cleaning import clean
 from search.space.sections import TargetSpec
+from search.space.spec import spec_from_mapping
 from tests.events import of_type
 from tests.opening import quick_run
-from tests.tiny import tiny_spec
+from tests.tiny import TINY, tiny_spec
 from trainables.data.dataset import DatasetSpec
 from trainables.records import RunFolder
+
+DIVERGING = {"batch_size": 64, "flip": False, "width": 8, "optimizer": "sgd", "lr_per_1024": 1e3}
 
 
 def skipped_stages(folder: RunFolder) -> list[str]:
     events = of_type(read_events(folder.journal), StageReported)
     return [event.stage for event in events if event.status == "skipped"]
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_trials_all_fail_ends_with_the_reason(tmp_path: Path) -> None:
+    spec = spec_from_mapping({**TINY, "trials": 2, "space": {}, "recipe": DIVERGING})
+    with pytest.raises(RunError, match=r"all 2 trials of .* failed, .* loss became nan"):
+        pipeline.sweep(spec, tmp_path / "run", SearchOptions(mirror=False))
+    assert {record.status for record in RunFolder(tmp_path / "run").records()} == {"failed"}
 
 
 @pytest.mark.parametrize("resume", [False, True])
