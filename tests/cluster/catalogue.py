@@ -41,6 +41,7 @@ SCENARIOS = (
     Scenario(run=scenarios.chain_alone),
     Scenario(run=scenarios.chain_shared, long=True),
     Scenario(run=scenarios.chain_s3, long=True),
+    Scenario(run=scenarios.distill_on_workers, long=True),
     Scenario(run=scenarios.small_data_on_head, long=True),
     Scenario(run=scenarios.large_data_on_head),
     Scenario(run=strangers.strangers_refused),

@@ -39,7 +39,7 @@ def local_config(
     local["provider"] = {"type": "local", "head_ip": head, "worker_ips": [*workers]}
     local["auth"] = {"ssh_user": USER, "ssh_private_key": key}
     local["max_workers"] = len(workers)
-    memory = " --object-store-memory=300000000"
+    memory = " --object-store-memory=80000000"
     local["head_start_ray_commands"] = _extend(local["head_start_ray_commands"], memory)
     local["worker_start_ray_commands"] = _extend(
         local["worker_start_ray_commands"], f"{memory} --num-cpus={cpus}"

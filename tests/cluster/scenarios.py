@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.cluster.bench import SHARED, SWEEP, Bench, Run
+from tests.cluster.bench import QUORUM, RUN_SECONDS, SHARED, SWEEP, Bench, Run
 from tests.cluster.errors import ScenarioError
 from tests.cluster.hosts import wait_until
 from tests.cluster.ray_cluster import RAY
@@ -85,13 +85,23 @@ def chain_s3(bench: Bench) -> Finding:
         return _chain(bench, f"--storage {place}")
 
 
+def distill_on_workers(bench: Bench) -> Finding:
+    """Another student, trained by two workers at once, whose hosts share no folder."""
+    run = _small_run(bench, "")
+    words = f"distill {run.name} --workers 2 --address auto --runs {run.journal.parent.parent.name}"
+    bench.head.run(f"exec {QUORUM} {words}", seconds=RUN_SECONDS)
+    if not (run.journal.parent / "student.1").is_dir():
+        raise ScenarioError("the first student was not kept")
+    return Finding(note="a second student, quantized and in the ledger")
+
+
 def small_data_on_head(bench: Bench) -> Finding:
     """A sweep over images that only the head has; decoded, they fit the object store."""
     return _photos(bench, "small", count=240, side=48)
 
 
 def large_data_on_head(bench: Bench) -> Finding:
-    """A sweep over images that only the head has; over 32 MB, so copied out of the cache first."""
+    """A sweep over images that only the head has, too large for the nodes' object stores."""
     return _photos(bench, "large", count=1300, side=96)
 
 
@@ -123,12 +133,17 @@ def _sweep(bench: Bench, options: str) -> Finding:
 
 
 def _chain(bench: Bench, options: str) -> Finding:
+    return Finding(note=_trained_on(_small_run(bench, options)))
+
+
+def _small_run(bench: Bench, options: str) -> Run:
+    """Return a finished run of the whole chain."""
     few = "--trials 3 --members 2 --set rungs=[1,3] --set student.recipe.epochs=3"
     run = bench.quorum(f"run digits {few} --set startup_trials=3 {options}")
     run.finish(trials=3)
     if not (run.journal.parent / "report.pdf").exists():
         raise ScenarioError("there is no report.pdf", run.command.output)
-    return Finding(note=_trained_on(run))
+    return run
 
 
 def _photos(bench: Bench, name: str, *, count: int, side: int) -> Finding:
