@@ -25,6 +25,7 @@ OWNERS = {
         "search.tune.room",
         "search.tune.served_folder",
         "ensemble.student.distributed",
+        "ensemble.student.network",
     },
     "optuna": {"search.samplers.optuna_sampler", "search.samplers.study_storage"},
     "mlflow": {"search.mlflow.client"},

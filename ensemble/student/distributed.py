@@ -19,12 +19,13 @@ from typing import Any
 import ray
 import ray.train
 from pyarrow.fs import FileSystem
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from common.errors import QuorumError, RunError
 from common.mirrored_folder import MirroredFolder
 from common.plugins import add_import_folder
 from ensemble.student.distillation import StudentResult, distill, read_reports
+from ensemble.student.network import RaysNetwork
 from ensemble.student.teacher import IdentifiedTeacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -181,7 +182,7 @@ def _trainer(
     return TorchTrainer(
         _work,  # type: ignore[arg-type]  # Ray's types do not allow a return value; its Result has one
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
+        torch_config=RaysNetwork(backend="nccl" if gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=gpu,
