@@ -1,5 +1,7 @@
 """Workers talk over the interface that has the address of Ray's node."""
 
+import contextlib
+
 import psutil
 
 from ensemble.student.network import RaysNetwork, interface_of
