@@ -306,5 +306,5 @@ def _compute(run: Run) -> dict[str, Any]:
         "trials": sum(1 for record in run.folder.records() if record.kind == "search"),
         "search_seconds": seconds["search"],
         "seeds_seconds": seconds["seed"],
-        "wall_seconds": time.time() - run.began,
+        "wall_seconds": run.state.elapsed(time.time()),
     }

@@ -6,7 +6,7 @@ files and records is its name, unless it declares another `key`.
 
 import difflib
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from common.errors import SpecError
@@ -114,6 +114,21 @@ class Architecture(_Section):
                 "model must be 'convnet', 'wrn-DEPTH-K', 'timm:NAME' or an import path "
                 f"'module:attribute', got {self.model!r}"
             )
+
+    @property
+    def prediction_work(self) -> "Architecture":
+        """The same network without its label and without what acts in training only.
+
+        Networks with equal values predict equally fast and have files of one size.
+        """
+        return replace(
+            self.training_work, tta=self.tta, pretrained="", init="dirac", whitening_epochs=0
+        )
+
+    @property
+    def training_work(self) -> "Architecture":
+        """The same network without its label, noise and views: equal values train equally fast."""
+        return replace(self, family="", dropout=0.0, drop_path=0.0, tta="none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +18,11 @@ from ensemble.deployment.onnx_model import Images, LogProbs, OnnxClassifier
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import Member
 from ensemble.selection.voting import weighted_vote
+from trainables.hyperparameters import Architecture
 from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics
 from trainables.records import RunFolder, read_record, read_start
 from trainables.weights import load_trained
-
-ARCHITECTURE = ("model", "width", "depth", "block", "activation", "attention", "whitening")
-"""Recipe fields that decide a net's size and speed."""
 
 
 def pool_members(members: Sequence[Member], log_probs: Mapping[str, LogProbs]) -> LogProbs:
@@ -64,22 +61,28 @@ def predict_members(
 
 
 def member_costs(
-    folder: RunFolder, names: Iterable[str], images: Images, *, classes: int
+    folder: RunFolder,
+    names: Iterable[str],
+    images: Images,
+    *,
+    classes: int,
+    measure: Callable[[RunFolder, str, Images, int], StageCost] | None = None,
 ) -> dict[str, StageCost]:
     """Measure each member's size and speed as an fp32 ONNX file, like the student's.
 
-    Members of one architecture share one measurement, since weights do not change it.
-    `images`, uint8 [n, S, S, 3], are used for timing only.
+    Members whose networks do the same work share one measurement: weights do not change it.
+    `images`, uint8 [n, S, S, 3], are used for timing only. `measure` replaces the measurement.
     """
-    measured: dict[tuple[Any, ...], StageCost] = {}
+    measure = measure or _measure
+    measured: dict[Architecture, StageCost] = {}
     costs = {}
     for name in names:
         recipe = read_start(folder.trial(name) / "start.json").recipe
-        key = tuple(getattr(recipe.architecture, field) for field in ARCHITECTURE)
-        if key not in measured:
-            measured[key] = _measure(folder, name, images, classes)
+        network = recipe.architecture.prediction_work
+        if network not in measured:
+            measured[network] = measure(folder, name, images, classes)
         seconds = read_record(folder.trial(name) / "record.json").seconds
-        costs[name] = replace(measured[key], train_seconds=seconds)
+        costs[name] = replace(measured[network], train_seconds=seconds)
     return costs
 
 

@@ -187,7 +187,7 @@ def probe_families(
     by_network: dict[Architecture, Numerics] = {}
     chosen = {}
     for name, recipe in recipes.items():
-        network = replace(recipe.architecture, family="", tta="none", dropout=0.0, drop_path=0.0)
+        network = recipe.architecture.training_work
         if name in known:
             by_network[network] = known[name]
         elif network not in by_network:

@@ -5,7 +5,7 @@ The probe before a sweep measures one kind of machine; workers of other kinds ru
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.provenance import machine_description
@@ -50,7 +50,7 @@ class NumericsHere:
         """
         if measured_on == (self.kind or machine_kind(given.device)):
             return given
-        network = replace(recipe.architecture, family="", tta="none", dropout=0.0, drop_path=0.0)
+        network = recipe.architecture.training_work
         key = (network, image_size)
         if key not in self._chosen:
             self._chosen[key] = (self.probe or _usual_probe)(

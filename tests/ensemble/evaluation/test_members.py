@@ -1,11 +1,18 @@
 """Pooled members: their probabilities are averaged, and their costs add up."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from ensemble.evaluation.members import pool_members, pooled_cost
+from ensemble.evaluation.members import member_costs, pool_members, pooled_cost
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import Member
+from tests.trainables.test_records import RECORD, START
+from trainables.recipe import Recipe
+from trainables.records import RunFolder, write_record, write_start
 
 MEMBERS = (Member(name="a", weight=0.25), Member(name="b", weight=0.75))
 
@@ -19,6 +26,36 @@ def test_a_pool_is_the_weighted_mean_of_its_members() -> None:
     with np.errstate(divide="ignore"):
         log_probs = {name: np.log(value).astype(np.float32) for name, value in probs.items()}
     np.testing.assert_allclose(np.exp(pool_members(MEMBERS, log_probs)), [[0.5, 0.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "alike"),
+    [
+        ({"width": 16}, False),
+        ({"middle": 4}, False),
+        ({"tta": "mirror"}, False),
+        ({"input_size": 24}, False),
+        ({"dropout": 0.3}, True),
+        ({"init": "default"}, True),
+        ({"lr_per_1024": 3.0}, True),
+    ],
+)
+def test_members_share_a_measurement_only_if_they_do_the_same_work(
+    values: dict[str, Any], alike: bool, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    for name, recipe in (("a", Recipe(width=8)), ("b", Recipe(**{"width": 8, **values}))):
+        write_start(folder.trial(name), replace(START, trial=name, recipe=recipe))
+        write_record(folder.trial(name), replace(RECORD, trial=name))
+    measured: list[str] = []
+
+    def measure(_: RunFolder, name: str, *__: Any) -> StageCost:
+        measured.append(name)
+        return StageCost(params=1)
+
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    member_costs(folder, ["a", "b"], images, classes=2, measure=measure)
+    assert measured == (["a"] if alike else ["a", "b"])
 
 
 def test_the_cost_of_a_pool_is_the_sum_over_its_members() -> None:
