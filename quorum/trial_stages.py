@@ -96,7 +96,7 @@ def train_variants(run: Run, ablation: "Ablation", *, address: str | None) -> No
             placement=placement,
             **_training_inputs(run),
         )
-        _require_success(run, outcome)
+        require_success(run, outcome)
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _measured_on(run: Run) -> str | None:
     return kinds.pop() if len(kinds) == 1 else ""
 
 
-def _require_success(run: Run, outcome: "SweepOutcome") -> None:
+def require_success(run: Run, outcome: "SweepOutcome") -> None:
     """Refuse to go on if trials have failed and none has succeeded.
 
     Raises:
@@ -146,9 +146,10 @@ def _require_success(run: Run, outcome: "SweepOutcome") -> None:
     failed = [trial for trial in run.state.trials.of_kind(outcome.kind) if trial.end is not None]
     last = max(failed, key=lambda trial: trial.number)
     reason = "" if last.end is None else last.end.reason
+    which = "the only trial" if outcome.failed == 1 else f"all {outcome.failed} trials"
     raise RunError(
-        f"all {outcome.failed} trials of {run.folder.root} failed, the last, {last.name}, with: "
-        f"{reason}"
+        f"{which} of {run.folder.root} failed, the last, {last.name}, with: {reason}; mend the "
+        "cause and start a new run, or continue with more --trials and --resume"
     )
 
 
@@ -167,7 +168,7 @@ def _sweep(run: Run, trials: int | None, placement: "Placement") -> None:
             placement=placement,
             **_training_inputs(run),
         )
-        _require_success(run, outcome)
+        require_success(run, outcome)
 
 
 def _train_seeds(run: Run, placement: "Placement") -> None:

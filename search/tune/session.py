@@ -6,6 +6,7 @@ directory, where they might import a user's package named `search` or `analysis`
 ours.
 """
 
+import gc
 import logging
 import os
 import secrets
@@ -94,6 +95,9 @@ def ray_session(
         try:
             yield
         finally:
+            # Tune's objects refer to each other and to objects of Ray. If another thread freed them
+            # while Ray shuts down, Ray would end this process (seen once in some hundred sweeps).
+            gc.collect()
             ray.shutdown()
 
 

@@ -11,21 +11,20 @@ from analysis.report.evidence import evidence_of
 from analysis.report.summary import summary
 from analysis.terminal.outcome_view import outcome_view
 from common.errors import RunError
-from journal.events import ObserverFailed, StageReported, TestRead
+from journal.events import ObserverFailed, StageReported, TestRead, TrialEnded, TrialStarted
 from journal.journal import read_events
 from quorum import Outcome, pipeline, stages
-from quorum.options import RunOptions, SearchOptions
+from quorum.options import RunOptions
 from quorum.selection import select_run
+from quorum.trial_stages import require_success
 from quorum.workspace.cleaning import clean
 from search.space.sections import TargetSpec
-from search.space.spec import spec_from_mapping
+from search.tune.sweep import SweepOutcome
 from tests.events import of_type
 from tests.opening import quick_run
-from tests.tiny import TINY, tiny_spec
+from tests.tiny import tiny_spec
 from trainables.data.dataset import DatasetSpec
 from trainables.records import RunFolder
-
-DIVERGING = {"batch_size": 64, "flip": False, "width": 8, "optimizer": "sgd", "lr_per_1024": 1e3}
 
 
 def skipped_stages(folder: RunFolder) -> list[str]:
@@ -33,12 +32,28 @@ def skipped_stages(folder: RunFolder) -> list[str]:
     return [event.stage for event in events if event.status == "skipped"]
 
 
-@pytest.mark.slow
-def test_a_sweep_whose_trials_all_fail_ends_with_the_reason(tmp_path: Path) -> None:
-    spec = spec_from_mapping({**TINY, "trials": 2, "space": {}, "recipe": DIVERGING})
-    with pytest.raises(RunError, match=r"all 2 trials of .* failed, .* loss became nan"):
-        pipeline.sweep(spec, tmp_path / "run", SearchOptions(mirror=False))
-    assert {record.status for record in RunFolder(tmp_path / "run").records()} == {"failed"}
+@pytest.mark.parametrize("pruned", [0, 1])
+def test_a_sweep_without_success_ends_with_the_reason(pruned: int, tmp_path: Path) -> None:
+    counts = {"completed": 0, "pruned": pruned, "failed": 1, "unfinished": 0, "seconds": 1.0}
+    outcome = SweepOutcome(kind="search", reason="finished", **counts)  # type: ignore[arg-type]
+    with quick_run(tmp_path / "run", tiny_spec()) as run:
+        recipe = run.spec.base_recipe().to_mapping()
+        run.emit(
+            TrialStarted(trial="t0000", number=0, kind="search", recipe=recipe, seed=0, attempt=1)
+        )
+        run.emit(
+            TrialEnded(
+                trial="t0000", kind="search", status="failed", reason="the loss became nan",
+                seconds=1.0, steps=0, rung=None, whole_schedule=False,
+            )
+        )  # fmt: skip
+        if pruned:
+            require_success(run, outcome)
+            return
+        with pytest.raises(
+            RunError, match=r"the only trial of .* failed, .*t0000, with: the loss became nan"
+        ):
+            require_success(run, outcome)
 
 
 @pytest.mark.parametrize("resume", [False, True])
