@@ -1,6 +1,7 @@
 """The output of `quorum status` and `quorum clean`: a run's progress and its disk usage."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -8,7 +9,7 @@ from rich.text import Text
 from analysis.facts.status import RunStatus, read_status
 from analysis.terminal.layout import bare_table, command_line, relative
 from analysis.terminal.screen import render
-from common.commands import runs_option
+from common.commands import command, runs_option
 from common.errors import RunError
 from common.formats import file_size, fixed, percent, rounded_duration
 from journal.state import RunState
@@ -68,10 +69,17 @@ def resume_command(
     data: str | None = None,
     profile: str | None = None,
     address: str | None = None,
+    program: str | None = None,
 ) -> str:
-    """Return the command, called `name`, that resumes a run; by default with its own sweep.yaml."""
+    """Return the command, called `name`, that resumes a run; by default with its own sweep.yaml.
+
+    `program` replaces the path of this installation's program.
+    """
     runs = runs_option(folder.root.resolve().parent)
-    return command_line(
+    write: Callable[..., str] = command_line
+    if program is not None:
+        write = partial(command, program=program)
+    return write(
         name,
         sweep or relative(folder.sweep),
         resume=True,

@@ -33,6 +33,7 @@ def execute(arguments: Namespace) -> int:
         data=arguments.data,
         profile=arguments.profile,
         address=arguments.address,
+        program="quorum",  # scripts read this line
     )
     console().print(f"next: {command}", soft_wrap=True, markup=False)
     print_reminder(arguments.address)

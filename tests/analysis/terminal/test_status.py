@@ -36,6 +36,11 @@ def test_the_options_of_a_sweep_are_kept(tmp_path: Path) -> None:
     assert {name: given[name] for name in options} == options
 
 
+def test_the_line_that_scripts_read_names_the_bare_program(tmp_path: Path) -> None:
+    command = resume_command(RunFolder(tmp_path / "x"), program="quorum")
+    assert shlex.split(command)[:2] == ["quorum", "run"]
+
+
 def test_an_ablation_is_resumed_as_one(tmp_path: Path) -> None:
     command = resume_command(RunFolder(tmp_path / "x"), "ablate")
     assert shlex.split(command)[1] == "ablate"
