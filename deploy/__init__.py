@@ -1,1 +1,1 @@
-"""What clusters are started with: an AWS account, a Kubernetes job and its image."""
+"""Set-up of clusters: an AWS account, a Kubernetes job and its image, a probe of open ports."""
