@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble.ledger.ledger import Ledger, read_ledger
+from ensemble.ledger.ledger import NOTHING, Ledger, read_ledger
 from ensemble.selection.selection import Selection, read_selection
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from analysis.facts.ablation import AblationResult
-
-NOTHING_RELEASED = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -40,19 +38,18 @@ class Outcome:
 
     @property
     def released(self) -> str:
-        """The ledger row of the released file, such as `student_int8`; `none` without a student."""
-        ledger = self.ledger
-        stage = f"student_{ledger.released}"
-        return NOTHING_RELEASED if ledger.row(stage) is None else stage
+        """The ledger row of the released file, such as `student_int8`, or `none`."""
+        return self.ledger.released
 
     @property
     def model(self) -> Path | None:
-        """The path of the released ONNX file; None if no student was released."""
-        from ensemble.deployment.card import read_card
+        """The path of the released ONNX file; None if nothing was released."""
+        from ensemble.deployment.released import released_model
+        from ensemble.deployment.student_folder import has_student
 
-        if not (self.folder.student / "card.json").is_file():
+        if not has_student(self.folder.student) or self.released == NOTHING:
             return None
-        return self.folder.student / read_card(self.folder.student).shipped.file
+        return released_model(self.folder.student)[0]
 
     def __repr__(self) -> str:
         """Return the run, what it released, its accuracy on test and its report, in one line."""

@@ -26,7 +26,6 @@ from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
 
 if TYPE_CHECKING:
-    from ensemble.deployment.card import Card
     from ensemble.deployment.gates import GateMargins
     from search.mlflow.registry import Release
 
@@ -67,17 +66,18 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     Repeated after a kill, it resumes the training of that student.
     """
-    from ensemble.deployment.card import read_card
+    from ensemble.deployment.release import read_release
 
     folder, stage = run.folder.student, run.state.stages["distill"]
     exported = (folder / "card.json").exists()
     # A process that was killed before the decision leaves a card without it.
-    undecided = exported and stage.open and not read_card(folder).released_because
+    undecided = exported and stage.open and read_release(folder) is None
     if exported and not undecided and not again:
         run.skip("distill")
         return
     if not again and not undecided and not run.wants("distill"):
         return
+    from ensemble.deployment.card import read_card
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
@@ -95,17 +95,21 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
                 progress=progress,
                 train=train,
             )
-        card = decide_release(
+        release = decide_release(
             folder,
             holdout_predictions(run.folder, run.images, run.splits),
             _margins(run),
+            decisions=finished_before + 1,
             seed=run.spec.seed,
         )
+        shipped = None if not release.file else read_card((folder / release.file).parent).shipped
         run.emit(
             ResultReported(
-                kind=f"student_{card.released}",
-                params={"released": card.released, "because": card.released_because},
-                metrics={"bytes": card.shipped.bytes, "temperature": card.shipped.temperature},
+                kind=release.released if shipped else "student",
+                params={"released": release.released, "because": release.decision.because},
+                metrics={}
+                if shipped is None
+                else {"bytes": shipped.bytes, "temperature": shipped.temperature},
                 folder=str(folder.relative_to(run.folder.root)),
             )
         )
@@ -141,7 +145,6 @@ def ledger(run: Run, *, again: bool = False) -> None:
             writes=[folder.name],
             progress=progress,
             predict_with=dataclasses.replace(run.numerics, threads=run.cores),
-            margins=_margins(run),
             test_reads=run.state.test_reads,
             compute=_compute(run),
             seed=run.spec.seed,
@@ -162,14 +165,13 @@ def ledger(run: Run, *, again: bool = False) -> None:
 
 
 def register(run: Run) -> None:
-    """Register the released student in MLflow; log a failure instead of raising it."""
-    if not (run.folder.student / "card.json").exists():
-        return
-    from ensemble.deployment.card import read_card
+    """Register the released file in MLflow; log a failure instead of raising it."""
     from ensemble.deployment.release import beats_champion
     from search.mlflow.registry import register_student
 
-    release = _release(run.folder, read_card(run.folder.student))
+    release = _release(run.folder)
+    if release is None:
+        return
 
     def beats(champion: Path) -> bool:
         return beats_champion(release.model, champion, run.images, run.splits, seed=run.spec.seed)
@@ -275,18 +277,24 @@ def _student_trainer(run: Run, workers: int) -> Iterator[Callable[..., Any]]:
         yield functools.partial(distill_distributed, workers=workers)
 
 
-def _release(folder: RunFolder, card: "Card") -> "Release":
+def _release(folder: RunFolder) -> "Release | None":
+    """Return the released file as the registry takes it; None if nothing is released."""
+    from ensemble.deployment.release import read_release
+    from ensemble.deployment.released import released_model
     from ensemble.ledger.ledger import read_ledger
     from search.mlflow.registry import Release
 
-    stage = f"student_{card.released}"
-    row = read_ledger(folder.ledger / "ledger.json").row(stage)
+    release = read_release(folder.student)
+    if release is None or not release.file:
+        return None
+    model, card = released_model(folder.student)
+    row = read_ledger(folder.ledger / "ledger.json").row(release.released)
     return Release(
-        model=folder.student / card.shipped.file,
+        model=model,
         image_size=card.image_size,
         class_names=card.class_names,
-        passed_gates=card.released == "int8",
-        stage=stage,
+        passed_gates=release.decision.passed,
+        stage=release.released,
         row=to_mapping(row),
     )
 

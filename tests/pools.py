@@ -13,7 +13,8 @@ Array = np.ndarray[Any, Any]
 
 SKILLS = {
     "student_int8": 1.9, "ensemble": 2.4, "seeds_ensemble": 2.2, "best_single": 1.7,
-    "student_plain": 1.5, "uniform_top_k": 2.3, "student_fp32": 2.0,
+    "student_plain": 1.5, "uniform_top_k": 2.3, "student_fp32": 2.0, "best_single_int8": 1.68,
+    "student_plain_int8": 1.48,
 }  # fmt: skip
 """Skill of each of the ledger's stages in `stage_predictions`."""
 
@@ -86,4 +87,4 @@ def stage_costs() -> dict[str, StageCost]:
         train_seconds=12.5,
     )  # fmt: skip
     int8 = replace(others, bytes=1500, latency_ms_batch1=0.5)
-    return {stage: int8 if stage == "student_int8" else others for stage in STAGES}
+    return {stage: int8 if stage.endswith("_int8") else others for stage in STAGES}

@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.facts.run_facts import RunFacts
+from analysis.text.ledger import shipped_stage
 from common.seeds import numpy_generator
 from common.statistics.intervals import paired_difference
 from common.statistics.metrics import apply_temperature, correct
+from ensemble.ledger.predictions import FILES
 from ensemble.selection.selection import Baseline, BestSingle, Selection
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+
+_STUDENTS = ("student_int8", "student_fp32")
 
 LEVEL = 0.95
 """Confidence that the intervals of all classes hold simultaneously."""
@@ -39,16 +43,23 @@ class ClassDifference:
 
 
 def main_stages(facts: RunFacts) -> list[str]:
-    """Return the stages to show: the ensemble (or best single network) and the student."""
+    """Return the stages to show: the ensemble (or best single network) and the file that ships.
+
+    Where nothing ships, the student takes its place.
+    """
     available = facts.test_log_probs
-    students = [stage for stage in ("student_int8", "student_fp32") if stage in available]
     teacher = "ensemble" if "ensemble" in available else "best_single"
-    return [stage for stage in (teacher, *students[:1]) if stage in available]
+    shipped = shipped_stage(facts.ledger) if facts.ledger else None
+    stages = [stage for stage in (shipped, *_STUDENTS) if stage and stage in available]
+    small = [stage for stage in stages if stage != teacher]
+    return [stage for stage in (teacher, *small[:1]) if stage in available]
 
 
 def student_stage(facts: RunFacts) -> str | None:
     """Return the student that is compared with the ensemble; None unless both have predictions."""
-    students = [stage for stage in main_stages(facts) if stage.startswith("student")]
+    students = [stage for stage in _STUDENTS if stage in facts.test_log_probs]
+    shipped = shipped_stage(facts.ledger) if facts.ledger else None
+    students.sort(key=lambda stage: stage != shipped)
     return students[0] if students and "ensemble" in facts.test_log_probs else None
 
 
@@ -109,10 +120,14 @@ def temperature_of(facts: RunFacts, stage: str) -> float | None:
     selected = _selected(facts.selection, stage)
     if selected is not None:
         return selected.temperature
-    card = facts.plain_card if stage == "student_plain" else facts.card
-    if card is None or not stage.startswith("student"):
+    if stage not in FILES:
         return None
-    artifact = card.int8 if stage == "student_int8" else card.fp32
+    network, precision = FILES[stage]
+    cards = {
+        "student": facts.card, "student_plain": facts.plain_card, "best_single": facts.single_card
+    }  # fmt: skip
+    card = cards[network]
+    artifact = None if card is None else card.int8 if precision == "int8" else card.fp32
     return artifact.temperature if artifact else None
 
 

@@ -21,6 +21,7 @@ from common.errors import RunError
 from common.files import read_array
 from common.formats import count
 from ensemble.deployment.card import Card, read_card
+from ensemble.deployment.release import Release, read_release
 from ensemble.ledger.ledger import Ledger, read_ledger
 from ensemble.selection.selection import Selection, read_selection
 from journal.events import Event, PlanMade, RunStarted, StageReported
@@ -70,6 +71,10 @@ class RunFacts:
     """The student's card."""
     plain_card: Card | None
     """The card of the same network trained without a teacher."""
+    single_card: Card | None = None
+    """The card of the best single trial's files; None in runs of early versions."""
+    release: Release | None = None
+    """The decision which file ships; None before it, and in runs of early versions."""
     class_names: tuple[str, ...]
     test_labels: Array | None = None
     """int [N]."""
@@ -164,6 +169,8 @@ def load_facts(folder: RunFolder) -> RunFacts:
         ledger=read_ledger(ledger_file) if ledger_file.is_file() else None,
         card=card,
         plain_card=_card(folder.student / "plain"),
+        single_card=_card(folder.student / "single"),
+        release=read_release(folder.student),
         class_names=_class_names(card, state.started, log_probs),
         test_labels=test_labels,
         test_log_probs=log_probs,

@@ -45,10 +45,12 @@ class MarkStyle:
 
 _STAGES: Mapping[str, tuple[str, str]] = {
     "best_single": (SKY, "o"),
+    "best_single_int8": (SKY, "p"),
     "uniform_top_k": (ORANGE, "^"),
     "seeds_ensemble": (GREEN, "v"),
     "ensemble": (BLUE, "s"),
     "student_plain": (PURPLE, "P"),
+    "student_plain_int8": (PURPLE, "*"),
     "student_fp32": (VERMILLION, "D"),
     "student_int8": (BLACK, "X"),
 }

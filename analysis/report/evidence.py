@@ -19,15 +19,15 @@ class Evidence:
     """The judgements that a ledger supports; a comparison is missing where the ledger has none."""
 
     stage: str | None
-    """The student's stage that ships; None without a student."""
+    """The stage of the file that ships; None if nothing does."""
     gates: tuple[Gate, ...]
-    """Release gates of the int8 student."""
+    """Release gates of that file."""
     gates_verdict: str
     """`pass`, `fail`, `undecided`, or `none` without gates."""
     target: TargetVerdict | None
     """None if the sweep has no target accuracy, or the ledger lacks its row."""
     against_teacher: tuple[Comparison, ...]
-    """The student that ships minus the ensemble."""
+    """The file that ships minus the ensemble."""
     distillation: tuple[Comparison, ...]
     """The fp32 student minus the same network trained without a teacher; empty if `untaught`."""
     untaught: bool
@@ -44,7 +44,7 @@ class Evidence:
 
     @property
     def held_by(self) -> tuple[Gate, ...]:
-        """The gates that the int8 student did not pass."""
+        """The gates that the file did not pass."""
         return tuple(gate for gate in self.gates if gate.verdict != "pass")
 
 
@@ -56,7 +56,7 @@ def evidence_of(facts: RunFacts) -> Evidence | None:
     stage = shipped_stage(ledger)
     consists_of_seeds = facts.selection is not None and facts.selection.source == "seeds"
     untaught = facts.card is not None and facts.card.steps == 0
-    taught = stage and not untaught
+    taught = facts.card is not None and not untaught
     plain = differences_of(ledger, "student_fp32", "student_plain") if taught else []
     seeds = [] if consists_of_seeds else differences_of(ledger, "ensemble", "seeds_ensemble")
     return Evidence(
@@ -89,9 +89,9 @@ def _target_verdict(facts: RunFacts) -> TargetVerdict | None:
 
 
 def _against_teacher(facts: RunFacts, stage: str) -> list[Comparison]:
-    """Return the student's differences from the ensemble.
+    """Return the differences of the file that ships from the ensemble.
 
-    The ledger compares only the int8 student; for fp32, saved predictions are compared.
+    The ledger compares only int8 files; for fp32, saved predictions are compared.
     """
     written = differences_of(facts.ledger, stage, "ensemble")
     if written or facts.test_labels is None or not {stage, "ensemble"} <= set(facts.test_log_probs):

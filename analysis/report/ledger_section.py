@@ -7,8 +7,9 @@ from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Block, Figure, Section, section, table, text, verdict_cell
 from analysis.report.forecast_section import unequal_compute_note
 from analysis.text.cells import StageCells, difference_cells, gate_cells, stage_cells
+from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, rows
-from common.formats import plural
+from common.formats import percent, plural
 from ensemble.ledger.ledger import Ledger
 
 HEADER = (
@@ -44,6 +45,7 @@ def ledger_section(facts: RunFacts) -> Section:
             "throughput in batches; training: time of all members together.",
         ),
         _gates(facts, ledger),
+        _candidates(ledger),
         Figure(
             name="ledger",
             caption="Left: accuracy of every stage on test, with Wilson's 95% interval. Middle "
@@ -85,17 +87,33 @@ def _differences(ledger: Ledger) -> Block | None:
 def _gates(facts: RunFacts, ledger: Ledger) -> Block | None:
     gates = gate_cells(ledger)
     if not gates:
-        undecided = "No release gate was decided: there is no int8 student."
+        undecided = "No release gate was decided: there is no student."
         return text(undecided) if facts.spec.deliver == "student" else None
+    level = percent(1 - 0.05 / ledger.decisions, 0 if ledger.decisions == 1 else 1)
     return table(
-        ("gate", "value", "bound", "limit", "verdict"),
+        ("file", "gate", "value", "bound", "limit", "verdict"),
         [
-            (gate.requirement, gate.value, gate.bound, gate.limit, verdict_cell(gate.verdict))
+            (gate.file, gate.requirement, gate.value, gate.bound, gate.limit,
+             verdict_cell(gate.verdict))
             for gate in gates
         ],
-        "lrrrl",
-        caption="Release gates of the int8 student, decided on holdout: a gate passes if the "
-        "one-sided 95% bound is within the limit.",
+        "llrrrl",
+        caption="Release gates, decided on holdout: a gate passes if the one-sided "
+        f"{level} bound is within the limit.",
+    )  # fmt: skip
+
+
+def _candidates(ledger: Ledger) -> Block | None:
+    """Show what became of every file that could have shipped."""
+    if not ledger.candidates:
+        return None
+    return table(
+        ("file", "outcome"),
+        [(stage_label(item.stage), reason_text(item.outcome)) for item in ledger.candidates],
+        "ll",
+        caption="The files that could ship. Of a network's two files, int8 ships unless it loses "
+        "more than the gates allow; a student ships only if it is better than the best single "
+        "trial, or as accurate, smaller and faster.",
     )
 
 

@@ -14,7 +14,7 @@ from analysis.figures.classes import DIFFERENCES
 from analysis.figures.fonts import Lettering
 from analysis.report.blocks import Block, Figure, Section, pairs, section, table, text
 from analysis.report.summary import untaught_sentence
-from analysis.text.labels import GATES, gate_label, stage_label
+from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, difference_of
 from analysis.text.sentences import comparison
 from common.formats import (
@@ -127,15 +127,8 @@ def _quantization(card: Card) -> Block | None:
             f"(at least {fixed(card.speedup.bound, 2)} times, with "
             f"{percent(card.speedup.level, 0)} confidence)."
         )
-    reason = f" ({_with_gate_labels(card.released_because)})" if card.released_because else ""
-    return text(*sentences, f"Released: {card.released}{reason}.")
-
-
-def _with_gate_labels(reason: str) -> str:
-    """Replace gates by their labels: `accuracy_loss undecided` → `accuracy loss … undecided`."""
-    for name in GATES:
-        reason = reason.replace(name, gate_label(name))
-    return reason
+    reason = f" ({reason_text(card.released_because)})" if card.released_because else ""
+    return text(*sentences, f"Released of these files: {card.released}{reason}.")
 
 
 def _against_ensemble(facts: RunFacts, letters: Lettering) -> Block | None:

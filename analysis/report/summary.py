@@ -5,10 +5,17 @@ from collections.abc import Mapping, Sequence
 from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import KeyFigure
 from analysis.report.evidence import Evidence, TargetVerdict, evidence_of
-from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label, metric_label, stage_label
+from analysis.text.labels import (
+    NOT_DISTINGUISHABLE,
+    gate_label,
+    metric_label,
+    reason_text,
+    stage_label,
+)
 from analysis.text.ledger import (
     decimals_on_test,
     metrics_by_verdict,
+    outcome_of,
     row_of,
     shipped_stage,
     sizes,
@@ -42,7 +49,7 @@ def summary(facts: RunFacts) -> list[str]:
     if evidence is None:
         return [_unfinished(facts)]
     if evidence.stage is None:
-        recommendation = _without_student(facts)
+        recommendation = _nothing_ships(facts) or _without_student(facts)
     else:
         recommendation = f"{_ship(facts, evidence.stage)} {_about_gates(evidence)}"
     return [
@@ -67,6 +74,8 @@ def key_figures(facts: RunFacts) -> list[KeyFigure]:
     decimals = decimals_on_test(facts.ledger)
     file = shipped_file(facts, stage)
     absent = "no student yet" if facts.spec.deliver == "student" else "no student"
+    if facts.ledger.candidates:
+        absent = "nothing ships"
     return [
         KeyFigure(
             title="ships" if file else "best so far", value=stage_label(stage), note=file or absent
@@ -90,12 +99,12 @@ def key_figures(facts: RunFacts) -> list[KeyFigure]:
 
 
 def shipped_file(facts: RunFacts, stage: str) -> str:
-    """Return the file name of a student's stage; empty for other stages."""
-    if stage == "student_int8":
-        return facts.card.int8.file if facts.card and facts.card.int8 else "model.int8.onnx"
-    if stage == "student_fp32":
-        return facts.card.fp32.file if facts.card else "model.onnx"
-    return ""
+    """Return the path of the released file in the run's folder; empty if `stage` is another."""
+    if facts.ledger is None or stage != shipped_stage(facts.ledger):
+        return ""
+    if facts.release is not None:
+        return f"student/{facts.release.file}"
+    return "student/model.int8.onnx" if stage == "student_int8" else "student/model.onnx"
 
 
 def _ship(facts: RunFacts, stage: str) -> str:
@@ -111,30 +120,44 @@ def _ship(facts: RunFacts, stage: str) -> str:
     }
     known = " and ".join(f"{name} {cost}" for name, cost in costs.items() if cost != DASH)
     return (
-        f"Ship student/{shipped_file(facts, stage)}. The {stage_label(stage)} classifies "
+        f"Ship {shipped_file(facts, stage)}. The {stage_label(stage)} classifies "
         f"{accuracy} {on} correctly{f', at {known}' if known else ''}."
     )
 
 
 def _about_gates(evidence: Evidence) -> str:
     if evidence.gates_verdict == "none":
-        return "No int8 student was judged by the release gates, so the fp32 student ships."
+        return "It was not judged by release gates."
     gates = plural(len(evidence.gates), "release gate")
     if evidence.gates_verdict == "pass":
-        return f"All {gates} pass on holdout."
+        return f"It passes {'its only' if len(evidence.gates) == 1 else 'all'} {gates} on holdout."
     held = [f"{gate_label(gate.name)} ({gate.verdict})" for gate in evidence.held_by]
-    return (
-        f"The fp32 student ships because {len(held)} of {gates} "
-        f"did not pass for the int8 student: {'; '.join(held)}."
+    return f"It does not pass {len(held)} of {gates} on holdout: {'; '.join(held)}."
+
+
+def _nothing_ships(facts: RunFacts) -> str:
+    """Say why no file ships; empty for a run without files."""
+    ledger = facts.ledger
+    if ledger is None or not ledger.candidates:
+        return ""
+    reasons = "; ".join(
+        f"{stage_label(item.stage)}: {reason_text(item.outcome)}" for item in ledger.candidates
     )
+    return f"Nothing ships: no file kept its gates on holdout ({reasons})."
 
 
 def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
     decimals = decimals_on_test(facts.ledger)
     sentences = []
     if evidence.stage is not None and evidence.against_teacher:
-        against = comparisons(evidence.against_teacher, "its teacher, the ensemble,", decimals)
+        taught = evidence.stage in ("student_int8", "student_fp32")
+        ensemble = "its teacher, the ensemble," if taught else "the ensemble"
+        against = comparisons(evidence.against_teacher, ensemble, decimals)
         sentences.append(f"The {stage_label(evidence.stage)} is {against}.")
+    for stage in ("student_int8", "student_fp32"):
+        outcome = outcome_of(facts.ledger, stage) if facts.ledger else ""
+        if evidence.stage == "best_single_int8" and outcome:
+            sentences.append(f"The {stage_label(stage)} does not ship: {reason_text(outcome)}.")
     if evidence.untaught:
         sentences.append(untaught_sentence(facts))
     if evidence.distillation:

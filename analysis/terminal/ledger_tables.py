@@ -8,6 +8,7 @@ from rich.text import Text
 
 from analysis.terminal.layout import stacked, titled_table, verdict_text
 from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
+from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, sizes
 from common.formats import fixed, percent, plural, short_duration, two_digits
 from ensemble.ledger.ledger import Ledger
@@ -67,18 +68,24 @@ def differences_table(ledger: Ledger) -> Table:
 
 def gates_table(ledger: Ledger) -> Table:
     """Return the release gates: value, one-sided bound, limit and verdict."""
-    table = titled_table("Release gates, decided on holdout")
+    judged = {gate.stage for gate in ledger.gates}
+    several = len(judged) > 1
+    of = "" if several else "".join(f" of the {stage_label(stage)}" for stage in judged)
+    table = titled_table(f"Release gates{of}, decided on holdout")
     table.add_column("gate")
     for header in ("value", "bound", "limit"):
         table.add_column(header, justify="right")
     table.add_column("verdict")
     gates = gate_cells(ledger)
     for gate in gates:
-        table.add_row(
-            Text(gate.requirement), gate.value, gate.bound, gate.limit, verdict_text(gate.verdict)
-        )
+        name = f"{gate.file}: {gate.requirement}" if several else gate.requirement
+        verdict = verdict_text(gate.verdict)
+        table.add_row(Text(name), gate.value, gate.bound, gate.limit, verdict)
     if not gates:
-        table.caption = "no int8 student has been judged yet"
+        table.caption = "no file has been judged yet"
+    elif ledger.candidates:
+        ships = stage_label(ledger.released) + " ships" if not several else "nothing ships"
+        table.caption = f"{ships}: {reason_text(ledger.released_because)}"
     return table
 
 

@@ -67,6 +67,8 @@ class DifferenceCells:
 class GateCells:
     """One release gate."""
 
+    file: str
+    """The file that is judged."""
     requirement: str
     """The measured quantity, and the side of the limit that passes."""
     value: str
@@ -137,6 +139,7 @@ def gate_cells(ledger: Ledger) -> tuple[GateCells, ...]:
     """Format the ledger's release gates."""
     return tuple(
         GateCells(
+            file=stage_label(gate.stage),
             requirement=gate_requirement(gate.name),
             value=gate_number(gate.value),
             bound=gate_number(gate.bound),

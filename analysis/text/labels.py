@@ -1,5 +1,6 @@
 """Display names of stages, metrics, methods and gates, and the tones of verdicts."""
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -12,10 +13,12 @@ NOT_DISTINGUISHABLE = "not distinguishable"
 
 STAGES: Mapping[str, str] = {
     "best_single": "best single",
+    "best_single_int8": "int8 best single",
     "uniform_top_k": "uniform top-k",
     "seeds_ensemble": "seed ensemble",
     "ensemble": "ensemble",
     "student_plain": "plain student",
+    "student_plain_int8": "int8 plain student",
     "student_fp32": "fp32 student",
     "student_int8": "int8 student",
 }
@@ -34,6 +37,9 @@ GATES: Mapping[str, tuple[str, str]] = {
     "nll_gain": ("NLL increase over fp32", "at most"),
     "speedup": ("speedup over fp32", "at least"),
     "shrink": ("size reduction from fp32", "at least"),
+    "latency_ms": ("milliseconds for one image", "at most"),
+    "bytes": ("size in bytes", "at most"),
+    "params": ("parameters", "at most"),
 }
 """The quantity that a gate measures, and the side of its limit that passes."""
 
@@ -66,6 +72,17 @@ def method_label(method: str) -> str:
 def gate_label(gate: str) -> str:
     """Name what a gate measures: `speedup` → `speedup over fp32`."""
     return GATES[gate][0] if gate in GATES else gate.replace("_", " ")
+
+
+def reason_text(reason: str) -> str:
+    """Put a release's reason into words: `accuracy_loss undecided` → `accuracy loss … undecided`.
+
+    Names of stages and gates are replaced by their labels.
+    """
+    labels = {**{name: gate_label(name) for name in GATES}, **STAGES}
+    names = sorted(labels, key=len, reverse=True)
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
+    return pattern.sub(lambda found: labels[found[0]], reason)
 
 
 def gate_requirement(gate: str) -> str:

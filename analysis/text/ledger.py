@@ -93,6 +93,11 @@ def gates_verdict(ledger: Ledger) -> str:
 
 
 def shipped_stage(ledger: Ledger) -> str | None:
-    """Return the stage that ships: the int8 student if all gates pass, else the fp32 one."""
-    stage = "student_int8" if gates_verdict(ledger) == "pass" else "student_fp32"
-    return stage if row_of(ledger, stage) else None
+    """Return the stage of the released file; None if nothing was released."""
+    return ledger.released if row_of(ledger, ledger.released) else None
+
+
+def outcome_of(ledger: Ledger, stage: str) -> str:
+    """Return what became of a file that could have been released; empty for other stages."""
+    found = (item.outcome for item in ledger.candidates if item.stage == stage)
+    return next(found, "")

@@ -6,7 +6,7 @@ The terminal and the report show the same cells (`analysis.text.cells`).
 from collections.abc import Iterable, Sequence
 
 from analysis.text.cells import difference_cells, gate_cells, stage_cells
-from analysis.text.labels import stage_label
+from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, row_of, sizes
 from common.errors import RunError
 from common.formats import file_size, milliseconds, percent, plural
@@ -32,9 +32,10 @@ def ledger_text(ledger: Ledger) -> ResultText:
 
 
 def _headline(ledger: Ledger) -> str:
-    shipped = row_of(ledger, f"student_{ledger.released}")
+    shipped = row_of(ledger, ledger.released)
     if shipped is None:
-        return ""
+        reason = reason_text(ledger.released_because)
+        return f"**Nothing ships**: {reason}." if ledger.candidates else ""
     decimals, ensemble = decimals_on_test(ledger), row_of(ledger, "ensemble")
     beside = f" (ensemble {percent(ensemble.accuracy, decimals)})" if ensemble else ""
     passed = sum(gate.verdict == "pass" for gate in ledger.gates)
@@ -75,10 +76,17 @@ def _differences(ledger: Ledger) -> str:
 
 def _gates(ledger: Ledger) -> str:
     rows = [
-        (cells.requirement, cells.limit, cells.value, cells.bound, f"**{cells.verdict}**")
+        (
+            cells.file,
+            cells.requirement,
+            cells.limit,
+            cells.value,
+            cells.bound,
+            f"**{cells.verdict}**",
+        )
         for cells in gate_cells(ledger)
     ]
-    header = ("gate, on holdout", "limit", "value", "bound", "verdict")
+    header = ("file", "gate, on holdout", "limit", "value", "bound", "verdict")
     return f"### Gates\n\n{_table(header, rows)}" if rows else ""
 
 

@@ -19,6 +19,8 @@ SCHEMA = 1
 
 Precision = Literal["fp32", "int8"]
 
+UNRELEASED: Literal["none"] = "none"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
@@ -129,8 +131,8 @@ class Card:
     """SHA-256 of the initial weights by name; empty for random weights and the hub's."""
     seed: int
     params: int
-    steps: int
-    """Optimizer steps."""
+    steps: int | None
+    """Optimizer steps; None for a trial, whose record counts epochs."""
     train_seconds: float
     alpha: float | None = None
     """Weight of the teacher's loss; None for a student without a teacher."""
@@ -145,10 +147,10 @@ class Card:
     """Int8 against fp32 on holdout."""
     speedup: Speedup | None = None
     """Int8 against fp32."""
-    released: Precision = "fp32"
-    """The file that ships, as the gates decided."""
+    released: Precision | Literal["none"] = "fp32"
+    """The file of this folder that ships, or `none`."""
     released_because: str = ""
-    """The gates' reason in one line."""
+    """The reason in one line; empty before the decision."""
     machine: dict[str, Any]
     """The machine on which latencies and int8 figures were measured; the same int8 file can
     give other predictions on another processor."""
@@ -163,9 +165,11 @@ class Card:
             raise SpecError(f"class_names needs two names or more, got {list(self.class_names)}")
 
     @property
-    def shipped(self) -> Artifact:
-        """The file that ships."""
-        return self.int8 if self.released == "int8" and self.int8 is not None else self.fp32
+    def shipped(self) -> Artifact | None:
+        """The file of this folder that ships; None if none does."""
+        if self.released == UNRELEASED:
+            return None
+        return self.int8 if self.released == "int8" else self.fp32
 
 
 def write_card(folder: Path, card: Card) -> Path:

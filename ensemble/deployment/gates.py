@@ -1,77 +1,142 @@
-"""The release gates: the conditions under which the int8 student may ship.
+"""The release gates: the conditions that a file must meet to ship.
 
 Each gate compares a figure with its limit by a one-sided bound, on holdout. It passes if even
 the unfavourable bound keeps the limit, fails if even the favourable bound breaks it, and is
 undecided in between. Axes: N examples, K classes.
+
+Quality gates and budgets apply to every file. Gates of precision apply to int8 files, each
+against the fp32 file of the same network.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from common.seeds import numpy_generator
-from common.statistics.intervals import one_sided_bound
+from common.statistics.intervals import one_sided_bound, proportion_interval
+from common.statistics.metrics import correct, nll_per_example
 from ensemble.deployment.card import Speedup
 from ensemble.ledger.ledger import Gate, Verdict
-from ensemble.ledger.predictions import Predictions, StageCost
+from ensemble.ledger.predictions import FILES, Predictions, StageCost
 from ensemble.selection.comparison import SCORES
 
 LEVEL = 0.95
-"""Confidence of every gate's one-sided bound."""
+"""Confidence of every gate's one-sided bound, at the first decision on a holdout split."""
 
-TIMING_ERROR = 0.05
-"""Relative error assumed for a ratio of two latencies that were not measured in pairs."""
+MOST_ACCURACY_LOSS = 0.02
+"""Largest default margin of `accuracy_loss`."""
+
+PRECISION_GATES = frozenset({"nll_gain", "speedup", "shrink"})
+"""The gates that choose between the two files of a network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateMargins:
     """Margins of the release gates; the sweep's specification holds their defaults."""
 
-    max_accuracy_loss: float
-    """The int8 student may be at most this much less accurate than the ensemble."""
-    max_nll_gain: float
-    """The int8 student may have at most this much more NLL than the fp32 student, in nats."""
-    min_speedup: float
-    """The int8 student must be at least this many times faster than fp32, at batch size 1."""
-    min_shrink: float
-    """The fp32 file must be at least this many times larger than the int8 file."""
+    max_accuracy_loss: float | None = None
+    """A file may be at most this much less accurate than the ensemble; see `accuracy_margin` for
+    None."""
+    max_nll_gain: float | None = None
+    """An int8 file may have at most this much more NLL than its fp32 file, in nats; see
+    `nll_margin` for None."""
+    min_speedup: float = 1.0
+    """An int8 file must be at least this many times faster than its fp32 file, at batch size 1."""
+    min_shrink: float = 1.5
+    """An fp32 file must be at least this many times larger than its int8 file."""
+    max_latency_ms: float | None = None
+    """Most milliseconds of a call with one image."""
+    max_bytes: int | None = None
+    """Largest size of the file."""
+    max_params: int | None = None
+    """Most parameters."""
+
+
+def accuracy_margin(holdout: Predictions) -> float:
+    """Return the default margin of `accuracy_loss`, from the ensemble's errors on holdout.
+
+    Two points, but at most half of the ensemble's error rate, so that a file that ships has at
+    most one and a half times as many errors. Where the upper half of Wilson's 95% interval of that
+    rate is wider, its width is the margin: a smaller loss cannot be seen on this many images.
+    """
+    ensemble = holdout.stages.get("ensemble")
+    if ensemble is None:
+        return MOST_ACCURACY_LOSS
+    images = len(holdout.labels)
+    wrong = images - int(correct(ensemble, holdout.labels).sum())
+    resolution = proportion_interval(wrong, images).high - wrong / images
+    return min(MOST_ACCURACY_LOSS, max(wrong / images / 2, resolution))
+
+
+def nll_margin(holdout: Predictions, fp32: str) -> float:
+    """Return the default margin of `nll_gain`: one standard error of the fp32 file's NLL."""
+    values = nll_per_example(holdout.stages[fp32], holdout.labels).astype(np.float64)
+    return float(values.std() / math.sqrt(len(values)))
 
 
 def decide_gates(
+    stage: str,
     holdout: Predictions,
     costs: Mapping[str, StageCost],
     margins: GateMargins,
     *,
     speedup: Speedup | None = None,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[Gate, ...]:
-    """Decide the release gates of the int8 student on holdout; return () without such a student.
+    """Decide the gates of one file, a key of FILES, on holdout.
 
-    `accuracy_loss` (against the ensemble) and `nll_gain` (against fp32) are paired means with
-    one-sided bounds at 95%. `speedup` uses the bound of the paired timings; without those, 5%
-    on either side of the ratio of the two latencies. `shrink` is exact. A gate whose figures
-    are missing is undecided. `costs` are by stage; `seed` roots the bootstrap's draws.
+    `accuracy_loss` (against the ensemble) and, for int8, `nll_gain` (against fp32) are paired
+    means with one-sided bounds at `level`. `speedup` uses the bound of the paired timings.
+    `shrink` and the budgets (`latency_ms`, `bytes` and `params`, where the margins have them) are
+    compared as they are. A gate whose figures are missing is undecided. `costs` are by stage;
+    `seed` roots the bootstrap's draws.
     """
     holdout.check()
-    if "student_int8" not in holdout.stages:
-        return ()
-    loss = _paired(holdout, "ensemble", "student_int8", "accuracy", seed=seed)
-    gain = _paired(holdout, "student_int8", "student_fp32", "nll", seed=seed)
-    fp32, int8 = (costs.get(f"student_{p}", StageCost()) for p in ("fp32", "int8"))
-    return (
-        _gate("accuracy_loss", loss, margins.max_accuracy_loss, at_most=True),
-        _gate("nll_gain", gain, margins.max_nll_gain, at_most=True),
-        _gate("speedup", _speedup(fp32, int8, speedup), margins.min_speedup, at_most=False),
-        _gate("shrink", _ratio(fp32.bytes, int8.bytes), margins.min_shrink, at_most=False),
-    )
+    precision = FILES[stage][1]
+    cost = costs.get(stage, StageCost())
+    loss = margins.max_accuracy_loss
+    found = [
+        _gate(
+            "accuracy_loss",
+            _paired(holdout, "ensemble", stage, "accuracy", level=level, seed=seed),
+            accuracy_margin(holdout) if loss is None else loss,
+        )
+    ]
+    if precision == "int8":
+        fp32 = fp32_of(stage)
+        full = costs.get(fp32, StageCost())
+        gain = margins.max_nll_gain
+        if gain is None:
+            gain = nll_margin(holdout, fp32) if fp32 in holdout.stages else 0.0
+        found += [
+            _gate(
+                "nll_gain", _paired(holdout, stage, fp32, "nll", level=level, seed=seed), gain
+            ),
+            _gate("speedup", _speedup(speedup), margins.min_speedup, at_most=False),
+            _gate("shrink", _exact(_ratio(full.bytes, cost.bytes)), margins.min_shrink,
+                  at_most=False),
+        ]  # fmt: skip
+    budgets = {
+        "latency_ms": (cost.latency_ms_batch1, margins.max_latency_ms),
+        "bytes": (cost.bytes, margins.max_bytes),
+        "params": (cost.params, margins.max_params),
+    }
+    found += [
+        _gate(name, _exact(value), limit)
+        for name, (value, limit) in budgets.items()
+        if limit is not None
+    ]
+    return tuple(replace(gate, stage=stage) for gate in found)
 
 
-def released_precision(gates: Sequence[Gate]) -> Literal["int8", "fp32"]:
-    """Return `int8` if there are gates and all of them pass, else `fp32`."""
-    passed = bool(gates) and all(gate.verdict == "pass" for gate in gates)
-    return "int8" if passed else "fp32"
+def fp32_of(stage: str) -> str:
+    """Return the stage of the fp32 file of the same network."""
+    network = FILES[stage][0]
+    return next(other for other, kind in FILES.items() if kind == (network, "fp32"))
 
 
 class _Estimate(NamedTuple):
@@ -82,7 +147,9 @@ class _Estimate(NamedTuple):
     high: float
 
 
-def _paired(holdout: Predictions, a: str, b: str, metric: str, *, seed: int) -> _Estimate | None:
+def _paired(
+    holdout: Predictions, a: str, b: str, metric: str, *, level: float, seed: int
+) -> _Estimate | None:
     if a not in holdout.stages or b not in holdout.stages:
         return None
     score = SCORES[metric]
@@ -91,26 +158,28 @@ def _paired(holdout: Predictions, a: str, b: str, metric: str, *, seed: int) -> 
 
     def bound(side: Literal["upper", "lower"]) -> float:
         rng = numpy_generator(seed, "gate", a, b, metric, side)
-        return one_sided_bound(values, side=side, level=LEVEL, rng=rng)
+        return one_sided_bound(values, side=side, level=level, rng=rng)
 
     return _Estimate(low=bound("lower"), value=float(values.mean()), high=bound("upper"))
 
 
-def _speedup(fp32: StageCost, int8: StageCost, measured: Speedup | None) -> _Estimate | None:
+def _speedup(measured: Speedup | None) -> _Estimate | None:
     if measured is None:
-        return _ratio(fp32.latency_ms_batch1, int8.latency_ms_batch1, error=TIMING_ERROR)
+        return None
     # Only the lower bound is measured; the upper bound of a ratio lies as far away in log scale.
     high = measured.value * measured.value / measured.bound
     return _Estimate(low=measured.bound, value=measured.value, high=high)
 
 
-def _ratio(a: float | None, b: float | None, *, error: float = 0.0) -> _Estimate | None:
-    if not a or not b:
-        return None
-    return _Estimate(low=a / b * (1.0 - error), value=a / b, high=a / b * (1.0 + error))
+def _exact(value: float | None) -> _Estimate | None:
+    return None if value is None else _Estimate(low=value, value=value, high=value)
 
 
-def _gate(name: str, estimate: _Estimate | None, limit: float, *, at_most: bool) -> Gate:
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a and b else None
+
+
+def _gate(name: str, estimate: _Estimate | None, limit: float, *, at_most: bool = True) -> Gate:
     if estimate is None:
         return Gate(
             name=name, value=None, bound=None, optimistic=None, limit=limit, verdict="undecided"

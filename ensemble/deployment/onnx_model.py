@@ -15,6 +15,7 @@ import onnxruntime
 
 from common.errors import DataError, RunError
 from ensemble.deployment.card import Card, read_card
+from ensemble.deployment.released import released_model
 from trainables.data.pixels import read_image
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
@@ -89,9 +90,9 @@ def classify(
 ) -> tuple[Prediction, ...]:
     """Predict class probabilities for image files of any size and colour mode.
 
-    `model` is an ONNX file with its `card.json` beside it, or a student's folder, whose
-    released file is used. Images are decoded and resized one at a time, by the card's
-    `resize_rule`, as in training.
+    `model` is an ONNX file with its `card.json` beside it, or a student's folder, whose released
+    file is used. Images are decoded and resized one at a time, by the card's `resize_rule`, as
+    in training.
 
     An image that is missing or unreadable has no prediction; `on_unreadable`, if given, is called
     with it and the error instead of raising it.
@@ -103,9 +104,7 @@ def classify(
     path = Path(model)
     if not path.exists():
         raise RunError(f"{path} does not exist; give an ONNX file or a student's folder")
-    folder = path if path.is_dir() else path.parent
-    card = read_card(folder)
-    file = folder / card.shipped.file if path.is_dir() else path
+    file, card = released_model(path) if path.is_dir() else (path, read_card(path.parent))
     classifier = OnnxClassifier(file, threads=threads)
     _check_card(card, classifier)
     predictions = []

@@ -1,16 +1,27 @@
-"""Package a trained student: its ONNX files, in fp32 and int8, and its card."""
+"""Package a trained network: its ONNX files, in fp32 and int8, and its card."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from common.files import file_sha256
+from common.files import file_sha256, write_bytes_atomically
 from common.provenance import code_version, machine_description
 from common.sampling import evenly_spaced
-from ensemble.deployment.card import Artifact, Card, TeacherMember, write_card
+from ensemble.deployment.card import (
+    UNRELEASED,
+    Artifact,
+    Card,
+    Latency,
+    TeacherMember,
+    read_card,
+    write_card,
+)
 from ensemble.deployment.export import export_onnx
-from ensemble.deployment.latency import latency, paired_latency
+from ensemble.deployment.latency import latency as measure_latency
+from ensemble.deployment.latency import paired_latency
 from ensemble.deployment.onnx_model import Images, OnnxClassifier
-from ensemble.deployment.quantize import parity, quantize_int8, refit_temperature
+from ensemble.deployment.quantize import METHODS, parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.initial_weights import weights_identity
@@ -33,15 +44,15 @@ PARITY_IMAGES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainedStudent:
-    """A trained student, and how it was trained."""
+    """A trained network that could ship, and how it was trained."""
 
     model: Classifier
     """In eval mode."""
     recipe: Recipe
     seed: int
     params: int
-    steps: int
-    """Optimizer steps."""
+    steps: int | None
+    """Optimizer steps; None for a trial, whose record counts epochs."""
     train_seconds: float
     distillation: Distillation | None = None
     """None for a student without a teacher."""
@@ -50,15 +61,23 @@ class TrainedStudent:
 
 
 def export_student(
-    student: TrainedStudent, folder: Path, *, images: ImageSet, splits: Splits, int8: bool
+    student: TrainedStudent,
+    folder: Path,
+    *,
+    images: ImageSet,
+    splits: Splits,
+    int8: bool,
+    like: Card | None = None,
 ) -> Card:
-    """Write the student's ONNX files and its card; nothing is released yet.
+    """Write the network's ONNX files and its card; nothing is released yet.
 
     Each file gets its own temperature, fitted on holdout. The int8 ranges come from training
-    images.
+    images. `like` is the card of a network packaged before: its method of calibration is used
+    again, and its timings if the two do the same work, because weights do not change those.
     """
     folder.mkdir(parents=True, exist_ok=True)
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
+    twin = like if like is not None and _same_work(like.recipe, student.recipe) else None
     fp32 = folder / "model.onnx"
     export_onnx(student.model, fp32, image_size=images.image_size, classes=len(images.class_names))
     distillation = student.distillation
@@ -80,11 +99,26 @@ def export_student(
         tau=distillation.tau if distillation else None,
         teacher=student.teacher,
         teacher_temperature=student.teacher_temperature,
-        fp32=_artifact(fp32, refit_temperature(fp32, holdout, labels), holdout),
+        fp32=_artifact(
+            fp32,
+            refit_temperature(fp32, holdout, labels),
+            holdout,
+            latency=twin.fp32.latency if twin else None,
+        ),
+        released=UNRELEASED,
         machine=machine_description(),
     )
-    if int8:
-        card = _with_int8(card, folder, student.recipe, images=images, splits=splits)
+    write_card(folder, card)
+    return add_int8(folder, images=images, splits=splits, like=like) if int8 else card
+
+
+def copy_student(source: Path, folder: Path) -> Card:
+    """Copy a student's files to another folder, as those of a network without a teacher."""
+    card = read_card(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    for artifact in filter(None, (card.fp32, card.int8)):
+        write_bytes_atomically(folder / artifact.file, (source / artifact.file).read_bytes())
+    card = replace(card, alpha=None, tau=None, teacher=(), teacher_temperature=None)
     write_card(folder, card)
     return card
 
@@ -95,11 +129,17 @@ def calibration_images(side: int) -> int:
     return min(most, max(least, CALIBRATION_PIXELS // side**2))
 
 
-def _with_int8(
-    card: Card, folder: Path, recipe: Recipe, *, images: ImageSet, splits: Splits
-) -> Card:
-    fp32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
+def add_int8(folder: Path, *, images: ImageSet, splits: Splits, like: Card | None = None) -> Card:
+    """Quantize the fp32 file of a packaged network, and add the int8 file to its card.
+
+    `like` as for `export_student`.
+    """
+    card = read_card(folder)
+    recipe = Recipe.from_mapping(card.recipe)
+    fp32, int8 = folder / card.fp32.file, folder / "model.int8.onnx"
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
+    known = like.quantization if like is not None else None
+    twin = like if like is not None and _same_work(like.recipe, recipe) else None
     # Indices ascend and image folders are sorted by class: the first ones share one class.
     side = recipe.architecture.input_size or images.image_size
     chosen = evenly_spaced(len(splits.train), calibration_images(side))
@@ -109,21 +149,34 @@ def _with_int8(
         calibration=images.images[splits.train[chosen]],
         holdout=holdout,
         labels=labels,
+        methods=METHODS if known is None else (known.method,),
     )
-    return replace(
+    times = twin.int8.latency if twin is not None and twin.int8 is not None else None
+    card = replace(
         card,
-        int8=_artifact(int8, refit_temperature(int8, holdout, labels), holdout),
+        int8=_artifact(int8, refit_temperature(int8, holdout, labels), holdout, latency=times),
         quantization=quantization,
         parity=parity(fp32, int8, holdout[:PARITY_IMAGES]),
-        speedup=paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), holdout[:1]),
+        speedup=(twin.speedup if twin is not None else None)
+        or paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), holdout[:1]),
     )
+    write_card(folder, card)
+    return card
 
 
-def _artifact(path: Path, temperature: float, images: Images) -> Artifact:
+def _same_work(packaged: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Return whether a packaged network does the same work for a prediction as this recipe's."""
+    other = Recipe.from_mapping(packaged)
+    return other.architecture.prediction_work == recipe.architecture.prediction_work
+
+
+def _artifact(
+    path: Path, temperature: float, images: Images, *, latency: Latency | None = None
+) -> Artifact:
     return Artifact(
         file=path.name,
         bytes=path.stat().st_size,
         sha256=file_sha256(path),
         temperature=temperature,
-        latency=latency(OnnxClassifier(path), images[:TIMED_IMAGES]),
+        latency=latency or measure_latency(OnnxClassifier(path), images[:TIMED_IMAGES]),
     )

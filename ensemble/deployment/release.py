@@ -1,39 +1,85 @@
-"""Decide which of a student's files ships, and whether it beats the present champion.
+"""Record which of a student folder's files ships, and whether it beats the present champion.
 
-Axes: N examples, K classes.
+`student/release.json` holds the decision. Axes: N examples, K classes.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.files import dump_json, read_versioned, write_bytes_atomically
+from common.parsing import to_mapping
 from common.seeds import numpy_generator
 from common.statistics.intervals import paired_difference
 from common.statistics.metrics import nll_per_example
-from ensemble.deployment.card import Card, read_card, write_card
-from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
+from ensemble.deployment.card import UNRELEASED, read_card, write_card
+from ensemble.deployment.decision import Decision, decide
+from ensemble.deployment.gates import GateMargins
 from ensemble.deployment.onnx_model import OnnxClassifier
-from ensemble.deployment.student_folder import student_costs
-from ensemble.ledger.predictions import Predictions
+from ensemble.deployment.released import FILE
+from ensemble.deployment.student_folder import network_folders, student_costs
+from ensemble.ledger.ledger import NOTHING
+from ensemble.ledger.predictions import FILES, Predictions
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 
+SCHEMA = 1
 
-def decide_release(folder: Path, holdout: Predictions, margins: GateMargins, *, seed: int) -> Card:
-    """Decide the gates of the int8 file on holdout, and record in the card which file ships.
 
-    `folder` is the student's. `holdout` must hold `ensemble`, `student_fp32` and
-    `student_int8`. `seed` roots the bootstrap's draws.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The decision about the files of a student's folder, as release.json holds it."""
+
+    schema: int = SCHEMA
+    file: str
+    """Path of the released file in the student's folder; empty if nothing is released."""
+    decision: Decision
+
+    @property
+    def released(self) -> str:
+        """The row of the released file, or `none`."""
+        return self.decision.released
+
+
+def decide_release(
+    folder: Path, holdout: Predictions, margins: GateMargins, *, decisions: int = 1, seed: int
+) -> Release:
+    """Decide on holdout which file of a student's folder ships; record it there and in the cards.
+
+    `holdout` holds the predictions of the ledger's stages. `decisions` counts the releases that
+    the run has decided on it, this one included. `seed` roots the bootstrap's draws.
     """
-    card = read_card(folder)
-    gates = decide_gates(holdout, student_costs(folder), margins, speedup=card.speedup, seed=seed)
-    reasons = [f"{gate.name} {gate.verdict}" for gate in gates if gate.verdict != "pass"]
-    card = replace(
-        card,
-        released=released_precision(gates),
-        released_because=", ".join(reasons) or "every gate passed",
+    folders = network_folders(folder)
+    cards = {network: read_card(place) for network, place in folders.items()}
+    speedups = {network: card.speedup for network, card in cards.items() if card.speedup}
+    decision = decide(
+        holdout,
+        student_costs(folder),
+        margins,
+        speedups=speedups,
+        decisions=decisions,
+        seed=seed,
     )
-    write_card(folder, card)
-    return card
+    ships = FILES.get(decision.released)
+    file = ""
+    for network, card in cards.items():
+        precision = ships[1] if ships is not None and ships[0] == network else UNRELEASED
+        judged = replace(card, released=precision, released_because=_because(decision, network))
+        write_card(folders[network], judged)
+        if judged.shipped is not None:
+            file = (folders[network] / judged.shipped.file).relative_to(folder).as_posix()
+    release = Release(file=file, decision=decision)
+    write_bytes_atomically(folder / FILE, dump_json(to_mapping(release)).encode())
+    return release
+
+
+def read_release(folder: Path) -> Release | None:
+    """Read a student folder's decision; None before it, and for folders of early versions.
+
+    Raises:
+        RunError: the file is damaged or of another schema.
+    """
+    path = folder / FILE
+    return read_versioned(Release, path, schema=SCHEMA) if path.is_file() else None
 
 
 def beats_champion(
@@ -54,3 +100,16 @@ def beats_champion(
         rng=numpy_generator(seed, "champion"),
     )
     return difference.value < 0 and difference.distinguishable
+
+
+def _because(decision: Decision, network: str) -> str:
+    """Return the reason for a network's card: the release's, or those of its two files."""
+    ships = FILES.get(decision.released)
+    if decision.released == NOTHING or (ships is not None and ships[0] == network):
+        return decision.because
+    outcomes = (
+        f"{candidate.stage}: {candidate.outcome}"
+        for candidate in decision.candidates
+        if FILES[candidate.stage][0] == network
+    )
+    return f"{decision.released} ships; " + ", ".join(outcomes)

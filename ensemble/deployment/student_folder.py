@@ -1,10 +1,11 @@
 """Read a student's folder: predict with its files, and look up what they cost.
 
-Axes: N examples, K classes. `student/` holds model.onnx, model.int8.onnx and card.json;
-`student/plain/` holds the same net, trained for as many steps without a teacher.
+Axes: N examples, K classes. `student/` holds model.onnx, model.int8.onnx and card.json. Two
+folders in it hold the same for other networks: `plain/` the student's twin, trained for as many
+steps without a teacher, and `single/` the best single trial.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import numpy.typing as npt
 
 from ensemble.deployment.card import Artifact, Card, read_card
 from ensemble.deployment.onnx_model import Images, LogProbs, predict
-from ensemble.ledger.predictions import StageCost
+from ensemble.ledger.predictions import FILES, Network, StageCost
+
+FOLDERS: Mapping[Network, str] = {
+    "student": "",
+    "student_plain": "plain",
+    "best_single": "single",
+}
+"""Folder of each network, within the student's."""
 
 
 def has_student(folder: Path) -> bool:
@@ -20,28 +28,43 @@ def has_student(folder: Path) -> bool:
     return (folder / "card.json").is_file()
 
 
+def network_folders(folder: Path) -> dict[Network, Path]:
+    """Return the folders of the networks that have been exported."""
+    places = {network: folder / name for network, name in FOLDERS.items()}
+    return {network: place for network, place in places.items() if has_student(place)}
+
+
 def student_log_probs(
     folder: Path, images: Images, indices: npt.NDArray[np.int64]
 ) -> dict[str, LogProbs]:
-    """Return log-probabilities [N, K] by the ledger's stage, one for each file of the folder."""
+    """Return log-probabilities [N, K] by the ledger's stage, one for each file of the folder.
+
+    The best single trial's fp32 file is left out: that stage's predictions are the trial's.
+    """
     chosen = images[indices]
     return {
-        stage: predict(path / artifact.file, chosen) for stage, path, _, artifact in _stages(folder)
+        stage: predict(place / artifact.file, chosen)
+        for stage, place, _, artifact in _files(folder)
+        if stage != "best_single"
     }
 
 
 def student_costs(folder: Path) -> dict[str, StageCost]:
     """Return size, speed and training time by the ledger's stage, from the folder's cards."""
-    return {stage: _cost(card, artifact) for stage, _, card, artifact in _stages(folder)}
+    return {stage: _cost(card, artifact) for stage, _, card, artifact in _files(folder)}
 
 
-def _stages(folder: Path) -> Iterator[tuple[str, Path, Card, Artifact]]:
-    """Yield (stage, folder, card, file) for each file of the student."""
-    card, plain = read_card(folder), read_card(folder / "plain")
-    yield "student_plain", folder / "plain", plain, plain.fp32
-    yield "student_fp32", folder, card, card.fp32
-    if card.int8 is not None:
-        yield "student_int8", folder, card, card.int8
+def _files(folder: Path) -> Iterator[tuple[str, Path, Card, Artifact]]:
+    """Yield (stage, folder, card, file) for each file of the folder."""
+    folders = network_folders(folder)
+    cards = {network: read_card(place) for network, place in folders.items()}
+    for stage, (network, precision) in FILES.items():
+        if network not in cards:
+            continue
+        card = cards[network]
+        artifact = card.int8 if precision == "int8" else card.fp32
+        if artifact is not None:
+            yield stage, folders[network], card, artifact
 
 
 def _cost(card: Card, artifact: Artifact) -> StageCost:

@@ -9,11 +9,10 @@ import numpy.typing as npt
 
 from common.files import write_arrays
 from common.provenance import machine_description
-from ensemble.deployment.card import Speedup, read_card
-from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
-from ensemble.deployment.student_folder import has_student
-from ensemble.evaluation.stages import holdout_predictions, stage_costs, test_predictions
-from ensemble.ledger.ledger import Ledger, LedgerDataset, write_ledger_files
+from ensemble.deployment.decision import Decision
+from ensemble.deployment.release import read_release
+from ensemble.evaluation.stages import stage_costs, test_predictions
+from ensemble.ledger.ledger import NOTHING, Ledger, LedgerDataset, write_ledger_files
 from ensemble.ledger.predictions import Predictions, StageCost
 from ensemble.ledger.rows import ledger_rows, paired_differences
 from trainables.data.image_set import ImageSet
@@ -46,7 +45,6 @@ def write_ledger(
     numerics: Numerics,
     *,
     costs: Mapping[str, StageCost],
-    margins: GateMargins,
     test_reads: int,
     compute: Mapping[str, int | float],
     seed: int,
@@ -57,6 +55,7 @@ def write_ledger(
     `seed` roots the bootstraps' draws.
     """
     test = test_predictions(folder, images, splits, numerics, progress=progress)
+    release = read_release(folder.student)
     ledger = build_ledger(
         run=folder.name,
         dataset=LedgerDataset(
@@ -66,13 +65,11 @@ def write_ledger(
             sizes=splits.sizes,
         ),
         test=test,
-        holdout=holdout_predictions(folder, images, splits),
         costs=costs,
-        margins=margins,
+        decision=None if release is None else release.decision,
         test_reads=test_reads,
         compute=compute,
         machine=machine_description(),
-        speedup=read_card(folder.student).speedup if has_student(folder.student) else None,
         seed=seed,
     )
     write_arrays(folder.ledger / "test_logprobs.npz", _as_arrays(test))
@@ -93,33 +90,39 @@ def build_ledger(
     run: str,
     dataset: LedgerDataset,
     test: Predictions,
-    holdout: Predictions,
     costs: Mapping[str, StageCost],
-    margins: GateMargins,
+    decision: Decision | None,
     test_reads: int,
     compute: Mapping[str, int | float],
     machine: Mapping[str, Any],
-    speedup: Speedup | None = None,
     seed: int = 0,
 ) -> Ledger:
-    """Compute the ledger: rows and differences on test, gates and release on holdout.
+    """Compute the ledger: rows and differences on test, beside the release decided on holdout.
 
+    `decision` is None for a run without a student, which releases nothing.
     `seed` roots the bootstraps' draws.
 
     Raises:
         PoolError: an unknown stage, or predictions that do not fit the labels.
     """
-    gates = decide_gates(holdout, costs, margins, speedup=speedup, seed=seed)
+    release: dict[str, Any] = {"gates": (), "released": NOTHING}
+    if decision is not None:
+        release = {
+            "gates": decision.gates,
+            "released": decision.released,
+            "released_because": decision.because,
+            "candidates": decision.candidates,
+            "decisions": decision.decisions,
+        }
     return Ledger(
         run=run,
         dataset=dataset,
         rows=ledger_rows(test, costs, seed=seed),
         differences=paired_differences(test, seed=seed),
-        gates=gates,
-        released=released_precision(gates),
         test_reads=test_reads,
         compute=dict(compute),
         machine=dict(machine),
+        **release,
     )
 
 

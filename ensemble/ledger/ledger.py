@@ -14,6 +14,9 @@ from ensemble.selection.comparison import Comparison
 
 SCHEMA = 1
 
+NOTHING = "none"
+"""The value of `released` if no file ships."""
+
 Verdict = Literal["pass", "fail", "undecided"]
 
 
@@ -46,9 +49,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """One condition for release; figures that were not measured are None."""
+    """One condition that a file must meet; figures that were not measured are None."""
 
     name: str
+    stage: str = "student_int8"
+    """The file that is judged, by its row."""
     value: float | None
     bound: float | None
     """Unfavourable one-sided 95% bound; the gate passes if it keeps the limit."""
@@ -56,6 +61,17 @@ class Gate:
     """Favourable one-sided 95% bound; the gate fails if it breaks the limit."""
     limit: float
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A file that could be released, and what became of it."""
+
+    stage: str
+    """Its row."""
+    gates: tuple[Gate, ...]
+    outcome: str
+    """`released`, or the reason why it is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +97,30 @@ class Ledger:
     differences: tuple[Comparison, ...]
     """Pairs of stages compared on test."""
     gates: tuple[Gate, ...]
-    """Release gates of the int8 student, decided on holdout; empty without one."""
+    """The gates of the released file, decided on holdout. If nothing is released, those of every
+    candidate."""
     released: str
-    """The file that ships: `int8` or `fp32`."""
+    """The row of the file that ships, or `none`."""
+    released_because: str = ""
+    """The reason in one line."""
+    candidates: tuple[Candidate, ...] = ()
+    """All files that could have been released; empty in the ledgers of early versions."""
+    decisions: int = 1
+    """Number of releases that this run has decided on the same holdout. The k-th uses bounds at the
+    level 1 − 0.05/k, so that repeating it does not lower the bar."""
     test_reads: int
     """Number of times that test has been read."""
     compute: dict[str, int | float]
     """Number of trials, and seconds of training and wall-clock so far."""
     machine: dict[str, Any]
     """See `common.provenance.machine_description`."""
+
+    def __post_init__(self) -> None:
+        """Translate the ledgers of early versions, which name the student's precision only."""
+        if self.released in ("int8", "fp32"):
+            stage = f"student_{self.released}"
+            found = any(row.stage == stage for row in self.rows)
+            object.__setattr__(self, "released", stage if found else NOTHING)
 
     def row(self, stage: str) -> Row | None:
         """Return the row of a stage, or None if there is none."""

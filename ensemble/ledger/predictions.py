@@ -5,6 +5,7 @@ Axes: N examples, K classes. Predictions are log-probabilities [N, K].
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,14 +14,29 @@ from common.errors import PoolError
 
 STAGES = (
     "best_single",
+    "best_single_int8",
     "uniform_top_k",
     "seeds_ensemble",
     "ensemble",
     "student_plain",
+    "student_plain_int8",
     "student_fp32",
     "student_int8",
 )
 """In the ledger's order."""
+
+Network = Literal["best_single", "student", "student_plain"]
+Precision = Literal["fp32", "int8"]
+
+FILES: Mapping[str, tuple[Network, Precision]] = {
+    "best_single_int8": ("best_single", "int8"),
+    "best_single": ("best_single", "fp32"),
+    "student_int8": ("student", "int8"),
+    "student_fp32": ("student", "fp32"),
+    "student_plain_int8": ("student_plain", "int8"),
+    "student_plain": ("student_plain", "fp32"),
+}
+"""The stages that are single files and so can be released, with their network and precision."""
 
 LogProbs = Float[np.ndarray, "N K"]
 Labels = Int[np.ndarray, " N"]

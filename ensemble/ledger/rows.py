@@ -28,8 +28,12 @@ PAIRS = (
     ("ensemble", "uniform_top_k"),
     ("ensemble", "seeds_ensemble"),
     ("student_fp32", "student_plain"),
+    ("student_fp32", "best_single"),
     ("student_int8", "student_fp32"),
     ("student_int8", "ensemble"),
+    ("student_int8", "best_single_int8"),
+    ("best_single_int8", "best_single"),
+    ("best_single_int8", "ensemble"),
 )
 """Stages that are compared: the first minus the second."""
 

@@ -1,7 +1,8 @@
-"""Train, export and quantize the student and its plain counterpart.
+"""Train, export and quantize the student and its plain counterpart, and the best single trial.
 
 The plain student has the same net, the same initial weights and the same optimizer steps, but
-no teacher: the difference between the two is the gain from distillation.
+no teacher: the difference between the two is the gain from distillation. The best single trial is
+packaged in the same way, since a student that is no better must not ship instead of it.
 """
 
 import logging
@@ -14,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.statistics.metrics import apply_temperature, fit_temperature, nll
-from ensemble.deployment.card import TeacherMember
-from ensemble.deployment.packaging import TrainedStudent, export_student
+from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
+from ensemble.deployment.card import TeacherMember, write_card
+from ensemble.deployment.onnx_model import predict
+from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.selection.selection import read_selection
 from ensemble.student.distillation import StudentResult, StudentTrainer, distill
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
@@ -26,7 +28,7 @@ from trainables.data.splits import Splits
 from trainables.device.rehearsal import rehearse
 from trainables.prediction import place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
-from trainables.records import RunFolder
+from trainables.records import RunFolder, read_record, read_start
 from trainables.trainer import EpochReport
 from trainables.training.losses import Distillation
 from trainables.weights import load_trained
@@ -57,7 +59,7 @@ def train_students(
     train: StudentTrainer = distill,
     start: str | None = None,
 ) -> None:
-    """Train, export and quantize both students into `folder`.student.
+    """Train, export and quantize both students and the best single trial into `folder`.student.
 
     Both trainings save every epoch and resume from the last one saved. With a `deadline` for
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
@@ -118,8 +120,6 @@ def train_students(
             log.info("further training made the best single trial worse on val: it is kept")
             student = replace(untrained.result, seconds=student.seconds)
     progress(2 * TRAINING_SHARE, "export and quantization")
-    export = partial(export_student, images=images, splits=splits)
-    export(_trained(plain, budget.recipe, seed), folder.student / "plain", int8=False)
     taught = _trained(
         student,
         budget.recipe,
@@ -130,8 +130,66 @@ def train_students(
         ),
         teacher_temperature=selection.temperature,
     )
-    export(taught, folder.student, int8=True)
+    _package(
+        folder,
+        taught,
+        _trained(plain, budget.recipe, seed),
+        single=selection.best_single.name,
+        untrained=start == selection.best_single.name and student.steps == 0,
+        images=images,
+        splits=splits,
+    )
     shutil.rmtree(work)
+
+
+def _package(
+    folder: RunFolder,
+    student: TrainedStudent,
+    plain: TrainedStudent,
+    *,
+    single: str,
+    untrained: bool,
+    images: ImageSet,
+    splits: Splits,
+) -> None:
+    """Write the files of all networks that could ship; the student's card last.
+
+    `single` is the best single trial, and `untrained` says that the student is that trial.
+    """
+    export = partial(export_student, images=images, splits=splits)
+    place = folder.student
+    # A folder with a card counts as exported, so everything else is written first.
+    card = export(student, place / "work" / "student", int8=True)
+    twin = export(plain, place / "plain", int8=False, like=card)
+    labels = images.labels[splits.holdout]
+    accuracies = [
+        accuracy(predict(file, images.images[splits.holdout]), labels)
+        for file in (place / "plain" / twin.fp32.file, place / "work" / "student" / card.fp32.file)
+    ]
+    if accuracies[0] > accuracies[1]:
+        log.info("the student without a teacher is the more accurate: it is quantized, too")
+        add_int8(place / "plain", images=images, splits=splits, like=card)
+    if untrained:
+        copy_student(place / "work" / "student", place / "single")
+    else:
+        export(_trial(folder, single), place / "single", int8=True, like=card)
+    for artifact in filter(None, (card.fp32, card.int8)):
+        (place / "work" / "student" / artifact.file).replace(place / artifact.file)
+    write_card(place, card)
+
+
+def _trial(folder: RunFolder, name: str) -> TrainedStudent:
+    """Load a trial as a network that could ship."""
+    start = read_start(folder.trial(name) / "start.json")
+    record = read_record(folder.trial(name) / "record.json")
+    return TrainedStudent(
+        model=load_trained(folder.trial(name)).eval(),
+        recipe=start.recipe,
+        seed=start.seed,
+        params=record.params,
+        steps=None,
+        train_seconds=record.seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

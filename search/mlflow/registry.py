@@ -1,9 +1,11 @@
-"""Register released students in MLflow's model registry.
+"""Register released models in MLflow's model registry.
 
 A registered version holds the released ONNX file byte for byte, with its signature. The
-alias `champion` names the student to deploy. It moves only to a student that passed its
-gates and beats the current champion on the new run's holdout; any other student becomes
-`candidate`. No pickle is involved: MLflow's own loader runs the ONNX file.
+alias `champion` names the model to deploy. It moves only to a model that passed its gates and
+beats the current champion on the new run's holdout; any other becomes `candidate`. A champion
+from another split of the data may have been trained on images of that holdout. This can only
+favour the champion, so it can still lose its place, and the reason says so. No pickle is
+involved: MLflow's own loader runs the ONNX file.
 """
 
 import hashlib
@@ -36,6 +38,13 @@ from trainables.records import RunFolder
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 _REASON = "quorum.alias_reason"
+
+OTHER_SPLIT = (
+    "; the champion's data were split otherwise, so it may have been trained on images of this "
+    "holdout, which favours the champion"
+)
+"""Caution about a champion of another `split_id`: a lost comparison is no evidence against the
+release, while a won one stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,15 +190,17 @@ class _Registry:
         if not release.passed_gates:
             return False, "it did not pass its gates"
         if champion is None:
-            return True, "the first student to pass its gates"
+            return True, "the first model to pass its gates"
         title = f"version {champion.version}, the champion"
         if champion.tags.get("quorum.classes") != tags["quorum.classes"]:
             return False, f"{title}, has other classes and cannot be compared"
         if not isinstance(beats_champion, bool):
             with tempfile.TemporaryDirectory() as place:
                 beats_champion = beats_champion(self._download(champion, Path(place)))
+        same = champion.tags.get("quorum.split_id") == tags.get("quorum.split_id")
+        seen = "" if same else OTHER_SPLIT
         verb = "beats" if beats_champion else "does not beat"
-        return beats_champion, f"it {verb} {title}, on its own holdout"
+        return beats_champion, f"it {verb} {title}, on its own holdout{seen}"
 
     def _champion(self) -> Any:
         """Return the current champion's entry, or None."""

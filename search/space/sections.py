@@ -49,16 +49,28 @@ class StudentSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSpec:
-    """Margins of the release gates, which are decided on holdout."""
+    """Margins of the release gates, which are decided on holdout.
 
-    max_accuracy_loss: float = 0.02
-    """Accuracy that the int8 student may lose against the ensemble; a share in [0, 1]."""
-    max_nll_gain: float = 0.10
-    """NLL that the int8 student may gain over the fp32 student, in nats per image."""
+    A margin that is null comes from the run.
+    """
+
+    max_accuracy_loss: float | None = None
+    """Accuracy that the released file may lose against the ensemble; a share in [0, 1]. Null: 0.02,
+    or half of the ensemble's error rate if that is less, but no less than holdout can show (the
+    upper half of Wilson's 95% interval of that rate)."""
+    max_nll_gain: float | None = None
+    """NLL that an int8 file may gain over the fp32 file of its network, in nats per image. Null:
+    one standard error of the fp32 file's NLL on holdout."""
     min_speedup: float = 1.0
-    """Least ratio of the fp32 student's latency to the int8 student's, at batch 1."""
+    """Least ratio of the fp32 file's latency to the int8 file's, at batch 1."""
     min_shrink: float = 1.5
     """Least ratio of the fp32 file's size to the int8 file's."""
+    max_latency_ms: float | None = None
+    """Most milliseconds of a call with one image, for the released file; null for no limit."""
+    max_bytes: int | None = None
+    """Largest size of the released file; null for no limit."""
+    max_params: int | None = None
+    """Most parameters of the released network; null for no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ from analysis.figures.search import (
     sweep_figure,
 )
 from analysis.figures.style import drawing
+from analysis.text.labels import NOT_DISTINGUISHABLE
+from analysis.text.ledger import verdict
 from ensemble.selection import diversity
 from tests.analysis.figures.made import bars, curve, faults, points, row_names
 from tests.synthetic.predictions import log_softmax
@@ -49,8 +51,7 @@ def test_the_ledger_shows_accuracies_and_differences(source: FigureSource) -> No
         items = [item for item in source.ledger.differences if item.metric == metric]
         shown = list(points(axes))
         assert [p.x for p in shown] == pytest.approx([scale * item.value for item in items])
-        distinguishable = [item.interval[0] > 0 or item.interval[1] < 0 for item in items]
-        assert [p.filled for p in shown] == distinguishable
+        assert [p.filled for p in shown] == [verdict(item) != NOT_DISTINGUISHABLE for item in items]
         assert axes.get_xlabel().split()[0] in ("points", "nats")
 
 

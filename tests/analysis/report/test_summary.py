@@ -11,7 +11,7 @@ from analysis.facts.run_facts import RunFacts, load_facts
 from analysis.report.evidence import evidence_of
 from analysis.report.summary import EFFECTS, key_figures, summary, untaught_sentence
 from analysis.text.cells import difference_value
-from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label
+from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label, reason_text, stage_label
 from analysis.text.ledger import metrics_by_verdict, row_of
 from analysis.text.ledger import rows as ledger_rows
 from ensemble.selection.comparison import Comparison
@@ -22,32 +22,45 @@ from tests.synthetic.ledger_values import made_comparison, made_gate
 from trainables.records import RunFolder
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "stage"),
-    [
-        (["pass", "pass"], "int8"),
-        (["pass", "undecided"], "fp32"),
-        (["fail", "pass"], "fp32"),
-        ([], "fp32"),
-    ],
-)
-def test_int8_ships_only_if_every_gate_passes(
-    facts: RunFacts, verdicts: list[str], stage: str
+@pytest.mark.parametrize("verdicts", [["pass", "pass"], ["pass", "undecided"], ["undecided"] * 2])
+def test_the_released_file_is_named_with_the_gates_it_missed(
+    facts: RunFacts, verdicts: list[str]
 ) -> None:
     gates = tuple(made_gate(verdict) for verdict in verdicts)
     changed = with_ledger(facts, gates=gates)
-    row = row_of(facts.ledger, f"student_{stage}")
+    assert facts.ledger is not None
+    assert facts.release is not None
+    row = row_of(facts.ledger, facts.ledger.released)
     assert row is not None
     ships, accuracy, *_ = key_figures(changed)
-    assert ships.value == f"{stage} student"
-    assert ships.note == ("model.int8.onnx" if stage == "int8" else "model.onnx")
+    assert ships.value == stage_label(row.stage)
+    assert ships.note == f"student/{facts.release.file}"
     assert accuracy.value == f"{100 * row.accuracy:.1f}%"
-    assert f"student/{ships.note}" in summary(changed)[0]
+    assert ships.note in summary(changed)[0]
     evidence = evidence_of(changed)
     assert evidence is not None
-    assert evidence.stage == f"student_{stage}"
+    assert evidence.stage == row.stage
     assert evidence.held_by == tuple(gate for gate in gates if gate.verdict != "pass")
     assert all(gate_label(gate.name) in summary(changed)[0] for gate in evidence.held_by)
+
+
+def test_where_no_file_kept_its_gates_nothing_ships(facts: RunFacts) -> None:
+    changed = with_ledger(facts, released="none")
+    assert facts.ledger is not None
+    assert facts.ledger.candidates
+    ships, *_ = key_figures(changed)
+    assert ships.note == "nothing ships"
+    named = summary(changed)[0]
+    assert all(stage_label(item.stage) in named for item in facts.ledger.candidates)
+
+
+def test_a_student_that_does_not_ship_is_accounted_for(facts: RunFacts) -> None:
+    changed = with_ledger(facts, released="best_single_int8")
+    sentences = " ".join(summary(changed))
+    assert facts.ledger is not None
+    outcomes = {item.stage: item.outcome for item in facts.ledger.candidates}
+    for stage in ("student_int8", "student_fp32"):
+        assert f"{stage_label(stage)} does not ship: {reason_text(outcomes[stage])}" in sentences
 
 
 def test_a_second_reading_of_test_is_reported(facts: RunFacts) -> None:

@@ -69,7 +69,7 @@ def test_an_interval_around_zero_is_not_distinguishable(ledger: Ledger) -> None:
 
 
 def test_gates_table_without_gates_has_a_note() -> None:
-    assert "no int8 student" in " ".join(shown(gates_table(made_ledger()), 80))
+    assert "no file has been judged" in " ".join(shown(gates_table(made_ledger()), 80))
 
 
 def test_names_are_never_markup() -> None:

@@ -31,22 +31,23 @@ def test_an_exact_test_in_the_ledger_overrules_the_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "decision", "stage"),
+    ("verdicts", "decision"),
     [
-        (["pass", "pass"], "pass", "student_int8"),
-        (["pass", "undecided"], "undecided", "student_fp32"),
-        (["fail", "pass", "undecided"], "fail", "student_fp32"),
-        ([], "none", "student_fp32"),
+        (["pass", "pass"], "pass"),
+        (["pass", "undecided"], "undecided"),
+        (["fail", "pass", "undecided"], "fail"),
+        ([], "none"),
     ],
 )
-def test_int8_ships_only_if_every_gate_passes(
-    verdicts: list[str], decision: str, stage: str
-) -> None:
-    gates = tuple(made_gate(verdict) for verdict in verdicts)
-    ledger = made_ledger(made_row("student_fp32"), made_row("student_int8"), gates=gates)
-    assert gates_verdict(ledger) == decision
-    assert shipped_stage(ledger) == stage
-    assert shipped_stage(made_ledger(gates=gates)) is None
+def test_gates_pass_only_together(verdicts: list[str], decision: str) -> None:
+    assert gates_verdict(made_ledger(gates=tuple(map(made_gate, verdicts)))) == decision
+
+
+def test_the_released_stage_ships_if_it_has_a_row() -> None:
+    rows = made_row("student_fp32"), made_row("best_single_int8")
+    assert shipped_stage(made_ledger(*rows, released="best_single_int8")) == "best_single_int8"
+    assert shipped_stage(made_ledger(*rows, released="student_int8")) is None
+    assert shipped_stage(made_ledger(*rows, released="none")) is None
 
 
 def test_only_rows_on_test_count() -> None:

@@ -36,7 +36,7 @@ def test_the_whole_ledger_is_shown() -> None:
     assert len(differences) == 1 + len(LEDGER.differences)
     assert differences[1][0] == "ensemble − best single"
     assert differences[1][3] == "not distinguishable"
-    assert [row[4] for row in gates[1:]] == [f"**{gate.verdict}**" for gate in LEDGER.gates]
+    assert [row[5] for row in gates[1:]] == [f"**{gate.verdict}**" for gate in LEDGER.gates]
     assert all(len(row) == len(table[0]) for table in (rows, differences, gates) for row in table)
 
 

@@ -1,6 +1,7 @@
 """The release gates: verdicts at and around the limits, and their error rate."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.deployment.card import Speedup
-from ensemble.deployment.gates import GateMargins, decide_gates, released_precision
+from ensemble.deployment.gates import PRECISION_GATES, GateMargins, decide_gates
 from ensemble.ledger.ledger import Gate
-from ensemble.ledger.predictions import Predictions, StageCost
+from ensemble.ledger.predictions import FILES, Predictions
 from search.space.sections import GateSpec
 from tests.pools import stage_costs
 
@@ -18,6 +19,14 @@ from tests.pools import stage_costs
 def margins(**changed: float) -> GateMargins:
     """Return the specification's margins, some of them changed."""
     return GateMargins(**(dataclasses.asdict(GateSpec()) | changed))
+
+
+def int8_gates(holdout: Predictions, *args: Any, **options: Any) -> tuple[Gate, ...]:
+    """Decide the gates of the int8 student."""
+    return decide_gates("student_int8", holdout, *args, **options)
+
+
+SPEEDUP = Speedup(value=1.5, bound=1.3, level=0.95, repeats=50)
 
 
 def holdout(disagreements: int, examples: int = 1000) -> Predictions:
@@ -34,7 +43,7 @@ def holdout(disagreements: int, examples: int = 1000) -> Predictions:
     ("errors", "verdict"), [(0, "pass"), (10, "pass"), (18, "undecided"), (60, "fail")]
 )
 def test_accuracy_loss_passes_fails_or_is_undecided(errors: int, verdict: str) -> None:
-    gate = decide_gates(holdout(errors), stage_costs(), margins(max_accuracy_loss=0.02))[0]
+    gate = int8_gates(holdout(errors), stage_costs(), margins(max_accuracy_loss=0.02))[0]
     assert (gate.name, gate.verdict) == ("accuracy_loss", verdict)
     assert gate.value == pytest.approx(errors / 1000)
     assert gate.bound is not None
@@ -45,30 +54,9 @@ def test_accuracy_loss_passes_fails_or_is_undecided(errors: int, verdict: str) -
 def test_nll_gain_passes_fails_or_is_undecided() -> None:
     # Each error costs log 9; a margin of 0.1 nats allows 4.6% of them.
     for errors, verdict in ((30, "pass"), (44, "undecided"), (80, "fail")):
-        gate = decide_gates(holdout(errors), stage_costs(), margins(max_nll_gain=0.1))[1]
+        gate = int8_gates(holdout(errors), stage_costs(), margins(max_nll_gain=0.1))[1]
         assert (gate.name, gate.verdict) == ("nll_gain", verdict)
         assert gate.value == pytest.approx(errors / 1000 * np.log(9.0), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("fp32", "int8", "limit", "verdict"),
-    [
-        (1.2, 1.0, 1.0, "pass"),
-        (1.03, 1.0, 1.0, "undecided"),
-        (0.97, 1.0, 1.0, "undecided"),
-        (0.9, 1.0, 1.0, "fail"),
-        (3.0, 1.0, 3.5, "fail"),
-    ],
-)
-def test_speedup_from_two_latencies(fp32: float, int8: float, limit: float, verdict: str) -> None:
-    latencies = {
-        "student_fp32": StageCost(latency_ms_batch1=fp32),
-        "student_int8": StageCost(latency_ms_batch1=int8),
-    }
-    gate = decide_gates(holdout(0), latencies, margins(min_speedup=limit))[2]
-    assert (gate.name, gate.verdict) == ("speedup", verdict)
-    assert gate.value == pytest.approx(fp32 / int8)
-    assert gate.bound == pytest.approx(0.95 * fp32 / int8)
 
 
 @pytest.mark.parametrize(
@@ -82,53 +70,82 @@ def test_speedup_from_two_latencies(fp32: float, int8: float, limit: float, verd
 )
 def test_speedup_from_paired_timings(value: float, bound: float, verdict: str) -> None:
     measured = Speedup(value=value, bound=bound, level=0.95, repeats=50)
-    gate = decide_gates(holdout(0), stage_costs(), margins(), speedup=measured)[2]
+    gate = int8_gates(holdout(0), stage_costs(), margins(), speedup=measured)[2]
     assert (gate.value, gate.bound, gate.verdict) == (value, bound, verdict)
 
 
 def test_shrink_is_exact() -> None:
     for limit, verdict in ((4000 / 1500, "pass"), (2.7, "fail")):
-        gate = decide_gates(holdout(0), stage_costs(), margins(min_shrink=limit))[3]
+        gate = int8_gates(holdout(0), stage_costs(), margins(min_shrink=limit))[3]
         assert (gate.name, gate.verdict) == ("shrink", verdict)
         assert gate.value == gate.bound == gate.optimistic == 4000 / 1500
 
 
-def test_missing_figures_are_undecided_and_block_the_release() -> None:
-    decided = decide_gates(holdout(0), {}, margins())
+def test_a_gate_without_its_figures_is_undecided() -> None:
+    decided = int8_gates(holdout(0), {}, margins(max_nll_gain=0.1))
     assert [gate.verdict for gate in decided] == ["pass", "pass", "undecided", "undecided"]
     assert decided[2].value is None
-    assert released_precision(decided) == "fp32"
     alone = Predictions(
         labels=np.zeros(50, int),
         stages={"student_int8": holdout(0, 50).stages["student_int8"]},
     )
-    assert [gate.verdict for gate in decide_gates(alone, stage_costs(), margins())][:2] == [
-        "undecided", "undecided",
-    ]  # fmt: skip
+    decided = int8_gates(alone, stage_costs(), margins(), speedup=SPEEDUP)
+    assert [gate.verdict for gate in decided] == ["undecided", "undecided", "pass", "pass"]
 
 
-def test_int8_is_released_only_if_every_gate_passes() -> None:
-    passing = decide_gates(holdout(0), stage_costs(), margins())
-    assert {gate.verdict for gate in passing} == {"pass"}
-    assert released_precision(passing) == "int8"
-    undecided = dataclasses.replace(passing[0], verdict="undecided")
-    assert released_precision([*passing[1:], undecided]) == "fp32"
-    assert (
-        released_precision([*passing[1:], dataclasses.replace(passing[0], verdict="fail")])
-        == "fp32"
+def test_only_int8_files_have_gates_of_precision() -> None:
+    for stage in FILES:
+        names = {gate.name for gate in decide_gates(stage, holdout(0), stage_costs(), margins())}
+        assert (names >= PRECISION_GATES) == stage.endswith("_int8")
+        assert "accuracy_loss" in names
+
+
+@pytest.mark.parametrize(("name", "limit"), [("bytes", 1500), ("latency_ms", 0.5), ("params", 999)])
+def test_budgets_are_gates_of_every_file(name: str, limit: float) -> None:
+    wanted = margins(**{f"max_{name}": limit})
+    verdicts = {
+        stage: decide_gates(stage, holdout(0), stage_costs(), wanted)[-1] for stage in FILES
+    }
+    assert {gate.name for gate in verdicts.values()} == {name}
+    for stage, gate in verdicts.items():
+        fits = stage.endswith("_int8") and name != "params"
+        assert gate.verdict == ("pass" if fits else "fail")
+
+
+class TestMarginsFromTheRun:
+    @pytest.mark.parametrize(
+        ("errors", "examples", "margin"),
+        [
+            (300, 5000, 0.02),  # two points
+            (50, 5000, 0.005),  # half of the errors
+            (4, 400, 0.0154),  # the upper half of the interval of the errors
+            (0, 400, 0.0095),
+            (200, 400, 0.02),
+        ],
     )
-    assert released_precision([]) == "fp32"
+    def test_of_accuracy(self, errors: int, examples: int, margin: float) -> None:
+        log_probs = holdout(errors, examples).stages["student_int8"]
+        made = Predictions(
+            labels=np.zeros(examples, dtype=np.int64),
+            stages={"ensemble": log_probs, "student_int8": log_probs},
+        )
+        gate = int8_gates(made, stage_costs(), margins())[0]
+        assert gate.limit == pytest.approx(margin, rel=1e-2)
 
-
-def test_without_an_int8_student_there_are_no_gates() -> None:
-    stages = {"ensemble": holdout(0).stages["ensemble"]}
-    assert decide_gates(Predictions(labels=np.zeros(1000, int), stages=stages), {}, margins()) == ()
+    def test_of_nll_is_one_standard_error(self) -> None:
+        made = holdout(0)
+        stages = dict(made.stages)
+        stages["student_fp32"] = holdout(100).stages["student_int8"]
+        made = Predictions(labels=made.labels, stages=stages)
+        gate = int8_gates(made, stage_costs(), margins())[1]
+        values = np.where(np.arange(1000) < 100, -np.log(0.1), -np.log(0.9))
+        assert gate.limit == pytest.approx(values.std() / np.sqrt(1000), rel=1e-4)
 
 
 @given(errors=st.integers(0, 80), limit=st.floats(0.0, 0.2), more=st.floats(0.0, 0.2))
 def test_a_wider_margin_is_never_worse(errors: int, limit: float, more: float) -> None:
     def decide(margin: float) -> Gate:
-        return decide_gates(holdout(errors), stage_costs(), margins(max_accuracy_loss=margin))[0]
+        return int8_gates(holdout(errors), stage_costs(), margins(max_accuracy_loss=margin))[0]
 
     order = ("fail", "undecided", "pass")
     assert order.index(decide(limit + more).verdict) >= order.index(decide(limit).verdict)
@@ -142,5 +159,5 @@ def test_a_student_at_the_limit_passes_at_most_once_in_twenty() -> None:
     for _ in range(300):
         errors = int(rng.binomial(1000, 0.05))
         wide = margins(max_accuracy_loss=0.05)
-        passed += decide_gates(holdout(errors), stage_costs(), wide)[0].verdict == "pass"
+        passed += int8_gates(holdout(errors), stage_costs(), wide)[0].verdict == "pass"
     assert passed <= 28

@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import RunError
 from ensemble.deployment.card import read_card, write_card
 from ensemble.deployment.gates import GateMargins
-from ensemble.deployment.release import beats_champion, decide_release
+from ensemble.deployment.release import beats_champion, decide_release, read_release
+from ensemble.deployment.released import released_model
 from ensemble.ledger.predictions import Predictions
 from tests.ensemble.deployment.test_card import card
 from tests.ensemble.deployment.test_onnx_model import WEIGHTS, pixels, write_linear
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 
-MARGINS = GateMargins(max_accuracy_loss=0.02, max_nll_gain=0.1, min_speedup=1.0, min_shrink=1.5)
+MARGINS = GateMargins(max_accuracy_loss=0.02, max_nll_gain=0.1)
 
 
 def predictions(errors: int, examples: int = 1000) -> Predictions:
@@ -35,18 +37,46 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_int8_is_released_if_every_gate_passes(folder: Path) -> None:
-    decided = decide_release(folder, predictions(0), MARGINS, seed=0)
-    assert decided.released == "int8"
-    assert read_card(folder) == decided
+def test_the_decision_is_recorded_beside_the_files_and_in_their_cards(folder: Path) -> None:
+    release = decide_release(folder, predictions(0), MARGINS, seed=0)
+    assert (release.released, release.file) == ("student_int8", "model.int8.onnx")
+    assert read_release(folder) == release
+    assert read_card(folder).released == "int8"
+    assert read_card(folder / "plain").released == "none"
+    assert released_model(folder) == (folder / "model.int8.onnx", read_card(folder))
 
 
-def test_fp32_is_released_with_the_gates_that_did_not_pass(folder: Path) -> None:
-    decided = decide_release(folder, predictions(100), MARGINS, seed=0)
-    assert decided.released == "fp32"
-    assert "accuracy_loss fail" in decided.released_because
-    assert "shrink" not in decided.released_because
-    assert read_card(folder) == decided
+def test_the_best_single_trial_ships_from_its_own_folder(folder: Path) -> None:
+    write_card(folder / "single", card())
+    made = predictions(100)
+    good = made.stages["ensemble"]
+    stages = {**made.stages, "student_fp32": made.stages["student_int8"]}
+    stages |= {"best_single": good, "best_single_int8": good}
+    made = Predictions(labels=made.labels, stages=stages)
+    release = decide_release(folder, made, MARGINS, seed=0)
+    assert (release.released, release.file) == ("best_single_int8", "single/model.int8.onnx")
+    assert released_model(folder)[0] == folder / "single" / "model.int8.onnx"
+    student = read_card(folder)
+    assert student.released == "none"
+    assert "best_single_int8 ships" in student.released_because
+
+
+def test_where_nothing_ships_the_reason_is_an_error(folder: Path) -> None:
+    made = predictions(0)
+    bad = made.stages["ensemble"][:, ::-1]
+    stages = {"ensemble": made.stages["ensemble"], "student_fp32": bad, "student_int8": bad}
+    release = decide_release(
+        folder, Predictions(labels=made.labels, stages=stages), MARGINS, seed=0
+    )
+    assert (release.released, release.file) == ("none", "")
+    with pytest.raises(RunError, match=r"accuracy_loss fail.*model\.onnx"):
+        released_model(folder)
+
+
+def test_the_card_of_an_early_version_names_the_released_file(tmp_path: Path) -> None:
+    write_card(tmp_path, card(released="fp32"))
+    assert read_release(tmp_path) is None
+    assert released_model(tmp_path)[0] == tmp_path / "model.onnx"
 
 
 def images_and_splits() -> tuple[ImageSet, Splits]:

@@ -24,7 +24,7 @@ def ledger() -> Ledger:
         rows=ledger_rows(predictions, {"ensemble": StageCost(params=5)}),
         differences=paired_differences(predictions),
         gates=(),
-        released="fp32",
+        released="student_fp32",
         test_reads=1,
         compute={"trials": 3, "search_seconds": 1.5},
         machine={"cores": 2},
@@ -52,15 +52,21 @@ def test_the_csv_holds_the_rows(tmp_path: Path, ledger: Ledger) -> None:
         assert float(cells["nll"]) == row.nll
         interval = tuple(float(cells[f"accuracy_interval_{end}"]) for end in ("low", "high"))
         assert interval == row.accuracy_interval
-    assert [cells["params"] for cells in read] == ["", "", "", "5", "", "", ""]
+    params = {cells["stage"]: cells["params"] for cells in read}
+    assert params == {**dict.fromkeys(STAGES, ""), "ensemble": "5"}
 
 
 def test_rows_and_differences_are_found_by_name(ledger: Ledger) -> None:
     row, difference = ledger.row("ensemble"), ledger.difference("ensemble", "best_single", "nll")
-    assert row is ledger.rows[3]
+    assert row is ledger.rows[STAGES.index("ensemble")]
     assert difference is ledger.differences[1]
     assert ledger.row("hard_vote") is None
     assert ledger.difference("best_single", "ensemble", "nll") is None
+
+
+def test_the_ledgers_of_early_versions_name_the_released_row(ledger: Ledger) -> None:
+    assert replace(ledger, released="int8").released == "student_int8"
+    assert replace(ledger, released="fp32", rows=()).released == "none"
 
 
 def test_every_published_ledger_can_be_read() -> None:

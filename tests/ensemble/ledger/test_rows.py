@@ -105,7 +105,7 @@ class TestRows:
         with pytest.raises(PoolError, match=message):
             paired_differences(broken)
         with pytest.raises(PoolError, match=message):
-            decide_gates(broken, {}, MARGINS)
+            decide_gates("student_int8", broken, {}, MARGINS)
 
 
 class TestDifferences:
