@@ -15,27 +15,31 @@ from trainables.records import WEIGHTS, RunFolder, TrialRecord
 
 
 def pool_from_run(folder: RunFolder) -> Pool:
-    """Return the pool of a run: every trial that completed its whole schedule, seeds included.
+    """Return the pool of a run: its trials, seeds included, whose weights are there.
 
-    Trials with non-finite predictions, or whose weights have been removed to save disk space, are
-    left out and listed in `skipped`.
+    These are the trials that completed the whole schedule, and those stopped at the rung before
+    the last. There, each trial was scored after a cooldown of its own, so the latter are whole
+    trainings too, with shorter schedules. Completed trials with non-finite predictions, or whose
+    weights have been removed to save disk space, are left out and listed in `skipped`.
 
     Raises:
-        PoolError: no trial qualifies.
+        PoolError: no trial completed its schedule, or none that did is usable.
         RunError: trials of different splits, or a file that is missing, damaged or of the
             wrong shape.
     """
-    records = [r for r in folder.records() if r.whole_schedule and r.status == "completed"]
-    if not records:
+    completed = [r for r in folder.records() if r.whole_schedule and r.status == "completed"]
+    if not completed:
         raise PoolError(
             f"{folder.root}: no trial completed its whole schedule, so there is nothing to "
             "select from; resume the sweep, or raise its time budget"
         )
+    stopped = [r for r in folder.records() if r.status == "pruned" and _has_weights(folder, r)]
+    records = sorted([*completed, *stopped], key=lambda record: record.trial)
     _check_split(records)
     labels = _read_labels(folder)
     predictions, skipped = {}, []
     for record in records:
-        if WEIGHTS in record.sha256 and not (folder.trial(record.trial) / WEIGHTS).exists():
+        if WEIGHTS in record.sha256 and not _has_weights(folder, record):
             skipped.append(Skipped(name=record.trial, reason="its weights have been removed"))
             continue
         log_probs = _read_predictions(folder, record, labels)
@@ -43,8 +47,11 @@ def pool_from_run(folder: RunFolder) -> Pool:
             predictions[record.trial] = log_probs
         else:
             skipped.append(Skipped(name=record.trial, reason="its predictions are not finite"))
-    if not predictions:
-        raise PoolError(f"{folder.root}: no trial has weights and finite predictions on holdout")
+    if not any(record.trial in predictions for record in completed):
+        raise PoolError(
+            f"{folder.root}: no trial that completed its schedule has weights and finite "
+            "predictions on holdout"
+        )
     _check_classes(predictions)
     kept = [record for record in records if record.trial in predictions]
     return Pool(
@@ -56,6 +63,10 @@ def pool_from_run(folder: RunFolder) -> Pool:
         kinds=tuple(record.kind for record in kept),
         skipped=tuple(skipped),
     )
+
+
+def _has_weights(folder: RunFolder, record: TrialRecord) -> bool:
+    return (folder.trial(record.trial) / WEIGHTS).exists()
 
 
 def _check_split(records: list[TrialRecord]) -> None:

@@ -13,16 +13,16 @@ from trainables.records import WEIGHTS, RunFolder
 log = logging.getLogger(__name__)
 
 CANDIDATES_PER_MEMBER = 4
-"""Completed trials whose weights are kept in any case, for each member of the ensemble."""
+"""Trials whose weights are kept in any case, for each member of the ensemble."""
 
 
 class DiskBudget:
     """The space that a run's folder may take, and the weights that are removed to keep to it.
 
-    Predictions and records are small and always kept. The weights of a trial that was stopped
-    early are never kept, because the pool holds completed trials only. If the rest needs too much,
-    the weights of the completed trials with the worst scores are removed, and these trials can no
-    longer be selected. If that is not enough, no new trial starts.
+    Predictions and records are small and always kept. So are the weights of trials that could be
+    selected (see `ensemble.selection.run_pool`). If these need too much, the weights of the trials
+    with the lowest rungs and worst scores are removed, and these trials can no longer be
+    selected. If that is not enough, no new trial starts.
     """
 
     def __init__(self, folder: RunFolder, *, limit: float, members: int) -> None:
@@ -33,7 +33,7 @@ class DiskBudget:
         self._counted: int | None = None
         """Bytes outside the checkpoints, which come and go; None before they are counted."""
         self._holders: list[Trial] = []
-        """Completed trials of the search that have their weights, best first."""
+        """Trials of the search that may have their weights, best first."""
         self._warned = False
 
     @property
@@ -87,7 +87,7 @@ class DiskBudget:
         return self._counted
 
     def _hold(self, trial: Trial) -> None:
-        if trial.kind == "search" and trial.status == "completed":
+        if trial.kind == "search" and trial.status in ("completed", "pruned"):
             insort(self._holders, trial, key=lambda each: each.rank)
 
 

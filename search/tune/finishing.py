@@ -5,7 +5,7 @@ record.json, then `trial_ended` is journalled, then the trial's checkpoints go. 
 up between any two of these steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -25,13 +25,14 @@ class Finisher:
     """Ends the trials of one kind in one run."""
 
     def __init__(
-        self, emitter: Emitter, folder: RunFolder, storage: Storage, *, last_rung: int
+        self, emitter: Emitter, folder: RunFolder, storage: Storage, *, rungs: Sequence[int]
     ) -> None:
-        """`last_rung` is the whole schedule, in epochs."""
+        """`rungs` are the budgets at which trials are scored; the last is the whole schedule."""
         self._emitter = emitter
         self._folder = folder
         self._storage = storage
-        self._last_rung = last_rung
+        self._last_rung = rungs[-1]
+        self._pooled_from = rungs[-2:][0]
 
     def settle(self, kind: Kind) -> None:
         """End the trials that an earlier process had decided on but not ended."""
@@ -112,11 +113,13 @@ class Finisher:
             return False
         scored = [c for c in trial.checkpoints if c.step == trial.rung_steps[trial.rung]]
         for checkpoint in reversed(scored):
-            # Only completed trials can be selected, so only their weights are kept.
+            # Only these trials can be selected. One that stops at the rung before the last has had
+            # a cooldown of its own, so it is a whole training with a shorter schedule.
             about = self._storage.hand_over(
                 checkpoint.path,
                 self._folder.trial(trial.name),
-                weights=verdict.status == "completed",
+                weights=verdict.status == "completed"
+                or (verdict.status == "pruned" and trial.rung >= self._pooled_from),
             )
             if about is not None:
                 self.end(

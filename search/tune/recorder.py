@@ -76,7 +76,7 @@ class Recorder:
         """The first error of the recorder itself."""
         self._scheduler = None if scheduler is None else scheduler.replay(emitter.state)
         self._disk = disk
-        self._finisher = Finisher(emitter, folder, storage, last_rung=self.rungs[-1])
+        self._finisher = Finisher(emitter, folder, storage, rungs=self.rungs)
         self._failed_at_once = 0
         """Trials in a row, in this session, that failed before their first epoch."""
         self._failed_on: Counter[str] = Counter()

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 STAGES = [
     "best_single",
+    "best_single_int8",
     "uniform_top_k",
     "seeds_ensemble",
     "ensemble",
@@ -30,6 +31,9 @@ STAGES = [
     "student_fp32",
     "student_int8",
 ]
+
+OPTIONAL = "student_plain_int8"
+"""A row that only runs have whose student is less accurate than its twin without a teacher."""
 
 
 @pytest.fixture(scope="session")
@@ -83,15 +87,16 @@ def test_every_trial_left_its_record(root: Path) -> None:
             assert log_probs.dtype == np.float32
             assert log_probs.shape == (400, 10)
             np.testing.assert_allclose(np.exp(log_probs).sum(1), 1.0, atol=1e-3)
-        # Only trials that completed their schedule can be members of the pool.
-        assert (trial / "weights.safetensors").is_file() is record["whole_schedule"]
+        # Trials scored at the last rung or the one before can be members of the pool.
+        pooled = record["rung"] in start["rungs"][-2:]
+        assert (trial / "weights.safetensors").is_file() is pooled
     assert len(split_ids) == 1
 
 
 def test_the_specification_is_whole(root: Path) -> None:
     mapping = yaml.safe_load((root / "sweep.yaml").read_text())
     assert mapping["name"] == "tiny"
-    assert mapping["gates"]["max_accuracy_loss"] == 0.02
+    assert mapping["gates"]["max_accuracy_loss"] == 0.5
 
 
 def test_the_journal_tells_it_all(root: Path) -> None:
@@ -127,7 +132,7 @@ def test_ledger_rows(ledger: dict[str, Any]) -> None:
     assert ledger["run"] == "tiny"
     assert {"name", "fingerprint", "sizes"} <= ledger["dataset"].keys()
     assert ledger["dataset"]["sizes"] == {"train": 400, "val": 400, "holdout": 400, "test": 597}
-    assert [row["stage"] for row in ledger["rows"]] == STAGES
+    assert [row["stage"] for row in ledger["rows"] if row["stage"] != OPTIONAL] == STAGES
     fields = {
         "stage", "split", "accuracy", "accuracy_interval", "balanced_accuracy", "nll", "brier",
         "ece", "ece_null", "params", "bytes", "latency_ms_batch1", "images_per_second",
@@ -153,7 +158,7 @@ def test_ledger_differences_gates_and_reads(ledger: dict[str, Any]) -> None:
 
 def test_the_rows_follow_from_the_stored_predictions(root: Path, ledger: dict[str, Any]) -> None:
     with np.load(root / "ledger" / "test_logprobs.npz", allow_pickle=False) as arrays:
-        assert set(arrays.files) == {"labels", *STAGES}
+        assert set(arrays.files) - {OPTIONAL} == {"labels", *STAGES}
         labels = arrays["labels"]
         for row in ledger["rows"]:
             log_probs = arrays[row["stage"]]
@@ -164,7 +169,8 @@ def test_the_rows_follow_from_the_stored_predictions(root: Path, ledger: dict[st
 
 def test_the_csv_has_the_same_rows(root: Path) -> None:
     with (root / "ledger" / "ledger.csv").open() as file:
-        assert [row["stage"] for row in csv.DictReader(file)] == STAGES
+        stages = [row["stage"] for row in csv.DictReader(file)]
+    assert [stage for stage in stages if stage != OPTIONAL] == STAGES
 
 
 def test_the_student_reproduces_the_stored_predictions(root: Path) -> None:
@@ -184,7 +190,19 @@ def test_the_int8_file_is_quantized(root: Path) -> None:
     nodes = [node.op_type for node in graph.node]
     count = nodes.count("QuantizeLinear") + nodes.count("DequantizeLinear")
     assert card["quantization"]["qdq_nodes"] == count > 0
-    assert card["released"] in ("fp32", "int8")
+    assert card["released"] in ("fp32", "int8", "none")
+
+
+def test_the_released_file_is_the_one_that_the_ledger_names(
+    root: Path, ledger: dict[str, Any]
+) -> None:
+    release = json.loads((root / "student" / "release.json").read_text())
+    assert release["decision"]["released"] == ledger["released"]
+    names = {row["stage"] for row in ledger["rows"]}
+    assert ledger["released"] in names | {"none"}
+    if ledger["released"] != "none":
+        assert (root / "student" / release["file"]).is_file()
+    assert {item["stage"] for item in ledger["candidates"]} <= names
 
 
 def test_nothing_is_left_half_done(root: Path) -> None:

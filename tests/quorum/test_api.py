@@ -185,7 +185,7 @@ class TestFinishedRun:
     """Steps of a notebook, with a run passed by name, path or outcome."""
 
     def test_an_outcome_shows_what_was_released(self, finished_run: Outcome) -> None:
-        assert finished_run.released in ("student_int8", "student_fp32")
+        assert finished_run.ledger.row(finished_run.released) is not None
         assert finished_run.model is not None
         assert finished_run.model.suffix == ".onnx"
         assert finished_run.report.is_file()

@@ -16,7 +16,7 @@ from common.statistics.metrics import accuracy, nll
 from ensemble.selection.pool import Pool, Skipped, refit_votes
 from ensemble.selection.pool_file import load_pool
 from ensemble.selection.run_pool import pool_from_run
-from trainables.records import RunFolder, TrialRecord, write_record
+from trainables.records import WEIGHTS, RunFolder, TrialRecord, write_record
 
 Array = np.ndarray[Any, Any]
 
@@ -202,7 +202,14 @@ class TestRuns:
             self.trial(folder, name, self.log_probs[member])
         return folder
 
-    def test_only_completed_whole_schedules_are_pooled(self, folder: RunFolder) -> None:
+    def test_a_stopped_trial_with_weights_is_pooled(self, folder: RunFolder) -> None:
+        path = self.trial(folder, "t0002", self.log_probs[3], whole_schedule=False, status="pruned")
+        (path / WEIGHTS).write_bytes(b"")
+        pool = pool_from_run(folder)
+        assert pool.names == ("s00", "t0000", "t0001", "t0002")
+        np.testing.assert_array_equal(pool.log_probs[3], self.log_probs[3])
+
+    def test_other_trials_are_not_pooled(self, folder: RunFolder) -> None:
         self.trial(folder, "t0002", self.log_probs[3], whole_schedule=False, status="pruned")
         self.trial(folder, "t0003", self.log_probs[3], status="failed")
         (folder.trial("t0004")).mkdir()
@@ -230,7 +237,7 @@ class TestRuns:
             pool_from_run(folder)
         np.savez(folder.labels, holdout=np.zeros(20, int))
         self.trial(folder, "t0000", np.full((20, 4), np.nan, np.float32))
-        with pytest.raises(PoolError, match="no trial has weights and finite predictions"):
+        with pytest.raises(PoolError, match="no trial that completed its schedule has weights"):
             pool_from_run(folder)
 
     def test_trials_of_different_splits_are_refused(self, folder: RunFolder) -> None:

@@ -76,13 +76,19 @@ def test_a_full_budget_ends_the_sweep_cleanly_and_more_space_continues_it(
     assert statuses == {t.name: t.status for t in whole.emitter.state.trials.values()}
 
 
-def test_only_completed_trials_keep_their_weights(tmp_path: Path) -> None:
+def test_trials_that_may_be_selected_keep_their_weights(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
     sweep.run()
     records = {record.trial: record for record in sweep.folder.records()}
-    finished = [name for name, record in records.items() if record.status == "completed"]
-    assert 0 < len(finished) < len(records)
-    assert with_weights(sweep.folder) == finished
+    assert {"completed", "pruned"} <= {record.status for record in records.values()}
+    before_last = sweep.recorder.rungs[-2]
+    late = [
+        name
+        for name, record in records.items()
+        if record.status in ("completed", "pruned") and (record.rung or 0) >= before_last
+    ]
+    assert 0 < len(late) < len(records)
+    assert with_weights(sweep.folder) == late
     assert all(len(record.sha256[WEIGHTS]) == 64 for record in records.values())
 
 
