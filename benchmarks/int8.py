@@ -47,7 +47,7 @@ def measure(size: int, width: int) -> str:
         quantize_int8(
             fp32, int8, calibration=images, holdout=images, labels=labels, methods=["MinMax"]
         )
-        speedup = paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), images[:1])
+        speedup = paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), images[:1]).speedup
         sizes = [path.stat().st_size / 1000 for path in (fp32, int8)]
     params = sum(parameter.numel() for parameter in model.parameters())
     return (

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from ensemble.deployment.onnx_model import Images, OnnxClassifier
 BLOCK_SECONDS = 2e-3
 """Length of a timed block of calls, long enough to make the cost of the clock negligible."""
 
+BATCH = 256
+"""Images of a call whose throughput is measured."""
+
 WARM_UP = 10
 """Calls before timing starts."""
 
@@ -21,7 +25,7 @@ def latency(
     classifier: OnnxClassifier,
     images: Images,
     *,
-    batch: int = 256,
+    batch: int = BATCH,
     repeats: int = 50,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
@@ -32,8 +36,21 @@ def latency(
     widens it. `clock` counts seconds.
     """
     single = np.ascontiguousarray(images[:1])
-    many = np.resize(images, (batch, *images.shape[1:]))
     times = _times(lambda: classifier.run(single), repeats, clock)
+    return _latency(classifier, images, times, batch=batch, clock=clock)
+
+
+def _latency(
+    classifier: OnnxClassifier,
+    images: Images,
+    times: npt.NDArray[np.float64],
+    *,
+    batch: int = BATCH,
+    clock: Callable[[], float],
+) -> Latency:
+    """Add the throughput to the times of one image, seconds [repeats], ascending."""
+    repeats = len(times)
+    many = np.resize(images, (batch, *images.shape[1:]))
     low, high = median_ranks(repeats, 0.975)
     batch_times = _times(lambda: classifier.run(many), max(5, repeats // 5), clock, warm_up=2)
     return Latency(
@@ -46,35 +63,54 @@ def latency(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedLatency:
+    """The times of two models, measured in turns."""
+
+    speedup: Speedup
+    """The second model's speed relative to the first's."""
+    first: Latency
+    second: Latency
+
+
 def paired_latency(
     a: OnnxClassifier,
     b: OnnxClassifier,
-    image: Images,
+    images: Images,
     *,
     repeats: int = 50,
     level: float = 0.95,
     clock: Callable[[], float] = time.perf_counter,
-) -> Speedup:
-    """Measure how many times faster `b` answers than `a` for one image uint8 [1, H, W, 3].
+) -> PairedLatency:
+    """Time `a` and `b` in turns, and measure how many times faster `b` answers for one image.
 
     Blocks of calls alternate as a b b a, so slow changes of the machine's speed cancel within
-    a repeat. `bound` is the sign test's lower confidence bound on the median ratio: exact for
-    independent repeats, whatever their distribution. `clock` counts seconds.
+    a repeat. The speedup's `bound` is the sign test's lower confidence bound on the median ratio:
+    exact for independent repeats, whatever their distribution. The latencies of one image come
+    from the same blocks: measured one after the other, under changing load, they could say that
+    the slower model is the faster one. `images`, uint8 [N, H, W, 3], and `clock`, which counts
+    seconds, are as for `latency`.
 
     Raises:
         ValueError: too few repeats for a bound at `level`.
     """
     rank, _ = median_ranks(repeats, level)
+    image = np.ascontiguousarray(images[:1])
     run_a, run_b = (lambda: a.run(image)), (lambda: b.run(image))
     calls_a, calls_b = _calls_per_block(run_a, clock), _calls_per_block(run_b, clock)
-    ratios = np.empty(repeats)
+    seconds = np.empty((2, repeats))
     for i in range(repeats):
         first = _block(run_a, calls_a, clock)
         both = _block(run_b, calls_b, clock) + _block(run_b, calls_b, clock)
-        ratios[i] = (first + _block(run_a, calls_a, clock)) / both
-    ratios = np.sort(ratios * calls_b / calls_a)
-    return Speedup(
-        value=float(np.median(ratios)), bound=float(ratios[rank]), level=level, repeats=repeats
+        seconds[0, i] = (first + _block(run_a, calls_a, clock)) / (2 * calls_a)
+        seconds[1, i] = both / (2 * calls_b)
+    ratios = np.sort(seconds[0] / seconds[1])
+    return PairedLatency(
+        speedup=Speedup(
+            value=float(np.median(ratios)), bound=float(ratios[rank]), level=level, repeats=repeats
+        ),
+        first=_latency(a, images, np.sort(seconds[0]), clock=clock),
+        second=_latency(b, images, np.sort(seconds[1]), clock=clock),
     )
 
 

@@ -18,9 +18,8 @@ from ensemble.deployment.card import (
     write_card,
 )
 from ensemble.deployment.export import export_onnx
-from ensemble.deployment.latency import latency as measure_latency
-from ensemble.deployment.latency import paired_latency
-from ensemble.deployment.onnx_model import Images, OnnxClassifier
+from ensemble.deployment.latency import latency, paired_latency
+from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import METHODS, parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -80,6 +79,9 @@ def export_student(
     twin = like if like is not None and _same_work(like.recipe, student.recipe) else None
     fp32 = folder / "model.onnx"
     export_onnx(student.model, fp32, image_size=images.image_size, classes=len(images.class_names))
+    times = twin.fp32.latency if twin is not None else None
+    if times is None and not int8:  # with an int8 file, the two are timed in turns
+        times = latency(OnnxClassifier(fp32), holdout[:TIMED_IMAGES])
     distillation = student.distillation
     card = Card(
         class_names=images.class_names,
@@ -99,12 +101,7 @@ def export_student(
         tau=distillation.tau if distillation else None,
         teacher=student.teacher,
         teacher_temperature=student.teacher_temperature,
-        fp32=_artifact(
-            fp32,
-            refit_temperature(fp32, holdout, labels),
-            holdout,
-            latency=twin.fp32.latency if twin else None,
-        ),
+        fp32=_artifact(fp32, refit_temperature(fp32, holdout, labels), times),
         released=UNRELEASED,
         machine=machine_description(),
     )
@@ -151,14 +148,19 @@ def add_int8(folder: Path, *, images: ImageSet, splits: Splits, like: Card | Non
         labels=labels,
         methods=METHODS if known is None else (known.method,),
     )
-    times = twin.int8.latency if twin is not None and twin.int8 is not None else None
+    temperature = refit_temperature(int8, holdout, labels)
+    if twin is not None and twin.int8 is not None and twin.speedup is not None:
+        latencies, speedup = (twin.fp32.latency, twin.int8.latency), twin.speedup
+    else:
+        timed = paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), holdout[:TIMED_IMAGES])
+        latencies, speedup = (timed.first, timed.second), timed.speedup
     card = replace(
         card,
-        int8=_artifact(int8, refit_temperature(int8, holdout, labels), holdout, latency=times),
+        fp32=replace(card.fp32, latency=latencies[0]),
+        int8=_artifact(int8, temperature, latencies[1]),
         quantization=quantization,
         parity=parity(fp32, int8, holdout[:PARITY_IMAGES]),
-        speedup=(twin.speedup if twin is not None else None)
-        or paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), holdout[:1]),
+        speedup=speedup,
     )
     write_card(folder, card)
     return card
@@ -170,13 +172,11 @@ def _same_work(packaged: Mapping[str, Any], recipe: Recipe) -> bool:
     return other.architecture.prediction_work == recipe.architecture.prediction_work
 
 
-def _artifact(
-    path: Path, temperature: float, images: Images, *, latency: Latency | None = None
-) -> Artifact:
+def _artifact(path: Path, temperature: float, times: Latency | None) -> Artifact:
     return Artifact(
         file=path.name,
         bytes=path.stat().st_size,
         sha256=file_sha256(path),
         temperature=temperature,
-        latency=latency or measure_latency(OnnxClassifier(path), images[:TIMED_IMAGES]),
+        latency=times,
     )

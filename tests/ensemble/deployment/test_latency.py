@@ -66,11 +66,12 @@ def test_latency_of_a_real_model_is_within_its_interval(path: Path) -> None:
 def test_paired_latency_measures_a_ratio_on_a_machine_that_slows_down(path: Path) -> None:
     clock = Clock(slowing=True)
     slow, fast = (TimedClassifier(path, clock, call=seconds) for seconds in (6e-4, 2e-4))
-    speedup = paired_latency(slow, fast, pixels(1), repeats=9, clock=clock)
-    assert speedup.value == pytest.approx(3, rel=0.02)
-    assert speedup.bound <= speedup.value
+    measured = paired_latency(slow, fast, pixels(1), repeats=9, clock=clock)
+    assert measured.speedup.value == pytest.approx(3, rel=0.02)
+    assert measured.speedup.bound <= measured.speedup.value
+    assert measured.first.ms_batch1 == pytest.approx(3 * measured.second.ms_batch1, rel=0.02)
     reverse = paired_latency(fast, slow, pixels(1), repeats=9, clock=clock)
-    assert reverse.value == pytest.approx(1 / 3, rel=0.02)
+    assert reverse.speedup.value == pytest.approx(1 / 3, rel=0.02)
 
 
 def test_too_few_repeats_for_a_bound_are_refused(path: Path) -> None:
