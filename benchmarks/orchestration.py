@@ -4,6 +4,7 @@
     python benchmarks/orchestration.py reports           # reports per second of one long trial
     python benchmarks/orchestration.py scale --trials 1000,10000,100000    # costs without Ray
     python benchmarks/orchestration.py nodes --nodes 8 --late 4            # nodes that join late
+    python benchmarks/orchestration.py packing --rounds 3  # packed by memory, and one per device
 
 `trials` and `reports` alternate between these arms, each in a process of its own with a Ray of
 its own, two trials at a time, TPE over the same four parameters:
@@ -53,10 +54,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["trials", "reports", "scale", "nodes"])
+    parser.add_argument("part", choices=["trials", "reports", "scale", "nodes", "packing"])
     parser.add_argument("--arms", default=",".join(ARMS), help="arms to compare")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trials", help="`trials`: a round; `scale`: 1000,10000")
+    parser.add_argument("--trials", help="`trials`, `packing`: a round; `scale`: 1000,10000")
+    parser.add_argument("--cases", help="`packing`: cases to compare, by default all")
     parser.add_argument("--reports", type=int, default=1000, help="reports of the long trial")
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--late", type=int, default=4)
@@ -82,6 +84,11 @@ def main() -> None:
                     png=options.png)  # fmt: skip
     elif options.part == "nodes":
         print(json.dumps(late_nodes(options.nodes, options.late, int(options.trials or 64))))
+    elif options.part == "packing":
+        from orchestration_packing import CASES, print_packing
+
+        cases = options.cases.split(",") if options.cases else [*CASES]
+        print_packing(cases=cases, rounds=options.rounds, trials=int(options.trials or 24))
     else:
         compare(options)
 
