@@ -34,7 +34,7 @@ from orchestration_arms import NoOpTrainer
 
 HERE = Path(__file__).parent
 GB = 10**9
-EPOCHS, EPOCH_SECONDS = 4, 1.0
+EPOCHS, EPOCH_SECONDS = 4, 2.5
 NO_LIMIT = 10**15
 TOO_LARGE = 0.8
 """Drawn from [0, 0.9], the dropout of one trial in nine is larger than this."""
