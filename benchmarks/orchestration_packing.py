@@ -149,7 +149,7 @@ class WaitingTrainer(NoOpTrainer):
         self._device = Device(Path(folder), _device_name(), case.device_bytes)
         self._inner = self._training(recipe, numerics, options) if case.real else None
         if case.gpus:
-            _simulate_gpu(case.device_bytes)
+            _simulate_gpu(case.device_bytes, real=case.real)
 
     def reports(self) -> Any:
         """Yield a report per epoch."""
@@ -200,12 +200,20 @@ def _device_name() -> str:
     return f"gpu{gpus[0]}" if gpus else "node"
 
 
-def _simulate_gpu(memory: int) -> None:
-    """Give torch in this worker a GPU to describe; nothing is computed on it."""
-    import torch
+def _simulate_gpu(memory: int, *, real: bool) -> None:
+    """Give torch in this worker a GPU to describe; nothing is computed on it.
 
-    torch.cuda.get_device_properties = lambda *_: SimpleNamespace(total_memory=memory)  # type: ignore[assignment]
-    torch.cuda.get_device_name = lambda *_: "simulated"
+    A trial that waits gets a stand-in for torch, which takes seconds of a core to import.
+    """
+    if real:
+        import torch
+
+        cuda: Any = torch.cuda
+    else:
+        cuda = SimpleNamespace()
+        sys.modules["torch"] = SimpleNamespace(cuda=cuda)  # type: ignore[assignment]
+    cuda.get_device_properties = lambda *_: SimpleNamespace(total_memory=memory)
+    cuda.get_device_name = lambda *_: "simulated"
 
 
 def run_case(name: str, arm: str, *, trials: int, seed: int) -> dict[str, Any]:
