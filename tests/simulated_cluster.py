@@ -61,6 +61,7 @@ def on_speed(speed: float) -> Rehearsal:
         entry_seconds=HEAD.entry_seconds,
         forward_seconds=HEAD.forward_seconds / speed,
         predict_seconds=HEAD.predict_seconds / speed,
+        slowness=max(1.0, 1 / speed),
     )
 
 

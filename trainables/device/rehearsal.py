@@ -58,6 +58,8 @@ class Rehearsal:
     """Time to predict every training image, with all views that `tta` averages."""
     passes: float = 1.0
     """Passes of an epoch."""
+    slowness: float = 1.0
+    """Time that work besides training takes, as a multiple of the usual one; at least 1."""
 
     @property
     def stage_seconds(self) -> tuple[float, ...]:
