@@ -4,6 +4,8 @@
     python benchmarks/orchestration.py reports           # reports per second of one long trial
     python benchmarks/orchestration.py scale --trials 1000,10000,100000    # costs without Ray
     python benchmarks/orchestration.py nodes --nodes 8 --late 4            # nodes that join late
+    python benchmarks/orchestration.py packing --rounds 3  # packed by memory, and one per device
+    python benchmarks/orchestration.py budget --speeds 1:0.25:0.25,0.25:1:1   # slow workers or head
 
 `trials` and `reports` alternate between these arms, each in a process of its own with a Ray of
 its own, two trials at a time, TPE over the same four parameters:
@@ -53,16 +55,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["trials", "reports", "scale", "nodes"])
+    parser.add_argument(
+        "part", choices=["trials", "reports", "scale", "nodes", "packing", "budget"]
+    )
     parser.add_argument("--arms", default=",".join(ARMS), help="arms to compare")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trials", help="`trials`: a round; `scale`: 1000,10000")
+    parser.add_argument("--trials", help="`trials`, `packing`: a round; `scale`: 1000,10000")
+    parser.add_argument("--cases", help="`packing`: cases to compare, by default all")
     parser.add_argument("--reports", type=int, default=1000, help="reports of the long trial")
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--late", type=int, default=4)
+    parser.add_argument("--speeds", default="1:0.25:0.25,0.25:1:1,1:1:0.25",
+                        help="`budget`: speeds, each HEAD:WORKER:WORKER")  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=4.0, help="`budget`: of each run")
     parser.add_argument("--png", type=Path, help="`scale`: draw the curves to this file")
     options = parser.parse_args()
-    if options.part == "nodes":  # before anything imports Ray
+    if options.part in ("nodes", "budget"):  # before anything imports Ray
         token = secrets.token_hex(32)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -82,6 +90,15 @@ def main() -> None:
                     png=options.png)  # fmt: skip
     elif options.part == "nodes":
         print(json.dumps(late_nodes(options.nodes, options.late, int(options.trials or 64))))
+    elif options.part == "budget":
+        from orchestration_budget import print_budgets
+
+        print_budgets(minutes=options.minutes, speeds=options.speeds.split(","))
+    elif options.part == "packing":
+        from orchestration_packing import CASES, print_packing
+
+        cases = options.cases.split(",") if options.cases else [*CASES]
+        print_packing(cases=cases, rounds=options.rounds, trials=int(options.trials or 24))
     else:
         compare(options)
 

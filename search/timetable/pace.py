@@ -69,6 +69,8 @@ class Pace:
     """Costs of epochs in the base recipe's stages."""
     passes: float = 1.0
     """Passes over the training images in an epoch of the base recipe."""
+    slowness: float = 1.0
+    """Time that a worker needs to start, and for the ledger, as a multiple of the usual one."""
     whole_pass_seconds: float | None = None
     """An epoch of one whole pass, where it was measured."""
     families: Mapping[str, StageCosts] = field(default_factory=dict)
@@ -179,11 +181,11 @@ def overhead_seconds(
     """Return the time that each stage takes besides training, if `stages` run."""
     student = pace.student_seconds / STEP_PER_PREDICTION if "distill" in spec.stages else 0.0
     seconds = {
-        "sweep": START_SECONDS,
-        "seeds": START_SECONDS / 2,
+        "sweep": START_SECONDS * pace.slowness,
+        "seeds": START_SECONDS / 2 * pace.slowness,
         "select": SELECT_SECONDS,
         "distill": pace.export_seconds + HOLDOUT_PASSES * student * pace.holdout_share,
-        "ledger": LEDGER_SECONDS
+        "ledger": LEDGER_SECONDS * pace.slowness
         + LEDGER_PASSES * student * (pace.holdout_share + pace.test_share)
         + evaluation_seconds(spec, pace, stages),
         "report": REPORT_SECONDS,

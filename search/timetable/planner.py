@@ -328,12 +328,14 @@ def measure_pace(
         export_seconds=export_seconds(student, splits),
         costs=stage_costs(recipe, trial),
         passes=trial.passes,
+        slowness=trial.slowness,
     )
 
 
 def export_seconds(student: "Rehearsal", splits: Splits) -> float:
     """Return the time to export the students, and to calibrate and time their files."""
-    return EXPORT_SECONDS + EXPORT_IMAGES * SUSTAINED * student.forward_seconds / len(splits.train)
+    predicting = EXPORT_IMAGES * SUSTAINED * student.forward_seconds / len(splits.train)
+    return EXPORT_SECONDS * student.slowness + predicting
 
 
 def handover_seconds(measured: "Rehearsal", splits: Splits) -> float:

@@ -1,6 +1,9 @@
 """Nodes of the joined Ray cluster: their resources, and calls that run a function on a node."""
 
 import json
+import logging
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,7 +15,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from common.errors import QuorumError, RunError
 from search.timetable.capacity import Capacity, Node, Share
 
+log = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
+
+SLOWEST = 8.0
+"""Longest wait for a node's result, in multiples of the time that the fastest node took: a node
+that takes longer is busy with other work, or far slower than the others."""
+
+START_SECONDS = 60.0
+"""Shortest wait: on the other nodes, workers may have to start and import torch."""
 
 NodeTable = Callable[[], Sequence[Mapping[str, Any]]]
 """Returns Ray's table of nodes; `ray.nodes` is the usual one."""
@@ -66,6 +78,55 @@ def call_with_share(function: Callable[..., Result], *args: Any, share: Share) -
     )
     result: Result = result_of(task.remote(*args))
     return result
+
+
+def call_everywhere(
+    function: Callable[..., Result],
+    *args: Any,
+    shares: Mapping[Node, Share],
+    patience: float = START_SECONDS,
+) -> dict[Node, Result]:
+    """Run `function` on each of these nodes, with its share; return the results that come in time.
+
+    There is at least one; nodes that are lost or do not answer within SLOWEST times as long as the
+    first one, and `patience` in seconds, are left out.
+
+    Raises:
+        QuorumError: as `function` raises it.
+        RunError: all nodes were lost.
+    """
+    began = time.monotonic()
+    nodes = {
+        ray.remote(function)
+        .options(
+            num_cpus=share.cores,
+            num_gpus=share.gpus or None,
+            max_retries=1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        )
+        .remote(*args): node
+        for node, share in shares.items()
+    }
+    results: dict[Node, Result] = {}
+    waiting, lost, until = list(nodes), "", math.inf
+    while waiting:
+        left = None if until == math.inf else max(0.0, until - time.monotonic())
+        ready, waiting = ray.wait(waiting, timeout=left)
+        if not ready:
+            break
+        node = nodes[ready[0]]
+        try:
+            results[node] = result_of(ready[0])
+        except RunError as error:
+            lost = f"{node.name}: {error}"
+            continue
+        until = min(until, began + max(patience, SLOWEST * (time.monotonic() - began)))
+    for reference in waiting:
+        ray.cancel(reference)
+        log.warning("%s did not answer in time; the plan leaves it out", nodes[reference].name)
+    if not results:
+        raise RunError(lost)
+    return results
 
 
 def result_of(reference: Any, *, timeout: float | None = None) -> Any:

@@ -3,12 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from common.errors import SpecError
-from search.timetable.capacity import Capacity, Share, share_of
+from search.timetable.capacity import Capacity, Node, Share, share_of
 from search.timetable.site import probe_here, whole_machine
-from search.tune.cluster import autoscales, call_with_share, cluster_capacity
+from search.tune.cluster import (
+    autoscales,
+    call_everywhere,
+    call_with_share,
+    cluster_capacity,
+)
 from search.tune.data_travel import sent_images
 from search.tune.remote_stage import run_remotely
 from search.tune.room import PlacementGroups, Room
@@ -16,7 +22,7 @@ from search.tune.session import ray_session
 from trainables.data.cache import Layout, layout_of
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.device.kinds import machine_kind
+from trainables.device.kinds import NumericsHere, machine_kind
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 
@@ -26,6 +32,15 @@ if TYPE_CHECKING:
 REHEARSED_AT_A_TIME = 4
 """Most workers that a rehearsal imitates (see trainables/device/rehearsal.py)."""
 
+REHEARSED_NODES = 16
+"""Most nodes that are measured at the same time."""
+
+USUAL_LOOPS_PER_SECOND = 350.0
+"""Loops of `_loop` a second on the machine that the fixed times of a plan are from: 375 on 2 cores
+of an AMD EPYC, by CPU time, less a little for noise."""
+
+LOOPING_SECONDS = 0.3
+"""Time for which loops are counted."""
 
 LEADERS_GPU = 0.01
 """Part of a GPU that a stage takes if others train for it; it must see one."""
@@ -41,11 +56,17 @@ class ClusterSite:
         *,
         capacity: Callable[[], Capacity] = cluster_capacity,
         sleep: Callable[[float], None] = time.sleep,
+        everywhere: Callable[..., dict[Node, Any]] = call_everywhere,
+        send: Callable[..., Any] = sent_images,
     ) -> None:
-        """`capacity` reads the nodes."""
+        """`capacity` reads the nodes; `everywhere` calls a function on several of them at once."""
         self._read = capacity
         self._sleep = sleep
+        self._everywhere = everywhere
+        self._send = send
         self._sent: dict[tuple[str, Layout], Any] = {}
+        self._silent: set[str] = set()
+        """Ids of nodes that did not answer; no later measurement waits for them."""
         self._kinds: set[str] = set()
         """Kinds of machines on which numerics were measured."""
 
@@ -97,12 +118,18 @@ class ClusterSite:
         workers: int = 1,
         seconds: float,
     ) -> "Rehearsal":
-        """Measure on a worker that has the resources of all `workers` of one machine."""
+        """Measure on all nodes at once, at most REHEARSED_NODES; return the slowest times.
+
+        On each node the measurement has the resources of all `workers` of one machine. A schedule
+        that fits the slowest node fits all others.
+        """
+        from trainables.device.rehearsal import slowest  # imports torch
+
         share = share_of(numerics)
-        if not share.gpus:
-            cores = share.cores * min(workers, REHEARSED_AT_A_TIME)
-            share = Share(cores=min(cores, self._read().largest_for(share).cores))
-        return call_with_share(
+        holding = [node for node in self._wait_for(share).nodes if node.holds(share)]
+        nodes = [node for node in holding if node.id not in self._silent] or holding
+        measured = nodes[:: -(-len(nodes) // REHEARSED_NODES)]
+        found: dict[Node, Rehearsal] = self._everywhere(
             _rehearse,
             recipe,
             self.send(images),
@@ -110,8 +137,11 @@ class ClusterSite:
             numerics,
             workers,
             seconds,
-            share=share,
+            self.measured_on,
+            shares={node: _rehearsal_share(node, share, workers) for node in measured},
         )
+        self._silent |= {node.id for node in measured if node not in found}
+        return slowest([*found.values()])
 
     def run_stage(
         self,
@@ -182,7 +212,7 @@ class ClusterSite:
         key = (images.fingerprint, layout_of(images))
         if key not in self._sent:
             self._sent.clear()
-            self._sent[key] = sent_images(images, cluster=self._read(), cache=None)
+            self._sent[key] = self._send(images, cluster=self._read(), cache=None)
         return self._sent[key]
 
 
@@ -207,6 +237,13 @@ def _probe(
     return machine_kind(device), numerics
 
 
+def _rehearsal_share(node: Node, share: Share, workers: int) -> Share:
+    """Return the resources of a rehearsal that imitates `workers` trials on `node`."""
+    if share.gpus:
+        return share
+    return Share(cores=share.cores * min(workers, REHEARSED_AT_A_TIME, node.holds(share)))
+
+
 def _rehearse(
     recipe: Recipe,
     images: Any,
@@ -214,14 +251,42 @@ def _rehearse(
     numerics: Numerics,
     workers: int,
     seconds: float,
+    measured_on: str,
 ) -> "Rehearsal":
+    """Rehearse with the numerics that a trial would choose on this node."""
     from trainables.device.rehearsal import rehearse  # imports torch
 
-    return rehearse(
+    received: ImageSet = images.receive(None) if hasattr(images, "receive") else images
+    if measured_on:
+        numerics = NumericsHere().choose(
+            recipe,
+            numerics,
+            measured_on=measured_on,
+            classes=len(received.class_names),
+            image_size=received.image_size,
+        )
+    measured = rehearse(
         recipe,
-        images=images.receive(None) if hasattr(images, "receive") else images,
+        images=received,
         splits=splits,
         numerics=numerics,
         workers=workers,
         seconds=seconds,
     )
+    return replace(measured, slowness=_slowness())
+
+
+def _slowness() -> float:
+    """Compare Python's speed here with that of the machine whose times a plan assumes.
+
+    Starting workers, exporting and writing the ledger is Python on one core.
+    """
+    loops, began = 0, time.monotonic()
+    while time.monotonic() < began + LOOPING_SECONDS:
+        _loop()
+        loops += 1
+    return max(1.0, USUAL_LOOPS_PER_SECOND * (time.monotonic() - began) / loops)
+
+
+def _loop() -> int:
+    return sum(number * number for number in range(100_000))

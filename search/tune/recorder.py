@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from common.errors import RunError
-from common.failures import reason_of, says_node_out_of_memory, says_out_of_memory, unwritable
+from common.failures import lacked_memory, reason_of, unwritable
 from journal.emitter import Emitter
 from journal.events import (
     EPOCH_FIELDS,
@@ -323,10 +323,8 @@ class Recorder:
     def _fail(self, name: str, reason: str, traceback: str) -> None:
         self._require_space(reason)
         trial = self.state.trials[name]
-        # A machine's memory is shared by all its trials: only one that ran alone is to blame.
-        blamed = says_out_of_memory(traceback) or (
-            trial.name in self._alone and says_node_out_of_memory(traceback)
-        )
+        # Trials share the memory of a machine or GPU: only one that ran alone is to blame.
+        blamed = trial.name in self._alone and lacked_memory(traceback)
         cause: Cause = "recipe" if blamed else "machine"
         self._waiting_alone.pop(trial.name, None)
         self._finisher.end(trial, "failed", reason, traceback=traceback, cause=cause)

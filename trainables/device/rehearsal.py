@@ -8,9 +8,9 @@ as there will be workers.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -58,6 +58,8 @@ class Rehearsal:
     """Time to predict every training image, with all views that `tta` averages."""
     passes: float = 1.0
     """Passes of an epoch."""
+    slowness: float = 1.0
+    """Time that work besides training takes, as a multiple of the usual one; at least 1."""
 
     @property
     def stage_seconds(self) -> tuple[float, ...]:
@@ -71,6 +73,19 @@ class Rehearsal:
     def train_seconds(self) -> float:
         """Time of an epoch in the last stage."""
         return self.stage_seconds[-1]
+
+
+def slowest(rehearsals: Sequence[Rehearsal]) -> Rehearsal:
+    """Return the longest of each time in rehearsals of one recipe on several machines."""
+    first = rehearsals[0]
+    longest: dict[str, Any] = {}
+    for each in fields(Rehearsal):
+        values = [getattr(rehearsal, each.name) for rehearsal in rehearsals]
+        if isinstance(values[0], tuple):
+            longest[each.name] = tuple(map(max, zip(*values, strict=True)))
+        elif each.name != "passes":
+            longest[each.name] = max(values)
+    return replace(first, **longest)
 
 
 class Rehearsable(Protocol):

@@ -4,6 +4,7 @@ A private Ray of one node stands in for a cluster; `make test-cluster` runs real
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from common.errors import RunError, SpecError
 from search.timetable.capacity import Node, Share
-from search.tune.cluster import autoscales, call_with_share, cluster_capacity
+from search.tune.cluster import autoscales, call_everywhere, call_with_share, cluster_capacity
 from search.tune.cluster_site import ClusterSite
 from search.tune.placement import is_cluster, placed
 from search.tune.reach import require_reachable
@@ -165,3 +166,20 @@ def test_a_sweep_resumes_from_checkpoints_that_travel_through_ray(tmp_path: Path
     assert (finished.reason, finished.failed, finished.unfinished) == ("finished", 0, 0)
     assert len(list(folder.records())) == 3
     assert not list(folder.checkpoints.glob("*/*"))
+
+
+def answer() -> int:
+    return 42
+
+
+def test_nodes_that_do_not_answer_are_left_out() -> None:
+    """The second one stands for a node that is busy: it has not as many cores as it should."""
+    (here,) = cluster_capacity().nodes
+    shares = {here: Share(cores=1.0), replace(here, name="busy"): Share(cores=99.0)}
+    assert call_everywhere(answer, shares=shares, patience=0.5) == {here: 42}
+
+
+def test_an_error_on_any_node_is_raised_as_it_is() -> None:
+    (here,) = cluster_capacity().nodes
+    with pytest.raises(SpecError, match=r"^impossible here$"):
+        call_everywhere(refuse, shares={here: Share(cores=1.0)})

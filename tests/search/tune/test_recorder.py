@@ -15,6 +15,7 @@ from common.errors import RunError
 from common.failures import one_line, reason_of
 from journal.events import EPOCH_FIELDS, RungDecided, TrialEnded
 from journal.journal import read_events
+from search.timetable.capacity import Share
 from search.timetable.deadlines import Deadlines
 from search.tune.recorder import GIVE_UP
 from search.tune.session import ray_session
@@ -76,6 +77,21 @@ def test_after_an_error_later_actions_are_skipped(tmp_path: Path) -> None:
     assert sweep.searcher.suggest("any") == "FINISHED"
     assert str(recorder.error) == "first"
     assert [e.event for e in read_events(sweep.folder.journal)] == ["run_started"]
+
+
+@pytest.mark.parametrize(("alone", "cause"), [(True, "recipe"), (False, "machine")])
+@pytest.mark.parametrize("error", ["MemoryError", "ray.exceptions.OutOfMemoryError: killed"])
+def test_only_a_trial_that_ran_alone_is_to_blame_for_a_lack_of_memory(
+    alone: bool, cause: str, error: str, tmp_path: Path
+) -> None:
+    """One that used up its retry for another fault has shared the device."""
+    sweep = Sweep(RunFolder(tmp_path))
+    name = sweep.searcher.suggest("any")["start"]["trial"]
+    if alone:
+        sweep.recorder.wait_alone(name, Share(cores=1.0))
+    sweep.recorder.failed(name, error)
+    (ended,) = of_type(read_events(sweep.folder.journal), TrialEnded)
+    assert (ended.status, ended.cause) == ("failed", cause)
 
 
 def test_a_sweep_gives_up_if_all_trials_fail_before_their_first_epoch(tmp_path: Path) -> None:

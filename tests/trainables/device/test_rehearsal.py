@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quorum.testing.trainers import striped_images
-from trainables.device.rehearsal import MOST_WORKERS, rehearse
+from trainables.device.rehearsal import MOST_WORKERS, Rehearsal, rehearse, slowest
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
 from trainables.recipe import Numerics, Recipe
@@ -168,3 +168,12 @@ def test_a_real_training_is_rehearsed_once_per_worker_and_leaves_no_trace(
     assert min(found.train_seconds, found.forward_seconds, found.predict_seconds) > 0
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_of_several_machines_each_time_is_the_slowest() -> None:
+    first = Rehearsal(
+        pass_seconds=(1.0, 5.0), score_seconds=(2.0, 2.0), entry_seconds=(0.0, 0.0),
+        forward_seconds=3.0, predict_seconds=4.0, passes=0.5,
+    )  # fmt: skip
+    second = replace(first, pass_seconds=(2.0, 4.0), forward_seconds=1.0)
+    assert slowest([first, second]) == replace(first, pass_seconds=(2.0, 5.0))
