@@ -20,6 +20,22 @@ from trainables.records import RunFolder
 
 
 @pytest.mark.parametrize("name", shipped_names())
+def test_a_shipped_sweep_gives_an_ensemble_enough_to_choose_from(name: str) -> None:
+    """As many trials finish as the ensemble has members; the pool is three times as large.
+
+    One trial in `reduction_factor` goes on at each rung. The pool holds those scored at the last
+    rung or the one before.
+    """
+    spec = load_spec(name)
+    if spec.deliver == "single" or spec.trials is None:
+        return
+    finished = spec.trials / spec.reduction_factor ** (len(spec.rungs) - 1)
+    pool = finished * spec.reduction_factor if len(spec.rungs) > 1 else finished
+    assert finished >= spec.members
+    assert pool >= 3 * spec.members
+
+
+@pytest.mark.parametrize("name", shipped_names())
 def test_shipped_sweeps_load_and_survive_a_round_trip(name: str) -> None:
     spec = load_spec(name)
     assert spec.name == name
