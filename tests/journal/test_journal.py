@@ -248,7 +248,7 @@ def test_an_interrupted_write_leaves_no_partial_line(
         raise KeyboardInterrupt("by Ctrl-C")
 
     with Journal(path) as journal:
-        monkeypatch.setattr(os, "fsync", interrupted)
+        monkeypatch.setattr(os, "pwrite", interrupted)
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
             journal.append(trial_started("t0000"))
         monkeypatch.undo()
