@@ -155,8 +155,9 @@ def test_events_of_trials_are_synced_with_later_ones(tmp_path: Path, synced: lis
     with Journal(path, sync_seconds=threading.TIMEOUT_MAX) as journal:
         journal.append(run_started())
         assert synced == [path.stat().st_size]
-        for event in [trial_started("t0000"), epoch("t0000", 1), epoch("t0000", 2)]:
-            journal.append(event)
+        journal.append(trial_started("t0000"))
+        for step in (1, 2):
+            journal.append(epoch("t0000", step))
         assert len(synced) == 1
         journal.append(TestRead())
         assert synced[1:] == [path.stat().st_size]
