@@ -18,6 +18,7 @@ import numpy as np
 
 from common.errors import RunError, SpecError
 from common.parsing import from_mapping
+from common.syncing import make_folder, sync_file, sync_folder
 
 T = TypeVar("T")
 
@@ -224,24 +225,3 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def make_folder(folder: Path) -> list[Path]:
-    """Create a folder and those above it; return those that are new, whose parents need a sync."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return new
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file's content is on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new and renamed files in a folder survive a power loss."""
-    sync_file(folder)

@@ -29,7 +29,7 @@ from typing import Any
 from filelock import BaseFileLock
 
 from common.errors import RunError
-from common.files import make_folder, sync_folder
+from common.syncing import make_folder, sync_folder
 from journal.earlier import Upgrade
 from journal.events import (
     CheckpointSaved,
