@@ -54,7 +54,7 @@ PER_TRIAL = {
     "ask": "a suggestion, TPE over four parameters",
     "fits": "whether a trial fits into the time budget",
     "decide": "a decision at a rung",
-    "append": "journal append and fold of one event, fsync included",
+    "append": "journal append and fold of one event",
     "tell": "report of an ended trial to the sampler",
     "rank": "disk budget and best trials after a trial's end",
     "screen": "one frame of the terminal's display",

@@ -6,17 +6,23 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from common.errors import RunError, SpecError
 from common.parsing import from_mapping
+from common.syncing import make_folder, sync_file, sync_folder
 
 T = TypeVar("T")
+
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -53,8 +59,16 @@ def read_versioned(cls: type[T], path: Path, *, schema: int) -> T:
         raise RunError(f"{error}; the file is damaged, or of another version") from None
 
 
-def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
+def write_json_once(
+    path: Path,
+    value: Mapping[str, Any],
+    *,
+    beside: Mapping[str, bytes] = NO_FILES,
+    after: Callable[[], object] | None = None,
+) -> None:
     """Write a JSON file once; writing the same content again does nothing.
+
+    The files `beside` it are written before it gets its name; `after` as in `write_files`.
 
     Raises:
         RunError: the file exists with other content.
@@ -67,7 +81,7 @@ def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
             f"{path} is already written, with other content, and records are write-once; "
             "use another run name"
         )
-    write_bytes_atomically(path, data)
+    write_files(path.parent, {**beside, path.name: data}, after=after)
 
 
 def dump_json(value: Mapping[str, Any]) -> str:
@@ -101,25 +115,60 @@ def dump_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    write_files(path.parent, {path.name: data})
+
+
+def write_files(
+    folder: Path, files: Mapping[str, bytes], *, after: Callable[[], object] | None = None
+) -> None:
+    """Write files into one folder, each whole or not at all, and wait once for all of them.
+
+    They are written under temporary names, synced at the same time, which costs a file system with
+    a journal little more than one sync (benchmark in results/cluster/README.md), and renamed in
+    this order; then the folder is synced. No file gets its name before `after`, which runs beside
+    the syncs, has returned.
+
+    Raises:
+        OSError: a file cannot be written; all files that were there are as before.
+    """
+    made = make_folder(folder)
+    temporary: list[Path] = []
     try:
-        os.close(handle)
-        write_synced(Path(temporary), data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        for name, data in files.items():
+            handle, path = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+            temporary.append(Path(path))
+            with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, 0o644)
+                file.write(data)
+        syncs: list[Callable[[], object]] = [partial(sync_file, each) for each in temporary]
+        syncs += [partial(sync_folder, new.parent) for new in made]
+        if after is not None:
+            syncs.append(after)
+        _call_all(syncs)
+        for each, name in zip(temporary, files, strict=True):
+            each.replace(folder / name)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        for each in temporary:
+            each.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync_folder(folder)
+
+
+def _call_all(actions: Sequence[Callable[[], object]]) -> None:
+    """Call functions at the same time; raise the first error once all have ended."""
+    if len(actions) == 1:
+        actions[0]()
+        return
+    with ThreadPoolExecutor(len(actions)) as pool:
+        futures = [pool.submit(action) for action in actions]
+    for future in futures:
+        future.result()
 
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until its content is on disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(data)
+    sync_file(path)
 
 
 def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
@@ -176,12 +225,3 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new and renamed files in a folder survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

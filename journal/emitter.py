@@ -43,6 +43,10 @@ class Emitter:
                 self._failed.append(observer)
                 self.journal.append(ObserverFailed(reason=one_line(error)))
 
+    def sync(self) -> None:
+        """Wait until every event so far is on disk; raises as `Journal.sync`."""
+        self.journal.sync()
+
     @contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:
         """Call `observer` too, until the end of the block."""

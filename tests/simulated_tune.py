@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 from common.parsing import to_mapping
 from journal.emitter import Emitter
 from journal.events import Event, RunResumed, RunStarted
-from journal.journal import Journal
+from journal.journal import SYNC_SECONDS, Journal
 from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
@@ -122,9 +122,10 @@ class Sweep:
         trial: type[QuorumTrial] = QuorumTrial,
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         disk: float | None = None,
+        sync_seconds: float = SYNC_SECONDS,
     ) -> None:
         self.folder, self.spec, self._trial = folder, spec, trial
-        self.journal = Journal(folder.journal, clock=lambda: 1.0)
+        self.journal = Journal(folder.journal, clock=lambda: 1.0, sync_seconds=sync_seconds)
         self.seen: list[Event] = []
         self.emitter = Emitter(self.journal, [self.seen.append])
         start_or_resume(self.emitter, spec)

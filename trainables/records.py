@@ -5,13 +5,14 @@ log-probabilities `val.npy` and `holdout.npy` (float32 [N, K]), `weights.safeten
 and last `record.json`. A trial without `record.json` is unfinished.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.errors import RunError
-from common.files import file_sha256, read_versioned, write_json_once
+from common.files import NO_FILES, file_sha256, read_versioned, write_json_once
 from common.parsing import to_mapping
 from journal.events import Cause, Kind, Status
 from trainables.recipe import Numerics, Recipe
@@ -189,15 +190,25 @@ def read_start(path: Path) -> TrialStart:
     return read_versioned(TrialStart, path, schema=SCHEMA)
 
 
-def write_record(folder: Path, record: TrialRecord) -> None:
-    """Write record.json, with the checksums of the files beside it and those known before."""
+def write_record(
+    folder: Path,
+    record: TrialRecord,
+    files: Mapping[str, bytes] = NO_FILES,
+    *,
+    after: Callable[[], object] | None = None,
+) -> None:
+    """Write a trial's results and last record.json, with their checksums and those known before.
+
+    `files` replace those in the folder. All are on disk on return, and none has its name before
+    `after` has returned (see `common.files.write_files`).
+    """
+    present = (path for path in sorted(folder.iterdir()) if path.name not in files)
     sums = {
-        path.name: file_sha256(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".npy", ".safetensors")
+        path.name: file_sha256(path) for path in present if path.suffix in (".npy", ".safetensors")
     }
-    sums = {**record.sha256, **sums}
-    write_json_once(folder / "record.json", {**to_mapping(record), "sha256": sums})
+    sums |= {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    value = {**to_mapping(record), "sha256": {**record.sha256, **sums}}
+    write_json_once(folder / "record.json", value, beside=files, after=after)
 
 
 def read_record(path: Path) -> TrialRecord:

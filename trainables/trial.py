@@ -21,12 +21,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import ray
 from ray import tune
 
 from common.errors import DataError, DivergedError, MissingWeightsError, RunError, SpecError
-from common.files import dump_json, file_sha256, read_json, write_array, write_bytes_atomically
+from common.files import dump_json, file_sha256, read_json
 from common.parsing import from_mapping, to_mapping
 from common.plugins import add_import_folder
 from trainables.data.dataset import DatasetSpec, load_dataset
@@ -146,14 +147,17 @@ class QuorumTrial(tune.Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write a checkpoint; called by Tune after a step."""
+        """Write a checkpoint; called by Tune after a step.
+
+        Tune copies it to the storage and deletes it, so its files need no sync.
+        """
         assert self._trainer is not None
         folder, trainer = Path(checkpoint_dir), self._trainer
         trainer.save(folder / TRAINING)
         sums = {}
         if self._rung is not None:
             for split, indices in self._scored.items():
-                write_array(folder / f"{split}.npy", trainer.log_probs(indices))
+                np.save(folder / f"{split}.npy", trainer.log_probs(indices), allow_pickle=False)
             trainer.save_weights(folder / WEIGHTS)
             sums = {name: file_sha256(folder / name) for name in RESULT_FILES}
         about = {
@@ -165,7 +169,7 @@ class QuorumTrial(tune.Trainable):
             "halvings": [list(halving) for halving in getattr(trainer, "halvings", ())],
             "sha256": sums,
         }
-        write_bytes_atomically(folder / TRIAL_FILE, dump_json(about).encode())
+        (folder / TRIAL_FILE).write_text(dump_json(about))
         self._saved_at = self.clock()
 
     def restore(self, checkpoint_path: Any) -> None:

@@ -96,6 +96,15 @@ class TuneScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._decide = decide
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:  # noqa: ARG002
+        """Choose none: Tune then starts the pending trials in their order.
+
+        A chosen trial that waits for its worker to start would take the next worker that is free,
+        and Tune would end the one that is starting and start another for the next trial. Short
+        trials would then all run in one worker, while others are started and ended all the time.
+        """
+        return None
+
     def on_trial_result(
         self,
         tune_controller: Any,  # noqa: ARG002 (Tune's hook)

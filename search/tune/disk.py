@@ -3,7 +3,7 @@
 import logging
 import os
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from common.formats import file_size
@@ -66,12 +66,16 @@ class DiskBudget:
             self._counted += folder_bytes(self._folder.trial(trial.name))
         self._hold(trial)
 
-    def make_room(self) -> None:
-        """Remove weights until the folder fits, those of the worst trials first."""
+    def make_room(self, *, before: Callable[[], object] = lambda: None) -> None:
+        """Remove weights until the folder fits, those of the worst trials first.
+
+        `before` is called before a file is removed: the ends of their trials must be on disk.
+        """
         excess = self.used - self._limit
         while excess > 0 and len(self._holders) > self._kept:
             trial = self._holders.pop()
             path = self._folder.trial(trial.name) / WEIGHTS
+            before()
             try:
                 size = path.stat().st_size
                 path.unlink()

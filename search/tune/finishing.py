@@ -3,12 +3,17 @@
 The order makes a kill at any point harmless: predictions and weights reach the folder, then
 record.json, then `trial_ended` is journalled, then the trial's checkpoints go. `settle` picks
 up between any two of these steps.
+
+A loss of power is harmless, too. The journal so far and the content of all files are on disk before
+a file gets its name, and the folder before `trial_ended` is journalled. A file system may keep the
+names of some files of a folder only: `settle` removes a record that lacks its predictions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from common.files import NO_FILES
 from common.parsing import from_mapping
 from journal.emitter import Emitter
 from journal.events import Cause, Kind, Status, TrialEnded
@@ -16,7 +21,16 @@ from journal.trial import Trial
 from search.schedulers.verdict import Verdict, verdict_on
 from search.tune.storage import Storage
 from trainables.recipe import Numerics
-from trainables.records import RunFolder, TrialRecord, read_record, read_start, write_record
+from trainables.records import (
+    WEIGHTS,
+    RunFolder,
+    TrialRecord,
+    read_record,
+    read_start,
+    write_record,
+)
+
+RECORD = "record.json"
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -37,11 +51,14 @@ class Finisher:
     def settle(self, kind: Kind) -> None:
         """End the trials that an earlier process had decided on but not ended."""
         for trial in self._emitter.state.trials.unfinished(kind):
-            record = self._folder.trial(trial.name) / "record.json"
-            if record.exists():
-                self._announce(read_record(record), traceback=None)
-            else:
-                self.finish(trial)
+            folder = self._folder.trial(trial.name)
+            if (folder / RECORD).exists():
+                record = read_record(folder / RECORD)
+                if all((folder / name).exists() for name in _kept(record)):
+                    self._announce(record, traceback=None)
+                    continue
+                (folder / RECORD).unlink()
+            self.finish(trial)
 
     def retire(self, kind: Kind) -> None:
         """End the decided trials as they were decided, and others that have a rung's results."""
@@ -69,8 +86,9 @@ class Finisher:
         traceback: str | None = None,
         cause: Cause | None = None,
         sha256: Mapping[str, str] = NOTHING,
+        files: Mapping[str, bytes] = NO_FILES,
     ) -> None:
-        """Write a trial's record, journal its end, and remove its checkpoints."""
+        """Write a trial's results and record, journal its end, and remove its checkpoints."""
         folder = self._folder.trial(trial.name)
         metrics = trial.score._asdict() if trial.score is not None else {}
         record = TrialRecord(
@@ -92,7 +110,7 @@ class Finisher:
             machine=machine,
             sha256=dict(sha256),
         )
-        write_record(folder, record)
+        write_record(folder, record, files, after=self._emitter.sync)
         self._announce(record, traceback=traceback)
         for session in {session_of(checkpoint.path) for checkpoint in trial.checkpoints}:
             self._storage.remove(session)
@@ -113,15 +131,13 @@ class Finisher:
             return False
         scored = [c for c in trial.checkpoints if c.step == trial.rung_steps[trial.rung]]
         for checkpoint in reversed(scored):
-            # Only these trials can be selected. One that stops at the rung before the last has had
-            # a cooldown of its own, so it is a whole training with a shorter schedule.
-            about = self._storage.hand_over(
-                checkpoint.path,
-                self._folder.trial(trial.name),
-                weights=verdict.status == "completed"
-                or (verdict.status == "pruned" and trial.rung >= self._pooled_from),
-            )
-            if about is not None:
+            results = self._storage.results(checkpoint.path)
+            if results is not None:
+                about, files = results
+                # Only these trials can be selected. One that stops at the rung before the last has
+                # had a cooldown of its own: it is a whole training with a shorter schedule.
+                if verdict.status not in ("completed", "pruned") or trial.rung < self._pooled_from:
+                    del files[WEIGHTS]
                 self.end(
                     trial,
                     verdict.status,
@@ -132,6 +148,7 @@ class Finisher:
                     numerics=_numerics_of(about),
                     machine=about.get("machine"),
                     sha256=about["sha256"],
+                    files=files,
                 )
                 return True
         return False
@@ -151,6 +168,11 @@ class Finisher:
                 cause=record.cause or _cause_of(record, traceback),
             )
         )
+
+
+def _kept(record: TrialRecord) -> Iterable[str]:
+    """Return the names of the files that a trial's folder has beside its record."""
+    return (name for name in record.sha256 if name != WEIGHTS or record.status == "completed")
 
 
 def _cause_of(record: TrialRecord, traceback: str | None) -> Cause | None:

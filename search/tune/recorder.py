@@ -261,6 +261,7 @@ class Recorder:
             return
         self.emit(CheckpointSaved(trial=name, step=step, path=path))
         for old in trial.checkpoints[:-KEPT_CHECKPOINTS][-1:]:
+            self.emitter.sync()  # until then, a loss of power would leave this one as the last
             self.storage.remove(old.path)
 
     def _retry(self, name: str, reason: str) -> None:
@@ -293,7 +294,7 @@ class Recorder:
             self._finisher.end(trial, "failed", reason, cause="machine")
         if self._disk is not None and trial.end is not None:
             self._disk.add(trial)
-            self._disk.make_room()
+            self._disk.make_room(before=self.emitter.sync)
 
     def _count_failure_on(self, host: str, reason: str) -> None:
         """Stop the sweep if a machine has failed many trials, which others may train instead.

@@ -1,4 +1,4 @@
-"""The storage of checkpoints; copy results from it to a trial's folder.
+"""The storage of checkpoints, and the results of trials in them.
 
 Checkpoints are named by their path below the storage's root, so a run whose folder was moved
 or copied finds them again. The root is a local folder or any URI that Tune accepts. Workers may
@@ -17,9 +17,8 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from ray.tune import Checkpoint
 
 from common.errors import RunError, SpecError
-from common.files import read_json, write_bytes_atomically
+from common.files import read_json
 from common.uris import is_uri, require_no_credentials
-from trainables.records import WEIGHTS
 from trainables.trial import RESULT_FILES, TRIAL_FILE
 
 log = logging.getLogger(__name__)
@@ -124,24 +123,16 @@ class Storage:
             for path in [session] if kept.isdisjoint(trials) else set(trials) - kept:
                 self.remove(path)
 
-    def hand_over(self, path: str, target: Path, *, weights: bool = True) -> dict[str, Any] | None:
-        """Copy a trial's predictions and, with `weights`, its weights from a checkpoint.
+    def results(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+        """Return a checkpoint's trial.json, and the trial's predictions and weights by file name.
 
-        Return the content of trial.json; None if the checkpoint is missing or damaged.
-        Each file is written whole or not at all; a second call replaces them.
-
-        Raises:
-            OSError: `target` cannot be written.
+        None if the checkpoint is missing or damaged.
         """
         try:
-            about, files = self._read(path)
+            return self._read(path)
         except (RunError, OSError, pyarrow.ArrowException) as error:
-            log.warning("%s cannot be copied: %s", (self.here / path).path, error)
+            log.warning("%s cannot be read: %s", (self.here / path).path, error)
             return None
-        for name, data in files.items():
-            if weights or name != WEIGHTS:
-                write_bytes_atomically(target / name, data)
-        return about
 
     def _read(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         place = self.here / path

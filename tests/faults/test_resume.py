@@ -60,18 +60,22 @@ def in_a_child(action: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_at(sync: int, root: Path) -> int:
-    """Run a sweep that is killed at its n-th fsync."""
+def killed_at(write: int, root: Path) -> int:
+    """Run a sweep that is killed before its n-th line of the journal or rename."""
     count = 0
 
-    def fsync(_: int) -> None:
-        nonlocal count
-        count += 1
-        if count == sync:
-            os._exit(KILLED)
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == write:
+                os._exit(KILLED)
+            return function(*arguments)
+
+        return call
 
     def action() -> None:
-        os.fsync = fsync  # type: ignore[assignment]
+        os.pwrite, os.replace = dying(os.pwrite), dying(os.replace)
         Sweep(RunFolder(root)).run()
 
     return in_a_child(action)
@@ -82,37 +86,39 @@ def test_a_sweep_killed_after_any_write_equals_an_uninterrupted_one(
 ) -> None:
     # A killed process loses nothing that it has written: syncing is for killed machines.
     monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(os, "fdatasync", lambda _: None)
     Sweep(RunFolder(tmp_path / "whole")).run()
     whole = outcome(tmp_path / "whole")
     assert len(whole["starts"]) == SPEC.trials
     assert {status for _, status, *_ in whole["trial_ended"]} == {"completed", "pruned"}
-    sync = 1
+    write = 1
     while True:
-        root = tmp_path / str(sync)
-        status = killed_at(sync, root)
+        root = tmp_path / str(write)
+        status = killed_at(write, root)
         if status == 0:
             break
         assert status == KILLED
         before = read_events(root / "journal.jsonl") if (root / "journal.jsonl").exists() else []
         Sweep(RunFolder(root)).run()
-        assert outcome(root) == whole, f"killed at sync {sync}"
+        assert outcome(root) == whole, f"killed at write {write}"
         after = read_events(root / "journal.jsonl")
         assert after[: len(before)] == before
         assert list(root.glob("checkpoints/*")) == []
-        sync += 7
-    assert sync > 200
+        write += 5
+    assert write > 80
 
 
 def test_a_sweep_that_is_killed_again_and_again_still_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(os, "fdatasync", lambda _: None)
     Sweep(RunFolder(tmp_path / "whole")).run()
     root = tmp_path / "killed"
     lives = 1
-    while killed_at(60, root) == KILLED:
+    while killed_at(30, root) == KILLED:
         lives += 1
-        assert lives < 50, "60 writes must bring the sweep forward"
+        assert lives < 50, "30 writes must bring the sweep forward"
     assert lives > 3
     assert outcome(root) == outcome(tmp_path / "whole")
 

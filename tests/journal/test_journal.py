@@ -1,4 +1,4 @@
-"""The journal's file survives any cut, has one writer, and syncs every event quickly."""
+"""The journal's file survives any cut and hole, has one writer, and syncs in time."""
 
 import errno
 import fcntl
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from common.errors import RunError
 from journal.events import Event, ResultReported, TestRead
-from journal.journal import Journal, JournalReader, read_events, read_state
+from journal.journal import UNSYNCED_BYTES, Journal, JournalReader, read_events, read_state
 from journal.lock import at_work
 from journal.order import OutOfOrderError
 from tests.docs import ROOT
@@ -117,6 +118,84 @@ def test_a_damaged_last_line_is_cut_off(tail: bytes, tmp_path: Path) -> None:
     assert read_events(path) == events
     Journal(path).close()
     assert path.read_bytes() == whole
+
+
+def test_a_hole_of_a_power_loss_ends_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    events = write(path, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1] + bytes(len(lines[2])) + lines[3])
+    assert read_events(path) == events[:2]
+    Journal(path).close()
+    assert path.read_bytes() == lines[0] + lines[1]
+
+
+def test_zeros_before_what_was_synced_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, 3)
+    first, rest = path.read_bytes().split(b"\n", 1)
+    more = json.dumps({"event": "result", "time": 2, "kind": "x", "params": {"x": "y" * 1000}})
+    path.write_bytes(
+        first + b"\n" + b"\0" * 9 + rest + (more.encode() + b"\n") * (UNSYNCED_BYTES // 1000)
+    )
+    with pytest.raises(RunError, match="damaged in line 2"):
+        read_events(path)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the journal at its syncs."""
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda file: sizes.append(os.fstat(file).st_size))
+    return sizes
+
+
+def test_events_of_trials_are_synced_with_later_ones(tmp_path: Path, synced: list[int]) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, sync_seconds=threading.TIMEOUT_MAX) as journal:
+        journal.append(run_started())
+        assert synced == [path.stat().st_size]
+        journal.append(trial_started("t0000"))
+        for step in (1, 2):
+            journal.append(epoch("t0000", step))
+        assert len(synced) == 1
+        journal.append(TestRead())
+        assert synced[1:] == [path.stat().st_size]
+        journal.sync()
+        assert len(synced) == 2
+        for step in range(3, 2000):
+            journal.append(epoch("t0000", step))
+            assert path.stat().st_size - synced[-1] <= UNSYNCED_BYTES
+        assert 2 < len(synced) < 50
+    assert synced[-1] == path.stat().st_size
+
+
+def test_the_last_events_are_synced_without_another(tmp_path: Path, synced: list[int]) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, sync_seconds=0.001) as journal:
+        for event in START:
+            journal.append(event)
+        while synced[-1] < path.stat().st_size:  # else the test's time limit ends it
+            time.sleep(0.001)
+
+
+def test_nothing_is_written_after_a_failed_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, sync_seconds=threading.TIMEOUT_MAX)
+    for event in START:
+        journal.append(event)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    for action in (journal.sync, lambda: journal.append(epoch("t0000", 1)), journal.close):
+        with pytest.raises(RunError, match=os.strerror(errno.EIO)):
+            action()
+    monkeypatch.undo()
+    assert kinds(path) == ["run_started", "trial_started"]
+    Journal(path).close()
 
 
 def test_damage_before_the_last_line_names_the_line(tmp_path: Path) -> None:
@@ -248,7 +327,7 @@ def test_an_interrupted_write_leaves_no_partial_line(
         raise KeyboardInterrupt("by Ctrl-C")
 
     with Journal(path) as journal:
-        monkeypatch.setattr(os, "fsync", interrupted)
+        monkeypatch.setattr(os, "pwrite", interrupted)
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
             journal.append(trial_started("t0000"))
         monkeypatch.undo()

@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import RunError
-from common.files import dump_json, read_json, sync_folder, write_synced
+from common.files import dump_json, read_json, write_synced
+from common.syncing import sync_folder
 from trainables.nets.tensor_file import bytes_to_tensors, tensors_to_bytes
 
 SCHEMA = 2

@@ -145,7 +145,7 @@ def test_a_decided_trial_with_a_bad_checkpoint_is_trained_again(gone: str, tmp_p
 class Killing(Storage):
     """A storage during whose first copy the process is killed."""
 
-    def hand_over(self, path: str, target: Path, *, weights: bool = True) -> dict[str, Any] | None:
+    def results(self, path: str) -> tuple[dict[str, Any], dict[str, bytes]] | None:
         """Die."""
         raise KeyboardInterrupt("killed")
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import optuna
 import pytest
+from ray.util import placement_group_table
 
 from common.errors import RunError
 from common.seeds import derive_seed
@@ -280,6 +281,15 @@ def test_a_trial_that_runs_out_of_memory_is_retried_alone_and_then_counts_as_a_p
         assert record.peak_memory_bytes > 0
     poor = [trial for trial in study_of(folder).trials if trial.state.name == "PRUNED"]
     assert {trial.user_attrs["trial"] for trial in poor} >= {start.trial for start in greedy}
+
+
+def test_a_trial_does_not_take_the_place_of_a_worker_that_starts(ray: None, tmp_path: Path) -> None:
+    """Otherwise a worker would be started, and ended before it is ready, for every short trial."""
+    before = len(placement_group_table())
+    outcome = sweep(tmp_path / "short", spec_of(trials=20, concurrent=2, rungs=[1]))
+    assert (outcome.completed, outcome.failed) == (20, 0)
+    # Two workers, and two with a request for memory, which the first reports make known.
+    assert len(placement_group_table()) - before <= 6
 
 
 class Clock:
