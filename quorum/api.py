@@ -260,7 +260,7 @@ def predict(
 ) -> "tuple[Prediction, ...]":
     """Return class probabilities for image files of any size and format that Pillow reads.
 
-    `model` is a run with a student, a student's folder, or an ONNX file beside its card.json.
+    `model` is a run with a student, a student's folder, or an exported ONNX file.
     An unreadable image raises DataError, unless `on_unreadable` takes its path and the error.
     """
     from ensemble.deployment.onnx_model import classify

@@ -225,6 +225,7 @@ def _train_students(
         start=start,
         distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
         seed=seed,
+        license=run.spec.student.license,
         train_with=numerics,
         deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
         train=train,

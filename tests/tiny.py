@@ -16,7 +16,10 @@ TINY = {
         "adamw_lr": {"type": "float", "low": 2e-3, "high": 2e-2, "log": True},
         "attention": {"type": "categorical", "choices": ["se", "eca"]},
     },
-    "student": {"recipe": {"block": "plain", "activation": "relu", "epochs": 3}},
+    "student": {
+        "recipe": {"block": "plain", "activation": "relu", "epochs": 3},
+        "license": "CC0-1.0",
+    },
 }
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from common.files import file_sha256
 from common.provenance import code_version, machine_description
 from common.sampling import evenly_spaced
-from ensemble.deployment.card import Artifact, Card, TeacherMember, write_card
-from ensemble.deployment.export import export_onnx
+from ensemble.deployment.card import Artifact, Card, TeacherMember, recipe_digest, write_card
+from ensemble.deployment.export import export_onnx, write_metadata
 from ensemble.deployment.latency import latency, paired_latency
+from ensemble.deployment.metadata import NO_LICENSE, ModelMetadata
 from ensemble.deployment.onnx_model import Images, OnnxClassifier
 from ensemble.deployment.quantize import parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
@@ -50,27 +51,47 @@ class TrainedStudent:
 
 
 def export_student(
-    student: TrainedStudent, folder: Path, *, images: ImageSet, splits: Splits, int8: bool
+    student: TrainedStudent,
+    folder: Path,
+    *,
+    images: ImageSet,
+    splits: Splits,
+    int8: bool,
+    license: str = NO_LICENSE,
 ) -> Card:
     """Write the student's ONNX files and its card; nothing is released yet.
 
-    Each file gets its own temperature, fitted on holdout. The int8 ranges come from training
-    images.
+    Each file gets its own temperature, fitted on holdout, and the card's metadata, so that it can
+    be used alone. The int8 ranges come from training images. `license` is an SPDX expression.
     """
     folder.mkdir(parents=True, exist_ok=True)
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
     fp32 = folder / "model.onnx"
     export_onnx(student.model, fp32, image_size=images.image_size, classes=len(images.class_names))
     distillation = student.distillation
-    card = Card(
+    recipe = student.recipe.to_mapping()
+    metadata = ModelMetadata(
         class_names=images.class_names,
         image_size=images.image_size,
         resize_rule=images.resize,
         grey_levels=images.grey_levels,
-        dataset={"name": images.name, "fingerprint": images.fingerprint},
+        license=license or NO_LICENSE,
+        dataset=images.name,
+        dataset_fingerprint=images.fingerprint,
         split_id=splits.split_id,
+        recipe_sha256=recipe_digest(recipe),
         code_version=code_version(),
-        recipe=student.recipe.to_mapping(),
+    )
+    card = Card(
+        class_names=metadata.class_names,
+        image_size=metadata.image_size,
+        resize_rule=metadata.resize_rule,
+        grey_levels=metadata.grey_levels,
+        dataset={"name": metadata.dataset, "fingerprint": metadata.dataset_fingerprint},
+        license=metadata.license,
+        split_id=metadata.split_id,
+        code_version=metadata.code_version,
+        recipe=recipe,
         weights=weights_identity(student.recipe.architecture),
         seed=student.seed,
         params=student.params,
@@ -80,7 +101,7 @@ def export_student(
         tau=distillation.tau if distillation else None,
         teacher=student.teacher,
         teacher_temperature=student.teacher_temperature,
-        fp32=_artifact(fp32, refit_temperature(fp32, holdout, labels), holdout),
+        fp32=_finished(fp32, metadata, refit_temperature(fp32, holdout, labels), holdout),
         machine=machine_description(),
     )
     if int8:
@@ -112,14 +133,16 @@ def _with_int8(
     )
     return replace(
         card,
-        int8=_artifact(int8, refit_temperature(int8, holdout, labels), holdout),
+        int8=_finished(int8, card.metadata, refit_temperature(int8, holdout, labels), holdout),
         quantization=quantization,
         parity=parity(fp32, int8, holdout[:PARITY_IMAGES]),
         speedup=paired_latency(OnnxClassifier(fp32), OnnxClassifier(int8), holdout[:1]),
     )
 
 
-def _artifact(path: Path, temperature: float, images: Images) -> Artifact:
+def _finished(path: Path, metadata: ModelMetadata, temperature: float, images: Images) -> Artifact:
+    """Write its description into a file; return the file's size, checksum and speed."""
+    write_metadata(path, metadata)
     return Artifact(
         file=path.name,
         bytes=path.stat().st_size,

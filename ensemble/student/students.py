@@ -56,6 +56,7 @@ def train_students(
     progress: Callable[[float, str], None],
     train: StudentTrainer = distill,
     start: str | None = None,
+    license: str = "",
 ) -> None:
     """Train, export and quantize both students into `folder`.student.
 
@@ -63,7 +64,7 @@ def train_students(
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
     `train` trains each of the two, with the numerics `train_with`. `start` is the trial whose
     network both train further. Then the student is never worse than that network on val, and where
-    there is no time for an epoch it is that network.
+    there is no time for an epoch it is that network. `license` is written into the exported files.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
@@ -118,7 +119,7 @@ def train_students(
             log.info("further training made the best single trial worse on val: it is kept")
             student = replace(untrained.result, seconds=student.seconds)
     progress(2 * TRAINING_SHARE, "export and quantization")
-    export = partial(export_student, images=images, splits=splits)
+    export = partial(export_student, images=images, splits=splits, license=license)
     export(_trained(plain, budget.recipe, seed), folder.student / "plain", int8=False)
     taught = _trained(
         student,
