@@ -8,6 +8,7 @@ from pathlib import Path
 import quorum
 from common.errors import DataError
 from quorum.cli.arguments import BOOLEAN, add_options
+from quorum.cli.printing import print_line
 
 NAMED = 5
 """Largest number of unreadable images that are named."""
@@ -39,10 +40,10 @@ def execute(arguments: Namespace) -> int:
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
         ranked = sorted(pairs, key=lambda pair: -pair[1])
         if arguments.json:
-            print(json.dumps({"image": str(prediction.image), "probabilities": dict(ranked)}))
+            print_line(json.dumps({"image": str(prediction.image), "probabilities": dict(ranked)}))
         else:
             top = "  ".join(f"{name} {share:.3f}" for name, share in ranked[: arguments.top])
-            print(f"{prediction.image}\t{top}")
+            print_line(f"{prediction.image}\t{top}")
     if unreadable:
         raise _summary(unreadable, len(arguments.images))
     return 0
