@@ -256,19 +256,25 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     runs: str | Path | None = None,
+    on_prediction: "Callable[[Prediction], None]" = lambda _: None,
     on_unreadable: "Callable[[Path, DataError], None] | None" = None,
 ) -> "tuple[Prediction, ...]":
     """Return class probabilities for image files of any size and format that Pillow reads.
 
-    `model` is a run with a student, a student's folder, or an exported ONNX file.
-    An unreadable image raises DataError, unless `on_unreadable` takes its path and the error.
+    `model` is a run with a student, a student's folder, or an exported ONNX file. A folder among
+    `images` stands for all images below it. `on_prediction` is called with each prediction as
+    soon as it is made. An unreadable image raises DataError, unless `on_unreadable` takes its path
+    and the error.
     """
     from ensemble.deployment.onnx_model import classify
+    from trainables.data.folder_tree import image_files
 
     if isinstance(images, str | Path):
         images = [images]
     file = Runs(runs).model(path_of_run(model))
-    return classify(file, images, on_unreadable=on_unreadable)
+    return classify(
+        file, image_files(images), on_prediction=on_prediction, on_unreadable=on_unreadable
+    )
 
 
 @prepares_process

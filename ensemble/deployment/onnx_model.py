@@ -36,6 +36,12 @@ class Prediction:
         """The most probable class."""
         return self.class_names[int(np.argmax(self.probabilities))]
 
+    @property
+    def ranked(self) -> tuple[tuple[str, float], ...]:
+        """The classes with their probabilities, most probable first."""
+        pairs = zip(self.class_names, self.probabilities, strict=True)
+        return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+
 
 class OnnxClassifier:
     """An exported classifier, loaded on the CPU."""
@@ -123,12 +129,14 @@ def classify(
     images: Sequence[str | Path],
     *,
     threads: int = 1,
+    on_prediction: Callable[[Prediction], None] = lambda _: None,
     on_unreadable: Callable[[Path, DataError], None] | None = None,
 ) -> tuple[Prediction, ...]:
     """Predict class probabilities for image files of any size and colour mode.
 
     `model` is an exported ONNX file, or a student's folder, whose released file is used. Images
     are decoded and resized one at a time, by the model's `resize_rule`, as in training.
+    `on_prediction` is called with each prediction as soon as it is made.
 
     An image that is missing or unreadable has no prediction; `on_unreadable`, if given, is called
     with it and the error instead of raising it.
@@ -142,11 +150,14 @@ def classify(
     predictions = []
     for image in map(Path, images):
         try:
-            predictions.append(_predict(classifier, metadata, image))
+            prediction = _predict(classifier, metadata, image)
         except DataError as error:
             if on_unreadable is None:
                 raise
             on_unreadable(image, error)
+            continue
+        predictions.append(prediction)
+        on_prediction(prediction)
     return tuple(predictions)
 
 
