@@ -101,6 +101,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
             _margins(run),
             seed=run.spec.seed,
         )
+        _write_model_card(run, measured=False)
         run.emit(
             ResultReported(
                 kind=f"student_{card.released}",
@@ -147,6 +148,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
             seed=run.spec.seed,
         )
         link_ledger(run.folder)
+        _write_model_card(run, measured=True)
         run.emit(
             ResultReported(
                 kind="ledger",
@@ -159,6 +161,19 @@ def ledger(run: Run, *, again: bool = False) -> None:
                 folder=folder.name,
             )
         )
+
+
+def _write_model_card(run: Run, *, measured: bool) -> None:
+    """Write the student's card.md, with figures if the ledger has `measured` this student."""
+    from ensemble.deployment.card import read_card
+    from ensemble.deployment.model_card import read_test_figures, write_model_card
+    from ensemble.deployment.student_folder import has_student
+
+    folder = run.folder.student
+    if has_student(folder):
+        card = read_card(folder)
+        test = read_test_figures(run.folder.ledger, card) if measured else None
+        write_model_card(folder, card, test)
 
 
 def register(run: Run) -> None:
