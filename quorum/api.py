@@ -30,6 +30,7 @@ from trainables.records import RunFolder
 if TYPE_CHECKING:
     from analysis.facts.ladder import Level
     from analysis.facts.status import RunStatus
+    from ensemble.deployment.conversion import Exported, Format
     from ensemble.deployment.onnx_model import Prediction
     from ensemble.selection.selection import Selection
     from journal.emitter import Observer
@@ -275,6 +276,35 @@ def predict(
     return classify(
         file, image_files(images), on_prediction=on_prediction, on_unreadable=on_unreadable
     )
+
+
+@prepares_process
+def export(
+    model: AnyRun,
+    target: str | Path,
+    *,
+    format: "Format" = "onnx",
+    images: str | Path | Sequence[str | Path] = (),
+    runs: str | Path | None = None,
+) -> "Exported":
+    """Write a model in another format, and compare its predictions with the ONNX file's.
+
+    `model` is as for `predict`; `images` are files or folders to compare on, noise if there are
+    none. Nothing is written if the predictions differ by more than 0.001 nats.
+    """
+    import numpy as np
+
+    from ensemble.deployment.conversion import convert_model
+    from ensemble.deployment.onnx_model import load_classifier
+    from trainables.data.folder_tree import image_files
+    from trainables.data.pixels import read_image
+
+    classifier = load_classifier(Runs(runs).model(path_of_run(model)))
+    about, size = classifier.describe(), classifier.input_size
+    files = image_files([images] if isinstance(images, str | Path) else images)
+    pixels = [read_image(file, size, about.resize_rule, about.grey_levels) for file in files]
+    given = np.stack(pixels) if pixels else None
+    return convert_model(classifier, Path(target), format=format, images=given)
 
 
 @prepares_process
