@@ -42,7 +42,7 @@ def markdown_text(text: str) -> str:
     Only what could be markup is escaped: `val_nll 2.1` stays as it is.
     """
     line = _MARKDOWN.sub(r"\\\g<0>", printable(text).strip())
-    line = re.sub(r"^(\d+)([.)])", r"\1\\\2", line)  # a numbered list
+    line = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)  # a numbered list
     return line.replace("&", "&amp;").replace("<", "&lt;")
 
 

@@ -308,6 +308,30 @@ def export(
 
 
 @prepares_process
+def serve(
+    model: AnyRun,
+    *,
+    port: int = 8000,
+    max_bytes: int = 20_000_000,
+    runs: str | Path | None = None,
+    on_start: "Callable[[str], None]" = lambda _: None,
+) -> None:
+    """Serve a page and JSON for a model on 127.0.0.1 until interrupted.
+
+    `model` is as for `predict`. `on_start` is called with the page's address; `port` 0 takes a
+    free port. Image files of more than `max_bytes` are refused.
+    """
+    from ensemble.deployment.onnx_model import load_classifier
+    from quorum.serving.answers import Answers, Limits
+    from quorum.serving.server import Server
+
+    classifier = load_classifier(Runs(runs).model(path_of_run(model)))
+    with Server(Answers(classifier, Limits(max_bytes=max_bytes)), port=port) as server:
+        on_start(server.url)
+        server.serve_forever()
+
+
+@prepares_process
 def ladder(*, data: str | Path | None = None, runs: str | Path | None = None) -> "list[Level]":
     """Return the levels of the reference problem, each with the result of its latest run.
 

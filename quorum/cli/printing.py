@@ -28,6 +28,11 @@ def print_line(text: str) -> None:
     print(printable(text, keep="\t"))
 
 
+def print_now(text: str) -> None:
+    """Print one line at once, even into a pipe."""
+    print(printable(text), flush=True)
+
+
 def complain(message: str) -> None:
     """Print one line on standard error."""
     print(f"quorum: {printable_line(message)}", file=sys.stderr)
