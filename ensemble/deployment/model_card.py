@@ -121,7 +121,7 @@ def _use(card: Card) -> str:
         [
             _table(("file", "weights", "size", "one image", "images/s", "ships"), "llrrrl", rows),
             "Each file can be used alone; class names and resize rule are in its metadata.",
-            f"```\nquorum predict {shipped} photo.jpg\n```",
+            f"```\nquorum predict {shipped} photo.jpg\nquorum serve {shipped}\n```",
             f"- Input: {markdown_text(card.input)}; size {card.image_size}.\n"
             f"- Output: {markdown_text(card.output)}.\n"
             f"- Before: {markdown_text(card.resize)}.",

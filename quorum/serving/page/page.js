@@ -20,6 +20,7 @@ async function describe() {
 async function classify(file) {
   const turn = ++latest;
   element("error").textContent = "";
+  element("status").className = "";
   element("status").textContent = "Classifying…";
   try {
     const response = await fetch("/predict", { method: "POST", body: file });
@@ -49,6 +50,7 @@ function show(file, answer) {
   picture.onerror = () => { picture.hidden = true; }; // a format that browsers do not show
   picture.src = address;
   element("heading").textContent = `${best.label}: ${percent(best.probability)}`;
+  element("status").className = "heard"; // the heading shows the same
   element("status").textContent = `Most probable class: ${best.label}, ${percent(best.probability)}.`;
   showSet(answer);
   element("classes").replaceChildren(...answer.probabilities.slice(0, MOST_ROWS).map(row));
@@ -60,7 +62,7 @@ function show(file, answer) {
 function showSet(answer) {
   const labels = new Map(answer.probabilities.map((item) => [item.class, item.label]));
   element("set").textContent = answer.set === null ? "" :
-    `Set for ${percent(answer.coverage)} coverage: ` +
+    `Conformal set (${+(100 * answer.coverage).toFixed(2)}% coverage): ` +
     answer.set.map((name) => labels.get(name)).join(", ");
 }
 
