@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from common.commands import command
 from common.files import read_arrays, write_bytes_atomically
 from common.formats import (
     file_size,
@@ -121,7 +122,7 @@ def _use(card: Card) -> str:
         [
             _table(("file", "weights", "size", "one image", "images/s", "ships"), "llrrrl", rows),
             "Each file can be used alone; class names and resize rule are in its metadata.",
-            f"```\nquorum predict {shipped} photo.jpg\nquorum serve {shipped}\n```",
+            f"```\n{command('predict', shipped, 'photo.jpg')}\n{command('serve', shipped)}\n```",
             f"- Input: {markdown_text(card.input)}; size {card.image_size}.\n"
             f"- Output: {markdown_text(card.output)}.\n"
             f"- Before: {markdown_text(card.resize)}.",
