@@ -30,6 +30,7 @@ from trainables.records import RunFolder
 if TYPE_CHECKING:
     from analysis.facts.ladder import Level
     from analysis.facts.status import RunStatus
+    from ensemble.deployment.conversion import Exported, Format
     from ensemble.deployment.onnx_model import Prediction
     from ensemble.selection.selection import Selection
     from journal.emitter import Observer
@@ -256,19 +257,78 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     runs: str | Path | None = None,
+    on_prediction: "Callable[[Prediction], None]" = lambda _: None,
     on_unreadable: "Callable[[Path, DataError], None] | None" = None,
 ) -> "tuple[Prediction, ...]":
     """Return class probabilities for image files of any size and format that Pillow reads.
 
-    `model` is a run with a student, a student's folder, or an ONNX file beside its card.json.
-    An unreadable image raises DataError, unless `on_unreadable` takes its path and the error.
+    `model` is a run with a student, a student's folder, or an exported ONNX file. A folder among
+    `images` stands for all images below it. `on_prediction` is called with each prediction as
+    soon as it is made. An unreadable image raises DataError, unless `on_unreadable` takes its path
+    and the error.
     """
     from ensemble.deployment.onnx_model import classify
+    from trainables.data.folder_tree import image_files
 
     if isinstance(images, str | Path):
         images = [images]
     file = Runs(runs).model(path_of_run(model))
-    return classify(file, images, on_unreadable=on_unreadable)
+    return classify(
+        file, image_files(images), on_prediction=on_prediction, on_unreadable=on_unreadable
+    )
+
+
+@prepares_process
+def export(
+    model: AnyRun,
+    target: str | Path,
+    *,
+    format: "Format" = "onnx",
+    images: str | Path | Sequence[str | Path] = (),
+    runs: str | Path | None = None,
+) -> "Exported":
+    """Write a model in another format, and compare its predictions with the ONNX file's.
+
+    `model` is as for `predict`; `images` are files or folders to compare on, noise if there are
+    none. Nothing is written if the predictions differ by more than 0.001 nats.
+    """
+    import numpy as np
+
+    from ensemble.deployment.conversion import convert_model
+    from ensemble.deployment.onnx_model import load_classifier
+    from trainables.data.folder_tree import image_files
+    from trainables.data.pixels import read_image
+
+    classifier = load_classifier(Runs(runs).model(path_of_run(model)))
+    about, size = classifier.describe(), classifier.input_size
+    files = image_files([images] if isinstance(images, str | Path) else images)
+    pixels = [read_image(file, size, about.resize_rule, about.grey_levels) for file in files]
+    given = np.stack(pixels) if pixels else None
+    return convert_model(classifier, Path(target), format=format, images=given)
+
+
+@prepares_process
+def serve(
+    model: AnyRun,
+    *,
+    port: int = 8000,
+    max_bytes: int = 20_000_000,
+    runs: str | Path | None = None,
+    on_start: "Callable[[str], None]" = lambda _: None,
+) -> None:
+    """Serve a page and JSON for a model on 127.0.0.1 until interrupted.
+
+    `model` is as for `predict`. `on_start` is called with the page's address; `port` 0 takes a
+    free port. Image files of more than `max_bytes` are refused.
+    """
+    from ensemble.deployment.onnx_model import load_classifier
+    from quorum.serving.answers import Answers, Limits
+    from quorum.serving.server import Server
+
+    classifier = load_classifier(Runs(runs).model(path_of_run(model)))
+    with Server(Answers(classifier, Limits(max_bytes=max_bytes)), port=port) as server:
+        on_start(server.url)
+        server.serve_forever()
 
 
 @prepares_process

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import RunError
+from common.errors import PoolError, RunError
 from common.files import dump_json, write_bytes_atomically, write_json_once
 from common.parsing import to_mapping
 from search.space.spec import spec_of_run
@@ -31,6 +31,8 @@ def select_run(
     from ensemble.selection.decision import select_ensemble
     from ensemble.selection.run_pool import pool_from_run
 
+    if out is not None:
+        _check_folder(out)
     spec = spec_of_run(folder)
     most = spec.most_members if members is None else members
     selection = select_ensemble(pool_from_run(folder), members=most, seed=spec.seed)
@@ -56,15 +58,26 @@ def select_pool(pool: Path, *, members: int | None = None, out: Path | None = No
     from ensemble.selection.decision import select_ensemble
     from ensemble.selection.pool_file import load_pool
 
-    selection = select_ensemble(
-        load_pool(pool), members=DEFAULT_MEMBERS if members is None else members
-    )
+    if out is not None:
+        _check_folder(out)
+    try:
+        loaded = load_pool(pool)
+    except UnicodeDecodeError as error:
+        raise PoolError(f"{pool}: names must be UTF-8, got {error.object!r}") from None
+    selection = select_ensemble(loaded, members=DEFAULT_MEMBERS if members is None else members)
     if out is not None:
         _write(selection, out)
     return selection
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder to write to that is a file, or lies below one."""
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            return
+        if path.exists():
+            raise RunError(f"{path} is a file; give --out a folder to write selection.json to")
+
+
 def _write(selection: "Selection", folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; give --out a folder to write selection.json to")
     write_bytes_atomically(folder / "selection.json", dump_json(to_mapping(selection)).encode())

@@ -103,6 +103,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
             seed=run.spec.seed,
         )
         shipped = None if not release.file else read_card((folder / release.file).parent).shipped
+        _write_model_cards(run, measured=False)
         run.emit(
             ResultReported(
                 kind=release.released if shipped else "student",
@@ -150,6 +151,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
             seed=run.spec.seed,
         )
         link_ledger(run.folder)
+        _write_model_cards(run, measured=True)
         run.emit(
             ResultReported(
                 kind="ledger",
@@ -162,6 +164,18 @@ def ledger(run: Run, *, again: bool = False) -> None:
                 folder=folder.name,
             )
         )
+
+
+def _write_model_cards(run: Run, *, measured: bool) -> None:
+    """Write card.md of every network, with figures if the ledger has `measured` its files."""
+    from ensemble.deployment.card import read_card
+    from ensemble.deployment.model_card import read_test_figures, write_model_card
+    from ensemble.deployment.student_folder import network_folders
+
+    for network, folder in network_folders(run.folder.student).items():
+        card = read_card(folder)
+        test = read_test_figures(run.folder.ledger, card, network) if measured else None
+        write_model_card(folder, card, test)
 
 
 def register(run: Run) -> None:
@@ -227,6 +241,7 @@ def _train_students(
         start=start,
         distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
         seed=seed,
+        license=run.spec.student.license,
         train_with=numerics,
         deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
         train=train,

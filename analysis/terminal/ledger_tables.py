@@ -6,7 +6,7 @@ Cells with two values stack them; the header names both.
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal.layout import stacked, titled_table, verdict_text
+from analysis.terminal.layout import name_text, stacked, titled_table, verdict_text
 from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
 from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, sizes
@@ -100,7 +100,7 @@ def selection_table(selection: Selection) -> Table:
     for member in members:
         weight = member.weight
         bar = "█" * max(1, round(BAR_CELLS * weight / largest))
-        table.add_row(Text(member.name), percent(weight), Text(bar, style="blue"))
+        table.add_row(name_text(member.name), percent(weight), Text(bar, style="blue"))
     scores = selection.metrics.holdout
     table.caption = (
         f"{selection.weighting} weights, temperature "

@@ -17,6 +17,7 @@ from typing import Any
 
 from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
 from ensemble.deployment.card import TeacherMember, write_card
+from ensemble.deployment.metadata import NO_LICENSE
 from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.selection.selection import read_selection
@@ -58,6 +59,7 @@ def train_students(
     progress: Callable[[float, str], None],
     train: StudentTrainer = distill,
     start: str | None = None,
+    license: str = "",
 ) -> None:
     """Train, export and quantize both students and the best single trial into `folder`.student.
 
@@ -65,7 +67,7 @@ def train_students(
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
     `train` trains each of the two, with the numerics `train_with`. `start` is the trial whose
     network both train further. Then the student is never worse than that network on val, and where
-    there is no time for an epoch it is that network.
+    there is no time for an epoch it is that network. `license` is written into the exported files.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
@@ -138,6 +140,7 @@ def train_students(
         untrained=start == selection.best_single.name and student.steps == 0,
         images=images,
         splits=splits,
+        license=license or NO_LICENSE,
     )
     shutil.rmtree(work)
 
@@ -151,12 +154,13 @@ def _package(
     untrained: bool,
     images: ImageSet,
     splits: Splits,
+    license: str,
 ) -> None:
     """Write the files of all networks that could ship; the student's card last.
 
     `single` is the best single trial, and `untrained` says that the student is that trial.
     """
-    export = partial(export_student, images=images, splits=splits)
+    export = partial(export_student, images=images, splits=splits, license=license)
     place = folder.student
     # A folder with a card counts as exported, so everything else is written first.
     card = export(student, place / "work" / "student", int8=True)

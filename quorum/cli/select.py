@@ -9,7 +9,7 @@ from pathlib import Path
 
 import quorum
 from quorum.cli.arguments import add_options
-from quorum.cli.printing import console
+from quorum.cli.printing import console, print_path
 
 EXAMPLE = "quorum select pool.npz --members 5 --out picked/"
 
@@ -34,7 +34,6 @@ def execute(arguments: Namespace) -> int:
         arguments.pool, members=arguments.members, out=out, runs=arguments.runs
     )
     folder = Path(out) if out else find_run(arguments.pool, arguments.runs).root
-    screen = console()
-    screen.print(selection_table(selection))
-    screen.print(f"[dim]written to[/dim] {folder / 'selection.json'}", soft_wrap=True)
+    console().print(selection_table(selection))
+    print_path("written to", folder / "selection.json")
     return 0

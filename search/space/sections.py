@@ -40,6 +40,8 @@ class StudentSpec:
     """Weight of the teacher's loss, in [0, 1]; the labels' loss has the rest."""
     tau: float = 4.0
     """Temperature of the teacher's loss."""
+    license: str = ""
+    """The exported model's licence as an SPDX expression, e.g. `CC-BY-4.0`; empty if not stated."""
 
     def with_epochs(self, epochs: int) -> "StudentSpec":
         """Return a copy with schedules of `epochs` epochs, at least one."""
