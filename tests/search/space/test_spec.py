@@ -21,7 +21,7 @@ from trainables.records import RunFolder
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_a_shipped_sweep_gives_an_ensemble_enough_to_choose_from(name: str) -> None:
-    """As many trials finish as the ensemble has members; the pool is three times as large.
+    """Check that a trial finishes for each member, and that the pool is three times as large.
 
     One trial in `reduction_factor` goes on at each rung. The pool holds those scored at the last
     rung or the one before.
