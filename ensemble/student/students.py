@@ -17,7 +17,7 @@ from typing import Any
 from common.statistics.metrics import apply_temperature, fit_temperature, nll
 from ensemble.deployment.card import TeacherMember
 from ensemble.deployment.packaging import TrainedStudent, export_student
-from ensemble.selection.selection import read_selection
+from ensemble.selection.teacher_file import teacher_of
 from ensemble.student.distillation import StudentResult, StudentTrainer, distill
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
 from ensemble.student.teacher import load_teacher
@@ -63,7 +63,7 @@ def train_students(
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
     `train` trains each of the two, with the numerics `train_with`. `start` is the trial whose
     network both train further. Then the student is never worse than that network on val, and where
-    there is no time for an epoch it is that network.
+    there is no time for an epoch it is that network. The teacher is the ensemble of `teacher_of`.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
@@ -71,7 +71,7 @@ def train_students(
     """
     origin = None if start is None else folder.trial(start)
     numerics = train_with
-    selection = read_selection(folder.selection)
+    selection = teacher_of(folder)
     teacher = load_teacher(folder, selection.members, selection.temperature, numerics)
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
