@@ -3,9 +3,9 @@
 `python benchmarks/selection_errors.py --draws 150 --out results/selection/errors.json`
 
 Axes: M members, N examples, K classes. A draw is a new pool: its holdout is chosen on, and 10,000
-new examples of the same members say how good every candidate, fitted to that holdout, really is. The
-oracle is the candidate with the lowest mean test NLL over the other half of a scenario's draws; the
-regret of a rule is the test NLL of its ensemble minus the oracle's on the same draw. (The best
+new examples of the same members say how good every candidate, fitted to that holdout, really is.
+The oracle is the candidate with the lowest mean test NLL over the other half of a scenario's draws;
+the regret of a rule is the test NLL of its ensemble minus the oracle's on the same draw. (The best
 candidate of the same draws would be a luckier oracle: the best of fifty by the noise of the test
 examples, too.)
 """

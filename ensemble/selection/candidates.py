@@ -33,6 +33,10 @@ from ensemble.selection.weights import simplex_weights
 LEAST_WEIGHT = 1e-3
 """Smallest learned weight that justifies running its member."""
 
+LEARNED: tuple[Way, ...] = ("top", "greedy")
+"""Ways whose members get learned weights, unless the request asks for such weights. With those of
+the other ways the best of the candidates would be the best of more luck."""
+
 TIED_ERRORS = 1.0
 """Standard errors within which the way `diverse` sees a tie, unless the request says otherwise."""
 
@@ -150,7 +154,9 @@ def candidates_of(request: Request, pool: Pool) -> tuple[Candidate, ...]:
                     for size in range(least, most + 1)
                     if size > 1 or pooling == "raw"  # a single member has one temperature
                 ]
-            if request.weighting == "learned" or (request.weighting == "auto" and most > 1):
+            if request.weighting == "learned" or (
+                request.weighting == "auto" and most > 1 and way in LEARNED
+            ):
                 candidates.append(
                     Candidate(way=way, size=most, weighting="learned", pooling=pooling)
                 )

@@ -1,8 +1,8 @@
 """Choose one of the candidates by their losses out of fold.
 
 Axes: N examples. The rule: find the candidate of the lowest mean NLL out of fold; every candidate
-whose paired difference to it is at most one standard error of that difference is tied with it; of
-those, take the first in the prior order.
+whose paired difference to it is at most one standard error of that difference, or 0.0001 nats, is
+tied with it; of those, take the first in the prior order.
 
 The prior order, first to last key:
 
@@ -32,6 +32,11 @@ ERRORS = 1.0
 """Standard errors of the paired difference to the lowest loss within which candidates tie."""
 
 
+NEGLIGIBLE = 1e-4
+"""Nats per example, within which candidates tie whatever the standard error. Temperatures fitted to
+four digits, or fitted twice, make differences of this size, which have hardly any error."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A candidate's score out of fold."""
@@ -47,7 +52,7 @@ class Score:
     @property
     def tied(self) -> bool:
         """Not measurably worse than the best candidate."""
-        return self.excess <= ERRORS * self.standard_error
+        return self.excess <= max(ERRORS * self.standard_error, NEGLIGIBLE)
 
 
 def score_candidates(losses: Losses) -> tuple[Score, ...]:
