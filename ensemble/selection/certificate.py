@@ -35,7 +35,7 @@ from ensemble.selection.weights import TINY, gap, optimal_weights
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimality:
-    """What the weights lose against the optimal weights w* of some members, in nats per example."""
+    """Loss of the weights against the optimal weights w* of some members, in nats per example."""
 
     excess: float
     """F(w) − F(w*), each after its own temperature; may be below 0."""

@@ -47,7 +47,7 @@ class Score:
     excess: float
     """Mean paired difference to the lowest NLL; 0 for the candidate that has it."""
     standard_error: float
-    """Of `excess`."""
+    """Standard error of `excess`."""
 
     @property
     def tied(self) -> bool:

@@ -41,7 +41,7 @@ SORTED_START = 2
 
 
 class Likeness:
-    """How alike two members' predictions are, measured once per pair and without labels."""
+    """Likeness of two members' predictions, measured once per pair and without labels."""
 
     def __init__(self, pool: Pool) -> None:
         """Measure nothing yet."""

@@ -89,7 +89,7 @@ class CandidateScore:
     excess: float
     """Mean paired difference to the candidate of the lowest NLL."""
     standard_error: float
-    """Of `excess`."""
+    """Standard error of `excess`."""
     tied: bool
     """Within one standard error of the best, so that the prior order decides."""
 
@@ -148,14 +148,14 @@ class Selection:
     candidates: tuple[CandidateScore, ...] = ()
     """All candidates in their prior order; see `ensemble.selection.choice`."""
     request: Request | None = None
-    """What the user allowed; None in files of earlier versions."""
+    """Ensembles that the user allowed; None in files of earlier versions."""
     gap_support: float
     """Bound for raw pooling before the temperature: no reweighting of the members gains more nats
     per example on holdout."""
     gap_pool: float
     """The same over the whole pool."""
     certificate: Certificate | None = None
-    """What the weights of the ensemble that ships cost; None in files of earlier versions."""
+    """Loss of the weights of what ships; None in files of earlier versions."""
     predictions: dict[str, str] = field(default_factory=dict)
     """A digest of each member's predictions on holdout, by name."""
     order: tuple[str, ...]
