@@ -6,7 +6,7 @@ Wherever a function takes a run, it accepts a run's name, its path, or what `run
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.errors import DataError, SpecError
 from quorum.inputs import (
@@ -173,25 +173,32 @@ def status(run: AnyRun, *, runs: str | Path | None = None) -> "RunStatus":
 
 @prepares_process
 def select(
-    source: AnyRun,
+    pool: AnyRun,
     *,
     members: int | None = None,
+    source: Literal["auto", "search", "seeds", "all"] | None = None,
+    weighting: Literal["auto", "uniform", "learned"] | None = None,
+    diversity: float | None = None,
     out: str | Path | None = None,
     runs: str | Path | None = None,
 ) -> "Selection":
     """Choose and weight an ensemble of at most `members` (5).
 
-    `source` is a run, or the path of a POOL.npz: `probs` float [M, N, K], `labels` int [N] and
+    `pool` is a run, or the path of a POOL.npz: `probs` float [M, N, K], `labels` int [N] and
     optionally `names` [M]. A run's selection is written to its folder, where it is frozen, or
-    to the folder `out`; a pool's is written to `out` only.
+    to the folder `out`; a pool's is written to `out` only. `source`, `weighting` and `diversity`
+    restrict the ensembles that may be chosen, as the sweep's section `selection` does; by default
+    they are the sweep's.
     """
     from quorum.selection import select_pool, select_run
 
+    given = {"members": members, "source": source, "weighting": weighting, "diversity": diversity}
+    request = {name: value for name, value in given.items() if value is not None}
     target = None if out is None else Path(out)
-    if isinstance(source, str | Path) and str(source).endswith(".npz"):
-        return select_pool(Path(source), members=members, out=target)
-    folder = find_run(source, runs)
-    selection = select_run(folder, members=members, out=target)
+    if isinstance(pool, str | Path) and str(pool).endswith(".npz"):
+        return select_pool(Path(pool), request, out=target)
+    folder = find_run(pool, runs)
+    selection = select_run(folder, request, out=target)
     if target is None:
         from quorum.trial_stages import end_search
 
@@ -203,6 +210,7 @@ def select(
 def distill(
     run: AnyRun,
     *,
+    selection: str | Path | None = None,
     workers: int = 1,
     address: str | None = None,
     runs: str | Path | None = None,
@@ -211,7 +219,8 @@ def distill(
 ) -> Outcome:
     """Train, quantize and judge another student on `workers` workers; read test once more.
 
-    With the `address` of a Ray cluster, the workers are there.
+    Its teacher is the run's ensemble, or that of the file `selection`, which `select` wrote for
+    this run. With the `address` of a Ray cluster, the workers are there.
     """
     from quorum import pipeline
 
@@ -220,7 +229,12 @@ def distill(
     folder = find_run(run, runs)
     options = RunOptions(progress=progress, observers=observers, address=address)
     with show_progress(spec_of_run(folder), folder, options) as options:
-        return pipeline.distill(folder, options, workers=workers)
+        return pipeline.distill(
+            folder,
+            options,
+            workers=workers,
+            selection=None if selection is None else Path(selection),
+        )
 
 
 @prepares_process

@@ -44,6 +44,8 @@ def settings_of(options: RunOptions) -> tuple[Mapping[str, Any], ...]:
     if isinstance(options, SearchOptions):
         given = {"trials": options.trials, "members": options.members}
         changes += [{name: value} for name, value in given.items() if value is not None]
+        if options.selection:
+            changes.append({"selection": options.selection})
     if options.skip_unreadable:
         changes.append({"dataset": {"skip_unreadable": True}})
     return tuple(changes)
@@ -84,12 +86,18 @@ def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> 
         and not _same_place(str(options.storage), spec.storage),
         "--skip-unreadable": options.skip_unreadable and not spec.dataset.skip_unreadable,
         "--members": getattr(options, "members", None) not in (None, spec.members, asked_members),
+        **_selection_changes(options, spec),
         "--factors": bool(getattr(options, "factors", None)),
         "--epochs": getattr(options, "epochs", None) not in (None, spec.rungs[-1]),
     }
     for flag, refused in given.items():
         if refused:
             raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
+
+
+def _selection_changes(options: RunOptions, spec: SweepSpec) -> dict[str, bool]:
+    given = options.selection if isinstance(options, SearchOptions) else {}
+    return {f"--{name}": value != getattr(spec.selection, name) for name, value in given.items()}
 
 
 def _same_place(given: str, known: str | None) -> bool:

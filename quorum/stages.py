@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import RunError
+from common.files import write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
@@ -45,7 +46,9 @@ def select(run: Run) -> None:
                 kind="ensemble",
                 params={
                     "members": ", ".join(member.name for member in selection.members),
+                    "candidate": selection.candidate,
                     "weighting": selection.weighting,
+                    "pooling": selection.pooling,
                     "temperature": selection.temperature,
                 },
                 metrics={
@@ -60,14 +63,23 @@ def select(run: Run) -> None:
         )
 
 
-def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
+def distill(
+    run: Run, *, workers: int = 1, again: bool = False, selection: Path | None = None
+) -> None:
     """Train the student, and a twin without a teacher; decide on holdout which file ships.
 
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
-    Repeated after a kill, it resumes the training of that student.
+    Repeated after a kill, it resumes the training of that student. `selection` names another
+    ensemble as its teacher; a copy stays in the student's folder.
+
+    Raises:
+        RunError: `selection` was not made from this run's trials as they are now.
     """
     from ensemble.deployment.release import read_release
+    from ensemble.selection.teacher_file import TEACHER, read_selection_for, teacher_of
 
+    if selection is not None:
+        read_selection_for(run.folder, selection)
     folder, stage = run.folder.student, run.state.stages["distill"]
     exported = (folder / "card.json").exists()
     # A process that was killed before the decision leaves a card without it.
@@ -88,6 +100,8 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
         if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
         if not undecided:
+            if selection is not None:
+                write_bytes_atomically(folder / TEACHER, selection.read_bytes())
             _train_students(
                 run,
                 seed=derive_seed(run.spec.seed, "student", finished_before),
@@ -107,7 +121,11 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
         run.emit(
             ResultReported(
                 kind=release.released if shipped else "student",
-                params={"released": release.released, "because": release.decision.because},
+                params={
+                    "released": release.released,
+                    "because": release.decision.because,
+                    "teacher": ", ".join(member.name for member in teacher_of(run.folder).members),
+                },
                 metrics={}
                 if shipped is None
                 else {"bytes": shipped.bytes, "temperature": shipped.temperature},
@@ -251,8 +269,10 @@ def _train_students(
 def _inputs(folder: RunFolder) -> list[str]:
     """Return the files and folders that the student and the ledger are made from."""
     from ensemble.evaluation.stages import pooled_trials
+    from ensemble.selection.teacher_file import teacher_of
 
-    trials = [folder.trial(name) for name in pooled_trials(folder)]
+    names = {*pooled_trials(folder), *(member.name for member in teacher_of(folder).members)}
+    trials = [folder.trial(name) for name in sorted(names)]
     paths = [folder.selection, folder.sweep, folder.student, *trials]
     return [path.relative_to(folder.root).as_posix() for path in paths]
 

@@ -10,7 +10,7 @@ from analysis.terminal.layout import name_text, stacked, titled_table, verdict_t
 from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
 from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, sizes
-from common.formats import fixed, percent, plural, short_duration, two_digits
+from common.formats import fixed, percent, plural, short_duration, signed, two_digits
 from ensemble.ledger.ledger import Ledger
 from ensemble.selection.selection import Selection
 
@@ -103,14 +103,36 @@ def selection_table(selection: Selection) -> Table:
         table.add_row(name_text(member.name), percent(weight), Text(bar, style="blue"))
     scores = selection.metrics.holdout
     table.caption = (
-        f"{selection.weighting} weights, temperature "
-        f"{fixed(selection.temperature, 3)}\n"
+        f"{_chosen(selection)}{selection.weighting} weights, {selection.pooling} pooling, "
+        f"temperature {fixed(selection.temperature, 3)}\n"
         f"holdout, cross-fitted: accuracy {percent(scores.accuracy)}, NLL "
         f"{fixed(scores.nll, 4)}, Brier {fixed(scores.brier, 4)}\n"
-        f"no reweighting lowers the NLL by more than {two_digits(selection.gap_support)} "
-        f"nats\nwith these members, or {two_digits(selection.gap_pool)} with the whole pool"
+        f"{_certificate(selection)}"
     )
     return table
+
+
+def _chosen(selection: Selection) -> str:
+    tied = sum(candidate.tied for candidate in selection.candidates)
+    if not tied:
+        return ""
+    return f"{selection.candidate}, of {plural(tied, 'candidate')} within one standard error\n"
+
+
+def _certificate(selection: Selection) -> str:
+    certificate = selection.certificate
+    if certificate is None:
+        return (
+            f"no reweighting lowers the NLL by more than {two_digits(selection.gap_support)} "
+            f"nats\nwith these members, or {two_digits(selection.gap_pool)} with the whole pool"
+        )
+    return (
+        "optimal weights, calibrated, would change the NLL on holdout by\n"
+        f"{signed(-certificate.support.excess, 4)} nats with these members, "
+        f"{signed(-certificate.pool.excess, 4)} with the whole pool\n"
+        f"(bounds before calibration: {two_digits(selection.gap_support)} and "
+        f"{two_digits(selection.gap_pool)})"
+    )
 
 
 def _by_pair(ledger: Ledger) -> dict[tuple[str, str], list[DifferenceCells]]:

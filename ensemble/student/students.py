@@ -21,6 +21,7 @@ from ensemble.deployment.metadata import NO_LICENSE
 from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.selection.selection import read_selection
+from ensemble.selection.teacher_file import teacher_of
 from ensemble.student.distillation import StudentResult, StudentTrainer, distill
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
 from ensemble.student.teacher import load_teacher
@@ -67,7 +68,8 @@ def train_students(
     both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
     `train` trains each of the two, with the numerics `train_with`. `start` is the trial whose
     network both train further. Then the student is never worse than that network on val, and where
-    there is no time for an epoch it is that network. `license` is written into the exported files.
+    there is no time for an epoch it is that network. The teacher is the ensemble of `teacher_of`.
+    `license` is written into the exported files.
 
     Raises:
         RunError: no selection, or a member whose files are missing or damaged.
@@ -75,7 +77,7 @@ def train_students(
     """
     origin = None if start is None else folder.trial(start)
     numerics = train_with
-    selection = read_selection(folder.selection)
+    selection = teacher_of(folder)
     teacher = load_teacher(folder, selection.members, selection.temperature, numerics)
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -122,6 +124,7 @@ def train_students(
             log.info("further training made the best single trial worse on val: it is kept")
             student = replace(untrained.result, seconds=student.seconds)
     progress(2 * TRAINING_SHARE, "export and quantization")
+    single = read_selection(folder.selection).best_single.name
     taught = _trained(
         student,
         budget.recipe,
@@ -136,8 +139,8 @@ def train_students(
         folder,
         taught,
         _trained(plain, budget.recipe, seed),
-        single=selection.best_single.name,
-        untrained=start == selection.best_single.name and student.steps == 0,
+        single=single,
+        untrained=start == single and student.steps == 0,
         images=images,
         splits=splits,
         license=license or NO_LICENSE,

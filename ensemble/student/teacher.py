@@ -51,7 +51,13 @@ def load_teacher(
         model = load_trained(folder.trial(member.name))
         model.tta = "none"
         models.append(model)
-    return EnsembleTeacher(models, [member.weight for member in members], temperature, numerics)
+    return EnsembleTeacher(
+        models,
+        [member.weight for member in members],
+        temperature,
+        numerics,
+        member_temperatures=[member.temperature or 1.0 for member in members],
+    )
 
 
 class EnsembleTeacher:
@@ -64,29 +70,37 @@ class EnsembleTeacher:
         temperature: float,
         numerics: Numerics,
         *,
+        member_temperatures: Sequence[float] | None = None,
         batch: int = TEACHER_BATCH,
     ) -> None:
         """Place the members on the numerics' device, in eval mode.
 
-        Weights are scaled to sum to 1; members of weight 0 are left out.
+        Weights are scaled to sum to 1; members of weight 0 are left out. `member_temperatures`
+        are applied before pooling; all are 1 by default.
 
         Raises:
-            PoolError: the weights are not one per member, one is negative, none is positive, or
-                the temperature is not positive.
+            PoolError: weights or temperatures are not one per member, a weight is negative, none is
+                positive, or a temperature is not positive.
         """
-        _check(models, weights, temperature)
-        positive = [(m, w) for m, w in zip(models, weights, strict=True) if w > 0]
-        self._models = [place_model(model, numerics).eval() for model, _ in positive]
-        shares = torch.tensor([w for _, w in positive], dtype=torch.float64)
+        own = [1.0] * len(models) if member_temperatures is None else list(member_temperatures)
+        _check(models, weights, [temperature, *own])
+        positive = [part for part in zip(models, weights, own, strict=True) if part[1] > 0]
+        self._models = [place_model(model, numerics).eval() for model, _, _ in positive]
+        shares = torch.tensor([w for _, w, _ in positive], dtype=torch.float64)
         self._log_weights = (shares / shares.sum()).log().tolist()
+        self._own_temperatures = [own for _, _, own in positive]
         self._temperature = temperature
         self._numerics = numerics
         self._batch = batch
 
     @property
     def identity(self) -> str:
-        """A digest of the members' parameters, their weights and the temperature."""
-        digest = hashlib.sha256(repr((self._log_weights, self._temperature)).encode())
+        """A digest of the members' parameters, their weights and the temperatures."""
+        settings: tuple[object, ...] = (self._log_weights, self._temperature)
+        # A teacher that pools raw keeps the identity that distillations of earlier versions saved.
+        if set(self._own_temperatures) != {1.0}:
+            settings += (self._own_temperatures,)
+        digest = hashlib.sha256(repr(settings).encode())
         for model in self._models:
             digest.update(tensors_to_bytes(model.state_dict()))
         return digest.hexdigest()[:16]
@@ -94,7 +108,7 @@ class EnsembleTeacher:
     def __call__(self, images: Tensor) -> Tensor:
         """Return log-probabilities [B, K] of float images [B, 3, S, S] in [0, 1].
 
-        log p̄ = logsumexp_m(log w_m + log p_m), then log_softmax(log p̄ / T).
+        log p̄ = logsumexp_m(log w_m + log_softmax(logits_m / T_m)), then log_softmax(log p̄ / T).
         """
         with torch.inference_mode(), autocast(self._numerics):
             pieces = [self._pool(part) for part in torch.split(images, self._batch)]
@@ -103,22 +117,32 @@ class EnsembleTeacher:
 
     def _pool(self, images: Tensor) -> Tensor:
         pooled: Tensor | None = None
-        for model, log_weight in zip(self._models, self._log_weights, strict=True):
-            member = torch.log_softmax(model(images).float(), dim=1) + log_weight
+        for model, log_weight, own in zip(
+            self._models, self._log_weights, self._own_temperatures, strict=True
+        ):
+            member = torch.log_softmax(model(images).float() / own, dim=1) + log_weight
             pooled = member if pooled is None else torch.logaddexp(pooled, member)
         assert pooled is not None
         return torch.log_softmax(pooled / self._temperature, dim=1)
 
 
-def _check(models: Sequence[nn.Module], weights: Sequence[float], temperature: float) -> None:
+def _check(
+    models: Sequence[nn.Module], weights: Sequence[float], temperatures: Sequence[float]
+) -> None:
     if len(models) != len(weights) or not models:
         raise PoolError(
             f"a teacher needs one weight per member, got {len(models)} members and "
             f"{len(weights)} weights"
         )
+    if len(temperatures) != len(models) + 1:
+        raise PoolError(
+            f"a teacher needs one temperature per member, got {len(models)} members and "
+            f"{len(temperatures) - 1} temperatures"
+        )
     if min(weights) < 0 or not sum(weights) > 0:
         raise PoolError(
             f"weights must be at least 0, and one of them positive; got {list(weights)}"
         )
-    if not temperature > 0:
-        raise PoolError(f"a temperature must be positive, got {temperature}")
+    for temperature in temperatures:
+        if not temperature > 0:
+            raise PoolError(f"a temperature must be positive, got {temperature}")

@@ -24,6 +24,7 @@ from analysis.terminal.live_display import LiveDisplay
 from analysis.terminal.plan_view import plan_view
 from analysis.terminal.status import clean_view, runs_view
 from common.printable import printable
+from ensemble.selection.candidates import Request
 from ensemble.selection.decision import select_ensemble
 from ensemble.selection.selection import Selection
 from journal.events import StageReported
@@ -83,7 +84,7 @@ def every_view(name: str, selection: Selection) -> list[tuple[RenderableType, st
 
 @functools.cache
 def an_ensemble() -> Selection:
-    return select_ensemble(synthetic_pool(), members=2)
+    return select_ensemble(synthetic_pool(), Request(members=2))
 
 
 @settings(max_examples=60)

@@ -98,3 +98,20 @@ def test_members_teach_without_test_time_augmentation(tmp_path: Path) -> None:
         )
         model.tta = "none"
         torch.testing.assert_close(teacher(images), torch.log_softmax(model(images), dim=1))
+
+
+def test_members_teach_at_their_own_temperatures() -> None:
+    logits, own = np.array([[2.0, 0.0, -1.0], [0.0, 3.0, 1.0]]), [0.5, 2.0]
+    teacher = EnsembleTeacher(
+        [Constant(row) for row in logits], [0.3, 0.7], 1.5, NUMERICS, member_temperatures=own
+    )
+    scaled = np.exp(logits / np.array(own)[:, None])
+    pooled = np.average(scaled / scaled.sum(axis=1, keepdims=True), axis=0, weights=[0.3, 0.7])
+    expected = apply_temperature(log_probs_from_probs(pooled), 1.5)
+    np.testing.assert_allclose(teacher(torch.zeros(1, 3, 8, 8))[0], expected, atol=1e-5)
+    raw = EnsembleTeacher([Constant(row) for row in logits], [0.3, 0.7], 1.5, NUMERICS)
+    assert teacher.identity != raw.identity
+    with pytest.raises(PoolError, match="2 members and 1 temperatures"):
+        EnsembleTeacher(
+            [Constant(row) for row in logits], [1, 1], 1.0, NUMERICS, member_temperatures=[1.0]
+        )

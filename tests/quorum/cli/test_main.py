@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ensemble.selection.selection import read_selection
 from quorum import Outcome
 from quorum.cli.main import COMMANDS, main
 from search.space.spec import load_spec
@@ -338,6 +339,19 @@ class TestPools:
         assert main(["select", str(tmp_path / "pool.npz"), "--out", str(out)]) == 0
         assert (out / "selection.json").is_file()
         assert str(out / "selection.json") in capsys.readouterr().out
+
+    def test_diverse_members_with_learned_weights_can_be_had(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        np.savez(tmp_path / "pool.npz", **self.good())  # type: ignore[arg-type]
+        options = ["--source", "search", "--weighting", "learned", "--diversity", "1"]
+        command = ["select", str(tmp_path / "pool.npz"), "--out", str(tmp_path), *options]
+        assert main(command) == 0
+        selection = read_selection(tmp_path / "selection.json")
+        assert selection.weighting == "learned"
+        assert selection.candidate.startswith("diverse")
+        line = user_error(capsys, *command[:4], "--source", "seeds")
+        assert "the pool has no seeds" in line
 
     def test_the_selection_goes_to_the_current_folder_by_default(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
