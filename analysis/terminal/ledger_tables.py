@@ -6,13 +6,22 @@ Cells with two values stack them; the header names both.
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal.layout import name_text, stacked, titled_table, verdict_text
+from analysis.terminal.layout import DIM, name_text, stacked, titled_table, verdict_text
 from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
-from analysis.text.labels import reason_text, stage_label
+from analysis.text.labels import NOT_DISTINGUISHABLE, reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, sizes
-from common.formats import fixed, percent, plural, short_duration, signed, two_digits
+from common.formats import DASH, fixed, percent, plural, short_duration, signed, two_digits
 from ensemble.ledger.ledger import Ledger
 from ensemble.selection.selection import Selection
+
+DETAILS = {
+    ("ensemble", "uniform_top_k"),
+    ("weighted_vote", "soft_vote"),
+    ("soft_vote", "hard_vote"),
+    ("student_fp32", "best_single"),
+    ("best_single_int8", "best_single"),
+}
+"""Pairs of stages whose differences are left to the report."""
 
 BAR_CELLS = 30
 """Length of the bar of the largest weight, in characters."""
@@ -61,9 +70,15 @@ def differences_table(ledger: Ledger) -> Table:
             Text("\n".join(item.metric for item in cells)),
             "\n".join(item.value for item in cells),
             "\n".join(item.interval for item in cells),
-            Text("\n").join(verdict_text(item.verdict) for item in cells),
+            Text("\n").join(_short_verdict(item.verdict) for item in cells),
         )
+    table.caption = f"{DASH} not distinguishable; ledger.json and the report have all pairs"
     return table
+
+
+def _short_verdict(verdict: str) -> Text:
+    """Return a verdict in one line; the longest would be broken in two, out of step."""
+    return Text(DASH, style=DIM) if verdict == NOT_DISTINGUISHABLE else verdict_text(verdict)
 
 
 def gates_table(ledger: Ledger) -> Table:
@@ -137,7 +152,8 @@ def _certificate(selection: Selection) -> str:
 
 def _by_pair(ledger: Ledger) -> dict[tuple[str, str], list[DifferenceCells]]:
     pairs: dict[tuple[str, str], list[DifferenceCells]] = {}
-    for cells in difference_cells(ledger.differences, decimals_on_test(ledger), unit="pts"):
+    shown = [item for item in ledger.differences if (item.a, item.b) not in DETAILS]
+    for cells in difference_cells(shown, decimals_on_test(ledger), unit="pts"):
         pairs.setdefault((cells.a, cells.b), []).append(cells)
     return pairs
 

@@ -78,9 +78,17 @@ def train_students(
     origin = None if start is None else folder.trial(start)
     numerics = train_with
     selection = teacher_of(folder)
-    teacher = load_teacher(folder, selection.members, selection.temperature, numerics)
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
+    teacher = load_teacher(
+        folder,
+        selection.members,
+        selection.temperature,
+        numerics,
+        images=images,
+        splits=splits,
+        saved=work / "teacher.json",
+    )
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": numerics}
     untrained = None if origin is None else _untrained(origin, images, splits, numerics)
     lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
@@ -133,7 +141,7 @@ def train_students(
         teacher=tuple(
             TeacherMember(name=member.name, weight=member.weight) for member in selection.members
         ),
-        teacher_temperature=selection.temperature,
+        teacher_temperature=teacher.temperature,
     )
     _package(
         folder,

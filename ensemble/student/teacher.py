@@ -7,15 +7,25 @@ patient and consistent"); stored predictions would belong to other views.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from common.errors import PoolError
+from common.files import dump_json, read_json, write_bytes_atomically
+from common.parsing import from_mapping, to_mapping
+from common.statistics.metrics import apply_temperature, fit_temperature
 from ensemble.selection.selection import Member
+from ensemble.selection.voting import weighted_vote
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
 from trainables.nets.tensor_file import tensors_to_bytes
-from trainables.prediction import autocast, place_model
+from trainables.prediction import autocast, place_model, predict_log_probs
 from trainables.recipe import Numerics
 from trainables.records import RunFolder
 from trainables.weights import load_trained
@@ -36,28 +46,79 @@ class IdentifiedTeacher(Protocol):
 
 
 def load_teacher(
-    folder: RunFolder, members: Sequence[Member], temperature: float, numerics: Numerics
+    folder: RunFolder,
+    members: Sequence[Member],
+    temperature: float,
+    numerics: Numerics,
+    *,
+    images: ImageSet,
+    splits: Splits,
+    saved: Path,
 ) -> "EnsembleTeacher":
     """Load trained members as a teacher, without their test-time augmentation.
 
     Test-time augmentation would double the teacher's cost or more. The student sees both
-    mirror images anyway and learns what they have in common.
+    mirror images anyway and learns what they have in common. Averaging views makes predictions
+    less confident, so temperatures that were fitted with views do not suit a teacher without
+    them: where a member has views, all temperatures are fitted again on holdout. They are kept in
+    the file `saved`, so that a resumed distillation has the same teacher.
 
     Raises:
         RunError: a member's files are missing or damaged.
     """
-    models = []
-    for member in members:
-        model = load_trained(folder.trial(member.name))
+    models = [load_trained(folder.trial(member.name)) for member in members]
+    temperatures = Temperatures(
+        pooled=temperature, members=tuple(member.temperature or 1.0 for member in members)
+    )
+    views = any(model.tta != "none" for model in models)
+    for model in models:
         model.tta = "none"
-        models.append(model)
+    if views and saved.is_file():
+        temperatures = from_mapping(Temperatures, read_json(saved), where=str(saved))
+    elif views:
+        labels = images.labels[splits.holdout]
+        temperatures = _temperatures(
+            members,
+            [
+                predict_log_probs(model, images.images, numerics, indices=splits.holdout)
+                for model in models
+            ],
+            labels,
+        )
+        write_bytes_atomically(saved, dump_json(to_mapping(temperatures)).encode())
     return EnsembleTeacher(
         models,
         [member.weight for member in members],
-        temperature,
+        temperatures.pooled,
         numerics,
-        member_temperatures=[member.temperature or 1.0 for member in members],
+        member_temperatures=temperatures.members,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Temperatures:
+    """Temperatures of a teacher, as teacher.json holds them."""
+
+    pooled: float
+    """Applied after pooling."""
+    members: tuple[float, ...]
+    """Applied before pooling; 1 where members are pooled as they are."""
+
+
+def _temperatures(
+    members: Sequence[Member],
+    log_probs: Sequence[Float32[np.ndarray, "N K"]],
+    labels: Int64[np.ndarray, " N"],
+) -> Temperatures:
+    """Fit the temperatures of a pool to its members' predictions."""
+    own = [
+        1.0 if member.temperature is None else fit_temperature(each, labels)
+        for member, each in zip(members, log_probs, strict=True)
+    ]
+    stack = np.stack([apply_temperature(x, t) for x, t in zip(log_probs, own, strict=True)])
+    weights = np.asarray([member.weight for member in members])
+    pooled = weighted_vote(stack, weights / weights.sum())
+    return Temperatures(pooled=fit_temperature(pooled, labels), members=tuple(own))
 
 
 class EnsembleTeacher:
@@ -92,6 +153,11 @@ class EnsembleTeacher:
         self._temperature = temperature
         self._numerics = numerics
         self._batch = batch
+
+    @property
+    def temperature(self) -> float:
+        """The temperature that is applied after pooling."""
+        return self._temperature
 
     @property
     def identity(self) -> str:
