@@ -45,7 +45,7 @@ def ensemble_section(facts: RunFacts) -> Section | None:
         text(
             f"The ensemble has {plural(len(selection.members), 'member')} with "
             f"{selection.weighting} weights, chosen on holdout from a pool of "
-            f"{plural(selection.pool_size, 'finished trial')}. "
+            f"{count(selection.pool_size)}. {_pool(facts, selection)} "
             f"{_pooling(selection)} The temperature of its pooled probabilities is "
             f"{fixed(selection.temperature, 3)}.",
             _reason("Choice", selection.candidate_reason),
@@ -61,6 +61,30 @@ def ensemble_section(facts: RunFacts) -> Section | None:
         text(_diversity(facts, selection), _compute(selection)),
         Figure(name="disagreement", caption=_diversity_caption(facts)),
     )
+
+
+def _pool(facts: RunFacts, selection: Selection) -> str:
+    """Say how the pool came to its size."""
+    search = facts.search_trials
+    finished = sum(trial.whole_schedule for trial in search)
+    seeds = sum(trial.whole_schedule for trial in facts.seed_trials)
+    stopped = selection.pool_size + len(selection.skipped) - finished - seeds
+    parts = [f"{count(finished)} finished the schedule"]
+    if stopped > 0:
+        rung = plural(facts.spec.rungs[-2], "epoch") if len(facts.spec.rungs) > 1 else ""
+        parts.append(
+            f"{count(stopped)} were stopped at the rung before the last ({rung}) after a cooldown "
+            "of their own"
+        )
+    others = len(search) - finished - max(0, stopped)
+    if others > 0:
+        parts.append(f"{count(others)} ended earlier and are not in the pool")
+    text = f"Of {plural(len(search), 'searched trial')}, {'; '.join(parts)}."
+    if seeds:
+        text += f" {plural(seeds, 'seed')} of the best configuration joined them."
+    if selection.skipped:
+        text += f" {plural(len(selection.skipped), 'trial')} could not be used."
+    return text
 
 
 def _reason(choice: str, reason: str) -> str:
