@@ -89,6 +89,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     """Top-level modules defer imports for speed; elsewhere only slow libraries may be deferred."""
     slow = {
         "openvino",
+        "onnx",
         "torch",
         "torchvision",
         "sklearn",
