@@ -41,7 +41,7 @@ OWNERS = {
         "trainables.training.averaging",
     },
     "onnxruntime": {"ensemble.deployment.onnx_model", "ensemble.deployment.quantize"},
-    "onnx": {"ensemble.deployment.export"},
+    "onnx": {"ensemble.deployment.export", "ensemble.deployment.conversion"},
     "pytorch_grad_cam": {"analysis.explain.grad_cam"},
 }
 
