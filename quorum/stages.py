@@ -19,6 +19,7 @@ from common.errors import RunError
 from common.parsing import to_mapping
 from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
+from quorum.robustness import corrupted_holdout, robustness_options
 from quorum.selection import select_run
 from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
@@ -95,10 +96,17 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
                 progress=progress,
                 train=train,
             )
+        corrupted = corrupted_holdout(
+            run,
+            reads=_inputs(run.folder),
+            progress=lambda done, detail: progress(0.95 + 0.05 * done, detail),
+        )
         release = decide_release(
             folder,
             holdout_predictions(run.folder, run.images, run.splits),
             _margins(run),
+            corrupted=corrupted,
+            coverage=run.spec.robustness.coverage,
             decisions=finished_before + 1,
             seed=run.spec.seed,
         )
@@ -147,6 +155,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
             predict_with=dataclasses.replace(run.numerics, threads=run.cores),
             test_reads=run.state.test_reads,
             compute=_compute(run),
+            robustness=robustness_options(run, "ledger"),
             seed=run.spec.seed,
         )
         link_ledger(run.folder)

@@ -6,12 +6,15 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from common.files import dump_json, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import numpy_generator
+from common.statistics.conformal import fit_conformal
 from common.statistics.intervals import paired_difference
 from common.statistics.metrics import nll_per_example
-from ensemble.deployment.card import UNRELEASED, read_card, write_card
+from ensemble.deployment.card import UNRELEASED, Artifact, Card, read_card, write_card
 from ensemble.deployment.decision import Decision, decide
 from ensemble.deployment.gates import GateMargins
 from ensemble.deployment.onnx_model import OnnxClassifier
@@ -41,12 +44,21 @@ class Release:
 
 
 def decide_release(
-    folder: Path, holdout: Predictions, margins: GateMargins, *, decisions: int = 1, seed: int
+    folder: Path,
+    holdout: Predictions,
+    margins: GateMargins,
+    *,
+    corrupted: Predictions | None = None,
+    coverage: float = 0.95,
+    decisions: int = 1,
+    seed: int,
 ) -> Release:
     """Decide on holdout which file of a student's folder ships; record it there and in the cards.
 
-    `holdout` holds the predictions of the ledger's stages. `decisions` counts the releases that
-    the run has decided on it, this one included. `seed` roots the bootstrap's draws.
+    `holdout` holds the predictions of the ledger's stages, and `corrupted` those for corrupted
+    images of holdout, if there was time for them. The cards also get the thresholds of prediction
+    sets that hold the true class with the probability `coverage`. `decisions` counts the releases
+    that the run has decided on it, this one included. `seed` roots the bootstrap's draws.
     """
     folders = network_folders(folder)
     cards = {network: read_card(place) for network, place in folders.items()}
@@ -56,6 +68,7 @@ def decide_release(
         student_costs(folder),
         margins,
         speedups=speedups,
+        corrupted=corrupted,
         decisions=decisions,
         seed=seed,
     )
@@ -63,7 +76,11 @@ def decide_release(
     file = ""
     for network, card in cards.items():
         precision = ships[1] if ships is not None and ships[0] == network else UNRELEASED
-        judged = replace(card, released=precision, released_because=_because(decision, network))
+        judged = replace(
+            _with_sets(card, network, holdout, level=coverage),
+            released=precision,
+            released_because=_because(decision, network),
+        )
         write_card(folders[network], judged)
         if judged.shipped is not None:
             file = (folders[network] / judged.shipped.file).relative_to(folder).as_posix()
@@ -100,6 +117,21 @@ def beats_champion(
         rng=numpy_generator(seed, "champion"),
     )
     return difference.value < 0 and difference.distinguishable
+
+
+def _with_sets(card: Card, network: str, holdout: Predictions, *, level: float) -> Card:
+    """Return a network's card with the thresholds of its files' prediction sets."""
+
+    def fitted(artifact: Artifact | None, precision: str) -> Artifact | None:
+        stage = next(name for name, kind in FILES.items() if kind == (network, precision))
+        if artifact is None or stage not in holdout.stages:
+            return artifact
+        probabilities = np.exp(holdout.stages[stage])
+        conformal = fit_conformal(probabilities, holdout.labels, level=level)
+        return replace(artifact, conformal=conformal)
+
+    fp32 = fitted(card.fp32, "fp32") or card.fp32
+    return replace(card, fp32=fp32, int8=fitted(card.int8, "int8"))
 
 
 def _because(decision: Decision, network: str) -> str:
