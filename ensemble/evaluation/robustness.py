@@ -20,7 +20,7 @@ from ensemble.evaluation.stages import (
     networks_to_run,
     predict_stages,
 )
-from ensemble.ledger.predictions import Labels, LogProbs, Predictions
+from ensemble.ledger.predictions import STAGES, Labels, LogProbs, Predictions
 from ensemble.ledger.robustness import ClassCoverage, CoverageRow, Robustness
 from ensemble.robustness.other_data import built_in_images, other_data_rows
 from ensemble.robustness.sample import CELLS, Sample, draw_sample
@@ -38,7 +38,7 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RobustnessOptions:
-    """How much to measure."""
+    """The amount to measure, and the time for it."""
 
     enabled: bool = True
     images: int = 500
@@ -174,9 +174,9 @@ def coverage_rows(
     sets = {**conformal_sets(folder.student), **sets}
     classes = len(images.class_names)
     return tuple(
-        coverage_row(stage, sets[stage], log_probs, test.labels, classes=classes)
-        for stage, log_probs in test.stages.items()
-        if stage in sets
+        coverage_row(stage, sets[stage], test.stages[stage], test.labels, classes=classes)
+        for stage in STAGES
+        if stage in test.stages and stage in sets
     )
 
 

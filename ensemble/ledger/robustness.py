@@ -31,7 +31,7 @@ class CorruptedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherDataRow:
-    """How well one stage's confidence tells test images from those of another data set."""
+    """One stage's confidence on test images, against that on images of another data set."""
 
     stage: str
     data: str

@@ -148,7 +148,8 @@ def _zoom_blur(pixels: Pixels, values: Settings, rng: np.random.Generator) -> Pi
     """Average the image with copies that are enlarged step by step; the first is not enlarged."""
     steps = int(values["most"] / values["step"] + 1e-9)
     copies = [_enlarged(pixels, 1 + values["step"] * step) for step in range(steps + 1)]
-    return np.mean([pixels, *copies], axis=0)
+    averaged: Pixels = np.mean([pixels, *copies], axis=0)
+    return averaged
 
 
 def _enlarged(layer: np.ndarray, factor: float) -> np.ndarray:
@@ -237,4 +238,4 @@ CORRUPTIONS: Mapping[str, Corruption] = {
         Corruption(name="jpeg_compression", family="digital", apply=_jpeg_compression),
     )
 }
-"""By name. Any four in a row are of four families (see `ensemble.robustness.sample`)."""
+"""The corruptions by name; any four in a row are of four families."""
