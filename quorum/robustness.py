@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
+from common.formats import one_line
 from common.seeds import derive_seed
 from quorum.workspace.run import Run
 
@@ -70,7 +71,9 @@ def _other_data(run: Run) -> dict[str, Any]:
         return {}
     folder, side = Path(spec.ood), run.images.image_size
     try:
-        return {folder.name: folder_images(folder, spec.images, side=side, like=run.images)}
+        # The slash tells the folder from a built-in set of the same name.
+        name = f"{one_line(folder.name)}/"
+        return {name: folder_images(folder, spec.images, side=side, like=run.images)}
     except DataError as error:
         log.warning("%s; the ledger is written without it", error)
         return {}

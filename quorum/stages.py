@@ -167,6 +167,12 @@ def ledger(run: Run, *, again: bool = False) -> None:
                     f"{row.stage}_test_{metric}": getattr(row, metric)
                     for row in ledger.rows
                     for metric in ("accuracy", "nll", "ece")
+                }
+                | {
+                    f"{row.stage}_corrupted_{metric}": getattr(row, metric)
+                    for row in (ledger.robustness.rows if ledger.robustness else ())
+                    for metric in ("accuracy", "nll", "ece")
+                    if row.family == "all"
                 },
                 folder=folder.name,
             )

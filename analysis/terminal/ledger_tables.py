@@ -124,7 +124,7 @@ def robustness_table(ledger: Ledger) -> Table | None:
     for item in cells:
         accuracies = (item.accuracy.get(family, DASH) for family in FAMILIES)
         table.add_row(Text(item.stage), *accuracies, item.nll["all"], item.ece["all"])
-    table.caption = "\n".join(notes)
+    table.caption = Text("\n".join(notes))
     return table
 
 

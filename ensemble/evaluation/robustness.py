@@ -67,6 +67,8 @@ def on_holdout(
     `corruption_loss`, a release gate, is decided on them.
     """
     labels = images.labels[splits.holdout]
+    if len(labels) < CELLS:
+        return None
     count = affordable(folder, images, splits, predict_with, options)
     if count < CELLS:
         return None
@@ -95,6 +97,12 @@ def on_test(
     """
     if not options.enabled:
         return Robustness(left_out="robustness.enabled is false")
+    if len(test.labels) < CELLS:
+        return Robustness(
+            left_out=f"test has {len(test.labels)} images, and each of {CELLS} pairs of a "
+            "corruption and a severity needs one",
+            holdout_images=holdout_images,
+        )
     labels = images.labels[splits.holdout]
     count = affordable(
         folder, images, splits, predict_with, options, sets=2 + len(options.other_data)
@@ -147,6 +155,8 @@ def affordable(
         return 0
     if options.seconds is None:
         return options.images
+    if options.seconds <= 0:
+        return 0
     names, files = networks_to_run(folder, POOLED)
     began = time.monotonic()
     predict_members(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import UInt8
+from PIL import Image
 
 from common.errors import DataError
 from common.sampling import evenly_spaced
@@ -21,9 +22,12 @@ from ensemble.robustness.corruptions import plasma
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_formats import file_type
 from trainables.data.image_set import ImageSet
-from trainables.data.pixels import read_image
+from trainables.data.pixels import read_image, resize_image
 
 Images = UInt8[np.ndarray, "N S S 3"]
+
+DIGITS_SIDE = 8
+"""Pixels a side of the digits before they are resized."""
 
 MOST_FILES = 100_000
 """Files of a folder that are listed; images are chosen from these."""
@@ -33,8 +37,11 @@ def built_in_images(images: ImageSet, most: int, *, seed: int) -> dict[str, npt.
     """Return the built-in set that suits a run on `images`, by name: at most `most` images."""
     if images.name == "digits":
         return {"textures": textures(most, images.image_size, seed=seed)}
-    digits = load_dataset(DatasetSpec(name="digits", image_size=images.image_size)).images
-    return {"digits": digits[evenly_spaced(len(digits), most)]}
+    digits = load_dataset(DatasetSpec(name="digits", image_size=DIGITS_SIDE)).images
+    chosen = digits[evenly_spaced(len(digits), most)]
+    return {
+        "digits": np.stack([resize_image(Image.fromarray(x), images.image_size) for x in chosen])
+    }
 
 
 def textures(count: int, side: int, *, seed: int) -> npt.NDArray[np.uint8]:
