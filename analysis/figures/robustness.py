@@ -26,13 +26,14 @@ STEP = 0.2
 
 
 def robustness_figure(ledger: Ledger) -> Figure:
-    """Draw the accuracy by family, and paired differences on all corrupted images."""
+    """Draw the accuracy by family, and paired differences on all corrupted images, if any."""
     robustness, stages = ledger.robustness, main_stages(ledger)
     assert robustness is not None
     figure = new_figure(2.6)
-    left, right = figure.subplots(1, 2)
-    _families(left, robustness, stages)
-    _differences(right, robustness)
+    panels = figure.subplots(1, 1 + bool(robustness.differences), squeeze=False)[0]
+    _families(panels[0], robustness, stages)
+    if robustness.differences:
+        _differences(panels[1], robustness)
     styles = [stage_style(stage) for stage in stages]
     legend_below(figure, [mark(style.color, style.marker, style.label) for style in styles])
     return figure

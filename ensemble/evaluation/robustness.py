@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from common.sampling import evenly_spaced
 from common.statistics.conformal import ConformalSet, fit_conformal, prediction_set
 from common.statistics.intervals import proportion_interval
 from ensemble.deployment.student_folder import conformal_sets
@@ -115,7 +116,10 @@ def on_test(
         )
     sample = draw_sample(splits.test, test.labels, count)
     other = {**built_in_images(images, count, seed=options.seed), **options.other_data}
-    parts = [sample.pixels(images.images, seed=options.seed), *(x[:count] for x in other.values())]
+    parts = [
+        sample.pixels(images.images, seed=options.seed),
+        *(x[evenly_spaced(len(x), count)] for x in other.values()),
+    ]
     ends = np.cumsum([len(part) for part in parts])[:-1]
     predicted = _predict(folder, np.concatenate(parts), labels, predict_with, progress)
     split = {stage: np.split(log_probs, ends) for stage, log_probs in predicted.items()}

@@ -66,6 +66,8 @@ def test_the_robustness_figure_shows_families_and_differences(source: FigureSour
     assert sorted(p.x for p in points(families)) == pytest.approx(expected)
     items = [item for item in robustness.differences if item.metric == "accuracy"]
     assert [p.x for p in points(differences)] == pytest.approx([100 * i.value for i in items])
+    alone = replace(source.ledger, robustness=replace(robustness, differences=()))
+    assert len(robustness_figure(alone).axes) == 1
 
 
 def test_the_cost_figure_has_a_panel_per_known_cost(source: FigureSource) -> None:
