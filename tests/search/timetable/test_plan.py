@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from common.stage_costs import StageCosts, cost_at_rungs
+from ensemble.ledger.predictions import FILES
+from ensemble.robustness.sample import CELLS
 from journal.events import STAGES
 from search.space.sections import RobustnessSpec
 from search.space.spec import SweepSpec, load_spec
@@ -23,6 +25,7 @@ from search.timetable.fitting import (
     shorten_rungs,
 )
 from search.timetable.pace import (
+    FEWEST_IMAGES,
     ROBUSTNESS_SHARE,
     Pace,
     mean_cost,
@@ -31,6 +34,7 @@ from search.timetable.pace import (
     students_seconds,
     with_robustness,
 )
+from search.timetable.pace import FILES as FILES_PLANNED
 from search.timetable.plan import GRACE, Plan, TooShortError, plan_run
 from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
@@ -294,6 +298,15 @@ def with_images(
 ) -> Pace:
     """Return the pace of a run with 40,000 training images."""
     return with_robustness(spec, pace, images=images, train=40_000, seconds=seconds)
+
+
+def test_search_and_ensemble_agree_on_what_is_measured() -> None:
+    """Neither package imports the other."""
+    assert FEWEST_IMAGES == CELLS
+    assert len(FILES) == FILES_PLANNED
+    RobustnessSpec(images=CELLS)
+    with pytest.raises(SpecError, match="images must be at least"):
+        RobustnessSpec(images=CELLS - 1)
 
 
 def test_corrupted_images_have_their_time_in_the_plan() -> None:
