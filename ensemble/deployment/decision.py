@@ -51,6 +51,8 @@ class Decision:
     """In the order of FILES."""
     decisions: int = 1
     """Number of releases decided on this holdout so far, this one included."""
+    corrupted_images: int = 0
+    """Corrupted holdout images that `corruption_loss` was decided on; 0 if it was left out."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -75,11 +77,13 @@ def decide(
     margins: GateMargins,
     *,
     speedups: Mapping[Network, Speedup],
+    corrupted: Predictions | None = None,
     decisions: int = 1,
     seed: int = 0,
 ) -> Decision:
     """Decide which file ships; candidates are the stages of FILES that have predictions and costs.
 
+    `corrupted` holds the predictions for corrupted holdout images, if there was time for them.
     `speedups` are int8 against fp32, by network. For the k-th of `decisions` on the same holdout,
     every bound has the level 1 − 0.05/k (Bonferroni). `seed` roots the bootstrap's draws.
     """
@@ -90,6 +94,7 @@ def decide(
             holdout,
             costs,
             margins,
+            corrupted=corrupted,
             speedup=speedups.get(network) if precision == "int8" else None,
             level=level,
             seed=seed,
@@ -111,7 +116,13 @@ def decide(
     candidates = tuple(
         Candidate(stage=stage, gates=gates[stage], outcome=files.outcomes[stage]) for stage in gates
     )
-    return Decision(released=released, because=because, candidates=candidates, decisions=decisions)
+    return Decision(
+        released=released,
+        because=because,
+        candidates=candidates,
+        decisions=decisions,
+        corrupted_images=0 if corrupted is None else len(corrupted.labels),
+    )
 
 
 class _Files:

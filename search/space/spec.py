@@ -13,7 +13,14 @@ from common.uris import require_no_credentials
 from common.yaml_text import read_yaml
 from journal.events import STAGES
 from journal.journal import moved_data
-from search.space.sections import FamilySpec, GateSpec, SelectionSpec, StudentSpec, TargetSpec
+from search.space.sections import (
+    FamilySpec,
+    GateSpec,
+    RobustnessSpec,
+    SelectionSpec,
+    StudentSpec,
+    TargetSpec,
+)
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
 from trainables.data.dataset import DatasetSpec
@@ -84,6 +91,7 @@ class SweepSpec:
     selection: SelectionSpec = field(default_factory=SelectionSpec)
     student: StudentSpec = field(default_factory=StudentSpec)
     gates: GateSpec = field(default_factory=GateSpec)
+    robustness: RobustnessSpec = field(default_factory=RobustnessSpec)
     target: TargetSpec | None = None
     """Row of `quorum ladder`; null for none."""
     disk_gb: float = 50.0

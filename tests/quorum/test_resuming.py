@@ -16,6 +16,7 @@ from quorum.options import AblationOptions, RunOptions, SearchOptions
 from quorum.resuming import settings_of
 from quorum.workspace.checks import spec_to_resume
 from search.space.paths import with_absolute_paths
+from search.space.sections import RobustnessSpec
 from search.space.spec import SweepSpec, load_spec, spec_from_mapping, spec_of_run
 from tests.events import of_type, run_started, trial_started
 from tests.opening import quick_run
@@ -230,6 +231,16 @@ def test_files_of_weights_become_absolute_at_any_depth(
     )  # fmt: skip
     choices = with_absolute_paths(searched).space["pretrained"]["choices"]
     assert choices == ["", str(tmp_path / "a.pth")]
+
+
+def test_a_folder_of_other_data_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = tiny_spec().with_values(robustness=RobustnessSpec(ood="others"))
+    absolute = with_absolute_paths(spec)
+    assert absolute.robustness.ood == str(tmp_path / "others")
+    assert with_absolute_paths(absolute) is absolute
 
 
 def test_a_relative_file_of_weights_is_no_difference(

@@ -14,7 +14,8 @@ from PIL import Image
 
 from common.errors import RunError, SpecError
 from ensemble.deployment.card import read_card, write_card
-from ensemble.deployment.export import OPSET, export_onnx, set_temperature, write_metadata
+from ensemble.deployment.describe import write_metadata
+from ensemble.deployment.export import OPSET, export_onnx, set_temperature
 from ensemble.deployment.metadata import ConformalThreshold, ModelMetadata, metadata_from_props
 from ensemble.deployment.onnx_model import OnnxClassifier, classify
 from ensemble.deployment.quantize import quantize_int8
