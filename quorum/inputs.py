@@ -58,6 +58,9 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         trials=getattr(options, "trials", None),
         members=getattr(options, "members", None),
     )
+    budgets = getattr(options, "budgets", {})
+    if budgets:
+        changes["gates"] = dataclasses.replace(spec.gates, **budgets)
     return spec.with_values(dataset=dataclasses.replace(spec.dataset, **dataset), **changes)
 
 

@@ -10,7 +10,7 @@ import functools
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,7 @@ from journal.events import ModelRegistered, ResultReported, TestRead
 from quorum.selection import select_run
 from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
-from trainables.recipe import Recipe
-from trainables.records import RunFolder, read_start
+from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
@@ -60,9 +59,16 @@ def select(run: Run) -> None:
         )
 
 
-def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
+def distill(
+    run: Run,
+    *,
+    workers: int = 1,
+    again: bool = False,
+    budgets: Mapping[str, float] | None = None,
+) -> None:
     """Train the student, and a twin without a teacher; decide on holdout which file ships.
 
+    `budgets` replace those of the specification's gates.
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     Repeated after a kill, it resumes the training of that student.
     """
@@ -81,6 +87,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
+    margins = _margins(run, budgets or {})
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
         finished_before = stage.times_finished
         kept = folder.with_name(f"student.{finished_before}")
@@ -90,6 +97,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
         if not undecided:
             _train_students(
                 run,
+                margins=margins,
                 seed=derive_seed(run.spec.seed, "student", finished_before),
                 workers=workers,
                 progress=progress,
@@ -98,7 +106,7 @@ def distill(run: Run, *, workers: int = 1, again: bool = False) -> None:
         release = decide_release(
             folder,
             holdout_predictions(run.folder, run.images, run.splits),
-            _margins(run),
+            margins,
             decisions=finished_before + 1,
             seed=run.spec.seed,
         )
@@ -202,17 +210,19 @@ def report(run: Run) -> None:
 def _train_students(
     run: Run,
     *,
+    margins: "GateMargins",
     seed: int,
     workers: int,
     progress: Callable[[float, str], None],
     train: Callable[..., Any],
 ) -> None:
     from ensemble.student.students import train_students
+    from quorum.candidates import most_candidates, student_candidates
     from trainables.training.losses import Distillation
 
     end = run.end_of("distill")
-    recipe, start = _student_start(run)
-    numerics = run.probe(recipe, threads=max(1, run.cores // workers))
+    candidates = student_candidates(run.spec, run.folder)
+    numerics = run.probe(candidates[0].recipe, threads=max(1, run.cores // workers))
     run.site.run_stage(
         train_students,
         run.folder,
@@ -223,8 +233,10 @@ def _train_students(
         writes=[run.folder.student.name],
         progress=progress,
         leads=workers > 1,
-        recipe=recipe,
-        start=start,
+        candidates=candidates,
+        margins=margins,
+        # A training that Ray Train leads cannot be paused.
+        most=1 if workers > 1 else most_candidates(run.spec, margins),
         distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
         seed=seed,
         train_with=numerics,
@@ -240,17 +252,6 @@ def _inputs(folder: RunFolder) -> list[str]:
     trials = [folder.trial(name) for name in pooled_trials(folder)]
     paths = [folder.selection, folder.sweep, folder.student, *trials]
     return [path.relative_to(folder.root).as_posix() for path in paths]
-
-
-def _student_start(run: Run) -> tuple[Recipe, str | None]:
-    """Return the student's recipe, and the trial that it starts from, if any."""
-    from ensemble.selection.selection import read_selection
-
-    if run.spec.student.start == "best_single":
-        name = read_selection(run.folder.selection).best_single.name
-        best = read_start(run.folder.trial(name) / "start.json").recipe
-        return run.spec.tuned_student_recipe(best), name
-    return run.spec.student_recipe(), None
 
 
 @contextmanager
@@ -299,10 +300,10 @@ def _release(folder: RunFolder) -> "Release | None":
     )
 
 
-def _margins(run: Run) -> "GateMargins":
+def _margins(run: Run, budgets: Mapping[str, float]) -> "GateMargins":
     from ensemble.deployment.gates import GateMargins
 
-    return GateMargins(**dataclasses.asdict(run.spec.gates))
+    return GateMargins(**{**dataclasses.asdict(run.spec.gates), **budgets})
 
 
 def _compute(run: Run) -> dict[str, Any]:

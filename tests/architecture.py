@@ -25,6 +25,7 @@ ORDER = (
     "quorum.process",
     "quorum.stages",
     "quorum.trial_stages",
+    "quorum.candidates",
     "quorum.selection",
     "quorum.seeds",
     "quorum.workspace",

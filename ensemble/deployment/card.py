@@ -131,6 +131,8 @@ class Card:
     """SHA-256 of the initial weights by name; empty for random weights and the hub's."""
     seed: int
     params: int
+    gflops: float | None = None
+    """Billions of floating-point operations for one image; None in cards of earlier versions."""
     steps: int | None
     """Optimizer steps; None for a trial, whose record counts epochs."""
     train_seconds: float

@@ -19,6 +19,7 @@ from ensemble.deployment.card import (
 )
 from ensemble.deployment.export import export_onnx
 from ensemble.deployment.latency import latency, paired_latency
+from ensemble.deployment.network_cost import gflops
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import METHODS, parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
@@ -95,6 +96,7 @@ def export_student(
         weights=weights_identity(student.recipe.architecture),
         seed=student.seed,
         params=student.params,
+        gflops=gflops(student.model),
         steps=student.steps,
         train_seconds=student.train_seconds,
         alpha=distillation.alpha if distillation else None,

@@ -1,6 +1,7 @@
 """Train, quantize and judge another student.
 
-It replaces the run's student, which is kept in student.1, and reads test once more.
+It replaces the run's student, which is kept in student.1, and reads test once more. With a limit of
+the cost, the network that learns most from the ensemble within it is found in a short sweep.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -8,16 +9,17 @@ from argparse import ArgumentParser, Namespace
 import quorum
 from quorum.cli.arguments import add_options, add_run
 from quorum.cli.printing import print_outcome, print_reminder
+from quorum.options import BUDGETS, BudgetOptions
 
 EXAMPLE = "quorum distill demo --workers 2"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add RUN, --workers, --address and --runs."""
+    """Add RUN, --workers, the budgets, --address and --runs."""
     add_run(parser)
     workers = "number of workers that train the student (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
-    add_options(parser, only=["address", "runs"])
+    add_options(parser, BudgetOptions, only=[*BUDGETS, "address", "runs"])
 
 
 def execute(arguments: Namespace) -> int:
@@ -25,8 +27,7 @@ def execute(arguments: Namespace) -> int:
     outcome = quorum.distill(
         arguments.run,
         workers=arguments.workers,
-        address=arguments.address,
-        runs=arguments.runs,
+        **{name: getattr(arguments, name) for name in (*BUDGETS, "address", "runs")},
     )
     print_outcome(outcome)
     print_reminder(arguments.address)

@@ -19,7 +19,7 @@ from journal.journal import Journal
 from quorum import Outcome
 from quorum.cli.main import main
 from quorum.inputs import prepare_run, resolve_sweep
-from quorum.options import AblationOptions, RunOptions, SearchOptions
+from quorum.options import BUDGETS, AblationOptions, RunOptions, SearchOptions
 from search.space.spec import SweepSpec
 from tests.docs import ROOT
 from tests.tiny import tiny_spec
@@ -65,8 +65,8 @@ def test_errors_can_be_caught_by_their_public_name() -> None:
 def test_signatures_show_every_option() -> None:
     shared = set(inspect.signature(RunOptions).parameters)
     for function, own in (
-        (quorum.run, {"trials", "members"}),
-        (quorum.sweep, {"trials", "members"}),
+        (quorum.run, {"trials", "members", *BUDGETS}),
+        (quorum.sweep, {"trials", "members", *BUDGETS}),
         (quorum.ablate, {"of", "factors", "seeds", "epochs"}),
     ):
         assert set(inspect.signature(function).parameters) == {"sweep"} | shared | own
