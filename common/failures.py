@@ -1,6 +1,7 @@
 """Describe failures in one line."""
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -63,8 +64,23 @@ def users_mistake(error: BaseException) -> str | None:
         return f"no space left on the disk of {error.filename or 'the run'}; free some and --resume"
     if isinstance(error, PermissionError):
         return f"no permission for {error.filename}"
+    if isinstance(error, OSError) and error.errno in _UNUSABLE_PATHS and error.filename:
+        return f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}; give another path"
     return None
 
+
+_UNUSABLE_PATHS = frozenset(
+    {
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EROFS,
+        errno.EILSEQ,
+    }
+)
+"""A file where a folder should be, or the reverse; a path that the file system refuses."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _OUT_OF_MEMORY = (

@@ -6,7 +6,7 @@ Wherever a function takes a run, it accepts a run's name, its path, or what `run
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.errors import DataError, SpecError
 from quorum.inputs import (
@@ -36,6 +36,7 @@ from trainables.records import RunFolder
 if TYPE_CHECKING:
     from analysis.facts.ladder import Level
     from analysis.facts.status import RunStatus
+    from ensemble.deployment.conversion import Exported, Format
     from ensemble.deployment.onnx_model import Prediction
     from ensemble.selection.selection import Selection
     from journal.emitter import Observer
@@ -178,25 +179,32 @@ def status(run: AnyRun, *, runs: str | Path | None = None) -> "RunStatus":
 
 @prepares_process
 def select(
-    source: AnyRun,
+    pool: AnyRun,
     *,
     members: int | None = None,
+    source: Literal["auto", "search", "seeds", "all"] | None = None,
+    weighting: Literal["auto", "uniform", "learned"] | None = None,
+    diversity: float | None = None,
     out: str | Path | None = None,
     runs: str | Path | None = None,
 ) -> "Selection":
     """Choose and weight an ensemble of at most `members` (5).
 
-    `source` is a run, or the path of a POOL.npz: `probs` float [M, N, K], `labels` int [N] and
+    `pool` is a run, or the path of a POOL.npz: `probs` float [M, N, K], `labels` int [N] and
     optionally `names` [M]. A run's selection is written to its folder, where it is frozen, or
-    to the folder `out`; a pool's is written to `out` only.
+    to the folder `out`; a pool's is written to `out` only. `source`, `weighting` and `diversity`
+    restrict the ensembles that may be chosen, as the sweep's section `selection` does; by default
+    they are the sweep's.
     """
     from quorum.selection import select_pool, select_run
 
+    given = {"members": members, "source": source, "weighting": weighting, "diversity": diversity}
+    request = {name: value for name, value in given.items() if value is not None}
     target = None if out is None else Path(out)
-    if isinstance(source, str | Path) and str(source).endswith(".npz"):
-        return select_pool(Path(source), members=members, out=target)
-    folder = find_run(source, runs)
-    selection = select_run(folder, members=members, out=target)
+    if isinstance(pool, str | Path) and str(pool).endswith(".npz"):
+        return select_pool(Path(pool), request, out=target)
+    folder = find_run(pool, runs)
+    selection = select_run(folder, request, out=target)
     if target is None:
         from quorum.trial_stages import end_search
 
@@ -208,6 +216,7 @@ def select(
 def distill(
     run: AnyRun,
     *,
+    selection: str | Path | None = None,
     workers: int = 1,
     max_latency_ms: float | None = None,
     max_bytes: int | None = None,
@@ -220,8 +229,9 @@ def distill(
 ) -> Outcome:
     """Train, quantize and judge another student on `workers` workers; read test once more.
 
-    The limits of the released file's cost, `max_…`, replace those of the run for this student. With
-    the `address` of a Ray cluster, the workers are there.
+    Its teacher is the run's ensemble, or that of the file `selection`, which `select` wrote for
+    this run. The limits of the released file's cost, `max_…`, replace those of the run for this
+    student. With the `address` of a Ray cluster, the workers are there.
     """
     from quorum import pipeline
 
@@ -238,7 +248,13 @@ def distill(
         address=address,
     )
     with show_progress(spec_of_run(folder), folder, options) as options:
-        return pipeline.distill(folder, options, workers=workers, budgets=options.budgets)
+        return pipeline.distill(
+            folder,
+            options,
+            workers=workers,
+            budgets=options.budgets,
+            selection=None if selection is None else Path(selection),
+        )
 
 
 @prepares_process
@@ -275,19 +291,78 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     runs: str | Path | None = None,
+    on_prediction: "Callable[[Prediction], None]" = lambda _: None,
     on_unreadable: "Callable[[Path, DataError], None] | None" = None,
 ) -> "tuple[Prediction, ...]":
     """Return class probabilities for image files of any size and format that Pillow reads.
 
-    `model` is a run with a student, a student's folder, or an ONNX file beside its card.json.
-    An unreadable image raises DataError, unless `on_unreadable` takes its path and the error.
+    `model` is a run with a student, a student's folder, or an exported ONNX file. A folder among
+    `images` stands for all images below it. `on_prediction` is called with each prediction as
+    soon as it is made. An unreadable image raises DataError, unless `on_unreadable` takes its path
+    and the error.
     """
     from ensemble.deployment.onnx_model import classify
+    from trainables.data.folder_tree import image_files
 
     if isinstance(images, str | Path):
         images = [images]
     file = Runs(runs).model(path_of_run(model))
-    return classify(file, images, on_unreadable=on_unreadable)
+    return classify(
+        file, image_files(images), on_prediction=on_prediction, on_unreadable=on_unreadable
+    )
+
+
+@prepares_process
+def export(
+    model: AnyRun,
+    target: str | Path,
+    *,
+    format: "Format" = "onnx",
+    images: str | Path | Sequence[str | Path] = (),
+    runs: str | Path | None = None,
+) -> "Exported":
+    """Write a model in another format, and compare its predictions with the ONNX file's.
+
+    `model` is as for `predict`; `images` are files or folders to compare on, noise if there are
+    none. Nothing is written if the predictions differ by more than 0.001 nats.
+    """
+    import numpy as np
+
+    from ensemble.deployment.conversion import convert_model
+    from ensemble.deployment.onnx_model import load_classifier
+    from trainables.data.folder_tree import image_files
+    from trainables.data.pixels import read_image
+
+    classifier = load_classifier(Runs(runs).model(path_of_run(model)))
+    about, size = classifier.describe(), classifier.input_size
+    files = image_files([images] if isinstance(images, str | Path) else images)
+    pixels = [read_image(file, size, about.resize_rule, about.grey_levels) for file in files]
+    given = np.stack(pixels) if pixels else None
+    return convert_model(classifier, Path(target), format=format, images=given)
+
+
+@prepares_process
+def serve(
+    model: AnyRun,
+    *,
+    port: int = 8000,
+    max_bytes: int = 20_000_000,
+    runs: str | Path | None = None,
+    on_start: "Callable[[str], None]" = lambda _: None,
+) -> None:
+    """Serve a page and JSON for a model on 127.0.0.1 until interrupted.
+
+    `model` is as for `predict`. `on_start` is called with the page's address; `port` 0 takes a
+    free port. Image files of more than `max_bytes` are refused.
+    """
+    from ensemble.deployment.onnx_model import load_classifier
+    from quorum.serving.answers import Answers, Limits
+    from quorum.serving.server import Server
+
+    classifier = load_classifier(Runs(runs).model(path_of_run(model)))
+    with Server(Answers(classifier, Limits(max_bytes=max_bytes)), port=port) as server:
+        on_start(server.url)
+        server.serve_forever()
 
 
 @prepares_process

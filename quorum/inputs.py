@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SpecError
-from quorum.options import AnyOptions, PlanOptions, RunOptions
+from quorum.options import AnyOptions, PlanOptions, RunOptions, SearchOptions
 from quorum.outcome import AnyRun, Outcome
 from quorum.resuming import resumed_sweep
 from quorum.workspace.listing import Runs
@@ -58,9 +58,9 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         trials=getattr(options, "trials", None),
         members=getattr(options, "members", None),
     )
-    budgets = getattr(options, "budgets", {})
-    if budgets:
-        changes["gates"] = dataclasses.replace(spec.gates, **budgets)
+    if isinstance(options, SearchOptions):
+        changes["gates"] = dataclasses.replace(spec.gates, **options.budgets)
+        changes["selection"] = dataclasses.replace(spec.selection, **options.selection)
     return spec.with_values(dataset=dataclasses.replace(spec.dataset, **dataset), **changes)
 
 

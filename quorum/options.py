@@ -195,7 +195,7 @@ class BudgetOptions(RunOptions):
     )
 
     @property
-    def budgets(self) -> dict[str, float]:
+    def budgets(self) -> dict[str, Any]:
         """The limits that are given, by their names in the sweep's `gates`."""
         given = {name: getattr(self, name) for name in BUDGETS}
         return {name: value for name, value in given.items() if value is not None}
@@ -211,6 +211,39 @@ class SearchOptions(BudgetOptions):
     members: int | None = field(
         default=None, metadata=cli("largest ensemble, in members", type=int, metavar="K")
     )
+
+    source: Literal["auto", "search", "seeds", "all"] | None = field(
+        default=None,
+        metadata=cli(
+            "members to choose from: trials of the search, seeds of the best recipe, both, or "
+            "whichever wins (auto)",
+            choices=["auto", "search", "seeds", "all"],
+        ),
+    )
+    weighting: Literal["auto", "uniform", "learned"] | None = field(
+        default=None,
+        metadata=cli(
+            "weights of the members (auto: learned ones where they win out of fold)",
+            choices=["auto", "uniform", "learned"],
+        ),
+    )
+    diversity: float | None = field(
+        default=None,
+        metadata=cli(
+            "break ties for members that disagree; a tie is so many standard errors, 0 for never "
+            "(default: 1, where that wins out of fold)",
+            type=float,
+            metavar="SE",
+        ),
+    )
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """The given values of the sweep's section `selection`."""
+        given = {
+            "source": self.source, "weighting": self.weighting, "diversity": self.diversity,
+        }  # fmt: skip
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,9 +44,10 @@ def settings_of(options: RunOptions) -> tuple[Mapping[str, Any], ...]:
     if isinstance(options, SearchOptions):
         given = {"trials": options.trials, "members": options.members}
         changes += [{name: value} for name, value in given.items() if value is not None]
-    budgets = getattr(options, "budgets", {})
-    if budgets:
-        changes.append({"gates": dict(budgets)})
+        if options.budgets:
+            changes.append({"gates": options.budgets})
+        if options.selection:
+            changes.append({"selection": options.selection})
     if options.skip_unreadable:
         changes.append({"dataset": {"skip_unreadable": True}})
     return tuple(changes)
@@ -91,12 +92,18 @@ def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> 
             f"--{name.replace('_', '-')}": value != getattr(spec.gates, name)
             for name, value in getattr(options, "budgets", {}).items()
         },
+        **_selection_changes(options, spec),
         "--factors": bool(getattr(options, "factors", None)),
         "--epochs": getattr(options, "epochs", None) not in (None, spec.rungs[-1]),
     }
     for flag, refused in given.items():
         if refused:
             raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
+
+
+def _selection_changes(options: RunOptions, spec: SweepSpec) -> dict[str, bool]:
+    given = options.selection if isinstance(options, SearchOptions) else {}
+    return {f"--{name}": value != getattr(spec.selection, name) for name, value in given.items()}
 
 
 def _same_place(given: str, known: str | None) -> bool:

@@ -1,39 +1,51 @@
 """Select an ensemble, from a run's finished trials or from a file of predictions."""
 
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from common.errors import RunError
+from common.errors import PoolError, RunError
 from common.files import dump_json, write_bytes_atomically, write_json_once
 from common.parsing import to_mapping
 from search.space.spec import spec_of_run
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
+    from ensemble.selection.candidates import Request
+    from ensemble.selection.pool import Pool
     from ensemble.selection.selection import Selection
 
-DEFAULT_MEMBERS = 5
-"""Default for the largest ensemble selected from a file of predictions."""
+log = logging.getLogger(__name__)
 
 
 def select_run(
-    folder: RunFolder, *, members: int | None = None, out: Path | None = None
+    folder: RunFolder, request: Mapping[str, Any] | None = None, *, out: Path | None = None
 ) -> "Selection":
-    """Select at most `members` of a run's finished trials; write selection.json and return it.
+    """Select from a run's finished trials; write selection.json and return it.
 
     The selection in the run's own folder is frozen: a different one must go elsewhere, to the
-    folder `out`. `members` defaults to the sweep's.
+    folder `out`. `request` has values of `ensemble.selection.candidates.Request`; the others are
+    the sweep's.
 
     Raises:
         RunError: the run has a different selection already, and `out` is None.
         PoolError: no trial of the run can be selected.
     """
+    from ensemble.selection.candidates import Request
     from ensemble.selection.decision import select_ensemble
     from ensemble.selection.run_pool import pool_from_run
 
+    if out is not None:
+        _check_folder(out)
     spec = spec_of_run(folder)
-    most = spec.most_members if members is None else members
-    selection = select_ensemble(pool_from_run(folder), members=most, seed=spec.seed)
+    given = dict(request or {})
+    wanted = Request(**{"members": spec.most_members, **asdict(spec.selection), **given})
+    pool = pool_from_run(folder)
+    if "source" not in given:
+        wanted = _possible(wanted, pool)
+    selection = select_ensemble(pool, wanted, seed=spec.seed)
     if out is not None:
         _write(selection, out)
         return selection
@@ -47,24 +59,46 @@ def select_run(
     return selection
 
 
-def select_pool(pool: Path, *, members: int | None = None, out: Path | None = None) -> "Selection":
-    """Select at most `members` (5) models of POOL.npz; write selection.json to `out` if given.
+def select_pool(
+    pool: Path, request: Mapping[str, Any] | None = None, *, out: Path | None = None
+) -> "Selection":
+    """Select models of POOL.npz; write selection.json to `out` if given.
 
     Raises:
-        PoolError: the file holds no usable predictions.
+        PoolError: the file holds no usable predictions, or none that `request` allows.
     """
+    from ensemble.selection.candidates import Request
     from ensemble.selection.decision import select_ensemble
     from ensemble.selection.pool_file import load_pool
 
-    selection = select_ensemble(
-        load_pool(pool), members=DEFAULT_MEMBERS if members is None else members
-    )
+    if out is not None:
+        _check_folder(out)
+    try:
+        loaded = load_pool(pool)
+    except UnicodeDecodeError as error:
+        raise PoolError(f"{pool}: names must be UTF-8, got {error.object!r}") from None
+    selection = select_ensemble(loaded, Request(**(request or {})))
     if out is not None:
         _write(selection, out)
     return selection
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder to write to that is a file, or lies below one."""
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            return
+        if path.exists():
+            raise RunError(f"{path} is a file; give --out a folder to write selection.json to")
+
+
+def _possible(request: "Request", pool: "Pool") -> "Request":
+    """Replace the sweep's source `seeds` if the run's time budget left no time for seeds."""
+    if request.source == "seeds" and "seed" not in pool.kinds:
+        log.warning("no seed of the best recipe was trained; the source of the members is auto")
+        return replace(request, source="auto")
+    return request
+
+
 def _write(selection: "Selection", folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; give --out a folder to write selection.json to")
     write_bytes_atomically(folder / "selection.json", dump_json(to_mapping(selection)).encode())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import RunError
+from common.files import write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
@@ -44,7 +45,9 @@ def select(run: Run) -> None:
                 kind="ensemble",
                 params={
                     "members": ", ".join(member.name for member in selection.members),
+                    "candidate": selection.candidate,
                     "weighting": selection.weighting,
+                    "pooling": selection.pooling,
                     "temperature": selection.temperature,
                 },
                 metrics={
@@ -64,16 +67,24 @@ def distill(
     *,
     workers: int = 1,
     again: bool = False,
+    selection: Path | None = None,
     budgets: Mapping[str, float] | None = None,
 ) -> None:
     """Train the student, and a twin without a teacher; decide on holdout which file ships.
 
-    `budgets` replace those of the specification's gates.
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
-    Repeated after a kill, it resumes the training of that student.
+    Repeated after a kill, it resumes the training of that student. `selection` names another
+    ensemble as its teacher; a copy stays in the student's folder. `budgets` replace those of the
+    specification's gates.
+
+    Raises:
+        RunError: `selection` was not made from this run's trials as they are now.
     """
     from ensemble.deployment.release import read_release
+    from ensemble.selection.teacher_file import TEACHER, read_selection_for, teacher_of
 
+    if selection is not None:
+        read_selection_for(run.folder, selection)
     folder, stage = run.folder.student, run.state.stages["distill"]
     exported = (folder / "card.json").exists()
     # A process that was killed before the decision leaves a card without it.
@@ -95,6 +106,8 @@ def distill(
         if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
         if not undecided:
+            if selection is not None:
+                write_bytes_atomically(folder / TEACHER, selection.read_bytes())
             _train_students(
                 run,
                 margins=margins,
@@ -111,10 +124,15 @@ def distill(
             seed=run.spec.seed,
         )
         shipped = None if not release.file else read_card((folder / release.file).parent).shipped
+        _write_model_cards(run, measured=False)
         run.emit(
             ResultReported(
                 kind=release.released if shipped else "student",
-                params={"released": release.released, "because": release.decision.because},
+                params={
+                    "released": release.released,
+                    "because": release.decision.because,
+                    "teacher": ", ".join(member.name for member in teacher_of(run.folder).members),
+                },
                 metrics={}
                 if shipped is None
                 else {"bytes": shipped.bytes, "temperature": shipped.temperature},
@@ -158,6 +176,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
             seed=run.spec.seed,
         )
         link_ledger(run.folder)
+        _write_model_cards(run, measured=True)
         run.emit(
             ResultReported(
                 kind="ledger",
@@ -170,6 +189,18 @@ def ledger(run: Run, *, again: bool = False) -> None:
                 folder=folder.name,
             )
         )
+
+
+def _write_model_cards(run: Run, *, measured: bool) -> None:
+    """Write card.md of every network, with figures if the ledger has `measured` its files."""
+    from ensemble.deployment.card import read_card
+    from ensemble.deployment.model_card import read_test_figures, write_model_card
+    from ensemble.deployment.student_folder import network_folders
+
+    for network, folder in network_folders(run.folder.student).items():
+        card = read_card(folder)
+        test = read_test_figures(run.folder.ledger, card, network) if measured else None
+        write_model_card(folder, card, test)
 
 
 def register(run: Run) -> None:
@@ -239,6 +270,7 @@ def _train_students(
         most=1 if workers > 1 else most_candidates(run.spec, margins),
         distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
         seed=seed,
+        license=run.spec.student.license,
         train_with=numerics,
         deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
         train=train,
@@ -248,8 +280,10 @@ def _train_students(
 def _inputs(folder: RunFolder) -> list[str]:
     """Return the files and folders that the student and the ledger are made from."""
     from ensemble.evaluation.stages import pooled_trials
+    from ensemble.selection.teacher_file import teacher_of
 
-    trials = [folder.trial(name) for name in pooled_trials(folder)]
+    names = {*pooled_trials(folder), *(member.name for member in teacher_of(folder).members)}
+    trials = [folder.trial(name) for name in sorted(names)]
     paths = [folder.selection, folder.sweep, folder.student, *trials]
     return [path.relative_to(folder.root).as_posix() for path in paths]
 

@@ -17,6 +17,7 @@ ORDER = (
     "quorum.__main__",
     "quorum.cli",
     "quorum.api",
+    "quorum.serving",
     "quorum.inputs",
     "quorum.pipeline",
     "quorum.resuming",

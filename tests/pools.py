@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 SKILLS = {
     "student_int8": 1.9, "ensemble": 2.4, "seeds_ensemble": 2.2, "best_single": 1.7,
     "student_plain": 1.5, "uniform_top_k": 2.3, "student_fp32": 2.0, "best_single_int8": 1.68,
-    "student_plain_int8": 1.48,
+    "student_plain_int8": 1.48, "soft_vote": 2.38, "weighted_vote": 2.39, "hard_vote": 2.2,
 }  # fmt: skip
 """Skill of each of the ledger's stages in `stage_predictions`."""
 

@@ -12,6 +12,7 @@ from tests.architecture import PACKAGES, edges, imported, modules, node_of, upwa
 from tests.docs import ROOT
 
 OWNERS = {
+    "openvino": {"ensemble.deployment.conversion"},
     "ray": {
         "trainables.trial",
         "search.tune.sweep",
@@ -87,6 +88,7 @@ def test_heavy_libraries_have_owners(library: str) -> None:
 def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     """Top-level modules defer imports for speed; elsewhere only slow libraries may be deferred."""
     slow = {
+        "openvino",
         "torch",
         "torchvision",
         "sklearn",

@@ -17,7 +17,10 @@ TINY = {
         "attention": {"type": "categorical", "choices": ["se", "eca"]},
     },
     "gates": {"max_accuracy_loss": 0.5},  # two epochs are too few for the default margin
-    "student": {"recipe": {"block": "plain", "activation": "relu", "epochs": 3}},
+    "student": {
+        "recipe": {"block": "plain", "activation": "relu", "epochs": 3},
+        "license": "CC0-1.0",
+    },
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from analysis.facts.run_facts import RunFacts
 from analysis.report.blocks import Block, Figure, Section, section, table, text, verdict_cell
 from analysis.text.cells import difference_cells
+from analysis.text.certificate import certificate_sentences
 from analysis.text.labels import stage_label
 from analysis.text.ledger import decimals_for
 from common.formats import (
@@ -18,13 +19,15 @@ from common.formats import (
     fixed,
     percent,
     plural,
-    two_digits,
     with_minus_signs,
 )
 from common.seeds import numpy_generator
 from common.statistics.intervals import bootstrap_means
 from common.statistics.metrics import accuracy, nll, nll_per_example
 from ensemble.selection.selection import Baseline, BestSingle, Scores, Selection
+
+CANDIDATES_SHOWN = 6
+"""Candidate ensembles in the table, besides the chosen one."""
 
 CANDIDATES = ("ensemble", "best_single", "uniform_top_k", "seeds_ensemble")
 """The stages that the selection compares on holdout."""
@@ -42,22 +45,17 @@ def ensemble_section(facts: RunFacts) -> Section | None:
         text(
             f"The ensemble has {plural(len(selection.members), 'member')} with "
             f"{selection.weighting} weights, chosen on holdout from a pool of "
-            f"{plural(selection.pool_size, 'finished trial')}. The temperature "
-            f"of its pooled probabilities is {fixed(selection.temperature, 3)}.",
-            _reason("Weights", selection.weighting_reason),
+            f"{count(selection.pool_size)}. {_pool(facts, selection)} "
+            f"{_pooling(selection)} The temperature of its pooled probabilities is "
+            f"{fixed(selection.temperature, 3)}.",
+            _reason("Choice", selection.candidate_reason),
             _reason("Members", selection.source_reason),
+            _reason("Weights", selection.weighting_reason),
+            _reason("Pooling", selection.pooling_reason),
         ),
         _members(facts, selection),
-        text(
-            "Certificate: no reweighting of these members lowers the NLL on holdout by more than "
-            f"{two_digits(selection.gap_support)} nats, and no reweighting of the whole "
-            f"pool by more than {two_digits(selection.gap_pool)}. This certifies the "
-            "optimization on holdout, not the generalization to new images.",
-            "The weights are uniform by choice, so the gap is the most that fitted weights "
-            "could gain, and only on the images they are fitted to."
-            if selection.weighting == "uniform"
-            else "",
-        ),
+        _candidates(selection),
+        text(*certificate_sentences(selection)),
         _holdout_scores(selection),
         _comparisons(facts, selection),
         text(_diversity(facts, selection), _compute(selection)),
@@ -65,8 +63,60 @@ def ensemble_section(facts: RunFacts) -> Section | None:
     )
 
 
+def _pool(facts: RunFacts, selection: Selection) -> str:
+    """Say how the pool came to its size."""
+    search = facts.search_trials
+    finished = sum(trial.whole_schedule for trial in search)
+    seeds = sum(trial.whole_schedule for trial in facts.seed_trials)
+    stopped = selection.pool_size + len(selection.skipped) - finished - seeds
+    parts = [f"{count(finished)} finished the schedule"]
+    if stopped > 0:
+        rung = plural(facts.spec.rungs[-2], "epoch") if len(facts.spec.rungs) > 1 else ""
+        parts.append(
+            f"{count(stopped)} were stopped at the rung before the last ({rung}) after a cooldown "
+            "of their own"
+        )
+    others = len(search) - finished - max(0, stopped)
+    if others > 0:
+        parts.append(f"{count(others)} ended earlier and are not in the pool")
+    text = f"Of {plural(len(search), 'searched trial')}, {'; '.join(parts)}."
+    if seeds:
+        text += f" {plural(seeds, 'seed')} of the best configuration joined them."
+    if selection.skipped:
+        text += f" {plural(len(selection.skipped), 'trial')} could not be used."
+    return text
+
+
 def _reason(choice: str, reason: str) -> str:
     return f"{choice}: {with_minus_signs(reason)}." if reason else ""
+
+
+def _pooling(selection: Selection) -> str:
+    if selection.pooling == "raw":
+        return "Members are pooled without temperatures of their own."
+    return "Each member is pooled at its own temperature."
+
+
+def _candidates(selection: Selection) -> Block | None:
+    """Show the best candidates by NLL, and the chosen one."""
+    ranked = sorted(selection.candidates, key=lambda candidate: candidate.nll)
+    shown = ranked[:CANDIDATES_SHOWN]
+    shown += [c for c in ranked[CANDIDATES_SHOWN:] if c.name == selection.candidate]
+    rows = [
+        (
+            f"{c.name} (chosen)" if c.name == selection.candidate else c.name,
+            count(c.members), fixed(c.nll, 4), fixed(c.excess, 4), fixed(c.standard_error, 4),
+            "yes" if c.tied else "no",
+        )
+        for c in shown
+    ]  # fmt: skip
+    return table(
+        ("candidate", "members", "NLL", "above the lowest", "standard error", "tied"), rows,
+        "lrrrrr",
+        caption=f"The best of {count(len(ranked))} candidate ensembles, by NLL on holdout out of "
+        "fold. Those within one standard error of the lowest are tied, and of those the simplest "
+        "is chosen.",
+    )  # fmt: skip
 
 
 def _members(facts: RunFacts, selection: Selection) -> Block | None:
@@ -147,11 +197,12 @@ def _diversity(facts: RunFacts, selection: Selection) -> str:
 
 def _pooling_interval(facts: RunFacts) -> str:
     """Return the bootstrap interval, over images, of the NLL that pooling saves."""
-    labels, weights = facts.holdout_labels, facts.weights
-    if labels is None or set(weights) - set(facts.member_log_probs) or len(weights) < 2:
+    labels, known = facts.holdout_labels, facts.member_log_probs
+    members = facts.selection.members if facts.selection else ()
+    if labels is None or len(members) < 2 or any(m.name not in known for m in members):
         return ""
-    shares = np.array(list(weights.values()))[:, None]
-    losses = np.stack([nll_per_example(facts.member_log_probs[name], labels) for name in weights])
+    shares = np.array([member.weight for member in members])[:, None]
+    losses = np.stack([nll_per_example(m.as_pooled(known[m.name]), labels) for m in members])
     pooled = -np.log((shares * np.exp(-losses)).sum(axis=0))
     gains = (shares * losses).sum(axis=0) - pooled
     means = bootstrap_means(gains, rng=numpy_generator(facts.spec.seed, "report", "pooling"))

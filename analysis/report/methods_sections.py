@@ -83,8 +83,17 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "certificate",
-        "The Frank–Wolfe gap, max over m of mean(p_m / p_pool) − 1 for the true class. The "
-        "problem is convex, so this bounds how much any other weights could still lower the NLL.",
+        "The weights against the optimal weights of the same probabilities, each pool after its "
+        "own temperature. The optimal weights minimise the NLL before the temperature, a convex "
+        "problem; the Frank–Wolfe gap, max over m of mean(p_m / p_pool) − 1 for the true class, "
+        "bounds how far they are from its minimum. At the chosen weights the gap bounds the NLL "
+        "that any others could save before the temperature.",
+    ),
+    (
+        "candidate",
+        "Members by seeds, rank, diversity, greedy or bagged selection; every number of them; "
+        "uniform or learned weights; pooled raw or at their own temperatures. Of those within one "
+        "standard error of the lowest NLL out of fold, the one that fits least to holdout.",
     ),
     (
         "importance",

@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import typst
 
 from analysis.report.blocks import Report, report_json
+from common.printable import printable
 
 TEMPLATE = Path(__file__).with_name("report.typ")
 
@@ -44,5 +46,16 @@ def compiler_for(
         input=TEMPLATE.read_bytes(),
         root=str(root),
         font_paths=fonts,
-        sys_inputs={"data": json.dumps(report_json(report))},
+        sys_inputs={"data": json.dumps(_without_controls(report_json(report)))},
     )
+
+
+def _without_controls(value: Any) -> Any:
+    """Replace control characters in all texts of a JSON value, except line breaks, by escapes."""
+    if isinstance(value, str):
+        return printable(value, keep="\n")
+    if isinstance(value, list | tuple):
+        return [_without_controls(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_controls(item) for key, item in value.items()}
+    return value

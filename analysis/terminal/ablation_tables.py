@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.facts.ablation import AblationResult, FactorEffect, factor_label
-from analysis.terminal.layout import labelled_line, titled_table, verdict_text
+from analysis.terminal.layout import labelled_line, name_text, titled_table, verdict_text
 from analysis.text.ledger import decimals_for
 from common.formats import (
     fixed,
@@ -74,7 +74,7 @@ def ablation_plan(preview: Preview, ablation: Ablation) -> RenderableType:
         f"{preview.name}, {preview.image_size}×{preview.image_size} pixels: {images}",
         ablation_forecast(preview.rungs[-1], ablation, sum(preview.seconds.values())),
     ]
-    return Group(table, Text(""), *map(Text, lines))
+    return Group(table, Text(""), *map(name_text, lines))
 
 
 def ablation_forecast(epochs: int, ablation: Ablation, seconds: float) -> str:

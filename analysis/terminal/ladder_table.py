@@ -7,10 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.facts.ladder import Level
-from analysis.terminal.layout import DIM, labelled_line, titled_table, verdict_text
+from analysis.terminal.layout import DIM, labelled_line, name_text, titled_table, verdict_text
 from analysis.text.cells import difference_value
 from analysis.text.labels import stage_label
 from common.formats import DASH, percent, percent_range, plural, short_duration
+from common.printable import printable
 from ensemble.selection.comparison import Comparison
 from search.space.sections import TargetSpec
 
@@ -36,7 +37,7 @@ def ladder_table(levels: Sequence[Level]) -> Table:
     for level in levels:
         style = DIM if level.row is None else None
         table.add_row(
-            level.sweep,
+            name_text(level.sweep),
             target_text(level.target),
             _result(level),
             Text(level.verdict, style=style) if style else verdict_text(level.verdict),
@@ -81,12 +82,12 @@ def _run(level: Level) -> Text:
     if level.run is None:
         return Text(DASH)
     code = level.code_version.partition("+")[2][:7] or level.code_version
-    lines = [level.dataset, f"code {code}"]
+    lines = [printable(level.dataset), f"code {code}"]
     if level.settings:
         lines.append(f"changed: {_changed(level.settings)}")
     if level.runs > 1:
         lines.append(f"latest of {plural(level.runs, 'run')}")
-    return Text.assemble(level.run.name, *((f"\n{line}", DIM) for line in lines))
+    return Text.assemble(printable(level.run.name), *((f"\n{line}", DIM) for line in lines))
 
 
 def _changed(settings: Sequence[str]) -> str:

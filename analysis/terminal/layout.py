@@ -10,9 +10,15 @@ from rich.text import Text
 
 from analysis.text.labels import Tone, tone
 from common.commands import Value, command
+from common.printable import printable
 
 DIM = "dim"
 STYLES: Mapping[Tone, str] = {"good": "green", "bad": "red", "open": "yellow", "plain": ""}
+
+
+def name_text(name: str, style: str = "") -> Text:
+    """Return a name that others chose, on one line: its control characters become escapes."""
+    return Text(printable(name), style=style)
 
 
 def titled_table(title: str) -> Table:
@@ -45,7 +51,7 @@ def facts_grid(facts: Iterable[tuple[str, str]]) -> Table:
     grid.add_column(style="bold", no_wrap=True, min_width=8)
     grid.add_column(overflow="fold")
     for name, value in facts:
-        grid.add_row(name, Text(value))
+        grid.add_row(name, name_text(value))
     return grid
 
 
@@ -61,7 +67,7 @@ def stacked(first: str, second: str) -> Text:
 
 def labelled_line(name: str, text: str) -> Text:
     """Return a line that is never wrapped or cut, so that it can be copied whole."""
-    return Text.assemble((f"{name:<9}", "bold"), text, no_wrap=True, overflow="ignore")
+    return Text.assemble((f"{name:<9}", "bold"), printable(text), no_wrap=True, overflow="ignore")
 
 
 def relative(path: Path) -> str:

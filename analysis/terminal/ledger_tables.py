@@ -6,13 +6,22 @@ Cells with two values stack them; the header names both.
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal.layout import stacked, titled_table, verdict_text
+from analysis.terminal.layout import DIM, name_text, stacked, titled_table, verdict_text
 from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
-from analysis.text.labels import reason_text, stage_label
+from analysis.text.labels import NOT_DISTINGUISHABLE, reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, sizes
-from common.formats import fixed, percent, plural, short_duration, two_digits
+from common.formats import DASH, fixed, percent, plural, short_duration, signed, two_digits
 from ensemble.ledger.ledger import Ledger
 from ensemble.selection.selection import Selection
+
+DETAILS = {
+    ("ensemble", "uniform_top_k"),
+    ("weighted_vote", "soft_vote"),
+    ("soft_vote", "hard_vote"),
+    ("student_fp32", "best_single"),
+    ("best_single_int8", "best_single"),
+}
+"""Pairs of stages whose differences are left to the report."""
 
 BAR_CELLS = 30
 """Length of the bar of the largest weight, in characters."""
@@ -61,9 +70,15 @@ def differences_table(ledger: Ledger) -> Table:
             Text("\n".join(item.metric for item in cells)),
             "\n".join(item.value for item in cells),
             "\n".join(item.interval for item in cells),
-            Text("\n").join(verdict_text(item.verdict) for item in cells),
+            Text("\n").join(_short_verdict(item.verdict) for item in cells),
         )
+    table.caption = f"{DASH} not distinguishable; ledger.json and the report have all pairs"
     return table
+
+
+def _short_verdict(verdict: str) -> Text:
+    """Return a verdict in one line; the longest would be broken in two, out of step."""
+    return Text(DASH, style=DIM) if verdict == NOT_DISTINGUISHABLE else verdict_text(verdict)
 
 
 def gates_table(ledger: Ledger) -> Table:
@@ -100,22 +115,45 @@ def selection_table(selection: Selection) -> Table:
     for member in members:
         weight = member.weight
         bar = "█" * max(1, round(BAR_CELLS * weight / largest))
-        table.add_row(Text(member.name), percent(weight), Text(bar, style="blue"))
+        table.add_row(name_text(member.name), percent(weight), Text(bar, style="blue"))
     scores = selection.metrics.holdout
     table.caption = (
-        f"{selection.weighting} weights, temperature "
-        f"{fixed(selection.temperature, 3)}\n"
+        f"{_chosen(selection)}{selection.weighting} weights, {selection.pooling} pooling, "
+        f"temperature {fixed(selection.temperature, 3)}\n"
         f"holdout, cross-fitted: accuracy {percent(scores.accuracy)}, NLL "
         f"{fixed(scores.nll, 4)}, Brier {fixed(scores.brier, 4)}\n"
-        f"no reweighting lowers the NLL by more than {two_digits(selection.gap_support)} "
-        f"nats\nwith these members, or {two_digits(selection.gap_pool)} with the whole pool"
+        f"{_certificate(selection)}"
     )
     return table
 
 
+def _chosen(selection: Selection) -> str:
+    tied = sum(candidate.tied for candidate in selection.candidates)
+    if not tied:
+        return ""
+    return f"{selection.candidate}, of {plural(tied, 'candidate')} within one standard error\n"
+
+
+def _certificate(selection: Selection) -> str:
+    certificate = selection.certificate
+    if certificate is None:
+        return (
+            f"no reweighting lowers the NLL by more than {two_digits(selection.gap_support)} "
+            f"nats\nwith these members, or {two_digits(selection.gap_pool)} with the whole pool"
+        )
+    return (
+        "optimal weights, calibrated, would change the NLL on holdout by\n"
+        f"{signed(-certificate.support.excess, 4)} nats with these members, "
+        f"{signed(-certificate.pool.excess, 4)} with the whole pool\n"
+        f"(bounds before calibration: {two_digits(selection.gap_support)} and "
+        f"{two_digits(selection.gap_pool)})"
+    )
+
+
 def _by_pair(ledger: Ledger) -> dict[tuple[str, str], list[DifferenceCells]]:
     pairs: dict[tuple[str, str], list[DifferenceCells]] = {}
-    for cells in difference_cells(ledger.differences, decimals_on_test(ledger), unit="pts"):
+    shown = [item for item in ledger.differences if (item.a, item.b) not in DETAILS]
+    for cells in difference_cells(shown, decimals_on_test(ledger), unit="pts"):
         pairs.setdefault((cells.a, cells.b), []).append(cells)
     return pairs
 

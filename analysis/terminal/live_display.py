@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from analysis.terminal.console import PlainConsole
 from analysis.terminal.screen import plain_line, render, trial_line
 from common.errors import RunError
+from common.printable import printable_line
 from journal.events import STAGES, Event, ModelRegistered, StageReported, TrialEnded, TrialRetried
 from journal.journal import read_state
 from journal.state import RunState
@@ -49,7 +51,7 @@ class LiveDisplay:
         `quiet_seconds`.
         """
         self._stream = stream
-        self._console = _RaisingConsole(file=stream, highlight=False)
+        self._console = PlainConsole(file=stream, highlight=False)
         self._clock = clock
         self._quiet_seconds = quiet_seconds
         self._state = _initial_state(journal, spec)
@@ -146,7 +148,8 @@ class LiveDisplay:
         now = self._clock()
         self._last_line = now
         line = plain_line(self._state, now)
-        self._stream.write(f"{prefix} | {line}\n" if prefix else f"{line}\n")
+        text = f"{prefix} | {line}" if prefix else line
+        self._stream.write(f"{printable_line(text)}\n")
         self._stream.flush()
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -169,13 +172,6 @@ def _initial_state(journal: Path | None, spec: SweepSpec | None) -> RunState:
     except RunError:
         pass
     return RunState(None if spec is None else spec.to_mapping())
-
-
-class _RaisingConsole(Console):
-    """A Console that raises on a broken pipe, where rich would exit the process."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError("the terminal was closed")
 
 
 class _QuietLive(Live):

@@ -3,7 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from analysis.terminal.layout import DIM, bare_table, facts_grid
+from analysis.terminal.layout import DIM, bare_table, facts_grid, name_text
 from analysis.text.sentences import source_sizes_text
 from common.formats import plural, rounded_duration
 from search.space.spec import SweepSpec
@@ -68,7 +68,7 @@ def _class_sizes(preview: Preview) -> list[RenderableType]:
     many = len(by_size) > MOST_CLASSES
     table = bare_table("smallest classes" if many else "class", *preview.sizes, numbers=True)
     for name, counts in by_size[:MOST_CLASSES] if many else preview.classes.items():
-        table.add_row(Text(name), *(f"{count:,}" for count in counts))
+        table.add_row(name_text(name), *(f"{count:,}" for count in counts))
     if not many:
         return [table]
     low, high = (sum(by_size[index][1]) for index in (MOST_CLASSES, -1))

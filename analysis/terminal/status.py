@@ -7,11 +7,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from analysis.facts.status import RunStatus, read_status
-from analysis.terminal.layout import bare_table, command_line, relative
+from analysis.terminal.layout import bare_table, command_line, name_text, relative
 from analysis.terminal.screen import render
 from common.commands import command, runs_option
 from common.errors import RunError
 from common.formats import file_size, fixed, percent, rounded_duration
+from common.printable import printable
 from journal.state import RunState
 from search.ablation.ablation import factors_path
 from trainables.records import RunFolder
@@ -30,7 +31,7 @@ def status_view(
         clean = command_line("clean", relative(status.folder.root))
         later = " once the run has ended" if status.running else ""
         notes.append(f"{clean} frees {file_size(status.disk.removable)}{later}")
-    lines = [Text(note, no_wrap=True, overflow="ignore") for note in notes if note]
+    lines = [Text(printable(note), no_wrap=True, overflow="ignore") for note in notes if note]
     return Group(render(status.state, now, width, height=height), Text(""), disk, Text(""), *lines)
 
 
@@ -42,11 +43,11 @@ def runs_view(sizes: Iterable[tuple[RunFolder, int]], now: float) -> RenderableT
             status = read_status(folder)
         except RunError:
             unreadable = Text("its journal cannot be read", style="red")
-            table.add_row(folder.name, unreadable, "", "", file_size(size))
+            table.add_row(name_text(folder.name), unreadable, "", "", file_size(size))
             continue
         state = status.state
         age = f"{rounded_duration(max(0.0, now - state.last_time))} ago" if state.trials else ""
-        table.add_row(folder.name, _progress(status), age, _best(state), file_size(size))
+        table.add_row(name_text(folder.name), _progress(status), age, _best(state), file_size(size))
     return table if table.rows else Text("no runs here", style="dim")
 
 
@@ -56,7 +57,7 @@ def clean_view(parts: Sequence[tuple[str, int]], *, dry: bool) -> RenderableType
         return Text("there is nothing to clean")
     table = bare_table("would be removed" if dry else "removed", "", "")
     for name, size in parts:
-        table.add_row(name, file_size(size))
+        table.add_row(name_text(name), file_size(size))
     total = file_size(sum(size for _, size in parts))
     return Group(table, Text(f"{total} {'would be freed' if dry else 'freed'}"))
 

@@ -5,6 +5,9 @@ A card documents how to call the model (class names, input size, resize rule), i
 ships. Lengths are in pixels, sizes in bytes, times in the unit that the name gives.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +15,7 @@ from typing import Any, Literal
 from common.errors import SpecError
 from common.files import dump_json, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
+from ensemble.deployment.metadata import NO_LICENSE, ModelMetadata
 from trainables.data.grey_levels import DEFAULT_LEVELS, GreyLevels
 from trainables.data.resizing import ResizeRule, describe_resizing
 
@@ -123,6 +127,8 @@ class Card:
     """Ranges of the training data by which grey images of more than 8 bits become 0 … 255."""
     dataset: dict[str, Any] = field(default_factory=dict)
     """The data set's name and fingerprint."""
+    license: str = NO_LICENSE
+    """The model's licence, as an SPDX expression."""
     split_id: str
     code_version: str
     recipe: dict[str, Any]
@@ -167,11 +173,33 @@ class Card:
             raise SpecError(f"class_names needs two names or more, got {list(self.class_names)}")
 
     @property
+    def metadata(self) -> ModelMetadata:
+        """The part of the card that every ONNX file of the student holds."""
+        return ModelMetadata(
+            class_names=self.class_names,
+            image_size=self.image_size,
+            resize_rule=self.resize_rule,
+            grey_levels=self.grey_levels,
+            license=self.license,
+            dataset=str(self.dataset.get("name", "")),
+            dataset_fingerprint=str(self.dataset.get("fingerprint", "")),
+            split_id=self.split_id,
+            recipe_sha256=recipe_digest(self.recipe),
+            code_version=self.code_version,
+        )
+
+    @property
     def shipped(self) -> Artifact | None:
         """The file of this folder that ships; None if none does."""
         if self.released == UNRELEASED:
             return None
         return self.int8 if self.released == "int8" else self.fp32
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a recipe's JSON, with sorted keys and without spaces."""
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_card(folder: Path, card: Card) -> Path:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from common.errors import DataError, RunError
-from ensemble.deployment.card import Card, read_card
+from common.errors import DataError, RunError, SpecError
+from ensemble.deployment.card import read_card
+from ensemble.deployment.metadata import ModelMetadata, metadata_from_props
 from ensemble.deployment.released import released_model
 from trainables.data.pixels import read_image
 
@@ -36,6 +37,12 @@ class Prediction:
         """The most probable class."""
         return self.class_names[int(np.argmax(self.probabilities))]
 
+    @property
+    def ranked(self) -> tuple[tuple[str, float], ...]:
+        """The classes with their probabilities, most probable first."""
+        pairs = zip(self.class_names, self.probabilities, strict=True)
+        return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+
 
 class OnnxClassifier:
     """An exported classifier, loaded on the CPU."""
@@ -50,6 +57,34 @@ class OnnxClassifier:
         self.threads = threads
         self._session = _load(self.path, threads)
         self.input_size, self.classes = _signature(self._session, self.path)
+
+    @property
+    def metadata(self) -> ModelMetadata | None:
+        """The description in the file; None for files of versions that wrote none.
+
+        Raises:
+            RunError: the description is damaged or belongs to another model.
+        """
+        props = self._session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = metadata_from_props(props, where=str(self.path))
+        except SpecError as error:
+            raise RunError(str(error)) from None
+        if metadata is not None:
+            self._check(metadata, f"the metadata of {self.path}")
+        return metadata
+
+    def describe(self) -> ModelMetadata:
+        """Return the description in the file, otherwise that of the card.json beside it.
+
+        Raises:
+            RunError: there is neither, or it is damaged or belongs to another model.
+        """
+        metadata = self.metadata
+        if metadata is None:
+            metadata = read_card(self.path.parent).metadata
+            self._check(metadata, f"card.json beside {self.path}")
+        return metadata
 
     def log_probs(self, images: Images, *, batch: int = 256) -> LogProbs:
         """Return log-probabilities float32 [N, K] of uint8 images [N, H, W, 3].
@@ -75,6 +110,15 @@ class OnnxClassifier:
         log_probs: LogProbs = self._session.run(["log_probs"], {"images": images})[0]
         return log_probs
 
+    def _check(self, metadata: ModelMetadata, where: str) -> None:
+        described = (metadata.image_size, len(metadata.class_names))
+        in_model = (self.input_size, self.classes)
+        if described != in_model:
+            raise RunError(
+                f"{where} belongs to another model: it has size and classes {described}, the "
+                f"model has {in_model}"
+            )
+
 
 def predict(path: str | Path, images: Images) -> LogProbs:
     """Return log-probabilities [N, K] of uint8 images [N, H, W, 3], computed on all cores."""
@@ -86,36 +130,49 @@ def classify(
     images: Sequence[str | Path],
     *,
     threads: int = 1,
+    on_prediction: Callable[[Prediction], None] = lambda _: None,
     on_unreadable: Callable[[Path, DataError], None] | None = None,
 ) -> tuple[Prediction, ...]:
     """Predict class probabilities for image files of any size and colour mode.
 
-    `model` is an ONNX file with its `card.json` beside it, or a student's folder, whose released
-    file is used. Images are decoded and resized one at a time, by the card's `resize_rule`, as
-    in training.
+    `model` is an exported ONNX file, or a student's folder, whose released file is used. Images
+    are decoded and resized one at a time, by the model's `resize_rule`, as in training.
+    `on_prediction` is called with each prediction as soon as it is made.
 
     An image that is missing or unreadable has no prediction; `on_unreadable`, if given, is called
     with it and the error instead of raising it.
 
     Raises:
-        RunError: the model or the card beside it is missing.
+        RunError: the model is missing, or nothing describes it.
         DataError: an image is missing or unreadable; the message names it.
     """
-    path = Path(model)
-    if not path.exists():
-        raise RunError(f"{path} does not exist; give an ONNX file or a student's folder")
-    file, card = released_model(path) if path.is_dir() else (path, read_card(path.parent))
-    classifier = OnnxClassifier(file, threads=threads)
-    _check_card(card, classifier)
+    classifier = load_classifier(model, threads=threads)
+    metadata = classifier.describe()
     predictions = []
     for image in map(Path, images):
         try:
-            predictions.append(_predict(classifier, card, image))
+            prediction = _predict(classifier, metadata, image)
         except DataError as error:
             if on_unreadable is None:
                 raise
             on_unreadable(image, error)
+            continue
+        predictions.append(prediction)
+        on_prediction(prediction)
     return tuple(predictions)
+
+
+def load_classifier(model: str | Path, *, threads: int = 1) -> OnnxClassifier:
+    """Load an ONNX file, or the released file of a student's folder.
+
+    Raises:
+        RunError: the model is missing or damaged.
+    """
+    path = Path(model)
+    if not path.exists():
+        raise RunError(f"{path} does not exist; give an ONNX file or a student's folder")
+    file = released_model(path)[0] if path.is_dir() else path
+    return OnnxClassifier(file, threads=threads)
 
 
 def _load(path: Path, threads: int) -> Any:
@@ -148,18 +205,24 @@ def _signature(session: Any, path: Path) -> tuple[int, int]:
     )
 
 
-def _check_card(card: Card, classifier: OnnxClassifier) -> None:
-    in_card = (card.image_size, len(card.class_names))
-    in_model = (classifier.input_size, classifier.classes)
-    if in_card != in_model:
-        raise RunError(
-            f"card.json beside {classifier.path} belongs to another model: it has size and "
-            f"classes {in_card}, the model has {in_model}"
-        )
+def _predict(classifier: OnnxClassifier, metadata: ModelMetadata, path: Path) -> Prediction:
+    return Prediction(
+        image=path,
+        class_names=metadata.class_names,
+        probabilities=probabilities_of(classifier, metadata, path),
+    )
 
 
-def _predict(classifier: OnnxClassifier, card: Card, path: Path) -> Prediction:
-    pixels = read_image(path, classifier.input_size, card.resize_rule, card.grey_levels)
+def probabilities_of(
+    classifier: OnnxClassifier, metadata: ModelMetadata, image: Path | bytes
+) -> tuple[float, ...]:
+    """Return class probabilities for one image file, or for its bytes.
+
+    Raises:
+        DataError: the image is missing or unreadable.
+    """
+    size = classifier.input_size
+    pixels = read_image(image, size, metadata.resize_rule, metadata.grey_levels)
     probs = np.exp(classifier.log_probs(pixels[None])[0].astype(np.float64))
     probs /= probs.sum()
-    return Prediction(image=path, class_names=card.class_names, probabilities=tuple(probs.tolist()))
+    return tuple(probs.tolist())

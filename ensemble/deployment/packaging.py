@@ -15,10 +15,12 @@ from ensemble.deployment.card import (
     Latency,
     TeacherMember,
     read_card,
+    recipe_digest,
     write_card,
 )
-from ensemble.deployment.export import export_onnx
+from ensemble.deployment.export import export_onnx, write_metadata
 from ensemble.deployment.latency import latency, paired_latency
+from ensemble.deployment.metadata import NO_LICENSE, ModelMetadata
 from ensemble.deployment.network_cost import gflops
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import METHODS, parity, quantize_int8, refit_temperature
@@ -68,12 +70,14 @@ def export_student(
     splits: Splits,
     int8: bool,
     like: Card | None = None,
+    license: str = NO_LICENSE,
 ) -> Card:
     """Write the network's ONNX files and its card; nothing is released yet.
 
-    Each file gets its own temperature, fitted on holdout. The int8 ranges come from training
-    images. `like` is the card of a network packaged before: its method of calibration is used
-    again, and its timings if the two do the same work, because weights do not change those.
+    Each file gets its own temperature, fitted on holdout, and the card's metadata, so that it can
+    be used alone. The int8 ranges come from training images. `license` is an SPDX expression.
+    `like` is the card of a network packaged before: its method of calibration is used again, and
+    its timings if the two do the same work, because weights do not change those.
     """
     folder.mkdir(parents=True, exist_ok=True)
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
@@ -84,15 +88,29 @@ def export_student(
     if times is None and not int8:  # with an int8 file, the two are timed in turns
         times = latency(OnnxClassifier(fp32), holdout[:TIMED_IMAGES])
     distillation = student.distillation
-    card = Card(
+    recipe = student.recipe.to_mapping()
+    metadata = ModelMetadata(
         class_names=images.class_names,
         image_size=images.image_size,
         resize_rule=images.resize,
         grey_levels=images.grey_levels,
-        dataset={"name": images.name, "fingerprint": images.fingerprint},
+        license=license or NO_LICENSE,
+        dataset=images.name,
+        dataset_fingerprint=images.fingerprint,
         split_id=splits.split_id,
+        recipe_sha256=recipe_digest(recipe),
         code_version=code_version(),
-        recipe=student.recipe.to_mapping(),
+    )
+    card = Card(
+        class_names=metadata.class_names,
+        image_size=metadata.image_size,
+        resize_rule=metadata.resize_rule,
+        grey_levels=metadata.grey_levels,
+        dataset={"name": metadata.dataset, "fingerprint": metadata.dataset_fingerprint},
+        license=metadata.license,
+        split_id=metadata.split_id,
+        code_version=metadata.code_version,
+        recipe=recipe,
         weights=weights_identity(student.recipe.architecture),
         seed=student.seed,
         params=student.params,
@@ -103,7 +121,7 @@ def export_student(
         tau=distillation.tau if distillation else None,
         teacher=student.teacher,
         teacher_temperature=student.teacher_temperature,
-        fp32=_artifact(fp32, refit_temperature(fp32, holdout, labels), times),
+        fp32=_finished(fp32, metadata, refit_temperature(fp32, holdout, labels), times),
         released=UNRELEASED,
         machine=machine_description(),
     )
@@ -159,7 +177,7 @@ def add_int8(folder: Path, *, images: ImageSet, splits: Splits, like: Card | Non
     card = replace(
         card,
         fp32=replace(card.fp32, latency=latencies[0]),
-        int8=_artifact(int8, temperature, latencies[1]),
+        int8=_finished(int8, card.metadata, temperature, latencies[1]),
         quantization=quantization,
         parity=parity(fp32, int8, holdout[:PARITY_IMAGES]),
         speedup=speedup,
@@ -174,7 +192,11 @@ def _same_work(packaged: Mapping[str, Any], recipe: Recipe) -> bool:
     return other.architecture.prediction_work == recipe.architecture.prediction_work
 
 
-def _artifact(path: Path, temperature: float, times: Latency | None) -> Artifact:
+def _finished(
+    path: Path, metadata: ModelMetadata, temperature: float, times: Latency | None
+) -> Artifact:
+    """Write its description into a file; return the file's size, checksum and speed."""
+    write_metadata(path, metadata)
     return Artifact(
         file=path.name,
         bytes=path.stat().st_size,

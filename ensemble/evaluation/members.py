@@ -28,9 +28,10 @@ from trainables.weights import load_trained
 def pool_members(members: Sequence[Member], log_probs: Mapping[str, LogProbs]) -> LogProbs:
     """Return the log of the members' weighted mean probabilities, float32 [N, K].
 
-    `log_probs` are the members' predictions by name.
+    `log_probs` are the members' predictions by name, before any temperature. Members that have a
+    temperature of their own are pooled at it.
     """
-    stack = np.stack([log_probs[member.name] for member in members])
+    stack = np.stack([member.as_pooled(log_probs[member.name]) for member in members])
     return weighted_vote(stack, np.asarray([member.weight for member in members]))
 
 

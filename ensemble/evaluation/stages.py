@@ -3,7 +3,8 @@
 Axes: N examples, K classes. Temperatures are always fitted on holdout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from common.statistics.metrics import apply_temperature, fit_temperature
 from ensemble.deployment.onnx_model import LogProbs
@@ -15,6 +16,7 @@ from ensemble.evaluation.members import (
     pooled_cost,
     predict_members,
 )
+from ensemble.evaluation.votes import Votes
 from ensemble.ledger.predictions import Labels, Predictions, StageCost
 from ensemble.selection.selection import Member, read_selection
 from trainables.data.image_set import ImageSet
@@ -34,6 +36,8 @@ def holdout_predictions(folder: RunFolder, images: ImageSet, splits: Splits) -> 
     for stage, members in pooled.items():
         mixture = pool_members(members, log_probs)
         stages[stage] = _calibrated(mixture, mixture, labels)
+    for stage, vote in _votes(folder, log_probs, labels).log_probs(log_probs).items():
+        stages[stage] = _calibrated(vote, vote, labels)
     if has_student(folder.student):
         stages |= student_log_probs(folder.student, images.images, splits.holdout)
     return Predictions(labels=labels, stages=stages)
@@ -70,6 +74,10 @@ def test_predictions(
         )
         for stage, members in pooled.items()
     }
+    votes = _votes(folder, on_holdout, holdout_labels)
+    held_out = votes.log_probs(on_holdout)
+    for stage, vote in votes.log_probs(on_test).items():
+        stages[stage] = _calibrated(vote, held_out[stage], holdout_labels)
     if has_student(folder.student):
         stages |= student_log_probs(folder.student, images.images, splits.test)
     return Predictions(labels=images.labels[splits.test], stages=stages)
@@ -80,7 +88,11 @@ def stage_costs(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str
     pooled = _pooled_stages(folder)
     timed = images.images[splits.holdout[:TIMED_IMAGES]]
     members = member_costs(folder, _names(pooled), timed, classes=len(images.class_names))
-    costs = {stage: pooled_cost(chosen, members) for stage, chosen in pooled.items()}
+    votes = _votes(folder, holdout_log_probs(folder, _names(pooled)), images.labels[splits.holdout])
+    costs = {
+        stage: pooled_cost(chosen, members)
+        for stage, chosen in {**pooled, **votes.stages()}.items()
+    }
     return costs | (student_costs(folder.student) if has_student(folder.student) else {})
 
 
@@ -96,6 +108,14 @@ def _pooled_stages(folder: RunFolder) -> dict[str, tuple[Member, ...]]:
     if selection.most_members == 1 and not has_student(folder.student):
         return {"best_single": stages["best_single"]}
     return stages
+
+
+def _votes(folder: RunFolder, holdout: Mapping[str, LogProbs], labels: Labels) -> Votes:
+    """Fit the votes of the ensemble's members; none for a run that has no ensemble."""
+    selection = read_selection(folder.selection)
+    if "ensemble" not in _pooled_stages(folder):
+        selection = replace(selection, members=())
+    return Votes.fit(selection, holdout, labels)
 
 
 def _names(stages: dict[str, tuple[Member, ...]]) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ PAIRS = (
     ("ensemble", "best_single"),
     ("ensemble", "uniform_top_k"),
     ("ensemble", "seeds_ensemble"),
+    ("weighted_vote", "soft_vote"),
+    ("soft_vote", "hard_vote"),
     ("student_fp32", "student_plain"),
     ("student_fp32", "best_single"),
     ("student_int8", "student_fp32"),

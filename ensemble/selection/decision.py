@@ -1,20 +1,22 @@
 """Select the ensemble that ships from a pool, with honest scores for it and its baselines.
 
 Axes: M members, N examples, K classes. What ships is fitted on all of holdout. Every score is
-cross-fitted: the whole fit, with its inner folds and its temperature, is repeated without a
-fold and scored on that fold.
+cross-fitted: the whole choice, with its folds and its temperature, is repeated without a fold and
+scored on that fold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from common.errors import PoolError
-from common.seeds import numpy_generator
 from common.statistics.metrics import accuracy, brier, ece, nll
+from ensemble.selection.candidates import Candidate, Request
+from ensemble.selection.certificate import certify
+from ensemble.selection.choice import paired
 from ensemble.selection.comparison import SCORES, Comparison, compare
 from ensemble.selection.diversity import (
     disagreement,
@@ -24,48 +26,46 @@ from ensemble.selection.diversity import (
     near_duplicates,
     pooling_gain,
 )
-from ensemble.selection.fitting import (
-    FOLDS,
-    Ensemble,
-    fit_baselines,
-    fit_ensemble,
-    stratified_folds,
-)
+from ensemble.selection.fitting import FOLDS, CrossFit, Ensemble, fit_baselines
 from ensemble.selection.mixture import Mixture, View
-from ensemble.selection.pool import Pool, refit_votes
+from ensemble.selection.pool import Pool
 from ensemble.selection.selection import (
     Baseline,
     BestAddition,
     BestSingle,
+    CandidateScore,
     Diversity,
     Member,
     Scores,
     Selection,
     SelectionMetrics,
 )
+from ensemble.selection.teacher_file import predictions_digest
 from ensemble.selection.weights import gap
 
 MIN_EXAMPLES = 2 * FOLDS
 """Two in every fold, the fewest from which a fold's score can be estimated."""
 
 
-def select_ensemble(pool: Pool, *, members: int = 5, seed: int = 0) -> Selection:
-    """Select, weight and calibrate an ensemble of at most `members` distinct members.
+def select_ensemble(pool: Pool, request: Request | None = None, *, seed: int = 0) -> Selection:
+    """Select, weight and calibrate an ensemble, the best that `request` allows.
 
     Three baselines of as many members are scored beside it. `best_single` and `uniform_top_k`
     rank members by NLL on holdout, each at its own temperature; `seeds_ensemble` takes the
-    pool's first seeds and is None where there are too few. The same pool and seed give the
+    pool's first seeds and is None where there are too few. The same pool, request and seed give the
     same selection.
 
     Raises:
-        PoolError: members < 1, fewer than 10 examples, or predictions that are not finite.
+        PoolError: fewer than 10 examples, predictions that are not finite, or no member that the
+            request allows.
     """
-    _check(pool, members)
-    whole = View.of(pool, np.arange(len(pool.labels)))
-    ensemble = fit_ensemble(whole, members=members, seed=seed)
-    mixture = ensemble.mixture
+    request = request or Request()
+    _check(pool)
+    crossed = CrossFit(pool, request, seed)
+    ensemble = crossed.ensemble()
+    whole, mixture = ensemble.view, ensemble.mixture
     fitted = {"ensemble": mixture, **fit_baselines(whole, size=mixture.size)}
-    held_out = _cross_fit(pool, members=members, size=mixture.size, seed=seed)
+    held_out = _cross_fit(crossed, size=mixture.size)
     scores = {name: _scores(log_probs, pool.labels) for name, log_probs in held_out.items()}
 
     def baseline(name: str) -> Baseline:
@@ -77,9 +77,18 @@ def select_ensemble(pool: Pool, *, members: int = 5, seed: int = 0) -> Selection
         examples=len(pool.labels),
         classes=pool.log_probs.shape[2],
         pool_size=len(pool.names),
-        most_members=members,
+        most_members=request.members,
         **_members(pool, mixture),
-        **_certified(whole, ensemble),
+        **_chosen(ensemble),
+        candidates=_candidates(crossed, ensemble),
+        request=request,
+        gap_support=gap(mixture.weights[mixture.weights > 0], whole.raw[:, mixture.weights > 0]),
+        gap_pool=gap(mixture.weights, whole.raw),
+        certificate=certify(whole, mixture),
+        predictions={
+            pool.names[member]: predictions_digest(pool.log_probs[member])
+            for member in np.flatnonzero(mixture.weights)
+        },
         metrics=SelectionMetrics(holdout=scores["ensemble"]),
         best_single=BestSingle(
             name=best["members"][0].name,
@@ -95,9 +104,7 @@ def select_ensemble(pool: Pool, *, members: int = 5, seed: int = 0) -> Selection
     )
 
 
-def _check(pool: Pool, members: int) -> None:
-    if members < 1:
-        raise PoolError(f"an ensemble needs at least 1 member, got members={members}")
+def _check(pool: Pool) -> None:
     if len(pool.labels) < MIN_EXAMPLES:
         raise PoolError(
             f"a pool needs at least {MIN_EXAMPLES} labelled examples, two for each of "
@@ -108,20 +115,18 @@ def _check(pool: Pool, members: int) -> None:
             raise PoolError(f"member {name!r} has predictions that are not finite; leave it out")
 
 
-def _cross_fit(
-    pool: Pool, *, members: int, size: int, seed: int
-) -> dict[str, Float32[np.ndarray, "N K"]]:
-    """Return log-probabilities of every example, from fits that have not seen its fold."""
+def _cross_fit(crossed: CrossFit, *, size: int) -> dict[str, Float32[np.ndarray, "N K"]]:
+    """Return log-probabilities of every example, from choices that have not seen its fold."""
     held_out: dict[str, Float32[np.ndarray, "N K"]] = {}
-    rng = numpy_generator(seed, "select", "folds")
-    for rest, fold in stratified_folds(pool.labels, FOLDS, rng):
-        refitted = refit_votes(pool, rest)
-        seen = View.of(refitted, rest)
-        fitted = {"ensemble": fit_ensemble(seen, members=members, seed=seed).mixture}
-        fitted |= fit_baselines(seen, size=size)
-        for name, mixture in fitted.items():
-            log_probs = held_out.setdefault(name, np.empty(pool.log_probs.shape[1:], np.float32))
-            log_probs[fold] = mixture.log_probs(refitted, fold)
+    for fold, rows in crossed.folds():
+        chosen = crossed.ensemble(without=fold)
+        seen = chosen.view
+        for name, mixture in {
+            "ensemble": chosen.mixture, **fit_baselines(seen, size=size)
+        }.items():  # fmt: skip
+            shape = seen.pool.log_probs.shape[1:]
+            log_probs = held_out.setdefault(name, np.empty(shape, np.float32))
+            log_probs[rows] = mixture.log_probs(seen.pool, rows)
     return held_out
 
 
@@ -138,28 +143,81 @@ def _members(pool: Pool, mixture: Mixture) -> dict[str, Any]:
     """Return the fields `members` and `temperature`; equal weights keep the pool's order."""
     support = np.flatnonzero(mixture.weights)
     ranked = support[np.argsort(-mixture.weights[support], kind="stable")]
+    own = mixture.member_temperatures
     return {
         "members": tuple(
-            Member(name=pool.names[member], weight=float(mixture.weights[member]))
+            Member(
+                name=pool.names[member],
+                weight=float(mixture.weights[member]),
+                temperature=None if own is None else float(own[member]),
+            )
             for member in ranked
         ),
         "temperature": float(mixture.temperature),
     }
 
 
-def _certified(whole: View, ensemble: Ensemble) -> dict[str, Any]:
-    """Return the fields that say how the members and weights were chosen."""
-    weights = ensemble.mixture.weights
-    support = np.flatnonzero(weights)
+def _chosen(ensemble: Ensemble) -> dict[str, Any]:
+    """Return the fields that say which candidate was chosen, and why."""
+    candidate, scores = ensemble.candidate, ensemble.scores
+    names = ensemble.view.pool.names
+    best = min(scores, key=lambda score: score.nll).candidate
+    tied = sum(score.tied for score in scores)
     return {
-        "weighting": ensemble.weighting,
-        "weighting_reason": ensemble.weighting_reason,
-        "source": ensemble.source,
-        "source_reason": ensemble.source_reason,
-        "gap_support": gap(weights[support], whole.raw[:, support]),
-        "gap_pool": gap(weights, whole.raw),
-        "order": tuple(whole.pool.names[member] for member in ensemble.order),
+        "candidate": candidate.name,
+        "candidate_reason": (
+            f"{tied} of {len(scores)} candidates are within one standard error of the lowest NLL "
+            f"out of fold ({best.name}); {candidate.name} is the first of them in the prior order"
+        ),
+        "pooling": candidate.pooling,
+        "pooling_reason": _gain(
+            ensemble, lambda c: c.pooling == "calibrated", absent="only one kind is possible"
+        ),
+        "weighting": candidate.weighting,
+        "weighting_reason": _gain(
+            ensemble, lambda c: c.weighting == "learned", absent="as requested"
+        ),
+        "source": _source(ensemble),
+        "source_reason": _gain(
+            ensemble, lambda c: c.way != "seeds", absent="seeds alone were no candidate"
+        ),
+        "order": tuple(names[member] for member in ensemble.order),
     }
+
+
+def _source(ensemble: Ensemble) -> Literal["search", "seeds", "all"]:
+    kinds = {
+        ensemble.view.pool.kinds[member] == "seed"
+        for member in np.flatnonzero(ensemble.mixture.weights)
+    }
+    return "all" if len(kinds) > 1 else "seeds" if True in kinds else "search"
+
+
+def _gain(ensemble: Ensemble, belongs: Callable[[Candidate], bool], *, absent: str) -> str:
+    """Compare the best candidate of a kind with the best one of the other kind."""
+    losses = ensemble.losses
+    sides = [[c for c in losses if belongs(c)], [c for c in losses if not belongs(c)]]
+    if not all(sides):
+        return absent
+    a, b = (min(side, key=lambda c: float(losses[c].mean())) for side in sides)
+    gain, error = paired(losses[b], losses[a])
+    return (
+        f"out of fold, {a.name} gains {gain:+.5f} nats over {b.name} (standard error {error:.5f})"
+    )
+
+
+def _candidates(crossed: CrossFit, ensemble: Ensemble) -> tuple[CandidateScore, ...]:
+    return tuple(
+        CandidateScore(
+            name=score.candidate.name,
+            members=crossed.size_of(score.candidate),
+            nll=score.nll,
+            excess=score.excess,
+            standard_error=score.standard_error,
+            tied=score.tied,
+        )
+        for score in ensemble.scores
+    )
 
 
 def _comparisons(
@@ -183,7 +241,8 @@ def _diversity(whole: View, mixture: Mixture) -> Diversity:
     log_probs = whole.pool.log_probs[support]
     predicted = log_probs.argmax(axis=2)
     pairs = np.triu_indices(len(support), k=1)
-    values = marginal_values(whole.raw, mixture.weights)
+    prob_true = whole.prob_true(mixture.pooling)
+    values = marginal_values(prob_true, mixture.weights)
     best = int(values.argmax())
     several = len(support) > 1
     return Diversity(
@@ -192,7 +251,7 @@ def _diversity(whole: View, mixture: Mixture) -> Diversity:
             float(double_fault(predicted, whole.labels)[pairs].mean()) if several else None
         ),
         kohavi_wolpert=kohavi_wolpert(predicted, whole.labels),
-        pooling_gain=pooling_gain(whole.raw, mixture.weights),
+        pooling_gain=pooling_gain(prob_true, mixture.weights),
         near_duplicates=tuple(
             (names[support[a]], names[support[b]]) for a, b in near_duplicates(log_probs)
         ),

@@ -9,6 +9,9 @@ describe.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+NEAR = 0.02
+"""Largest `probability_distance` of near-duplicates."""
+
 
 def disagreement(predicted: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M M"]:
     """Return the share of examples on which two members name different classes, per pair."""
@@ -73,7 +76,7 @@ def probability_distance(log_probs: Float[np.ndarray, "M N K"]) -> Float[np.ndar
 
 
 def near_duplicates(
-    log_probs: Float[np.ndarray, "M N K"], *, distance: float = 0.02
+    log_probs: Float[np.ndarray, "M N K"], *, distance: float = NEAR
 ) -> tuple[tuple[int, int], ...]:
     """Return the pairs (a, b), a < b, of members at most `distance` apart.
 

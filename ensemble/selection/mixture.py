@@ -1,11 +1,12 @@
 """Fit a mixture of a pool's members to some of its examples.
 
 Axes: M members, R rows (examples in view), K classes. Members are compared at each one's own
-temperature; a mixture pools raw probabilities and is calibrated afterwards (see
-`ensemble.selection.fitting`).
+temperature. A mixture pools probabilities as members give them (`raw`) or at each member's own
+temperature (`calibrated`); either way the pool is calibrated afterwards by one temperature.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -21,6 +22,10 @@ from ensemble.selection.voting import weighted_vote
 
 Rows = Int[np.ndarray, " R"]
 Weights = Float[np.ndarray, " M"]
+Pooling = Literal["raw", "calibrated"]
+
+NEWTON_STEPS = 30
+"""Most steps of Newton's method; from the temperature of a similar fit it takes two or three."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,19 +38,26 @@ class View:
     """Probability that each member gives to the true class, before any temperature."""
     own: Float[np.ndarray, "R M"]
     """The same at each member's own temperature."""
+    temperatures: Float[np.ndarray, " M"]
+    """Each member's own temperature, fitted to the examples in view."""
 
     @classmethod
-    def of(cls, pool: Pool, rows: Rows) -> "View":
-        """Return a view of these examples, with every member's temperature fitted to them."""
-        labels = pool.labels[rows]
-        own = [
-            prob_true_at_own_temperature(log_probs[rows], labels) for log_probs in pool.log_probs
-        ]
-        return cls(pool=pool, rows=rows, raw=pool.prob_true()[rows], own=np.stack(own, axis=1))
+    def of(cls, pool: Pool, rows: Rows, *, start: Float[np.ndarray, " M"] | None = None) -> "View":
+        """Return a view of these examples, with every member's temperature fitted to them.
 
-    def take(self, rows: Rows) -> "View":
-        """Return a view of some of this view's rows; temperatures are not fitted again."""
-        return View(pool=self.pool, rows=self.rows[rows], raw=self.raw[rows], own=self.own[rows])
+        `start` are temperatures to start from, such as those of a larger view.
+        """
+        labels = pool.labels[rows]
+        start = np.ones(len(pool.names)) if start is None else start
+        own = np.empty((len(rows), len(pool.names)))
+        temperatures = np.empty(len(pool.names))
+        for member, log_probs in enumerate(pool.log_probs):
+            scores = centred_scores(log_probs[rows].T)
+            fitted = fit_scores(scores, labels, start=float(start[member]))
+            own[:, member], temperatures[member] = np.exp(fitted.log_prob_true), fitted.temperature
+        return cls(
+            pool=pool, rows=rows, raw=pool.prob_true()[rows], own=own, temperatures=temperatures
+        )
 
     @property
     def labels(self) -> Int[np.ndarray, " R"]:
@@ -56,6 +68,10 @@ class View:
         """Return the members by NLL, each at its own temperature, best first."""
         return np.argsort(-np.log(self.own).mean(axis=0), kind="stable")
 
+    def prob_true(self, pooling: Pooling) -> Float[np.ndarray, "R M"]:
+        """Return the true class's probabilities as they enter a pool of this kind."""
+        return self.raw if pooling == "raw" else self.own
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mixture:
@@ -63,59 +79,113 @@ class Mixture:
 
     weights: Weights
     temperature: float
+    """Applied after pooling."""
+    member_temperatures: Float[np.ndarray, " M"] | None = None
+    """Applied to each member before pooling; None for raw pooling."""
 
     @classmethod
-    def fit(cls, view: View, weights: Weights) -> "Mixture":
+    def fit(cls, view: View, weights: Weights, pooling: Pooling = "raw") -> "Mixture":
         """Return a mixture with these weights, and fit its temperature to the examples in view."""
-        pooled = pooled_log_probs(view.pool, view.rows, weights)
+        own = None if pooling == "raw" else view.temperatures
+        pooled = pooled_log_probs(view.pool, view.rows, weights, own)
         temperature = fit_temperature(pooled, view.labels)
-        return cls(weights=weights, temperature=temperature)
+        return cls(weights=weights, temperature=temperature, member_temperatures=own)
 
     @property
     def size(self) -> int:
         """Number of members with a weight above 0."""
         return int(np.count_nonzero(self.weights))
 
+    @property
+    def pooling(self) -> Pooling:
+        """Say whether members are pooled raw or at their own temperatures."""
+        return "raw" if self.member_temperatures is None else "calibrated"
+
     def log_probs(self, pool: Pool, rows: Rows) -> Float32[np.ndarray, "R K"]:
         """Return calibrated log-probabilities of these examples."""
-        return apply_temperature(pooled_log_probs(pool, rows, self.weights), self.temperature)
+        pooled = pooled_log_probs(pool, rows, self.weights, self.member_temperatures)
+        return apply_temperature(pooled, self.temperature)
 
 
-def prob_true_at_own_temperature(
-    log_probs: Float32[np.ndarray, "R K"], labels: Int[np.ndarray, " R"]
-) -> Float[np.ndarray, " R"]:
-    """Return the probability of the true class at the temperature of `fit_temperature`.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FittedScores:
+    """Predictions at the temperature that was fitted to them."""
 
-    Newton's method on 1/T, in which the loss is convex, in float32 and to four digits. That
-    suffices for ranking; `fit_temperature` is exact and takes twenty times as long.
+    temperature: float
+    log_prob_true: Float[np.ndarray, " R"]
+    """Log-probability of the true class at that temperature."""
+
+
+def centred_scores(log_probs: Float32[np.ndarray, "K R"]) -> Float32[np.ndarray, "K R"]:
+    """Return log-probabilities with the metrics' floor, minus the largest of each example.
+
+    Classes come first: sums over a short last axis are several times slower.
     """
-    # Classes first: sums over a short last axis are several times slower.
-    logits = np.maximum(log_probs.T, np.float32(LOG_FLOOR), order="C")
-    logits -= logits.max(axis=0)
-    true = logits[labels, np.arange(len(labels))].astype(np.float64)
+    scores = np.maximum(log_probs, np.float32(LOG_FLOOR), order="C")
+    scores -= scores.max(axis=0)
+    return np.asarray(scores)
+
+
+def fit_scores(
+    scores: Float32[np.ndarray, "K R"], labels: Int[np.ndarray, " R"], *, start: float = 1.0
+) -> FittedScores:
+    """Fit the temperature of `fit_temperature` to `centred_scores`, in float32.
+
+    Newton's method on 1/T, in which the loss is convex, to four digits. That suffices for
+    choosing; `fit_temperature` is exact and takes twenty times as long. A single class keeps
+    T = 1.
+    """
+    true = scores[labels, np.arange(len(labels))].astype(np.float64)
+    if len(scores) == 1:
+        return FittedScores(temperature=1.0, log_prob_true=true)
     smoothing = platt_smoothing(len(labels))
-    others = (logits.sum(axis=0, dtype=np.float64) - true) / (len(logits) - 1)
+    others = (scores.sum(axis=0, dtype=np.float64) - true) / (len(scores) - 1)
     target = float(((1 - smoothing) * true + smoothing * others).mean())
-    sharpness, sharpest, dullest = 1.0, 1.0 / TEMPERATURES[0], 1.0 / TEMPERATURES[1]
-    for _ in range(30):
-        masses = np.exp(np.float32(sharpness) * logits)
+    sharpest, dullest = 1.0 / TEMPERATURES[0], 1.0 / TEMPERATURES[1]
+    sharpness = min(max(1.0 / start, dullest), sharpest)
+    for _ in range(NEWTON_STEPS):
+        masses = np.exp(np.float32(sharpness) * scores)
         totals = masses.sum(axis=0)
-        masses *= logits
+        masses *= scores
         means = masses.sum(axis=0) / totals
-        masses *= logits
+        masses *= scores
         squares = masses.sum(axis=0) / totals
         slope = float(means.mean(dtype=np.float64)) - target
         curvature = max(float((squares - means**2).mean(dtype=np.float64)), 1e-12)
         # Far from the optimum a full step may overshoot, so a step is at most a factor of 3.
         step = float(np.clip(sharpness - slope / curvature, sharpness / 3, sharpness * 3))
-        moved = abs(min(max(step, dullest), sharpest) - sharpness)
-        if moved <= 1e-4 * sharpness:
+        step = min(max(step, dullest), sharpest)
+        if abs(step - sharpness) <= 1e-4 * sharpness:
             break
-        sharpness = min(max(step, dullest), sharpest)
-    return np.asarray(np.exp(np.maximum(sharpness * true - np.log(totals), LOG_FLOOR)))
+        sharpness = step
+    return FittedScores(
+        temperature=1.0 / sharpness, log_prob_true=log_prob_true(scores, labels, 1.0 / sharpness)
+    )
 
 
-def pooled_log_probs(pool: Pool, rows: Rows, weights: Weights) -> Float32[np.ndarray, "R K"]:
-    """Return the log of the weighted mean probabilities of these examples, not calibrated."""
+def log_prob_true(
+    scores: Float32[np.ndarray, "K R"], labels: Int[np.ndarray, " R"], temperature: float
+) -> Float[np.ndarray, " R"]:
+    """Return the true class's log-probability at a temperature, with the metrics' floor."""
+    sharpness = 1.0 / temperature
+    totals = np.exp(np.float32(sharpness) * scores).sum(axis=0).astype(np.float64)
+    true = scores[labels, np.arange(len(labels))].astype(np.float64)
+    return np.asarray(np.maximum(sharpness * true - np.log(totals), LOG_FLOOR))
+
+
+def pooled_log_probs(
+    pool: Pool,
+    rows: Rows,
+    weights: Weights,
+    member_temperatures: Float[np.ndarray, " M"] | None = None,
+) -> Float32[np.ndarray, "R K"]:
+    """Return the log of the weighted mean probabilities of these examples, not calibrated.
+
+    Members are pooled at `member_temperatures`, or as they are without.
+    """
     support = np.flatnonzero(weights)
-    return weighted_vote(pool.log_probs[np.ix_(support, rows)], weights[support])
+    chosen = pool.log_probs[np.ix_(support, rows)]
+    if member_temperatures is not None:
+        for place, member in enumerate(support):
+            chosen[place] = apply_temperature(chosen[place], float(member_temperatures[member]))
+    return weighted_vote(chosen, weights[support])

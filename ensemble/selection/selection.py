@@ -4,12 +4,19 @@
 test is read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float32
+
 from common.files import read_versioned
+from common.statistics.metrics import apply_temperature
+from ensemble.selection.candidates import Request
+from ensemble.selection.certificate import Certificate
 from ensemble.selection.comparison import Comparison
+from ensemble.selection.mixture import Pooling
 from ensemble.selection.pool import Skipped
 
 SCHEMA = 1
@@ -21,6 +28,14 @@ class Member:
 
     name: str
     weight: float
+    temperature: float | None = None
+    """Applied to the member before pooling; None where its probabilities are pooled as they are."""
+
+    def as_pooled(self, log_probs: Float32[np.ndarray, "N K"]) -> Float32[np.ndarray, "N K"]:
+        """Return the member's log-probabilities as they enter the pool."""
+        if self.temperature is None:
+            return log_probs
+        return apply_temperature(log_probs, self.temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +80,21 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateScore:
+    """A candidate ensemble, scored out of fold."""
+
+    name: str
+    members: int
+    nll: float
+    excess: float
+    """Mean paired difference to the candidate of the lowest NLL."""
+    standard_error: float
+    """Standard error of `excess`."""
+    tied: bool
+    """Within one standard error of the best, so that the prior order decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BestAddition:
     """The pool's member to which a small weight would help the ensemble most."""
 
@@ -104,14 +134,30 @@ class Selection:
     """Sorted by falling weight; weights sum to 1."""
     temperature: float
     """Applied after pooling."""
+    pooling: Pooling = "raw"
+    """`calibrated`: every member is pooled at its own temperature."""
+    pooling_reason: str = ""
     weighting: Literal["learned", "uniform"]
     weighting_reason: str
-    source: Literal["search", "seeds"]
+    source: Literal["search", "seeds", "all"]
+    """Kinds of the members: searched trials, seeds of the best configuration, or both."""
     source_reason: str
+    candidate: str = ""
+    """The candidate that was chosen, by its name among `candidates`."""
+    candidate_reason: str = ""
+    candidates: tuple[CandidateScore, ...] = ()
+    """All candidates in their prior order; see `ensemble.selection.choice`."""
+    request: Request | None = None
+    """Ensembles that the user allowed; None in files of earlier versions."""
     gap_support: float
-    """Certificate: no reweighting of the members gains more nats per example on holdout."""
+    """Bound for raw pooling before the temperature: no reweighting of the members gains more nats
+    per example on holdout."""
     gap_pool: float
     """The same over the whole pool."""
+    certificate: Certificate | None = None
+    """Loss of the weights of what ships; None in files of earlier versions."""
+    predictions: dict[str, str] = field(default_factory=dict)
+    """A digest of each member's predictions on holdout, by name."""
     order: tuple[str, ...]
     """Names in the order in which members were chosen; greedy selection may repeat some."""
     metrics: SelectionMetrics

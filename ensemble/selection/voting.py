@@ -11,6 +11,9 @@ from jaxtyping import Float, Float32, Int64
 
 from common.errors import PoolError
 
+TIE_BREAK = 1e-3
+"""Share of a vote that the winner gets from the others, so that it has the top probability."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HardVote:
@@ -76,6 +79,65 @@ def weighted_vote(
         total += weights[member] * np.exp(log_probs[member] - safe)
     with np.errstate(divide="ignore"):
         return np.asarray(safe + np.log(total), dtype=np.float32)
+
+
+def voting_log_probs(
+    log_probs: Float[np.ndarray, "M N K"], weights: Float[np.ndarray, " M"], *, error_rate: float
+) -> dict[str, Float32[np.ndarray, "N K"]]:
+    """Return the log-probabilities of `hard_vote`, `soft_vote` and `weighted_vote`, by name.
+
+    Only members with a weight above 0 vote; hard and soft votes count them equally. Members that
+    are pooled at their own temperatures vote at them: pass `Member.as_pooled`.
+
+    A hard vote's probabilities are smoothed shares of the votes: (1 − ε)·share + ε/K, with
+    ε = `error_rate`·K/(K − 1), so that a class on which all agree gets 1 − `error_rate` and the
+    NLL is finite. Smoothing keeps the order of the shares. Among classes with equally many votes
+    the winner of `hard_vote` comes first: it gets a thousandth of a vote from the others.
+
+    Raises:
+        PoolError: not [M, N, K], invalid weights, or an error rate that is not above 0 and below
+            chance.
+    """
+    _check(log_probs)
+    weighted = weighted_vote(log_probs, weights)
+    classes = log_probs.shape[2]
+    if not 0.0 < error_rate < (classes - 1) / classes:
+        raise PoolError(
+            f"the smoothing of hard votes must be above 0 and below {(classes - 1) / classes:.3g}, "
+            f"the error rate of chance; got {error_rate}"
+        )
+    voters = log_probs[np.flatnonzero(weights)]
+    vote = hard_vote(voters)
+    rows, moved = np.arange(len(vote.labels)), TIE_BREAK / len(voters)
+    shares = (1.0 - moved) * vote.shares
+    shares[rows, vote.labels] += moved
+    spread = error_rate * classes / (classes - 1)
+    return {
+        "hard_vote": np.log((1.0 - spread) * shares + spread / classes).astype(np.float32),
+        "soft_vote": soft_vote(voters),
+        "weighted_vote": weighted,
+    }
+
+
+def vote_error_rate(
+    log_probs: Float[np.ndarray, "M N K"],
+    weights: Float[np.ndarray, " M"],
+    labels: Int64[np.ndarray, " N"],
+) -> float:
+    """Return the smoothing of `voting_log_probs`: the error rate of unanimous votes on holdout.
+
+    With w wrong of n unanimous votes it is (w + ½)/(n + 1), between the rates that no error and no
+    success would give, and below chance.
+
+    Raises:
+        PoolError: as `voting_log_probs`.
+    """
+    _check(log_probs)
+    vote = hard_vote(log_probs[np.flatnonzero(weights)])
+    unanimous = vote.shares.max(axis=1) == 1.0
+    wrong = int((vote.labels != labels)[unanimous].sum())
+    chance = 1.0 - 1.0 / int(log_probs.shape[2])
+    return min((wrong + 0.5) / (int(unanimous.sum()) + 1.0), 0.999 * chance)
 
 
 def _check(log_probs: Float[np.ndarray, "M N K"]) -> None:

@@ -15,40 +15,64 @@ from common.errors import PoolError
 TINY = 1e-300
 """Replaces a probability of zero, whose NLL would be infinite."""
 
-GAP_TARGET = 1e-7
+GAP_TARGET = 5e-7
 """Gap in nats below which weights are not refined further."""
 
 EM_ITERATIONS = 2000
-"""Most EM iterations, as the fallback and for shrunken weights."""
+"""Most EM iterations."""
+
+JOINING = 4
+"""Members that join in a round of `optimal_weights`."""
 
 
-def simplex_weights(
-    prob_true: Float[np.ndarray, "N M"], *, shrinkage: float = 0.0
-) -> Float[np.ndarray, " M"]:
+def simplex_weights(prob_true: Float[np.ndarray, "N M"]) -> Float[np.ndarray, " M"]:
     """Return the weights, at least 0 and summing to 1, that minimise the linear pool's NLL.
 
     Uses SciPy's SLSQP with the analytic gradient −mean_i(T_im/(Tw)_i); where it stops early,
-    as it may for collinear members, EM continues from its result. `shrinkage` α adds a
-    Dirichlet prior worth α examples per member, which pulls the weights towards uniform.
-    Where there are several optima (duplicate members), any of them may be returned.
+    as it may for collinear members, EM continues from its result. Where there are several optima
+    (duplicate members), any of them may be returned.
 
     Raises:
-        PoolError: not [N, M], non-finite or negative probabilities, or shrinkage < 0.
+        PoolError: not [N, M], non-finite or negative probabilities.
     """
     ratios = _scaled(prob_true)
-    if shrinkage < 0.0:
-        raise PoolError(f"shrinkage must be 0 or more, got {shrinkage}")
     members = ratios.shape[1]
     uniform = np.full(members, 1.0 / members)
     if members == 1:
         return uniform
-    if shrinkage > 0.0:
-        return em_weights(prob_true, start=uniform, shrinkage=shrinkage)
     weights = _slsqp(ratios, uniform)
     if gap(weights, ratios) > GAP_TARGET:
         # EM cannot raise a weight from zero, so every member first gets a little back.
         refined = em_weights(ratios, start=0.99 * weights + 0.01 * uniform)
         weights = min(weights, refined, key=lambda w: gap(w, ratios))
+    return weights
+
+
+def optimal_weights(
+    prob_true: Float[np.ndarray, "N M"], *, start: Float[np.ndarray, " M"]
+) -> Float[np.ndarray, " M"]:
+    """Return the same weights for any number of members, at the cost of those that get weight.
+
+    Fully corrective Frank–Wolfe (Jaggi, 2013): the weights of the members in use are optimized;
+    then those whose small weight would help most join them, until `gap` is below GAP_TARGET. It
+    starts from the members to which `start` gives weight.
+
+    Raises:
+        PoolError: not [N, M], non-finite or negative probabilities.
+    """
+    ratios = _scaled(prob_true)
+    active = np.flatnonzero(start)
+    weights = np.zeros(ratios.shape[1])
+    for _ in range(ratios.shape[1]):
+        weights[:] = 0.0
+        weights[active] = simplex_weights(ratios[:, active])
+        values = ratios.T @ (1.0 / (ratios @ weights)) / len(ratios) - 1.0
+        values[active] = -np.inf
+        joining = np.argsort(-values, kind="stable")[:JOINING]
+        joining = joining[values[joining] > GAP_TARGET]
+        if not joining.size:
+            break
+        active = np.sort(np.concatenate([np.flatnonzero(weights), joining]))
     return weights
 
 
@@ -71,13 +95,11 @@ def em_weights(
     *,
     start: Float[np.ndarray, " M"] | None = None,
     iterations: int = EM_ITERATIONS,
-    shrinkage: float = 0.0,
 ) -> Float[np.ndarray, " M"]:
-    """Fit the same weights by EM: w_m ← (N·w_m·r_m + α)/(N + M·α), r_m = mean_i(T_im/(Tw)_i).
+    """Fit the same weights by EM: w_m ← w_m·mean_i(T_im/(Tw)_i).
 
-    No step raises f (or its penalised form), but convergence is slow. Starts from `start`
-    (uniform by default); a weight of 0 stays 0 if α is 0. Stops once no weight moves by more
-    than 1e-12.
+    No step raises f, but convergence is slow. Starts from `start` (uniform by default); a weight
+    of 0 stays 0. Stops once no weight moves by more than 1e-12.
 
     Raises:
         PoolError: not [N, M], non-finite or negative probabilities.
@@ -86,8 +108,7 @@ def em_weights(
     examples, members = ratios.shape
     weights = np.full(members, 1.0 / members) if start is None else start / start.sum()
     for _ in range(iterations):
-        expected = weights * (ratios.T @ (1.0 / (ratios @ weights)))
-        updated = (expected + shrinkage) / (examples + members * shrinkage)
+        updated = weights * (ratios.T @ (1.0 / (ratios @ weights))) / examples
         moved = np.abs(updated - weights).max()
         weights = updated
         if moved < 1e-12:

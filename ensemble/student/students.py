@@ -19,10 +19,12 @@ from typing import Any
 from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
 from ensemble.deployment.card import TeacherMember, write_card
 from ensemble.deployment.gates import GateMargins, budgets
+from ensemble.deployment.metadata import NO_LICENSE
 from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import read_selection
+from ensemble.selection.teacher_file import teacher_of
 from ensemble.student.design import (
     Candidate,
     Design,
@@ -74,6 +76,7 @@ def train_students(
     train: StudentTrainer = distill,
     margins: GateMargins = NO_MARGINS,
     most: int = 1,
+    license: str = "",
 ) -> None:
     """Train, export and quantize both students and the best single trial into `folder`.student.
 
@@ -82,22 +85,29 @@ def train_students(
     saved. With a `deadline` for all (unix seconds) they get the epochs that fit; see
     `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
     student starts from a trial, it is never worse than that trial's network on val, and where
-    there is no time for an epoch it is that network.
+    there is no time for an epoch it is that network. The teacher is the ensemble of `teacher_of`.
+    `license` is written into the exported files.
 
     Raises:
         SpecError: no candidate keeps the budgets.
         RunError: no selection, or a member whose files are missing or damaged.
         DivergedError: a loss is not finite.
     """
-    selection = read_selection(folder.selection)
+    selection = teacher_of(folder)
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": train_with}
     competing = _competing(folder.student, candidates, margins, most, images, splits)
-    lesson: dict[str, Any] = {
-        "teacher": load_teacher(folder, selection.members, selection.temperature, train_with),
-        "distillation": distillation,
-    }
+    teacher = load_teacher(
+        folder,
+        selection.members,
+        selection.temperature,
+        train_with,
+        images=images,
+        splits=splits,
+        saved=work / "teacher.json",
+    )
+    lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
     trainings = {
         each.name: _Training(
             folder, each, number, train=train, data=data, lesson=lesson, seed=seed,
@@ -130,6 +140,7 @@ def train_students(
             log.info("further training made the trial worse on val: it is kept as it was")
             student = replace(untrained.result, seconds=student.seconds)
     progress(2 * TRAINING_SHARE, "export and quantization")
+    single = read_selection(folder.selection).best_single.name
     taught = _trained(
         student,
         budget.recipe,
@@ -138,9 +149,8 @@ def train_students(
         teacher=tuple(
             TeacherMember(name=member.name, weight=member.weight) for member in selection.members
         ),
-        teacher_temperature=selection.temperature,
+        teacher_temperature=teacher.temperature,
     )
-    single = selection.best_single.name
     _package(
         folder,
         taught,
@@ -149,6 +159,7 @@ def train_students(
         untrained=start == single and student.steps == 0 and not budgeted,
         images=images,
         splits=splits,
+        license=license or NO_LICENSE,
     )
     shutil.rmtree(work)
 
@@ -270,12 +281,13 @@ def _package(
     untrained: bool,
     images: ImageSet,
     splits: Splits,
+    license: str,
 ) -> None:
     """Write the files of all networks that could ship; the student's card last.
 
     `single` is the best single trial, and `untrained` says that the student is that trial.
     """
-    export = partial(export_student, images=images, splits=splits)
+    export = partial(export_student, images=images, splits=splits, license=license)
     place = folder.student
     # A folder with a card counts as exported, so everything else is written first.
     card = export(student, place / "work" / "student", int8=True)

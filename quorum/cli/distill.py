@@ -15,8 +15,10 @@ EXAMPLE = "quorum distill demo --workers 2"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add RUN, --workers, the budgets, --address and --runs."""
+    """Add RUN, --selection, --workers, the budgets, --address and --runs."""
     add_run(parser)
+    teacher = "selection.json of the ensemble that teaches (default: the run's)"
+    parser.add_argument("--selection", metavar="FILE", help=teacher)
     workers = "number of workers that train the student (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
     add_options(parser, BudgetOptions, only=[*BUDGETS, "address", "runs"])
@@ -26,6 +28,7 @@ def execute(arguments: Namespace) -> int:
     """Distill again and print the new ledger."""
     outcome = quorum.distill(
         arguments.run,
+        selection=arguments.selection,
         workers=arguments.workers,
         **{name: getattr(arguments, name) for name in (*BUDGETS, "address", "runs")},
     )

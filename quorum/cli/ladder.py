@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 
 import quorum
 from quorum.cli.arguments import BOOLEAN, add_options
-from quorum.cli.printing import console
+from quorum.cli.printing import console, print_line
 
 EXAMPLE = "quorum ladder --data photos/"
 
@@ -28,7 +28,7 @@ def execute(arguments: Namespace) -> int:
     levels = quorum.ladder(data=arguments.data, runs=arguments.runs)
     if arguments.json:
         for level in levels:
-            print(json.dumps(level.to_mapping()))
+            print_line(json.dumps(level.to_mapping()))
     else:
         console().print(ladder_view(levels), crop=False)
     return 0

@@ -1,17 +1,20 @@
 """The command line: parse, run one command, turn errors into exit codes."""
 
 import argparse
+import codecs
 import io
 import os
 import sys
 import time
 from collections.abc import Sequence
 
+from common.printable import ascii_marks
 from quorum.cli import (
     ablate,
     clean,
     demo,
     distill,
+    export,
     ladder,
     plan,
     predict,
@@ -19,11 +22,13 @@ from quorum.cli import (
     report,
     run,
     select,
+    serve,
     status,
     sweep,
     sync,
 )
 from quorum.cli.parser import Command, build_parser
+from quorum.cli.printing import complain
 from quorum.process import prepare_process
 
 COMMANDS: tuple[Command, ...] = (
@@ -36,6 +41,8 @@ COMMANDS: tuple[Command, ...] = (
     distill,
     report,
     predict,
+    serve,
+    export,
     replay,
     ablate,
     ladder,
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, *, commands: Sequence[Command] 
         exit_code: int = parsed.command.execute(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _complain(_after_interrupt(parsed))
+        complain(_after_interrupt(parsed))
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,16 +77,17 @@ def main(arguments: Sequence[str] | None = None, *, commands: Sequence[Command] 
         message = users_mistake(error)
         if message is None:
             raise
-        _complain(message)
+        complain(message)
         return 2
     return exit_code
 
 
 def _print_any_text() -> None:
-    """Print escapes for characters, as in file names, that the terminal cannot encode."""
+    """Print ASCII marks and escapes for characters that the terminal cannot encode."""
+    codecs.register_error("ascii_marks", ascii_marks)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="ascii_marks")
 
 
 def _after_interrupt(arguments: argparse.Namespace) -> str:
@@ -89,7 +97,3 @@ def _after_interrupt(arguments: argparse.Namespace) -> str:
     if hasattr(arguments, "resume"):
         return "stopped; finished work is kept, and --resume continues it"
     return "stopped"
-
-
-def _complain(message: str) -> None:
-    print(f"quorum: {message}", file=sys.stderr)

@@ -5,6 +5,8 @@ from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormat
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
+from common.printable import printable_line
+
 DESCRIPTION = """\
 Train one small classifier from labelled images within a compute budget, with
 the evidence for it.
@@ -68,7 +70,7 @@ class _OneLineParser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and exit with 2."""
-        self.exit(2, f"quorum: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"quorum: {printable_line(message)}; see `{self.prog} --help`\n")
 
 
 class _Version(Action):

@@ -1,56 +1,108 @@
-"""Print class probabilities for any images."""
+"""Print class probabilities for any images.
 
+Folders stand for all images below them, at any depth, except hidden ones. An image that cannot be
+read is named on standard error; the others are printed, and the exit code is 2.
+"""
+
+import csv
+import io
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import quorum
-from common.errors import DataError
+from common.errors import DataError, SpecError
+from common.printable import printable
 from quorum.cli.arguments import BOOLEAN, add_options
+from quorum.cli.printing import complain, print_line
 
-NAMED = 5
-"""Largest number of unreadable images that are named."""
-EXAMPLE = "quorum predict runs/demo photo.jpg"
+if TYPE_CHECKING:
+    from ensemble.deployment.onnx_model import Prediction
+
+EXAMPLE = "quorum predict runs/demo photo.jpg photos/"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add MODEL, IMAGE…, --top, --json and --runs."""
+    """Add MODEL, IMAGE…, --top, --csv, --json and --runs."""
     model = "an .onnx file, or a run with a student"
     parser.add_argument("model", metavar="MODEL", help=model)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="any image file")
+    images = "an image file of any format, or a folder of them"
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=images)
     top = "classes to print, most likely first (3)"
     parser.add_argument("--top", type=int, default=3, metavar="K", help=top)
+    form = parser.add_mutually_exclusive_group()
+    table = "print all classes, one row per image below a header"
+    form.add_argument("--csv", action=BOOLEAN, help=table)
     lines = "print all classes, one JSON object per image"
-    parser.add_argument("--json", action=BOOLEAN, help=lines)
+    form.add_argument("--json", action=BOOLEAN, help=lines)
     add_options(parser, only=["runs"])
 
 
 def execute(arguments: Namespace) -> int:
-    """Predict and print one line per image; unreadable images are an error after the others."""
-    unreadable: dict[Path, DataError] = {}
+    """Predict, and print one line per image; name unreadable images."""
+    if arguments.top < 1:
+        raise SpecError(f"--top must be at least 1, got {arguments.top}")
+    show = _text(arguments.top)
+    if arguments.csv:
+        show = _CsvRows()
+    elif arguments.json:
+        show = _json
+    unreadable: list[Path] = []
+
+    def name_unreadable(image: Path, error: DataError) -> None:
+        unreadable.append(image)
+        complain(str(error))
+
     predictions = quorum.predict(
         arguments.model,
         arguments.images,
         runs=arguments.runs,
-        on_unreadable=unreadable.__setitem__,
+        on_prediction=show,
+        on_unreadable=name_unreadable,
     )
-    for prediction in predictions:
-        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
-        ranked = sorted(pairs, key=lambda pair: -pair[1])
-        if arguments.json:
-            print(json.dumps({"image": str(prediction.image), "probabilities": dict(ranked)}))
-        else:
-            top = "  ".join(f"{name} {share:.3f}" for name, share in ranked[: arguments.top])
-            print(f"{prediction.image}\t{top}")
-    if unreadable:
-        raise _summary(unreadable, len(arguments.images))
-    return 0
+    if len(unreadable) > 1:
+        images = len(unreadable) + len(predictions)
+        raise DataError(f"{len(unreadable)} of {images} images cannot be read; replace them")
+    return 2 if unreadable else 0
 
 
-def _summary(unreadable: Mapping[Path, DataError], images: int) -> DataError:
-    """Return one error for all unreadable images."""
-    if len(unreadable) == 1:
-        return next(iter(unreadable.values()))
-    names = ", ".join(map(str, [*unreadable][:NAMED])) + (", …" if len(unreadable) > NAMED else "")
-    return DataError(f"{len(unreadable)} of {images} images cannot be read: {names}; replace them")
+def _text(top: int) -> "Callable[[Prediction], None]":
+    def show(prediction: "Prediction") -> None:
+        best = "  ".join(
+            f"{printable(name)} {share:.3f}" for name, share in prediction.ranked[:top]
+        )
+        print_line(f"{printable(str(prediction.image))}\t{best}")
+
+    return show
+
+
+def _json(prediction: "Prediction") -> None:
+    values = {
+        "image": str(prediction.image),
+        "prediction": prediction.best,
+        "probabilities": dict(prediction.ranked),
+    }
+    print_line(json.dumps(values))
+
+
+class _CsvRows:
+    """Prints rows below a header; control characters in names are escaped."""
+
+    def __init__(self) -> None:
+        self._began = False
+
+    def __call__(self, prediction: "Prediction") -> None:
+        if not self._began:
+            columns = [f"p({name})" for name in prediction.class_names]
+            self._print(["image", "prediction", "probability", *columns])
+        self._began = True
+        shares = prediction.probabilities
+        numbers = [f"{share:.6g}" for share in (max(shares), *shares)]
+        self._print([str(prediction.image), prediction.best, *numbers])
+
+    def _print(self, cells: list[str]) -> None:
+        row = io.StringIO()
+        csv.writer(row, lineterminator="").writerow(map(printable, cells))
+        print_line(row.getvalue())

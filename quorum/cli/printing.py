@@ -1,9 +1,14 @@
-"""Print results on standard output."""
+"""Print results on standard output and errors on standard error: every command prints here."""
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
+from common.printable import printable, printable_line
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from analysis.facts.status import RunStatus
@@ -12,18 +17,32 @@ if TYPE_CHECKING:
 
 
 def console() -> "Console":
-    """Return the console of standard output.
+    """Return the console of standard output."""
+    from analysis.terminal.console import PlainConsole
 
-    If a reader such as `head` closes the pipe, it raises BrokenPipeError, where rich would exit
-    with 1.
-    """
-    from rich.console import Console
+    return PlainConsole()
 
-    class PipeConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
 
-    return PipeConsole()
+def print_line(text: str) -> None:
+    """Print one line of results; control characters but tabs become escapes."""
+    print(printable(text, keep="\t"))
+
+
+def print_now(text: str) -> None:
+    """Print one line at once, even into a pipe."""
+    print(printable(text), flush=True)
+
+
+def complain(message: str) -> None:
+    """Print one line on standard error."""
+    print(f"quorum: {printable_line(message)}", file=sys.stderr)
+
+
+def print_path(label: str, path: "Path") -> None:
+    """Print the path of a result on one line that can be copied whole."""
+    from rich.text import Text
+
+    console().print(Text.assemble((label, "dim"), f" {printable(str(path))}"), soft_wrap=True)
 
 
 def print_outcome(outcome: "Outcome") -> None:
@@ -40,7 +59,6 @@ def print_reminder(address: str | None) -> None:
         console().print(
             "cluster  still running; if you are done with it: ray down cluster.yaml",
             soft_wrap=True,
-            markup=False,
         )
 
 

@@ -32,7 +32,7 @@ def execute(arguments: Namespace) -> int:
 
     def print_epoch(report: "EpochReport") -> None:
         line = f"epoch {report.epoch}, val NLL {report.val_nll:.4f}, {report.seconds:.1f} s"
-        screen.print(f"[dim]{line}[/dim]")
+        screen.print(line, style="dim")
 
     result = quorum.replay(
         arguments.run, arguments.trial, runs=arguments.runs, on_report=print_epoch

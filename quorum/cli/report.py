@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 import quorum
 from quorum.cli.arguments import add_options, add_run
-from quorum.cli.printing import console
+from quorum.cli.printing import print_path
 
 EXAMPLE = "quorum report demo"
 
@@ -18,5 +18,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(arguments: Namespace) -> int:
     """Write the report and print its path."""
     path = quorum.report(arguments.run, pictures=arguments.pictures, runs=arguments.runs)
-    console().print(f"[dim]report[/dim]  {path}", soft_wrap=True)
+    print_path("report ", path)
     return 0

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import quorum
 from quorum.cli.arguments import add_options
-from quorum.cli.printing import console
+from quorum.cli.printing import console, print_path
+from quorum.options import SearchOptions
 
-EXAMPLE = "quorum select pool.npz --members 5 --out picked/"
+REQUEST = ("members", "source", "weighting", "diversity")
+EXAMPLE = "quorum select mine --source search --weighting learned --diversity 1 --out picked/"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add RUN|POOL.npz, --members, --out and --runs."""
+    """Add RUN|POOL.npz, --out, --runs and the options that restrict the ensemble."""
     source = "a run, or a file of predictions"
     parser.add_argument("pool", metavar="RUN|POOL.npz", help=source)
-    parser.add_argument("--members", type=int, metavar="K", help="largest ensemble (5)")
     parser.add_argument("--out", metavar="DIR", help="folder to write selection.json to")
-    add_options(parser, only=["runs"])
+    add_options(parser, SearchOptions, only=[*REQUEST, "runs"])
 
 
 def execute(arguments: Namespace) -> int:
@@ -31,10 +32,12 @@ def execute(arguments: Namespace) -> int:
     is_file = arguments.pool.endswith(".npz")
     out = arguments.out or ("." if is_file else None)
     selection = quorum.select(
-        arguments.pool, members=arguments.members, out=out, runs=arguments.runs
+        arguments.pool,
+        out=out,
+        runs=arguments.runs,
+        **{name: getattr(arguments, name) for name in REQUEST},
     )
     folder = Path(out) if out else find_run(arguments.pool, arguments.runs).root
-    screen = console()
-    screen.print(selection_table(selection))
-    screen.print(f"[dim]written to[/dim] {folder / 'selection.json'}", soft_wrap=True)
+    console().print(selection_table(selection))
+    print_path("written to", folder / "selection.json")
     return 0

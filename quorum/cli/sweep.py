@@ -35,6 +35,6 @@ def execute(arguments: Namespace) -> int:
         address=arguments.address,
         program="quorum",  # scripts read this line
     )
-    console().print(f"next: {command}", soft_wrap=True, markup=False)
+    console().print(f"next: {command}", soft_wrap=True)
     print_reminder(arguments.address)
     return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.commands import quoted
+from common.printable import markdown_block, markdown_code, markdown_text
 
 MOST_CHARACTERS = 8000
 """Longest value of a tag."""
@@ -44,8 +45,8 @@ def describe_run(
 
 def describe_trial(status: str, reason: str, traceback: object = None) -> str:
     """Describe a trial that ended early; keep the end of a long traceback."""
-    text = f"**{status}:** {reason}"
-    return f"{text}\n\n```\n{str(traceback)[-MOST_TRACEBACK:]}\n```" if traceback else text
+    text = f"**{status}:** {markdown_text(reason)}"
+    return f"{text}\n\n{markdown_block(str(traceback)[-MOST_TRACEBACK:])}" if traceback else text
 
 
 def describe_model(
@@ -92,5 +93,5 @@ def _plan(spec: Mapping[str, Any]) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    listed = ", ".join(f"`{name}`" for name in names[:MOST_CLASSES])
+    listed = ", ".join(map(markdown_code, names[:MOST_CLASSES]))
     return listed if len(names) <= MOST_CLASSES else f"{listed} … ({len(names)} in all)"

@@ -1,5 +1,6 @@
-"""Sections of a sweep's specification: families, student, gates and target."""
+"""Sections of a sweep's specification: families, selection, student, gates and target."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,6 +28,27 @@ class FamilySpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionSpec:
+    """Ensembles that may be chosen; the defaults leave every choice to the data."""
+
+    source: Literal["auto", "search", "seeds", "all"] = "auto"
+    """Members to choose from. `search`: the trials of the search; `seeds`: the seeds of the best
+    recipe; `all`: both, by their scores; `auto`: as `all`, against seeds alone."""
+    weighting: Literal["auto", "uniform", "learned"] = "auto"
+    """Weights of the members; `auto`: learned ones where they win out of fold."""
+    diversity: float | None = None
+    """Standard errors within which members tie, and the one that disagrees most with those chosen
+    is taken. 0: never; null: with 1, where that wins out of fold."""
+
+    def __post_init__(self) -> None:
+        """Refuse a diversity that is no number of standard errors."""
+        if self.diversity is not None and not 0 <= self.diversity < math.inf:
+            raise SpecError(
+                f"diversity is a number of standard errors, 0 or more; got {self.diversity}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudentSpec:
     """The net that ships, and how the ensemble teaches it."""
 
@@ -47,6 +69,8 @@ class StudentSpec:
     """Weight of the teacher's loss, in [0, 1]; the labels' loss has the rest."""
     tau: float = 4.0
     """Temperature of the teacher's loss."""
+    license: str = ""
+    """The exported model's licence as an SPDX expression, e.g. `CC-BY-4.0`; empty if not stated."""
 
     def __post_init__(self) -> None:
         """Refuse a sweep without a network."""

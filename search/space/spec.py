@@ -13,7 +13,7 @@ from common.uris import require_no_credentials
 from common.yaml_text import read_yaml
 from journal.events import STAGES
 from journal.journal import moved_data
-from search.space.sections import FamilySpec, GateSpec, StudentSpec, TargetSpec
+from search.space.sections import FamilySpec, GateSpec, SelectionSpec, StudentSpec, TargetSpec
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
 from trainables.data.dataset import DatasetSpec
@@ -81,6 +81,7 @@ class SweepSpec:
     `ensemble` trains no student."""
     members: int = 5
     """Largest ensemble, in members; also the number of seeds of the best recipe."""
+    selection: SelectionSpec = field(default_factory=SelectionSpec)
     student: StudentSpec = field(default_factory=StudentSpec)
     gates: GateSpec = field(default_factory=GateSpec)
     target: TargetSpec | None = None
@@ -100,6 +101,11 @@ class SweepSpec:
         for name, least in (("trials", 1), ("reduction_factor", 2), ("members", 1)):
             if getattr(self, name) < least:
                 raise SpecError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.deliver == "single" and self.selection.source == "seeds":
+            raise SpecError(
+                "deliver is single, which trains no seeds, so selection.source cannot be seeds; "
+                "choose another source, or deliver an ensemble"
+            )
         if self.storage is not None:
             require_no_credentials(self.storage, where="storage")
         if not self.disk_gb > 0:

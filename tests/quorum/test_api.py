@@ -62,11 +62,14 @@ def test_errors_can_be_caught_by_their_public_name() -> None:
         quorum.load_sweep("digit")
 
 
+SEARCH = {*BUDGETS, "trials", "members", "source", "weighting", "diversity"}
+
+
 def test_signatures_show_every_option() -> None:
     shared = set(inspect.signature(RunOptions).parameters)
     for function, own in (
-        (quorum.run, {"trials", "members", *BUDGETS}),
-        (quorum.sweep, {"trials", "members", *BUDGETS}),
+        (quorum.run, SEARCH),
+        (quorum.sweep, SEARCH),
         (quorum.ablate, {"of", "factors", "seeds", "epochs"}),
     ):
         assert set(inspect.signature(function).parameters) == {"sweep"} | shared | own
@@ -178,6 +181,9 @@ def test_selecting_from_a_pool_writes_only_to_out(
     assert not (tmp_path / "selection.json").exists()
     assert quorum.select("pool.npz", members=2, out="picked") == selection
     assert (tmp_path / "picked" / "selection.json").is_file()
+    asked = quorum.select("pool.npz", source="search", weighting="learned", diversity=1.0)
+    assert asked.weighting == "learned"
+    assert asked.candidate.startswith("diverse")
 
 
 @pytest.mark.slow

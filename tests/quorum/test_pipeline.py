@@ -11,6 +11,8 @@ from analysis.report.evidence import evidence_of
 from analysis.report.summary import summary
 from analysis.terminal.outcome_view import outcome_view
 from common.errors import RunError
+from ensemble.deployment.card import read_card
+from ensemble.selection.selection import read_selection
 from journal.events import ObserverFailed, StageReported, TestRead, TrialEnded, TrialStarted
 from journal.journal import read_events
 from quorum import Outcome, pipeline, stages
@@ -103,8 +105,8 @@ def test_a_frozen_selection_is_not_replaced(finished_run: Outcome, tmp_path: Pat
     select_run(folder)
     assert folder.selection.read_bytes() == before
     with pytest.raises(RunError, match=r"frozen.*--out"):
-        select_run(folder, members=1)
-    select_run(folder, members=1, out=tmp_path / "elsewhere")
+        select_run(folder, {"members": 1})
+    select_run(folder, {"members": 1}, out=tmp_path / "elsewhere")
     assert len(json.loads((tmp_path / "elsewhere/selection.json").read_text())["members"]) == 1
     assert folder.selection.read_bytes() == before
 
@@ -125,12 +127,18 @@ def test_distilling_again_reads_test_again_and_counts_it(
     shutil.copytree(finished_run.folder.root, folder.root)
     clean(folder, everything=True)
     options = RunOptions(register=False, report=False, mirror=False)
+    select_run(folder, {"members": 1}, out=tmp_path / "picked")
+    picked = tmp_path / "picked" / "selection.json"
     for place in ("ensemble.student.students.export_student", "quorum.stages.ledger"):
         with monkeypatch.context() as patch:
             patch.setattr(place, _interrupted)
             with pytest.raises(KeyboardInterrupt):
-                pipeline.distill(folder, options)
+                pipeline.distill(folder, options, selection=picked)
     outcome = pipeline.distill(folder, options)
+    assert (folder.student / "selection.json").read_bytes() == picked.read_bytes()
+    assert [member.name for member in read_card(folder.student).teacher] == [
+        member.name for member in read_selection(picked).members
+    ]
     assert not (folder.root / "student.2").exists()
     assert outcome.ledger.test_reads == 2
     assert not outcome.report.exists()

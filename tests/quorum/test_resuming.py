@@ -281,3 +281,14 @@ def test_a_run_of_an_earlier_version_is_told_of_a_difference(
     folder.journal.write_text(lines)
     assert resumed(write(sweep, trials=9), tmp_path) == spec_of_run(folder)
     assert "tiny.yaml: trials=9" in caplog.text
+
+
+def test_a_request_for_the_ensemble_is_part_of_the_run(tmp_path: Path) -> None:
+    sweep = write(tmp_path / "tiny.yaml")
+    folder = start(sweep, tmp_path, source="search", diversity=0.5)
+    spec = spec_of_run(folder)
+    assert (spec.selection.source, spec.selection.diversity) == ("search", 0.5)
+    assert resumed(sweep, tmp_path) == spec
+    assert resumed(sweep, tmp_path, source="search") == spec
+    with pytest.raises(SpecError, match="--weighting changes a new run"):
+        resumed(sweep, tmp_path, weighting="learned")

@@ -27,6 +27,7 @@ from ensemble.deployment.release import decide_release
 from ensemble.evaluation.ledger_writer import build_ledger
 from ensemble.ledger.ledger import LedgerDataset
 from ensemble.ledger.predictions import Predictions, StageCost
+from ensemble.selection.candidates import Request
 from ensemble.selection.decision import select_ensemble
 from ensemble.selection.run_pool import pool_from_run
 from search.space.sections import GateSpec
@@ -40,7 +41,9 @@ Array = np.ndarray[Any, Any]
 
 def write_selection(folder: RunFolder, spec: SweepSpec) -> None:
     """Select an ensemble from the trials and write selection.json."""
-    selection = select_ensemble(pool_from_run(folder), members=spec.members, seed=spec.seed)
+    selection = select_ensemble(
+        pool_from_run(folder), Request(members=spec.members), seed=spec.seed
+    )
     folder.selection.write_text(dump_json(to_mapping(selection)))
 
 
@@ -62,7 +65,7 @@ def write_cards(folder: RunFolder, shape: Shape, names: Sequence[str]) -> None:
         dataset={"name": "digits", "fingerprint": FINGERPRINT}, seed=0, params=73_114,
         recipe=spec.student_recipe().to_mapping(), steps=840, train_seconds=19.4,
         alpha=0.9, tau=4.0, teacher_temperature=0.8731,
-        teacher=tuple(TeacherMember(**member) for member in members),
+        teacher=tuple(TeacherMember(name=m["name"], weight=m["weight"]) for m in members),
         fp32=artifact("model.onnx", 296_412, 1.2143, 0.412),
         int8=artifact("model.int8.onnx", 91_004, 1.2391, 0.281),
         quantization=Quantization(

@@ -1,10 +1,12 @@
 """List every file below a folder once, with its kind; nothing is decoded."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import DataError
 from trainables.data.image_formats import FileType, file_type
 
 Parts = tuple[str, ...]
@@ -60,6 +62,34 @@ def list_folder(root: str) -> FolderTree:
             own = FileType("other", entry.parts[-1]) if entry.hidden else entry.type
             files.append(TreeFile(entry.parts, own, entry.hidden))
     return FolderTree(tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(folders)))
+
+
+def image_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Return files as they are given, and for a folder all visible images below it, by path.
+
+    Images in a format that is not read here are included, so that their reader can name them.
+
+    Raises:
+        DataError: a folder holds no image, or cannot be listed.
+    """
+    images: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            images.append(path)
+            continue
+        try:
+            tree = list_folder(str(path))
+        except OSError as error:
+            raise DataError(f"{path} cannot be listed: {error.strerror}") from None
+        found = [
+            path.joinpath(*file.parts)
+            for file in tree.files
+            if not file.hidden and file.type.kind != "other"
+        ]
+        if not found:
+            raise DataError(f"{path} holds no image, at any depth")
+        images += found
+    return images
 
 
 def holds_images(root: str) -> bool:

@@ -28,6 +28,20 @@ def test_a_pool_is_the_weighted_mean_of_its_members() -> None:
     np.testing.assert_allclose(np.exp(pool_members(MEMBERS, log_probs)), [[0.5, 0.5]], rtol=1e-6)
 
 
+def test_members_with_temperatures_are_pooled_at_them() -> None:
+    logits = {"a": np.array([[2.0, 0.0]]), "b": np.array([[0.0, 1.0]])}
+    members = [replace(MEMBERS[0], temperature=0.5), replace(MEMBERS[1], temperature=2.0)]
+    scaled = [np.exp(logits["a"] / 0.5), np.exp(logits["b"] / 2.0)]
+    expected = sum(
+        weight * value / value.sum() for weight, value in zip((0.25, 0.75), scaled, strict=True)
+    )
+    log_probs = {
+        name: (value - np.log(np.exp(value).sum())).astype(np.float32)
+        for name, value in logits.items()
+    }
+    np.testing.assert_allclose(np.exp(pool_members(members, log_probs)), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("values", "alike"),
     [

@@ -60,7 +60,7 @@ def test_rows_and_differences_are_found_by_name(ledger: Ledger) -> None:
     row, difference = ledger.row("ensemble"), ledger.difference("ensemble", "best_single", "nll")
     assert row is ledger.rows[STAGES.index("ensemble")]
     assert difference is ledger.differences[1]
-    assert ledger.row("hard_vote") is None
+    assert ledger.row("best_of_all") is None
     assert ledger.difference("best_single", "ensemble", "nll") is None
 
 

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PoolError
-from ensemble.selection.voting import hard_vote, soft_vote, weighted_vote
+from ensemble.selection.voting import (
+    hard_vote,
+    soft_vote,
+    vote_error_rate,
+    voting_log_probs,
+    weighted_vote,
+)
 
 Array = np.ndarray
 
@@ -105,3 +111,44 @@ def test_invalid_shapes_are_refused() -> None:
         soft_vote(np.zeros((3, 2)))
     with pytest.raises(PoolError, match=r"\[M, N, K\], got shape \(0, 3, 2\)"):
         hard_vote(np.zeros((0, 3, 2)))
+
+
+@given(seed=st.integers(0, 1000), members=st.integers(1, 5), classes=st.integers(2, 4))
+def test_votes_as_log_probabilities_keep_the_winners(seed: int, members: int, classes: int) -> None:
+    log_probs = random_log_probs(seed, members, 20, classes)
+    weights = np.random.default_rng(seed).dirichlet(np.ones(members))
+    votes = voting_log_probs(log_probs, weights, error_rate=0.1)
+    assert list(votes) == ["hard_vote", "soft_vote", "weighted_vote"]
+    for values in votes.values():
+        assert np.isfinite(values).all()
+        np.testing.assert_allclose(np.exp(values).sum(axis=1), 1.0, atol=1e-5)
+    hard = hard_vote(log_probs)
+    assert votes["hard_vote"].argmax(axis=1).tolist() == hard.labels.tolist()
+    unanimous = hard.shares.max(axis=1) == 1.0
+    np.testing.assert_allclose(np.exp(votes["hard_vote"][unanimous].max(axis=1)), 0.9, atol=1e-5)
+    np.testing.assert_array_equal(votes["soft_vote"], soft_vote(log_probs))
+    np.testing.assert_array_equal(votes["weighted_vote"], weighted_vote(log_probs, weights))
+
+
+def test_members_without_weight_do_not_vote() -> None:
+    log_probs, weights = random_log_probs(3, 3, 30, 3), np.array([0.6, 0.0, 0.4])
+    votes = voting_log_probs(log_probs, weights, error_rate=0.2)
+    alone = voting_log_probs(log_probs[[0, 2]], weights[[0, 2]], error_rate=0.2)
+    for name, values in votes.items():
+        np.testing.assert_array_equal(values, alone[name])
+
+
+def test_the_smoothing_is_the_error_rate_of_unanimous_votes() -> None:
+    right, wrong = [0.8, 0.2], [0.3, 0.7]
+    probs = np.array([[right, right, wrong, right], [right, wrong, wrong, right]])
+    labels = np.array([0, 0, 0, 1])  # unanimous on three examples, wrong on two of them
+    rate = vote_error_rate(np.log(probs), np.array([0.5, 0.5]), labels)
+    assert rate == pytest.approx(min((2 + 0.5) / (3 + 1), 0.999 * 0.5))
+    never = vote_error_rate(np.log(probs[:, :1]), np.array([0.5, 0.5]), labels[:1])
+    assert never == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 0.5, -0.1, float("nan")])
+def test_a_smoothing_outside_its_range_is_refused(error_rate: float) -> None:
+    with pytest.raises(PoolError, match=r"above 0 and below 0\.5"):
+        voting_log_probs(random_log_probs(0, 2, 3, 2), np.array([0.5, 0.5]), error_rate=error_rate)

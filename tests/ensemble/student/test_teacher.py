@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from common.errors import PoolError
-from common.statistics.metrics import apply_temperature, log_probs_from_probs
+from common.statistics.metrics import apply_temperature, fit_temperature, log_probs_from_probs
 from ensemble.selection.selection import Member
 from ensemble.student.teacher import EnsembleTeacher, load_teacher
-from tests.trainables.test_weights import IMAGES, write_trial
+from tests.trainables.test_weights import IMAGES, SPLITS, write_trial
 from tests.trainables.training.test_loop import EVERYTHING
+from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 from trainables.weights import load_trained
@@ -89,12 +90,58 @@ def test_invalid_weights_and_temperatures_are_refused() -> None:
 def test_members_teach_without_test_time_augmentation(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     write_trial(folder.trial("t0000"), Recipe(**EVERYTHING, tta="mirror_translate"))
-    teacher = load_teacher(folder, (Member(name="t0000", weight=1.0),), 1.0, NUMERICS)
+    saved = tmp_path / "teacher.json"
+    teacher = loaded(folder, saved, temperature=1.0)
     model = load_trained(folder.trial("t0000"))
     images = torch.from_numpy(IMAGES.images[:9]).permute(0, 3, 1, 2) / 255
+    heat = teacher.temperature
     with torch.inference_mode():
-        assert not torch.allclose(
-            teacher(images), torch.log_softmax(model(images), dim=1), atol=1e-4
-        )
+        with_views = torch.log_softmax(model(images) / heat, dim=1)
+        assert not torch.allclose(teacher(images), with_views, atol=1e-4)
         model.tta = "none"
-        torch.testing.assert_close(teacher(images), torch.log_softmax(model(images), dim=1))
+        torch.testing.assert_close(teacher(images), torch.log_softmax(model(images) / heat, dim=1))
+
+
+def test_a_teacher_without_views_has_temperatures_fitted_without_them(tmp_path: Path) -> None:
+    folder, saved = RunFolder(tmp_path), tmp_path / "teacher.json"
+    write_trial(folder.trial("t0000"), Recipe(**EVERYTHING, tta="mirror_translate"))
+    teacher = loaded(folder, saved, temperature=7.0)
+    model, labels = load_trained(folder.trial("t0000")), IMAGES.labels[SPLITS.holdout]
+    model.tta = "none"
+    log_probs = predict_log_probs(model, IMAGES.images, NUMERICS, indices=SPLITS.holdout)
+    assert teacher.temperature == pytest.approx(fit_temperature(log_probs, labels))
+    assert loaded(folder, saved, temperature=7.0).identity == teacher.identity
+    saved.write_text(saved.read_text().replace(str(teacher.temperature), "2.5"))
+    assert loaded(folder, saved, temperature=7.0).temperature == 2.5
+
+
+def test_a_teacher_whose_members_have_no_views_keeps_its_temperature(tmp_path: Path) -> None:
+    folder, saved = RunFolder(tmp_path), tmp_path / "teacher.json"
+    write_trial(folder.trial("t0000"), Recipe(**EVERYTHING, tta="none"))
+    assert loaded(folder, saved, temperature=7.0).temperature == 7.0
+    assert not saved.exists()
+
+
+def loaded(folder: RunFolder, saved: Path, *, temperature: float) -> EnsembleTeacher:
+    """Load the trial t0000 as a teacher."""
+    members = (Member(name="t0000", weight=1.0),)
+    return load_teacher(
+        folder, members, temperature, NUMERICS, images=IMAGES, splits=SPLITS, saved=saved
+    )
+
+
+def test_members_teach_at_their_own_temperatures() -> None:
+    logits, own = np.array([[2.0, 0.0, -1.0], [0.0, 3.0, 1.0]]), [0.5, 2.0]
+    teacher = EnsembleTeacher(
+        [Constant(row) for row in logits], [0.3, 0.7], 1.5, NUMERICS, member_temperatures=own
+    )
+    scaled = np.exp(logits / np.array(own)[:, None])
+    pooled = np.average(scaled / scaled.sum(axis=1, keepdims=True), axis=0, weights=[0.3, 0.7])
+    expected = apply_temperature(log_probs_from_probs(pooled), 1.5)
+    np.testing.assert_allclose(teacher(torch.zeros(1, 3, 8, 8))[0], expected, atol=1e-5)
+    raw = EnsembleTeacher([Constant(row) for row in logits], [0.3, 0.7], 1.5, NUMERICS)
+    assert teacher.identity != raw.identity
+    with pytest.raises(PoolError, match="2 members and 1 temperatures"):
+        EnsembleTeacher(
+            [Constant(row) for row in logits], [1, 1], 1.0, NUMERICS, member_temperatures=[1.0]
+        )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ensemble.selection.selection import read_selection
 from quorum import Outcome
 from quorum.cli.main import COMMANDS, main
 from search.space.spec import load_spec
@@ -67,7 +68,7 @@ def test_text_that_the_terminal_cannot_encode_is_escaped() -> None:
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert result.returncode == 0, result.stderr
-    assert "\\u2192" in result.stdout
+    assert " -> " in result.stdout
 
 
 def into_a_closed_pipe(*arguments: object) -> tuple[int, str]:
@@ -338,6 +339,19 @@ class TestPools:
         assert main(["select", str(tmp_path / "pool.npz"), "--out", str(out)]) == 0
         assert (out / "selection.json").is_file()
         assert str(out / "selection.json") in capsys.readouterr().out
+
+    def test_diverse_members_with_learned_weights_can_be_had(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        np.savez(tmp_path / "pool.npz", **self.good())  # type: ignore[arg-type]
+        options = ["--source", "search", "--weighting", "learned", "--diversity", "1"]
+        command = ["select", str(tmp_path / "pool.npz"), "--out", str(tmp_path), *options]
+        assert main(command) == 0
+        selection = read_selection(tmp_path / "selection.json")
+        assert selection.weighting == "learned"
+        assert selection.candidate.startswith("diverse")
+        line = user_error(capsys, *command[:4], "--source", "seeds")
+        assert "the pool has no seeds" in line
 
     def test_the_selection_goes_to_the_current_folder_by_default(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

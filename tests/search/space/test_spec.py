@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from common.errors import RunError, SpecError
+from common.parsing import to_mapping
+from search.space.sections import SelectionSpec
 from search.space.spec import (
     NOT_INHERITED,
     SweepSpec,
@@ -21,7 +23,7 @@ from trainables.records import RunFolder
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_a_shipped_sweep_gives_an_ensemble_enough_to_choose_from(name: str) -> None:
-    """As many trials finish as the ensemble has members; the pool is three times as large.
+    """Check that a trial finishes for each member, and that the pool is three times as large.
 
     One trial in `reduction_factor` goes on at each rung. The pool holds those scored at the last
     rung or the one before.
@@ -233,3 +235,18 @@ def test_a_sweep_that_extends_another_overrides_its_values_for_a_device(tmp_path
     cpu, gpu = (load_spec(tmp_path / "own.yaml", profile=p) for p in ("cpu", "gpu"))
     assert (cpu.trials, cpu.recipe, cpu.seed) == (3, {"width": 24, "depth": 2}, 0)
     assert (gpu.trials, gpu.recipe, gpu.seed) == (30, {"width": 24, "depth": 3}, 5)
+
+
+def test_the_ensembles_that_may_be_chosen_are_part_of_a_sweep(tmp_path: Path) -> None:
+    values = {"source": "search", "weighting": "learned", "diversity": 1.0}
+    spec = spec_from_mapping({"selection": values})
+    assert to_mapping(spec.selection) == values
+    assert spec_from_mapping({}).selection == SelectionSpec()
+    for mapping, message in [
+        ({"selection": {"source": "trials"}}, "source"),
+        ({"selection": {"diversity": -1}}, "0 or more; got -1"),
+        ({"selection": {"weights": "learned"}}, "did you mean 'weighting'"),
+        ({"deliver": "single", "selection": {"source": "seeds"}}, "trains no seeds"),
+    ]:
+        with pytest.raises(SpecError, match=message):
+            spec_from_mapping(mapping)

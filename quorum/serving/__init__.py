@@ -1,0 +1,1 @@
+"""Serve a classifier on this machine: a page for people, JSON for programs."""

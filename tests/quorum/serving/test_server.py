@@ -1,0 +1,249 @@
+"""The server over HTTP: answers, refusals, limits, and who may ask."""
+
+import http.client
+import io
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import RunError
+from ensemble.deployment.export import write_metadata
+from ensemble.deployment.metadata import ConformalThreshold, ModelMetadata
+from ensemble.deployment.onnx_model import OnnxClassifier, classify
+from quorum.serving.answers import Answers, Limits, conformal_set
+from quorum.serving.server import Server
+from tests.command_line import user_error
+from tests.ensemble.deployment.test_onnx_model import SIZE, write_linear
+from tests.names import controls_in
+
+CLASSES = ("<b>cat</b>", "b\x1b[31m\u202e\ny")
+LIMITS = Limits(max_bytes=200_000, max_pixels=10_000)
+CONFORMAL = ConformalThreshold(coverage=0.9, min_probability=0.001)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_linear(tmp_path_factory.mktemp("served") / "model.onnx")
+    write_metadata(
+        path,
+        ModelMetadata(
+            class_names=CLASSES, image_size=SIZE, dataset="<i>pets</i>", conformal=CONFORMAL
+        ),
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[Server]:
+    with Server(Answers(OnnxClassifier(model), LIMITS)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def picture(side: tuple[int, int] = (9, 7), kind: str = "PNG") -> bytes:
+    colours = np.random.default_rng(0).integers(0, 256, (*side[::-1], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(colours).save(file, kind)
+    return file.getvalue()
+
+
+def ask(
+    server: Server, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, named)
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, response.headers, content
+
+
+def refusal(answer: tuple[int, Any, bytes]) -> tuple[int, str]:
+    """Return the status and kind of a refusal, whose message is one harmless sentence."""
+    status, headers, content = answer
+    assert headers.get_content_type() == "application/json"
+    error = json.loads(content)["error"]
+    assert error["message"]
+    assert not controls_in(error["message"], allowed="")
+    return status, error["kind"]
+
+
+def test_an_image_is_answered_as_predict_answers_it(
+    server: Server, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    (expected,) = classify(model, [tmp_path / "a.png"])
+    status, _, content = ask(server, "POST", "/predict", picture())
+    answer = json.loads(content)
+    assert status == 200
+    assert [(item["class"], item["probability"]) for item in answer["probabilities"]] == [
+        *expected.ranked
+    ]
+    assert answer["prediction"] == expected.best
+    assert answer["coverage"] == CONFORMAL.coverage
+    assert answer["set"] == [name for name, share in expected.ranked if share >= 0.001]
+    assert not any(controls_in(item["label"], allowed="") for item in answer["probabilities"])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "TIFF", "GIF", "WEBP"])
+def test_other_formats_are_read(server: Server, kind: str) -> None:
+    assert ask(server, "POST", "/predict", picture(kind=kind))[0] == 200
+
+
+def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    status, headers, content = ask(server, "GET", "/")
+    assert (status, headers.get_content_type()) == (200, "text/html")
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    text = content.decode()
+    for address in re.findall(r'(?:src|href)="([^"]*)"', text):
+        if address:
+            assert address.startswith("/")
+            status, headers, part = ask(server, "GET", address)
+            assert status == 200
+            if not address.endswith(".svg"):
+                assert b"http:" not in part
+                assert b"https:" not in part
+    assert not re.search(r"<script>|<style>|\son\w+=|style=", text), (
+        "the policy forbids inline code"
+    )
+
+
+def test_the_model_is_described(server: Server) -> None:
+    _, _, content = ask(server, "GET", "/model")
+    model = json.loads(content)
+    assert model["dataset"] == "<i>pets</i>"
+    assert len(model["classes"]) == 2
+    assert not any(controls_in(name, allowed="") for name in model["classes"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("GET", "/absent", None, (404, "not_found")),
+        ("GET", "/../server.py", None, (404, "not_found")),
+        ("POST", "/absent", b"x", (404, "not_found")),
+        ("GET", "/predict", None, (405, "method_not_allowed")),
+        ("POST", "/", b"x", (405, "method_not_allowed")),
+        ("PUT", "/predict", b"x", (405, "method_not_allowed")),
+        ("DELETE", "/", None, (405, "method_not_allowed")),
+        ("POST", "/predict", b"", (400, "empty")),
+        ("POST", "/predict", b"no image", (422, "unreadable_image")),
+        ("POST", "/predict", picture()[:50], (422, "unreadable_image")),
+        ("POST", "/predict", b"x" * 200_001, (413, "too_many_bytes")),
+        ("POST", "/predict", picture((101, 100)), (413, "too_many_pixels")),
+    ],
+)
+def test_every_refusal_has_its_kind(
+    server: Server, method: str, path: str, body: bytes | None, expected: tuple[int, str]
+) -> None:
+    assert refusal(ask(server, method, path, body)) == expected
+
+
+def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(server: Server) -> None:
+    file = io.BytesIO()
+    Image.new("1", (30_000, 20_000)).save(file, "PNG")
+    assert len(file.getvalue()) < LIMITS.max_bytes
+    assert refusal(ask(server, "POST", "/predict", file.getvalue())) == (413, "too_many_pixels")
+
+
+def test_a_form_is_refused_with_advice(server: Server) -> None:
+    answer = ask(
+        server, "POST", "/predict", b"--x--", Content_Type="multipart/form-data; boundary=x"
+    )
+    assert refusal(answer) == (415, "multipart")
+
+
+@pytest.mark.parametrize("length", ["many", "-1", "", "9" * 5000, "١"])
+def test_an_odd_length_is_refused(server: Server, length: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as client:
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        client.sendall(head.encode("utf-8"))
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.split(b" ")[1] in (b"411", b"413")
+
+
+def test_a_large_body_is_refused_before_it_is_sent(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as client:
+        client.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        assert client.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.", "", "[x"])
+def test_another_host_name_is_refused(server: Server, method: str, host: str) -> None:
+    """After DNS rebinding, a browser still sends the name of the page's own site."""
+    assert refusal(ask(server, method, "/", Host=host)) == (421, "wrong_host")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9999", "LOCALHOST", "[::1]:80"])
+def test_names_of_this_machine_are_accepted_on_any_port(server: Server, host: str) -> None:
+    """A tunnel may have another port at its other end."""
+    assert ask(server, "GET", "/", Host=host)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://[x"])
+def test_pages_of_other_sites_are_refused(server: Server, origin: str) -> None:
+    answer = ask(server, "POST", "/predict", picture(), Origin=origin)
+    assert refusal(answer) == (403, "wrong_origin")
+    assert "Access-Control-Allow-Origin" not in answer[1]
+
+
+def test_the_servers_own_page_may_ask(server: Server) -> None:
+    assert ask(server, "POST", "/predict", picture(), Origin=server.url.rstrip("/"))[0] == 200
+
+
+def test_many_clients_at_once_get_the_same_answer(server: Server) -> None:
+    answers: list[bytes] = []
+    threads = [
+        threading.Thread(
+            target=lambda: answers.append(ask(server, "POST", "/predict", picture())[2])
+        )
+        for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 12
+    assert len(set(answers)) == 1
+
+
+def test_a_set_holds_the_best_class_at_least() -> None:
+    ranked = [("a", 0.5), ("b", 0.3), ("c", 0.2)]
+    strict = ConformalThreshold(coverage=0.9, min_probability=0.25)
+    assert conformal_set(ranked, strict) == ["a", "b"]
+    assert conformal_set(ranked, ConformalThreshold(coverage=0.1, min_probability=0.9)) == ["a"]
+    assert conformal_set(ranked, None) is None
+
+
+def test_only_loopback_is_bound(server: Server) -> None:
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_port_in_use_is_one_line(
+    server: Server, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = server.server_address[1]
+    with pytest.raises(RunError, match=f"--port {port}"):
+        Server(Answers(OnnxClassifier(model), LIMITS), port=port)
+    assert f"--port {port}" in user_error(capsys, "serve", model, f"--port={port}")
+    assert "--port 99999" in user_error(capsys, "serve", model, "--port=99999")
+    assert "--max-mb" in user_error(capsys, "serve", model, "--max-mb=0")
