@@ -8,6 +8,7 @@ interrupted. Functions import what they need, because a run that only selects mu
 import dataclasses
 import functools
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,11 @@ from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
+    from ensemble.selection.selection import Selection
     from search.mlflow.registry import Release
+
+MEASURE_SHARE = 0.02
+"""Share of the time left that measuring the costs of the pool's networks may take."""
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +42,9 @@ def select(run: Run) -> None:
     if run.folder.selection.exists():
         run.skip("select")
         return
-    with run.stage("select"):
+    with run.stage("select") as progress:
+        if run.spec.deliver != "single":
+            _measure_pool(run, progress)
         selection = select_run(run.folder)
         retire_unfinished(run)
         run.emit(
@@ -57,6 +64,7 @@ def select(run: Run) -> None:
                     },
                     "gap_support": selection.gap_support,
                     "gap_pool": selection.gap_pool,
+                    **_front_metrics(selection),
                 },
             )
         )
@@ -275,6 +283,42 @@ def _train_students(
         deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
         train=train,
     )
+
+
+def _measure_pool(run: Run, progress: Callable[[float, str], None]) -> None:
+    """Measure the costs of the pool's networks for the selection, once."""
+    from ensemble.evaluation.pool_costs import MEASURE_SECONDS, measure_pool_costs
+    from ensemble.selection.run_pool import pool_from_run
+
+    if run.folder.costs.exists():
+        return
+    names = pool_from_run(run.folder).names
+    left = math.inf if run.deadline is None else max(0.0, run.deadline - time.time())
+    run.site.run_stage(
+        measure_pool_costs,
+        run.folder,
+        images=run.images,
+        splits=run.splits,
+        numerics=run.numerics,
+        reads=[f"trials/{name}/{file}.json" for name in names for file in ("start", "record")],
+        writes=[run.folder.costs.name],
+        progress=progress,
+        names=names,
+        seconds=min(MEASURE_SECONDS, MEASURE_SHARE * left),
+    )
+
+
+def _front_metrics(selection: "Selection") -> dict[str, float]:
+    """Return the number of networks on the Pareto front, and its ends."""
+    front = [point for point in selection.front if point.efficient]
+    if not front:
+        return {}
+    return {
+        "front_points": len(front),
+        "front_lowest_nll": min(point.nll for point in front),
+        "front_smallest_bytes": min(point.bytes or 0 for point in front),
+        "front_lowest_latency_ms": min(point.latency_ms or 0.0 for point in front),
+    }
 
 
 def _inputs(folder: RunFolder) -> list[str]:

@@ -57,6 +57,10 @@ class NetworkCost:
         return min(broken, key=len)
 
 
+UNKNOWN = NetworkCost(fp32=StageCost(), int8=StageCost())
+"""The costs of a network that could not be measured."""
+
+
 def exact_cost(recipe: Recipe, *, classes: int, image_size: int) -> NetworkCost:
     """Return what is known without exporting a network: its parameters and its arithmetic."""
     with torch.device("meta"):

@@ -16,7 +16,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.errors import SpecError
@@ -82,7 +82,10 @@ class Design:
 
     schema: int = SCHEMA
     chosen: str
+    """Empty while candidates compete."""
     because: str
+    budgets: dict[str, float] = field(default_factory=dict)
+    """Limits that the candidates were judged by."""
     candidates: tuple[Judged, ...]
     """Those looked at, in order of preference."""
 
