@@ -80,6 +80,14 @@ class Quantization:
     """Number of QuantizeLinear and DequantizeLinear nodes in the file; never 0."""
     reduce_range: bool
     """Weights use 7 bits, for processors on which 16-bit sums would saturate."""
+    val_loss: float | None = None
+    """NLL that the file lost on val against fp32 when it was quantized after training, in nats;
+    None where it was not compared."""
+    val_loss_standard_error: float | None = None
+    """Standard error of the mean paired difference."""
+    aware_epochs: int = 0
+    """Epochs of quantization-aware training behind this file; 0 if it was quantized only after
+    training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
-from ensemble.deployment.card import TeacherMember, write_card
+from ensemble.deployment.card import Card, TeacherMember, write_card
 from ensemble.deployment.gates import GateMargins, budgets
 from ensemble.deployment.metadata import NO_LICENSE
 from ensemble.deployment.onnx_model import predict
@@ -36,6 +36,7 @@ from ensemble.student.design import (
 )
 from ensemble.student.distillation import StudentResult, StudentTrainer, distill, read_reports
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
+from ensemble.student.quantization_aware import improve_int8
 from ensemble.student.teacher import load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -155,6 +156,12 @@ def train_students(
         folder,
         taught,
         _trained(plain, budget.recipe, seed),
+        improve=partial(
+            improve_int8,
+            numerics=train_with,
+            seconds=math.inf if deadline is None else deadline - time.time(),
+            **lesson,
+        ),
         single=single,
         untrained=start == single and student.steps == 0 and not budgeted,
         images=images,
@@ -237,11 +244,16 @@ def _competing(
 ) -> list[Candidate]:
     """Return the candidates that keep the budgets; they are judged once and kept in `place`."""
     design = read_design(place)
-    if design is None:
+    limits = {name: limit for name, (_, limit) in budgets(StageCost(), margins).items()}
+    if design is None or design.budgets != limits:
         affordable_ones, judged = affordable(
             candidates, margins, most=most, images=images, splits=splits
         )
-        write_design(place, Design(chosen="", because="", candidates=tuple(judged)))
+        design = Design(chosen="", because="", budgets=limits, candidates=tuple(judged))
+        if read_design(place) is not None:  # trainings of a student with other budgets
+            shutil.rmtree(place / "work")
+            (place / "work").mkdir()
+        write_design(place, design)
         return affordable_ones
     kept = {each.name for each in design.candidates if not each.over}
     return [each for each in candidates if each.name in kept]
@@ -266,7 +278,8 @@ def _choose(
         Entrant(name=name, recipe=each.budget.recipe, train_until=partial(train_until, name))
         for name, each in trainings.items()
     ]
-    design = short_sweep(entrants, design.candidates)
+    result = short_sweep(entrants, design.candidates)
+    design = replace(result, budgets=design.budgets)
     write_design(place, design)
     log.info("the student is %s: %s", design.chosen, design.because)
     return design.chosen
@@ -277,6 +290,7 @@ def _package(
     student: TrainedStudent,
     plain: TrainedStudent,
     *,
+    improve: Callable[..., Card],
     single: str,
     untrained: bool,
     images: ImageSet,
@@ -285,12 +299,15 @@ def _package(
 ) -> None:
     """Write the files of all networks that could ship; the student's card last.
 
+    `improve` trains the student for its int8 file, if that is worth it; see `improve_int8`.
     `single` is the best single trial, and `untrained` says that the student is that trial.
     """
     export = partial(export_student, images=images, splits=splits, license=license)
     place = folder.student
     # A folder with a card counts as exported, so everything else is written first.
     card = export(student, place / "work" / "student", int8=True)
+    if student.steps:
+        card = improve(student, place / "work" / "student", images=images, splits=splits)
     twin = export(plain, place / "plain", int8=False, like=card)
     labels = images.labels[splits.holdout]
     accuracies = [
