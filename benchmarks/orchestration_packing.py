@@ -6,7 +6,7 @@ The arms differ only in what a trial reports: in `one` it reports no peak memory
 never packs; in `packed` it reports its peak. The cases:
 
     gpu           two simulated GPUs of 16 GB, trials that wait and need 1 to 2 GB
-    gpu-large     the same, but one trial in nine needs more than a whole GPU has
+    gpu-large     the same, but a quarter of the trials, wider ones, need more than a whole GPU has
     node          a simulated node with 8 cores and 6 GB, trials that wait and need 0.6 to 1.2 GB
     real-gpu      one simulated GPU, two cores; a trial trains a network in one thread
     real-node     this machine with two cores and its own memory, the same trainings
@@ -36,8 +36,9 @@ HERE = Path(__file__).parent
 GB = 10**9
 EPOCHS, EPOCH_SECONDS = 4, 2.5
 NO_LIMIT = 10**15
-TOO_LARGE = 0.8
-"""Drawn from [0, 0.9], the dropout of one trial in nine is larger than this."""
+MOST_DROPOUT = 0.9
+TOO_WIDE = 256
+WIDTHS = {"type": "categorical", "choices": [16, 32, 64, TOO_WIDE]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Case:
     needs: tuple[int, int] = (0, 0)
     """Least and most memory of a trial; it grows with the dropout that the trial draws."""
     too_large: bool = False
-    """Trials with a dropout above TOO_LARGE need more than any device has."""
+    """A quarter of the trials has the width TOO_WIDE and needs more than any device has."""
     real: bool = False
     """Train a network on the CPU instead of waiting."""
 
@@ -145,11 +146,11 @@ class WaitingTrainer(NoOpTrainer):
     ) -> None:
         """`packed` trials report the memory that they need."""
         super().__init__(recipe, **options)
-        self._need, self._packed = needed_bytes(case, recipe.architecture.dropout), packed
+        self._need, self._packed = needed_bytes(case, recipe.architecture), packed
         self._device = Device(Path(folder), _device_name(), case.device_bytes)
         self._inner = self._training(recipe, numerics, options) if case.real else None
         if case.gpus:
-            _simulate_gpu(case.device_bytes, real=case.real)
+            _simulate_gpu(case, self._need if packed else 0)
 
     def reports(self) -> Any:
         """Yield a report per epoch."""
@@ -185,12 +186,12 @@ class WaitingTrainer(NoOpTrainer):
         return Training(recipe, numerics=replace(numerics, device="cpu", threads=1), **options)
 
 
-def needed_bytes(case: Case, dropout: float) -> int:
+def needed_bytes(case: Case, network: Any) -> int:
     """Return the memory of a trial; 0 for a real one, which is limited by nothing here."""
-    if case.too_large and dropout > TOO_LARGE:
+    if case.too_large and network.width == TOO_WIDE:
         return NO_LIMIT
     least, most = case.needs
-    return int(least + min(1.0, dropout / TOO_LARGE) * (most - least))
+    return int(least + network.dropout / MOST_DROPOUT * (most - least))
 
 
 def _device_name() -> str:
@@ -200,12 +201,15 @@ def _device_name() -> str:
     return f"gpu{gpus[0]}" if gpus else "node"
 
 
-def _simulate_gpu(memory: int, *, real: bool) -> None:
+def _simulate_gpu(case: Case, need: int) -> None:
     """Give torch in this worker a GPU to describe; nothing is computed on it.
+
+    A trial that needs more than the GPU has got as much as it has before it failed.
 
     A trial that waits gets a stand-in for torch, which takes seconds of a core to import.
     """
-    if real:
+    memory = case.device_bytes
+    if case.real:
         import torch
 
         cuda: Any = torch.cuda
@@ -214,6 +218,7 @@ def _simulate_gpu(memory: int, *, real: bool) -> None:
         sys.modules["torch"] = SimpleNamespace(cuda=cuda)  # type: ignore[assignment]
     cuda.get_device_properties = lambda *_: SimpleNamespace(total_memory=memory)
     cuda.get_device_name = lambda *_: "simulated"
+    cuda.max_memory_allocated = lambda *_: min(need, memory)
 
 
 def run_case(name: str, arm: str, *, trials: int, seed: int) -> dict[str, Any]:
@@ -249,7 +254,10 @@ def run_case(name: str, arm: str, *, trials: int, seed: int) -> dict[str, Any]:
             "startup_trials": 100_000,  # the same random recipes in both arms
             "splits": {"counts": [count // 4, count // 4, count // 4]},
             "recipe": {"batch_size": 16 if case.real else 512},
-            "space": {"dropout": {"type": "float", "low": 0.0, "high": 0.9}},
+            "space": {
+                "dropout": {"type": "float", "low": 0.0, "high": MOST_DROPOUT},
+                **({"width": WIDTHS} if case.too_large else {}),
+            },
         }
     )  # fmt: skip
     memory = None if case.gpus or case.real else case.device_bytes

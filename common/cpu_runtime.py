@@ -51,6 +51,13 @@ def keep_freed_memory() -> bool:
     return _mallopt((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
 
 
+def return_freed_memory() -> None:
+    """Return what this process has freed to the kernel, once, even if it keeps it otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
+
+
 def _mallopt(*options: tuple[int, int]) -> bool:
     """Set options that only glibc has; return whether all were set."""
     try:

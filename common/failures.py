@@ -14,9 +14,21 @@ MAX_CHARACTERS = 300
 def reason_of(traceback: str) -> str:
     """Return the line that names the exception: a traceback's last, otherwise the first."""
     lines = [line.strip() for line in _ANSI.sub("", traceback).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_PEAK_MEMORY)]
     if not lines:
         return "no reason given"
     return (lines[-1] if "ray::" in lines[0] else lines[0])[:MAX_CHARACTERS]
+
+
+def note_peak_memory(error: BaseException, peak_bytes: int) -> None:
+    """Note the peak memory of a training on the error that ended it, for its traceback."""
+    error.add_note(f"{_PEAK_MEMORY} {peak_bytes} bytes")
+
+
+def noted_peak_memory(traceback: str) -> int | None:
+    """Return the peak memory, in bytes, that was noted on an error; None if none was."""
+    found = re.findall(rf"{_PEAK_MEMORY} (\d+) bytes", traceback)
+    return int(found[-1]) if found else None
 
 
 def says_out_of_memory(text: str) -> bool:
@@ -82,6 +94,7 @@ _UNUSABLE_PATHS = frozenset(
 )
 """A file where a folder should be, or the reverse; a path that the file system refuses."""
 
+_PEAK_MEMORY = "peak memory of the training:"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _OUT_OF_MEMORY = (
     "memoryerror",

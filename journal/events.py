@@ -222,6 +222,8 @@ class TrialRetried:
     attempt: int
     """Number of the coming attempt."""
     reason: str
+    peak_memory_bytes: int | None = _left_out_when_none()
+    """Peak memory up to the failure, if memory ran out and the worker could still say."""
     time: float = UNSTAMPED
 
 
@@ -243,6 +245,8 @@ class TrialEnded:
     traceback: str | None = None
     cause: Cause | None = field(default=None, metadata=LEFT_OUT_WHEN_NONE)
     """Cause of a failure; None if the trial did not fail."""
+    peak_memory_bytes: int | None = _left_out_when_none()
+    """Peak memory up to the failure, if memory ran out and the worker could still say."""
     time: float = UNSTAMPED
 
 

@@ -49,6 +49,8 @@ class Trial:
     """Decisions by rung."""
     retries: dict[int, str] = field(default_factory=dict)
     """Reason of each further attempt, by its number."""
+    failure_peak_bytes: int = 0
+    """Largest peak memory of an attempt that ran out of memory."""
     retry_step: int | None = None
     """Epochs trained before the last further attempt; None if there was none."""
     checkpoints: list[CheckpointSaved] = field(default_factory=list)
@@ -132,8 +134,9 @@ class Trial:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Peak memory of its worker."""
-        return max((epoch.peak_memory_bytes or 0 for epoch in self.epochs), default=0)
+        """Peak memory of its worker, up to a lack of memory included."""
+        epochs = (epoch.peak_memory_bytes or 0 for epoch in self.epochs)
+        return max(self.failure_peak_bytes, max(epochs, default=0))
 
     @property
     def images_per_second(self) -> float | None:

@@ -147,14 +147,20 @@ class Trials(Mapping[str, Trial]):
                 trial.checkpoints.append(event)
             case TrialRetried():
                 trial.retries[event.attempt] = event.reason
+                self._add_failure_peak(trial, event)
                 trial.retry_step = trial.step
                 self.restarts += 1
                 trial.last_lap = None
             case TrialEnded():
+                self._add_failure_peak(trial, event)
                 self.cohorts[trial.kind].end(trial, event)
                 self.running.discard(trial.name)
                 if event.status != "failed":
                     self._features[trial.kind, trial.family] = event.time
+
+    def _add_failure_peak(self, trial: Trial, event: TrialRetried | TrialEnded) -> None:
+        trial.failure_peak_bytes = max(trial.failure_peak_bytes, event.peak_memory_bytes or 0)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes or 0)
 
     def _family_costs(self, family: str) -> StageCosts:
         return self.family_costs.get(family, self.costs)

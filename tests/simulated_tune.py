@@ -26,6 +26,7 @@ from search.timetable.deadlines import Deadlines
 from search.tune.adapters import TuneCallback, TuneSearcher
 from search.tune.disk import DiskBudget
 from search.tune.launching import Launcher
+from search.tune.occupancy import Occupancy
 from search.tune.packing import Packing
 from search.tune.recorder import Recorder
 from search.tune.storage import Storage
@@ -142,6 +143,7 @@ class Sweep:
             disk=None if disk is None else DiskBudget(folder, limit=disk, members=1),
         )
         self.recorder.settle()
+        packing = Packing(Numerics(), self.emitter.state, capacity=lambda: NODE)
         self.launcher = Launcher(
             spec=spec,
             images=IMAGES,
@@ -155,7 +157,8 @@ class Sweep:
                 "cache": None,
                 "trainer": TRAINER,
             },
-            packing=Packing(Numerics(), self.emitter.state, capacity=lambda: NODE),
+            packing=packing,
+            occupancy=Occupancy(packing, lambda: NODE),
             about={"machine": {}, "code_version": "0"},
         )
         self.sampler = OptunaSampler(

@@ -41,7 +41,7 @@ OWNERS = {
         "trainables.training.averaging",
     },
     "onnxruntime": {"ensemble.deployment.onnx_model", "ensemble.deployment.quantize"},
-    "onnx": {"ensemble.deployment.export"},
+    "onnx": {"ensemble.deployment.export", "ensemble.deployment.conversion"},
     "pytorch_grad_cam": {"analysis.explain.grad_cam"},
 }
 
@@ -89,6 +89,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
     """Top-level modules defer imports for speed; elsewhere only slow libraries may be deferred."""
     slow = {
         "openvino",
+        "onnx",
         "torch",
         "torchvision",
         "sklearn",

@@ -43,8 +43,7 @@ class EpochReport:
     images_per_second: float
     """Training images per second of training, without scoring."""
     peak_memory_bytes: int
-    """Peak memory of the process since its start (CPU), or of torch's allocator in this training
-    (CUDA)."""
+    """Peak memory in this training, of the process (CPU) or of torch's allocator (CUDA)."""
 
 
 class FeatureCache:

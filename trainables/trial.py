@@ -27,8 +27,10 @@ import ray
 from ray import tune
 
 from common.errors import DataError, DivergedError, MissingWeightsError, RunError, SpecError
+from common.failures import note_peak_memory, says_out_of_memory
 from common.files import dump_json, file_sha256, read_json
 from common.parsing import from_mapping, to_mapping
+from common.peak_memory import peak_memory_bytes
 from common.plugins import add_import_folder
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
@@ -72,7 +74,8 @@ class QuorumTrial(tune.Trainable):
     - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
     - `folder`: the folder that relative paths, custom networks and custom data sets refer to,
     - `resume_from`: Tune's checkpoints, to try in this order,
-    - `trainer`: a TrainerFactory, and `resources`,
+    - `trainer`: a TrainerFactory,
+    - `resources`, and `avoid`: Ray's name of a node on which it may not start, or empty,
     - `measured_on`: the kind of machine that the numerics suit; None if all machines are alike.
     """
 
@@ -97,7 +100,7 @@ class QuorumTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Return the resources of a trial; called by Tune."""
-        return tune.PlacementGroupFactory([config["resources"]])
+        return requested(config["resources"], avoid=config.get("avoid", ""))
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare the first trial of this process; called by Tune.
@@ -136,10 +139,16 @@ class QuorumTrial(tune.Trainable):
             }
         except StopIteration:
             raise RunError(f"{self._start.trial} has no epoch left to train") from None
+        except Exception as error:
+            # Before the trainer is built, a GPU's peak is that of the trial before.
+            if self._trainer and says_out_of_memory(f"{type(error).__name__}: {error}"):
+                note_peak_memory(error, peak_memory_bytes(self._numerics.device))
+            raise
         self._rung = report.rung
         due = self.clock() - self._saved_at >= CHECKPOINT_SECONDS
         return {
             **to_mapping(report),
+            "node_id": _node_id(),
             "device_memory_bytes": device_memory(self._numerics.device),
             "params": trainer.params,
             "done": report.rung == self._start.rungs[-1],
@@ -255,6 +264,18 @@ class QuorumTrial(tune.Trainable):
             splits=splits,
             features=self._features,
         )
+
+
+def requested(resources: Mapping[str, float], *, avoid: str) -> tune.PlacementGroupFactory:
+    """Return Ray's request for a trial's resources, on any node but `avoid`."""
+    if not avoid:
+        return tune.PlacementGroupFactory([dict(resources)])
+    selector = [{"ray.io/node-id": f"!{avoid}"}]
+    return tune.PlacementGroupFactory([dict(resources)], bundle_label_selector=selector)
+
+
+def _node_id() -> str:
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Splits]:

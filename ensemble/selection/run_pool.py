@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from common.errors import PoolError, RunError
 from common.files import file_sha256, read_array, read_arrays
 from ensemble.selection.pool import Pool, Skipped
-from trainables.records import WEIGHTS, RunFolder, TrialRecord
+from trainables.records import WEIGHTS, RunFolder, TrialRecord, read_start
 
 
 def pool_from_run(folder: RunFolder) -> Pool:
@@ -33,7 +33,7 @@ def pool_from_run(folder: RunFolder) -> Pool:
             f"{folder.root}: no trial completed its whole schedule, so there is nothing to "
             "select from; resume the sweep, or raise its time budget"
         )
-    stopped = [r for r in folder.records() if r.status == "pruned" and _has_weights(folder, r)]
+    stopped = [r for r in folder.records() if is_late(folder, r) and _has_weights(folder, r)]
     records = sorted([*completed, *stopped], key=lambda record: record.trial)
     _check_split(records)
     labels = _read_labels(folder)
@@ -63,6 +63,13 @@ def pool_from_run(folder: RunFolder) -> Pool:
         kinds=tuple(record.kind for record in kept),
         skipped=tuple(skipped),
     )
+
+
+def is_late(folder: RunFolder, record: TrialRecord) -> bool:
+    """Return whether a trial was stopped at the rung before the last, and so can be a member."""
+    if record.status != "pruned" or record.rung is None:
+        return False
+    return record.rung >= read_start(folder.trial(record.trial) / "start.json").rungs[-2:][0]
 
 
 def _has_weights(folder: RunFolder, record: TrialRecord) -> bool:

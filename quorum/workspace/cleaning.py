@@ -1,7 +1,7 @@
 """Disk space of a run: its use, and the files that can be removed.
 
 Cleaning removes only files that no command needs or that a command can make again. Records,
-predictions, weights of trials that finished the schedule, the selection, the students, the
+predictions, weights of trials that can be members of an ensemble, the selection, the students, the
 ledger, the journal and sweep.yaml stay. Removable files, and the command that makes them again:
 
     checkpoints of trials that have ended          not needed again
@@ -17,6 +17,7 @@ ledger, the journal and sweep.yaml stay. Removable files, and the command that m
 Symbolic links are neither followed nor counted.
 """
 
+import math
 import os
 import re
 import shutil
@@ -136,7 +137,13 @@ def _checkpoints(folder: RunFolder, state: RunState) -> list[Path]:
 
 
 def _stopped(folder: RunFolder, state: RunState) -> list[Path]:
-    ended = [trial for trial in state.trials.values() if trial.status in ("pruned", "failed")]
+    # A trial stopped at the rung before the last can be a member of an ensemble.
+    late = state.rungs[-2:][0] if state.rungs else math.inf
+    ended = [
+        trial
+        for trial in state.trials.values()
+        if trial.status == "failed" or (trial.status == "pruned" and (trial.rung or 0) < late)
+    ]
     places = [folder.trial(trial.name) for trial in ended]
     return [place / WEIGHTS for place in places if (place / "record.json").is_file()]
 

@@ -18,8 +18,11 @@ from ray.tune.stopper import Stopper
 
 from common.failures import lacked_memory
 from search.samplers.suggestions import Fits, Sampler, Suggestion, always
+from search.tune.occupancy import ANYWHERE, Occupancy, Place
 from search.tune.packing import Packing
 from search.tune.recorder import Recorder
+from trainables.recipe import Recipe
+from trainables.trial import requested
 
 RETRIES = 1
 """Retries of a failed trial. Once it has trained a further epoch, it may fail as often again: on
@@ -33,26 +36,35 @@ class TuneSearcher(Searcher):
         self,
         sampler: Sampler,
         *,
-        launch: Callable[[Suggestion], dict[str, Any] | None],
+        launch: Callable[[Suggestion, Place], dict[str, Any] | None],
         fits: Fits = always,
         limit: Callable[[int], int] = lambda running: running + 1,
-        held: Callable[[], bool] = lambda: False,
+        place: Callable[[Recipe | None], Place | None] = lambda _: ANYWHERE,
     ) -> None:
         """`launch` makes a trial's configuration, or None if nothing more can start.
 
         Only trials that `fits` allows start. `limit` returns the most trials at a time, given how
-        many have started and not ended; 0 ends the sweep. While `held`, no other trial starts.
+        many have started and not ended; 0 ends the sweep. `place` says where a recipe may start
+        now, or None, and so for the recipe that needs the least.
         """
         super().__init__()
         self._sampler = sampler
         self._launch = launch
         self._fits = fits
         self._limit = limit
-        self._held = held
+        self._place = place
+        self._next: Suggestion | None = None
+        """A trial that was drawn and waits for a place; others wait behind it, even smaller ones,
+        which would otherwise take its place again and again."""
         self.finished = False
         """True once no trial is left, or none may start any more."""
         self._running: set[str] = set()
         """Tune's names of trials that have started and not ended."""
+
+    @property
+    def holds_one(self) -> bool:
+        """True if a trial was drawn that has not started."""
+        return self._next is not None
 
     @property
     def running(self) -> int:
@@ -62,15 +74,29 @@ class TuneSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's configuration; None to be asked again; or FINISHED."""
         limit = self._limit(self.running)
-        if limit > 0 and (self.running >= limit or (self._running and self._held())):
+        if limit > 0 and (self.running >= limit or self._place_for(None) is None):
             return None
-        suggestion = self._sampler.next(self._fits) if limit else None
-        config = None if suggestion is None else self._launch(suggestion)
+        suggestion = (self._next or self._sampler.next(self._fits)) if limit else None
+        if suggestion is None or (self._next and not self._fits(suggestion)):
+            return self._finish()
+        place = self._place_for(suggestion.recipe)
+        if place is None:
+            self._next = suggestion
+            return None
+        self._next = None
+        config = self._launch(suggestion, place)
         if config is None:
-            self.finished = True
-            return Searcher.FINISHED
+            return self._finish()
         self._running.add(trial_id)
         return config
+
+    def _place_for(self, recipe: Recipe | None) -> Place | None:
+        """Return where a trial may start; the only one may wait in Ray's queue for a node."""
+        return self._place(recipe) if self._running else ANYWHERE
+
+    def _finish(self) -> str:
+        self.finished = True
+        return Searcher.FINISHED
 
     def on_trial_complete(
         self,
@@ -120,13 +146,19 @@ class TuneScheduler(FIFOScheduler):
 class TuneCallback(Callback):
     """Reports what happens to Tune's trials to the recorder."""
 
-    def __init__(self, recorder: Recorder, packing: Packing | None = None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        packing: Packing | None = None,
+        occupancy: Occupancy | None = None,
+    ) -> None:
         """The recorder never raises, which would end the whole sweep.
 
-        `packing` gives the resources of a trial that is to run alone.
+        `packing` gives the resources of a trial that is to run alone; `occupancy` follows all.
         """
         self._recorder = recorder
         self._packing = packing
+        self._occupancy = occupancy
         self._waiting: set[str] = set()
         """Trials that failed and have not started again."""
 
@@ -134,6 +166,8 @@ class TuneCallback(Callback):
         """Allow the trial its remaining retries: Tune counts failures of this process only."""
         name = trial_name(trial)
         self._waiting.discard(name)
+        if self._occupancy is not None:
+            self._occupancy.started(name, self._recorder.waiting_alone.get(name))
         self._recorder.starts_alone(name)
         self._allow_retries(trial)
 
@@ -141,6 +175,8 @@ class TuneCallback(Callback):
         """Record an epoch, or the failure of a training that diverged."""
         if self._packing is not None:
             self._packing.observe(result)
+        if self._occupancy is not None:
+            self._occupancy.reported(trial_name(trial), result.get("node_id", ""))
         self._recorder.reported(trial_name(trial), result)
         self._allow_retries(trial)
 
@@ -167,6 +203,9 @@ class TuneCallback(Callback):
             share = self._packing.alone
             self._recorder.wait_alone(name, share)
             trial.update_resources(share.resources)
+        elif self._occupancy is not None:
+            place = self._occupancy.retried(name)
+            trial.update_resources(requested(trial.config["resources"], avoid=place.avoid))
 
     def _allow_retries(self, trial: Trial) -> None:
         known = self._recorder.state.trials[trial_name(trial)]
@@ -175,11 +214,17 @@ class TuneCallback(Callback):
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
         """Record that a trial failed for good."""
+        self._end(trial)
         self._recorder.failed(trial_name(trial), _error_of(trial))
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
         """Record a trial that was stopped or is done; its last checkpoint is saved."""
+        self._end(trial)
         self._recorder.completed(trial_name(trial), trial.last_result)
+
+    def _end(self, trial: Trial) -> None:
+        if self._occupancy is not None:
+            self._occupancy.ended(trial_name(trial))
 
 
 class TuneStopper(Stopper):

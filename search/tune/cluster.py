@@ -26,6 +26,9 @@ that takes longer is busy with other work, or far slower than the others."""
 START_SECONDS = 60.0
 """Shortest wait: on the other nodes, workers may have to start and import torch."""
 
+READ_SECONDS = 1.0
+"""Interval at which the nodes are read again."""
+
 NodeTable = Callable[[], Sequence[Mapping[str, Any]]]
 """Returns Ray's table of nodes; `ray.nodes` is the usual one."""
 
@@ -46,6 +49,23 @@ def cluster_capacity(nodes: NodeTable = ray.nodes) -> Capacity:
             if node["Alive"]
         )
     )
+
+
+class Recent:
+    """Reads the nodes at most once a second: Tune asks for the next trial more often."""
+
+    def __init__(
+        self, capacity: Callable[[], Capacity], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Nothing is read yet."""
+        self._read, self._clock = capacity, clock
+        self._read_at = -math.inf
+
+    def __call__(self) -> Capacity:
+        """Return the nodes as they were at the last reading."""
+        if self._clock() - self._read_at >= READ_SECONDS:
+            self._capacity, self._read_at = self._read(), self._clock()
+        return self._capacity
 
 
 def autoscales() -> bool:

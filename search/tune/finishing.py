@@ -85,10 +85,14 @@ class Finisher:
         machine: dict[str, Any] | None = None,
         traceback: str | None = None,
         cause: Cause | None = None,
+        failure_peak_bytes: int | None = None,
         sha256: Mapping[str, str] = NOTHING,
         files: Mapping[str, bytes] = NO_FILES,
     ) -> None:
-        """Write a trial's results and record, journal its end, and remove its checkpoints."""
+        """Write a trial's results and record, journal its end, and remove its checkpoints.
+
+        `failure_peak_bytes` is the peak memory up to a failure by lack of memory, if known.
+        """
         folder = self._folder.trial(trial.name)
         metrics = trial.score._asdict() if trial.score is not None else {}
         record = TrialRecord(
@@ -102,7 +106,7 @@ class Finisher:
             rung=trial.rung,
             whole_schedule=status == "completed",
             seconds=trial.seconds,
-            peak_memory_bytes=trial.peak_memory_bytes,
+            peak_memory_bytes=max(trial.peak_memory_bytes, failure_peak_bytes or 0),
             params=params,
             metrics={name: value for name, value in metrics.items() if value is not None},
             halvings=halvings,
@@ -111,7 +115,7 @@ class Finisher:
             sha256=dict(sha256),
         )
         write_record(folder, record, files, after=self._emitter.sync)
-        self._announce(record, traceback=traceback)
+        self._announce(record, traceback=traceback, failure_peak_bytes=failure_peak_bytes)
         for session in {session_of(checkpoint.path) for checkpoint in trial.checkpoints}:
             self._storage.remove(session)
 
@@ -153,7 +157,9 @@ class Finisher:
                 return True
         return False
 
-    def _announce(self, record: TrialRecord, *, traceback: str | None) -> None:
+    def _announce(
+        self, record: TrialRecord, *, traceback: str | None, failure_peak_bytes: int | None = None
+    ) -> None:
         self._emitter.emit(
             TrialEnded(
                 trial=record.trial,
@@ -166,6 +172,7 @@ class Finisher:
                 whole_schedule=record.whole_schedule,
                 traceback=traceback,
                 cause=record.cause or _cause_of(record, traceback),
+                peak_memory_bytes=failure_peak_bytes,
             )
         )
 

@@ -9,6 +9,7 @@ from common.parsing import to_mapping
 from common.provenance import code_version, machine_description
 from search.samplers.suggestions import Suggestion
 from search.space.spec import SweepSpec
+from search.tune.occupancy import ANYWHERE, Occupancy, Place
 from search.tune.packing import Packing
 from search.tune.recorder import Recorder
 from trainables.data.image_set import ImageSet
@@ -32,6 +33,7 @@ class Launcher:
     """In every configuration: `images` (see search/tune/data_travel.py), `splits`, `cache`,
     `trainer` and `measured_on`."""
     packing: Packing
+    occupancy: Occupancy
     family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
     """Numerics of the families that have their own."""
     about: Mapping[str, Any] = field(
@@ -41,9 +43,9 @@ class Launcher:
         }
     )
 
-    def launch(self, suggestion: Suggestion) -> dict[str, Any] | None:
+    def launch(self, suggestion: Suggestion, place: Place = ANYWHERE) -> dict[str, Any] | None:
         """Journal a trial's start and return its configuration; None if that fails."""
-        return self.recorder.safely(lambda: self._launch(suggestion), None)
+        return self.recorder.safely(lambda: self._launch(suggestion, place), None)
 
     def fits(self, suggestion: Suggestion | None) -> bool:
         """Return whether there is time and space for a trial; None is one yet to be drawn.
@@ -72,15 +74,17 @@ class Launcher:
             return recipes[number]
         return self.spec.shared_recipe() if recipes else self.spec.base_recipe()
 
-    def _launch(self, suggestion: Suggestion) -> dict[str, Any]:
+    def _launch(self, suggestion: Suggestion, place: Place) -> dict[str, Any]:
         start = self.recorder.started(suggestion, self._start(suggestion))
         storage = self.recorder.storage
         checkpoints = [
             storage.checkpoint(path) for path in suggestion.checkpoints if storage.holds(path)
         ]
+        self.occupancy.launched(start.trial, start.recipe, place)
         return {
             **self.shared,
-            "resources": self.packing.share.resources,
+            "resources": self.packing.share_of(start.recipe).resources,
+            "avoid": place.avoid,
             "start": to_mapping(start),
             "resume_from": checkpoints,
             "dataset": to_mapping(self.spec.dataset),

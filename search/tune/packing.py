@@ -1,19 +1,22 @@
 """Pack trials by the memory that earlier ones needed.
 
-The first trials request cores only, or a whole GPU. Every epoch reports its peak memory; later
-trials request 1.25 times the largest peak, or a fraction of a GPU, so that no more of them share a
-node or a GPU than fit.
+The first trials request cores only, or a whole GPU. Every epoch, and every lack of memory, reports
+a peak. Later trials request 1.25 times the largest peak of their kind, or a fraction of a GPU, so
+that no more of them share a node or a GPU than fit. A kind is what determines the memory, see
+`memory_kind`; one that has not reported yet requests as much as the largest.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from journal.state import RunState
-from search.timetable.capacity import Capacity, Share, share_of
+from search.timetable.capacity import Capacity, Share
+from search.timetable.capacity import share_of as device_share
 from search.tune.cluster import cluster_capacity
-from trainables.recipe import Numerics
+from trainables.hyperparameters import Architecture
+from trainables.recipe import Numerics, Recipe
 
 HEADROOM = 1.25
 """Requested memory as a multiple of the largest peak: a later recipe may need more."""
@@ -32,6 +35,28 @@ NEARLY = 0.9
 
 MOST_PER_GPU = 4
 """Most trials on one GPU."""
+
+
+class MemoryKind(NamedTuple):
+    """The values of a recipe that determine the memory of its training."""
+
+    network: Architecture
+    batch_size: int
+    accumulation: int
+    optimizer: str
+    trained: tuple[str, ...]
+    """The layers that each stage trains."""
+
+
+def memory_kind(recipe: Recipe) -> MemoryKind:
+    """Return the kind of a recipe: trainings of one kind need the same memory."""
+    return MemoryKind(
+        recipe.architecture.training_work,
+        recipe.optimizer.batch_size,
+        recipe.optimizer.accumulation,
+        recipe.optimizer.name,
+        tuple(stage.train for stage in recipe.schedule.stages),
+    )
 
 
 class Packing:
@@ -55,6 +80,12 @@ class Packing:
         self._shared = shared_bytes
         self._gpu_bytes = 0
         """Memory of the smallest GPU that has reported."""
+        self._kinds: dict[str, MemoryKind] = {}
+        """Kind of each trial that has not ended, by its name."""
+        self._ended: set[str] = set()
+        self._ended_peaks: dict[MemoryKind, int] = {}
+        self._known: tuple[int, dict[MemoryKind, int]] = (-1, {})
+        """The peaks after so many events."""
 
     def observe(self, result: Mapping[str, Any]) -> None:
         """Learn the memory of a trial's device from its report."""
@@ -64,15 +95,50 @@ class Packing:
 
     @property
     def share(self) -> Share:
-        """The resources of the next trial."""
+        """The resources of a trial of an unknown kind."""
         return self.share_in(self._capacity())
 
-    def share_in(self, capacity: Capacity) -> Share:
-        """Return the resources of the next trial; no more memory than a node has that suits it."""
-        peak = max((trial.peak_memory_bytes for trial in self._state.trials.values()), default=0)
+    def share_of(self, recipe: Recipe) -> Share:
+        """Return the resources of a trial with this recipe."""
+        return self.share_in(self._capacity(), memory_kind(recipe))
+
+    def share_in(self, capacity: Capacity, kind: MemoryKind | None = None) -> Share:
+        """Return a trial's resources; no more memory than a node has that suits it.
+
+        Without a `kind`, it may be of any.
+        """
+        peaks = self._peaks()
+        known = 0 if kind is None else peaks.get(kind, 0)
+        return self._share_for(known or max(peaks.values(), default=0), capacity)
+
+    def least_share_in(self, capacity: Capacity) -> Share:
+        """Return the resources of a trial of the kind that needs the least memory."""
+        peaks = self._peaks().values()
+        return self._share_for(min((peak for peak in peaks if peak), default=0), capacity)
+
+    def _peaks(self) -> dict[MemoryKind, int]:
+        """Return the largest peak of each kind; an ended trial is read once."""
+        if self._known[0] == self._state.count:
+            return self._known[1]
+        peaks = dict(self._ended_peaks)
+        for name, trial in self._state.trials.items():
+            if name in self._ended:
+                continue
+            if name not in self._kinds:
+                self._kinds[name] = memory_kind(Recipe.from_mapping(trial.recipe))
+            kind = self._kinds[name]
+            peaks[kind] = max(peaks.get(kind, 0), trial.peak_memory_bytes)
+            if trial.end is not None:
+                self._ended.add(name)
+                del self._kinds[name]
+                self._ended_peaks[kind] = max(self._ended_peaks.get(kind, 0), peaks[kind])
+        self._known = (self._state.count, peaks)
+        return peaks
+
+    def _share_for(self, peak: float, capacity: Capacity) -> Share:
         if self._numerics.device.startswith("cuda"):
-            return share_of(self._numerics, per_gpu=trials_per_gpu(self._gpu_bytes, peak))
-        share = share_of(self._numerics)
+            return device_share(self._numerics, per_gpu=trials_per_gpu(self._gpu_bytes, peak))
+        share = device_share(self._numerics)
         memory = [node.memory_bytes for node in capacity.nodes if node.holds(share)]
         # A little more or less memory must not decide between nodes of one type.
         enough = [each for each in memory if each >= own_bytes(peak, shared=self._shared)]
@@ -86,7 +152,7 @@ class Packing:
 
         All cores of a node with about the most memory, which no other trial can then use.
         """
-        share, nodes = share_of(self._numerics), self._capacity().nodes
+        share, nodes = device_share(self._numerics), self._capacity().nodes
         if share.gpus:
             return share
         most = max((node.memory_bytes for node in nodes if node.holds(share)), default=0.0)

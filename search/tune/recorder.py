@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from common.errors import RunError
-from common.failures import lacked_memory, reason_of, unwritable
+from common.failures import lacked_memory, noted_peak_memory, reason_of, unwritable
 from journal.emitter import Emitter
 from journal.events import (
     EPOCH_FIELDS,
@@ -97,9 +97,9 @@ class Recorder:
         return self._disk is not None and self._disk.full
 
     @property
-    def waits_alone(self) -> Share | None:
-        """The resources of a trial that waits to run alone: no other one starts meanwhile."""
-        return next(iter(self._waiting_alone.values()), None)
+    def waiting_alone(self) -> Mapping[str, Share]:
+        """The resources of the trials that wait to run alone, the first one first."""
+        return self._waiting_alone
 
     def wait_alone(self, trial: str, share: Share) -> None:
         """Record that a trial ran out of memory and is retried alone."""
@@ -107,7 +107,7 @@ class Recorder:
         self._waiting_alone[trial] = share
 
     def starts_alone(self, trial: str) -> None:
-        """Record that a trial starts, which others need not wait for any more."""
+        """Record that a trial has the resources that it waited for."""
         self._waiting_alone.pop(trial, None)
 
     def settle(self) -> None:
@@ -170,7 +170,7 @@ class Recorder:
 
     def retried(self, trial: str, traceback: str) -> None:
         """Record that a trial failed and restarts from its last checkpoint."""
-        self.safely(lambda: self._retry(trial, reason_of(traceback)), None)
+        self.safely(lambda: self._retry(trial, traceback), None)
 
     def failed(self, trial: str, traceback: str) -> None:
         """End a trial that failed for good."""
@@ -264,12 +264,20 @@ class Recorder:
             self.emitter.sync()  # until then, a loss of power would leave this one as the last
             self.storage.remove(old.path)
 
-    def _retry(self, name: str, reason: str) -> None:
+    def _retry(self, name: str, traceback: str) -> None:
+        reason = reason_of(traceback)
         self._require_space(reason)
         trial = self.state.trials[name]
         attempt = trial.attempts + 1
         log.warning("%s failed and restarts: %s", name, reason)
-        self.emit(TrialRetried(trial=name, attempt=attempt, reason=reason))
+        self.emit(
+            TrialRetried(
+                trial=name,
+                attempt=attempt,
+                reason=reason,
+                peak_memory_bytes=noted_peak_memory(traceback),
+            )
+        )
         self.emit(
             TrialStarted(
                 trial=name,
@@ -328,7 +336,14 @@ class Recorder:
         blamed = trial.name in self._alone and lacked_memory(traceback)
         cause: Cause = "recipe" if blamed else "machine"
         self._waiting_alone.pop(trial.name, None)
-        self._finisher.end(trial, "failed", reason, traceback=traceback, cause=cause)
+        self._finisher.end(
+            trial,
+            "failed",
+            reason,
+            traceback=traceback,
+            cause=cause,
+            failure_peak_bytes=noted_peak_memory(traceback),
+        )
         self._count_failure(trial, reason)
 
     def _count_failure(self, trial: Trial, reason: str) -> None:

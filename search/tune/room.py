@@ -8,7 +8,7 @@ one once it is granted, so that a trial can use its resources.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -22,12 +22,10 @@ from ray.util.placement_group import (
 
 from common.errors import RunError
 from search.timetable.capacity import Capacity, Share
-from search.tune.cluster import autoscales
+from search.tune.cluster import READ_SECONDS, autoscales
+from search.tune.occupancy import Waiting
 
 log = logging.getLogger(__name__)
-
-READ_SECONDS = 1.0
-"""Interval at which the nodes are read again."""
 
 ASKED_AHEAD = 8
 """Most trials for which room is requested beyond those that fit now."""
@@ -86,7 +84,8 @@ class Room:
         *,
         most: int | None = None,
         trials_left: Callable[[], float] = lambda: math.inf,
-        awaited: Callable[[], Share | None] = lambda: None,
+        further: Callable[[Capacity], int] | None = None,
+        awaited: Callable[[], Sequence[Waiting]] = tuple,
         requests: Requests | None = None,
         autoscales: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
@@ -94,13 +93,15 @@ class Room:
         """`share` is what a trial occupies, or gives it; `most` is the user's limit.
 
         `trials_left` is how many trials are still to be started: room is requested for no more.
-        `awaited` is the share of a trial that waits to run alone. `autoscales` says whether
-        somebody answers `requests` by starting nodes.
+        `further` says how many fit beside those that run, if they do not all need the same.
+        `awaited` are trials that wait for resources that only some nodes have. `autoscales` says
+        whether somebody answers `requests` by starting nodes.
         """
         self._share_in = share if callable(share) else lambda _: share
         self._capacity = capacity
         self._most = math.inf if most is None else most
         self._trials_left = trials_left
+        self._further = further
         self._awaited = awaited
         self._requests = requests or NoRequests()
         self._autoscales = autoscales
@@ -123,9 +124,15 @@ class Room:
             self._read_at = now
             capacity = self._capacity()
             share = self._share_in(capacity)
-            self._fitting = capacity.trials_at_a_time(share)
-            self._wait_for_a_node(self._awaited() or share, capacity, now)
-            self._requests.keep(self._requested(running), share)
+            self._fitting = (
+                capacity.trials_at_a_time(share)
+                if self._further is None
+                else running + self._further(capacity)
+            )
+            awaited = self._awaited()
+            self._wait_for_a_node(awaited or [Waiting(share)], capacity, now)
+            # A request could be granted a part of the node that a trial waits to have alone.
+            self._requests.keep(0 if awaited else self._requested(running), share)
         return int(max(1, min(self._most, self._fitting)))
 
     def close(self) -> None:
@@ -142,10 +149,12 @@ class Room:
         wanted = min(self._most, running + self._trials_left(), self._fitting + ASKED_AHEAD)
         return int(max(0, wanted - running))
 
-    def _wait_for_a_node(self, share: Share, capacity: Capacity, now: float) -> None:
-        if capacity.trials_at_a_time(share):
+    def _wait_for_a_node(self, waiting: Sequence[Waiting], capacity: Capacity, now: float) -> None:
+        lacking = [each for each in waiting if not each.can_run(capacity)]
+        if not lacking:
             self._waiting_since = None
             return
+        share = lacking[0].share
         if self._waiting_since is None:
             self._waiting_since = now
         message = unplaceable(share, capacity)
@@ -175,7 +184,8 @@ def room_for(
     *,
     most: int | None,
     trials_left: Callable[[], float],
-    awaited: Callable[[], Share | None],
+    further: Callable[[Capacity], int],
+    awaited: Callable[[], Sequence[Waiting]],
     elastic: bool,
 ) -> Iterator[Room]:
     """Yield the room for a sweep's trials; ask for more nodes only if the sweep is `elastic`.
@@ -188,6 +198,7 @@ def room_for(
         capacity,
         most=most,
         trials_left=trials_left,
+        further=further,
         awaited=awaited,
         requests=requests,
         autoscales=autoscales if elastic else lambda: False,

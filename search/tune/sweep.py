@@ -32,10 +32,11 @@ from search.tune.adapters import (
     TuneStopper,
     trial_name,
 )
-from search.tune.cluster import cluster_capacity
+from search.tune.cluster import Recent, cluster_capacity
 from search.tune.data_travel import sent_images
 from search.tune.disk import DiskBudget
 from search.tune.launching import Launcher
+from search.tune.occupancy import Occupancy
 from search.tune.packing import Packing
 from search.tune.placement import Placement
 from search.tune.recorder import Recorder
@@ -204,9 +205,11 @@ def _launcher(
     recorder.settle()
     images, splits = data
     numerics, family_numerics = chosen
-    packing = Packing(numerics, recorder.state, shared_bytes=images.nbytes)
+    capacity = Recent(cluster_capacity)
+    packing = Packing(numerics, recorder.state, capacity=capacity, shared_bytes=images.nbytes)
     return Launcher(
         packing=packing,
+        occupancy=Occupancy(packing, capacity, waiting_alone=lambda: recorder.waiting_alone),
         spec=spec,
         images=images,
         splits=splits,
@@ -229,11 +232,12 @@ def _launcher(
 def _run(launcher: Launcher, sampler: Sampler, place: Placement) -> SweepOutcome:
     """Let Tune run the trials that are left; journal and return the outcome."""
     began, before = time.time(), launcher.recorder.state.count
+    held = False
     recorder = launcher.recorder
     try:
         if sampler.more and recorder.error is None:
             with recorder.emitter.observed_by(sampler.observe):
-                _tune(launcher, sampler, place)
+                held = _tune(launcher, sampler, place)
     except KeyboardInterrupt:
         _announce(recorder, "interrupted")
         raise
@@ -241,14 +245,15 @@ def _run(launcher: Launcher, sampler: Sampler, place: Placement) -> SweepOutcome
         raise unwritable(recorder.folder.root, error) from error
     if recorder.error is not None:
         raise recorder.error
-    outcome = _outcome(recorder, more=sampler.more, seconds=time.time() - began)
+    outcome = _outcome(recorder, more=sampler.more or held, seconds=time.time() - began)
     end = recorder.state.ends.get(recorder.kind)
     if recorder.state.count != before or end is None or end.reason != "finished":
         _announce(recorder, outcome.reason)
     return outcome
 
 
-def _tune(launcher: Launcher, sampler: Sampler, place: Placement) -> None:
+def _tune(launcher: Launcher, sampler: Sampler, place: Placement) -> bool:
+    """Run the trials; return whether one was drawn that did not start."""
     recorder = launcher.recorder
 
     def limit(running: int) -> int:
@@ -259,20 +264,22 @@ def _tune(launcher: Launcher, sampler: Sampler, place: Placement) -> None:
         launch=launcher.launch,
         fits=launcher.fits,
         limit=limit,
-        held=lambda: recorder.waits_alone is not None,
+        place=launcher.occupancy.place,
     )
     with room_for(
         launcher.packing.share_in,
         cluster_capacity,
         most=place.workers or launcher.spec.concurrent,
         trials_left=lambda: 0 if searcher.finished else sampler.left,
-        awaited=lambda: recorder.waits_alone,
+        further=launcher.occupancy.further,
+        awaited=lambda: launcher.occupancy.waiting,
         elastic=place.on_cluster,
     ) as room:
         # Tune does not ask the searcher again once it has finished, but trials may still wait.
         stopper = TuneStopper(recorder, watch=lambda: limit(searcher.running))
         _run_tune(launcher, searcher, stopper)
     recorder.tidy()
+    return searcher.holds_one
 
 
 def _run_tune(launcher: Launcher, searcher: TuneSearcher, stopper: TuneStopper) -> None:
@@ -293,7 +300,7 @@ def _run_tune(launcher: Launcher, searcher: TuneSearcher, stopper: TuneStopper) 
         max_failures=RETRIES,
         raise_on_failed_trial=False,
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        callbacks=[TuneCallback(recorder, launcher.packing)],
+        callbacks=[TuneCallback(recorder, launcher.packing, launcher.occupancy)],
         verbose=0,
     )
 

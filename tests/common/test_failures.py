@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 import ray
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from common.failures import says_node_out_of_memory, says_out_of_memory
+from common.failures import (
+    note_peak_memory,
+    noted_peak_memory,
+    reason_of,
+    says_node_out_of_memory,
+    says_out_of_memory,
+)
 
 MONITOR = "1 worker(s) were killed due to the node running low on memory. 7.6GB used / 8GB limit"
 
@@ -66,3 +74,20 @@ def test_other_failures_are_neither(text: str) -> None:
 def test_this_version_of_ray_uses_the_monitors_words() -> None:
     raylet = Path(ray.__file__).parent / "core/src/ray/raylet/raylet"
     assert b"killed due to the node running low on memory" in raylet.read_bytes()
+
+
+@given(peak=st.integers(0, 10**13), message=st.text())
+def test_a_peak_noted_on_an_error_is_read_from_its_traceback_and_is_no_reason(
+    peak: int, message: str
+) -> None:
+    try:
+        raise MemoryError(message)
+    except MemoryError as error:
+        note_peak_memory(error, peak)
+        lines = traceback.format_exception(error)
+    text = "".join(lines)
+    assert noted_peak_memory(text) == peak
+    assert says_out_of_memory(text)
+    assert noted_peak_memory("".join(lines[:-1])) is None
+    without = reason_of("ray::train()\n" + "".join(lines[:-1]))
+    assert reason_of("ray::train()\n" + text) == without

@@ -7,7 +7,6 @@ therefore needs no generator state, and on the CPU a resumed training gives bitw
 result as an uninterrupted one.
 """
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from common.errors import SpecError
+from common.peak_memory import peak_memory_bytes, restart_peak_memory
 from common.sampling import evenly_spaced
 from common.seeds import global_torch_stream, torch_generator
 from trainables.augmentation.batch import Batch, check_augmentation
@@ -166,8 +166,7 @@ class Training:
             DivergedError: a loss or a score is not finite.
         """
         device = self._numerics.device
-        if device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(device)
+        restart_peak_memory(device)
         while not self.finished:
             plan = self.plans[self.step]
             started = time.perf_counter()
@@ -191,7 +190,7 @@ class Training:
                 lr=learning_rate(plan, 1 - 0.5 / self.batches, self._recipe),
                 seconds=time.perf_counter() - started,
                 images_per_second=self.batches * self._batch_size / (trained - started),
-                peak_memory_bytes=_peak_memory_bytes(device),
+                peak_memory_bytes=peak_memory_bytes(device),
                 **asdict(score),
             )
 
@@ -345,10 +344,3 @@ def with_train_share(splits: Splits, share: float) -> Splits:
     count = len(splits.train)
     kept = min(count, max(2, round(share * count)))
     return replace(splits, train=splits.train[evenly_spaced(count, kept)])
-
-
-def _peak_memory_bytes(device: str) -> int:
-    """Return the peak memory of the process (CPU) or of torch's allocator (CUDA)."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux

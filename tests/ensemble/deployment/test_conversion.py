@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from common.errors import RunError, SpecError
 from ensemble.deployment import conversion
+from ensemble.deployment.card import write_card
 from ensemble.deployment.conversion import FORMATS, TOLERANCE, convert_model, random_images
 from ensemble.deployment.export import write_metadata
 from ensemble.deployment.onnx_model import OnnxClassifier
@@ -23,6 +25,21 @@ def model(tmp_path: Path) -> Path:
     path = write_linear(tmp_path / "model.onnx")
     write_metadata(path, card(image_size=SIZE, class_names=("猫", "b\x1b\n")).metadata)
     return path
+
+
+def test_a_file_of_an_early_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = write_linear(tmp_path / "model.onnx")
+    graph = onnx.load(path)
+    graph.ir_version = 10
+    graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(graph, path)
+    about = card(image_size=SIZE)
+    write_card(tmp_path, about)
+    made = convert_model(OnnxClassifier(path), tmp_path / "new.onnx", format="onnx")
+    written = onnx.load(made.files[0])
+    assert written.ir_version == conversion.EARLY_IR_VERSION
+    assert [item.domain for item in written.opset_import] == [""]
+    assert OnnxClassifier(made.files[0]).metadata == about.metadata
 
 
 def suffix(format: str) -> str:

@@ -16,7 +16,15 @@ from common.statistics.metrics import accuracy, nll
 from ensemble.selection.pool import Pool, Skipped, refit_votes
 from ensemble.selection.pool_file import load_pool
 from ensemble.selection.run_pool import pool_from_run
-from trainables.records import WEIGHTS, RunFolder, TrialRecord, write_record
+from trainables.recipe import Numerics, Recipe
+from trainables.records import (
+    WEIGHTS,
+    RunFolder,
+    TrialRecord,
+    TrialStart,
+    write_record,
+    write_start,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -191,6 +199,16 @@ class TestRuns:
         write_record(path, replace(record, **changes))
         return path
 
+    @staticmethod
+    def start(folder: RunFolder, name: str, *, rungs: tuple[int, ...]) -> None:
+        write_start(
+            folder.trial(name),
+            TrialStart(
+                trial=name, kind="search", recipe=Recipe(), seed=0, rungs=rungs, data={},
+                split_id="split", numerics=Numerics(), code_version="0", machine={},
+            ),
+        )  # fmt: skip
+
     @pytest.fixture
     def folder(self, tmp_path: Path) -> RunFolder:
         folder = RunFolder(tmp_path / "run")
@@ -205,12 +223,19 @@ class TestRuns:
     def test_a_stopped_trial_with_weights_is_pooled(self, folder: RunFolder) -> None:
         path = self.trial(folder, "t0002", self.log_probs[3], whole_schedule=False, status="pruned")
         (path / WEIGHTS).write_bytes(b"")
+        self.start(folder, "t0002", rungs=(9, 27, 81))
+        early = self.trial(
+            folder, "t0003", self.log_probs[4], whole_schedule=False, status="pruned"
+        )
+        (early / WEIGHTS).write_bytes(b"")
+        self.start(folder, "t0003", rungs=(27, 81, 243))
         pool = pool_from_run(folder)
         assert pool.names == ("s00", "t0000", "t0001", "t0002")
         np.testing.assert_array_equal(pool.log_probs[3], self.log_probs[3])
 
     def test_other_trials_are_not_pooled(self, folder: RunFolder) -> None:
         self.trial(folder, "t0002", self.log_probs[3], whole_schedule=False, status="pruned")
+        self.start(folder, "t0002", rungs=(27, 81))
         self.trial(folder, "t0003", self.log_probs[3], status="failed")
         (folder.trial("t0004")).mkdir()
         pool = pool_from_run(folder)

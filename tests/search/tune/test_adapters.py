@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from search.samplers.fixed import FixedTrials
 from search.samplers.suggestions import Suggestion
 from search.tune.adapters import RETRIES, TuneCallback, TuneScheduler, TuneSearcher
+from search.tune.occupancy import ANYWHERE
 from tests.simulated_tune import Sweep
 from trainables.recipe import Recipe
 from trainables.records import RunFolder
@@ -76,7 +77,7 @@ def searcher(count: int, **options: Any) -> TuneSearcher:
         Suggestion(trial=f"s{i:02d}", number=i, kind="seed", recipe=Recipe(), seed=i)
         for i in range(count)
     ]
-    options = {"launch": lambda suggestion: {"trial": suggestion.trial}, **options}
+    options = {"launch": lambda suggestion, _: {"trial": suggestion.trial}, **options}
     return TuneSearcher(FixedTrials(suggestions), **options)
 
 
@@ -86,9 +87,9 @@ def test_a_searcher_launches_each_trial_once_and_then_finishes() -> None:
     assert [source.suggest("x"), source.suggest("y")] == [Searcher.FINISHED] * 2
 
 
-def test_no_other_trial_starts_while_one_waits_to_run_alone() -> None:
+def test_no_other_trial_starts_while_there_is_no_place_for_it() -> None:
     waiting = {"now": False}
-    source = searcher(3, held=lambda: waiting["now"])
+    source = searcher(3, place=lambda _: None if waiting["now"] else ANYWHERE)
     assert source.suggest("a")["trial"] == "s00"
     waiting["now"] = True
     assert source.suggest("b") is None
@@ -104,7 +105,7 @@ def test_nothing_starts_late() -> None:
 
 
 def test_a_launch_that_fails_finishes_the_search() -> None:
-    assert searcher(1, launch=lambda _: None).suggest("a") == Searcher.FINISHED
+    assert searcher(1, launch=lambda *_: None).suggest("a") == Searcher.FINISHED
 
 
 def test_a_searcher_ignores_what_tune_reports(tmp_path: Path) -> None:

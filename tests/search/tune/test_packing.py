@@ -16,7 +16,7 @@ from search.tune.packing import (
     requested_bytes,
     trials_per_gpu,
 )
-from trainables.recipe import Numerics
+from trainables.recipe import Numerics, Recipe
 
 GB = 1e9
 NODES = Capacity(
@@ -24,9 +24,19 @@ NODES = Capacity(
 )
 
 
+def state_of(*trials: tuple[Recipe, float]) -> Any:
+    """Return a run whose trials have these recipes and peaks."""
+    known = {
+        str(number): SimpleNamespace(
+            recipe=recipe.to_mapping(), peak_memory_bytes=int(peak), end=None
+        )
+        for number, (recipe, peak) in enumerate(trials)
+    }
+    return SimpleNamespace(trials=known, count=len(known))
+
+
 def packing(*peaks: float, device: str = "cpu", shared: int = 0) -> Packing:
-    trials = {str(i): SimpleNamespace(peak_memory_bytes=int(peak)) for i, peak in enumerate(peaks)}
-    state: Any = SimpleNamespace(trials=trials)
+    state = state_of(*((Recipe(), peak) for peak in peaks))
     numerics = Numerics(device=device)
     return Packing(numerics, state, capacity=lambda: NODES, shared_bytes=shared)
 
@@ -76,7 +86,7 @@ def test_trials_on_one_gpu_fit_into_its_memory(gpu: float, peak: float) -> None:
 
 
 def packing_on(*nodes: Node, peak: float) -> Packing:
-    state: Any = SimpleNamespace(trials={"t": SimpleNamespace(peak_memory_bytes=int(peak))})
+    state = state_of((Recipe(), peak))
     return Packing(Numerics(), state, capacity=lambda: Capacity(nodes=nodes))
 
 

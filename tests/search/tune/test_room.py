@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from common.errors import RunError
 from search.timetable.capacity import Capacity, Node, Share
+from search.tune.occupancy import Waiting
 from search.tune.room import ASKED_AHEAD, AUTOSCALER_SECONDS, PATIENCE_SECONDS, Room
 
 ONE_CORE = Share(cores=1.0)
@@ -122,7 +123,7 @@ def test_a_trial_that_waits_to_run_alone_is_waited_for_like_a_node() -> None:
     """The node that could hold it may be lost, while others still hold ordinary trials."""
     nodes = Nodes(2)
     alone = Share(cores=4.0)
-    room = Room(ONE_CORE, nodes.capacity, awaited=lambda: alone, clock=lambda: nodes.now)
+    room = Room(ONE_CORE, nodes.capacity, awaited=lambda: [Waiting(alone)], clock=lambda: nodes.now)
     assert room.limit(running=1) == 2
     nodes.now += PATIENCE_SECONDS
     with pytest.raises(RunError, match="4 CPU cores"):
