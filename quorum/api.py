@@ -20,7 +20,13 @@ from quorum.inputs import (
     run_to_resume,
     show_progress,
 )
-from quorum.options import AblationOptions, PlanOptions, RunOptions, SearchOptions, with_options
+from quorum.options import (
+    AblationOptions,
+    BudgetOptions,
+    PlanOptions,
+    SearchOptions,
+    with_options,
+)
 from quorum.outcome import AblationOutcome, AnyRun, Outcome
 from quorum.process import prepares_process
 from quorum.workspace.listing import Runs
@@ -212,6 +218,10 @@ def distill(
     *,
     selection: str | Path | None = None,
     workers: int = 1,
+    max_latency_ms: float | None = None,
+    max_bytes: int | None = None,
+    max_params: int | None = None,
+    max_gflops: float | None = None,
     address: str | None = None,
     runs: str | Path | None = None,
     progress: bool = True,
@@ -220,19 +230,29 @@ def distill(
     """Train, quantize and judge another student on `workers` workers; read test once more.
 
     Its teacher is the run's ensemble, or that of the file `selection`, which `select` wrote for
-    this run. With the `address` of a Ray cluster, the workers are there.
+    this run. The limits of the released file's cost, `max_…`, replace those of the run for this
+    student. With the `address` of a Ray cluster, the workers are there.
     """
     from quorum import pipeline
 
     if workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}")
     folder = find_run(run, runs)
-    options = RunOptions(progress=progress, observers=observers, address=address)
+    options = BudgetOptions(
+        max_latency_ms=max_latency_ms,
+        max_bytes=max_bytes,
+        max_params=max_params,
+        max_gflops=max_gflops,
+        progress=progress,
+        observers=observers,
+        address=address,
+    )
     with show_progress(spec_of_run(folder), folder, options) as options:
         return pipeline.distill(
             folder,
             options,
             workers=workers,
+            budgets=options.budgets,
             selection=None if selection is None else Path(selection),
         )
 

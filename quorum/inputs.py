@@ -59,6 +59,7 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         members=getattr(options, "members", None),
     )
     if isinstance(options, SearchOptions):
+        changes["gates"] = dataclasses.replace(spec.gates, **options.budgets)
         changes["selection"] = dataclasses.replace(spec.selection, **options.selection)
     return spec.with_values(dataset=dataclasses.replace(spec.dataset, **dataset), **changes)
 

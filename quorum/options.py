@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 """The name that torch gives to each profile's device."""
 
+BUDGETS = ("max_latency_ms", "max_bytes", "max_params", "max_gflops")
+"""The options that limit the cost of the file that ships."""
+
 Values = ParamSpec("Values")
 AnyOptions = TypeVar("AnyOptions", bound="RunOptions")
 Subject = TypeVar("Subject")
@@ -30,7 +33,7 @@ def cli(help: str, *, python: str = "", **argparse_settings: Any) -> Mapping[str
     """Return the metadata of an option: its help and how argparse reads it.
 
     `python` replaces the help in Python's documentation. `flag` names the option on the command
-    line (by default --FIELD-NAME); `flag=None` keeps it out of the command line.
+    line (by default --FIELD-NAME), or its names; `flag=None` keeps it out of the command line.
     """
     return {"help": help, "python": python or help, **argparse_settings}
 
@@ -160,7 +163,46 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchOptions(RunOptions):
+class BudgetOptions(RunOptions):
+    """Limits of the cost of the file that ships, for run, sweep, plan and distill.
+
+    They set the margins of the same names in the sweep's `gates`.
+    """
+
+    max_latency_ms: float | None = field(
+        default=None,
+        metadata=cli(
+            "most milliseconds that the student may take for one image, on one core",
+            flag=("--max-latency-ms", "--latency-ms"),
+            type=float,
+            metavar="MS",
+        ),
+    )
+    max_bytes: int | None = field(
+        default=None,
+        metadata=cli("largest file of the student, in bytes", type=int, metavar="N"),
+    )
+    max_params: int | None = field(
+        default=None, metadata=cli("most parameters of the student", type=int, metavar="N")
+    )
+    max_gflops: float | None = field(
+        default=None,
+        metadata=cli(
+            "most billions of floating-point operations of the student for one image",
+            type=float,
+            metavar="G",
+        ),
+    )
+
+    @property
+    def budgets(self) -> dict[str, Any]:
+        """The limits that are given, by their names in the sweep's `gates`."""
+        given = {name: getattr(self, name) for name in BUDGETS}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions(BudgetOptions):
     """Options of the commands that search: run, sweep and plan."""
 
     trials: int | None = field(

@@ -8,7 +8,7 @@ Every stage leaves its result in the run's folder and is skipped if the result i
 killed run resumes where it stopped.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -72,20 +72,24 @@ def distill(
     *,
     workers: int = 1,
     selection: Path | None = None,
+    budgets: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Train another student from the run's selection, then write ledger and report again.
 
     `selection` is the file of another ensemble of the run's trials, which teaches this student;
-    the ledger still compares it with the run's ensemble. The student starts from a new seed. The
-    ledger reads test once more and counts it. If an earlier call was killed before its ledger was
-    written, this one finishes that student.
+    the ledger still compares it with the run's ensemble. `budgets` replace those that the run was
+    started with, for this student; they are named as in the specification's `gates`. The student
+    starts from a new seed. The ledger reads test once more and counts it. If an earlier call was
+    killed before its ledger was written, this one finishes that student.
     """
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     options = options or RunOptions()
     with _open(spec_of_run(folder), folder, options, stages=("distill",), resume=True) as opened:
         stages.select(opened)
         if not stages.lacks_ledger(opened):
-            stages.distill(opened, workers=workers, again=True, selection=selection)
+            stages.distill(
+                opened, workers=workers, again=True, selection=selection, budgets=budgets
+            )
         return _conclude(opened, options, again=True)
 
 

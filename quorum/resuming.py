@@ -44,6 +44,8 @@ def settings_of(options: RunOptions) -> tuple[Mapping[str, Any], ...]:
     if isinstance(options, SearchOptions):
         given = {"trials": options.trials, "members": options.members}
         changes += [{name: value} for name, value in given.items() if value is not None]
+        if options.budgets:
+            changes.append({"gates": options.budgets})
         if options.selection:
             changes.append({"selection": options.selection})
     if options.skip_unreadable:
@@ -86,6 +88,10 @@ def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> 
         and not _same_place(str(options.storage), spec.storage),
         "--skip-unreadable": options.skip_unreadable and not spec.dataset.skip_unreadable,
         "--members": getattr(options, "members", None) not in (None, spec.members, asked_members),
+        **{
+            f"--{name.replace('_', '-')}": value != getattr(spec.gates, name)
+            for name, value in getattr(options, "budgets", {}).items()
+        },
         **_selection_changes(options, spec),
         "--factors": bool(getattr(options, "factors", None)),
         "--epochs": getattr(options, "epochs", None) not in (None, spec.rungs[-1]),

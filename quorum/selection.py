@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import PoolError, RunError
 from common.files import dump_json, write_bytes_atomically, write_json_once
 from common.parsing import to_mapping
+from search.space.sections import BUDGETS
 from search.space.spec import spec_of_run
 from trainables.records import RunFolder
 
@@ -35,6 +36,7 @@ def select_run(
     """
     from ensemble.selection.candidates import Request
     from ensemble.selection.decision import select_ensemble
+    from ensemble.selection.front import read_costs, with_front
     from ensemble.selection.run_pool import pool_from_run
 
     if out is not None:
@@ -45,7 +47,13 @@ def select_run(
     pool = pool_from_run(folder)
     if "source" not in given:
         wanted = _possible(wanted, pool)
-    selection = select_ensemble(pool, wanted, seed=spec.seed)
+    gates = spec.gates
+    selection = with_front(
+        select_ensemble(pool, wanted, seed=spec.seed),
+        pool,
+        read_costs(folder.costs),
+        {name.removeprefix("max_"): getattr(gates, name) for name in BUDGETS},
+    )
     if out is not None:
         _write(selection, out)
         return selection

@@ -8,9 +8,10 @@ interrupted. Functions import what they need, because a run that only selects mu
 import dataclasses
 import functools
 import logging
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,15 @@ from quorum.robustness import corrupted_holdout, robustness_options
 from quorum.selection import select_run
 from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
-from trainables.recipe import Recipe
-from trainables.records import RunFolder, read_start
+from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
+    from ensemble.selection.selection import Selection
     from search.mlflow.registry import Release
+
+MEASURE_SHARE = 0.02
+"""Share of the time left that measuring the costs of the pool's networks may take."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,9 @@ def select(run: Run) -> None:
     if run.folder.selection.exists():
         run.skip("select")
         return
-    with run.stage("select"):
+    with run.stage("select") as progress:
+        if run.spec.deliver != "single":
+            _measure_pool(run, progress)
         selection = select_run(run.folder)
         retire_unfinished(run)
         run.emit(
@@ -59,19 +65,26 @@ def select(run: Run) -> None:
                     },
                     "gap_support": selection.gap_support,
                     "gap_pool": selection.gap_pool,
+                    **_front_metrics(selection),
                 },
             )
         )
 
 
 def distill(
-    run: Run, *, workers: int = 1, again: bool = False, selection: Path | None = None
+    run: Run,
+    *,
+    workers: int = 1,
+    again: bool = False,
+    selection: Path | None = None,
+    budgets: Mapping[str, float] | None = None,
 ) -> None:
     """Train the student, and a twin without a teacher; decide on holdout which file ships.
 
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     Repeated after a kill, it resumes the training of that student. `selection` names another
-    ensemble as its teacher; a copy stays in the student's folder.
+    ensemble as its teacher; a copy stays in the student's folder. `budgets` replace those of the
+    specification's gates.
 
     Raises:
         RunError: `selection` was not made from this run's trials as they are now.
@@ -94,6 +107,7 @@ def distill(
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
+    margins = _margins(run, budgets or {})
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
         finished_before = stage.times_finished
         kept = folder.with_name(f"student.{finished_before}")
@@ -105,6 +119,7 @@ def distill(
                 write_bytes_atomically(folder / TEACHER, selection.read_bytes())
             _train_students(
                 run,
+                margins=margins,
                 seed=derive_seed(run.spec.seed, "student", finished_before),
                 workers=workers,
                 progress=progress,
@@ -118,7 +133,7 @@ def distill(
         release = decide_release(
             folder,
             holdout_predictions(run.folder, run.images, run.splits),
-            _margins(run),
+            margins,
             corrupted=corrupted,
             coverage=run.spec.robustness.coverage,
             decisions=finished_before + 1,
@@ -249,17 +264,19 @@ def report(run: Run) -> None:
 def _train_students(
     run: Run,
     *,
+    margins: "GateMargins",
     seed: int,
     workers: int,
     progress: Callable[[float, str], None],
     train: Callable[..., Any],
 ) -> None:
     from ensemble.student.students import train_students
+    from quorum.candidates import most_candidates, student_candidates
     from trainables.training.losses import Distillation
 
     end = run.end_of("distill")
-    recipe, start = _student_start(run)
-    numerics = run.probe(recipe, threads=max(1, run.cores // workers))
+    candidates = student_candidates(run.spec, run.folder)
+    numerics = run.probe(candidates[0].recipe, threads=max(1, run.cores // workers))
     run.site.run_stage(
         train_students,
         run.folder,
@@ -270,8 +287,10 @@ def _train_students(
         writes=[run.folder.student.name],
         progress=progress,
         leads=workers > 1,
-        recipe=recipe,
-        start=start,
+        candidates=candidates,
+        margins=margins,
+        # A training that Ray Train leads cannot be paused.
+        most=1 if workers > 1 else most_candidates(run.spec, margins),
         distillation=Distillation(alpha=run.spec.student.alpha, tau=run.spec.student.tau),
         seed=seed,
         license=run.spec.student.license,
@@ -279,6 +298,42 @@ def _train_students(
         deadline=None if end is None or run.plan is None else end - run.plan.export_seconds,
         train=train,
     )
+
+
+def _measure_pool(run: Run, progress: Callable[[float, str], None]) -> None:
+    """Measure the costs of the pool's networks for the selection, once."""
+    from ensemble.evaluation.pool_costs import MEASURE_SECONDS, measure_pool_costs
+    from ensemble.selection.run_pool import pool_from_run
+
+    if run.folder.costs.exists():
+        return
+    names = pool_from_run(run.folder).names
+    left = math.inf if run.deadline is None else max(0.0, run.deadline - time.time())
+    run.site.run_stage(
+        measure_pool_costs,
+        run.folder,
+        images=run.images,
+        splits=run.splits,
+        numerics=run.numerics,
+        reads=[f"trials/{name}/{file}.json" for name in names for file in ("start", "record")],
+        writes=[run.folder.costs.name],
+        progress=progress,
+        names=names,
+        seconds=min(MEASURE_SECONDS, MEASURE_SHARE * left),
+    )
+
+
+def _front_metrics(selection: "Selection") -> dict[str, float]:
+    """Return the number of networks on the Pareto front, and its ends."""
+    front = [point for point in selection.front if point.efficient]
+    if not front:
+        return {}
+    return {
+        "front_points": len(front),
+        "front_lowest_nll": min(point.nll for point in front),
+        "front_smallest_bytes": min(point.bytes or 0 for point in front),
+        "front_lowest_latency_ms": min(point.latency_ms or 0.0 for point in front),
+    }
 
 
 def _inputs(folder: RunFolder) -> list[str]:
@@ -290,17 +345,6 @@ def _inputs(folder: RunFolder) -> list[str]:
     trials = [folder.trial(name) for name in sorted(names)]
     paths = [folder.selection, folder.sweep, folder.student, *trials]
     return [path.relative_to(folder.root).as_posix() for path in paths]
-
-
-def _student_start(run: Run) -> tuple[Recipe, str | None]:
-    """Return the student's recipe, and the trial that it starts from, if any."""
-    from ensemble.selection.selection import read_selection
-
-    if run.spec.student.start == "best_single":
-        name = read_selection(run.folder.selection).best_single.name
-        best = read_start(run.folder.trial(name) / "start.json").recipe
-        return run.spec.tuned_student_recipe(best), name
-    return run.spec.student_recipe(), None
 
 
 @contextmanager
@@ -349,10 +393,10 @@ def _release(folder: RunFolder) -> "Release | None":
     )
 
 
-def _margins(run: Run) -> "GateMargins":
+def _margins(run: Run, budgets: Mapping[str, float]) -> "GateMargins":
     from ensemble.deployment.gates import GateMargins
 
-    return GateMargins(**dataclasses.asdict(run.spec.gates))
+    return GateMargins(**{**dataclasses.asdict(run.spec.gates), **budgets})
 
 
 def _compute(run: Run) -> dict[str, Any]:

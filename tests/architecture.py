@@ -27,6 +27,7 @@ ORDER = (
     "quorum.stages",
     "quorum.robustness",
     "quorum.trial_stages",
+    "quorum.candidates",
     "quorum.selection",
     "quorum.seeds",
     "quorum.workspace",

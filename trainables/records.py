@@ -138,6 +138,11 @@ class RunFolder:
         return self.root / "selection.json"
 
     @property
+    def costs(self) -> Path:
+        """The costs of the pool's networks, measured before the selection."""
+        return self.root / "costs.json"
+
+    @property
     def student(self) -> Path:
         """The student's folder."""
         return self.root / "student"

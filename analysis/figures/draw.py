@@ -41,12 +41,14 @@ from analysis.figures.explanations import (
     spatial_weights_figure,
 )
 from analysis.figures.fonts import Lettering, lettering
+from analysis.figures.front import front_figure
 from analysis.figures.ledger import cost_figure, ledger_figure
 from analysis.figures.robustness import robustness_figure
 from analysis.figures.search import hyperparameters_figure, importance_figure, sweep_figure
 from analysis.figures.style import drawing, save_figure
 from analysis.text.ledger import rows
 from ensemble.ledger.ledger import Ledger
+from ensemble.selection.selection import FrontPoint
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -171,6 +173,19 @@ def _trial_costs(source: FigureSource) -> Figure:
     return trial_costs_figure(facts.trials, holdout)
 
 
+def _costed(source: FigureSource) -> list[FrontPoint]:
+    """Return the trials and ensembles whose size and latency are known."""
+    selection = source.facts.selection
+    return [] if selection is None else [p for p in selection.front if p.efficient is not None]
+
+
+def _front(source: FigureSource) -> Figure:
+    gates = source.facts.spec.gates
+    return front_figure(
+        _costed(source), max_latency_ms=gates.max_latency_ms, max_bytes=gates.max_bytes
+    )
+
+
 def _student_classes(source: FigureSource) -> Figure:
     stage = student_stage(source.facts)
     assert stage is not None
@@ -234,6 +249,7 @@ FIGURES: Mapping[str, FigurePlan] = {
         ready=lambda source: bool(source.facts.holdout_hits) and _several_trials(source),
         draw=_trial_costs,
     ),
+    "front": FigurePlan(ready=lambda source: len(_costed(source)) > 1, draw=_front),
     "disagreement": FigurePlan(
         ready=lambda source: len(source.facts.member_log_probs) > 1,
         draw=lambda source: disagreement_figure(

@@ -16,7 +16,9 @@ from common.formats import (
     compact,
     count,
     duration,
+    file_size,
     fixed,
+    milliseconds,
     percent,
     plural,
     with_minus_signs,
@@ -59,6 +61,8 @@ def ensemble_section(facts: RunFacts) -> Section | None:
         _holdout_scores(selection),
         _comparisons(facts, selection),
         text(_diversity(facts, selection), _compute(selection)),
+        text(_front(selection)),
+        Figure(name="front", caption=_front_caption()),
         Figure(name="disagreement", caption=_diversity_caption(facts)),
     )
 
@@ -179,6 +183,32 @@ def _comparisons(facts: RunFacts, selection: Selection) -> Block | None:
         "llrrl",
         caption="Paired differences on holdout, cross-fitted.",
     )  # fmt: skip
+
+
+def _front(selection: Selection) -> str:
+    """Name the networks that no other one beats in NLL, size and latency at once."""
+    trials = [point for point in selection.front if point.kind == "trial"]
+    front = [point for point in trials if point.efficient]
+    if not front:
+        return ""
+    named = ", ".join(
+        f"{point.name} ({fixed(point.nll, 4)} nats, {file_size(point.bytes)}, "
+        f"{milliseconds(point.latency_ms)})"
+        for point in front
+    )
+    over = sum(bool(point.over) for point in trials)
+    return f"On the Pareto front of NLL, size and latency: {named}." + (
+        f" {plural(over, 'trial is', 'trials are')} over the run's budgets." if over else ""
+    )
+
+
+def _front_caption() -> str:
+    return (
+        "NLL on holdout against what a file would cost if it shipped: int8, unless fp32 is the "
+        "faster one; an ensemble's costs are the sums of its members'. Filled: on the Pareto "
+        "front of the three. NLL is that before quantization; of a trial at its own temperature, "
+        "of an ensemble cross-fitted. No intervals: the comparisons above have them."
+    )
 
 
 def _diversity(facts: RunFacts, selection: Selection) -> str:

@@ -44,6 +44,7 @@ GATES: Mapping[str, tuple[str, str]] = {
     "latency_ms": ("milliseconds for one image", "at most"),
     "bytes": ("size in bytes", "at most"),
     "params": ("parameters", "at most"),
+    "gflops": ("GFLOPs for one image", "at most"),
 }
 """The quantity that a gate measures, and the side of its limit that passes."""
 

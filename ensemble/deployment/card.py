@@ -81,6 +81,14 @@ class Quantization:
     """Number of QuantizeLinear and DequantizeLinear nodes in the file; never 0."""
     reduce_range: bool
     """Weights use 7 bits, for processors on which 16-bit sums would saturate."""
+    val_loss: float | None = None
+    """NLL that the file lost on val against fp32 when it was quantized after training, in nats;
+    None where it was not compared."""
+    val_loss_standard_error: float | None = None
+    """Standard error of the mean paired difference."""
+    aware_epochs: int = 0
+    """Epochs of quantization-aware training behind this file; 0 if it was quantized only after
+    training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +148,8 @@ class Card:
     """SHA-256 of the initial weights by name; empty for random weights and the hub's."""
     seed: int
     params: int
+    gflops: float | None = None
+    """Billions of floating-point operations for one image; None in cards of earlier versions."""
     steps: int | None
     """Optimizer steps; None for a trial, whose record counts epochs."""
     train_seconds: float

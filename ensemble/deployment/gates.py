@@ -63,6 +63,8 @@ class GateMargins:
     """Largest size of the file."""
     max_params: int | None = None
     """Most parameters."""
+    max_gflops: float | None = None
+    """Most floating-point operations of a call with one image, in billions."""
 
 
 def accuracy_margin(holdout: Predictions) -> float:
@@ -104,9 +106,9 @@ def decide_gates(
 
     `accuracy_loss` and, on the `corrupted` images, `corruption_loss` (both against the ensemble)
     and, for int8, `nll_gain` (against fp32) are paired means with one-sided bounds at `level`.
-    `speedup` uses the bound of the paired timings. `shrink` and the budgets (`latency_ms`, `bytes`
-    and `params`, where the margins have them) are compared as they are. A gate whose figures are
-    missing is undecided. `costs` are by stage; `seed` roots the bootstrap's draws.
+    `speedup` uses the bound of the paired timings. `shrink` and the budgets (see `budgets`, where
+    the margins have them) are compared as they are. A gate whose figures are missing is undecided.
+    `costs` are by stage; `seed` roots the bootstrap's draws.
     """
     holdout.check()
     precision = FILES[stage][1]
@@ -143,17 +145,23 @@ def decide_gates(
             _gate("shrink", _exact(_ratio(full.bytes, cost.bytes)), margins.min_shrink,
                   at_most=False),
         ]  # fmt: skip
-    budgets = {
+    found += [
+        _gate(name, _exact(value), limit) for name, (value, limit) in budgets(cost, margins).items()
+    ]
+    return tuple(replace(gate, stage=stage) for gate in found)
+
+
+def budgets(cost: StageCost, margins: GateMargins) -> dict[str, tuple[float | None, float]]:
+    """Return a file's cost and the limit that the margins set, by gate, for those they set."""
+    all_of_them = {
         "latency_ms": (cost.latency_ms_batch1, margins.max_latency_ms),
         "bytes": (cost.bytes, margins.max_bytes),
         "params": (cost.params, margins.max_params),
+        "gflops": (cost.gflops, margins.max_gflops),
     }
-    found += [
-        _gate(name, _exact(value), limit)
-        for name, (value, limit) in budgets.items()
-        if limit is not None
-    ]
-    return tuple(replace(gate, stage=stage) for gate in found)
+    return {
+        name: (value, limit) for name, (value, limit) in all_of_them.items() if limit is not None
+    }
 
 
 def fp32_of(stage: str) -> str:

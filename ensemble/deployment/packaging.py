@@ -1,6 +1,6 @@
 """Package a trained network: its ONNX files, in fp32 and int8, and its card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ensemble.deployment.card import (
     Artifact,
     Card,
     Latency,
+    Quantization,
     TeacherMember,
     read_card,
     recipe_digest,
@@ -22,6 +23,7 @@ from ensemble.deployment.describe import write_metadata
 from ensemble.deployment.export import export_onnx
 from ensemble.deployment.latency import latency, paired_latency
 from ensemble.deployment.metadata import NO_LICENSE, ModelMetadata
+from ensemble.deployment.network_cost import gflops
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import METHODS, parity, quantize_int8, refit_temperature
 from trainables.data.image_set import ImageSet
@@ -114,6 +116,7 @@ def export_student(
         weights=weights_identity(student.recipe.architecture),
         seed=student.seed,
         params=student.params,
+        gflops=gflops(student.model),
         steps=student.steps,
         train_seconds=student.train_seconds,
         alpha=distillation.alpha if distillation else None,
@@ -156,15 +159,12 @@ def add_int8(folder: Path, *, images: ImageSet, splits: Splits, like: Card | Non
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
     known = like.quantization if like is not None else None
     twin = like if like is not None and _same_work(like.recipe, recipe) else None
-    # Indices ascend and image folders are sorted by class: the first ones share one class.
-    side = recipe.architecture.input_size or images.image_size
-    chosen = evenly_spaced(len(splits.train), calibration_images(side))
-    quantization = quantize_int8(
+    quantization = _quantize(
         fp32,
         int8,
-        calibration=images.images[splits.train[chosen]],
-        holdout=holdout,
-        labels=labels,
+        card,
+        images=images,
+        splits=splits,
         methods=METHODS if known is None else (known.method,),
     )
     temperature = refit_temperature(int8, holdout, labels)
@@ -183,6 +183,50 @@ def add_int8(folder: Path, *, images: ImageSet, splits: Splits, like: Card | Non
     )
     write_card(folder, card)
     return card
+
+
+def replace_int8(folder: Path, source: Path, *, to: Path, images: ImageSet, splits: Splits) -> Card:
+    """Quantize the fp32 file `source` into the folder `to`; return the card with that int8 file.
+
+    `source` is the packaged network of `folder` with other weights, so the timings stay.
+    """
+    card = read_card(folder)
+    assert card.int8 is not None
+    to.mkdir(parents=True, exist_ok=True)
+    int8 = to / card.int8.file
+    holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
+    quantization = _quantize(source, int8, card, images=images, splits=splits, methods=METHODS)
+    return replace(
+        card,
+        int8=_finished(
+            int8, card.metadata, refit_temperature(int8, holdout, labels), card.int8.latency
+        ),
+        quantization=quantization,
+        parity=parity(folder / card.fp32.file, int8, holdout[:PARITY_IMAGES]),
+    )
+
+
+def _quantize(
+    fp32: Path,
+    int8: Path,
+    card: Card,
+    *,
+    images: ImageSet,
+    splits: Splits,
+    methods: Sequence[str],
+) -> Quantization:
+    """Quantize a file of the card's network with ranges from evenly spaced training images."""
+    # Indices ascend and image folders are sorted by class: the first ones share one class.
+    side = Recipe.from_mapping(card.recipe).architecture.input_size or images.image_size
+    chosen = evenly_spaced(len(splits.train), calibration_images(side))
+    return quantize_int8(
+        fp32,
+        int8,
+        calibration=images.images[splits.train[chosen]],
+        holdout=images.images[splits.holdout],
+        labels=images.labels[splits.holdout],
+        methods=methods,
+    )
 
 
 def _same_work(packaged: Mapping[str, Any], recipe: Recipe) -> bool:

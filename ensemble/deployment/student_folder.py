@@ -82,4 +82,5 @@ def _cost(card: Card, artifact: Artifact) -> StageCost:
         latency_ms_batch1=times.ms_batch1 if times else None,
         images_per_second=times.images_per_second if times else None,
         train_seconds=card.train_seconds,
+        gflops=card.gflops,
     )

@@ -44,6 +44,8 @@ class Row:
     latency_ms_batch1: float | None
     images_per_second: float | None
     train_seconds: float | None
+    gflops: float | None = None
+    """Billions of floating-point operations for one image; missing in earlier ledgers."""
     agreement_with_ensemble: float | None
     """Share of examples on which the stage and the ensemble name the same class."""
 

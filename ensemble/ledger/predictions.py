@@ -59,6 +59,9 @@ class StageCost:
     """Throughput in batches."""
     train_seconds: float | None = None
     """Training time, summed over an ensemble's members."""
+    gflops: float | None = None
+    """Floating-point operations of a call with one image, in billions: two for each multiplication
+    with addition in convolutions and matrix products."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -119,6 +119,27 @@ class Diversity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontPoint:
+    """A trial or an ensemble, what it would cost, and how good it is; see `front`."""
+
+    name: str
+    """A trial, or the ledger's row of an ensemble."""
+    kind: Literal["trial", "ensemble"]
+    nll: float
+    """On holdout, in nats per example."""
+    params: int | None
+    gflops: float | None
+    bytes: int | None
+    latency_ms: float | None
+    """Milliseconds for one image; None, as the size, where it was not measured."""
+    over: tuple[str, ...] = ()
+    """The run's budgets that it breaks."""
+    efficient: bool | None = None
+    """On the front: no other point is as good in NLL, size and latency, and better in one. None
+    where size or latency is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """The selected ensemble, its certificates, its baselines and the comparisons with them."""
 
@@ -172,6 +193,9 @@ class Selection:
     """Training seconds behind each choice; None where a member's are unknown."""
     skipped: tuple[Skipped, ...]
     """Candidates that were left out of the pool."""
+    front: tuple[FrontPoint, ...] = ()
+    """Size, latency and NLL of the pool's networks and ensembles, by rising NLL; empty for a pool
+    from a file, and in files of earlier versions."""
 
     def pooled_stages(self) -> dict[str, tuple[Member, ...]]:
         """Return the members of each of the ledger's stages that pools members, in its order."""

@@ -9,21 +9,34 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
-from ensemble.deployment.card import TeacherMember, write_card
+from ensemble.deployment.card import Card, TeacherMember, write_card
+from ensemble.deployment.gates import GateMargins, budgets
 from ensemble.deployment.metadata import NO_LICENSE
 from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
+from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import read_selection
 from ensemble.selection.teacher_file import teacher_of
-from ensemble.student.distillation import StudentResult, StudentTrainer, distill
+from ensemble.student.design import (
+    Candidate,
+    Design,
+    Entrant,
+    affordable,
+    read_design,
+    short_sweep,
+    write_design,
+)
+from ensemble.student.distillation import StudentResult, StudentTrainer, distill, read_reports
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
+from ensemble.student.quantization_aware import improve_int8
 from ensemble.student.teacher import load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -46,10 +59,13 @@ REHEARSAL_SHARE = 0.01
 TRAINING_SHARE = 0.45
 """Share of the stage's progress bar for each of the two trainings."""
 
+NO_MARGINS = GateMargins()
+"""Those of a release without budgets."""
+
 
 def train_students(
     folder: RunFolder,
-    recipe: Recipe,
+    candidates: Sequence[Candidate],
     *,
     distillation: Distillation,
     images: ImageSet,
@@ -59,67 +75,60 @@ def train_students(
     deadline: float | None,
     progress: Callable[[float, str], None],
     train: StudentTrainer = distill,
-    start: str | None = None,
+    margins: GateMargins = NO_MARGINS,
+    most: int = 1,
     license: str = "",
 ) -> None:
     """Train, export and quantize both students and the best single trial into `folder`.student.
 
-    Both trainings save every epoch and resume from the last one saved. With a `deadline` for
-    both (unix seconds) they get the epochs that fit; see `ensemble.student.epoch_budget`.
-    `train` trains each of the two, with the numerics `train_with`. `start` is the trial whose
-    network both train further. Then the student is never worse than that network on val, and where
+    The student is one of the first `most` of `candidates` that keep the budgets among `margins`;
+    see `ensemble.student.design`. All trainings save every epoch and resume from the last one
+    saved. With a `deadline` for all (unix seconds) they get the epochs that fit; see
+    `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
+    student starts from a trial, it is never worse than that trial's network on val, and where
     there is no time for an epoch it is that network. The teacher is the ensemble of `teacher_of`.
     `license` is written into the exported files.
 
     Raises:
+        SpecError: no candidate keeps the budgets.
         RunError: no selection, or a member whose files are missing or damaged.
         DivergedError: a loss is not finite.
     """
-    origin = None if start is None else folder.trial(start)
-    numerics = train_with
     selection = teacher_of(folder)
     work = folder.student / "work"
     work.mkdir(parents=True, exist_ok=True)
+    data: dict[str, Any] = {"images": images, "splits": splits, "numerics": train_with}
+    competing = _competing(folder.student, candidates, margins, most, images, splits)
     teacher = load_teacher(
         folder,
         selection.members,
         selection.temperature,
-        numerics,
+        train_with,
         images=images,
         splits=splits,
         saved=work / "teacher.json",
     )
-    data: dict[str, Any] = {"images": images, "splits": splits, "numerics": numerics}
-    untrained = None if origin is None else _untrained(origin, images, splits, numerics)
     lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
-    left = math.inf if deadline is None else deadline - time.time()
-    seconds = min(REHEARSAL_SECONDS, max(0.0, REHEARSAL_SHARE * left))
-    timed = partial(rehearse, recipe, seconds=seconds, **data)
-    budget = EpochBudget(
-        recipe,
-        work / "plan.json",
-        deadline=deadline,
-        fewest=1 if origin is None else 0,
-        rehearse=lambda: EpochSeconds(
-            taught=timed(**lesson).train_seconds, plain=timed().train_seconds
-        ),
-    )
+    trainings = {
+        each.name: _Training(
+            folder, each, number, train=train, data=data, lesson=lesson, seed=seed,
+            deadline=deadline,
+        )
+        for number, each in enumerate(competing)
+    }  # fmt: skip
+    chosen = trainings[_choose(folder.student, trainings, progress)]
+    budget, start = chosen.budget, chosen.candidate.start
+    origin = None if start is None else folder.trial(start)
+    budgeted = bool(budgets(StageCost(), margins))
+    untrained = None
+    if origin is not None:
+        tta = budget.recipe.architecture.tta if budgeted else None
+        untrained = _untrained(origin, images, splits, train_with, tta=tta)
     if untrained is not None and budget.epochs == 0:
-        log.info("no time is left for an epoch: the student is the best single trial itself")
+        log.info("no time is left for an epoch: the student is the trial that it starts from")
         student = plain = untrained.result
     else:
-        student = budget.train(
-            lambda shortened, on_report: train(
-                shortened,
-                folder=work / "taught",
-                on_report=on_report,
-                seed=seed,
-                start=origin,
-                **lesson,
-                **data,
-            ),
-            _reporter(budget, 0.0, "student", progress),
-        )
+        student = budget.train(chosen.train, _reporter(budget, 0.0, "student", progress))
         plain = train(
             budget.recipe,
             folder=work / "plain",
@@ -129,7 +138,7 @@ def train_students(
             **data,
         )
         if untrained is not None and student.reports[-1].val_nll > untrained.val_nll:
-            log.info("further training made the best single trial worse on val: it is kept")
+            log.info("further training made the trial worse on val: it is kept as it was")
             student = replace(untrained.result, seconds=student.seconds)
     progress(2 * TRAINING_SHARE, "export and quantization")
     single = read_selection(folder.selection).best_single.name
@@ -147,8 +156,14 @@ def train_students(
         folder,
         taught,
         _trained(plain, budget.recipe, seed),
+        improve=partial(
+            improve_int8,
+            numerics=train_with,
+            seconds=math.inf if deadline is None else deadline - time.time(),
+            **lesson,
+        ),
         single=single,
-        untrained=start == single and student.steps == 0,
+        untrained=start == single and student.steps == 0 and not budgeted,
         images=images,
         splits=splits,
         license=license or NO_LICENSE,
@@ -156,11 +171,126 @@ def train_students(
     shutil.rmtree(work)
 
 
+class _Training:
+    """The training of one candidate with a teacher, in a folder of its own."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        candidate: Candidate,
+        number: int,
+        *,
+        train: StudentTrainer,
+        data: dict[str, Any],
+        lesson: dict[str, Any],
+        seed: int,
+        deadline: float | None,
+    ) -> None:
+        """`number` counts the candidates from 0, which names the folder."""
+        self.candidate = candidate
+        suffix = str(number or "")
+        work = folder.student / "work"
+        self.folder = work / f"taught{suffix}"
+        self._arguments: dict[str, Any] = {
+            "folder": self.folder,
+            "seed": seed,
+            "start": None if candidate.start is None else folder.trial(candidate.start),
+            **lesson,
+            **data,
+        }
+        self._train = train
+        left = math.inf if deadline is None else deadline - time.time()
+        seconds = min(REHEARSAL_SECONDS, max(0.0, REHEARSAL_SHARE * left))
+        timed = partial(rehearse, candidate.recipe, seconds=seconds, **data)
+        self.budget = EpochBudget(
+            candidate.recipe,
+            work / f"plan{suffix}.json",
+            deadline=deadline,
+            fewest=1 if candidate.start is None else 0,
+            rehearse=lambda: EpochSeconds(
+                taught=timed(**lesson).train_seconds, plain=timed().train_seconds
+            ),
+        )
+
+    def train(self, recipe: Recipe, on_report: Callable[[EpochReport], None]) -> StudentResult:
+        """Train to the end of the recipe's schedule, from the last epoch saved."""
+        return self._train(recipe, on_report=on_report, **self._arguments)
+
+    def until(self, epochs: int, on_report: Callable[[EpochReport], None]) -> float:
+        """Train until `epochs` are saved; return the NLL on val then."""
+
+        def watch(report: EpochReport) -> None:
+            on_report(report)
+            if report.step >= epochs:
+                raise _PausedError
+
+        if len(read_reports(self.folder)) < epochs:
+            with suppress(_PausedError):
+                self.train(self.budget.recipe, watch)
+        return read_reports(self.folder)[epochs - 1].val_nll
+
+
+class _PausedError(Exception):
+    """Interrupts a training that may go on later."""
+
+
+def _competing(
+    place: Path,
+    candidates: Sequence[Candidate],
+    margins: GateMargins,
+    most: int,
+    images: ImageSet,
+    splits: Splits,
+) -> list[Candidate]:
+    """Return the candidates that keep the budgets; they are judged once and kept in `place`."""
+    design = read_design(place)
+    limits = {name: limit for name, (_, limit) in budgets(StageCost(), margins).items()}
+    if design is None or design.budgets != limits:
+        affordable_ones, judged = affordable(
+            candidates, margins, most=most, images=images, splits=splits
+        )
+        design = Design(chosen="", because="", budgets=limits, candidates=tuple(judged))
+        if read_design(place) is not None:  # trainings of a student with other budgets
+            shutil.rmtree(place / "work")
+            (place / "work").mkdir()
+        write_design(place, design)
+        return affordable_ones
+    kept = {each.name for each in design.candidates if not each.over}
+    return [each for each in candidates if each.name in kept]
+
+
+def _choose(
+    place: Path, trainings: Mapping[str, _Training], progress: Callable[[float, str], None]
+) -> str:
+    """Return the name of the candidate that becomes the student; `place` keeps the decision."""
+    design = read_design(place)
+    assert design is not None
+    if design.chosen:
+        return design.chosen
+
+    def train_until(name: str, epochs: int) -> float:
+        def on_report(report: EpochReport) -> None:
+            progress(0.0, f"short sweep: {name}, epoch {report.step}/{epochs}")
+
+        return trainings[name].until(epochs, on_report)
+
+    entrants = [
+        Entrant(name=name, recipe=each.budget.recipe, train_until=partial(train_until, name))
+        for name, each in trainings.items()
+    ]
+    result = short_sweep(entrants, design.candidates)
+    design = replace(result, budgets=design.budgets)
+    write_design(place, design)
+    log.info("the student is %s: %s", design.chosen, design.because)
+    return design.chosen
+
+
 def _package(
     folder: RunFolder,
     student: TrainedStudent,
     plain: TrainedStudent,
     *,
+    improve: Callable[..., Card],
     single: str,
     untrained: bool,
     images: ImageSet,
@@ -169,12 +299,15 @@ def _package(
 ) -> None:
     """Write the files of all networks that could ship; the student's card last.
 
+    `improve` trains the student for its int8 file, if that is worth it; see `improve_int8`.
     `single` is the best single trial, and `untrained` says that the student is that trial.
     """
     export = partial(export_student, images=images, splits=splits, license=license)
     place = folder.student
     # A folder with a card counts as exported, so everything else is written first.
     card = export(student, place / "work" / "student", int8=True)
+    if student.steps:
+        card = improve(student, place / "work" / "student", images=images, splits=splits)
     twin = export(plain, place / "plain", int8=False, like=card)
     labels = images.labels[splits.holdout]
     accuracies = [
@@ -216,8 +349,12 @@ class _Untrained:
     """In nats, after one temperature fitted on val."""
 
 
-def _untrained(start: Path, images: ImageSet, splits: Splits, numerics: Numerics) -> _Untrained:
+def _untrained(
+    start: Path, images: ImageSet, splits: Splits, numerics: Numerics, *, tta: str | None
+) -> _Untrained:
+    """Return a trial as a student; with the views `tta` instead of its own if that is not None."""
     model = load_trained(start)
+    model.tta = model.tta if tta is None else tta
     place_model(model, numerics)
     labels = images.labels[splits.val]
     logp = predict_log_probs(model, images.images, numerics, indices=splits.val)

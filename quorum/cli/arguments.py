@@ -39,7 +39,8 @@ def add_options(
             continue
         # argparse would append to the default itself.
         default = None if settings.get("action") == "append" else field.default
-        parser.add_argument(flag, dest=field.name, default=default, **settings)
+        flags = (flag,) if isinstance(flag, str) else flag
+        parser.add_argument(*flags, dest=field.name, default=default, **settings)
 
 
 def add_dry_run(parser: ArgumentParser, help: str) -> None:

@@ -1,6 +1,7 @@
 """Train, quantize and judge another student.
 
-It replaces the run's student, which is kept in student.1, and reads test once more.
+It replaces the run's student, which is kept in student.1, and reads test once more. With a limit of
+the cost, the network that learns most from the ensemble within it is found in a short sweep.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -8,18 +9,19 @@ from argparse import ArgumentParser, Namespace
 import quorum
 from quorum.cli.arguments import add_options, add_run
 from quorum.cli.printing import print_outcome, print_reminder
+from quorum.options import BUDGETS, BudgetOptions
 
 EXAMPLE = "quorum distill demo --workers 2"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add RUN, --selection, --workers, --address and --runs."""
+    """Add RUN, --selection, --workers, the budgets, --address and --runs."""
     add_run(parser)
     teacher = "selection.json of the ensemble that teaches (default: the run's)"
     parser.add_argument("--selection", metavar="FILE", help=teacher)
     workers = "number of workers that train the student (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=workers)
-    add_options(parser, only=["address", "runs"])
+    add_options(parser, BudgetOptions, only=[*BUDGETS, "address", "runs"])
 
 
 def execute(arguments: Namespace) -> int:
@@ -28,8 +30,7 @@ def execute(arguments: Namespace) -> int:
         arguments.run,
         selection=arguments.selection,
         workers=arguments.workers,
-        address=arguments.address,
-        runs=arguments.runs,
+        **{name: getattr(arguments, name) for name in (*BUDGETS, "address", "runs")},
     )
     print_outcome(outcome)
     print_reminder(arguments.address)

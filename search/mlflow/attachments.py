@@ -41,6 +41,8 @@ def _copies(folder: RunFolder, change: RunChange) -> dict[Path, str]:
             folder.ledger / "ledger.json": "ledger.json",
             folder.ledger / "ledger.csv": "ledger.csv",
             folder.report: "report.pdf",
+            folder.costs: "costs.json",
+            folder.figures / "front.png": "figures/front.png",
         }
     if change.recipe is None:
         return {}

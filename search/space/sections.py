@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from common.errors import SpecError
 
+BUDGETS = ("max_latency_ms", "max_bytes", "max_params", "max_gflops")
+"""Limits of the released file's cost, among the gates' margins."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilySpec:
@@ -58,12 +61,21 @@ class StudentSpec:
     recipe: dict[str, Any] = field(default_factory=dict)
     """Recipe values of a student with random weights; the others come from the sweep's `recipe`,
     except those in NOT_INHERITED."""
+    candidates: int | None = None
+    """Most networks that compete for the student's place in a short sweep. Null: 4 if `gates` limit
+    the cost of the released file, else 1, which is the first: the best single trial, or the net of
+    `recipe`. See ensemble/student/design.py."""
     alpha: float = 0.9
     """Weight of the teacher's loss, in [0, 1]; the labels' loss has the rest."""
     tau: float = 4.0
     """Temperature of the teacher's loss."""
     license: str = ""
     """The exported model's licence as an SPDX expression, e.g. `CC-BY-4.0`; empty if not stated."""
+
+    def __post_init__(self) -> None:
+        """Refuse a sweep without a network."""
+        if self.candidates is not None and self.candidates < 1:
+            raise SpecError(f"candidates must be at least 1, got {self.candidates}")
 
     def with_epochs(self, epochs: int) -> "StudentSpec":
         """Return a copy with schedules of `epochs` epochs, at least one."""
@@ -97,6 +109,21 @@ class GateSpec:
     """Largest size of the released file; null for no limit."""
     max_params: int | None = None
     """Most parameters of the released network; null for no limit."""
+    max_gflops: float | None = None
+    """Most arithmetic of a call with one image, in billions of floating-point operations (two for
+    each multiplication with addition); null for no limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse a budget that no file can keep."""
+        for name in BUDGETS:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SpecError(f"{name} must be more than 0, got {value!r}")
+
+    @property
+    def has_budget(self) -> bool:
+        """True if the released file's cost is limited."""
+        return any(getattr(self, name) is not None for name in BUDGETS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

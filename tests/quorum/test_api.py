@@ -19,7 +19,7 @@ from journal.journal import Journal
 from quorum import Outcome
 from quorum.cli.main import main
 from quorum.inputs import prepare_run, resolve_sweep
-from quorum.options import AblationOptions, RunOptions, SearchOptions
+from quorum.options import BUDGETS, AblationOptions, RunOptions, SearchOptions
 from search.space.spec import SweepSpec
 from tests.docs import ROOT
 from tests.tiny import tiny_spec
@@ -62,7 +62,7 @@ def test_errors_can_be_caught_by_their_public_name() -> None:
         quorum.load_sweep("digit")
 
 
-SEARCH = {"trials", "members", "source", "weighting", "diversity"}
+SEARCH = {*BUDGETS, "trials", "members", "source", "weighting", "diversity"}
 
 
 def test_signatures_show_every_option() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ensemble.deployment.card import Card, read_card
 from ensemble.selection.selection import read_selection
+from ensemble.student.design import Candidate
 from ensemble.student.distillation import StudentResult, read_reports
 from ensemble.student.students import train_students
 from quorum import Outcome
@@ -50,9 +51,10 @@ def students(
         reports = (report_of(val_nll),)
         return StudentResult(model=model, seconds=9.0, steps=STEPS, params=count, reports=reports)
 
+    recipe = spec.tuned_student_recipe(spec.base_recipe())
     train_students(
         folder,
-        spec.tuned_student_recipe(spec.base_recipe()),
+        [Candidate(name=best, recipe=recipe, start=best)],
         distillation=Distillation(alpha=0.5, tau=2.0),
         images=images,
         splits=make_splits(images, spec.splits),
@@ -61,7 +63,6 @@ def students(
         deadline=deadline,
         progress=lambda fraction, detail: None,
         train=train,
-        start=best,
     )
     assert not read_reports(folder.student / "work" / "taught")
     return read_card(folder.student), read_card(folder.student / "plain")

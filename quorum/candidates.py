@@ -1,0 +1,85 @@
+"""List the networks that could become the student, in order of preference.
+
+A student that starts from the best single trial may as well start from another trial of the pool,
+and where the sweep trains networks from scratch, it may also be one of those: the net of
+`student.recipe`, or one that is narrower, wider or deeper.
+"""
+
+from collections.abc import Iterator
+from itertools import chain, zip_longest
+
+from ensemble.deployment.gates import GateMargins, budgets
+from ensemble.ledger.predictions import StageCost
+from ensemble.selection.run_pool import pool_from_run
+from ensemble.selection.selection import read_selection
+from ensemble.student.design import Candidate
+from search.space.spec import SweepSpec
+from trainables.recipe import Recipe
+from trainables.records import RunFolder, read_record, read_start
+
+MOST_CANDIDATES = 4
+"""Most candidates that are trained where the specification does not say it."""
+
+WIDTHS = (1.5, 1.0, 0.75, 0.5, 0.25)
+"""Widths of a student from scratch, as multiples of its recipe's."""
+
+MOST_DEPTH = 8
+
+WIDTH_STEP = 4
+"""Widths are multiples of this, as int8 kernels prefer."""
+
+
+def student_candidates(spec: SweepSpec, folder: RunFolder) -> list[Candidate]:
+    """Return the candidates for a run's student; the first is what a run without budgets trains."""
+    scratch = list(_from_scratch(spec.student_recipe()))
+    if spec.student.start == "random":
+        return scratch
+    trials = list(_from_trials(spec, folder))
+    if all(recipe.architecture.pretrained for recipe in spec.first_recipes().values()):
+        return trials
+    pairs = zip_longest(trials, scratch)
+    return [each for each in chain.from_iterable(pairs) if each is not None]
+
+
+def most_candidates(spec: SweepSpec, margins: GateMargins) -> int:
+    """Return how many candidates are trained at most."""
+    if spec.student.candidates is not None:
+        return spec.student.candidates
+    return MOST_CANDIDATES if budgets(StageCost(), margins) else 1
+
+
+def _from_trials(spec: SweepSpec, folder: RunFolder) -> Iterator[Candidate]:
+    """Yield the best single trial, then the best trial on val of every other network."""
+    best = read_selection(folder.selection).best_single.name
+    scores = {
+        name: read_record(folder.trial(name) / "record.json").metrics.get("val_nll", float("inf"))
+        for name in pool_from_run(folder).names
+    }
+    seen = set()
+    for name in [best, *sorted(scores, key=lambda name: scores[name])]:
+        recipe = spec.tuned_student_recipe(read_start(folder.trial(name) / "start.json").recipe)
+        network = recipe.architecture.prediction_work
+        if network not in seen:
+            seen.add(network)
+            yield Candidate(name=name, recipe=recipe, start=name)
+
+
+def _from_scratch(recipe: Recipe) -> Iterator[Candidate]:
+    """Yield the recipe's own net, then others by falling size."""
+    own = recipe.architecture
+    if own.model != "convnet":
+        yield Candidate(name=own.model, recipe=recipe)
+        return
+    shapes = {
+        (max(WIDTH_STEP, WIDTH_STEP * round(factor * own.width / WIDTH_STEP)), depth)
+        for factor in WIDTHS
+        for depth in range(max(1, own.depth - 1), min(MOST_DEPTH, own.depth + 1) + 1)
+    }
+    falling = sorted(
+        shapes - {(own.width, own.depth)}, key=lambda shape: -(shape[0] ** 2) * shape[1]
+    )
+    for width, depth in [(own.width, own.depth), *falling]:
+        yield Candidate(
+            name=f"width {width}, depth {depth}",
+            recipe=recipe.with_values(width=width, depth=depth),
+        )
