@@ -48,7 +48,7 @@ class MeanLogs:
         self._halved = 0
         self._buffer = np.empty((min(rows, padded), members), np.float32)
         self.trusted = bool(self._least.min() >= LEAST)
-        """Whether float32 can hold these columns; otherwise `at` must not be used."""
+        """True if float32 can hold these columns; otherwise `at` must not be used."""
 
     def at(self, total: Float[np.ndarray, " N"]) -> tuple[Float[np.ndarray, " M"], float]:
         """Return mean_i log(total_i + column_im) for every column, and a bound on its error."""
