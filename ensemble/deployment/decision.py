@@ -9,8 +9,9 @@ the student's twin that had no teacher. The rule, step by step:
    less accurate. And it must be distinguishably more accurate, or smaller and faster; or, if it is
    not both larger and slower, have a distinguishably lower NLL, or be the only one of the two that
    passes its gates.
-4. If a remaining file is at least as accurate as the one chosen, smaller and faster, it ships
-   instead.
+4. If another file is at least as accurate as the one chosen, smaller and faster, it ships instead,
+   even if it failed on corrupted images. Files that failed another quality gate, or are over a
+   budget, stay out.
 
 So a file ships in spite of a smaller and faster one only for an accuracy that holdout shows. A
 verdict of `undecided` does not keep a small file from shipping, but from becoming the champion: if
@@ -154,13 +155,19 @@ class _Files:
             file = self._precision([s for s in eligible if FILES[s][0] == network])
             if file is not None:
                 chosen = file if chosen == NOTHING else self._winner(chosen, file)
-        while chosen != NOTHING and (better := self._dominating(chosen, eligible)) is not None:
+        # Corrupted images alone do not let a file ship that is larger, slower and less accurate.
+        clean = [stage for stage in self._gates if self._fails(stage) <= {"corruption_loss"}]
+        while chosen != NOTHING and (better := self._dominating(chosen, clean)) is not None:
             self.outcomes[chosen] = f"{better} is as accurate, smaller and faster"
             self.reasons.append(f"as accurate as {chosen}, smaller and faster")
             chosen = better
         if chosen != NOTHING:
             self.outcomes[chosen] = "released"
         return chosen
+
+    def _fails(self, stage: str) -> set[str]:
+        """Return the names of the quality gates and budgets that a file fails."""
+        return {gate.name for gate in self._required(stage) if gate.verdict == "fail"}
 
     def _precision(self, files: Sequence[str]) -> str | None:
         """Return the file of one network that would ship, of those that may."""
