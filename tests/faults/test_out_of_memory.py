@@ -49,7 +49,8 @@ def test_trials_of_a_cluster_that_lack_memory_run_alone_and_avoid_no_node_for_go
     two_nodes: None, tmp_path: Path
 ) -> None:
     first, second = cluster_capacity().nodes
-    groups = [requested({"CPU": 1.0}, avoid=first.id).to_placement_group() for _ in range(CORES)]  # type: ignore[no-untyped-call]
+    factory: Any = requested({"CPU": 1.0}, avoid=first.id)
+    groups = [factory.to_placement_group() for _ in range(CORES)]
     ray.get([group.ready() for group in groups])
     for group in groups:
         assert set(placement_group_table(group)["bundles_to_node_id"].values()) == {second.id}
