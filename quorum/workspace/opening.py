@@ -325,13 +325,14 @@ def _announce(
             )
         )
     else:
-        before = spec_of_run(data.folder).dataset.path
+        before, now = spec_of_run(data.folder), data.spec
         emitter.emit(
             RunResumed(
                 run=data.folder.name,
                 machine=machine_description(),
                 code_version=code_version(),
-                data=data.spec.dataset.path if data.spec.dataset.path != before else None,
+                data=now.dataset.path if now.dataset.path != before.dataset.path else None,
+                disk_gb=now.disk_gb if now.disk_gb != before.disk_gb else None,
                 address=address,
             )
         )
