@@ -49,7 +49,10 @@ THEIRS = """
 import sys, time, warnings
 warnings.simplefilter("ignore")
 import numpy as np
-import autogluon.core
+try:
+    import autogluon.core
+except ImportError:
+    sys.exit(0)
 from autogluon.core.metrics import log_loss
 from autogluon.core.models.greedy_ensemble.ensemble_selection import EnsembleSelection
 probs, labels = np.load(sys.argv[1]), np.load(sys.argv[2])
@@ -106,7 +109,8 @@ def compare(members: int, python: str, *, rounds: int) -> dict[str, Any]:
 
     picks = ours()
     result: dict[str, Any] = {"members": members, "rounds": rounds}
-    oracle = float64_picks(probs[:, rows, pool.labels].T, rounds=ROUNDS)
+    prob_true = probs[:, rows, pool.labels].T
+    oracle = float64_picks(prob_true, rounds=ROUNDS)
     result["picks_equal_oracle"] = list(picks) == oracle[: len(picks)]
     with tempfile.TemporaryDirectory() as folder, Opponent(python, Path(folder)) as theirs:
         if theirs.start(probs, pool.labels):
@@ -122,6 +126,10 @@ def compare(members: int, python: str, *, rounds: int) -> dict[str, Any]:
                 times["theirs_cpu"].append(cpu)
                 same = equal_start(picks, their_picks)
                 result |= {"equal_picks": same, "their_picks": len(their_picks)}
+                if same < min(len(picks), len(their_picks)):
+                    both = (picks[same], their_picks[same])
+                    scores = (nll_of(prob_true, [*picks[:same], pick]) for pick in both)
+                    result["tied_to_six_digits"] = len({round(score, 6) for score in scores}) == 1
     result |= {f"{name}_seconds": statistics.median(v) for name, v in times.items() if v}
     if times["theirs"]:
         pairs = zip(times["theirs_cpu"], times["ours_cpu"], strict=True)
@@ -192,6 +200,11 @@ def float64_picks(prob_true: np.ndarray, *, rounds: int) -> list[int]:
         picks.append(int((current if current.size else tied)[0]))
         total += columns[picks[-1]]
     return picks
+
+
+def nll_of(prob_true: np.ndarray, picks: list[int]) -> float:
+    """Return the NLL of the mean of these columns."""
+    return -float(np.log(prob_true[:, picks].mean(axis=1)).mean())
 
 
 def equal_start(ours: tuple[int, ...], theirs: list[int]) -> int:
