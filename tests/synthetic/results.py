@@ -35,6 +35,7 @@ from ensemble.robustness.sample import draw_sample
 from ensemble.robustness.table import corrupted_differences, corrupted_rows
 from ensemble.selection.candidates import Request
 from ensemble.selection.decision import select_ensemble
+from ensemble.selection.front import TrialCost, with_front
 from ensemble.selection.run_pool import pool_from_run
 from search.space.sections import GateSpec
 from search.space.spec import SweepSpec, load_spec
@@ -47,9 +48,13 @@ Array = np.ndarray[Any, Any]
 
 def write_selection(folder: RunFolder, spec: SweepSpec) -> None:
     """Select an ensemble from the trials and write selection.json."""
-    selection = select_ensemble(
-        pool_from_run(folder), Request(members=spec.members), seed=spec.seed
-    )
+    pool = pool_from_run(folder)
+    costs = {
+        name: TrialCost(params=1000 * i, gflops=0.01 * i, bytes=4000 * i, latency_ms=0.1 * i)
+        for i, name in enumerate(pool.names, start=1)
+    }
+    selection = select_ensemble(pool, Request(members=spec.members), seed=spec.seed)
+    selection = with_front(selection, pool, costs, {})
     folder.selection.write_text(dump_json(to_mapping(selection)))
 
 
