@@ -19,6 +19,7 @@ from ensemble.selection.mixture import (
     Weights,
     centred_scores,
     fit_scores,
+    log_prob_true,
     pooled_log_probs,
 )
 from ensemble.selection.pool import Pool
@@ -42,15 +43,17 @@ def choose_before(pool: Pool, *, members: int, seed: int) -> tuple[str, Mixture]
 
 
 def _options(view: View, *, members: int, seed: int) -> dict[str, Weights]:
-    pool_size = view.raw.shape[1]
+    pool_size = len(view.nlls)
     ties = numpy_generator(seed, "select", "ties")
-    greedy = select_greedy(view.own, rng=ties, cap=members).members
+    greedy = select_greedy(view.prob_true("calibrated"), rng=ties, cap=members).members
     attempts = []
     for order in (greedy, tuple(view.ranked()[:members].tolist())):
         for size in range(1, len(order) + 1):
             weights = uniform_weights(order[:size], pool_size)
             scores = centred_scores(pooled_log_probs(view.pool, view.rows, weights).T)
-            attempts.append((-fit_scores(scores, view.labels).log_prob_true, size, order, weights))
+            temperature = fit_scores(scores, view.labels)
+            loss = -log_prob_true(scores, view.labels, temperature)
+            attempts.append((loss, size, order, weights))
     best = min(attempts, key=lambda attempt: float(attempt[0].mean()))[0]
     close = []
     for losses, size, order, weights in attempts:
@@ -58,7 +61,7 @@ def _options(view: View, *, members: int, seed: int) -> dict[str, Weights]:
         if excess <= error:
             close.append((size, -excess, order, weights))
     _, _, order, weights = max(close, key=lambda attempt: attempt[:2])
-    options = {"uniform": weights, "learned": learned_weights(view.raw, order)}
+    options = {"uniform": weights, "learned": learned_weights(view, order)}
     seeds = np.flatnonzero([kind == "seed" for kind in view.pool.kinds]).tolist()
     for name in ("uniform", "learned") if seeds else ():
         matching = seeds[: int(np.count_nonzero(options[name]))]
@@ -68,13 +71,14 @@ def _options(view: View, *, members: int, seed: int) -> dict[str, Weights]:
 
 def _out_of_fold(view: View, *, members: int, seed: int) -> dict[str, np.ndarray]:
     losses: dict[str, np.ndarray] = {}
+    own = view.prob_true("calibrated")
     rng = numpy_generator(seed, "select", "inner folds")
     fold_of = assign_folds(view.labels, FOLDS, rng)
     for fold in range(FOLDS):
         rest, rows = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         seen = View(
-            pool=view.pool, rows=view.rows[rest], raw=view.raw[rest], own=view.own[rest],
-            temperatures=view.temperatures,
+            pool=view.pool, rows=view.rows[rest], temperatures=view.temperatures,
+            nlls=-np.log(own[rest]).mean(axis=0),
         )  # fmt: skip
         for name, weights in _options(seen, members=members, seed=seed).items():
             log_probs = Mixture.fit(seen, weights).log_probs(view.pool, view.rows[rows])

@@ -63,7 +63,7 @@ class Scenario:
         for member in range(1, self.copies + 1):
             logits = pool.log_probs[0] + rng.normal(0, 0.15, pool.log_probs[0].shape)
             logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            pool.log_probs[member] = logits
+            pool.log_probs[member][:] = logits
         return pool
 
 
@@ -172,7 +172,7 @@ def measure(scenario: Scenario, *, draws: int, seed: int) -> dict[str, Any]:
         rng = np.random.default_rng([seed, draw])
         both = scenario.draw(rng)
         holdout, test = np.arange(scenario.examples), np.arange(scenario.examples, len(both.labels))
-        pool = replace(both, log_probs=both.log_probs[:, holdout], labels=both.labels[holdout])
+        pool = replace(both, log_probs=both.stack()[:, holdout], labels=both.labels[holdout])
         crossed = CrossFit(pool, Request(members=MEMBERS), draw)
         out_of_fold = crossed.ensemble().losses
         fit = Fit(

@@ -96,6 +96,8 @@ class RunResumed:
     code_version: str = ""
     data: str | None = _left_out_when_none()
     """Folder of the images, if it has moved since the last start or resume."""
+    disk_gb: float | None = _left_out_when_none()
+    """Disk space that the run may take from now on, if it has changed."""
     address: str | None = _left_out_when_none()
     """The Ray cluster that this process joined; None for its own machine."""
     time: float = UNSTAMPED

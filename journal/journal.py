@@ -298,18 +298,23 @@ def read_state(path: str | Path) -> RunState:
     return reader.state
 
 
-def moved_data(path: str | Path) -> str | None:
-    """Return the folder to which the run's images have moved; None if they have not.
+def changed_on_resume(path: str | Path) -> dict[str, Any]:
+    """Return what resumes have changed: `data`, the folder of the images, and `disk_gb`.
 
     Only the lines of resumes are parsed, so that it is quick for any number of trials.
     """
     try:
         lines = Path(path).read_bytes().splitlines()
     except FileNotFoundError:
-        return None
+        return {}
     resumes = (_from_bytes(line) for line in lines if b'"run_resumed"' in line)
-    folders = [event["data"] for event in resumes if event is not None and event.get("data")]
-    return str(folders[-1]) if folders else None
+    known = [event for event in resumes if event is not None]
+    return {
+        key: event[key]
+        for event in known
+        for key in ("data", "disk_gb")
+        if event.get(key) is not None
+    }
 
 
 def _from_bytes(line: bytes) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Every command of the command line calls one of these functions and prints what i
 Wherever a function takes a run, it accepts a run's name, its path, or what `run` returned.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -187,6 +188,7 @@ def select(
     diversity: float | None = None,
     out: str | Path | None = None,
     runs: str | Path | None = None,
+    progress: bool = True,
 ) -> "Selection":
     """Choose and weight an ensemble of at most `members` (5).
 
@@ -194,17 +196,20 @@ def select(
     optionally `names` [M]. A run's selection is written to its folder, where it is frozen, or
     to the folder `out`; a pool's is written to `out` only. `source`, `weighting` and `diversity`
     restrict the ensembles that may be chosen, as the sweep's section `selection` does; by default
-    they are the sweep's.
+    they are the sweep's. On a terminal, `progress` shows what takes longer than a second.
     """
+    from analysis.terminal.progress_line import ProgressLine
     from quorum.selection import select_pool, select_run
 
     given = {"members": members, "source": source, "weighting": weighting, "diversity": diversity}
     request = {name: value for name, value in given.items() if value is not None}
     target = None if out is None else Path(out)
     if isinstance(pool, str | Path) and str(pool).endswith(".npz"):
-        return select_pool(Path(pool), request, out=target)
+        with ProgressLine(sys.stderr if progress else None) as line:
+            return select_pool(Path(pool), request, out=target, progress=line.report)
     folder = find_run(pool, runs)
-    selection = select_run(folder, request, out=target)
+    with ProgressLine(sys.stderr if progress else None) as line:
+        selection = select_run(folder, request, out=target, progress=line.report)
     if target is None:
         from quorum.trial_stages import end_search
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import PoolError, RunError
 from common.files import dump_json, write_bytes_atomically, write_json_once
 from common.parsing import to_mapping
+from ensemble.selection.progress import Progress, silent
 from search.space.sections import BUDGETS
 from search.space.spec import spec_of_run
 from trainables.records import RunFolder
@@ -22,7 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def select_run(
-    folder: RunFolder, request: Mapping[str, Any] | None = None, *, out: Path | None = None
+    folder: RunFolder,
+    request: Mapping[str, Any] | None = None,
+    *,
+    out: Path | None = None,
+    progress: Progress = silent,
 ) -> "Selection":
     """Select from a run's finished trials; write selection.json and return it.
 
@@ -44,12 +49,12 @@ def select_run(
     spec = spec_of_run(folder)
     given = dict(request or {})
     wanted = Request(**{"members": spec.most_members, **asdict(spec.selection), **given})
-    pool = pool_from_run(folder)
+    pool = pool_from_run(folder, progress=progress)
     if "source" not in given:
         wanted = _possible(wanted, pool)
     gates = spec.gates
     selection = with_front(
-        select_ensemble(pool, wanted, seed=spec.seed),
+        select_ensemble(pool, wanted, seed=spec.seed, progress=progress),
         pool,
         read_costs(folder.costs),
         {name.removeprefix("max_"): getattr(gates, name) for name in BUDGETS},
@@ -68,7 +73,11 @@ def select_run(
 
 
 def select_pool(
-    pool: Path, request: Mapping[str, Any] | None = None, *, out: Path | None = None
+    pool: Path,
+    request: Mapping[str, Any] | None = None,
+    *,
+    out: Path | None = None,
+    progress: Progress = silent,
 ) -> "Selection":
     """Select models of POOL.npz; write selection.json to `out` if given.
 
@@ -82,10 +91,10 @@ def select_pool(
     if out is not None:
         _check_folder(out)
     try:
-        loaded = load_pool(pool)
+        loaded = load_pool(pool, progress=progress)
     except UnicodeDecodeError as error:
         raise PoolError(f"{pool}: names must be UTF-8, got {error.object!r}") from None
-    selection = select_ensemble(loaded, Request(**(request or {})))
+    selection = select_ensemble(loaded, Request(**(request or {})), progress=progress)
     if out is not None:
         _write(selection, out)
     return selection

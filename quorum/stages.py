@@ -21,6 +21,7 @@ from common.files import write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
+from quorum.robustness import corrupted_holdout, robustness_options
 from quorum.selection import select_run
 from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
@@ -146,10 +147,17 @@ def distill(
                     shutil.rmtree(folder, ignore_errors=True)
                     kept.rename(folder)
                 raise
+        corrupted = corrupted_holdout(
+            run,
+            reads=_inputs(run.folder),
+            progress=lambda done, detail: progress(0.95 + 0.05 * done, detail),
+        )
         release = decide_release(
             folder,
             holdout_predictions(run.folder, run.images, run.splits),
             margins,
+            corrupted=corrupted,
+            coverage=run.spec.robustness.coverage,
             decisions=finished_before + 1,
             seed=run.spec.seed,
         )
@@ -203,6 +211,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
             predict_with=dataclasses.replace(run.numerics, threads=run.cores),
             test_reads=run.state.test_reads,
             compute=_compute(run),
+            robustness=robustness_options(run, "ledger"),
             seed=run.spec.seed,
         )
         link_ledger(run.folder)
@@ -215,6 +224,12 @@ def ledger(run: Run, *, again: bool = False) -> None:
                     f"{row.stage}_test_{metric}": getattr(row, metric)
                     for row in ledger.rows
                     for metric in ("accuracy", "nll", "ece")
+                }
+                | {
+                    f"{row.stage}_corrupted_{metric}": getattr(row, metric)
+                    for row in (ledger.robustness.rows if ledger.robustness else ())
+                    for metric in ("accuracy", "nll", "ece")
+                    if row.family == "all"
                 },
                 folder=folder.name,
             )

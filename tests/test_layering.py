@@ -41,7 +41,11 @@ OWNERS = {
         "trainables.training.averaging",
     },
     "onnxruntime": {"ensemble.deployment.onnx_model", "ensemble.deployment.quantize"},
-    "onnx": {"ensemble.deployment.export", "ensemble.deployment.conversion"},
+    "onnx": {
+        "ensemble.deployment.export",
+        "ensemble.deployment.conversion",
+        "ensemble.deployment.describe",
+    },
     "pytorch_grad_cam": {"analysis.explain.grad_cam"},
 }
 

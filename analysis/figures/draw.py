@@ -43,6 +43,7 @@ from analysis.figures.explanations import (
 from analysis.figures.fonts import Lettering, lettering
 from analysis.figures.front import front_figure
 from analysis.figures.ledger import cost_figure, ledger_figure
+from analysis.figures.robustness import robustness_figure
 from analysis.figures.search import hyperparameters_figure, importance_figure, sweep_figure
 from analysis.figures.style import drawing, save_figure
 from analysis.text.ledger import rows
@@ -133,6 +134,11 @@ def _several_stages(source: FigureSource) -> bool:
     return len(rows(source.facts.ledger)) > 1
 
 
+def _has_corrupted(source: FigureSource) -> bool:
+    ledger = source.facts.ledger
+    return ledger is not None and ledger.robustness is not None and bool(ledger.robustness.rows)
+
+
 def _has_predictions(source: FigureSource) -> bool:
     return source.facts.test_labels is not None and bool(source.predictions)
 
@@ -216,6 +222,9 @@ def _attention(source: FigureSource) -> AttentionWeights:
 FIGURES: Mapping[str, FigurePlan] = {
     "ledger": FigurePlan(ready=_several_stages, draw=lambda source: ledger_figure(source.ledger)),
     "cost": FigurePlan(ready=_several_stages, draw=lambda source: cost_figure(source.ledger)),
+    "robustness": FigurePlan(
+        ready=_has_corrupted, draw=lambda source: robustness_figure(source.ledger)
+    ),
     "training_curves": FigurePlan(
         ready=lambda source: source.facts.best is not None, draw=_training_curves
     ),

@@ -26,6 +26,7 @@ from analysis.report.forecast_section import forecast_section
 from analysis.report.ledger_section import ledger_section
 from analysis.report.methods_sections import methods_section, reproduction_section
 from analysis.report.prediction_sections import calibration_section, classes_section
+from analysis.report.robustness_section import robustness_section
 from analysis.report.search_section import search_section
 from analysis.report.student_section import student_section
 from analysis.report.summary import key_figures, summary
@@ -76,6 +77,7 @@ def compose_report(
         ensemble_section(facts),
         student_section(facts, letters),
         calibration_section(facts),
+        robustness_section(facts, letters),
         classes_section(facts, letters),
         confused_section(facts, explanations, letters),
         explained_section(explanations, letters),

@@ -10,7 +10,23 @@ from analysis.terminal.layout import DIM, name_text, stacked, titled_table, verd
 from analysis.text.cells import DifferenceCells, difference_cells, gate_cells, stage_cells
 from analysis.text.labels import NOT_DISTINGUISHABLE, reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, sizes
-from common.formats import DASH, fixed, percent, plural, short_duration, signed, two_digits
+from analysis.text.robustness import (
+    FAMILIES,
+    conditions,
+    corrupted_cells,
+    main_stages,
+    released_coverage,
+)
+from common.formats import (
+    DASH,
+    fixed,
+    percent,
+    percent_range,
+    plural,
+    short_duration,
+    signed,
+    two_digits,
+)
 from ensemble.ledger.ledger import Ledger
 from ensemble.selection.selection import Selection
 
@@ -102,6 +118,53 @@ def gates_table(ledger: Ledger) -> Table:
         ships = stage_label(ledger.released) + " ships" if not several else "nothing ships"
         table.caption = f"{ships}: {reason_text(ledger.released_because)}"
     return table
+
+
+def robustness_table(ledger: Ledger) -> Table | None:
+    """Return accuracy on corrupted images, and below it other data and prediction sets.
+
+    None for a ledger without any of them.
+    """
+    cells = corrupted_cells(ledger, main_stages(ledger))
+    notes = [*_other_data(ledger), *_sets(ledger)]
+    if not (cells or notes or (ledger.robustness and ledger.robustness.left_out)):
+        return None
+    robustness = ledger.robustness
+    images = robustness.images if robustness else 0
+    table = titled_table(f"Accuracy on {plural(images, 'corrupted test image')}, in %")
+    if robustness is not None and robustness.left_out:
+        notes.insert(0, conditions(ledger))
+    table.add_column("")
+    for header in (*FAMILIES, "NLL", "ECE"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for item in cells:
+        accuracies = (item.accuracy.get(family, DASH) for family in FAMILIES)
+        table.add_row(Text(item.stage), *accuracies, item.nll["all"], item.ece["all"])
+    table.caption = Text("\n".join(notes))
+    return table
+
+
+def _other_data(ledger: Ledger) -> list[str]:
+    robustness = ledger.robustness
+    shown = main_stages(ledger)
+    return [
+        f"{stage_label(row.stage)} against {row.data}: AUROC {fixed(row.auroc, 3)}"
+        for row in (robustness.other_data if robustness else ())
+        if row.stage == (ledger.released if ledger.released in shown else shown[-1])
+    ]
+
+
+def _sets(ledger: Ledger) -> list[str]:
+    row = released_coverage(ledger)
+    if row is None:
+        return []
+    decimals = decimals_on_test(ledger)
+    return [
+        f"prediction sets of the {stage_label(row.stage)}, for {percent(row.level, 0)}: the true "
+        f"class is in {percent(row.coverage, decimals)} "
+        f"({percent_range(row.interval, decimals)}) of them; "
+        f"{fixed(row.mean_size, 2)} classes on average"
+    ]
 
 
 def selection_table(selection: Selection) -> Table:

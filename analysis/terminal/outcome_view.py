@@ -6,7 +6,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from analysis.terminal.layout import command_line, facts_grid, labelled_line, relative
-from analysis.terminal.ledger_tables import differences_table, gates_table, ledger_table
+from analysis.terminal.ledger_tables import (
+    differences_table,
+    gates_table,
+    ledger_table,
+    robustness_table,
+)
 from analysis.text.ledger import shipped_stage
 from common.formats import plural, rounded_duration, two_digits
 from ensemble.ledger.ledger import Ledger
@@ -26,6 +31,8 @@ def outcome_view(ledger: Ledger, folder: RunFolder, tracking_uri: str) -> Render
     tables = [ledger_table(ledger)]
     tables += [differences_table(ledger)] if ledger.differences else []
     tables += [gates_table(ledger)] if ledger.gates else []
+    robustness = robustness_table(ledger)
+    tables += [robustness] if robustness is not None else []
     lines = [
         ("report", relative(folder.report)),
         *(_student_lines(folder) if shipped_stage(ledger) else [("weights", _weights(folder))]),

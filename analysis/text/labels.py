@@ -37,6 +37,7 @@ METRICS: Mapping[str, str] = {
 }
 GATES: Mapping[str, tuple[str, str]] = {
     "accuracy_loss": ("accuracy loss against the ensemble", "at most"),
+    "corruption_loss": ("accuracy loss against the ensemble on corrupted images", "at most"),
     "nll_gain": ("NLL increase over fp32", "at most"),
     "speedup": ("speedup over fp32", "at least"),
     "shrink": ("size reduction from fp32", "at least"),

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from analysis.text.cells import difference_cells, gate_cells, stage_cells
 from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, row_of, sizes
+from analysis.text.robustness import FAMILIES, conditions, corrupted_cells, main_stages
 from common.errors import RunError
-from common.formats import file_size, milliseconds, percent, plural
+from common.formats import DASH, file_size, milliseconds, percent, plural
 from ensemble.ledger.ledger import Ledger, read_ledger
 from search.mlflow.descriptions import ResultText
 from trainables.records import RunFolder
@@ -24,8 +25,8 @@ def describe_result(folder: RunFolder) -> ResultText | None:
 
 
 def ledger_text(ledger: Ledger) -> ResultText:
-    """Return one line on what ships, and the tables of rows, differences and gates."""
-    parts = (_stages(ledger), _differences(ledger), _gates(ledger))
+    """Return one line on what ships, and the tables of rows, differences, gates, robustness."""
+    parts = (_stages(ledger), _differences(ledger), _gates(ledger), _robustness(ledger))
     return ResultText(
         headline=_headline(ledger), tables="\n\n".join(part for part in parts if part)
     )
@@ -88,6 +89,15 @@ def _gates(ledger: Ledger) -> str:
     ]
     header = ("file", "gate, on holdout", "limit", "value", "bound", "verdict")
     return f"### Gates\n\n{_table(header, rows)}" if rows else ""
+
+
+def _robustness(ledger: Ledger) -> str:
+    rows = [
+        (cells.stage, *(cells.accuracy.get(family, DASH) for family in FAMILIES), cells.nll["all"])
+        for cells in corrupted_cells(ledger, main_stages(ledger))
+    ]
+    header = ("accuracy, %", *FAMILIES, "NLL")
+    return f"### Corrupted images\n\n{conditions(ledger)}\n\n{_table(header, rows)}" if rows else ""
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

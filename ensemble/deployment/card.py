@@ -15,6 +15,7 @@ from typing import Any, Literal
 from common.errors import SpecError
 from common.files import dump_json, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
+from common.statistics.conformal import ConformalSet
 from ensemble.deployment.metadata import NO_LICENSE, ModelMetadata
 from trainables.data.grey_levels import DEFAULT_LEVELS, GreyLevels
 from trainables.data.resizing import ResizeRule, describe_resizing
@@ -101,6 +102,8 @@ class Artifact:
     temperature: float
     """Fitted on holdout for this file; already inside the graph."""
     latency: Latency | None = None
+    conformal: ConformalSet | None = None
+    """Threshold of the prediction sets, fitted on holdout; None in the cards of early versions."""
 
     def __post_init__(self) -> None:
         """Refuse a name that would leave the card's folder."""
@@ -202,6 +205,11 @@ class Card:
         if self.released == UNRELEASED:
             return None
         return self.int8 if self.released == "int8" else self.fp32
+
+    @property
+    def conformal(self) -> ConformalSet | None:
+        """The threshold of the prediction sets of the file that ships, if it has one."""
+        return None if self.shipped is None else self.shipped.conformal
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:

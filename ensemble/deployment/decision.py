@@ -9,8 +9,9 @@ the student's twin that had no teacher. The rule, step by step:
    less accurate. And it must be distinguishably more accurate, or smaller and faster; or, if it is
    not both larger and slower, have a distinguishably lower NLL, or be the only one of the two that
    passes its gates.
-4. If a remaining file is at least as accurate as the one chosen, smaller and faster, it ships
-   instead.
+4. If another file is at least as accurate as the one chosen, smaller and faster, it ships instead,
+   even if it failed on corrupted images. Files that failed another quality gate, or are over a
+   budget, stay out.
 
 So a file ships in spite of a smaller and faster one only for an accuracy that holdout shows. A
 verdict of `undecided` does not keep a small file from shipping, but from becoming the champion: if
@@ -51,6 +52,8 @@ class Decision:
     """In the order of FILES."""
     decisions: int = 1
     """Number of releases decided on this holdout so far, this one included."""
+    corrupted_images: int = 0
+    """Corrupted holdout images that `corruption_loss` was decided on; 0 if it was left out."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -75,11 +78,13 @@ def decide(
     margins: GateMargins,
     *,
     speedups: Mapping[Network, Speedup],
+    corrupted: Predictions | None = None,
     decisions: int = 1,
     seed: int = 0,
 ) -> Decision:
     """Decide which file ships; candidates are the stages of FILES that have predictions and costs.
 
+    `corrupted` holds the predictions for corrupted holdout images, if there was time for them.
     `speedups` are int8 against fp32, by network. For the k-th of `decisions` on the same holdout,
     every bound has the level 1 − 0.05/k (Bonferroni). `seed` roots the bootstrap's draws.
     """
@@ -90,6 +95,7 @@ def decide(
             holdout,
             costs,
             margins,
+            corrupted=corrupted,
             speedup=speedups.get(network) if precision == "int8" else None,
             level=level,
             seed=seed,
@@ -111,7 +117,13 @@ def decide(
     candidates = tuple(
         Candidate(stage=stage, gates=gates[stage], outcome=files.outcomes[stage]) for stage in gates
     )
-    return Decision(released=released, because=because, candidates=candidates, decisions=decisions)
+    return Decision(
+        released=released,
+        because=because,
+        candidates=candidates,
+        decisions=decisions,
+        corrupted_images=0 if corrupted is None else len(corrupted.labels),
+    )
 
 
 class _Files:
@@ -143,13 +155,19 @@ class _Files:
             file = self._precision([s for s in eligible if FILES[s][0] == network])
             if file is not None:
                 chosen = file if chosen == NOTHING else self._winner(chosen, file)
-        while chosen != NOTHING and (better := self._dominating(chosen, eligible)) is not None:
+        # Corrupted images alone do not let a file ship that is larger, slower and less accurate.
+        clean = [stage for stage in self._gates if self._fails(stage) <= {"corruption_loss"}]
+        while chosen != NOTHING and (better := self._dominating(chosen, clean)) is not None:
             self.outcomes[chosen] = f"{better} is as accurate, smaller and faster"
             self.reasons.append(f"as accurate as {chosen}, smaller and faster")
             chosen = better
         if chosen != NOTHING:
             self.outcomes[chosen] = "released"
         return chosen
+
+    def _fails(self, stage: str) -> set[str]:
+        """Return the names of the quality gates and budgets that a file fails."""
+        return {gate.name for gate in self._required(stage) if gate.verdict == "fail"}
 
     def _precision(self, files: Sequence[str]) -> str | None:
         """Return the file of one network that would ship, of those that may."""

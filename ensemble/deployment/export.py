@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from common.errors import RunError
 from common.files import write_bytes_atomically
-from ensemble.deployment.metadata import ModelMetadata
 from ensemble.deployment.onnx_model import OnnxClassifier
 from trainables.prediction import place_model
 from trainables.recipe import Numerics
@@ -84,13 +83,6 @@ def count_nodes(path: Path, *op_types: str) -> int:
 def strip(path: Path) -> None:
     """Remove debugging metadata and unused operator sets from an ONNX file."""
     _save(onnx.load(path), path)
-
-
-def write_metadata(path: Path, metadata: ModelMetadata) -> None:
-    """Write a description into an exported file; `OnnxClassifier.metadata` reads it."""
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, metadata.to_props())
-    write_bytes_atomically(path, model.SerializeToString())
 
 
 class _Logits(nn.Module):

@@ -4,6 +4,9 @@ Each gate compares a figure with its limit by a one-sided bound, on holdout. It 
 the unfavourable bound keeps the limit, fails if even the favourable bound breaks it, and is
 undecided in between. Axes: N examples, K classes.
 
+`corruption_loss` is decided on corrupted holdout images, each with one corruption at one severity
+(`ensemble.robustness`); without them there is no such gate.
+
 Quality gates and budgets apply to every file. Gates of precision apply to int8 files, each
 against the fp32 file of the same network.
 """
@@ -29,6 +32,11 @@ LEVEL = 0.95
 MOST_ACCURACY_LOSS = 0.02
 """Largest default margin of `accuracy_loss`."""
 
+MOST_CORRUPTION_LOSS = 0.05
+"""Largest default margin of `corruption_loss`. If one image in five is classified correctly by only
+one of the ensemble and a file, 500 images show a loss of five points with a probability of 80%:
+(1.645 + 0.842)·√(0.2/500) = 0.05."""
+
 PRECISION_GATES = frozenset({"nll_gain", "speedup", "shrink"})
 """The gates that choose between the two files of a network."""
 
@@ -40,6 +48,8 @@ class GateMargins:
     max_accuracy_loss: float | None = None
     """A file may be at most this much less accurate than the ensemble; see `accuracy_margin` for
     None."""
+    max_corruption_loss: float | None = None
+    """The same on corrupted images; see `corruption_margin` for None."""
     max_nll_gain: float | None = None
     """An int8 file may have at most this much more NLL than its fp32 file, in nats; see
     `nll_margin` for None."""
@@ -64,13 +74,15 @@ def accuracy_margin(holdout: Predictions) -> float:
     most one and a half times as many errors. Where the upper half of Wilson's 95% interval of that
     rate is wider, its width is the margin: a smaller loss cannot be seen on this many images.
     """
-    ensemble = holdout.stages.get("ensemble")
-    if ensemble is None:
-        return MOST_ACCURACY_LOSS
-    images = len(holdout.labels)
-    wrong = images - int(correct(ensemble, holdout.labels).sum())
-    resolution = proportion_interval(wrong, images).high - wrong / images
-    return min(MOST_ACCURACY_LOSS, max(wrong / images / 2, resolution))
+    return _margin(holdout, most=MOST_ACCURACY_LOSS)
+
+
+def corruption_margin(corrupted: Predictions) -> float:
+    """Return the default margin of `corruption_loss`, from the ensemble's errors under corruption.
+
+    It is that of `accuracy_loss`, with five points instead of two.
+    """
+    return _margin(corrupted, most=MOST_CORRUPTION_LOSS)
 
 
 def nll_margin(holdout: Predictions, fp32: str) -> float:
@@ -85,17 +97,18 @@ def decide_gates(
     costs: Mapping[str, StageCost],
     margins: GateMargins,
     *,
+    corrupted: Predictions | None = None,
     speedup: Speedup | None = None,
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[Gate, ...]:
     """Decide the gates of one file, a key of FILES, on holdout.
 
-    `accuracy_loss` (against the ensemble) and, for int8, `nll_gain` (against fp32) are paired
-    means with one-sided bounds at `level`. `speedup` uses the bound of the paired timings.
-    `shrink` and the budgets (see `budgets`, where the margins have them) are compared as they are.
-    A gate whose figures are missing is undecided. `costs` are by stage;
-    `seed` roots the bootstrap's draws.
+    `accuracy_loss` and, on the `corrupted` images, `corruption_loss` (both against the ensemble)
+    and, for int8, `nll_gain` (against fp32) are paired means with one-sided bounds at `level`.
+    `speedup` uses the bound of the paired timings. `shrink` and the budgets (see `budgets`, where
+    the margins have them) are compared as they are. A gate whose figures are missing is undecided.
+    `costs` are by stage; `seed` roots the bootstrap's draws.
     """
     holdout.check()
     precision = FILES[stage][1]
@@ -108,6 +121,16 @@ def decide_gates(
             accuracy_margin(holdout) if loss is None else loss,
         )
     ]
+    if corrupted is not None:
+        corrupted.check()
+        loss = margins.max_corruption_loss
+        found.append(
+            _gate(
+                "corruption_loss",
+                _paired(corrupted, "ensemble", stage, "accuracy", level=level, seed=seed),
+                corruption_margin(corrupted) if loss is None else loss,
+            )
+        )
     if precision == "int8":
         fp32 = fp32_of(stage)
         full = costs.get(fp32, StageCost())
@@ -145,6 +168,16 @@ def fp32_of(stage: str) -> str:
     """Return the stage of the fp32 file of the same network."""
     network = FILES[stage][0]
     return next(other for other, kind in FILES.items() if kind == (network, "fp32"))
+
+
+def _margin(holdout: Predictions, *, most: float) -> float:
+    ensemble = holdout.stages.get("ensemble")
+    if ensemble is None:
+        return most
+    images = len(holdout.labels)
+    wrong = images - int(correct(ensemble, holdout.labels).sum())
+    resolution = proportion_interval(wrong, images).high - wrong / images
+    return min(most, max(wrong / images / 2, resolution))
 
 
 class _Estimate(NamedTuple):

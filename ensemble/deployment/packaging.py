@@ -19,7 +19,8 @@ from ensemble.deployment.card import (
     recipe_digest,
     write_card,
 )
-from ensemble.deployment.export import export_onnx, write_metadata
+from ensemble.deployment.describe import write_metadata
+from ensemble.deployment.export import export_onnx
 from ensemble.deployment.latency import latency, paired_latency
 from ensemble.deployment.metadata import NO_LICENSE, ModelMetadata
 from ensemble.deployment.network_cost import gflops

@@ -6,14 +6,19 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.files import dump_json, read_versioned, write_bytes_atomically
+import numpy as np
+
+from common.files import dump_json, file_sha256, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import numpy_generator
+from common.statistics.conformal import fit_conformal
 from common.statistics.intervals import paired_difference
 from common.statistics.metrics import nll_per_example
-from ensemble.deployment.card import UNRELEASED, read_card, write_card
+from ensemble.deployment.card import UNRELEASED, Artifact, Card, read_card, write_card
 from ensemble.deployment.decision import Decision, decide
+from ensemble.deployment.describe import write_metadata
 from ensemble.deployment.gates import GateMargins
+from ensemble.deployment.metadata import ConformalThreshold
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.released import FILE
 from ensemble.deployment.student_folder import network_folders, student_costs
@@ -41,21 +46,35 @@ class Release:
 
 
 def decide_release(
-    folder: Path, holdout: Predictions, margins: GateMargins, *, decisions: int = 1, seed: int
+    folder: Path,
+    holdout: Predictions,
+    margins: GateMargins,
+    *,
+    corrupted: Predictions | None = None,
+    coverage: float = 0.95,
+    decisions: int = 1,
+    seed: int,
 ) -> Release:
     """Decide on holdout which file of a student's folder ships; record it there and in the cards.
 
-    `holdout` holds the predictions of the ledger's stages. `decisions` counts the releases that
-    the run has decided on it, this one included. `seed` roots the bootstrap's draws.
+    `holdout` holds the predictions of the ledger's stages, and `corrupted` those for corrupted
+    images of holdout, if there was time for them. Files and cards also get the thresholds of
+    prediction sets that hold the true class with the probability `coverage`. `decisions` counts
+    the releases that the run has decided on it, this one included. `seed` roots the bootstrap's
+    draws.
     """
     folders = network_folders(folder)
-    cards = {network: read_card(place) for network, place in folders.items()}
+    cards = {
+        network: _with_sets(place, network, holdout, level=coverage)
+        for network, place in folders.items()
+    }
     speedups = {network: card.speedup for network, card in cards.items() if card.speedup}
     decision = decide(
         holdout,
         student_costs(folder),
         margins,
         speedups=speedups,
+        corrupted=corrupted,
         decisions=decisions,
         seed=seed,
     )
@@ -100,6 +119,30 @@ def beats_champion(
         rng=numpy_generator(seed, "champion"),
     )
     return difference.value < 0 and difference.distinguishable
+
+
+def _with_sets(folder: Path, network: str, holdout: Predictions, *, level: float) -> Card:
+    """Write the thresholds of prediction sets into a network's files and card; return the card."""
+    card = read_card(folder)
+
+    def fitted(artifact: Artifact | None, precision: str) -> Artifact | None:
+        stage = next(name for name, kind in FILES.items() if kind == (network, precision))
+        if artifact is None or stage not in holdout.stages:
+            return artifact
+        probabilities = np.exp(holdout.stages[stage])
+        conformal = fit_conformal(probabilities, holdout.labels, level=level)
+        artifact = replace(artifact, conformal=conformal)
+        path = folder / artifact.file
+        if not path.is_file():
+            return artifact
+        rule = ConformalThreshold(coverage=level, min_probability=conformal.threshold)
+        write_metadata(path, replace(card.metadata, conformal=rule))
+        return replace(artifact, bytes=path.stat().st_size, sha256=file_sha256(path))
+
+    fp32 = fitted(card.fp32, "fp32") or card.fp32
+    card = replace(card, fp32=fp32, int8=fitted(card.int8, "int8"))
+    write_card(folder, card)
+    return card
 
 
 def _because(decision: Decision, network: str) -> str:

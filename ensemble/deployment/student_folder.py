@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common.statistics.conformal import ConformalSet
 from ensemble.deployment.card import Artifact, Card, read_card
 from ensemble.deployment.onnx_model import Images, LogProbs, predict
 from ensemble.ledger.predictions import FILES, Network, StageCost
@@ -52,6 +53,12 @@ def student_log_probs(
 def student_costs(folder: Path) -> dict[str, StageCost]:
     """Return size, speed and training time by the ledger's stage, from the folder's cards."""
     return {stage: _cost(card, artifact) for stage, _, card, artifact in _files(folder)}
+
+
+def conformal_sets(folder: Path) -> dict[str, ConformalSet]:
+    """Return the prediction sets' thresholds by the ledger's stage; none in early versions."""
+    files = _files(folder) if has_student(folder) else ()
+    return {stage: item.conformal for stage, _, _, item in files if item.conformal is not None}
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path, Card, Artifact]]:

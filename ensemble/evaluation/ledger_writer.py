@@ -1,5 +1,7 @@
 """Write a run's ledger: read test, compute rows, differences and gates, save them all."""
 
+import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from common.files import write_arrays
 from common.provenance import machine_description
 from ensemble.deployment.decision import Decision
 from ensemble.deployment.release import read_release
+from ensemble.evaluation.robustness import RobustnessOptions, coverage_rows, on_test
 from ensemble.evaluation.stages import stage_costs, test_predictions
 from ensemble.ledger.ledger import NOTHING, Ledger, LedgerDataset, write_ledger_files
 from ensemble.ledger.predictions import Predictions, StageCost
+from ensemble.ledger.robustness import CoverageRow, Robustness
 from ensemble.ledger.rows import ledger_rows, paired_differences
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -28,13 +32,26 @@ def measure_and_write_ledger(
     splits: Splits,
     predict_with: Numerics,
     progress: Callable[[float, str], None],
+    robustness: RobustnessOptions,
     **values: Any,
 ) -> Ledger:
-    """Time every stage on this machine, then read test and write the ledger as `write_ledger`."""
+    """Time every stage on this machine, then read test and write the ledger as `write_ledger`.
+
+    `robustness.seconds`, the time that the whole call may take, bounds what is measured last.
+    """
+    began = time.monotonic()
     costs = stage_costs(folder, images, splits)
     progress(0.3, "reading test")
     return write_ledger(
-        folder, images, splits, predict_with, costs=costs, progress=progress, **values
+        folder,
+        images,
+        splits,
+        predict_with,
+        costs=costs,
+        progress=progress,
+        robustness=robustness,
+        began=began,
+        **values,
     )
 
 
@@ -49,13 +66,26 @@ def write_ledger(
     compute: Mapping[str, int | float],
     seed: int,
     progress: Callable[[float, str], None],
+    robustness: RobustnessOptions,
+    began: float,
 ) -> Ledger:
     """Read test; write test_logprobs.npz, ledger.csv and, last, ledger.json; return the ledger.
 
-    `seed` roots the bootstraps' draws.
+    `seed` roots the bootstraps' draws; `began` is when the stage began, by `time.monotonic`.
     """
     test = test_predictions(folder, images, splits, numerics, progress=progress)
     release = read_release(folder.student)
+    left = None if robustness.seconds is None else robustness.seconds - (time.monotonic() - began)
+    corrupted = on_test(
+        folder,
+        test,
+        images=images,
+        splits=splits,
+        predict_with=numerics,
+        options=dataclasses.replace(robustness, seconds=left),
+        holdout_images=0 if release is None else release.decision.corrupted_images,
+        progress=lambda done, detail: progress(0.6 + 0.35 * done, detail),
+    )
     ledger = build_ledger(
         run=folder.name,
         dataset=LedgerDataset(
@@ -70,6 +100,8 @@ def write_ledger(
         test_reads=test_reads,
         compute=compute,
         machine=machine_description(),
+        robustness=corrupted,
+        conformal=coverage_rows(folder, test, images=images, splits=splits, level=robustness.level),
         seed=seed,
     )
     write_arrays(folder.ledger / "test_logprobs.npz", _as_arrays(test))
@@ -95,6 +127,8 @@ def build_ledger(
     test_reads: int,
     compute: Mapping[str, int | float],
     machine: Mapping[str, Any],
+    robustness: Robustness | None = None,
+    conformal: tuple[CoverageRow, ...] = (),
     seed: int = 0,
 ) -> Ledger:
     """Compute the ledger: rows and differences on test, beside the release decided on holdout.
@@ -122,6 +156,8 @@ def build_ledger(
         test_reads=test_reads,
         compute=dict(compute),
         machine=dict(machine),
+        robustness=robustness,
+        conformal=conformal,
         **release,
     )
 

@@ -3,11 +3,14 @@
 Axes: N examples, K classes. Temperatures are always fitted on holdout.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from common.statistics.metrics import apply_temperature, fit_temperature
-from ensemble.deployment.onnx_model import LogProbs
+from ensemble.deployment.onnx_model import Images, LogProbs
 from ensemble.deployment.student_folder import has_student, student_costs, student_log_probs
 from ensemble.evaluation.members import (
     holdout_log_probs,
@@ -16,8 +19,8 @@ from ensemble.evaluation.members import (
     pooled_cost,
     predict_members,
 )
-from ensemble.evaluation.votes import Votes
-from ensemble.ledger.predictions import Labels, Predictions, StageCost
+from ensemble.evaluation.votes import VOTES, Votes
+from ensemble.ledger.predictions import STAGES, Labels, Predictions, StageCost
 from ensemble.selection.selection import Member, read_selection
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -29,18 +32,29 @@ TIMED_IMAGES = 256
 
 def holdout_predictions(folder: RunFolder, images: ImageSet, splits: Splits) -> Predictions:
     """Return every stage's predictions on holdout, from the arrays that the trials wrote."""
-    pooled = _pooled_stages(folder)
     labels = images.labels[splits.holdout]
-    log_probs = holdout_log_probs(folder, _names(pooled))
-    stages = {}
-    for stage, members in pooled.items():
-        mixture = pool_members(members, log_probs)
-        stages[stage] = _calibrated(mixture, mixture, labels)
+    stages = holdout_of_pooled(folder, labels)
+    log_probs = holdout_log_probs(folder, _names(_pooled_stages(folder)))
     for stage, vote in _votes(folder, log_probs, labels).log_probs(log_probs).items():
         stages[stage] = _calibrated(vote, vote, labels)
     if has_student(folder.student):
         stages |= student_log_probs(folder.student, images.images, splits.holdout)
     return Predictions(labels=labels, stages=stages)
+
+
+def holdout_of_pooled(folder: RunFolder, labels: Labels) -> dict[str, LogProbs]:
+    """Return the predictions on holdout of the stages made of members; `labels` are holdout's."""
+    pooled = _pooled_stages(folder)
+    log_probs = holdout_log_probs(folder, _names(pooled))
+    mixtures = {stage: pool_members(members, log_probs) for stage, members in pooled.items()}
+    return {stage: _calibrated(mixture, mixture, labels) for stage, mixture in mixtures.items()}
+
+
+def networks_to_run(folder: RunFolder, stages: Collection[str]) -> tuple[tuple[str, ...], int]:
+    """Return the trials that `stages` consist of, and the number of exported files."""
+    pooled = _pooled_stages(folder)
+    names = _names({stage: members for stage, members in pooled.items() if stage in stages})
+    return names, len(student_costs(folder.student)) if has_student(folder.student) else 0
 
 
 def test_predictions(
@@ -51,36 +65,68 @@ def test_predictions(
     *,
     progress: Callable[[float, str], None],
 ) -> Predictions:
-    """Return every stage's predictions on test; no other function reads test images.
+    """Return every stage's predictions on test.
+
+    No other function reads test images, except `ensemble.evaluation.robustness.on_test`, which
+    corrupts some of them in the same stage of the run.
 
     Raises:
         RunError: no frozen selection.
     """
-    pooled = _pooled_stages(folder)
-    names = _names(pooled)
-    holdout_labels = images.labels[splits.holdout]
-    on_holdout = holdout_log_probs(folder, names)
-    on_test = predict_members(
+    stages = predict_stages(
         folder,
-        names,
         images.images,
         splits.test,
         numerics,
-        on_member=lambda done: progress(0.6 * done / len(names), f"member {done}/{len(names)}"),
+        holdout_labels=images.labels[splits.holdout],
+        progress=lambda done, detail: progress(0.6 * done, detail),
+    )
+    return Predictions(labels=images.labels[splits.test], stages=stages)
+
+
+def predict_stages(
+    folder: RunFolder,
+    pixels: Images,
+    indices: npt.NDArray[np.int64],
+    numerics: Numerics,
+    *,
+    holdout_labels: Labels,
+    progress: Callable[[float, str], None],
+    pooled_stages: Collection[str] = STAGES,
+) -> dict[str, LogProbs]:
+    """Return log-probabilities [N, K] by stage for the images at `indices` of `pixels`.
+
+    Of the stages made of members only `pooled_stages` are predicted; of the others all are.
+
+    Raises:
+        RunError: no frozen selection.
+    """
+    every = _pooled_stages(folder)
+    pooled = {stage: members for stage, members in every.items() if stage in pooled_stages}
+    names = _names(pooled)
+    on_holdout = holdout_log_probs(folder, names)
+    predicted = predict_members(
+        folder,
+        names,
+        pixels,
+        indices,
+        numerics,
+        on_member=lambda done: progress(done / len(names), f"member {done}/{len(names)}"),
     )
     stages = {
         stage: _calibrated(
-            pool_members(members, on_test), pool_members(members, on_holdout), holdout_labels
+            pool_members(members, predicted), pool_members(members, on_holdout), holdout_labels
         )
         for stage, members in pooled.items()
     }
-    votes = _votes(folder, on_holdout, holdout_labels)
-    held_out = votes.log_probs(on_holdout)
-    for stage, vote in votes.log_probs(on_test).items():
-        stages[stage] = _calibrated(vote, held_out[stage], holdout_labels)
+    if set(VOTES) <= set(pooled_stages):
+        votes = _votes(folder, on_holdout, holdout_labels)
+        held_out = votes.log_probs(on_holdout)
+        for stage, vote in votes.log_probs(predicted).items():
+            stages[stage] = _calibrated(vote, held_out[stage], holdout_labels)
     if has_student(folder.student):
-        stages |= student_log_probs(folder.student, images.images, splits.test)
-    return Predictions(labels=images.labels[splits.test], stages=stages)
+        stages |= student_log_probs(folder.student, pixels, indices)
+    return stages
 
 
 def stage_costs(folder: RunFolder, images: ImageSet, splits: Splits) -> dict[str, StageCost]:

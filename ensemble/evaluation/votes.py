@@ -15,6 +15,9 @@ from ensemble.selection.selection import Member, Selection
 from ensemble.selection.voting import vote_error_rate, voting_log_probs
 from ensemble.selection.weights import simplex_weights
 
+VOTES = ("soft_vote", "weighted_vote", "hard_vote")
+"""The ledger's stages that are votes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Votes:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from common.files import dump_csv, dump_json, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
+from ensemble.ledger.robustness import CoverageRow, Robustness
 from ensemble.selection.comparison import Comparison
 
 SCHEMA = 1
@@ -116,6 +117,10 @@ class Ledger:
     """Number of trials, and seconds of training and wall-clock so far."""
     machine: dict[str, Any]
     """See `common.provenance.machine_description`."""
+    robustness: Robustness | None = None
+    """Corrupted images and other data sets; None in the ledgers of early versions."""
+    conformal: tuple[CoverageRow, ...] = ()
+    """Prediction sets on test; empty in the ledgers of early versions."""
 
     def __post_init__(self) -> None:
         """Translate the ledgers of early versions, which name the student's precision only."""

@@ -28,6 +28,7 @@ from ensemble.selection.mixture import (
 )
 from ensemble.selection.orders import WAYS, Likeness, Way, order_members
 from ensemble.selection.pool import Pool
+from ensemble.selection.predictions import RecentArrays
 from ensemble.selection.weights import simplex_weights
 
 LEAST_WEIGHT = 1e-3
@@ -196,7 +197,7 @@ class Fit:
             return uniform_weights(members, len(self.view.pool.names))
         key = (candidate.pooling, frozenset(members))
         if key not in self._learned:
-            self._learned[key] = learned_weights(self.view.prob_true(candidate.pooling), members)
+            self._learned[key] = learned_weights(self.view, members, candidate.pooling)
         return self._learned[key]
 
     def losses(
@@ -227,7 +228,7 @@ class _Scorer:
     def __init__(self, view: View, rows: Rows) -> None:
         self._view, self._rows = view, np.concatenate([view.rows, rows])
         self._labels = view.pool.labels[rows]
-        self._masses: dict[tuple[int, Pooling], Float32[np.ndarray, "K R"]] = {}
+        self._masses = RecentArrays()
         self._losses: dict[object, Float[np.ndarray, " R"]] = {}
         self._start = 1.0
 
@@ -263,33 +264,35 @@ class _Scorer:
         seen = len(self._view.rows)
         inside = np.ascontiguousarray(scores[:, :seen])
         # The ensembles of a view differ little in temperature, so each starts from the last one's.
-        self._start = fit_scores(inside, self._view.labels, start=self._start).temperature
+        self._start = fit_scores(inside, self._view.labels, start=self._start)
         return -log_prob_true(scores[:, seen:], self._labels, self._start)
 
     def _members(self, member: int, pooling: Pooling) -> Float32[np.ndarray, "K R"]:
         """Return a member's probabilities as they enter the pool."""
-        key = (member, pooling)
-        if key not in self._masses:
+
+        def masses() -> Float32[np.ndarray, "K R"]:
             log_probs = self._view.pool.log_probs[member][self._rows].T
             scores = np.maximum(log_probs, np.float32(LOG_FLOOR), order="C")
             if pooling == "calibrated":
                 scores -= scores.max(axis=0)
                 scores *= np.float32(1.0 / self._view.temperatures[member])
-            masses = np.exp(scores)
+            np.exp(scores, out=scores)
             if pooling == "calibrated":
-                masses /= masses.sum(axis=0)
-            self._masses[key] = masses
-        return self._masses[key]
+                scores /= scores.sum(axis=0)
+            return np.asarray(scores)
+
+        return self._masses.get((member, pooling), masses)
 
 
-def learned_weights(prob_true: Float[np.ndarray, "R M"], members: Sequence[int]) -> Weights:
+def learned_weights(view: View, members: Sequence[int], pooling: Pooling = "raw") -> Weights:
     """Return the optimal weights of these members, without weights below LEAST_WEIGHT."""
-    support = np.array(members)
-    shares = simplex_weights(prob_true[:, support])
+    support, prob_true = np.array(members), view.prob_true(pooling, members)
+    shares = simplex_weights(prob_true)
     while shares.min() < LEAST_WEIGHT:
-        support = support[shares >= LEAST_WEIGHT]
-        shares = simplex_weights(prob_true[:, support])
-    weights = np.zeros(prob_true.shape[1])
+        kept = shares >= LEAST_WEIGHT
+        support, prob_true = support[kept], prob_true[:, kept]
+        shares = simplex_weights(prob_true)
+    weights = np.zeros(len(view.pool.names))
     weights[support] = shares
     return weights
 

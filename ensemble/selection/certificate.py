@@ -86,4 +86,6 @@ def certify(view: View, mixture: Mixture) -> Certificate:
 
 
 def _nll(prob_true: Float[np.ndarray, "R M"], weights: Weights) -> float:
-    return -float(np.log(np.maximum(prob_true @ weights, TINY)).mean())
+    support = np.flatnonzero(weights)
+    pooled = prob_true[:, support].astype(np.float64) @ weights[support]
+    return -float(np.log(np.maximum(pooled, TINY)).mean())

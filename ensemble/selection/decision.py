@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from common.errors import PoolError
-from common.statistics.metrics import accuracy, brier, ece, nll
+from common.statistics.metrics import brier, correct, ece, nll
 from ensemble.selection.candidates import Candidate, Request
 from ensemble.selection.certificate import certify
 from ensemble.selection.choice import paired
@@ -29,6 +29,7 @@ from ensemble.selection.diversity import (
 from ensemble.selection.fitting import FOLDS, CrossFit, Ensemble, fit_baselines
 from ensemble.selection.mixture import Mixture, View
 from ensemble.selection.pool import Pool
+from ensemble.selection.progress import Progress, silent
 from ensemble.selection.selection import (
     Baseline,
     BestAddition,
@@ -47,7 +48,13 @@ MIN_EXAMPLES = 2 * FOLDS
 """Two in every fold, the fewest from which a fold's score can be estimated."""
 
 
-def select_ensemble(pool: Pool, request: Request | None = None, *, seed: int = 0) -> Selection:
+def select_ensemble(
+    pool: Pool,
+    request: Request | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Selection:
     """Select, weight and calibrate an ensemble, the best that `request` allows.
 
     Three baselines of as many members are scored beside it. `best_single` and `uniform_top_k`
@@ -61,11 +68,13 @@ def select_ensemble(pool: Pool, request: Request | None = None, *, seed: int = 0
     """
     request = request or Request()
     _check(pool)
-    crossed = CrossFit(pool, request, seed)
+    crossed = CrossFit(pool, request, seed, progress=progress)
     ensemble = crossed.ensemble()
     whole, mixture = ensemble.view, ensemble.mixture
+    support = np.flatnonzero(mixture.weights).tolist()
     fitted = {"ensemble": mixture, **fit_baselines(whole, size=mixture.size)}
     held_out = _cross_fit(crossed, size=mixture.size)
+    progress("certifying the weights", 0.0)
     scores = {name: _scores(log_probs, pool.labels) for name, log_probs in held_out.items()}
 
     def baseline(name: str) -> Baseline:
@@ -82,12 +91,11 @@ def select_ensemble(pool: Pool, request: Request | None = None, *, seed: int = 0
         **_chosen(ensemble),
         candidates=_candidates(crossed, ensemble),
         request=request,
-        gap_support=gap(mixture.weights[mixture.weights > 0], whole.raw[:, mixture.weights > 0]),
-        gap_pool=gap(mixture.weights, whole.raw),
+        gap_support=gap(mixture.weights[support], whole.prob_true("raw", support)),
+        gap_pool=gap(mixture.weights, whole.prob_true("raw")),
         certificate=certify(whole, mixture),
         predictions={
-            pool.names[member]: predictions_digest(pool.log_probs[member])
-            for member in np.flatnonzero(mixture.weights)
+            pool.names[member]: predictions_digest(pool.log_probs[member]) for member in support
         },
         metrics=SelectionMetrics(holdout=scores["ensemble"]),
         best_single=BestSingle(
@@ -110,9 +118,6 @@ def _check(pool: Pool) -> None:
             f"a pool needs at least {MIN_EXAMPLES} labelled examples, two for each of "
             f"{FOLDS} folds; got {len(pool.labels)}"
         )
-    for name, log_probs in zip(pool.names, pool.log_probs, strict=True):
-        if not np.isfinite(log_probs).all():
-            raise PoolError(f"member {name!r} has predictions that are not finite; leave it out")
 
 
 def _cross_fit(crossed: CrossFit, *, size: int) -> dict[str, Float32[np.ndarray, "N K"]]:
@@ -132,7 +137,7 @@ def _cross_fit(crossed: CrossFit, *, size: int) -> dict[str, Float32[np.ndarray,
 
 def _scores(log_probs: Float32[np.ndarray, "N K"], labels: Int64[np.ndarray, " N"]) -> Scores:
     return Scores(
-        accuracy=accuracy(log_probs, labels),
+        accuracy=float(correct(log_probs, labels).mean()),
         nll=nll(log_probs, labels),
         brier=brier(log_probs, labels),
         ece=ece(log_probs, labels),
@@ -238,7 +243,7 @@ def _comparisons(
 def _diversity(whole: View, mixture: Mixture) -> Diversity:
     support = np.flatnonzero(mixture.weights)
     names = whole.pool.names
-    log_probs = whole.pool.log_probs[support]
+    log_probs = whole.pool.stack(support.tolist())
     predicted = log_probs.argmax(axis=2)
     pairs = np.triu_indices(len(support), k=1)
     prob_true = whole.prob_true(mixture.pooling)

@@ -9,6 +9,8 @@ describe.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ensemble.selection.weights import mean_ratios
+
 NEAR = 0.02
 """Largest `probability_distance` of near-duplicates."""
 
@@ -48,7 +50,7 @@ def marginal_values(
     under `weights`. s_m is minus the slope of the pool's NLL as weight moves to m, so members
     gain from examples that the pool gets wrong. The weighted mean over the members is 0.
     """
-    return np.asarray(prob_true.T @ (1.0 / (prob_true @ weights)) / len(prob_true) - 1.0)
+    return mean_ratios(weights, prob_true) - 1.0
 
 
 def pooling_gain(prob_true: Float[np.ndarray, "N M"], weights: Float[np.ndarray, " M"]) -> float:
@@ -57,7 +59,7 @@ def pooling_gain(prob_true: Float[np.ndarray, "N M"], weights: Float[np.ndarray,
     It is mean_i[log p̄_i − Σ_m w_m log T_im], which is at least 0 (Jensen).
     """
     support = np.flatnonzero(weights)
-    chosen, shares = prob_true[:, support], weights[support]
+    chosen, shares = prob_true[:, support].astype(np.float64), weights[support]
     return float((np.log(chosen @ shares) - np.log(chosen) @ shares).mean())
 
 

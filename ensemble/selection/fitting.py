@@ -26,11 +26,16 @@ from jaxtyping import Int
 from common.seeds import numpy_generator
 from ensemble.selection.candidates import Candidate, Fit, Request, candidates_of, uniform_weights
 from ensemble.selection.choice import Losses, Score, choose, score_candidates
+from ensemble.selection.fold_views import FoldViews
 from ensemble.selection.mixture import Mixture, Rows, View
 from ensemble.selection.orders import Likeness
-from ensemble.selection.pool import Pool, refit_votes
+from ensemble.selection.pool import Pool
+from ensemble.selection.progress import Progress, silent
 
 FOLDS = 5
+
+LOSSES = FOLDS + FOLDS * (FOLDS - 1) // 2
+"""Fits whose candidates are scored: without one fold, and without two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,8 +61,10 @@ class CrossFit:
     pool: Pool
     request: Request
     seed: int
+    progress: Progress = field(default=silent, kw_only=True)
     fold_of: Int[np.ndarray, " N"] = field(init=False)
     candidates: tuple[Candidate, ...] = field(init=False)
+    _views: FoldViews = field(init=False)
     _likeness: Likeness = field(init=False)
     _fits: dict[frozenset[int], Fit] = field(default_factory=dict)
     _losses: dict[tuple[frozenset[int], int], Losses] = field(default_factory=dict)
@@ -73,6 +80,7 @@ class CrossFit:
         )
         self.candidates = candidates_of(self.request, self.pool)
         self._likeness = Likeness(self.pool)
+        self._views = FoldViews(self.pool, self.fold_of, FOLDS, progress=self.progress)
 
     def ensemble(self, without: int | None = None) -> Ensemble:
         """Choose and fit an ensemble on all examples, or on those outside one fold."""
@@ -113,6 +121,8 @@ class CrossFit:
         if (excluded, fold) not in self._losses:
             rows = np.flatnonzero(np.isin(self.fold_of, list(excluded)))
             losses = self._fit(excluded).losses(self.candidates, rows)
+            done = 1 + len({key for key, _ in self._losses})
+            self.progress("comparing candidates out of fold", done / LOSSES)
             for other in excluded:
                 here = self.fold_of[rows] == other
                 self._losses[excluded, other] = {c: v[here] for c, v in losses.items()}
@@ -120,10 +130,8 @@ class CrossFit:
 
     def _fit(self, excluded: frozenset[int]) -> Fit:
         if excluded not in self._fits:
-            rows = np.flatnonzero(~np.isin(self.fold_of, list(excluded)))
-            start = None if not excluded else self._fit(frozenset()).view.temperatures
             self._fits[excluded] = Fit(
-                view=View.of(refit_votes(self.pool, rows), rows, start=start),
+                view=self._views.without(excluded),
                 request=self.request,
                 likeness=self._likeness,
                 seed=self.seed,

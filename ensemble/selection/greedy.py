@@ -2,6 +2,8 @@
 
 Axes: M members, N examples. `prob_true[i, m]` is the probability that member m gives to
 example i's true class. The NLL of a linear pool needs nothing else, so there is no class axis.
+A round screens all members in float32 (`ensemble.selection.screening`) and decides in float64 among
+those that the screen cannot tell from the best, so the picks are those of float64 throughout.
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from common.errors import PoolError
+from ensemble.selection.screening import MeanLogs
 from ensemble.selection.weights import TINY
 
 ROUNDS = 40
@@ -17,6 +20,9 @@ ROUNDS = 40
 
 TOLERANCE = 1e-12
 """Relative difference below which two NLLs tie: the rounding of a mean over thousands of terms."""
+
+FEW = 8
+"""Members that are not worth a screen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +68,20 @@ def select_greedy(
         PoolError: rounds or cap < 1, sorted_start < 0, or no member is finite.
     """
     usable = _usable_members(prob_true, rounds=rounds, cap=cap, sorted_start=sorted_start)
-    columns = np.ascontiguousarray(np.maximum(prob_true[:, usable].T, TINY), dtype=np.float64)
+    losses = _Losses(prob_true, usable)
     cap = len(usable) if cap is None else cap
-    order = _best_singles(columns, min(sorted_start, cap, rounds), rng)
-    trace = [_nll(columns[order[: n + 1]].mean(axis=0)) for n in range(len(order))]
-    total = columns[order].sum(axis=0)
+    order = _best_singles(losses, min(sorted_start, cap, rounds), rng)
+    trace, total = [], np.zeros(len(prob_true))
+    for n, member in enumerate(order, start=1):
+        total += losses.column(member)
+        trace.append(_nll(total / n))
     while len(order) < rounds:
-        candidates = np.arange(len(columns)) if len(set(order)) < cap else np.unique(order)
-        sums = np.log(columns[candidates] + total)
-        losses = np.log(len(order) + 1) - sums.mean(axis=1)
-        winner = candidates[_winner(losses, np.isin(candidates, order), rng)]
-        order.append(int(winner))
-        total += columns[winner]
+        candidates = np.arange(len(usable)) if len(set(order)) < cap else np.unique(order)
+        candidates, values = losses.lowest(candidates, total)
+        values += np.log(len(order) + 1)
+        winner = int(candidates[_winner(values, np.isin(candidates, order), rng)])
+        order.append(winner)
+        total += losses.column(winner)
         trace.append(_nll(total / len(order)))
     best = _shortest_best(trace)
     return GreedySelection(
@@ -147,14 +155,45 @@ def _usable_members(
     return usable
 
 
-def _best_singles(
-    columns: Float[np.ndarray, "M N"], count: int, rng: np.random.Generator
-) -> list[int]:
+class _Losses:
+    """Losses −mean_i log(total_i + T_im) of the usable members m."""
+
+    def __init__(self, prob_true: Float[np.ndarray, "N M"], usable: Int[np.ndarray, " U"]) -> None:
+        self._prob_true, self._usable = prob_true, usable
+        self.examples, self.count = len(prob_true), len(usable)
+        everyone = len(usable) == prob_true.shape[1]
+        self._screen = MeanLogs(prob_true if everyone else prob_true[:, usable])
+
+    def column(self, member: int) -> Float[np.ndarray, " N"]:
+        """Return a member's probabilities in float64."""
+        values = self._prob_true[:, self._usable[member]].astype(np.float64)
+        return np.asarray(np.maximum(values, TINY))
+
+    def exact(
+        self, candidates: Int[np.ndarray, " C"], total: Float[np.ndarray, " N"]
+    ) -> Float[np.ndarray, " C"]:
+        """Return the losses of these members, computed in float64."""
+        return np.array([-np.log(self.column(m) + total).mean() for m in candidates.tolist()])
+
+    def lowest(
+        self, candidates: Int[np.ndarray, " C"], total: Float[np.ndarray, " N"]
+    ) -> tuple[Int[np.ndarray, " L"], Float[np.ndarray, " L"]]:
+        """Return the candidates that may have the lowest loss, or tie with it, and their losses."""
+        if len(candidates) > FEW and self._screen.trusted:
+            means, error = self._screen.at(total)
+            slack = 2.0 * error + TOLERANCE * (1.0 + float(np.abs(means).max()))
+            means = means[candidates]
+            candidates = candidates[means >= means.max() - slack]
+        return candidates, self.exact(candidates, total)
+
+
+def _best_singles(losses: _Losses, count: int, rng: np.random.Generator) -> list[int]:
     if count == 0:
         return []
-    losses = -np.log(columns).mean(axis=1)
+    members = np.arange(losses.count)
+    values = losses.exact(members, np.zeros(losses.examples))
     # The random key breaks exact ties only.
-    return [int(m) for m in np.lexsort((rng.random(len(losses)), losses))[:count]]
+    return [int(m) for m in np.lexsort((rng.random(len(values)), values))[:count]]
 
 
 def _winner(losses: Float[np.ndarray, " C"], current: np.ndarray, rng: np.random.Generator) -> int:

@@ -5,6 +5,7 @@ temperature. A mixture pools probabilities as members give them (`raw`) or at ea
 temperature (`calibrated`); either way the pool is calibrated afterwards by one temperature.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,15 @@ Rows = Int[np.ndarray, " R"]
 Weights = Float[np.ndarray, " M"]
 Pooling = Literal["raw", "calibrated"]
 
+LAST_STEP = 5e-3
+"""Relative size of a Newton step that needs no other after it."""
+
+CHUNK_VALUES = 1 << 16
+"""Scores in a chunk, unless CHUNK_COLUMNS are more."""
+
+CHUNK_COLUMNS = 64
+"""Fewest examples in a chunk."""
+
 NEWTON_STEPS = 30
 """Most steps of Newton's method; from the temperature of a similar fit it takes two or three."""
 
@@ -34,12 +44,10 @@ class View:
 
     pool: Pool
     rows: Rows
-    raw: Float[np.ndarray, "R M"]
-    """Probability that each member gives to the true class, before any temperature."""
-    own: Float[np.ndarray, "R M"]
-    """The same at each member's own temperature."""
     temperatures: Float[np.ndarray, " M"]
     """Each member's own temperature, fitted to the examples in view."""
+    nlls: Float[np.ndarray, " M"]
+    """Each member's NLL at its own temperature."""
 
     @classmethod
     def of(cls, pool: Pool, rows: Rows, *, start: Float[np.ndarray, " M"] | None = None) -> "View":
@@ -49,15 +57,12 @@ class View:
         """
         labels = pool.labels[rows]
         start = np.ones(len(pool.names)) if start is None else start
-        own = np.empty((len(rows), len(pool.names)))
-        temperatures = np.empty(len(pool.names))
+        temperatures, nlls = np.empty((2, len(pool.names)))
         for member, log_probs in enumerate(pool.log_probs):
             scores = centred_scores(log_probs[rows].T)
-            fitted = fit_scores(scores, labels, start=float(start[member]))
-            own[:, member], temperatures[member] = np.exp(fitted.log_prob_true), fitted.temperature
-        return cls(
-            pool=pool, rows=rows, raw=pool.prob_true()[rows], own=own, temperatures=temperatures
-        )
+            temperatures[member] = fit_scores(scores, labels, start=float(start[member]))
+            nlls[member] = -log_prob_true(scores, labels, temperatures[member]).mean()
+        return cls(pool=pool, rows=rows, temperatures=temperatures, nlls=nlls)
 
     @property
     def labels(self) -> Int[np.ndarray, " R"]:
@@ -66,11 +71,27 @@ class View:
 
     def ranked(self) -> Int[np.ndarray, " M"]:
         """Return the members by NLL, each at its own temperature, best first."""
-        return np.argsort(-np.log(self.own).mean(axis=0), kind="stable")
+        return np.argsort(self.nlls, kind="stable")
 
-    def prob_true(self, pooling: Pooling) -> Float[np.ndarray, "R M"]:
-        """Return the true class's probabilities as they enter a pool of this kind."""
-        return self.raw if pooling == "raw" else self.own
+    def prob_true(
+        self, pooling: Pooling, members: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "R M"]:
+        """Return the true class's probabilities under all members, or under these.
+
+        They are as they enter a pool of this kind: `raw`, or at the member's own temperature.
+        """
+        if pooling == "raw":
+            everywhere = self.pool.prob_true(members)
+            return everywhere if len(self.rows) == len(everywhere) else everywhere[self.rows]
+        everyone = enumerate(self.pool.log_probs)
+        chosen = everyone if members is None else ((m, self.pool.log_probs[m]) for m in members)
+        labels = self.labels
+        count = len(self.pool.names) if members is None else len(members)
+        own = np.empty((len(self.rows), count))
+        for place, (member, log_probs) in enumerate(chosen):
+            scores = centred_scores(log_probs[self.rows].T)
+            own[:, place] = np.exp(log_prob_true(scores, labels, self.temperatures[member]))
+        return own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,15 +128,6 @@ class Mixture:
         return apply_temperature(pooled, self.temperature)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FittedScores:
-    """Predictions at the temperature that was fitted to them."""
-
-    temperature: float
-    log_prob_true: Float[np.ndarray, " R"]
-    """Log-probability of the true class at that temperature."""
-
-
 def centred_scores(log_probs: Float32[np.ndarray, "K R"]) -> Float32[np.ndarray, "K R"]:
     """Return log-probabilities with the metrics' floor, minus the largest of each example.
 
@@ -128,8 +140,8 @@ def centred_scores(log_probs: Float32[np.ndarray, "K R"]) -> Float32[np.ndarray,
 
 def fit_scores(
     scores: Float32[np.ndarray, "K R"], labels: Int[np.ndarray, " R"], *, start: float = 1.0
-) -> FittedScores:
-    """Fit the temperature of `fit_temperature` to `centred_scores`, in float32.
+) -> float:
+    """Return the temperature that `fit_temperature` finds for `centred_scores`, from float32.
 
     Newton's method on 1/T, in which the loss is convex, to four digits. That suffices for
     choosing; `fit_temperature` is exact and takes twenty times as long. A single class keeps
@@ -137,30 +149,33 @@ def fit_scores(
     """
     true = scores[labels, np.arange(len(labels))].astype(np.float64)
     if len(scores) == 1:
-        return FittedScores(temperature=1.0, log_prob_true=true)
+        return 1.0
     smoothing = platt_smoothing(len(labels))
     others = (scores.sum(axis=0, dtype=np.float64) - true) / (len(scores) - 1)
     target = float(((1 - smoothing) * true + smoothing * others).mean())
     sharpest, dullest = 1.0 / TEMPERATURES[0], 1.0 / TEMPERATURES[1]
     sharpness = min(max(1.0 / start, dullest), sharpest)
     for _ in range(NEWTON_STEPS):
-        masses = np.exp(np.float32(sharpness) * scores)
-        totals = masses.sum(axis=0)
-        masses *= scores
-        means = masses.sum(axis=0) / totals
-        masses *= scores
-        squares = masses.sum(axis=0) / totals
-        slope = float(means.mean(dtype=np.float64)) - target
-        curvature = max(float((squares - means**2).mean(dtype=np.float64)), 1e-12)
+        slope, curvature = -target, 0.0
+        for columns in _chunks(scores):
+            part = scores[:, columns]
+            masses = np.exp(np.float32(sharpness) * part)
+            totals = masses.sum(axis=0)
+            masses *= part
+            means = masses.sum(axis=0) / totals
+            masses *= part
+            squares = masses.sum(axis=0) / totals
+            slope += float(means.sum(dtype=np.float64)) / len(labels)
+            curvature += float((squares - means**2).sum(dtype=np.float64)) / len(labels)
+        curvature = max(curvature, 1e-12)
         # Far from the optimum a full step may overshoot, so a step is at most a factor of 3.
         step = float(np.clip(sharpness - slope / curvature, sharpness / 3, sharpness * 3))
         step = min(max(step, dullest), sharpest)
-        if abs(step - sharpness) <= 1e-4 * sharpness:
+        moved, sharpness = abs(step - sharpness), step
+        # Convergence is quadratic, so what is left after this step is about its square.
+        if moved <= LAST_STEP * sharpness:
             break
-        sharpness = step
-    return FittedScores(
-        temperature=1.0 / sharpness, log_prob_true=log_prob_true(scores, labels, 1.0 / sharpness)
-    )
+    return 1.0 / sharpness
 
 
 def log_prob_true(
@@ -168,9 +183,18 @@ def log_prob_true(
 ) -> Float[np.ndarray, " R"]:
     """Return the true class's log-probability at a temperature, with the metrics' floor."""
     sharpness = 1.0 / temperature
-    totals = np.exp(np.float32(sharpness) * scores).sum(axis=0).astype(np.float64)
+    totals = np.empty(len(labels))
+    for columns in _chunks(scores):
+        totals[columns] = np.exp(np.float32(sharpness) * scores[:, columns]).sum(axis=0)
     true = scores[labels, np.arange(len(labels))].astype(np.float64)
     return np.asarray(np.maximum(sharpness * true - np.log(totals), LOG_FLOOR))
+
+
+def _chunks(scores: Float32[np.ndarray, "K R"]) -> Iterator[slice]:
+    """Yield slices of the examples whose temporaries stay in the processor's cache."""
+    columns = max(CHUNK_COLUMNS, CHUNK_VALUES // len(scores))
+    for start in range(0, scores.shape[1], columns):
+        yield slice(start, start + columns)
 
 
 def pooled_log_probs(
@@ -184,7 +208,7 @@ def pooled_log_probs(
     Members are pooled at `member_temperatures`, or as they are without.
     """
     support = np.flatnonzero(weights)
-    chosen = pool.log_probs[np.ix_(support, rows)]
+    chosen = np.stack([pool.log_probs[member][rows] for member in support.tolist()])
     if member_temperatures is not None:
         for place, member in enumerate(support):
             chosen[place] = apply_temperature(chosen[place], float(member_temperatures[member]))

@@ -53,6 +53,10 @@ class Likeness:
         """Return whether two members are as close as `diversity.near_duplicates` requires."""
         pair = (min(a, b), max(a, b))
         if pair not in self._distances:
+            least = self._least_distance(a, b)
+            if least > 1.01 * NEAR:
+                self._distances[pair] = least
+        if pair not in self._distances:
             first, second = (np.exp(self._pool.log_probs[member]) for member in pair)
             apart = np.square(first - second).sum(axis=1, dtype=np.float64)
             self._distances[pair] = float(np.sqrt(apart.mean()))
@@ -61,6 +65,11 @@ class Likeness:
     def disagreement(self, a: int, b: int) -> float:
         """Return the share of examples on which two members name different classes."""
         return float((self._classes(a) != self._classes(b)).mean())
+
+    def _least_distance(self, a: int, b: int) -> float:
+        """Return the distance in the true classes' probabilities alone, which are in memory."""
+        first, second = self._pool.prob_true([a, b]).T
+        return float(np.sqrt(np.square(first - second).mean(dtype=np.float64)))
 
     def _classes(self, member: int) -> Int[np.ndarray, " N"]:
         if member not in self._predicted:
@@ -93,13 +102,13 @@ def order_members(
     if way == "diverse":
         return _diverse(view, likeness, shortlist, most=most, tied_errors=tied_errors)
     # In the order of their ranks, so that the pool's order decides neither bags nor ties.
-    columns = np.array(shortlist)
+    columns, own = np.array(shortlist), view.prob_true("calibrated", shortlist)
     rng = numpy_generator(seed, "select", "ties" if way == "greedy" else "bags")
     if way == "greedy":
-        chosen = select_greedy(view.own[:, columns], rng=rng, cap=most).members
+        chosen = select_greedy(own, rng=rng, cap=most).members
     else:
         bagged = select_bagged(
-            view.own[:, columns],
+            own,
             rng=rng,
             bags=BAGS,
             rounds=BAG_ROUNDS,
@@ -126,13 +135,15 @@ def _diverse(
     view: View, likeness: Likeness, ranked: Sequence[int], *, most: int, tied_errors: float
 ) -> tuple[int, ...]:
     """Take the best member; then, of those tied with the best one left, the most different."""
-    losses: Float[np.ndarray, "R M"] = -np.log(view.own)
+    losses: Float[np.ndarray, "R S"] = -np.log(view.prob_true("calibrated", ranked))
+    column = {member: place for place, member in enumerate(ranked)}
     taken, left = [ranked[0]], list(ranked[1:])
     while len(taken) < most:
         left = [m for m in left if not likeness.near_duplicates(m, taken[-1])]
         if not left:
             break
-        excess = losses[:, left] - losses[:, left[:1]]
+        columns = [column[m] for m in left]
+        excess = losses[:, columns] - losses[:, columns[:1]]
         errors = excess.std(axis=0, ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else 0.0
         tied = np.flatnonzero(excess.mean(axis=0) <= tied_errors * errors)
         chosen = max(  # the first of equals is the one of lower NLL

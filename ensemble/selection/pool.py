@@ -3,13 +3,14 @@
 Axes: M members, N examples, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from common.errors import PoolError
-from common.statistics.metrics import FLOOR
+from ensemble.selection.predictions import Predictions, SmoothedVotes, prob_true
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ class Pool:
 
     names: tuple[str, ...]
     """One unique name per member."""
-    log_probs: Float32[np.ndarray, "M N K"]
+    log_probs: Predictions
+    """Float32 [M, N, K], an array or files of which one member's predictions are read at a time."""
     labels: Int64[np.ndarray, " N"]
     split_id: str
     """Identity of the split that these holdout examples belong to."""
@@ -50,13 +52,18 @@ class Pool:
         if self.labels.shape != (examples,):
             raise PoolError(f"labels must be [{examples}], got {list(self.labels.shape)}")
 
-    def prob_true(self) -> Float64[np.ndarray, "N M"]:
-        """Return the probability that each member gives to each example's true class.
+    def prob_true(self, members: Sequence[int] | None = None) -> Float[np.ndarray, "N M"]:
+        """Return the probability that each member, or each of `members`, gives to the true classes.
 
         A probability below FLOOR counts as FLOOR, as in the metrics.
         """
-        true = self.log_probs[:, np.arange(len(self.labels)), self.labels]
-        return np.maximum(np.exp(true.T.astype(np.float64)), FLOOR)
+        chosen = range(len(self.names)) if members is None else members
+        return prob_true(self.log_probs, self.labels, chosen)
+
+    def stack(self, members: Sequence[int] | None = None) -> Float32[np.ndarray, "S N K"]:
+        """Return the log-probabilities of some members, all by default, as one array."""
+        chosen = range(len(self.names)) if members is None else members
+        return np.stack([self.log_probs[int(member)] for member in chosen])
 
 
 def refit_votes(pool: Pool, rows: Int64[np.ndarray, " R"]) -> Pool:
@@ -67,12 +74,14 @@ def refit_votes(pool: Pool, rows: Int64[np.ndarray, " R"]) -> Pool:
     """
     if not pool.votes:
         return pool
-    log_probs = pool.log_probs.copy()
-    classes = log_probs.shape[2]
+    if isinstance(pool.log_probs, SmoothedVotes):
+        others, voted = pool.log_probs.others, pool.log_probs.voted
+    else:
+        others = pool.log_probs
+        voted = {member: others[member].argmax(axis=1) for member in pool.votes}
+    classes = others.shape[2]
+    errors = {}
     for member in pool.votes:
-        voted = log_probs[member].argmax(axis=1)
-        error = float((voted[rows] != pool.labels[rows]).mean())
-        error = min(max(error, 0.5 / len(rows)), 0.999 * (classes - 1) / classes)
-        log_probs[member] = np.log(error / (classes - 1))
-        log_probs[member, np.arange(len(voted)), voted] = np.log1p(-error)
-    return replace(pool, log_probs=log_probs)
+        error = float((voted[member][rows] != pool.labels[rows]).mean())
+        errors[member] = min(max(error, 0.5 / len(rows)), 0.999 * (classes - 1) / classes)
+    return replace(pool, log_probs=SmoothedVotes(others, voted, errors))

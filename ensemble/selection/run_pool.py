@@ -11,10 +11,12 @@ from jaxtyping import Float32, Int64
 from common.errors import PoolError, RunError
 from common.files import file_sha256, read_array, read_arrays
 from ensemble.selection.pool import Pool, Skipped
+from ensemble.selection.predictions import StoredPredictions, floored_probs
+from ensemble.selection.progress import Progress, silent
 from trainables.records import WEIGHTS, RunFolder, TrialRecord, read_start
 
 
-def pool_from_run(folder: RunFolder) -> Pool:
+def pool_from_run(folder: RunFolder, *, progress: Progress = silent) -> Pool:
     """Return the pool of a run: its trials, seeds included, whose weights are there.
 
     These are the trials that completed the whole schedule, and those stopped at the rung before
@@ -37,26 +39,35 @@ def pool_from_run(folder: RunFolder) -> Pool:
     records = sorted([*completed, *stopped], key=lambda record: record.trial)
     _check_split(records)
     labels = _read_labels(folder)
-    predictions, skipped = {}, []
-    for record in records:
+    shapes: dict[str, tuple[int, ...]] = {}
+    columns, skipped = [], []
+    for number, record in enumerate(records):
+        progress("reading predictions", number / len(records))
         if WEIGHTS in record.sha256 and not _has_weights(folder, record):
             skipped.append(Skipped(name=record.trial, reason="its weights have been removed"))
             continue
         log_probs = _read_predictions(folder, record, labels)
         if np.isfinite(log_probs).all():
-            predictions[record.trial] = log_probs
+            shapes[record.trial] = log_probs.shape
+            columns.append(floored_probs(log_probs[np.arange(len(labels)), labels]))
         else:
             skipped.append(Skipped(name=record.trial, reason="its predictions are not finite"))
-    if not any(record.trial in predictions for record in completed):
+    if not any(record.trial in shapes for record in completed):
         raise PoolError(
             f"{folder.root}: no trial that completed its schedule has weights and finite "
             "predictions on holdout"
         )
-    _check_classes(predictions)
-    kept = [record for record in records if record.trial in predictions]
+    _check_classes(shapes)
+    kept = [record for record in records if record.trial in shapes]
+    paths = [folder.trial(record.trial) / "holdout.npy" for record in kept]
+    examples, classes = shapes[kept[0].trial]
     return Pool(
         names=tuple(record.trial for record in kept),
-        log_probs=np.stack([predictions[record.trial] for record in kept]),
+        log_probs=StoredPredictions(
+            lambda member: np.asarray(read_array(paths[member]), dtype=np.float32),
+            (len(kept), examples, classes),
+            np.stack(columns, axis=1),
+        ),
         labels=labels,
         split_id=kept[0].split_id,
         seconds=np.array([record.seconds for record in kept]),
@@ -87,13 +98,13 @@ def _check_split(records: list[TrialRecord]) -> None:
             )
 
 
-def _check_classes(predictions: Mapping[str, Float32[np.ndarray, "N K"]]) -> None:
-    first = next(iter(predictions))
-    for trial, log_probs in predictions.items():
-        if log_probs.shape != predictions[first].shape:
+def _check_classes(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    first = next(iter(shapes))
+    for trial, shape in shapes.items():
+        if shape != shapes[first]:
             raise RunError(
-                f"trial {trial} predicts {log_probs.shape[1]} classes, trial {first} "
-                f"{predictions[first].shape[1]}; they cannot be pooled"
+                f"trial {trial} predicts {shape[1]} classes, trial {first} "
+                f"{shapes[first][1]}; they cannot be pooled"
             )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from common.commands import command
 from common.errors import PoolError, RunError
 from common.files import read_array
 from ensemble.selection.selection import Selection, read_selection
@@ -37,19 +38,22 @@ def read_selection_for(folder: RunFolder, path: Path) -> Selection:
         if not (trial / "record.json").is_file():
             raise RunError(
                 f"{path} names {member.name!r}, but {folder.root} has no such finished trial; "
-                "pass a selection that `quorum select` made from this run"
+                f"make one from this run: {_make(folder)}"
             )
         record = read_record(trial / "record.json")
         if record.split_id != selection.split_id:
             raise RunError(
                 f"{path} was made on the split {selection.split_id}, but {member.name} was "
-                f"trained on {record.split_id}; pass a selection that `quorum select` made from "
-                "this run"
+                f"trained on {record.split_id}; make a selection from this run: {_make(folder)}"
             )
         if not (trial / WEIGHTS).is_file():
             raise RunError(f"{path} names {member.name!r}, whose weights have been removed")
         _check_predictions(selection, path, member.name, trial / "holdout.npy")
     return selection
+
+
+def _make(folder: RunFolder) -> str:
+    return command("select", folder.root, out="picked")
 
 
 def teacher_of(folder: RunFolder) -> Selection:

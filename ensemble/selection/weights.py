@@ -21,6 +21,9 @@ GAP_TARGET = 5e-7
 EM_ITERATIONS = 2000
 """Most EM iterations."""
 
+COLUMNS = 256
+"""Members whose probabilities are in memory in float64 at a time."""
+
 JOINING = 4
 """Members that join in a round of `optimal_weights`."""
 
@@ -60,13 +63,13 @@ def optimal_weights(
     Raises:
         PoolError: not [N, M], non-finite or negative probabilities.
     """
-    ratios = _scaled(prob_true)
+    _check(prob_true)
     active = np.flatnonzero(start)
-    weights = np.zeros(ratios.shape[1])
-    for _ in range(ratios.shape[1]):
+    weights = np.zeros(prob_true.shape[1])
+    for _ in range(prob_true.shape[1]):
         weights[:] = 0.0
-        weights[active] = simplex_weights(ratios[:, active])
-        values = ratios.T @ (1.0 / (ratios @ weights)) / len(ratios) - 1.0
+        weights[active] = simplex_weights(prob_true[:, active])
+        values = mean_ratios(weights, prob_true) - 1.0
         values[active] = -np.inf
         joining = np.argsort(-values, kind="stable")[:JOINING]
         joining = joining[values[joining] > GAP_TARGET]
@@ -86,8 +89,19 @@ def gap(weights: Float[np.ndarray, " M"], prob_true: Float[np.ndarray, "N M"]) -
     Raises:
         PoolError: not [N, M], non-finite or negative probabilities.
     """
-    ratios = _scaled(prob_true)
-    return max(0.0, float((ratios.T @ (1.0 / (ratios @ weights))).max()) / len(ratios) - 1.0)
+    _check(prob_true)
+    return max(0.0, float(mean_ratios(weights, prob_true).max()) - 1.0)
+
+
+def mean_ratios(
+    weights: Float[np.ndarray, " M"], prob_true: Float[np.ndarray, "N M"]
+) -> Float[np.ndarray, " M"]:
+    """Return mean_i(T_im/(Tw)_i) for every member, in float64 and without a copy of T."""
+    support = np.flatnonzero(weights)
+    inverse = 1.0 / (_floored(prob_true[:, support]) @ weights[support])
+    blocks = range(0, prob_true.shape[1], COLUMNS)
+    sums = [_floored(prob_true[:, start : start + COLUMNS]).T @ inverse for start in blocks]
+    return np.asarray(np.concatenate(sums) / len(prob_true))
 
 
 def em_weights(
@@ -143,13 +157,23 @@ def _slsqp(
 
 def _scaled(prob_true: Float[np.ndarray, "N M"]) -> Float[np.ndarray, "N M"]:
     """Divide each row by its largest entry, which changes neither gradient nor gap."""
+    _check(prob_true)
+    ratios = _floored(prob_true)
+    ratios /= ratios.max(axis=1, keepdims=True)
+    return ratios
+
+
+def _floored(prob_true: Float[np.ndarray, "N M"]) -> Float[np.ndarray, "N M"]:
+    """Return a copy in float64, without zeros."""
+    return np.asarray(np.maximum(prob_true, TINY, dtype=np.float64))
+
+
+def _check(prob_true: Float[np.ndarray, "N M"]) -> None:
     if prob_true.ndim != 2 or 0 in prob_true.shape:
         raise PoolError(
             f"expected probabilities [N, M] with N and M at least 1, got shape {prob_true.shape}"
         )
-    if not np.isfinite(prob_true).all() or (prob_true < 0.0).any():
+    if not (prob_true.min() >= 0.0 and prob_true.max() < np.inf):
         raise PoolError(
             "probabilities must be finite and at least 0; leave out the members that break this"
         )
-    floored = np.maximum(prob_true, TINY, dtype=np.float64)
-    return np.asarray(floored / floored.max(axis=1, keepdims=True))

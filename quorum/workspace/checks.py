@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from common.errors import RunError
+from common.errors import DataError, RunError
 from common.files import write_arrays, write_bytes_atomically
 from common.provenance import code_version, machine_description
 from journal.events import RunStarted
@@ -44,6 +45,17 @@ def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
             "resume it with its own sweep.yaml, or choose another folder"
         )
     return first
+
+
+def require_other_data(spec: SweepSpec) -> None:
+    """Refuse a folder of other data that is not there, before hours of training.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    folder = spec.robustness.ood
+    if spec.robustness.enabled and folder is not None and not Path(folder).is_dir():
+        raise DataError(f"robustness.ood: there is no folder {folder}; give one with images")
 
 
 def require_same_split(folder: RunFolder, state: RunState, split_id: str) -> None:

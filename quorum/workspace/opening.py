@@ -21,6 +21,7 @@ from journal.emitter import Emitter, Observer, notify
 from journal.events import STAGES, RunResumed, StageReported
 from journal.journal import Journal
 from quorum.workspace.checks import (
+    require_other_data,
     require_same_split,
     require_same_weights,
     require_unseen_splits,
@@ -177,6 +178,8 @@ class _Preparation:
 
     def prepare(self) -> _Prepared:
         """Return the data and the plan; a plan is made for what must be trained in time."""
+        if "ledger" in self.stages:
+            require_other_data(self.asked)
         spec, left_out = (
             (spec_to_resume(self.folder, self.asked), ())
             if self.resumed
@@ -322,13 +325,14 @@ def _announce(
             )
         )
     else:
-        before = spec_of_run(data.folder).dataset.path
+        before, now = spec_of_run(data.folder), data.spec
         emitter.emit(
             RunResumed(
                 run=data.folder.name,
                 machine=machine_description(),
                 code_version=code_version(),
-                data=data.spec.dataset.path if data.spec.dataset.path != before else None,
+                data=now.dataset.path if now.dataset.path != before.dataset.path else None,
+                disk_gb=now.disk_gb if now.disk_gb != before.disk_gb else None,
                 address=address,
             )
         )

@@ -16,12 +16,15 @@ def absolute_path(path: str) -> str:
 
 
 def with_absolute_paths(spec: SweepSpec) -> SweepSpec:
-    """Return a sweep with absolute paths of the data, of its storage and of initial weights."""
+    """Return a sweep with absolute paths of its data, other data, storage and weights."""
     mapping = spec.to_mapping()
     dataset = dict(mapping["dataset"])
     if dataset["path"] is not None and not is_import_path(dataset["name"]):
         dataset["path"] = absolute_path(dataset["path"])
-    changed = {**_with_weights(mapping), "dataset": dataset}
+    robustness = dict(mapping["robustness"])
+    if robustness["ood"] is not None:
+        robustness["ood"] = absolute_path(robustness["ood"])
+    changed = {**_with_weights(mapping), "dataset": dataset, "robustness": robustness}
     if spec.storage is not None and not is_uri(spec.storage):
         changed["storage"] = absolute_path(spec.storage)
     return spec if changed == mapping else spec_from_mapping(changed)

@@ -94,6 +94,8 @@ class GateSpec:
     """Accuracy that the released file may lose against the ensemble; a share in [0, 1]. Null: 0.02,
     or half of the ensemble's error rate if that is less, but no less than holdout can show (the
     upper half of Wilson's 95% interval of that rate)."""
+    max_corruption_loss: float | None = None
+    """The same on corrupted images. Null: 0.05 instead of 0.02, or less by the same rule."""
     max_nll_gain: float | None = None
     """NLL that an int8 file may gain over the fp32 file of its network, in nats per image. Null:
     one standard error of the fp32 file's NLL on holdout."""
@@ -117,6 +119,32 @@ class GateSpec:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SpecError(f"{name} must be more than 0, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobustnessSpec:
+    """Images unlike those of training on which the ledger measures the stages."""
+
+    enabled: bool = True
+    """Measure at all. Without it, no gate is decided on corrupted images either."""
+    images: int = 500
+    """Most images of holdout, and of test, that are corrupted; with a time budget there may be
+    fewer. Each has one of 12 corruptions at one of 5 severities."""
+    ood: str | None = None
+    """Folder with images of something else, from which the stages' confidence should tell test
+    images; null for none besides the built-in one."""
+    coverage: float = 0.95
+    """Share of images whose prediction set should hold the true class."""
+
+    def __post_init__(self) -> None:
+        """Refuse too few images to hold every corruption at every severity, and odd shares."""
+        if self.images < 60:
+            raise SpecError(
+                f"images must be at least 60, one for each corruption at each severity, got "
+                f"{self.images}; to measure nothing, set enabled: false"
+            )
+        if not 0.5 <= self.coverage < 1:
+            raise SpecError(f"coverage must lie in [0.5, 1), got {self.coverage!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,15 @@ from common.parsing import from_mapping, to_mapping
 from common.uris import require_no_credentials
 from common.yaml_text import read_yaml
 from journal.events import STAGES
-from journal.journal import moved_data
-from search.space.sections import FamilySpec, GateSpec, SelectionSpec, StudentSpec, TargetSpec
+from journal.journal import changed_on_resume
+from search.space.sections import (
+    FamilySpec,
+    GateSpec,
+    RobustnessSpec,
+    SelectionSpec,
+    StudentSpec,
+    TargetSpec,
+)
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
 from trainables.data.dataset import DatasetSpec
@@ -84,6 +91,7 @@ class SweepSpec:
     selection: SelectionSpec = field(default_factory=SelectionSpec)
     student: StudentSpec = field(default_factory=StudentSpec)
     gates: GateSpec = field(default_factory=GateSpec)
+    robustness: RobustnessSpec = field(default_factory=RobustnessSpec)
     target: TargetSpec | None = None
     """Row of `quorum ladder`; null for none."""
     disk_gb: float = 50.0
@@ -292,12 +300,17 @@ def spec_from_mapping(
 
 
 def spec_of_run(folder: RunFolder) -> SweepSpec:
-    """Return the specification that a run was started with, and the folder of its data now."""
+    """Return the specification that a run was started with, with what resumes have changed.
+
+    That is the folder of its data and its disk space.
+    """
     spec = load_spec(folder.require().sweep)
-    moved = moved_data(folder.journal)
-    if moved is None:
-        return spec
-    return spec.with_values(dataset=replace(spec.dataset, path=moved))
+    changed = changed_on_resume(folder.journal)
+    if "data" in changed:
+        spec = spec.with_values(dataset=replace(spec.dataset, path=str(changed["data"])))
+    if "disk_gb" in changed:
+        spec = spec.with_values(disk_gb=float(changed["disk_gb"]))
+    return spec
 
 
 def shipped_names() -> list[str]:

@@ -6,7 +6,7 @@ All times are wall-clock seconds.
 import heapq
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
 from journal.events import STAGES
@@ -37,6 +37,21 @@ SELECT_SECONDS = 2.0
 HOLDOUT_PASSES, LEDGER_PASSES = 13, 4
 """Passes of the students over holdout (temperatures, quantizer, gates), and over holdout and test
 for the ledger."""
+
+FILES = 6
+"""Files that could be released: fp32 and int8 of three networks."""
+
+CORRUPTION_SECONDS = 0.006
+"""Corrupting one image of 224 pixels, the mean of all corruptions, on one core."""
+
+ROBUSTNESS_SECONDS = 3.0
+"""Bootstrap intervals of the rows on corrupted images."""
+
+ROBUSTNESS_SHARE = 0.05
+"""Share of a time budget that corrupted images may take; there are fewer of them if it is short."""
+
+FEWEST_IMAGES = 60
+"""Corrupted images that hold every corruption at every severity."""
 
 STEP_PER_PREDICTION = 3
 """A training step costs about as much as this many predictions."""
@@ -71,6 +86,10 @@ class Pace:
     """Passes over the training images in an epoch of the base recipe."""
     slowness: float = 1.0
     """Time that a worker needs to start, and for the ledger, as a multiple of the usual one."""
+    robustness_images: int = 0
+    """Images that are corrupted for the release gate, and again for the ledger."""
+    robustness_share: float = 0.0
+    """The same, per training image."""
     whole_pass_seconds: float | None = None
     """An epoch of one whole pass, where it was measured."""
     families: Mapping[str, StageCosts] = field(default_factory=dict)
@@ -175,6 +194,47 @@ def evaluation_seconds(spec: SweepSpec, pace: Pace, stages: Collection[str]) -> 
     return nets * pace.predict_seconds * pace.test_share
 
 
+def robustness_seconds(spec: SweepSpec, pace: Pace, *, sets: int = 1) -> float:
+    """Return the time to measure the ensemble, the best single trial and all files on `sets` sets.
+
+    Each set has the pace's number of images.
+    """
+    if not pace.robustness_images:
+        return 0.0
+    members = (spec.most_members + 1) * pace.predict_seconds
+    files = FILES * pace.student_seconds / STEP_PER_PREDICTION
+    predicting = sets * pace.robustness_share * (members + files * ("distill" in spec.stages))
+    corrupting = CORRUPTION_SECONDS * pace.robustness_images
+    return predicting + (corrupting + ROBUSTNESS_SECONDS) * pace.slowness
+
+
+def with_robustness(
+    spec: SweepSpec, pace: Pace, *, images: int, train: int, seconds: float | None
+) -> Pace:
+    """Return the pace with as many of `images` corrupted images as a run of `seconds` has time for.
+
+    `train` is the number of training images. In a run that is too short for 60 images there are
+    none planned.
+    """
+
+    def measuring(count: int) -> Pace:
+        return replace(pace, robustness_images=count, robustness_share=count / train)
+
+    def total(count: int) -> float:
+        planned = measuring(count)
+        gate = robustness_seconds(spec, planned) if "distill" in spec.stages else 0.0
+        return gate + robustness_seconds(spec, planned, sets=_ledger_sets(spec))
+
+    if not spec.robustness.enabled:
+        return measuring(0)
+    images = min(images, spec.robustness.images)
+    if seconds is not None and total(images) > ROBUSTNESS_SHARE * seconds:
+        fixed = total(1)
+        each = total(2) - fixed
+        images = max(0, min(images, int((ROBUSTNESS_SHARE * seconds - fixed) / each) + 1))
+    return measuring(images if images >= FEWEST_IMAGES else 0)
+
+
 def overhead_seconds(
     spec: SweepSpec, pace: Pace, *, stages: Collection[str] = STAGES
 ) -> dict[str, float]:
@@ -184,10 +244,18 @@ def overhead_seconds(
         "sweep": START_SECONDS * pace.slowness,
         "seeds": START_SECONDS / 2 * pace.slowness,
         "select": SELECT_SECONDS,
-        "distill": pace.export_seconds + HOLDOUT_PASSES * student * pace.holdout_share,
+        "distill": pace.export_seconds
+        + HOLDOUT_PASSES * student * pace.holdout_share
+        + robustness_seconds(spec, pace),
         "ledger": LEDGER_SECONDS * pace.slowness
         + LEDGER_PASSES * student * (pace.holdout_share + pace.test_share)
-        + evaluation_seconds(spec, pace, stages),
+        + evaluation_seconds(spec, pace, stages)
+        + robustness_seconds(spec, pace, sets=_ledger_sets(spec)),
         "report": REPORT_SECONDS,
     }
     return {stage: each * (stage in stages) for stage, each in seconds.items()}
+
+
+def _ledger_sets(spec: SweepSpec) -> int:
+    """Return the sets that the ledger predicts: corrupted test, the built-in one, the user's."""
+    return 2 + (spec.robustness.ood is not None)

@@ -11,7 +11,7 @@ from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.compute import FamilyPace, allot
 from search.timetable.fitting import FEWEST_PASSES, affordable_passes
-from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace
+from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace, with_robustness
 from search.timetable.plan import Plan, TooShortError, plan_run
 from search.timetable.site import Site, ThisMachine
 from trainables.data.image_set import ImageSet
@@ -117,6 +117,13 @@ def make_plan(
         spec, pace = measure_families(spec, setup, seconds=seconds, clock=clock, deadline=deadline)
     else:
         pace = (measure or measure_pace)(spec, setup, seconds=seconds)
+    pace = with_robustness(
+        spec,
+        pace,
+        images=min(len(setup.splits.holdout), len(setup.splits.test)),
+        train=len(setup.splits.train),
+        seconds=remaining,
+    )
     # Larger images are made smaller rather than trained for more epochs with fewer members.
     min_epochs = MIN_EPOCHS if setup.images.image_size <= SMALL_SIDE else 1
     if spec.resource == "compute":

@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from ensemble.deployment.onnx_model import OnnxClassifier
+from ensemble.evaluation.robustness import RobustnessOptions, affordable
 from journal.events import ResultReported
 from journal.journal import read_events
 from quorum import Outcome
 from search.space.spec import spec_of_run
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
+from trainables.recipe import Numerics
 from trainables.records import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -155,6 +157,43 @@ def test_ledger_differences_gates_and_reads(ledger: dict[str, Any]) -> None:
     assert ledger["test_reads"] == 1
     assert ledger["compute"]
     assert ledger["machine"]["cores"] >= 1
+
+
+def test_corrupted_images_other_data_and_prediction_sets(
+    root: Path, ledger: dict[str, Any]
+) -> None:
+    robustness = ledger["robustness"]
+    assert robustness["left_out"] == ""
+    assert (robustness["images"], robustness["holdout_images"]) == (500, 400)
+    measured = {stage for stage in STAGES if "seeds" not in stage and "top_k" not in stage}
+    families = {"clean", "noise", "blur", "weather", "digital", "all"}
+    found = {(row["stage"], row["family"]) for row in robustness["rows"]}
+    assert found >= {(stage, family) for stage in measured for family in families}
+    assert {"accuracy", "nll", "ece", "accuracy_interval"} <= robustness["rows"][0].keys()
+    assert {row["stage"] for row in robustness["other_data"]} >= measured
+    for row in ledger["conformal"]:
+        covered = [item["coverage"] * item["images"] for item in row["by_class"]]
+        assert sum(covered) == pytest.approx(row["coverage"] * 597)
+        assert row["coverage"] > 0.9, "95% was asked for"
+    release = json.loads((root / "student" / "release.json").read_text())["decision"]
+    for candidate in release["candidates"]:
+        names = [gate["name"] for gate in candidate["gates"]]
+        assert names[:2] == ["accuracy_loss", "corruption_loss"]
+    card = json.loads((root / "student" / "card.json").read_text())
+    thresholds = {row["stage"]: row["threshold"] for row in ledger["conformal"]}
+    assert card["int8"]["conformal"]["threshold"] == thresholds["student_int8"]
+
+
+@pytest.mark.parametrize(("seconds", "images"), [(None, 500), (1e6, 500), (1e-6, 0), (-1.0, 0)])
+def test_fewer_images_are_corrupted_where_time_is_short(
+    root: Path, seconds: float | None, images: int
+) -> None:
+    folder = RunFolder(root)
+    spec = spec_of_run(folder)
+    data = load_dataset(spec.dataset)
+    options = RobustnessOptions(seconds=seconds)
+    splits = make_splits(data, spec.splits)
+    assert affordable(folder, data, splits, Numerics(), options) == images
 
 
 def test_the_rows_follow_from_the_stored_predictions(root: Path, ledger: dict[str, Any]) -> None:

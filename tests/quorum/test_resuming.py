@@ -10,12 +10,13 @@ import yaml
 
 from common.errors import RunError, SpecError
 from journal.events import RunResumed
-from journal.journal import Journal, moved_data, read_events
+from journal.journal import Journal, changed_on_resume, read_events
 from quorum.inputs import resolve_sweep
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from quorum.resuming import settings_of
 from quorum.workspace.checks import spec_to_resume
 from search.space.paths import with_absolute_paths
+from search.space.sections import RobustnessSpec
 from search.space.spec import SweepSpec, load_spec, spec_from_mapping, spec_of_run
 from tests.events import of_type, run_started, trial_started
 from tests.opening import quick_run
@@ -163,11 +164,29 @@ def test_moved_data_are_found_with_data_and_remembered(
     spec = resolve_sweep(folder.sweep, given, name="tiny")
     with quick_run(folder, spec, resume=True) as run:
         assert run.spec.dataset.path == str(tmp_path / "new")
-    assert spec_of_run(folder).dataset.path == moved_data(folder.journal) == str(tmp_path / "new")
+    assert spec_of_run(folder).dataset.path == str(tmp_path / "new")
+    assert changed_on_resume(folder.journal) == {"data": str(tmp_path / "new")}
     with quick_run(folder, spec_of_run(folder), resume=True):
         pass
     moves = [event.data for event in of_type(read_events(folder.journal), RunResumed)]
     assert moves == [str(tmp_path / "new"), None]
+
+
+def test_disk_space_given_to_a_resume_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUORUM_CACHE", str(tmp_path / "cache"))
+    folder_of_noise(tmp_path / "images", side=8)
+    folder = RunFolder(tmp_path / "tiny")
+    with quick_run(folder, photos(tmp_path / "images")):
+        pass
+    given = RunOptions(runs=tmp_path, name="tiny", resume=True, disk="7GB")
+    with quick_run(folder, resolve_sweep(folder.sweep, given, name="tiny"), resume=True):
+        pass
+    assert spec_of_run(folder).disk_gb == 7
+    with quick_run(folder, spec_of_run(folder), resume=True) as run:
+        assert run.spec.disk_gb == 7
+    assert changed_on_resume(folder.journal) == {"disk_gb": 7}
 
 
 def test_other_images_are_refused_wherever_they_are(
@@ -230,6 +249,16 @@ def test_files_of_weights_become_absolute_at_any_depth(
     )  # fmt: skip
     choices = with_absolute_paths(searched).space["pretrained"]["choices"]
     assert choices == ["", str(tmp_path / "a.pth")]
+
+
+def test_a_folder_of_other_data_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = tiny_spec().with_values(robustness=RobustnessSpec(ood="others"))
+    absolute = with_absolute_paths(spec)
+    assert absolute.robustness.ood == str(tmp_path / "others")
+    assert with_absolute_paths(absolute) is absolute
 
 
 def test_a_relative_file_of_weights_is_no_difference(

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.files import dump_json
 from common.parsing import to_mapping
+from common.statistics.conformal import fit_conformal
 from ensemble.deployment.card import (
     Artifact,
     Card,
@@ -25,14 +26,20 @@ from ensemble.deployment.card import (
 from ensemble.deployment.gates import GateMargins
 from ensemble.deployment.release import decide_release
 from ensemble.evaluation.ledger_writer import build_ledger
+from ensemble.evaluation.robustness import coverage_row
 from ensemble.ledger.ledger import LedgerDataset
 from ensemble.ledger.predictions import Predictions, StageCost
+from ensemble.ledger.robustness import Robustness
+from ensemble.robustness.other_data import other_data_rows
+from ensemble.robustness.sample import draw_sample
+from ensemble.robustness.table import corrupted_differences, corrupted_rows
 from ensemble.selection.candidates import Request
 from ensemble.selection.decision import select_ensemble
+from ensemble.selection.front import TrialCost, with_front
 from ensemble.selection.run_pool import pool_from_run
 from search.space.sections import GateSpec
 from search.space.spec import SweepSpec, load_spec
-from tests.synthetic.predictions import Nets, Shape, mean_probability
+from tests.synthetic.predictions import Nets, Shape, log_softmax, mean_probability
 from tests.synthetic.trials import FINGERPRINT, MACHINE, SPLIT_ID
 from trainables.records import RunFolder
 
@@ -41,9 +48,13 @@ Array = np.ndarray[Any, Any]
 
 def write_selection(folder: RunFolder, spec: SweepSpec) -> None:
     """Select an ensemble from the trials and write selection.json."""
-    selection = select_ensemble(
-        pool_from_run(folder), Request(members=spec.members), seed=spec.seed
-    )
+    pool = pool_from_run(folder)
+    costs = {
+        name: TrialCost(params=1000 * i, gflops=0.01 * i, bytes=4000 * i, latency_ms=0.1 * i)
+        for i, name in enumerate(pool.names, start=1)
+    }
+    selection = select_ensemble(pool, Request(members=spec.members), seed=spec.seed)
+    selection = with_front(selection, pool, costs, {})
     folder.selection.write_text(dump_json(to_mapping(selection)))
 
 
@@ -116,8 +127,37 @@ def write_ledger(folder: RunFolder, nets: Nets, *, single: bool = False) -> None
         test_reads=shape.test_reads,
         compute={"search_seconds": 41.2, "seeds_seconds": 21.9, "distill_seconds": 21.0},
         machine=MACHINE,
+        robustness=_robustness(test, labels, corrupted_holdout=0 if decision is None else 60),
+        conformal=tuple(
+            coverage_row(
+                stage,
+                fit_conformal(np.exp(values), nets.labels["holdout"], level=0.95),
+                test[stage],
+                labels,
+                classes=shape.classes,
+            )
+            for stage, values in holdout.items()
+        ),
     )
     (folder.ledger / "ledger.json").write_text(dump_json(to_mapping(ledger)))
+
+
+def _robustness(test: dict[str, Array], labels: Array, *, corrupted_holdout: int) -> Robustness:
+    """Return made figures: corrupted images have flatter probabilities and some wrong labels."""
+    sample = draw_sample(np.arange(len(labels)), labels, 120)
+    rng = np.random.default_rng(7)
+    noise = rng.normal(size=(len(sample), next(iter(test.values())).shape[1]))
+    clean = {stage: values[sample.rows] for stage, values in test.items()}
+    changed = {stage: log_softmax(0.5 * values + noise) for stage, values in clean.items()}
+    corrupted = Predictions(labels=labels[sample.rows], stages=changed)
+    before = Predictions(labels=labels[sample.rows], stages=clean)
+    return Robustness(
+        images=len(sample),
+        holdout_images=corrupted_holdout,
+        rows=corrupted_rows(corrupted, before, sample.families, seed=0),
+        differences=corrupted_differences(corrupted, seed=0),
+        other_data=other_data_rows("textures", test, changed),
+    )
 
 
 def _test_stages(nets: Nets) -> dict[str, Array]:

@@ -23,6 +23,7 @@ from analysis.figures.draw import FigureSource
 from analysis.figures.ensemble import HoldoutAccuracy, disagreement_figure, trial_costs_figure
 from analysis.figures.explanations import channel_weights_figure, heat_map_figure
 from analysis.figures.ledger import MARK_WIDTH, cost_figure, ledger_figure, side_by_side
+from analysis.figures.robustness import robustness_figure
 from analysis.figures.search import (
     hyperparameters_figure,
     importance_figure,
@@ -31,6 +32,7 @@ from analysis.figures.search import (
 from analysis.figures.style import drawing
 from analysis.text.labels import NOT_DISTINGUISHABLE
 from analysis.text.ledger import verdict
+from analysis.text.robustness import main_stages
 from ensemble.selection import diversity
 from tests.analysis.figures.made import bars, curve, faults, points, row_names
 from tests.synthetic.predictions import log_softmax
@@ -53,6 +55,19 @@ def test_the_ledger_shows_accuracies_and_differences(source: FigureSource) -> No
         assert [p.x for p in shown] == pytest.approx([scale * item.value for item in items])
         assert [p.filled for p in shown] == [verdict(item) != NOT_DISTINGUISHABLE for item in items]
         assert axes.get_xlabel().split()[0] in ("points", "nats")
+
+
+def test_the_robustness_figure_shows_families_and_differences(source: FigureSource) -> None:
+    robustness = source.ledger.robustness
+    assert robustness is not None
+    families, differences = robustness_figure(source.ledger).axes
+    stages = main_stages(source.ledger)
+    expected = sorted(row.accuracy for row in robustness.rows if row.stage in stages)
+    assert sorted(p.x for p in points(families)) == pytest.approx(expected)
+    items = [item for item in robustness.differences if item.metric == "accuracy"]
+    assert [p.x for p in points(differences)] == pytest.approx([100 * i.value for i in items])
+    alone = replace(source.ledger, robustness=replace(robustness, differences=()))
+    assert len(robustness_figure(alone).axes) == 1
 
 
 def test_the_cost_figure_has_a_panel_per_known_cost(source: FigureSource) -> None:

@@ -30,9 +30,11 @@ from analysis.report.forecast_section import forecast_section, unequal_compute_n
 from analysis.report.ledger_section import ledger_section
 from analysis.report.methods_sections import methods_section, reproduction_section
 from analysis.report.prediction_sections import calibration_section, classes_section
+from analysis.report.robustness_section import robustness_section
 from analysis.report.search_section import USES, search_section
 from analysis.report.student_section import student_section
 from common.formats import DASH, duration
+from ensemble.ledger.robustness import Robustness
 from journal.events import PlanMade
 from search.space.sections import FamilySpec
 from tests.analysis.report.reading import (
@@ -60,6 +62,32 @@ def test_the_ledger_has_a_row_for_every_stage(facts: RunFacts) -> None:
     assert len(differences.rows) == len(ledger.differences)
     gates = table(ledger_section(facts), "gate", "verdict")
     assert gates.column("verdict") == tuple(gate.verdict for gate in ledger.gates)
+
+
+def test_robustness_has_a_row_for_every_measured_stage(facts: RunFacts) -> None:
+    ledger = facts.ledger
+    assert ledger is not None
+    assert ledger.robustness is not None
+    part = robustness_section(facts, lettering(facts.class_names))
+    measured = [row for row in ledger.robustness.rows if row.family == "all"]
+    accuracies = table(part, "clean", "ECE")
+    assert accuracies.column("all") == tuple(f"{100 * row.accuracy:.1f}" for row in measured)
+    assert accuracies.column("NLL") == tuple(f"{row.nll:.3f}" for row in measured)
+    sets = table(part, "stage", "coverage")
+    assert sets.column("coverage") == tuple(f"{100 * row.coverage:.1f}" for row in ledger.conformal)
+    classes = table(part, "class", "coverage")
+    assert classes.column("class") == facts.class_names
+    others = table(part, "stage", "AUROC")
+    assert len(others.rows) == len(ledger.robustness.other_data)
+
+
+def test_robustness_that_was_not_measured_is_left_out_or_explained(facts: RunFacts) -> None:
+    letters = lettering(facts.class_names)
+    assert facts.ledger is not None
+    early = replace(facts, ledger=replace(facts.ledger, robustness=None, conformal=()))
+    assert robustness_section(early, letters) is None
+    late = replace(facts, ledger=replace(facts.ledger, robustness=Robustness(left_out="no time")))
+    assert "no time" in prose(robustness_section(late, letters))
 
 
 @pytest.mark.parametrize(

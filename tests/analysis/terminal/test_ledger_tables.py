@@ -12,9 +12,11 @@ from analysis.terminal.ledger_tables import (
     differences_table,
     gates_table,
     ledger_table,
+    robustness_table,
     selection_table,
 )
 from ensemble.ledger.ledger import Ledger
+from ensemble.ledger.robustness import Robustness
 from tests.docs import ROOT
 from tests.rendering import shown
 from tests.synthetic.ledger_values import made_gate, made_ledger, made_row
@@ -40,8 +42,10 @@ def test_tables_with_the_widest_values_fit_the_terminal(
         ledger_table(wide),
         differences_table(wide),
         gates_table(wide),
+        robustness_table(wide),
         selection_table(facts.selection),
     ):
+        assert table is not None
         lines = shown(table, width)
         assert max(map(len, lines)) <= width
         assert "…" not in "\n".join(lines)
@@ -73,6 +77,28 @@ def test_an_interval_around_zero_is_not_distinguishable(ledger: Ledger) -> None:
 
 def test_gates_table_without_gates_has_a_note() -> None:
     assert "no file has been judged" in " ".join(shown(gates_table(made_ledger()), 80))
+
+
+def test_corrupted_images_have_a_row_for_the_stages_that_matter(ledger: Ledger) -> None:
+    table = robustness_table(ledger)
+    assert table is not None
+    assert ledger.robustness is not None
+    text = "\n".join(shown(table, 80))
+    for stage in {"best_single", "ensemble", ledger.released} & {
+        row.stage for row in ledger.robustness.rows
+    }:
+        row = ledger.robustness.row(stage)
+        assert row is not None
+        assert f"{100 * row.accuracy:.1f}" in text
+    sets = next(row for row in ledger.conformal if row.stage == ledger.released)
+    assert f"{100 * sets.coverage:.1f}%" in text
+
+
+def test_a_ledger_says_why_corrupted_images_were_left_out(ledger: Ledger) -> None:
+    table = robustness_table(replace(ledger, robustness=Robustness(left_out="no time")))
+    assert table is not None
+    assert "no time" in str(table.caption)
+    assert robustness_table(replace(ledger, robustness=None, conformal=())) is None
 
 
 def test_names_are_never_markup() -> None:

@@ -2,6 +2,7 @@
 
 from analysis.text.markdown import ledger_text
 from ensemble.ledger.ledger import read_ledger
+from ensemble.ledger.robustness import CorruptedRow, Robustness
 from tests.docs import ROOT
 from tests.synthetic.ledger_values import made_ledger, made_row
 
@@ -38,6 +39,21 @@ def test_the_whole_ledger_is_shown() -> None:
     assert differences[1][3] == "not distinguishable"
     assert [row[5] for row in gates[1:]] == [f"**{gate.verdict}**" for gate in LEDGER.gates]
     assert all(len(row) == len(table[0]) for table in (rows, differences, gates) for row in table)
+
+
+def test_corrupted_images_have_a_table_with_their_conditions() -> None:
+    rows = tuple(
+        CorruptedRow(stage="ensemble", family=family, images=60, accuracy=0.75,
+                     accuracy_interval=(0.6, 0.8), nll=0.5, ece=0.1, ece_null=0.1)
+        for family in ("clean", "blur", "all")
+    )  # fmt: skip
+    robustness = Robustness(images=60, holdout_images=90, rows=rows)
+    text = ledger_text(made_ledger(made_row("ensemble"), robustness=robustness)).tables
+    assert "60 test images" in text
+    assert "90 other images" in text
+    shown = tables_in(text)[-1]
+    assert shown[1] == ["ensemble", "75.0", "–", "75.0", "–", "–", "75.0", "0.500"]
+    assert "### Corrupted" not in ledger_text(LEDGER).tables
 
 
 def test_a_ledger_without_a_student_ships_nothing() -> None:

@@ -11,7 +11,7 @@ from common.errors import RunError, SpecError
 from ensemble.deployment import conversion
 from ensemble.deployment.card import write_card
 from ensemble.deployment.conversion import FORMATS, TOLERANCE, convert_model, random_images
-from ensemble.deployment.export import write_metadata
+from ensemble.deployment.describe import write_metadata
 from ensemble.deployment.onnx_model import OnnxClassifier
 from quorum.cli import export as command
 from quorum.cli.main import main

@@ -143,6 +143,18 @@ def test_files_over_a_budget_do_not_ship() -> None:
         assert any("fail" in item.outcome for item in release.candidates)
 
 
+def test_corrupted_images_alone_do_not_let_a_dominated_file_ship() -> None:
+    counts = {"ensemble": 100, "best_single": 104, "student_fp32": 102}
+    corrupted = errors({"ensemble": 100, "best_single": 110, "student_fp32": 600})
+    sizes = {"best_single": LARGE, "student_fp32": SMALL}
+    release = decide(errors(counts), costs(sizes), MARGINS, speedups=SPEEDUPS, corrupted=corrupted)
+    assert release.released == "student_fp32"
+    assert not release.passed
+    larger = {"best_single": SMALL, "student_fp32": LARGE}
+    release = decide(errors(counts), costs(larger), MARGINS, speedups=SPEEDUPS, corrupted=corrupted)
+    assert release.released == "best_single"
+
+
 def test_every_further_decision_on_the_same_images_raises_the_bar() -> None:
     counts = {"ensemble": 100, "student_fp32": 120, "student_int8": 121}
     first, tenth = decided(counts), decided(counts, decisions=10)

@@ -112,6 +112,81 @@ def test_budgets_are_gates_of_every_file(name: str, limit: float) -> None:
         assert gate.verdict == ("pass" if fits else "fail")
 
 
+class TestCorruptedImages:
+    def test_without_them_there_is_no_gate(self) -> None:
+        names = [gate.name for gate in int8_gates(holdout(0), stage_costs(), margins())]
+        assert "corruption_loss" not in names
+
+    @pytest.mark.parametrize(
+        ("errors", "verdict"), [(0, "pass"), (30, "pass"), (47, "undecided"), (90, "fail")]
+    )
+    def test_they_decide_a_gate_of_every_file(self, errors: int, verdict: str) -> None:
+        wide = margins(max_corruption_loss=0.05)
+        gates = int8_gates(holdout(0), stage_costs(), wide, corrupted=holdout(errors))
+        assert [gate.name for gate in gates][:2] == ["accuracy_loss", "corruption_loss"]
+        assert gates[1].verdict == verdict
+        assert gates[1].value == pytest.approx(errors / 1000)
+        assert gates[0].verdict == "pass"
+
+    def test_a_file_that_was_not_run_on_them_is_undecided(self) -> None:
+        gates = decide_gates(
+            "best_single", holdout(0), stage_costs(), margins(), corrupted=holdout(0)
+        )
+        assert [gate.verdict for gate in gates if gate.name == "corruption_loss"] == ["undecided"]
+
+    @pytest.mark.parametrize(
+        ("errors", "examples", "margin"),
+        [
+            (150, 500, 0.05),
+            (10, 5000, 0.00168),
+            (40, 5000, 0.004),
+            (5, 100, 0.05),
+            (1, 500, 0.0092),
+        ],
+    )
+    def test_the_margin_is_five_points_or_what_the_images_show(
+        self, errors: int, examples: int, margin: float
+    ) -> None:
+        log_probs = holdout(errors, examples).stages["student_int8"]
+        made = Predictions(
+            labels=np.zeros(examples, dtype=np.int64),
+            stages={"ensemble": log_probs, "student_int8": log_probs},
+        )
+        gate = int8_gates(holdout(0), stage_costs(), margins(), corrupted=made)[1]
+        assert gate.limit == pytest.approx(margin, rel=0.05)
+
+    def test_a_file_at_the_margin_passes_at_most_once_in_twenty(self) -> None:
+        # One image in five disagrees; the true loss is the margin of five points. At a true level
+        # of 5%, more than 28 of 300 pass in one of 1,600 repetitions of this test.
+        rng, wide = np.random.default_rng(4), margins(max_corruption_loss=0.05)
+        passed, found = 0, 0
+        for _ in range(300):
+            at_margin = disagreeing(rng, lost=0.125, gained=0.075)
+            equal = disagreeing(rng, lost=0.1, gained=0.1)
+            gates = [
+                int8_gates(holdout(0), stage_costs(), wide, corrupted=made)[1]
+                for made in (at_margin, equal)
+            ]
+            passed += gates[0].verdict == "pass"
+            found += gates[1].verdict == "pass"
+        assert passed <= 28
+        # MOST_CORRUPTION_LOSS: no loss at all passes in four cases of five.
+        assert 220 <= found <= 260
+
+
+def disagreeing(
+    rng: np.random.Generator, *, lost: float, gained: float, examples: int = 500
+) -> Predictions:
+    """Return an ensemble and an int8 file that are right on different images."""
+    drawn = rng.random(examples)
+    right = np.log(np.tile([0.9, 0.1], (examples, 1))).astype(np.float32)
+    int8, ensemble = right.copy(), right.copy()
+    int8[drawn < lost] = int8[drawn < lost, ::-1]
+    ensemble[drawn > 1 - gained] = ensemble[drawn > 1 - gained, ::-1]
+    stages = {"ensemble": ensemble, "student_int8": int8}
+    return Predictions(labels=np.zeros(examples, dtype=np.int64), stages=stages)
+
+
 class TestMarginsFromTheRun:
     @pytest.mark.parametrize(
         ("errors", "examples", "margin"),

@@ -14,7 +14,8 @@ from PIL import Image
 
 from common.errors import RunError, SpecError
 from ensemble.deployment.card import read_card, write_card
-from ensemble.deployment.export import OPSET, export_onnx, set_temperature, write_metadata
+from ensemble.deployment.describe import write_metadata
+from ensemble.deployment.export import OPSET, export_onnx, set_temperature
 from ensemble.deployment.metadata import ConformalThreshold, ModelMetadata, metadata_from_props
 from ensemble.deployment.onnx_model import OnnxClassifier, classify
 from ensemble.deployment.quantize import quantize_int8
@@ -99,7 +100,13 @@ def test_every_file_of_a_run_is_readable_by_old_runtimes_and_describes_itself(
         assert set(imported) == used == {""}
         metadata = OnnxClassifier(path).metadata
         assert metadata is not None
-        assert metadata == read_card(path.parent).metadata
+        card = read_card(path.parent)
+        artifact = card.int8 if card.int8 is not None and path.name == card.int8.file else card.fp32
+        assert artifact.conformal is not None
+        rule = ConformalThreshold(
+            coverage=artifact.conformal.level, min_probability=artifact.conformal.threshold
+        )
+        assert metadata == replace(card.metadata, conformal=rule)
         assert metadata.class_names == student.class_names
         assert metadata.split_id == student.split_id
         assert metadata.license == "CC0-1.0"

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from common.errors import RunError
+from common.statistics.conformal import fit_conformal, prediction_set
 from ensemble.deployment.card import read_card, write_card
 from ensemble.deployment.gates import GateMargins
 from ensemble.deployment.release import beats_champion, decide_release, read_release
 from ensemble.deployment.released import released_model
+from ensemble.deployment.student_folder import conformal_sets
 from ensemble.ledger.predictions import Predictions
 from tests.ensemble.deployment.test_card import card
 from tests.ensemble.deployment.test_onnx_model import WEIGHTS, pixels, write_linear
@@ -59,6 +61,33 @@ def test_the_best_single_trial_ships_from_its_own_folder(folder: Path) -> None:
     student = read_card(folder)
     assert student.released == "none"
     assert "best_single_int8 ships" in student.released_because
+
+
+def test_the_cards_hold_the_threshold_of_each_files_prediction_sets(folder: Path) -> None:
+    made = predictions(100)
+    decide_release(folder, made, MARGINS, coverage=0.85, seed=0)
+    student, plain = read_card(folder), read_card(folder / "plain")
+    assert student.int8 is not None
+    for artifact, stage in ((student.fp32, "student_fp32"), (student.int8, "student_int8")):
+        probabilities = np.exp(made.stages[stage])
+        assert artifact.conformal == fit_conformal(probabilities, made.labels, level=0.85)
+        sets = prediction_set(probabilities, artifact.conformal.threshold)
+        assert sets[:, 0].mean() >= 0.85
+    assert student.conformal == student.int8.conformal, "of the file that ships"
+    assert plain.conformal is None, "nothing of it ships"
+    assert plain.fp32.conformal is None, "it has no predictions"
+    assert set(conformal_sets(folder)) == {"student_fp32", "student_int8"}
+
+
+def test_corrupted_images_can_rule_a_file_out(folder: Path) -> None:
+    fragile = predictions(300)
+    release = decide_release(folder, predictions(0), MARGINS, corrupted=fragile, seed=0)
+    assert release.released == "student_fp32"
+    assert release.decision.corrupted_images == 1000
+    assert "corruption_loss" in next(
+        item.outcome for item in release.decision.candidates if item.stage == "student_int8"
+    )
+    assert read_release(folder) == release
 
 
 def test_where_nothing_ships_the_reason_is_an_error(folder: Path) -> None:

@@ -14,7 +14,8 @@ from ensemble.selection.voting import hard_vote, soft_vote, weighted_vote
 from tests.pools import synthetic_pool
 
 POOL = synthetic_pool(examples=300)
-HOLDOUT = dict(zip(POOL.names, POOL.log_probs, strict=True))
+STACK = np.stack([POOL.log_probs[member] for member in range(len(POOL.names))])
+HOLDOUT = dict(zip(POOL.names, STACK, strict=True))
 SELECTION = replace(
     select_ensemble(POOL, Request(members=3)),
     members=tuple(Member(name=name, weight=1 / 3) for name in POOL.names[:3]),
@@ -27,7 +28,7 @@ def fitted(selection: Selection = SELECTION) -> Votes:
 
 
 def test_votes_are_those_of_the_ensembles_members() -> None:
-    log_probs, stack = fitted().log_probs(HOLDOUT), POOL.log_probs[:3]
+    log_probs, stack = fitted().log_probs(HOLDOUT), STACK[:3]
     assert set(log_probs) == set(fitted().stages())
     np.testing.assert_allclose(log_probs["soft_vote"], soft_vote(stack), atol=1e-5)
     np.testing.assert_array_equal(log_probs["hard_vote"].argmax(axis=1), hard_vote(stack).labels)
@@ -37,7 +38,7 @@ def test_votes_are_those_of_the_ensembles_members() -> None:
 
 
 def test_learned_weights_have_the_lowest_nll_on_holdout() -> None:
-    stack, rng = POOL.log_probs[:3], np.random.default_rng(0)
+    stack, rng = STACK[:3], np.random.default_rng(0)
     learned = nll(fitted().log_probs(HOLDOUT)["weighted_vote"], POOL.labels)
     for weights in rng.dirichlet(np.ones(3), size=200):
         assert learned <= nll(weighted_vote(stack, weights), POOL.labels) + 1e-6
@@ -58,7 +59,7 @@ def test_weights_that_the_selection_learned_are_kept() -> None:
 def test_members_vote_at_their_own_temperatures() -> None:
     members = tuple(replace(member, temperature=2.0) for member in SELECTION.members)
     votes = fitted(replace(SELECTION, members=members))
-    scaled = np.stack([members[0].as_pooled(values) for values in POOL.log_probs[:3]])
+    scaled = np.stack([members[0].as_pooled(values) for values in STACK[:3]])
     np.testing.assert_allclose(votes.log_probs(HOLDOUT)["soft_vote"], soft_vote(scaled), atol=1e-5)
 
 

@@ -51,7 +51,7 @@ def test_the_selection_equals_the_golden_file() -> None:
 def assert_close(actual: Any, expected: Any) -> None:
     """Assert equality except for digits that differ between machines.
 
-    The last digits of numbers and digits inside texts may differ.
+    The last digits of numbers, differences in NLL by 5e-6, and digits inside texts may differ.
     """
     if isinstance(expected, dict):
         assert list(actual) == list(expected)
@@ -62,7 +62,7 @@ def assert_close(actual: Any, expected: Any) -> None:
         for item, expected_item in zip(actual, expected, strict=True):
             assert_close(item, expected_item)
     elif isinstance(expected, float):
-        assert actual == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        assert actual == pytest.approx(expected, rel=1e-3, abs=5e-6)
     elif isinstance(expected, str):
         assert re.sub(r"\d", "#", actual) == re.sub(r"\d", "#", expected)
     else:
@@ -116,7 +116,7 @@ def test_certificates_equal_their_definition() -> None:
     pool = synthetic_pool(4, examples=200)
     selection = select_ensemble(pool)
     weights = weights_of(selection, pool)
-    probs = np.exp(pool.log_probs.astype(float))
+    probs = np.exp(pool.stack().astype(float))
     pooled = np.einsum("m,mnk->nk", weights, probs)[np.arange(200), pool.labels]
     ratios = [np.mean(probs[m][np.arange(200), pool.labels] / pooled) for m in range(6)]
     assert selection.gap_pool == pytest.approx(max(ratios) - 1.0)
@@ -168,7 +168,9 @@ def test_cross_fitted_scores_are_not_optimistic() -> None:
 def test_the_order_of_the_members_does_not_matter() -> None:
     pool = synthetic_pool(6, examples=60)
     turn = np.random.default_rng(0).permutation(6)
-    turned = replace(pool, names=tuple(pool.names[m] for m in turn), log_probs=pool.log_probs[turn])
+    turned = replace(
+        pool, names=tuple(pool.names[m] for m in turn), log_probs=pool.stack(turn.tolist())
+    )
     first, second = select_ensemble(pool), select_ensemble(turned)
     np.testing.assert_allclose(weights_of(first, pool), weights_of(second, pool), atol=1e-6)
     assert first.order == second.order
@@ -198,11 +200,11 @@ def test_a_perfect_pool_is_not_certain() -> None:
 
 def test_a_pool_of_votes_can_be_selected_from(tmp_path: Path) -> None:
     pool = synthetic_pool(2, examples=200)
-    votes = np.eye(3)[pool.log_probs.argmax(axis=2)]
+    votes = np.eye(3)[pool.stack().argmax(axis=2)]
     np.savez(tmp_path / "votes.npz", probs=votes, labels=pool.labels)
     selection = select_ensemble(load_pool(tmp_path / "votes.npz"))
     dump_json(to_mapping(selection))
-    accuracies = (pool.log_probs.argmax(axis=2) == pool.labels).mean(axis=1)
+    accuracies = (pool.stack().argmax(axis=2) == pool.labels).mean(axis=1)
     assert len(selection.members) > 1
     assert selection.metrics.holdout.nll < selection.best_single.nll
     assert selection.best_single.name == f"m{accuracies.argmax()}"
@@ -220,7 +222,7 @@ def test_duplicate_members_are_not_counted_twice() -> None:
     pool = synthetic_pool(8, skills=(1.5, 1.5, 1.5))
     twins = replace(
         pool, names=("a", "b", "c", "d"), kinds=("",) * 4, seconds=np.ones(4),
-        log_probs=pool.log_probs[[0, 1, 2, 0]],
+        log_probs=pool.stack([0, 1, 2, 0]),
     )  # fmt: skip
     selection = select_ensemble(twins)
     names = {member.name for member in selection.members}
@@ -264,7 +266,7 @@ def test_impossible_requests_are_refused(pool: Pool, members: int, message: str)
 
 def test_predictions_that_are_not_finite_are_refused() -> None:
     pool = synthetic_pool(0)
-    pool.log_probs[2, 5, 1] = -np.inf
+    pool.log_probs[2][5, 1] = -np.inf
     with pytest.raises(PoolError, match="'t0002' has predictions that are not finite"):
         select_ensemble(pool)
 

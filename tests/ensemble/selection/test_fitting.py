@@ -31,16 +31,16 @@ def test_folds_are_stratified(seed: int, examples: int, classes: int) -> None:
 @given(seed=seeds, sharpness=st.floats(0.01, 30.0))
 def test_own_temperatures_equal_fit_temperature(seed: int, sharpness: float) -> None:
     pool = synthetic_pool(seed, skills=(1.5, 6.0), sharpness=(sharpness, sharpness))
-    own = View.of(pool, np.arange(100)).own
+    own = View.of(pool, np.arange(100)).prob_true("calibrated")
     for member in range(2):
-        log_probs, labels = pool.log_probs[member, :100], pool.labels[:100]
+        log_probs, labels = pool.log_probs[member][:100], pool.labels[:100]
         calibrated = apply_temperature(log_probs, fit_temperature(log_probs, labels))
         assert -np.log(own[:, member]).mean() == pytest.approx(nll(calibrated, labels), abs=2e-5)
 
 
 def scrambled_in(pool: Pool, rows: np.ndarray) -> Pool:
     """Return the pool with other predictions and labels at `rows`, of the same fold sizes."""
-    log_probs, labels = pool.log_probs.copy(), pool.labels.copy()
+    log_probs, labels = pool.stack(), pool.labels.copy()
     for label in np.unique(pool.labels[rows]):
         same = rows[pool.labels[rows] == label]
         log_probs[:, same] = log_probs[:, np.roll(same, 1), ::-1]
@@ -51,7 +51,7 @@ def scrambled_in(pool: Pool, rows: np.ndarray) -> Pool:
 def test_the_choice_for_a_fold_has_not_seen_its_labels(votes: bool) -> None:
     pool = synthetic_pool(3, seeds=2)
     if votes:
-        hard = np.log(np.eye(3, dtype=np.float32)[pool.log_probs.argmax(2)] * 0.8 + 0.1)
+        hard = np.log(np.eye(3, dtype=np.float32)[pool.stack().argmax(2)] * 0.8 + 0.1)
         pool = replace(pool, log_probs=hard, votes=tuple(range(6)))
     # Ties are broken by disagreement on all examples, which needs no labels but the predictions.
     request = Request(members=3, diversity=0.0)
@@ -91,7 +91,7 @@ def test_a_mixture_is_pooled_and_then_calibrated() -> None:
     rows = np.arange(50)
     weights = np.array([0.5, 0.0, 0.3, 0.2, 0.0, 0.0])
     mixture = Mixture.fit(View.of(pool, rows), weights)
-    pooled = np.log(np.einsum("m,mnk->nk", weights, np.exp(pool.log_probs[:, rows].astype(float))))
+    pooled = np.log(np.einsum("m,mnk->nk", weights, np.exp(pool.stack()[:, rows].astype(float))))
     temperature = fit_temperature(pooled, pool.labels[rows])
     assert mixture.temperature == pytest.approx(temperature, rel=1e-4)
     np.testing.assert_allclose(

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PoolError
-from ensemble.selection.greedy import GreedySelection, select_bagged, select_greedy
+from ensemble.selection.greedy import TOLERANCE, GreedySelection, select_bagged, select_greedy
+from ensemble.selection.weights import TINY
 
 Array = np.ndarray
 
@@ -42,6 +43,62 @@ def slow_greedy(probs: Array, labels: Array, rounds: int) -> list[float]:
         chosen.append(int(np.argmin(scores)))
         trace.append(min(scores))
     return trace
+
+
+def float64_greedy(
+    prob_true: Array, rng: np.random.Generator, *, cap: int, start: int, rounds: int
+) -> list[int]:
+    """Return the picks of a loop in float64 over all members in every round."""
+    columns = np.maximum(prob_true, TINY).T.copy()
+    singles = np.array([-np.log(column).mean() for column in columns])
+    count = min(start, cap, rounds)
+    order = np.lexsort((rng.random(len(columns)), singles))[:count].tolist() if count else []
+    while len(order) < rounds:
+        losses = np.full(len(columns), np.inf)
+        for member in range(len(columns)):
+            if member in order or len(set(order)) < cap:
+                losses[member] = nll(
+                    (columns[order].sum(axis=0) + columns[member]) / (len(order) + 1)
+                )
+        slack = TOLERANCE * max(1.0, abs(losses.min()))
+        tied = np.flatnonzero(losses <= losses.min() + slack)
+        tied = np.intersect1d(tied, order) if np.isin(tied, order).any() else tied
+        order.append(int(tied[0] if len(tied) == 1 else rng.choice(tied)))
+    return order
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    spread=st.sampled_from([0.01, 1.0, 5.0, 30.0]),
+    kind=st.sampled_from(["plain", "floored", "zeros", "copies", "single precision"]),
+    cap=st.sampled_from([3, 50]),
+    start=st.integers(0, 3),
+)
+def test_the_picks_equal_those_of_a_loop_in_float64(
+    seed: int, spread: float, kind: str, cap: int, start: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (int(rng.integers(1, 300)), int(rng.integers(1, 50)))
+    prob_true = 1.0 / (1.0 + np.exp(-spread * rng.normal(size=shape) - 1.0))
+    if kind == "floored":
+        prob_true = np.maximum(prob_true, 1e-7)
+    elif kind == "zeros":
+        prob_true[rng.random(shape) < 0.1] = 0.0
+    elif kind == "copies":
+        prob_true = prob_true[:, rng.integers(0, shape[1], shape[1])]
+    elif kind == "single precision":
+        prob_true = prob_true.astype(np.float32).astype(np.float64)
+    picks = float64_greedy(prob_true, np.random.default_rng(1), cap=cap, start=start, rounds=15)
+    selected = select_greedy(
+        prob_true, rng=np.random.default_rng(1), cap=cap, sorted_start=start, rounds=15
+    )
+    assert list(selected.order) == picks[: len(selected.order)]
+    if kind == "single precision":
+        narrow = select_greedy(
+            prob_true.astype(np.float32), rng=np.random.default_rng(1), cap=cap, sorted_start=start,
+            rounds=15,
+        )  # fmt: skip
+        assert narrow == selected
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -39,7 +39,7 @@ def test_near_duplicates_are_taken_once(way: Way) -> None:
     pool = synthetic_pool(0, skills=(2.0, 2.0, 1.0), examples=60)
     doubled = replace(
         pool, names=tuple("abcdef"), kinds=("seed",) * 6, seconds=np.ones(6),
-        log_probs=pool.log_probs[[0, 1, 2, 0, 1, 2]],
+        log_probs=pool.stack([0, 1, 2, 0, 1, 2]),
     )  # fmt: skip
     members = order(way, doubled, most=6)
     assert len({member % 3 for member in members}) == len(members)
@@ -47,15 +47,15 @@ def test_near_duplicates_are_taken_once(way: Way) -> None:
 
 def test_top_takes_the_best_singles() -> None:
     pool = synthetic_pool(1)
-    losses = -np.log(View.of(pool, np.arange(120)).own).mean(axis=0)
+    losses = -np.log(View.of(pool, np.arange(120)).prob_true("calibrated")).mean(axis=0)
     assert order("top", pool, most=4) == tuple(np.argsort(losses)[:4].tolist())
 
 
 @given(seed=st.integers(0, 1000), slack=st.floats(0, 3))
 def test_diverse_equals_a_loop_over_its_definition(seed: int, slack: float) -> None:
     pool = synthetic_pool(seed)
-    losses = -np.log(View.of(pool, np.arange(120)).own)
-    differ = disagreement(pool.log_probs.argmax(axis=2))
+    losses = -np.log(View.of(pool, np.arange(120)).prob_true("calibrated"))
+    differ = disagreement(pool.stack().argmax(axis=2))
     left = sorted(range(6), key=lambda m: losses[:, m].mean())
     taken = [left.pop(0)]
     while left and len(taken) < 4:

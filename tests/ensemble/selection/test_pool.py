@@ -48,8 +48,8 @@ class TestFiles:
         pool = load_pool(save(tmp_path / "pool.npz", **arrays, names=np.array(["a", "b", "c"])))
         assert pool.names == ("a", "b", "c")
         assert pool.kinds == ("", "", "")
-        assert (str(pool.log_probs.dtype), str(pool.labels.dtype)) == ("float32", "int64")
-        np.testing.assert_allclose(np.exp(pool.log_probs), arrays["probs"], atol=1e-6)
+        assert (str(pool.stack().dtype), str(pool.labels.dtype)) == ("float32", "int64")
+        np.testing.assert_allclose(np.exp(pool.stack()), arrays["probs"], atol=1e-6)
         true = arrays["probs"][:, np.arange(20), arrays["labels"]].T
         np.testing.assert_allclose(pool.prob_true(), true, atol=1e-6)
         assert np.isnan(pool.seconds).all()
@@ -74,15 +74,15 @@ class TestFiles:
         probs = random_probs(seed=seed)
         scaled = {"probs": probs * (1.0 + error), "labels": good()["labels"]}
         pool = load_pool(save(tmp_path / "pool.npz", **scaled))
-        np.testing.assert_allclose(np.exp(pool.log_probs).sum(axis=2), 1.0, atol=1e-5)
-        np.testing.assert_allclose(np.exp(pool.log_probs), probs, atol=1e-5)
+        np.testing.assert_allclose(np.exp(pool.stack()).sum(axis=2), 1.0, atol=1e-5)
+        np.testing.assert_allclose(np.exp(pool.stack()), probs, atol=1e-5)
 
     def test_a_probability_of_zero_is_raised_to_the_floor(self, tmp_path: Path) -> None:
         arrays = good()
         arrays["probs"][0, 0] = [1.0, 0.0, 0.0, 0.0]
         pool = load_pool(save(tmp_path / "pool.npz", **arrays))
         assert pool.votes == ()
-        assert np.exp(pool.log_probs[0, 0, 1]) == pytest.approx(1e-7, rel=1e-3)
+        assert np.exp(pool.log_probs[0][0, 1]) == pytest.approx(1e-7, rel=1e-3)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -156,7 +156,7 @@ class TestVotes:
     def test_each_vote_is_smoothed_by_its_members_error_rate(self, tmp_path: Path) -> None:
         pool = self.pool(tmp_path, (4, 10))
         assert pool.votes == (0, 1)
-        probs = np.exp(pool.log_probs)
+        probs = np.exp(pool.stack())
         np.testing.assert_allclose(np.sort(probs[0])[:, [2, 0]], [[0.8, 0.1]] * 20, atol=1e-6)
         np.testing.assert_allclose(np.sort(probs[1])[:, [2, 0]], [[0.5, 0.25]] * 20, atol=1e-6)
         # The closed form of its NLL: −(1 − e) log(1 − e) − e log(e/(K − 1)).
@@ -181,7 +181,7 @@ class TestVotes:
         pool = self.pool(tmp_path, (4, 10))
         later = refit_votes(pool, np.arange(2, 20))
         assert np.exp(later.log_probs[0]).max() == pytest.approx(1 - 2 / 18)
-        np.testing.assert_array_equal(later.log_probs.argmax(2), pool.log_probs.argmax(2))
+        np.testing.assert_array_equal(later.stack().argmax(2), pool.stack().argmax(2))
         without_votes = replace(pool, votes=())
         assert refit_votes(without_votes, np.arange(5)) is without_votes
 
@@ -242,7 +242,7 @@ class TestRuns:
         assert pool.names == ("s00", "t0000", "t0001")
         assert pool.kinds == ("seed", "search", "search")
         assert pool.split_id == "split"
-        np.testing.assert_array_equal(pool.log_probs, self.log_probs[[2, 0, 1]])
+        np.testing.assert_array_equal(pool.stack(), self.log_probs[[2, 0, 1]])
         np.testing.assert_array_equal(pool.seconds, [1.5, 1.5, 1.5])
         np.testing.assert_array_equal(pool.labels, np.arange(20) % 4)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.deployment.export import write_metadata
+from ensemble.deployment.describe import write_metadata
 from ensemble.deployment.onnx_model import classify
 from quorum.cli.main import main
 from tests.command_line import user_error

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.deployment.export import write_metadata
+from ensemble.deployment.describe import write_metadata
 from ensemble.deployment.metadata import ConformalThreshold, ModelMetadata
 from ensemble.deployment.onnx_model import OnnxClassifier, classify
 from quorum.serving.answers import Answers, Limits

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from common.errors import RunError
-from ensemble.deployment.export import write_metadata
+from ensemble.deployment.describe import write_metadata
 from ensemble.deployment.metadata import ConformalThreshold, ModelMetadata
 from ensemble.deployment.onnx_model import OnnxClassifier, classify
 from quorum.serving.answers import Answers, Limits, conformal_set

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from common.errors import RunError, SpecError
+from common.errors import DataError, RunError, SpecError
 from common.seeds import numpy_generator
 from journal.events import Event, PlanMade
 from journal.journal import read_events
+from search.space.sections import RobustnessSpec
 from search.space.spec import SweepSpec, load_spec, spec_of_run
 from search.timetable.pace import Pace
 from search.timetable.planner import Setup, make_plan
@@ -74,6 +75,17 @@ def test_without_a_budget_the_plan_is_a_forecast(tmp_path: Path) -> None:
     plan = last_plan(folder)
     assert (plan.at, plan.deadline, plan.trials) == ("sweep", None, asked.trials)
     assert min(plan.seconds.values()) > 0
+
+
+def test_a_missing_folder_of_other_data_is_an_error_before_the_training(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    asked = tiny_spec().with_values(robustness=RobustnessSpec(ood=str(tmp_path / "others")))
+    with pytest.raises(DataError, match=r"there is no folder .*others"):
+        quick_run(folder, asked).__enter__()
+    assert not folder.root.exists()
+    unused = replace(asked, robustness=replace(asked.robustness, enabled=False))
+    with quick_run(folder, unused):
+        pass
 
 
 def test_a_budget_that_is_too_short_leaves_no_folder(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from common.stage_costs import StageCosts, cost_at_rungs
+from ensemble.ledger.predictions import FILES
+from ensemble.robustness.sample import CELLS
 from journal.events import STAGES
+from search.space.sections import RobustnessSpec
 from search.space.spec import SweepSpec, load_spec
 from search.timetable.fitting import (
     DISTILL_SHARES,
@@ -21,7 +24,17 @@ from search.timetable.fitting import (
     drop_low_rungs,
     shorten_rungs,
 )
-from search.timetable.pace import Pace, mean_cost, overhead_seconds, students_seconds
+from search.timetable.pace import (
+    FEWEST_IMAGES,
+    ROBUSTNESS_SHARE,
+    Pace,
+    mean_cost,
+    overhead_seconds,
+    robustness_seconds,
+    students_seconds,
+    with_robustness,
+)
+from search.timetable.pace import FILES as FILES_PLANNED
 from search.timetable.plan import GRACE, Plan, TooShortError, plan_run
 from search.timetable.planner import plan_or_shrink
 from tests.tiny import tiny_spec
@@ -278,6 +291,63 @@ def test_a_short_budget_leaves_out_members_and_then_seeds_if_test_takes_long() -
         m: (p.seeds, p.seconds["seeds"] > 0) for m in (4, 10, 60) for p in [planned(m, pace=slow)]
     }
     assert kept == {4: (2, False), 10: (2, True), 60: (4, True)}
+
+
+def with_images(
+    *, seconds: float | None, pace: Pace = PACE, spec: SweepSpec = SPEC, images: int = 2000
+) -> Pace:
+    """Return the pace of a run with 40,000 training images."""
+    return with_robustness(spec, pace, images=images, train=40_000, seconds=seconds)
+
+
+def test_search_and_ensemble_agree_on_what_is_measured() -> None:
+    """Neither package imports the other."""
+    assert FEWEST_IMAGES == CELLS
+    assert len(FILES) == FILES_PLANNED
+    RobustnessSpec(images=CELLS)
+    with pytest.raises(SpecError, match="images must be at least"):
+        RobustnessSpec(images=CELLS - 1)
+
+
+def test_corrupted_images_have_their_time_in_the_plan() -> None:
+    pace = with_images(seconds=None)
+    assert pace.robustness_images == SPEC.robustness.images == 500
+    assert with_images(seconds=None, images=400).robustness_images == 400
+    before, after = overhead_seconds(SPEC, PACE), overhead_seconds(SPEC, pace)
+    gate = after["distill"] - before["distill"]
+    assert gate == pytest.approx(robustness_seconds(SPEC, pace))
+    assert after["ledger"] - before["ledger"] > gate, "test, and the images of another data set"
+    assert {stage for stage in STAGES if after[stage] != before[stage]} == {"distill", "ledger"}
+    other = SPEC.with_values(robustness=RobustnessSpec(ood="photographs"))
+    assert overhead_seconds(other, pace)["ledger"] > after["ledger"]
+    assert sum(planned(60, pace=pace).seconds.values()) == pytest.approx(3600)
+
+
+@given(seconds=st.floats(10, 20_000), predict=st.floats(1, 5000), deliver=st.booleans())
+def test_corrupted_images_take_at_most_their_share_of_a_budget(
+    seconds: float, predict: float, deliver: bool
+) -> None:
+    spec = SPEC.with_values(deliver="student" if deliver else "ensemble")
+    slow = replace(PACE, predict_seconds=predict)
+    pace = with_images(seconds=seconds, pace=slow, spec=spec)
+    before, after = (sum(overhead_seconds(spec, p, stages=spec.stages).values())
+                     for p in (slow, pace))  # fmt: skip
+    assert pace.robustness_images == 0 or 60 <= pace.robustness_images <= 500
+    assert after - before <= ROBUSTNESS_SHARE * seconds + 1e-6
+    if 0 < pace.robustness_images < 500:
+        more = replace(
+            pace,
+            robustness_images=pace.robustness_images + 2,
+            robustness_share=(pace.robustness_images + 2) / 40_000,
+        )
+        most = sum(overhead_seconds(spec, more, stages=spec.stages).values())
+        assert most - before > ROBUSTNESS_SHARE * seconds, "as many as there is time for"
+
+
+def test_without_robustness_nothing_is_planned_for_it() -> None:
+    off = SPEC.with_values(robustness=RobustnessSpec(enabled=False))
+    pace = with_images(seconds=None, spec=off)
+    assert overhead_seconds(off, pace) == overhead_seconds(off, PACE)
 
 
 def test_a_stage_may_run_into_the_next_one_that_trains() -> None:
