@@ -10,7 +10,7 @@ trained for as many steps without a teacher. On test, with every row's own tempe
 
 Its 95% interval is a bootstrap over the test images, the same ones for every row of a seed
 (2,000 draws). A gain that is not distinguishable from 0 has a share without meaning. Runs that are
-there already are read, not repeated.
+there already are read, or resumed.
 """
 
 import argparse
@@ -54,15 +54,18 @@ def main() -> None:
 
 def _run(seed: int, arguments: argparse.Namespace) -> quorum.Outcome:
     name = f"{arguments.sweep}-{seed}"
-    if (Path(arguments.runs) / name / "ledger.json").exists():
+    folder = Path(arguments.runs) / name
+    if (folder / "ledger.json").exists():
         return quorum.load_run(name, runs=arguments.runs)
+    started = (folder / "sweep.yaml").exists()
     return quorum.run(
-        arguments.sweep,
+        folder / "sweep.yaml" if started else arguments.sweep,
+        resume=started,
         name=name,
         runs=arguments.runs,
         data=arguments.data,
         time_budget=arguments.time_budget,
-        set=[*arguments.set, f"seed={seed}"],
+        set=[] if started else [*arguments.set, f"seed={seed}"],
         report=False,
         register=False,
         mirror=False,
@@ -115,7 +118,7 @@ def _share(losses: list[dict[str, Array]], student: str, score: int) -> str:
     low, high = np.quantile(draws[:, 1], [0.025, 0.975])
     gains = f"gain {gain:.4f} [{low:.4f}, {high:.4f}]"
     if gain <= 0 or low <= 0:
-        return f"{gains}: the ensemble is not distinguishable from the twin; student {kept:+.4f}"
+        return f"{gains}: not distinguishably better than the twin; the student gains {kept:+.4f}"
     low, high = np.quantile(draws[:, 0] / draws[:, 1], [0.025, 0.975])
     return f"{kept / gain:.0%} [{low:.0%}, {high:.0%}]; {gains}, seeds {len(losses)}"
 

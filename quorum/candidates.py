@@ -12,8 +12,10 @@ from ensemble.deployment.gates import GateMargins, budgets
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.run_pool import pool_from_run
 from ensemble.selection.selection import read_selection
-from ensemble.student.design import Candidate
+from ensemble.student.design import Candidate, affordable
 from search.space.spec import SweepSpec
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_record, read_start
 
@@ -46,6 +48,38 @@ def most_candidates(spec: SweepSpec, margins: GateMargins) -> int:
     if spec.student.candidates is not None:
         return spec.student.candidates
     return MOST_CANDIDATES if budgets(StageCost(), margins) else 1
+
+
+def require_affordable(
+    spec: SweepSpec, margins: GateMargins, images: ImageSet, splits: Splits
+) -> None:
+    """Refuse budgets of parameters or arithmetic that no candidate can keep, before the sweep.
+
+    The trials that a sweep will train are represented by the ends of its space.
+
+    Raises:
+        SpecError: names the smallest network and its cost.
+    """
+    exact = GateMargins(max_params=margins.max_params, max_gflops=margins.max_gflops)
+    recipes = spec.first_recipes()
+    candidates: list[Candidate] = []
+    if spec.student.start == "best_single":
+        candidates += [
+            Candidate(name=name or "the first trial", recipe=spec.tuned_student_recipe(recipe))
+            for name, recipe in recipes.items()
+        ]
+        space = spec.search_space()
+        candidates += [
+            Candidate(
+                name=f"space: {values}", recipe=spec.tuned_student_recipe(space.recipe(values))
+            )
+            for values in space.ends()
+        ]
+    if spec.student.start == "random" or not all(
+        recipe.architecture.pretrained for recipe in recipes.values()
+    ):
+        candidates += _from_scratch(spec.student_recipe())
+    affordable(candidates, exact, most=1, images=images, splits=splits)
 
 
 def _from_trials(spec: SweepSpec, folder: RunFolder) -> Iterator[Candidate]:

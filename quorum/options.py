@@ -13,15 +13,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from search.space.sections import BUDGETS
+
 if TYPE_CHECKING:
     from journal.emitter import Observer
     from quorum.outcome import AnyRun
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 """The name that torch gives to each profile's device."""
-
-BUDGETS = ("max_latency_ms", "max_bytes", "max_params", "max_gflops")
-"""The options that limit the cost of the file that ships."""
 
 Values = ParamSpec("Values")
 AnyOptions = TypeVar("AnyOptions", bound="RunOptions")

@@ -48,6 +48,7 @@ def run(
     """
     options = options or SearchOptions()
     with _open(spec, folder, options) as opened:
+        stages.check_budgets(opened)
         trial_stages.sweep_and_seeds(opened, trials=options.trials, address=options.address)
         stages.select(opened)
         stages.distill(opened)

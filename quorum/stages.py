@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import RunError
+from common.errors import RunError, SpecError
 from common.files import write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import derive_seed
@@ -71,6 +71,21 @@ def select(run: Run) -> None:
         )
 
 
+def check_budgets(run: Run) -> None:
+    """Refuse budgets of parameters or arithmetic that no network of the run keeps, before a sweep.
+
+    Raises:
+        SpecError: names the smallest network and its cost.
+    """
+    if run.folder.selection.exists() or "distill" not in run.spec.stages:
+        return
+    if run.spec.gates.max_params is None and run.spec.gates.max_gflops is None:
+        return
+    from quorum.candidates import require_affordable
+
+    require_affordable(run.spec, _margins(run, {}), run.images, run.splits)
+
+
 def distill(
     run: Run,
     *,
@@ -112,19 +127,26 @@ def distill(
         finished_before = stage.times_finished
         kept = folder.with_name(f"student.{finished_before}")
         # A command that was killed has moved the old student already, or left an unfinished one.
-        if again and exported and not undecided and not kept.exists():
+        moved = again and exported and not undecided and not kept.exists()
+        if moved:
             folder.rename(kept)
         if not undecided:
             if selection is not None:
                 write_bytes_atomically(folder / TEACHER, selection.read_bytes())
-            _train_students(
-                run,
-                margins=margins,
-                seed=derive_seed(run.spec.seed, "student", finished_before),
-                workers=workers,
-                progress=progress,
-                train=train,
-            )
+            try:
+                _train_students(
+                    run,
+                    margins=margins,
+                    seed=derive_seed(run.spec.seed, "student", finished_before),
+                    workers=workers,
+                    progress=progress,
+                    train=train,
+                )
+            except SpecError:  # no network keeps the budgets: the run keeps the student it has
+                if moved:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    kept.rename(folder)
+                raise
         corrupted = corrupted_holdout(
             run,
             reads=_inputs(run.folder),

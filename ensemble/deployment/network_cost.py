@@ -47,6 +47,13 @@ class NetworkCost:
         fast, slow = self.int8.latency_ms_batch1, self.fp32.latency_ms_batch1
         return self.fp32 if fast is not None and slow is not None and slow < fast else self.int8
 
+    def slower(self, again: "NetworkCost") -> "NetworkCost":
+        """Return the cost with the longer latency of two measurements, for each file."""
+        return NetworkCost(
+            fp32=max(self.fp32, again.fp32, key=_latency),
+            int8=max(self.int8, again.int8, key=_latency),
+        )
+
     def over(self, margins: GateMargins, *, headroom: float = 1.0) -> tuple[str, ...]:
         """Return the budgets that the network is known to break with either of its files.
 
@@ -131,6 +138,10 @@ def describe(cost: StageCost) -> str:
     }
     named: list[tuple[float | None, Callable[[float], str]]] = list(parts.values())
     return ", ".join(text(value) for value, text in named if value is not None)
+
+
+def _latency(cost: StageCost) -> float:
+    return cost.latency_ms_batch1 or 0.0
 
 
 def _broken(cost: StageCost, margins: GateMargins, headroom: float) -> tuple[str, ...]:

@@ -122,6 +122,10 @@ def affordable(
         if not over and not {"latency_ms", "bytes"}.isdisjoint(limits):
             if network not in measured:
                 measured[network] = measure(each.recipe)
+                if not measured[network].over(margins, headroom=HEADROOM):
+                    # Of many candidates timed once on a busy machine, the luckiest would be taken:
+                    # of 9, one that was timed at 36 µs took 75 µs in the release.
+                    measured[network] = measured[network].slower(measure(each.recipe))
             cost = measured[network]
             over = cost.over(margins, headroom=HEADROOM)
         file = cost.shipped

@@ -9,7 +9,8 @@ from argparse import ArgumentParser, Namespace
 import quorum
 from quorum.cli.arguments import add_options, add_run
 from quorum.cli.printing import print_outcome, print_reminder
-from quorum.options import BUDGETS, BudgetOptions
+from quorum.options import BudgetOptions
+from search.space.sections import BUDGETS
 
 EXAMPLE = "quorum distill demo --workers 2"
 

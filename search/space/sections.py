@@ -120,11 +120,6 @@ class GateSpec:
             if value is not None and not value > 0:
                 raise SpecError(f"{name} must be more than 0, got {value!r}")
 
-    @property
-    def has_budget(self) -> bool:
-        """True if the released file's cost is limited."""
-        return any(getattr(self, name) is not None for name in BUDGETS)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustnessSpec:

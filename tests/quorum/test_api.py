@@ -19,7 +19,8 @@ from journal.journal import Journal
 from quorum import Outcome
 from quorum.cli.main import main
 from quorum.inputs import prepare_run, resolve_sweep
-from quorum.options import BUDGETS, AblationOptions, RunOptions, SearchOptions
+from quorum.options import AblationOptions, RunOptions, SearchOptions
+from search.space.sections import BUDGETS
 from search.space.spec import SweepSpec
 from tests.docs import ROOT
 from tests.tiny import tiny_spec

@@ -76,6 +76,26 @@ def test_candidates_over_a_budget_are_left_out() -> None:
     assert names(judge(GateMargins(max_gflops=counts[2].gflops))[0]) == ["w4"]
 
 
+def test_a_lucky_measurement_does_not_decide() -> None:
+    """The first time is half of the others."""
+    times: dict[int, list[float]] = {16: [0.9, 1.8], 8: [0.5, 1.0], 4: [0.2, 0.4]}
+
+    def measure(recipe: Recipe) -> NetworkCost:
+        time = times[recipe.architecture.width].pop(0)
+        return ms(2 * time, time)
+
+    chosen, judged = affordable(
+        widths(16, 8, 4),
+        GateMargins(max_latency_ms=1.1),
+        most=4,
+        images=IMAGES,
+        splits=SPLITS,
+        measure=measure,
+    )
+    assert names(chosen) == ["w8", "w4"]
+    assert [each.latency_ms for each in judged] == [1.8, 1.0, 0.4]
+
+
 def test_a_budget_that_nothing_keeps_names_the_cheapest_candidate() -> None:
     with pytest.raises(SpecError, match=r"max_latency_ms 0\.1.*w4.*0\.5 ms"):
         judge(GateMargins(max_latency_ms=0.1))

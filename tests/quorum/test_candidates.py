@@ -1,0 +1,74 @@
+"""The student's candidates: their order, and budgets refused before a sweep."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import quorum
+from common.errors import SpecError
+from ensemble.deployment.card import read_card
+from ensemble.deployment.gates import GateMargins
+from quorum import Outcome
+from quorum.candidates import MOST_CANDIDATES, most_candidates, student_candidates
+from search.space.sections import StudentSpec
+from search.space.spec import load_spec
+from tests.tiny import tiny_spec
+from trainables.records import RunFolder
+
+
+def test_a_student_from_scratch_comes_before_others_by_falling_size() -> None:
+    spec = tiny_spec()
+    first, *others = student_candidates(spec, RunFolder("unused"))
+    assert first.recipe == spec.student_recipe()
+    sizes = [c.recipe.architecture.width**2 * c.recipe.architecture.depth for c in others]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len({c.name for c in (first, *others)}) == 1 + len(others)
+    assert all(candidate.start is None for candidate in (first, *others))
+
+
+@pytest.mark.slow
+def test_the_best_single_trial_is_the_first_of_the_pool(finished_run: Outcome) -> None:
+    spec = tiny_spec().with_values(student=StudentSpec(start="best_single"))
+    found = student_candidates(spec, finished_run.folder)
+    assert found[0].start == finished_run.selection.best_single.name
+    networks = [c.recipe.architecture.prediction_work for c in found if c.start]
+    assert len(set(networks)) == len(networks), "one trial for each network"
+    assert any(candidate.start is None for candidate in found), "the sweep trains from scratch"
+
+
+def test_more_than_one_candidate_competes_only_with_a_budget_or_on_request() -> None:
+    spec = tiny_spec()
+    assert most_candidates(spec, GateMargins()) == 1
+    assert most_candidates(spec, GateMargins(max_bytes=1)) == MOST_CANDIDATES
+    asked = spec.with_values(student=replace(spec.student, candidates=2))
+    assert most_candidates(asked, GateMargins()) == 2
+
+
+def test_budgets_are_margins_of_the_gates() -> None:
+    assert load_spec("digits", settings=["gates.max_latency_ms=2.5"]).gates.max_latency_ms == 2.5
+    with pytest.raises(SpecError, match=r"max_params must be more than 0, got -1"):
+        load_spec("digits", settings=["gates.max_params=-1"])
+
+
+@pytest.mark.parametrize("start", ["random", "best_single"])
+def test_a_hopeless_budget_is_refused_before_the_sweep(start: str, tmp_path: Path) -> None:
+    student = replace(tiny_spec().student, start=start)  # type: ignore[arg-type]
+    spec = tiny_spec().with_values(student=student)
+    with pytest.raises(SpecError, match=r"max_params 10\b.*parameters"):
+        quorum.run(spec, runs=tmp_path, max_params=10, progress=False, mirror=False)
+    assert not list(tmp_path.glob("*/trials/*"))
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_student_if_no_network_keeps_a_new_budget(
+    finished_run: Outcome, tmp_path: Path
+) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(finished_run.folder.root, copy)
+    before = read_card(copy / "student")
+    with pytest.raises(SpecError, match=r"max_params 10\b"):
+        quorum.distill(copy, max_params=10, progress=False)
+    assert read_card(copy / "student") == before
+    assert not (copy / "student.1").exists()
