@@ -1,8 +1,8 @@
 """Simulate a run with a time budget on workers of different speeds, without training or waiting.
 
 The plan, the deadlines, ASHA's decisions, the number of seeds and the student's epochs come from
-the real code; trials and stages only take time. A worker of speed 0.25 needs four times as long for
-an epoch as one of speed 1, which stands for the head.
+the real code; trials and stages only take time. A machine of speed 0.25 needs four times as long
+as one of speed 1 for an epoch, and for what it does besides training.
 """
 
 import heapq
@@ -61,12 +61,20 @@ def on_speed(speed: float) -> Rehearsal:
         entry_seconds=HEAD.entry_seconds,
         forward_seconds=HEAD.forward_seconds / speed,
         predict_seconds=HEAD.predict_seconds / speed,
-        slowness=max(1.0, 1 / speed),
+        slowness=slowness_of(speed),
     )
 
 
-def pace_of(spec: SweepSpec, speeds: Sequence[float]) -> Pace:
-    """Measure the pace of a cluster whose workers have these speeds, one core each."""
+def slowness_of(speed: float) -> float:
+    """Return the time that Python takes at this speed, as a multiple of the usual one."""
+    return max(1.0, 1 / speed)
+
+
+def pace_of(spec: SweepSpec, speeds: Sequence[float], *, head: float = 1.0) -> Pace:
+    """Measure the pace of a cluster whose workers have these speeds, one core each.
+
+    `head` is the speed of the machine with the driver.
+    """
     nodes = tuple(Node(cores=1, name=str(number), id=str(number)) for number in range(len(speeds)))
     by_name = {node.name: speed for node, speed in zip(nodes, speeds, strict=True)}
 
@@ -74,7 +82,10 @@ def pace_of(spec: SweepSpec, speeds: Sequence[float]) -> Pace:
         return {node: on_speed(by_name[node.name]) for node in shares}
 
     site = ClusterSite(
-        capacity=lambda: Capacity(nodes=nodes), everywhere=everywhere, send=lambda *_, **__: None
+        capacity=lambda: Capacity(nodes=nodes),
+        everywhere=everywhere,
+        send=lambda *_, **__: None,
+        driver_slowness=lambda: slowness_of(head),
     )
     setup = Setup(
         images=IMAGES,
@@ -98,26 +109,28 @@ class SimulatedRun:
     rng: np.random.Generator
     folder: Path
     """Takes the plan of the student's epochs."""
+    head: float = 1.0
+    """The speed of the machine with the driver."""
     now: float = 0.0
     ended: int = 0
     """Trials and seeds that ran their whole schedule."""
 
     def run(self) -> Plan:
         """Run all stages; return the plan."""
-        pace = pace_of(self.spec, self.speeds)
+        pace = pace_of(self.spec, self.speeds, head=self.head)
         plan = plan_run(self.spec, pace, now=self.now, deadline=self.budget)
         spec = plan.apply_to(self.spec)
         state = RunState.from_events([run_started(spec=spec.to_mapping())])
-        self._wait(overhead_seconds(spec, pace)["sweep"])
+        self._besides_training(spec, "sweep")
         sweep = Deadlines(finish=plan.end_of("sweep"), stop=plan.cutoff("sweep"), clock=self.clock)
         self._train(state, spec.rungs, spec.base_recipe(), sweep, kind="search")
         if plan.seconds["seeds"]:
-            self._wait(overhead_seconds(spec, pace)["seeds"])
+            self._besides_training(spec, "seeds")
             self._seeds(state, spec, plan)
-        self._wait(overhead_seconds(spec, pace)["select"])
+        self._besides_training(spec, "select")
         self._distill(spec, plan)
-        self._on_a_worker(spec, "ledger")
-        self._wait(overhead_seconds(spec, pace)["report"])
+        self._besides_training(spec, "ledger")
+        self._besides_training(spec, "report")
         return plan
 
     def clock(self) -> float:
@@ -239,12 +252,16 @@ class SimulatedRun:
 
         budget.train(train, lambda _: None)
         self._wait(budget.epochs * plain * self._noise())
-        self._on_a_worker(spec, "distill", speed=speed)
+        self._besides_training(spec, "distill", speed=speed)
 
-    def _on_a_worker(self, spec: SweepSpec, stage: str, *, speed: float | None = None) -> None:
-        """Take the time that a stage takes besides training on one worker."""
-        alone = pace_of(spec, [speed or self._any_speed()])
-        self._wait(overhead_seconds(spec, replace(alone, workers=len(self.speeds)))[stage])
+    def _besides_training(self, spec: SweepSpec, stage: str, *, speed: float | None = None) -> None:
+        """Take the time that a stage takes on the head and on one worker, besides training.
+
+        The times of a plan are upper limits: a stage takes 0.5 to 1 times as long.
+        """
+        alone = pace_of(spec, [speed or self._any_speed()], head=self.head)
+        needed = overhead_seconds(spec, replace(alone, workers=len(self.speeds)))[stage]
+        self._wait(needed * float(self.rng.uniform(0.5, 1.0)))
 
 
 def report_of(step: int, seconds: float) -> EpochReport:

@@ -86,6 +86,8 @@ class Pace:
     """Passes over the training images in an epoch of the base recipe."""
     slowness: float = 1.0
     """Time that a worker needs to start, and for the ledger, as a multiple of the usual one."""
+    driver_slowness: float = 1.0
+    """Time that this process needs to select and report, as a multiple of the usual one."""
     robustness_images: int = 0
     """Images that are corrupted for the release gate, and again for the ledger."""
     robustness_share: float = 0.0
@@ -240,10 +242,11 @@ def overhead_seconds(
 ) -> dict[str, float]:
     """Return the time that each stage takes besides training, if `stages` run."""
     student = pace.student_seconds / STEP_PER_PREDICTION if "distill" in spec.stages else 0.0
+    slowest = max(pace.slowness, pace.driver_slowness)
     seconds = {
-        "sweep": START_SECONDS * pace.slowness,
-        "seeds": START_SECONDS / 2 * pace.slowness,
-        "select": SELECT_SECONDS,
+        "sweep": START_SECONDS * slowest,
+        "seeds": START_SECONDS / 2 * slowest,
+        "select": SELECT_SECONDS * pace.driver_slowness,
         "distill": pace.export_seconds
         + HOLDOUT_PASSES * student * pace.holdout_share
         + robustness_seconds(spec, pace),
@@ -251,7 +254,7 @@ def overhead_seconds(
         + LEDGER_PASSES * student * (pace.holdout_share + pace.test_share)
         + evaluation_seconds(spec, pace, stages)
         + robustness_seconds(spec, pace, sets=_ledger_sets(spec)),
-        "report": REPORT_SECONDS,
+        "report": REPORT_SECONDS * pace.driver_slowness,
     }
     return {stage: each * (stage in stages) for stage, each in seconds.items()}
 

@@ -336,6 +336,7 @@ def measure_pace(
         costs=stage_costs(recipe, trial),
         passes=trial.passes,
         slowness=trial.slowness,
+        driver_slowness=setup.site.driver_slowness(),
     )
 
 

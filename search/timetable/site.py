@@ -4,12 +4,14 @@ Devices, numerics and paces differ between machines, so they are measured where 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from common.cpu_runtime import usable_cores
 from search.timetable.capacity import Capacity, Share, machine_capacity, share_of
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
+from trainables.device.python_speed import slowness
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 
@@ -53,6 +55,9 @@ class Site(Protocol):
         seconds: float,
     ) -> "Rehearsal":
         """Time training steps of a recipe there; see `trainables.device.rehearsal.rehearse`."""
+
+    def driver_slowness(self) -> float:
+        """Return how many times as long Python takes in this process as usual; at least 1."""
 
     def send(self, images: ImageSet) -> Any:
         """Return what workers get the images from, sent once; None if they are on this machine."""
@@ -125,7 +130,7 @@ class ThisMachine:
         """Measure here."""
         from trainables.device.rehearsal import rehearse  # imports torch
 
-        return rehearse(
+        measured = rehearse(
             recipe,
             images=images,
             splits=splits,
@@ -133,6 +138,11 @@ class ThisMachine:
             workers=workers,
             seconds=seconds,
         )
+        return replace(measured, slowness=self.driver_slowness())
+
+    def driver_slowness(self) -> float:
+        """Measure here."""
+        return slowness()
 
     def send(self, images: ImageSet) -> Any:  # noqa: ARG002 (a Site)
         """Return None: workers are on this machine."""

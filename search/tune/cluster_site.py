@@ -23,6 +23,7 @@ from trainables.data.cache import Layout, layout_of
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.kinds import NumericsHere, machine_kind
+from trainables.device.python_speed import slowness
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder
 
@@ -34,13 +35,6 @@ REHEARSED_AT_A_TIME = 4
 
 REHEARSED_NODES = 16
 """Most nodes that are measured at the same time."""
-
-USUAL_LOOPS_PER_SECOND = 350.0
-"""Loops of `_loop` a second on the machine that the fixed times of a plan are from: 375 on 2 cores
-of an AMD EPYC, by CPU time, less a little for noise."""
-
-LOOPING_SECONDS = 0.3
-"""Time for which loops are counted."""
 
 LEADERS_GPU = 0.01
 """Part of a GPU that a stage takes if others train for it; it must see one."""
@@ -58,8 +52,10 @@ class ClusterSite:
         sleep: Callable[[float], None] = time.sleep,
         everywhere: Callable[..., dict[Node, Any]] = call_everywhere,
         send: Callable[..., Any] = sent_images,
+        driver_slowness: Callable[[], float] = slowness,
     ) -> None:
         """`capacity` reads the nodes; `everywhere` calls a function on several of them at once."""
+        self.driver_slowness = driver_slowness
         self._read = capacity
         self._sleep = sleep
         self._everywhere = everywhere
@@ -273,20 +269,4 @@ def _rehearse(
         workers=workers,
         seconds=seconds,
     )
-    return replace(measured, slowness=_slowness())
-
-
-def _slowness() -> float:
-    """Compare Python's speed here with that of the machine whose times a plan assumes.
-
-    Starting workers, exporting and writing the ledger is Python on one core.
-    """
-    loops, began = 0, time.monotonic()
-    while time.monotonic() < began + LOOPING_SECONDS:
-        _loop()
-        loops += 1
-    return max(1.0, USUAL_LOOPS_PER_SECOND * (time.monotonic() - began) / loops)
-
-
-def _loop() -> int:
-    return sum(number * number for number in range(100_000))
+    return replace(measured, slowness=slowness())
