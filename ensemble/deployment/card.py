@@ -2,7 +2,7 @@
 
 A card documents how to call the model (class names, input size, resize rule), its origin
 (data, split, teacher, recipe), the measurements and their machine, and which of the two files
-ships. Lengths are in pixels, sizes in bytes, times in the unit that the name gives.
+ships. Lengths are in pixels, sizes in bytes, times in the unit that ends the field's name.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ UNRELEASED: Literal["none"] = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """The time that calls take on the card's machine."""
+    """Timings of calls on the card's machine."""
 
     ms_batch1: float
     """Median milliseconds of a call with one image."""
@@ -82,8 +82,8 @@ class Quantization:
     reduce_range: bool
     """Weights use 7 bits, for processors on which 16-bit sums would saturate."""
     val_loss: float | None = None
-    """NLL that the file lost on val against fp32 when it was quantized after training, in nats;
-    None where it was not compared."""
+    """NLL on val minus that of fp32, in nats, when the file was quantized after training; None if
+    they were not compared."""
     val_loss_standard_error: float | None = None
     """Standard error of the mean paired difference."""
     aware_epochs: int = 0
@@ -131,11 +131,11 @@ class Card:
     input: str = "images: uint8 [batch, size, size, 3], RGB; normalized inside the model"
     output: str = "log_probs: float32 [batch, classes], after the temperature"
     resize: str = ""
-    """The rule by which an image becomes square, in words; those of `resize_rule` if empty."""
+    """The resize rule in words; if empty, it is taken from `resize_rule`."""
     resize_rule: ResizeRule = "crop"
-    """The rule of trainables/data/resizing.py by which training images became square."""
+    """The rule of trainables/data/resizing.py that made the training images square."""
     grey_levels: GreyLevels = DEFAULT_LEVELS
-    """Ranges of the training data by which grey images of more than 8 bits become 0 … 255."""
+    """Ranges of the training data, which map grey images of more than 8 bits to 0 … 255."""
     dataset: dict[str, Any] = field(default_factory=dict)
     """The data set's name and fingerprint."""
     license: str = NO_LICENSE
@@ -145,7 +145,7 @@ class Card:
     recipe: dict[str, Any]
     """The student's recipe."""
     weights: dict[str, str | None] = field(default_factory=dict)
-    """SHA-256 of the initial weights by name; empty for random weights and the hub's."""
+    """SHA-256 of the initial weights by name; empty for random weights and weights from the hub."""
     seed: int
     params: int
     gflops: float | None = None

@@ -103,9 +103,10 @@ def random_images(size: int) -> Images:
 
 
 def _copy(classifier: OnnxClassifier, path: Path) -> tuple[Path, ...]:
-    """Copy the file; add what those of early versions lack.
+    """Copy the file, and complete files of early versions.
 
-    That is the description, here from card.json, and a file format that older runtimes read.
+    They lack the description, which is taken from card.json, and need a file format that older
+    runtimes can read.
     """
     content = classifier.path.read_bytes()
     if classifier.metadata is None:

@@ -3,20 +3,21 @@
 Candidates are the fp32 and int8 files of three networks: the best single trial, the student, and
 the student's twin that had no teacher. The rule, step by step:
 
-1. A file with a failed quality gate, or over a budget, is out. If none is left, nothing ships.
-2. Of a network's two files, int8 ships, unless a gate of precision fails.
-3. The best single trial ships, unless a student earns its place. It must not be distinguishably
-   less accurate. And it must be distinguishably more accurate, or smaller and faster; or, if it is
-   not both larger and slower, have a distinguishably lower NLL, or be the only one of the two that
-   passes its gates.
+1. A file that fails a quality gate, or is over a budget, is excluded. If none is left, nothing
+   ships.
+2. Of a network's two files, int8 ships, unless a precision gate fails.
+3. The best single trial ships, unless a student earns its place. The student must not be
+   distinguishably less accurate. It must also be distinguishably more accurate, or smaller and
+   faster. If it is not both larger and slower, a distinguishably lower NLL is enough, and so is
+   being the only one of the two that passes its gates.
 4. If another file is at least as accurate as the one chosen, smaller and faster, it ships instead,
    even if it failed on corrupted images. Files that failed another quality gate, or are over a
    budget, stay out.
 
-So a file ships in spite of a smaller and faster one only for an accuracy that holdout shows. A
-verdict of `undecided` does not keep a small file from shipping, but from becoming the champion: if
-a large file shipped wherever it alone passes, it would be beaten on test in accuracy, size and
-latency at once in 10% of simulated releases, against 2% by this rule
+So a larger and slower file ships only if holdout shows that it is more accurate. A verdict of
+`undecided` does not keep a small file from shipping; it only keeps it from becoming the champion.
+If a large file shipped wherever it alone passes, another file would beat it on test in accuracy,
+size and latency at once in 10% of simulated releases, against 2% with this rule
 (tests/ensemble/deployment/test_decision.py).
 
 Axes: N examples, K classes.
@@ -37,12 +38,12 @@ from ensemble.ledger.predictions import FILES, Network, Predictions, StageCost
 from ensemble.selection.comparison import SCORES
 
 NETWORKS: tuple[Network, ...] = ("best_single", "student", "student_plain")
-"""In the order in which they are preferred: the first needed no further training."""
+"""In order of preference: the first needed no further training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The file that ships, and what became of all the others."""
+    """The file that ships, and the outcome for each of the others."""
 
     released: str
     """Its stage, or `none`."""
@@ -51,7 +52,7 @@ class Decision:
     candidates: tuple[Candidate, ...]
     """In the order of FILES."""
     decisions: int = 1
-    """Number of releases decided on this holdout so far, this one included."""
+    """Number of releases decided on this holdout so far, including this one."""
     corrupted_images: int = 0
     """Corrupted holdout images that `corruption_loss` was decided on; 0 if it was left out."""
 
@@ -127,7 +128,7 @@ def decide(
 
 
 class _Files:
-    """The candidates, what is known of them, and what became of them."""
+    """The candidates, their figures, and the outcome for each."""
 
     def __init__(
         self,
@@ -155,7 +156,8 @@ class _Files:
             file = self._precision([s for s in eligible if FILES[s][0] == network])
             if file is not None:
                 chosen = file if chosen == NOTHING else self._winner(chosen, file)
-        # Corrupted images alone do not let a file ship that is larger, slower and less accurate.
+        # Doing better on corrupted images alone does not justify a larger, slower, less accurate
+        # file.
         clean = [stage for stage in self._gates if self._fails(stage) <= {"corruption_loss"}]
         while chosen != NOTHING and (better := self._dominating(chosen, clean)) is not None:
             self.outcomes[chosen] = f"{better} is as accurate, smaller and faster"
@@ -170,7 +172,7 @@ class _Files:
         return {gate.name for gate in self._required(stage) if gate.verdict == "fail"}
 
     def _precision(self, files: Sequence[str]) -> str | None:
-        """Return the file of one network that would ship, of those that may."""
+        """Return the one of a network's eligible files that would ship."""
         if len(files) < 2:
             return files[0] if files else None
         int8, fp32 = sorted(files, key=lambda stage: FILES[stage][1] == "fp32")

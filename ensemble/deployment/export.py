@@ -1,10 +1,10 @@
 """Export a trained net as a compact ONNX classifier.
 
 Axes: B images of a batch, K classes. The graph takes `images` uint8 [B, H, W, 3] and returns
-`log_probs` float32 [B, K]. The layout and scaling of the pixels, the net, the division by the
-constant `temperature` and the log-softmax are inside. Source lines, shapes and other metadata
-are stripped, so that sizes before and after quantization compare fairly. Every file has the opset
-and IR version below, so that runtimes of several years ago can read it.
+`log_probs` float32 [B, K]. It contains the layout and scaling of the pixels, the net, the division
+by the constant `temperature` and the log-softmax. Source lines, shapes and other metadata are
+stripped, so that sizes before and after quantization compare fairly. Every file has the opset and
+IR version below, so that runtimes of several years ago can read it.
 """
 
 import copy
@@ -25,7 +25,7 @@ from trainables.prediction import place_model
 from trainables.recipe import Numerics
 
 OPSET = 18
-"""The ONNX operators that files use: the first set in which Resize antialiases."""
+"""The ONNX operator set of all files: the first in which Resize can antialias."""
 
 IR_VERSION = 8
 """The file format of that opset's release, ONNX 1.13. onnxruntime 1.15.1 (2023) and 1.17.3 give the
@@ -86,7 +86,7 @@ def strip(path: Path) -> None:
 
 
 class _Logits(nn.Module):
-    """The net with the pixels' layout and scaling: uint8 [B, H, W, 3] in, logits [B, K] out."""
+    """The net after pixel layout and scaling: uint8 [B, H, W, 3] in, logits [B, K] out."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

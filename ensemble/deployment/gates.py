@@ -1,14 +1,14 @@
 """The release gates: the conditions that a file must meet to ship.
 
-Each gate compares a figure with its limit by a one-sided bound, on holdout. It passes if even
-the unfavourable bound keeps the limit, fails if even the favourable bound breaks it, and is
+Each gate compares a figure with its limit by a one-sided bound, on holdout. It passes if even the
+unfavourable bound is within the limit, fails if even the favourable bound breaks it, and is
 undecided in between. Axes: N examples, K classes.
 
 `corruption_loss` is decided on corrupted holdout images, each with one corruption at one severity
 (`ensemble.robustness`); without them there is no such gate.
 
-Quality gates and budgets apply to every file. Gates of precision apply to int8 files, each
-against the fp32 file of the same network.
+Quality gates and budgets apply to every file. Precision gates apply to int8 files, each compared
+with the fp32 file of the same network.
 """
 
 import math
@@ -33,9 +33,9 @@ MOST_ACCURACY_LOSS = 0.02
 """Largest default margin of `accuracy_loss`."""
 
 MOST_CORRUPTION_LOSS = 0.05
-"""Largest default margin of `corruption_loss`. If one image in five is classified correctly by only
-one of the ensemble and a file, 500 images show a loss of five points with a probability of 80%:
-(1.645 + 0.842)·√(0.2/500) = 0.05."""
+"""Largest default margin of `corruption_loss`. If one image in five is classified correctly by
+either the ensemble or the file but not both, 500 images show a loss of five points with a
+probability of 80%: (1.645 + 0.842)·√(0.2/500) = 0.05."""
 
 PRECISION_GATES = frozenset({"nll_gain", "speedup", "shrink"})
 """The gates that choose between the two files of a network."""
@@ -46,31 +46,31 @@ class GateMargins:
     """Margins of the release gates; the sweep's specification holds their defaults."""
 
     max_accuracy_loss: float | None = None
-    """A file may be at most this much less accurate than the ensemble; see `accuracy_margin` for
-    None."""
+    """A file may be at most this much less accurate than the ensemble; None means
+    `accuracy_margin`."""
     max_corruption_loss: float | None = None
-    """The same on corrupted images; see `corruption_margin` for None."""
+    """The same on corrupted images; None means `corruption_margin`."""
     max_nll_gain: float | None = None
-    """An int8 file may have at most this much more NLL than its fp32 file, in nats; see
-    `nll_margin` for None."""
+    """An int8 file's NLL may exceed that of its fp32 file by at most this much, in nats; None means
+    `nll_margin`."""
     min_speedup: float = 1.0
     """An int8 file must be at least this many times faster than its fp32 file, at batch size 1."""
     min_shrink: float = 1.5
     """An fp32 file must be at least this many times larger than its int8 file."""
     max_latency_ms: float | None = None
-    """Most milliseconds of a call with one image."""
+    """Largest latency of a call with one image, in milliseconds."""
     max_bytes: int | None = None
     """Largest size of the file."""
     max_params: int | None = None
     """Most parameters."""
     max_gflops: float | None = None
-    """Most floating-point operations of a call with one image, in billions."""
+    """Largest number of floating-point operations of a call with one image, in billions."""
 
 
 def accuracy_margin(holdout: Predictions) -> float:
     """Return the default margin of `accuracy_loss`, from the ensemble's errors on holdout.
 
-    Two points, but at most half of the ensemble's error rate, so that a file that ships has at
+    Two points, but at most half of the ensemble's error rate, so that a file that ships makes at
     most one and a half times as many errors. Where the upper half of Wilson's 95% interval of that
     rate is wider, its width is the margin: a smaller loss cannot be seen on this many images.
     """
@@ -80,7 +80,7 @@ def accuracy_margin(holdout: Predictions) -> float:
 def corruption_margin(corrupted: Predictions) -> float:
     """Return the default margin of `corruption_loss`, from the ensemble's errors under corruption.
 
-    It is that of `accuracy_loss`, with five points instead of two.
+    The rule is that of `accuracy_loss`, with five points instead of two.
     """
     return _margin(corrupted, most=MOST_CORRUPTION_LOSS)
 
@@ -106,8 +106,8 @@ def decide_gates(
 
     `accuracy_loss` and, on the `corrupted` images, `corruption_loss` (both against the ensemble)
     and, for int8, `nll_gain` (against fp32) are paired means with one-sided bounds at `level`.
-    `speedup` uses the bound of the paired timings. `shrink` and the budgets (see `budgets`, where
-    the margins have them) are compared as they are. A gate whose figures are missing is undecided.
+    `speedup` uses the bound of the paired timings. `shrink` and the budgets that the margins set
+    (see `budgets`) are compared without bounds. A gate whose figures are missing is undecided.
     `costs` are by stage; `seed` roots the bootstrap's draws.
     """
     holdout.check()
@@ -152,7 +152,7 @@ def decide_gates(
 
 
 def budgets(cost: StageCost, margins: GateMargins) -> dict[str, tuple[float | None, float]]:
-    """Return a file's cost and the limit that the margins set, by gate, for those they set."""
+    """Return a file's cost and its limit, by gate, for each budget that the margins set."""
     all_of_them = {
         "latency_ms": (cost.latency_ms_batch1, margins.max_latency_ms),
         "bytes": (cost.bytes, margins.max_bytes),
@@ -207,7 +207,7 @@ def _paired(
 def _speedup(measured: Speedup | None) -> _Estimate | None:
     if measured is None:
         return None
-    # Only the lower bound is measured; the upper bound of a ratio lies as far away in log scale.
+    # Only the lower bound is measured; the upper one is assumed to lie as far away on a log scale.
     high = measured.value * measured.value / measured.bound
     return _Estimate(low=measured.bound, value=measured.value, high=high)
 

@@ -15,7 +15,7 @@ BLOCK_SECONDS = 2e-3
 """Length of a timed block of calls, long enough to make the cost of the clock negligible."""
 
 BATCH = 256
-"""Images of a call whose throughput is measured."""
+"""Number of images in a call whose throughput is measured."""
 
 WARM_UP = 10
 """Calls before timing starts."""
@@ -65,7 +65,7 @@ def _latency(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedLatency:
-    """The times of two models, measured in turns."""
+    """The times of two models, measured alternately."""
 
     speedup: Speedup
     """The second model's speed relative to the first's."""
@@ -82,14 +82,14 @@ def paired_latency(
     level: float = 0.95,
     clock: Callable[[], float] = time.perf_counter,
 ) -> PairedLatency:
-    """Time `a` and `b` in turns, and measure how many times faster `b` answers for one image.
+    """Time `a` and `b` alternately, and measure how many times faster `b` answers for one image.
 
     Blocks of calls alternate as a b b a, so slow changes of the machine's speed cancel within
     a repeat. The speedup's `bound` is the sign test's lower confidence bound on the median ratio:
     exact for independent repeats, whatever their distribution. The latencies of one image come
-    from the same blocks: measured one after the other, under changing load, they could say that
-    the slower model is the faster one. `images`, uint8 [N, H, W, 3], and `clock`, which counts
-    seconds, are as for `latency`.
+    from the same blocks: if measured one after the other under changing load, they could make the
+    slower model look faster. `images`, uint8 [N, H, W, 3], and `clock`, which counts seconds, are
+    as for `latency`.
 
     Raises:
         ValueError: too few repeats for a bound at `level`.

@@ -1,7 +1,7 @@
 """Describe an exported classifier inside its own ONNX file.
 
-The description is stored in the file's `metadata_props`, a map of texts that every ONNX runtime
-can read, so that the file can be used without card.json beside it. Lists and objects are JSON.
+The description is stored in the file's `metadata_props`, a map of strings that every ONNX runtime
+can read, so the file can be used without card.json beside it. Lists and objects are JSON.
 `model_license` is ONNX's own key. Nothing here needs the package `onnx`, which loads slowly.
 """
 
@@ -17,10 +17,10 @@ from trainables.data.resizing import ResizeRule, describe_resizing
 
 SCHEMA = "1"
 NO_LICENSE = "NOASSERTION"
-"""SPDX's term for a licence that nobody has stated."""
+"""SPDX's term for a licence that was not stated."""
 
 _JSON = ("class_names", "image_size", "grey_levels", "conformal")
-"""Fields that are stored as JSON; the others are texts."""
+"""Fields that are stored as JSON; the others are plain strings."""
 _NAMES = {"license": "model_license"}
 
 
@@ -29,12 +29,12 @@ class ConformalThreshold:
     """A split-conformal rule: the set of all classes that are probable enough."""
 
     coverage: float
-    """Share of new images whose set holds the true class, at least; in (0, 1)."""
+    """Least share of new images whose set holds the true class; in (0, 1)."""
     min_probability: float
-    """Least probability of a class in the set."""
+    """Smallest probability of a class in the set."""
 
     def __post_init__(self) -> None:
-        """Refuse values that are no shares."""
+        """Refuse values that are not shares."""
         for name in ("coverage", "min_probability"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -50,9 +50,9 @@ class ModelMetadata:
     image_size: int
     """Side of the square input in pixels."""
     resize_rule: ResizeRule = "crop"
-    """The rule of trainables/data/resizing.py by which images become square."""
+    """The rule of trainables/data/resizing.py that makes images square."""
     grey_levels: GreyLevels = DEFAULT_LEVELS
-    """Ranges by which grey images of more than 8 bits become 0 … 255."""
+    """Ranges that map grey images of more than 8 bits to 0 … 255."""
     license: str = NO_LICENSE
     """The model's licence, as an SPDX expression."""
     dataset: str = ""
@@ -60,12 +60,12 @@ class ModelMetadata:
     dataset_fingerprint: str = ""
     split_id: str = ""
     recipe_sha256: str = ""
-    """SHA-256 of the recipe's JSON, see `recipe_digest` in card.py."""
+    """SHA-256 of the recipe's JSON; see `recipe_digest` in card.py."""
     code_version: str = ""
     conformal: ConformalThreshold | None = None
 
     def to_props(self) -> dict[str, str]:
-        """Return the texts that are stored in the file."""
+        """Return the strings that are stored in the file."""
         values = to_mapping(self)
         props = {"quorum_schema": SCHEMA}
         for name, value in values.items():

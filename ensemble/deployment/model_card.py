@@ -1,6 +1,6 @@
 """Write a student's model card in Markdown, `card.md`: use, limits, data, figures, origin.
 
-Axes: N test images, K classes. Figures on test come from the run's ledger; before it is written, a
+Axes: N test images, K classes. Figures on test come from the run's ledger; until that is written, a
 card has none. The sections follow Mitchell et al., "Model Cards for Model Reporting" (2019).
 """
 

@@ -55,10 +55,10 @@ class NetworkCost:
         )
 
     def over(self, margins: GateMargins, *, headroom: float = 1.0) -> tuple[str, ...]:
-        """Return the budgets that the network is known to break with either of its files.
+        """Return the budgets that the network is known to break whichever of its files ships.
 
-        Empty if one file keeps all of them, as far as it was measured. A latency must be at most
-        `headroom` times the limit.
+        Empty if one file keeps within all of them, as far as it was measured. A latency must be at
+        most `headroom` times the limit.
         """
         broken = [_broken(cost, margins, headroom) for cost in (self.int8, self.fp32)]
         return min(broken, key=len)
@@ -80,7 +80,7 @@ def exact_cost(recipe: Recipe, *, classes: int, image_size: int) -> NetworkCost:
 
 
 def measured_cost(recipe: Recipe, images: Images, *, classes: int) -> NetworkCost:
-    """Export an untrained network of this recipe, quantize it, and time both files in turns.
+    """Export an untrained network of this recipe, quantize it, and time both files alternately.
 
     `images`, uint8 [N, S, S, 3], are used for timing and for the int8 ranges. A network that cannot
     be quantized has an int8 cost without size and latency.

@@ -75,7 +75,7 @@ class OnnxClassifier:
         return metadata
 
     def describe(self) -> ModelMetadata:
-        """Return the description in the file, otherwise that of the card.json beside it.
+        """Return the description in the file, or else the one in the card.json beside it.
 
         Raises:
             RunError: there is neither, or it is damaged or belongs to another model.
@@ -139,8 +139,8 @@ def classify(
     are decoded and resized one at a time, by the model's `resize_rule`, as in training.
     `on_prediction` is called with each prediction as soon as it is made.
 
-    An image that is missing or unreadable has no prediction; `on_unreadable`, if given, is called
-    with it and the error instead of raising it.
+    A missing or unreadable image has no prediction. `on_unreadable`, if given, is called with the
+    image and the error; otherwise the error is raised.
 
     Raises:
         RunError: the model is missing, or nothing describes it.

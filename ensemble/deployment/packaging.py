@@ -37,8 +37,8 @@ CALIBRATION_IMAGES = (128, 512)
 """Fewest and most training images whose activations set the int8 ranges."""
 
 CALIBRATION_PIXELS = 512 * 32 * 32
-"""Pixels of all calibration images together, at the network's input size. Larger images show more
-activations each: lite0 at 96 px had the same NLL after calibration with 128 as with 512."""
+"""Pixels of all calibration images together, at the network's input size. Each larger image yields
+more activations: lite0 at 96 px had the same NLL after calibration with 128 as with 512."""
 
 TIMED_IMAGES = 256
 
@@ -78,8 +78,8 @@ def export_student(
 
     Each file gets its own temperature, fitted on holdout, and the card's metadata, so that it can
     be used alone. The int8 ranges come from training images. `license` is an SPDX expression.
-    `like` is the card of a network packaged before: its method of calibration is used again, and
-    its timings if the two do the same work, because weights do not change those.
+    `like` is the card of a network packaged before. Its calibration method is reused, and so are
+    its timings if both networks do the same work, because weights do not change timings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
@@ -87,7 +87,7 @@ def export_student(
     fp32 = folder / "model.onnx"
     export_onnx(student.model, fp32, image_size=images.image_size, classes=len(images.class_names))
     times = twin.fp32.latency if twin is not None else None
-    if times is None and not int8:  # with an int8 file, the two are timed in turns
+    if times is None and not int8:  # with an int8 file, the two are timed alternately
         times = latency(OnnxClassifier(fp32), holdout[:TIMED_IMAGES])
     distillation = student.distillation
     recipe = student.recipe.to_mapping()
@@ -132,7 +132,7 @@ def export_student(
 
 
 def copy_student(source: Path, folder: Path) -> Card:
-    """Copy a student's files to another folder, as those of a network without a teacher."""
+    """Copy a student's files to another folder, described as a network without a teacher."""
     card = read_card(source)
     folder.mkdir(parents=True, exist_ok=True)
     for artifact in filter(None, (card.fp32, card.int8)):
@@ -230,7 +230,7 @@ def _quantize(
 
 
 def _same_work(packaged: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Return whether a packaged network does the same work for a prediction as this recipe's."""
+    """Return whether a packaged network does the same work per prediction as this recipe's."""
     other = Recipe.from_mapping(packaged)
     return other.architecture.prediction_work == recipe.architecture.prediction_work
 

@@ -55,7 +55,7 @@ QUANTIZED_OPS = (
 """Operators that may become int8; all others stay float32.
 
 Clip is ReLU6. As one of these operators it becomes a part of the convolution before it; otherwise
-the 8 bits would have to cover the range before the clipping, most of which it cuts off.
+the 8 bits would have to cover the range before the clipping, most of which is cut off.
 """
 
 CALIBRATION_BATCH = 64
@@ -124,7 +124,7 @@ def needs_reduced_range(machine: str, flags: Collection[str]) -> bool:
 
     x86 without VNNI adds two products of uint8 and int8 in 16 bits, which saturates for
     weights beyond 64 (onnxruntime's documentation of `reduce_range`). VNNI and ARM sum in
-    32 bits, so their weights use all 8. An unknown architecture gets the range that is right
+    32 bits, so their weights use all 8. An unknown architecture gets 7 bits, which are safe
     everywhere.
 
     Args:

@@ -1,4 +1,4 @@
-"""Record which of a student folder's files ships, and whether it beats the present champion.
+"""Record which of a student folder's files ships, and whether it beats the current champion.
 
 `student/release.json` holds the decision. Axes: N examples, K classes.
 """
@@ -59,8 +59,8 @@ def decide_release(
 
     `holdout` holds the predictions of the ledger's stages, and `corrupted` those for corrupted
     images of holdout, if there was time for them. Files and cards also get the thresholds of
-    prediction sets that hold the true class with the probability `coverage`. `decisions` counts
-    the releases that the run has decided on it, this one included. `seed` roots the bootstrap's
+    prediction sets that hold the true class with the probability `coverage`. `decisions` counts the
+    releases that the run has decided on holdout, including this one. `seed` roots the bootstrap's
     draws.
     """
     folders = network_folders(folder)

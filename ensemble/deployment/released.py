@@ -29,6 +29,6 @@ def released_model(folder: Path) -> tuple[Path, Card]:
     if card.shipped is None:
         raise RunError(
             f"{folder} has no released file: {because or card.released_because or 'undecided'}. To "
-            f"use a file all the same, give its path, e.g. {place / card.fp32.file}"
+            f"use a file anyway, give its path, e.g. {place / card.fp32.file}"
         )
     return place / card.shipped.file, card

@@ -1,8 +1,8 @@
 """Read a student's folder: predict with its files, and look up what they cost.
 
 Axes: N examples, K classes. `student/` holds model.onnx, model.int8.onnx and card.json. Two
-folders in it hold the same for other networks: `plain/` the student's twin, trained for as many
-steps without a teacher, and `single/` the best single trial.
+subfolders hold the same files for other networks: `plain/` for the student's twin, trained for as
+many steps without a teacher, and `single/` for the best single trial.
 """
 
 from collections.abc import Iterator, Mapping
