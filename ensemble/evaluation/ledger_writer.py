@@ -35,9 +35,10 @@ def measure_and_write_ledger(
     robustness: RobustnessOptions,
     **values: Any,
 ) -> Ledger:
-    """Time every stage on this machine, then read test and write the ledger as `write_ledger`.
+    """Time every stage on this machine, then read test and write the ledger with `write_ledger`.
 
-    `robustness.seconds`, the time that the whole call may take, bounds what is measured last.
+    `robustness.seconds` limits the whole call; the measurements of robustness come last and get the
+    time that is left.
     """
     began = time.monotonic()
     costs = stage_costs(folder, images, splits)
@@ -163,7 +164,7 @@ def build_ledger(
 
 
 def _as_arrays(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
-    """Return `labels` int64 [N] and one float32 [N, K] array a stage, as test_logprobs.npz."""
+    """Return `labels` int64 [N] and one float32 [N, K] array per stage, for test_logprobs.npz."""
     arrays: dict[str, npt.NDArray[np.generic]] = {
         stage: np.asarray(log_probs, dtype=np.float32)
         for stage, log_probs in predictions.stages.items()

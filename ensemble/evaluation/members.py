@@ -28,8 +28,8 @@ from trainables.weights import load_trained
 def pool_members(members: Sequence[Member], log_probs: Mapping[str, LogProbs]) -> LogProbs:
     """Return the log of the members' weighted mean probabilities, float32 [N, K].
 
-    `log_probs` are the members' predictions by name, before any temperature. Members that have a
-    temperature of their own are pooled at it.
+    `log_probs` are the members' predictions by name, before any temperature. Members with their own
+    temperature are pooled at that temperature.
     """
     stack = np.stack([member.as_pooled(log_probs[member.name]) for member in members])
     return weighted_vote(stack, np.asarray([member.weight for member in members]))

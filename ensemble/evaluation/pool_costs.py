@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 MEASURE_SECONDS = 15.0
 """Time for measurements, if the run has that much. Exporting a small network takes about a second,
-timing both of its files another; the networks left have parameters and arithmetic only."""
+and timing both of its files another. Of networks that are not reached, only parameters and
+arithmetic are known."""
 
 TIMED_IMAGES = 256
 
@@ -35,9 +36,9 @@ def measure_pool_costs(
 ) -> None:
     """Measure the networks of these trials for about `seconds`; write costs.json.
 
-    Trials whose networks do the same work share one measurement: weights do not change it. First
-    come the networks that may be on the Pareto front, because no other has a lower NLL on val,
-    fewer parameters and less arithmetic; in both groups the best on val comes first.
+    Trials whose networks do the same work share one measurement: weights do not change it. Networks
+    that may be on the Pareto front come first: those that no other network beats in NLL on val,
+    parameters and arithmetic at once. Within both groups, the best on val comes first.
     """
     until = clock() + seconds
     classes, timed = len(images.class_names), images.images[splits.holdout[:TIMED_IMAGES]]
@@ -109,7 +110,7 @@ def _cost(
 ) -> NetworkCost:
     """Return a network's cost, or `otherwise` where it cannot be exported.
 
-    The front is information: a custom network without an ONNX form can be a member all the same.
+    The front is only informative: a custom network that ONNX cannot express may still be a member.
     """
     try:
         return measure(recipe)

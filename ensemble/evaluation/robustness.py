@@ -1,7 +1,7 @@
-"""Measure a run's stages on corrupted images, on another data set, and by their prediction sets.
+"""Measure a run's stages on corrupted images, on other data sets, and by their prediction sets.
 
 Axes: N images, K classes. Of the stages made of members, only the best single trial and the
-ensemble are measured: the others' members would have to predict as well.
+ensemble are measured; the others would need predictions from more members.
 """
 
 import time
@@ -39,15 +39,15 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RobustnessOptions:
-    """The amount to measure, and the time for it."""
+    """Limits and settings of the measurements."""
 
     enabled: bool = True
     images: int = 500
-    """Most images to corrupt."""
+    """Largest number of images to corrupt."""
     seconds: float | None = None
-    """Time that it may take; None for any."""
+    """Time that the measurements may take; None for no limit."""
     seed: int = 0
-    """Root of the draws."""
+    """Seed that all random draws are derived from."""
     level: float = 0.95
     """Coverage of the prediction sets."""
     other_data: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
@@ -93,14 +93,14 @@ def on_test(
 ) -> Robustness:
     """Measure the stages on corrupted test images and on other data sets; `test` is the clean ones.
 
-    Part of the same read of test as `test_predictions`. Where there is no time, nothing is
+    This is part of the same read of test as `test_predictions`. If there is no time, nothing is
     measured, and the result says so.
     """
     if not options.enabled:
         return Robustness(left_out="robustness.enabled is false")
     if len(test.labels) < CELLS:
         return Robustness(
-            left_out=f"test has {len(test.labels)} images, and each of {CELLS} pairs of a "
+            left_out=f"test has {len(test.labels)} images, but each of the {CELLS} pairs of a "
             "corruption and a severity needs one",
             holdout_images=holdout_images,
         )
@@ -110,7 +110,7 @@ def on_test(
     )
     if count < CELLS:
         return Robustness(
-            left_out=f"the time budget leaves time for {count} images, and each of {CELLS} pairs "
+            left_out=f"the time budget leaves time for {count} images, but each of the {CELLS} pairs "
             "of a corruption and a severity needs one",
             holdout_images=holdout_images,
         )
@@ -152,8 +152,8 @@ def affordable(
 ) -> int:
     """Return how many images of each of `sets` sets all stages can predict in the time allowed.
 
-    With a limit, one member predicts CELLS images first; every other network is taken to be as
-    slow, and loading it to take as long.
+    With a time limit, one member predicts CELLS images first; every other network is assumed to
+    take as long to load and to predict.
     """
     if not options.enabled:
         return 0
@@ -176,9 +176,9 @@ def coverage_rows(
 ) -> tuple[CoverageRow, ...]:
     """Return the coverage of each stage's prediction sets on test.
 
-    The thresholds are fitted to holdout: those of files by the release, which wrote them into the
-    cards, the others here. Holdout has also chosen the members, their weights and one temperature
-    per stage, so the guarantee is not exact; the coverage is therefore measured.
+    The thresholds are fitted to holdout: for files by the release, which wrote them into the cards;
+    for the other stages here. Holdout has also chosen the members, their weights and one
+    temperature per stage, so the guarantee is not exact; the coverage is therefore measured.
     """
     labels = images.labels[splits.holdout]
     sets = {

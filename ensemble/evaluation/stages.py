@@ -96,7 +96,7 @@ def predict_stages(
 ) -> dict[str, LogProbs]:
     """Return log-probabilities [N, K] by stage for the images at `indices` of `pixels`.
 
-    Of the stages made of members only `pooled_stages` are predicted; of the others all are.
+    Of the stages made of members, only `pooled_stages` are predicted; all other stages are.
 
     Raises:
         RunError: no frozen selection.
@@ -148,7 +148,7 @@ def pooled_trials(folder: RunFolder) -> tuple[str, ...]:
 
 
 def _pooled_stages(folder: RunFolder) -> dict[str, tuple[Member, ...]]:
-    """Return the stages made of members; a single net without a student is no ensemble."""
+    """Return the stages made of members; a single net without a student is not an ensemble."""
     selection = read_selection(folder.selection)
     stages = selection.pooled_stages()
     if selection.most_members == 1 and not has_student(folder.student):

@@ -24,7 +24,7 @@ class Votes:
     """The ways to pool an ensemble's members, fitted on holdout."""
 
     members: tuple[Member, ...]
-    """The ensemble's members; one member casts no vote."""
+    """The ensemble's members; a single member casts no votes."""
     learned: tuple[float, ...]
     """Weights of the lowest NLL on holdout, one per member; they sum to 1."""
     error_rate: float

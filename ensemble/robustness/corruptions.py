@@ -4,9 +4,10 @@ Axes: N images, S×S pixels, 3 channels (RGB). Images are uint8 [N, S, S, 3]; th
 themselves work on one image, float64 [S, S, 3] in [0, 1], because each image has its own draws.
 
 The definitions are those of Hendrycks & Dietterich (2019), see `ensemble.robustness.severities`.
-Three of their fifteen are missing: frost needs their photographs, glass blur swaps pixels one
-after the other, and elastic deformation, as published, displaces less at severity 5 than at 1.
-Two differ: the edge of the defocused disc is antialiased, and results are rounded, not cut off.
+Three of their fifteen corruptions are missing: frost needs their photographs, glass blur swaps
+pixels one after the other, and elastic deformation, as published, displaces less at severity 5 than
+at 1. Two details differ: the edge of the defocused disc is antialiased, and results are rounded,
+not cut off.
 """
 
 import io
@@ -53,11 +54,11 @@ def corrupt(
 ) -> UInt8[np.ndarray, "N S S 3"]:
     """Return each image with its own corruption at its own severity, 1 to 5.
 
-    The draws of an image depend on `seed`, the corruption and its `id`, so it is corrupted alike
-    in every batch. They do not depend on the severity: the same grains get stronger.
+    The draws of an image depend on `seed`, the corruption and its `id`, so it is corrupted
+    identically in every batch. They do not depend on the severity: the same noise gets stronger.
 
     Raises:
-        ValueError: an unknown corruption, a severity outside 1 … 5, or lists of other lengths.
+        ValueError: an unknown corruption, a severity outside 1 … 5, or lists of different lengths.
     """
     corrupted = np.empty_like(images)
     for row, (pixels, name, severity, key) in enumerate(
@@ -119,7 +120,7 @@ def _shot_noise(pixels: Pixels, values: Settings, rng: np.random.Generator) -> P
 
 
 def _impulse_noise(pixels: Pixels, values: Settings, rng: np.random.Generator) -> Pixels:
-    """Replace a share of all values by 0 or 1, half of them each."""
+    """Set a share of all values to 0 or 1, half of them to each."""
     drawn, white = rng.random(pixels.shape), rng.random(pixels.shape) < 0.5
     return np.where(drawn < values["share"], white.astype(np.float64), pixels)
 
@@ -166,7 +167,7 @@ def _enlarged(layer: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _snow(pixels: Pixels, values: Settings, rng: np.random.Generator) -> Pixels:
-    """Whiten the image, and add flakes that fall in one direction, and those turned about."""
+    """Whiten the image, and add flakes that fall in one direction and a copy turned by 180°."""
     flakes = values["mean"] + values["deviation"] * rng.standard_normal(pixels.shape[:2])
     flakes = _enlarged(flakes, max(1.0, values["flake"]))
     flakes = np.clip(np.where(flakes < values["threshold"], 0.0, flakes), 0.0, 1.0)
@@ -238,4 +239,4 @@ CORRUPTIONS: Mapping[str, Corruption] = {
         Corruption(name="jpeg_compression", family="digital", apply=_jpeg_compression),
     )
 }
-"""The corruptions by name; any four in a row are of four families."""
+"""The corruptions by name; any four in a row belong to four different families."""

@@ -1,7 +1,7 @@
-"""Images of another data set, from which confidence should tell those of the test split.
+"""Images of other data sets, on which a classifier should be less confident than on test.
 
-Axes: N images, S×S pixels, 3 channels (RGB). Two sets need no network: scikit-learn's handwritten
-digits, and for a run on these, textures drawn by the plasma fractal of `corruptions`.
+Axes: N images, S×S pixels, 3 channels (RGB). Two sets need no download: scikit-learn's handwritten
+digits and, for a run on digits, textures drawn with the plasma fractal of `corruptions`.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ from trainables.data.pixels import read_image, resize_image
 Images = UInt8[np.ndarray, "N S S 3"]
 
 DIGITS_SIDE = 8
-"""Pixels a side of the digits before they are resized."""
+"""Side of the digit images in pixels before they are resized."""
 
 MOST_FILES = 100_000
-"""Files of a folder that are listed; images are chosen from these."""
+"""Largest number of a folder's files that are listed; images are chosen from these."""
 
 
 def built_in_images(images: ImageSet, most: int, *, seed: int) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return the built-in set that suits a run on `images`, by name: at most `most` images."""
+    """Return the built-in set for a run on `images`: its name and at most `most` images."""
     if images.name == "digits":
         return {"textures": textures(most, images.image_size, seed=seed)}
     digits = load_dataset(DatasetSpec(name="digits", image_size=DIGITS_SIDE)).images
@@ -56,9 +56,10 @@ def textures(count: int, side: int, *, seed: int) -> npt.NDArray[np.uint8]:
 
 
 def folder_images(folder: Path, most: int, *, side: int, like: ImageSet) -> npt.NDArray[np.uint8]:
-    """Return at most `most` images of a folder and those below it, evenly spaced by path.
+    """Return at most `most` images of a folder and its subfolders, evenly spaced by path.
 
-    They are made square as the images of the run were. Images that cannot be read are left out.
+    They are made square in the same way as the images of the run. Images that cannot be read are
+    left out.
 
     Raises:
         DataError: there is no such folder, or it has fewer than two images that can be read.

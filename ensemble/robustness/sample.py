@@ -2,7 +2,7 @@
 
 Axes: N images, n of them chosen. An ensemble of pretrained networks predicts 100 to 1,000 images a
 second on a CPU, so each image is corrupted once: 60 images hold every corruption at every severity,
-and a figure of a family is a mean over its corruptions and all severities.
+and a family's figure is a mean over its corruptions and all severities.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ensemble.robustness.corruptions import CORRUPTIONS, corrupt
 from ensemble.robustness.severities import SEVERITIES
 
 CELLS = len(CORRUPTIONS) * len(SEVERITIES)
-"""Pairs of a corruption and a severity: the fewest images that hold all of them."""
+"""Number of pairs of a corruption and a severity: the fewest images that cover all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,9 +53,10 @@ def draw_sample(
 ) -> Sample:
     """Choose at most `most` of the images at `positions`, evenly spaced within each class.
 
-    `labels` are theirs. Every class has its share, to within one image. In the order of the classes
-    the corruptions take turns, and so do the severities. Their numbers have no common divisor, so
-    each run of 60 images holds all pairs, whatever the classes.
+    `labels` are the labels of these images. Every class has its share, to within one image. In the
+    order of the classes, corruptions are assigned in rotation, and so are severities. Their numbers
+    (12 and 5) have no common divisor, so any 60 images in a row hold all pairs, whatever their
+    classes.
     """
     chosen = stratified(labels, most)
     names = tuple(CORRUPTIONS)
@@ -70,7 +71,7 @@ def draw_sample(
 def stratified(labels: Int[np.ndarray, " N"], most: int) -> Int64[np.ndarray, " n"]:
     """Return at most `most` indices into `labels`, class by class, evenly spaced in each.
 
-    Evenly spaced indices of the labels in sorted order: a class of size s gets ⌊s·most/N⌋ or one
+    The indices are evenly spaced over the sorted labels: a class of size s gets ⌊s·most/N⌋ or one
     more or less.
     """
     order = np.argsort(labels, kind="stable")

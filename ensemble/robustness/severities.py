@@ -4,8 +4,9 @@ Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corrup
 Perturbations" (2019), published two sets: CIFAR-10-C for 32 pixels a side and ImageNet-C for 224.
 
 The rule for other sizes: between 32 and 224 pixels a parameter is interpolated, as a power of the
-side. Below 32 it is that of CIFAR-10-C, since half of a blur of 0.4 pixels would be invisible.
-Above 224 it is that of ImageNet-C, except for lengths in pixels, which grow with the side.
+side. Below 32 it is that of CIFAR-10-C, since a blur of 0.4 pixels, scaled down further, would be
+invisible. Above 224 it is that of ImageNet-C, except for lengths in pixels, which grow with the
+side.
 """
 
 import math

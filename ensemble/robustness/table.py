@@ -24,10 +24,10 @@ PAIRS = (
 def corrupted_rows(
     corrupted: Predictions, clean: Predictions, families: np.ndarray, *, seed: int
 ) -> tuple[CorruptedRow, ...]:
-    """Return a row for each stage and family, and for the stage without and with all corruptions.
+    """Return a row per stage and family, and one per stage for clean and for all corrupted images.
 
     `families` names the family of each image's corruption; `clean` holds the predictions for the
-    same images before it.
+    same images before corruption.
     """
     corrupted.check()
     rows = []
