@@ -110,8 +110,8 @@ def on_test(
     )
     if count < CELLS:
         return Robustness(
-            left_out=f"the time budget leaves time for {count} images, but each of the {CELLS} pairs "
-            "of a corruption and a severity needs one",
+            left_out=f"the time budget leaves time for {count} images, but each of the {CELLS} "
+            "pairs of a corruption and a severity needs one",
             holdout_images=holdout_images,
         )
     sample = draw_sample(splits.test, test.labels, count)

@@ -35,11 +35,13 @@ LEAST_WEIGHT = 1e-3
 """Smallest learned weight that justifies running its member."""
 
 LEARNED: tuple[Way, ...] = ("top", "greedy")
-"""Ways whose members get learned weights, unless the request asks for such weights. With those of
-the other ways the best of the candidates would be the best of more luck."""
+"""Ways whose members get learned weights, unless the request asks for learned weights. Learned
+weights for the other ways would add candidates, and the best of more candidates owes more to
+luck."""
 
 TIED_ERRORS = 1.0
-"""Standard errors within which the way `diverse` sees a tie, unless the request says otherwise."""
+"""Standard errors within which members tie in the way `diverse`, unless the request says
+otherwise."""
 
 Weighting = Literal["uniform", "learned"]
 Source = Literal["auto", "search", "seeds", "all"]
@@ -53,14 +55,14 @@ class Request:
     """Largest ensemble."""
     source: Source = "auto"
     """Members to choose from. `search`: the trials of the search; `seeds`: seeds of the best
-    configuration; `all`: both, by their scores; `auto`: as `all`, against seeds alone."""
+    configuration; `all`: both, by their scores; `auto`: `all`, in competition with seeds alone."""
     weighting: Literal["auto", "uniform", "learned"] = "auto"
     diversity: float | None = None
-    """Choose members by the way `diverse`, with ties of so many standard errors. 0 never chooses
-    by diversity; None lets it compete with the other ways."""
+    """Choose members by the way `diverse` only; members within this many standard errors tie. 0
+    excludes that way; None lets it compete with the other ways."""
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
+        """Refuse invalid values."""
         if self.members < 1:
             raise PoolError(f"an ensemble needs at least 1 member, got members={self.members}")
         for name, known in (
@@ -112,7 +114,7 @@ class Candidate:
 
     way: Way
     size: int
-    """Number of members, or as many as there are if there are fewer."""
+    """Number of members; fewer if there are not as many."""
     weighting: Weighting = "uniform"
     pooling: Pooling = "raw"
 
@@ -144,7 +146,7 @@ def candidates_of(request: Request, pool: Pool) -> tuple[Candidate, ...]:
     candidates = []
     for way in request.ways(pool):
         most = min(request.members, seeds if way == "seeds" else len(eligible))
-        # The first member of the other ways is the best single too, or nearly always.
+        # The first member of the other ways is nearly always the best single member, too.
         least = 1 if way in ("seeds", "top") or request.diversity else 2
         if least > most:
             continue
@@ -223,7 +225,7 @@ class Fit:
 
 
 class _Scorer:
-    """Losses outside a view of many ensembles of the same members, each computed once."""
+    """Losses of many ensembles of the same members outside a view, each computed once."""
 
     def __init__(self, view: View, rows: Rows) -> None:
         self._view, self._rows = view, np.concatenate([view.rows, rows])
@@ -263,7 +265,8 @@ class _Scorer:
         scores = centred_scores(np.log(pooled))
         seen = len(self._view.rows)
         inside = np.ascontiguousarray(scores[:, :seen])
-        # The ensembles of a view differ little in temperature, so each starts from the last one's.
+        # The ensembles of a view differ little in temperature, so each fit starts from the last
+        # one's.
         self._start = fit_scores(inside, self._view.labels, start=self._start)
         return -log_prob_true(scores[:, seen:], self._labels, self._start)
 

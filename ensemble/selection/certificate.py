@@ -6,21 +6,22 @@ to example i's true class, as it enters the pool (raw, or at the member's own te
 f(w) = −mean_i log (Tw)_i, the NLL of the pool before its temperature, is convex in w. For any
 weights w' convexity gives f(w) − f(w') ≤ ∇f(w)·(w − w') = mean_i (Tw')_i/(Tw)_i − 1, and the right
 side is largest at a vertex. So f(w) − min f ≤ gap(w) = max_m mean_i T_im/(Tw)_i − 1 (Frank–Wolfe).
-The bound is of first order: near the optimum it is proportional to the distance of w, and the loss
-to its square. At weights that were not optimized, such as uniform ones, it says little.
+The bound is of first order: near the optimum it is proportional to the distance of w from it, while
+the loss is proportional to the square of that distance. At weights that were not optimized, such as
+uniform ones, it says little.
 
 The certificate therefore finds the optimal weights w* and bounds the loss in two steps:
 
     f(w) − min f = [f(w) − f(w*)] + [f(w*) − min f] ≤ [f(w) − f(w*)] + gap(w*).
 
-The first bracket is measured and the second is about 1e-7, so both sides are as good as equal.
+The first bracket is measured and the second is about 1e-7, so both sides are practically equal.
 
 What ships is the pool after its temperature: F(w) = −mean_i log softmax(s·log p̄_i(w))_y, with p̄_i
 the pool's probabilities of all classes and the sharpness s = 1/temperature fitted to w, a convex
 problem. F(w) − F(w*) is what the chosen weights cost after calibration. F is not convex in w, so
-this is the difference to the weights that are optimal before the temperature, and no bound over all
-weights; below zero, the temperature does better with the chosen weights. Nothing here says how
-either would do on new examples.
+this is the difference to the weights that are optimal before the temperature, not a bound over all
+weights; if it is negative, the chosen weights do better after the temperature. Nothing here says
+how either would do on new examples.
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Optimality:
     excess_before_temperature: float
     """f(w) − f(w*), at least −gap."""
     gap: float
-    """No weights of these members have an f that is lower than f(w*) by more."""
+    """No weights of these members lower f below f(w*) by more than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def certify(view: View, mixture: Mixture) -> Certificate:
     support = np.flatnonzero(weights)
     prob_true = view.prob_true(mixture.pooling)
     shipped = nll(mixture.log_probs(view.pool, view.rows), view.labels)
-    # The pool's optimum starts from the members' own, so it is never the worse of the two.
+    # The search for the pool's optimum starts from the members' optimum, so it never ends worse.
     among_members = np.zeros_like(weights)
     among_members[support] = optimal_weights(prob_true[:, support], start=weights[support])
     whole = optimal_weights(prob_true, start=among_members)

@@ -14,7 +14,7 @@ The prior order, first to last key:
    separate, the larger varies less on new data. `--members` bounds their cost.
 
 So a more complex procedure is taken only where a simpler one is measurably worse, and the price of
-a wrong tie is about one standard error. The rule's error rates, and those of the order of sizes
+a wrong tie is about one standard error. The rule's error rates, also with the order of sizes
 reversed, are measured in results/selection.
 """
 
@@ -33,8 +33,8 @@ ERRORS = 1.0
 
 
 NEGLIGIBLE = 1e-4
-"""Nats per example, within which candidates tie whatever the standard error. Temperatures fitted to
-four digits, or fitted twice, make differences of this size, which have hardly any error."""
+"""Nats per example within which candidates tie, whatever the standard error. Fitting temperatures
+to four digits, or twice, makes differences of this size, whose standard error is close to 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

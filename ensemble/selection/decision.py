@@ -1,8 +1,8 @@
 """Select the ensemble that ships from a pool, with honest scores for it and its baselines.
 
 Axes: M members, N examples, K classes. What ships is fitted on all of holdout. Every score is
-cross-fitted: the whole choice, with its folds and its temperature, is repeated without a fold and
-scored on that fold.
+cross-fitted: the whole choice, with its folds and its temperature, is repeated with one fold left
+out and scored on that fold.
 """
 
 from collections.abc import Callable, Mapping

@@ -2,19 +2,19 @@
 
 Axes: M members, N examples of the pool, R rows (examples in view), K classes.
 
-Members are compared and selected at each one's own temperature (Ashukha et al., 2020): a
-trial with label smoothing or MixUp is underconfident, and on raw probabilities greedy
-selection prefers the sharpest members to the best. Measured on 29 small nets (CIFAR-10 as JPEG,
-16×16, 8,000 training images; 5 draws of the holdout each): five members selected on raw
-probabilities have 0.018 ± 0.007, 0.009 ± 0.003 and 0.005 ± 0.003 nats more test NLL than the five
-best singles, at 400, 1,500 and 5,000 holdout examples (mean ± standard error over the draws);
-selected at their own temperatures, they are not distinguishable from the best singles.
+Members are compared and selected, each at its own temperature (Ashukha et al., 2020): a trial with
+label smoothing or MixUp is underconfident, and on raw probabilities greedy selection prefers the
+sharpest members to the best. Measured on 29 small nets (CIFAR-10 as JPEG, 16×16, 8,000 training
+images; 5 draws of the holdout each): five members selected on raw probabilities have 0.018 ± 0.007,
+0.009 ± 0.003 and 0.005 ± 0.003 nats more test NLL than the five best singles, at 400, 1,500 and
+5,000 holdout examples (mean ± standard error over the draws); selected at their own temperatures,
+they are not distinguishable from the best singles.
 
 The choice among candidates is made out of fold (see `ensemble.selection.choice`), and the score of
 the whole procedure is cross-fitted: for each fold, choice and fit are repeated without it. Both use
-the same five folds, and the fit without folds f and g serves f's choice and g's alike. So 16 fits
-do instead of 36: one of everything, 5 without one fold, 10 without two. The choice that is scored
-on fold f has seen the four others only.
+the same five folds, and the fit without folds f and g serves the choices of both f and g. So 16
+fits suffice instead of 36: one on everything, 5 without one fold, 10 without two. The choice that
+is scored on fold f has seen only the other four.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ class Ensemble:
 
 @dataclass(slots=True, eq=False)
 class CrossFit:
-    """The choice of an ensemble, with and without each fold; fits are made when needed, once."""
+    """The choice of an ensemble, with and without each fold; each fit is made at most once."""
 
     pool: Pool
     request: Request

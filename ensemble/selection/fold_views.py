@@ -5,7 +5,7 @@ mean_i [log Z_i(s) − s·x_iy], where x are its scores and log Z_i is their cum
 function: its derivatives by s are mean, variance and third central moment of x_i under the
 probabilities. One pass fits s₀ to all examples and sums these by fold. For any union of folds the
 optimal s follows from a Taylor series around s₀, without reading the predictions again. Where s is
-further than LIMIT from s₀ the temperature is fitted to the view itself.
+further than LIMIT from s₀, the temperature is fitted to the view itself.
 """
 
 from collections.abc import Collection
@@ -20,8 +20,9 @@ from ensemble.selection.pool import Pool, refit_votes
 from ensemble.selection.progress import Progress, silent
 
 LIMIT = 0.05
-"""Largest relative change of a temperature that is taken from the series. The error of the
-temperature is of the order of its third power, and that of the NLL of the square of the former."""
+"""Largest relative change of a temperature that is taken from the series. The temperature's error
+is of the order of the cube of this change, and the NLL's error of the order of the square of the
+temperature's."""
 
 STEPS = 4
 """Newton steps on the series, from its centre."""
@@ -83,7 +84,7 @@ class FoldViews:
     def _series(
         self, excluded: Collection[int], examples: int
     ) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"], np.ndarray]:
-        """Return temperatures, NLLs, and which of them the series gives."""
+        """Return temperatures, NLLs, and which of them come from the series."""
         included = [fold for fold in range(self._sums.shape[1]) if fold not in set(excluded)]
         sums = self._sums[:, included].sum(axis=1) / examples
         log_total, mean, variance, third, true, every = sums.T

@@ -19,7 +19,7 @@ from ensemble.selection.selection import FrontPoint, Member, Selection
 SCHEMA = 1
 
 MOST_POINTS = 50
-"""Most trials in the list besides those on the front: the ones with the lowest NLL."""
+"""Largest number of listed trials that are not on the front: those with the lowest NLL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def with_front(
 ) -> Selection:
     """Return the selection with the front of its pool, empty where no cost is known.
 
-    `budgets` are limits by the name of a field of TrialCost; None for no limit.
+    `budgets` holds limits, keyed by fields of TrialCost; None means no limit.
     """
     if not costs:
         return selection
@@ -89,10 +89,10 @@ def with_front(
 
 
 def mark_efficient(points: Sequence[FrontPoint]) -> list[FrontPoint]:
-    """Return the points by rising NLL, each marked if no other beats it in all three measures.
+    """Return the points by rising NLL; mark those that no other beats in all three measures.
 
-    A point beats another if it is no larger, no slower and has no higher NLL, and is better in one
-    of them. Points whose size or latency is unknown are not compared.
+    A point beats another if it is no larger, no slower and has no higher NLL, and is better in at
+    least one of them. Points whose size or latency is unknown are not compared.
     """
     ordered = sorted(points, key=lambda point: (point.nll, point.bytes or 0, point.latency_ms or 0))
     values = {id(point): _measures(point) for point in ordered}

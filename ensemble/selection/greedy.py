@@ -2,8 +2,9 @@
 
 Axes: M members, N examples. `prob_true[i, m]` is the probability that member m gives to
 example i's true class. The NLL of a linear pool needs nothing else, so there is no class axis.
-A round screens all members in float32 (`ensemble.selection.screening`) and decides in float64 among
-those that the screen cannot tell from the best, so the picks are those of float64 throughout.
+Each round screens all members in float32 (`ensemble.selection.screening`) and decides in float64
+among those that the screen cannot tell from the best, so the picks are the same as in float64
+throughout.
 """
 
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ ROUNDS = 40
 """Rounds of selection; more only sharpen the weights and overfit (AutoGluon #4737)."""
 
 TOLERANCE = 1e-12
-"""Relative difference below which two NLLs tie: the rounding of a mean over thousands of terms."""
+"""Relative difference below which two NLLs tie: the rounding error of a mean over thousands of
+terms."""
 
 FEW = 8
-"""Members that are not worth a screen."""
+"""Number of members up to which screening does not pay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Fit a mixture of a pool's members to some of its examples.
 
 Axes: M members, R rows (examples in view), K classes. Members are compared at each one's own
-temperature. A mixture pools probabilities as members give them (`raw`) or at each member's own
-temperature (`calibrated`); either way the pool is calibrated afterwards by one temperature.
+temperature. A mixture pools the members' probabilities as they are (`raw`) or at each member's own
+temperature (`calibrated`); either way, the pool is then calibrated by one temperature.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ Weights = Float[np.ndarray, " M"]
 Pooling = Literal["raw", "calibrated"]
 
 LAST_STEP = 5e-3
-"""Relative size of a Newton step that needs no other after it."""
+"""Relative size of a Newton step below which no further step is needed."""
 
 CHUNK_VALUES = 1 << 16
 """Scores in a chunk, unless CHUNK_COLUMNS are more."""
@@ -35,7 +35,7 @@ CHUNK_COLUMNS = 64
 """Fewest examples in a chunk."""
 
 NEWTON_STEPS = 30
-"""Most steps of Newton's method; from the temperature of a similar fit it takes two or three."""
+"""Largest number of Newton steps; from the temperature of a similar fit it takes two or three."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -172,7 +172,7 @@ def fit_scores(
         step = float(np.clip(sharpness - slope / curvature, sharpness / 3, sharpness * 3))
         step = min(max(step, dullest), sharpest)
         moved, sharpness = abs(step - sharpness), step
-        # Convergence is quadratic, so what is left after this step is about its square.
+        # Convergence is quadratic, so the error after this step is about its square.
         if moved <= LAST_STEP * sharpness:
             break
     return 1.0 / sharpness

@@ -1,7 +1,7 @@
 """Read an array [M, ...] of a .npz file one entry of the first axis at a time.
 
 An array that the archive holds uncompressed is read where it is. A compressed one is unpacked into
-a temporary file, which has no name and is gone when nobody uses it.
+a temporary file, which has no name and disappears when it is no longer used.
 """
 
 import os
@@ -33,7 +33,7 @@ class NpzMember:
         """Read the array's header.
 
         Raises:
-            PoolError: the file is missing, no archive or damaged, or has no such array.
+            PoolError: the file is missing, damaged or not an archive, or has no such array.
         """
         self._path, self._key = path, key
         with _explained(path), zipfile.ZipFile(path) as archive:
@@ -53,7 +53,8 @@ class NpzMember:
     def first_pass(self) -> Iterator[Array]:
         """Yield every entry in order, check the archive's checksum, and prepare `read`.
 
-        An array in Fortran order is held in memory meanwhile; of others, one entry is.
+        Meanwhile, an array in Fortran order is held in memory whole; of any other, only one entry
+        is.
 
         Raises:
             PoolError: the array is damaged, or there is no disk space to unpack it.
@@ -81,7 +82,7 @@ class NpzMember:
         """Return one entry of the first axis.
 
         Raises:
-            PoolError: the file was cut meanwhile.
+            PoolError: the file was truncated in the meantime.
         """
         assert self._descriptor is not None, "read before first_pass"
         array = np.empty(self.shape[1:], self.dtype)

@@ -1,4 +1,4 @@
-"""Order a pool's members by the five ways to choose an ensemble; its first n are its members.
+"""Order a pool's members in one of five ways; the first n of an order are an ensemble.
 
 Axes: M members, N examples of the pool, R rows (examples in view). Each way gives at most `most`
 distinct members, and takes no near-duplicate of a member taken before. Only labels in view are
@@ -29,8 +29,8 @@ Way = Literal["seeds", "top", "diverse", "greedy", "bagged"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
 SHORTLIST = 60
-"""Members, the best single ones, among which `greedy`, `bagged` and `diverse` choose. A bound on
-the cost in large pools, and a defence against overfitting (Caruana et al., 2006)."""
+"""Number of best single members among which `greedy`, `bagged` and `diverse` choose. It bounds the
+cost in large pools and limits overfitting (Caruana et al., 2006)."""
 
 BAGS = 5
 BAG_ROUNDS = 20
@@ -87,10 +87,10 @@ def order_members(
     tied_errors: float,
     seed: int,
 ) -> tuple[int, ...]:
-    """Return at most `most` of the `eligible` members, the one to take first first.
+    """Return at most `most` of the `eligible` members, in the order in which to take them.
 
-    `tied_errors` is used by `diverse`: members whose NLL exceeds that of the best member left by
-    no more than so many standard errors of the paired difference are tied.
+    `tied_errors` is used by `diverse`: members are tied if their NLL exceeds that of the best
+    member left by at most this many standard errors of the paired difference.
     """
     if way == "seeds":
         seeds = (member for member in eligible if view.pool.kinds[member] == "seed")
@@ -134,7 +134,7 @@ def _distinct(members: Iterable[int], likeness: Likeness, most: int) -> tuple[in
 def _diverse(
     view: View, likeness: Likeness, ranked: Sequence[int], *, most: int, tied_errors: float
 ) -> tuple[int, ...]:
-    """Take the best member; then, of those tied with the best one left, the most different."""
+    """Take the best member; then, of those tied with the best left, always the most different."""
     losses: Float[np.ndarray, "R S"] = -np.log(view.prob_true("calibrated", ranked))
     column = {member: place for place, member in enumerate(ranked)}
     taken, left = [ranked[0]], list(ranked[1:])

@@ -26,7 +26,7 @@ def load_pool(path: str | Path, *, progress: Progress = silent) -> Pool:
     Rows must sum to 1 within 1e-3; they are renormalized, with a floor of 1e-7. A member
     whose every row is a one-hot vote is smoothed by its own error rate. Other arrays in the
     file are ignored, and nothing is unpickled. Predictions stay in the file, or are unpacked into a
-    temporary one; in memory is one member's [N, K] at a time, and the true class's [N, M].
+    temporary one; memory holds one member's [N, K] at a time, and the true class's [N, M].
 
     Raises:
         PoolError: not a .npz file, an array is missing or pickled, shapes do not fit, a

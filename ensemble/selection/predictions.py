@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int, Int64
 from common.statistics.metrics import FLOOR
 
 KEPT_BYTES = 1 << 27
-"""Members' arrays that stay in memory after their first use, in bytes: 128 MiB."""
+"""Bytes of members' arrays that stay in memory after their first use: 128 MiB."""
 
 
 class Predictions(Protocol):
@@ -31,7 +31,7 @@ class Predictions(Protocol):
 
 
 class RecentArrays:
-    """The arrays last used, up to a number of bytes."""
+    """The most recently used arrays, up to a number of bytes in all."""
 
     def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
         """Hold nothing yet."""
@@ -39,7 +39,7 @@ class RecentArrays:
         self._most_bytes, self._bytes = most_bytes, 0
 
     def get(self, key: Hashable, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-        """Return the array of a key, made anew unless it is held; it must not be changed."""
+        """Return the array of a key, computed if it is not held; it must not be changed."""
         if key in self._arrays:
             self._arrays.move_to_end(key)
             return self._arrays[key]
@@ -80,7 +80,7 @@ class StoredPredictions:
 
 
 class SmoothedVotes:
-    """Predictions of which some members' are votes, each smoothed by that member's error rate."""
+    """Predictions where some members' are votes, each smoothed by that member's error rate."""
 
     def __init__(
         self,

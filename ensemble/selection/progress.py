@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 Progress = Callable[[str, float], object]
-"""Called with what is being done, and the share of it that is done, from 0 to 1."""
+"""Called with a description of the current step and the share of it that is done, from 0 to 1."""
 
 
 def silent(stage: str, share: float) -> None:

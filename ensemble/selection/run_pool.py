@@ -17,11 +17,11 @@ from trainables.records import WEIGHTS, RunFolder, TrialRecord, read_start
 
 
 def pool_from_run(folder: RunFolder, *, progress: Progress = silent) -> Pool:
-    """Return the pool of a run: its trials, seeds included, whose weights are there.
+    """Return a run's pool: the trials, including seeds, whose weights still exist.
 
     These are the trials that completed the whole schedule, and those stopped at the rung before
-    the last. There, each trial was scored after a cooldown of its own, so the latter are whole
-    trainings too, with shorter schedules. Completed trials with non-finite predictions, or whose
+    the last. At that rung, each trial was scored after its own cooldown, so the latter are complete
+    trainings, too, with shorter schedules. Completed trials with non-finite predictions, or whose
     weights have been removed to save disk space, are left out and listed in `skipped`.
 
     Raises:

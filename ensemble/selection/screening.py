@@ -1,12 +1,12 @@
 """Mean logarithms of many sums at once, in single precision and with a bound on their error.
 
 Axes: M members, N examples. Greedy selection asks in every round for mean_i log(S_i + T_im) of
-every member m, where S is the sum of the chosen columns. Two changes make that fifteen times as
+every member m, where S is the sum of the chosen columns. Two techniques make that fifteen times as
 fast as float64 (M = 200, N = 5,000, one core with AVX-512): float32, and one logarithm per product
 of sixteen terms. Rows are divided by their largest entry first, and fewer terms are multiplied
 where sixteen could leave float32's range.
 
-The result only screens: whoever needs the exact minimum computes it again, in float64, for the
+The result only screens: a caller that needs the exact minimum recomputes it, in float64, for the
 members whose mean is within twice the error of the largest.
 """
 
@@ -25,7 +25,7 @@ RANGE = 80.0
 """Bound on |log| of a product; float32 ends near 88."""
 
 LEAST = 1e-30
-"""Smallest quotient of an entry and its row's largest that float32 is trusted with."""
+"""Smallest ratio of an entry to its row's largest for which float32 is trusted."""
 
 UNIT = 2.0**-24
 """Largest relative error of rounding to float32; numpy's float32 logarithm is within 4 ulp."""
@@ -68,7 +68,7 @@ class MeanLogs:
             np.add(self._scaled[rows], sums[rows], out=terms)
             logs += _log_products(terms, spans[rows])
         offset = np.log(self._largest).mean() + self._halved * np.log(2.0)
-        # A term and its place in a product are rounded four times; a logarithm is off by four ulp.
+        # Each term is rounded four times, products included; a logarithm is off by four ulp.
         error = UNIT * (4.0 + 8.0 * float(spans.sum()) / self._examples)
         return logs / self._examples + offset, error
 

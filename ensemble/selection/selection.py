@@ -96,7 +96,7 @@ class CandidateScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestAddition:
-    """The pool's member to which a small weight would help the ensemble most."""
+    """The pool member whose addition with a small weight would help the ensemble most."""
 
     name: str
     marginal_value: float
@@ -135,8 +135,8 @@ class FrontPoint:
     over: tuple[str, ...] = ()
     """The run's budgets that it breaks."""
     efficient: bool | None = None
-    """On the front: no other point is as good in NLL, size and latency, and better in one. None
-    where size or latency is unknown."""
+    """On the front: no other point is at least as good in NLL, size and latency and better in one
+    of them. None where size or latency is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

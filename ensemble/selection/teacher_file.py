@@ -16,7 +16,7 @@ from ensemble.selection.selection import Selection, read_selection
 from trainables.records import WEIGHTS, RunFolder, read_record
 
 TEACHER = "selection.json"
-"""The file in a student's folder that names its teacher, where that is not the run's ensemble."""
+"""The file in a student's folder that names its teacher if that is not the run's ensemble."""
 
 
 def predictions_digest(log_probs: Float32[np.ndarray, "N K"]) -> str:
@@ -29,7 +29,7 @@ def read_selection_for(folder: RunFolder, path: Path) -> Selection:
     """Read a selection and check that it was made from this run's trials as they are now.
 
     Raises:
-        RunError: the file is missing or damaged, belongs to another division of the data, names a
+        RunError: the file is missing or damaged, belongs to another split of the data, names a
             trial that the run does not have, or was made from other predictions.
     """
     selection = read_selection(path)

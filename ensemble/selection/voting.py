@@ -87,7 +87,7 @@ def voting_log_probs(
     """Return the log-probabilities of `hard_vote`, `soft_vote` and `weighted_vote`, by name.
 
     Only members with a weight above 0 vote; hard and soft votes count them equally. Members that
-    are pooled at their own temperatures vote at them: pass `Member.as_pooled`.
+    are pooled at their own temperatures also vote at them: pass `Member.as_pooled`.
 
     A hard vote's probabilities are smoothed shares of the votes: (1 − ε)·share + ε/K, with
     ε = `error_rate`·K/(K − 1), so that a class on which all agree gets 1 − `error_rate` and the
@@ -126,8 +126,8 @@ def vote_error_rate(
 ) -> float:
     """Return the smoothing of `voting_log_probs`: the error rate of unanimous votes on holdout.
 
-    With w wrong of n unanimous votes it is (w + ½)/(n + 1), between the rates that no error and no
-    success would give, and below chance.
+    If w of n unanimous votes are wrong, it is (w + ½)/(n + 1), which is never 0 or 1; it is kept
+    below chance.
 
     Raises:
         PoolError: as `voting_log_probs`.

@@ -22,10 +22,10 @@ EM_ITERATIONS = 2000
 """Most EM iterations."""
 
 COLUMNS = 256
-"""Members whose probabilities are in memory in float64 at a time."""
+"""Number of members whose probabilities are held in float64 at a time."""
 
 JOINING = 4
-"""Members that join in a round of `optimal_weights`."""
+"""Number of members that join in each round of `optimal_weights`."""
 
 
 def simplex_weights(prob_true: Float[np.ndarray, "N M"]) -> Float[np.ndarray, " M"]:
@@ -54,11 +54,11 @@ def simplex_weights(prob_true: Float[np.ndarray, "N M"]) -> Float[np.ndarray, " 
 def optimal_weights(
     prob_true: Float[np.ndarray, "N M"], *, start: Float[np.ndarray, " M"]
 ) -> Float[np.ndarray, " M"]:
-    """Return the same weights for any number of members, at the cost of those that get weight.
+    """Return the same weights for any number of members, at the cost of only those that get weight.
 
     Fully corrective Frank–Wolfe (Jaggi, 2013): the weights of the members in use are optimized;
-    then those whose small weight would help most join them, until `gap` is below GAP_TARGET. It
-    starts from the members to which `start` gives weight.
+    then the members that would help most with a small weight join them, until `gap` is below
+    GAP_TARGET. It starts from the members to which `start` gives weight.
 
     Raises:
         PoolError: not [N, M], non-finite or negative probabilities.
