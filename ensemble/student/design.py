@@ -1,14 +1,14 @@
-"""Design the student: which of the candidate networks is trained.
+"""Design the student: choose the candidate network to train.
 
 1. Candidates that break a budget are left out, before anything is trained. Parameters and
    arithmetic are computed; sizes and latencies are measured on this machine, in order of
    preference, until enough candidates are found.
 2. Those left compete in a short sweep, by successive halving on NLL on val: each trains the same
-   share of its own schedule, with the same teacher and seed, and the better half goes on. All that
-   is trained lies before the cooldown, so the winner's training continues from there: it ends with
-   the weights that it would have without a sweep. The sweep takes at most SWEEP_SHARE of the
-   student's training time. If the schedules are too short for that, fewer candidates compete, and a
-   single one needs no sweep: the first candidate is the preferred one.
+   share of its own schedule, with the same teacher and seed, and the better half continues. The
+   sweep stops before the cooldown, so the winner's training simply continues from there and ends
+   with the weights that it would have had without a sweep. The sweep takes at most SWEEP_SHARE of
+   the student's training time. If the schedules are too short for that, fewer candidates compete.
+   If only one is left, there is no sweep, and the first, preferred candidate is taken.
 
 `student/design.json` holds every candidate with its cost and scores.
 """
@@ -37,8 +37,8 @@ SCHEMA = 1
 FILE = "design.json"
 
 SWEEP_SHARE = 0.3
-"""Largest share of the student's epochs that all candidates together train in the short sweep, the
-winner's included."""
+"""Largest share of the student's epochs that all candidates together, including the winner, train
+in the short sweep."""
 
 HEADROOM = 0.95
 """Share of the latency budget that a candidate may take: the trained file is timed again."""
@@ -58,7 +58,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A candidate, what it costs, and how it did."""
+    """A candidate with its cost and its scores."""
 
     name: str
     start: str | None
@@ -69,7 +69,7 @@ class Judged:
     latency_ms: float | None = None
     """Milliseconds that this file takes for one image."""
     over: tuple[str, ...] = ()
-    """Budgets that it breaks; it is not trained then."""
+    """Budgets that it breaks; if there are any, it is not trained."""
     epochs: tuple[int, ...] = ()
     """Epochs trained at each rung of the short sweep that it reached."""
     val_nll: tuple[float, ...] = ()
@@ -87,7 +87,7 @@ class Design:
     budgets: dict[str, float] = field(default_factory=dict)
     """Limits that the candidates were judged by."""
     candidates: tuple[Judged, ...]
-    """Those looked at, in order of preference."""
+    """The candidates looked at, in order of preference."""
 
 
 def affordable(
@@ -99,12 +99,12 @@ def affordable(
     splits: Splits,
     measure: Callable[[Recipe], NetworkCost] | None = None,
 ) -> tuple[list[Candidate], list[Judged]]:
-    """Return the first `most` candidates that keep every budget, and all that were looked at.
+    """Return the first `most` candidates within every budget, and all that were looked at.
 
     Without budgets nothing is measured. `measure` replaces the measurement of a recipe's files.
 
     Raises:
-        SpecError: no candidate keeps the budgets; the message names the cheapest and its cost.
+        SpecError: no candidate is within the budgets; the message names the cheapest and its cost.
     """
     limits = {name: limit for name, (_, limit) in budgets(StageCost(), margins).items()}
     if not limits:
@@ -123,8 +123,8 @@ def affordable(
             if network not in measured:
                 measured[network] = measure(each.recipe)
                 if not measured[network].over(margins, headroom=HEADROOM):
-                    # Of many candidates timed once on a busy machine, the luckiest would be taken:
-                    # of 9, one that was timed at 36 µs took 75 µs in the release.
+                    # If candidates were timed only once on a busy machine, the luckiest would be
+                    # taken: of 9, one that was timed at 36 µs took 75 µs in the release.
                     measured[network] = measured[network].slower(measure(each.recipe))
             cost = measured[network]
             over = cost.over(margins, headroom=HEADROOM)
@@ -149,9 +149,9 @@ def affordable(
         best = min(range(len(costs)), key=lambda i: _excess(costs[i], margins))
         given = ", ".join(f"max_{name} {limit:g}" for name, limit in limits.items())
         raise SpecError(
-            f"no network keeps the budget ({given}): the cheapest of {len(judged)} candidates for "
-            f"the student, {judged[best].name}, has {describe(costs[best])}; raise the budget, or "
-            "set smaller networks in student.recipe"
+            f"no network is within the budget ({given}): the cheapest of {len(judged)} candidates "
+            f"for the student, {judged[best].name}, has {describe(costs[best])}; raise the budget, "
+            "or set smaller networks in student.recipe"
         )
     return chosen, judged
 
@@ -162,17 +162,17 @@ class Entrant:
 
     name: str
     recipe: Recipe
-    """Its schedule is the whole one."""
+    """The recipe with the full schedule."""
     train_until: Callable[[int], float]
-    """Trains until that many epochs are done, from where it is; returns the NLL on val then."""
+    """Continues training until the given number of epochs is done; returns the NLL on val."""
 
 
 def short_sweep(
     entrants: Sequence[Entrant], judged: Sequence[Judged], *, share: float = SWEEP_SHARE
 ) -> Design:
-    """Choose an entrant by successive halving; `judged` are those and the candidates left out.
+    """Choose an entrant by successive halving; `judged` also holds the candidates left out.
 
-    At every rung the better half of the entrants left, rounded up, goes on.
+    At every rung, the better half of the remaining entrants, rounded up, continues.
     """
     count = competing([entrant.recipe for entrant in entrants], share=share)
     if count < 2:

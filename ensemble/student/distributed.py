@@ -37,12 +37,12 @@ from trainables.training.losses import Distillation
 
 @dataclass(frozen=True, slots=True)
 class SharedFolder:
-    """A folder of a file system that all workers reach, and what it is a copy of."""
+    """A folder on a file system that all workers reach, and the local folder that it copies."""
 
     filesystem: FileSystem
     path: str
     root: Path
-    """Local folder of the process that leads the workers; names below it are the same."""
+    """Local folder of the process that leads the workers; relative paths are the same in both."""
 
     def mirror(self, root: Path) -> MirroredFolder:
         """Return a copy of the folder in `root`."""
@@ -54,7 +54,7 @@ class SharedFolder:
 
 
 LEADERS_GPU = 0.01
-"""Part of a GPU for the process that leads workers on other machines: it measures and exports."""
+"""Share of a GPU for the process that leads workers on other machines; it measures and exports."""
 
 POLL_SECONDS = 0.5
 """Interval at which the driver looks for new reports."""
@@ -85,9 +85,9 @@ def distill_distributed(
     """Run `ensemble.student.distillation.distill` on `workers` processes of the running Ray.
 
     Each worker takes numerics.threads cores, or a GPU if the numerics name one. Workers on other
-    machines save every epoch in `shared`, from where they come to `folder`, and find `start` there;
-    without it, all workers must be on this machine. For data sets too large to send, each worker
-    calls `load_images` instead of receiving `images`.
+    machines read `start` from `shared` and save every epoch there, from where it is copied to
+    `folder`. Without `shared`, all workers must be on this machine. For data sets too large to
+    send, each worker calls `load_images` instead of receiving `images`.
 
     Raises:
         RunError: Ray is not running or too small, or workers were lost more than twice;
@@ -246,7 +246,7 @@ def _refreshing(
 ) -> Callable[[], None]:
     """Put what workers need into the shared folder; return a function that fetches their epochs.
 
-    An earlier group that was lost may have saved more epochs there than there are here.
+    A group that was lost earlier may have saved more epochs there than there are here.
     """
     if shared is None:
         return lambda: None

@@ -1,9 +1,9 @@
 """Fit the number of epochs of both students to a deadline.
 
 With t seconds for an epoch with a teacher, r·t for one without, and k epochs done, E epochs
-of both end after (E − k)·t + E·r·t. Before its cooldown, a training does not depend on its
-length. If the machine turns out slower or faster than in the rehearsal, the student's
-schedule can therefore still change, and the plain student gets the same number of epochs.
+of both end after (E − k)·t + E·r·t. Until its cooldown begins, a training does not depend on the
+length of its schedule. If the machine turns out slower or faster than in the rehearsal, the
+student's schedule can therefore still change, and the plain student gets the same number of epochs.
 """
 
 import statistics
@@ -22,8 +22,8 @@ SAFETY = 0.92
 """Share of the remaining time that is planned; the rest absorbs a noisy machine."""
 
 MAX_LENGTHENING = 2
-"""Most epochs to plan if time allows, as a multiple of the recipe's: distillation gains from
-long schedules (Beyer et al., 2022)."""
+"""Largest number of epochs to plan if time allows, as a multiple of the recipe's: distillation
+gains from long schedules (Beyer et al., 2022)."""
 
 MIN_LENGTHENING = 1.25
 """Smallest factor by which a running schedule is lengthened."""
@@ -41,7 +41,7 @@ class EpochSeconds:
 
 
 class EpochBudget:
-    """The number of epochs for both students, kept in a file for a resume."""
+    """The number of epochs for both students, kept in a file so that a resumed run can read it."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _EpochsChangedError(Exception):
 def _shortest(done: int, recipe: Recipe) -> int:
     """Return the shortest schedule whose cooldown has not begun after `done` epochs.
 
-    The recipe's own, if there is none: a cooldown may begin at once.
+    If there is none, return the recipe's own, whose cooldown may begin at once.
     """
     epochs = recipe.schedule.epochs
     return next((n for n in range(done + 1, epochs) if _trunk_epochs(n, recipe) >= done), epochs)

@@ -1,4 +1,4 @@
-"""Let the processes of a group of workers talk over the network that Ray uses.
+"""Let the workers of a group communicate over the network that Ray uses.
 
 Gloo and NCCL take the interface that the host's own name resolves to. That is often the wrong one:
 Debian gives the name a loopback address, and a private network may have no names at all.

@@ -1,4 +1,4 @@
-"""Quantization-aware training: a short stage where quantizing after training costs too much.
+"""Quantization-aware training: a short stage, run if quantizing after training costs too much.
 
 The int8 file is compared with its fp32 file on val, by paired NLL. If it loses more than one
 standard error, the network is trained further with rounded weights and activations
@@ -36,16 +36,16 @@ from trainables.training.losses import Distillation
 log = logging.getLogger(__name__)
 
 EPOCH_SHARES = (0.1, 0.25)
-"""Length of the stage, as a share of the network's schedule: the usual one, and the longest, which
-a schedule of few steps gets."""
+"""Length of the stage, as a share of the network's schedule: the usual share, and the largest, for
+schedules of few steps."""
 
 FEWEST_STEPS = 200
 """Optimizer steps that the stage should have. On digits, a network whose outlying channels cost
-0.074 nats in int8 (0.092 → 0.166) came to 0.106 with 180 steps, and to 0.264 with 60: one seed."""
+0.074 nats in int8 (0.092 → 0.166) reached 0.106 with 180 steps, and 0.264 with 60; one seed."""
 
 RATE = 0.3
-"""Peak learning rate of the stage, as a share of the recipe's; with a tenth, the network above came
-to 0.216."""
+"""Peak learning rate of the stage, as a share of the recipe's; with a tenth, the network above
+reached 0.216."""
 
 RATES = ("lr_per_1024", "adamw_lr", "muon_lr", "timm_lr")
 

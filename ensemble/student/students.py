@@ -2,7 +2,7 @@
 
 The plain student has the same net, the same initial weights and the same optimizer steps, but
 no teacher: the difference between the two is the gain from distillation. The best single trial is
-packaged in the same way, since a student that is no better must not ship instead of it.
+packaged in the same way, because a student that is no better must not ship in its place.
 """
 
 import logging
@@ -51,16 +51,16 @@ from trainables.weights import load_trained
 log = logging.getLogger(__name__)
 
 REHEARSAL_SECONDS = 3.0
-"""Longest measurement of each of the two trainings before their epochs are planned."""
+"""Longest time for timing each of the two trainings before their epochs are planned."""
 
 REHEARSAL_SHARE = 0.01
-"""Share of the time left that such a measurement may take."""
+"""Largest share of the remaining time that such a measurement may take."""
 
 TRAINING_SHARE = 0.45
 """Share of the stage's progress bar for each of the two trainings."""
 
 NO_MARGINS = GateMargins()
-"""Those of a release without budgets."""
+"""The margins of a release without budgets."""
 
 
 def train_students(
@@ -81,16 +81,16 @@ def train_students(
 ) -> None:
     """Train, export and quantize both students and the best single trial into `folder`.student.
 
-    The student is one of the first `most` of `candidates` that keep the budgets among `margins`;
+    The student is one of the first `most` of `candidates` within the budgets that `margins` sets;
     see `ensemble.student.design`. All trainings save every epoch and resume from the last one
-    saved. With a `deadline` for all (unix seconds) they get the epochs that fit; see
+    saved. With a `deadline` for all of them (unix seconds), they get as many epochs as fit; see
     `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
-    student starts from a trial, it is never worse than that trial's network on val, and where
-    there is no time for an epoch it is that network. The teacher is the ensemble of `teacher_of`.
-    `license` is written into the exported files.
+    student starts from a trial, it is never worse than that trial's network on val, and if there is
+    no time for an epoch, it is that network. The teacher is the ensemble of `teacher_of`. `license`
+    is written into the exported files.
 
     Raises:
-        SpecError: no candidate keeps the budgets.
+        SpecError: no candidate is within the budgets.
         RunError: no selection, or a member whose files are missing or damaged.
         DivergedError: a loss is not finite.
     """
@@ -231,7 +231,7 @@ class _Training:
 
 
 class _PausedError(Exception):
-    """Interrupts a training that may go on later."""
+    """Interrupts a training that may be resumed later."""
 
 
 def _competing(
@@ -242,7 +242,7 @@ def _competing(
     images: ImageSet,
     splits: Splits,
 ) -> list[Candidate]:
-    """Return the candidates that keep the budgets; they are judged once and kept in `place`."""
+    """Return the candidates within the budgets; they are judged once and kept in `place`."""
     design = read_design(place)
     limits = {name: limit for name, (_, limit) in budgets(StageCost(), margins).items()}
     if design is None or design.budgets != limits:
@@ -262,7 +262,7 @@ def _competing(
 def _choose(
     place: Path, trainings: Mapping[str, _Training], progress: Callable[[float, str], None]
 ) -> str:
-    """Return the name of the candidate that becomes the student; `place` keeps the decision."""
+    """Return the name of the candidate that becomes the student; `place` records the decision."""
     design = read_design(place)
     assert design is not None
     if design.chosen:
@@ -297,9 +297,9 @@ def _package(
     splits: Splits,
     license: str,
 ) -> None:
-    """Write the files of all networks that could ship; the student's card last.
+    """Write the files of all networks that could ship, and the student's card last.
 
-    `improve` trains the student for its int8 file, if that is worth it; see `improve_int8`.
+    `improve` trains the student further for its int8 file if that pays; see `improve_int8`.
     `single` is the best single trial, and `untrained` says that the student is that trial.
     """
     export = partial(export_student, images=images, splits=splits, license=license)

@@ -1,8 +1,8 @@
 """The ensemble as the student's teacher.
 
-Axes: M members, B images of a batch, K classes. The teacher answers on the same view of each
-image that the student sees, augmented and mixed (Beyer et al., 2022, "A good teacher is
-patient and consistent"); stored predictions would belong to other views.
+Axes: M members, B images of a batch, K classes. The teacher predicts on the same view of each image
+that the student sees, augmented and mixed (Beyer et al., 2022, "A good teacher is patient and
+consistent"); stored predictions would belong to other views.
 """
 
 import hashlib
