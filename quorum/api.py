@@ -101,8 +101,8 @@ def sweep(sweep: Sweep, options: SearchOptions) -> RunFolder:
 def plan(sweep: Sweep, options: PlanOptions) -> "Preview":
     """Check a sweep and its data, and forecast the run's trials, schedules and time.
 
-    Nothing is trained or written, except for the cache of decoded images. With `resume`, the stages
-    that are left of the run are forecast, with all its trials.
+    Nothing is trained or written, except for the cache of decoded images. With `resume`, the
+    forecast covers the run's remaining stages and all of its trials.
     """
     from quorum.workspace.checks import stages_left
     from quorum.workspace.opening import site_at
@@ -196,7 +196,7 @@ def select(
     optionally `names` [M]. A run's selection is written to its folder, where it is frozen, or
     to the folder `out`; a pool's is written to `out` only. `source`, `weighting` and `diversity`
     restrict the ensembles that may be chosen, as the sweep's section `selection` does; by default
-    they are the sweep's. On a terminal, `progress` shows what takes longer than a second.
+    they are the sweep's. On a terminal, `progress` shows steps that take longer than a second.
     """
     from analysis.terminal.progress_line import ProgressLine
     from quorum.selection import select_pool, select_run
@@ -235,8 +235,8 @@ def distill(
     """Train, quantize and judge another student on `workers` workers; read test once more.
 
     Its teacher is the run's ensemble, or that of the file `selection`, which `select` wrote for
-    this run. The limits of the released file's cost, `max_…`, replace those of the run for this
-    student. With the `address` of a Ray cluster, the workers are there.
+    this run. The limits `max_…` on the released file's cost replace those of the run for this
+    student. With the `address` of a Ray cluster, the workers run there.
     """
     from quorum import pipeline
 
@@ -302,9 +302,9 @@ def predict(
     """Return class probabilities for image files of any size and format that Pillow reads.
 
     `model` is a run with a student, a student's folder, or an exported ONNX file. A folder among
-    `images` stands for all images below it. `on_prediction` is called with each prediction as
-    soon as it is made. An unreadable image raises DataError, unless `on_unreadable` takes its path
-    and the error.
+    `images` stands for all images in it, at any depth. `on_prediction` is called with each
+    prediction as soon as it is made. An unreadable image raises DataError, unless `on_unreadable`
+    takes its path and the error.
     """
     from ensemble.deployment.onnx_model import classify
     from trainables.data.folder_tree import image_files
@@ -328,8 +328,8 @@ def export(
 ) -> "Exported":
     """Write a model in another format, and compare its predictions with the ONNX file's.
 
-    `model` is as for `predict`; `images` are files or folders to compare on, noise if there are
-    none. Nothing is written if the predictions differ by more than 0.001 nats.
+    `model` is as for `predict`; `images` are files or folders to compare on; without any, noise is
+    used. Nothing is written if the predictions differ by more than 0.001 nats.
     """
     import numpy as np
 

@@ -1,8 +1,8 @@
 """List the networks that could become the student, in order of preference.
 
-A student that starts from the best single trial may as well start from another trial of the pool,
-and where the sweep trains networks from scratch, it may also be one of those: the net of
-`student.recipe`, or one that is narrower, wider or deeper.
+A student that starts from the best single trial may instead start from another trial of the pool.
+If the sweep trains networks from scratch, it may also be such a network: that of `student.recipe`,
+or one that is narrower, wider or deeper.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_record, read_start
 
 MOST_CANDIDATES = 4
-"""Most candidates that are trained where the specification does not say it."""
+"""Largest number of candidates that are trained if the specification does not set it."""
 
 WIDTHS = (1.5, 1.0, 0.75, 0.5, 0.25)
 """Widths of a student from scratch, as multiples of its recipe's."""
@@ -53,9 +53,9 @@ def most_candidates(spec: SweepSpec, margins: GateMargins) -> int:
 def require_affordable(
     spec: SweepSpec, margins: GateMargins, images: ImageSet, splits: Splits
 ) -> None:
-    """Refuse budgets of parameters or arithmetic that no candidate can keep, before the sweep.
+    """Refuse limits on parameters or arithmetic that no candidate can meet, before the sweep.
 
-    The trials that a sweep will train are represented by the ends of its space.
+    The ends of the search space stand for the trials that the sweep will train.
 
     Raises:
         SpecError: names the smallest network and its cost.

@@ -85,7 +85,9 @@ class RunOptions:
     )
     workers: int | None = field(
         default=None,
-        metadata=cli("most trials at a time (default: as many as fit)", type=int, metavar="N"),
+        metadata=cli(
+            "largest number of trials at a time (default: as many as fit)", type=int, metavar="N"
+        ),
     )
     profile: Literal["cpu", "gpu"] | None = field(
         default=None,
@@ -119,7 +121,7 @@ class RunOptions:
     )
     report: bool = field(default=True, metadata=cli("typeset report.pdf", flag=None))
     mirror: bool = field(
-        default=True, metadata=cli("show the run in MLflow while it grows", flag=None)
+        default=True, metadata=cli("show the run in MLflow while it runs", flag=None)
     )
     progress: bool = field(default=True, metadata=cli("show progress on standard error", flag=None))
     observers: "Sequence[Observer]" = field(
@@ -163,7 +165,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetOptions(RunOptions):
-    """Limits of the cost of the file that ships, for run, sweep, plan and distill.
+    """Limits on the cost of the file that ships, for run, sweep, plan and distill.
 
     They set the margins of the same names in the sweep's `gates`.
     """
@@ -171,7 +173,7 @@ class BudgetOptions(RunOptions):
     max_latency_ms: float | None = field(
         default=None,
         metadata=cli(
-            "most milliseconds that the student may take for one image, on one core",
+            "largest latency of the student for one image, in milliseconds on one core",
             flag=("--max-latency-ms", "--latency-ms"),
             type=float,
             metavar="MS",
@@ -182,12 +184,13 @@ class BudgetOptions(RunOptions):
         metadata=cli("largest file of the student, in bytes", type=int, metavar="N"),
     )
     max_params: int | None = field(
-        default=None, metadata=cli("most parameters of the student", type=int, metavar="N")
+        default=None,
+        metadata=cli("largest number of parameters of the student", type=int, metavar="N"),
     )
     max_gflops: float | None = field(
         default=None,
         metadata=cli(
-            "most billions of floating-point operations of the student for one image",
+            "largest number of the student's floating-point operations per image, in billions",
             type=float,
             metavar="G",
         ),
@@ -229,8 +232,8 @@ class SearchOptions(BudgetOptions):
     diversity: float | None = field(
         default=None,
         metadata=cli(
-            "break ties for members that disagree; a tie is so many standard errors, 0 for never "
-            "(default: 1, where that wins out of fold)",
+            "among members tied within SE standard errors, prefer those that disagree; 0 for never "
+            "(default: 1, if that wins out of fold)",
             type=float,
             metavar="SE",
         ),
@@ -250,7 +253,7 @@ class PlanOptions(SearchOptions):
     """Options of plan."""
 
     search_only: bool = field(
-        default=False, metadata=cli("forecast the search without later stages", flag=None)
+        default=False, metadata=cli("forecast the search only, without later stages", flag=None)
     )
 
 

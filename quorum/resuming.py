@@ -1,8 +1,9 @@
 """Compare what a resumed run is given with what it was started with.
 
-Everything given is honoured or refused. Honoured are another folder with the same images, more
-trials, a new time budget or disk space, hidden or shown pictures, and the place to run. Anything
-else that differs from the run's start is refused, with a message that names the difference.
+Every option given is either honoured or refused. A resumed run may have another folder with the
+same images, more trials, a new time budget or disk space, hidden or shown pictures, and another
+place to run. Anything else that differs from the run's start is refused, with a message that names
+the difference.
 """
 
 import json
@@ -98,7 +99,7 @@ def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> 
     }
     for flag, refused in given.items():
         if refused:
-            raise SpecError(f"{flag} changes a new run; a resumed one keeps its sweep.yaml")
+            raise SpecError(f"{flag} changes a new run only; a resumed one keeps its sweep.yaml")
 
 
 def _selection_changes(options: RunOptions, spec: SweepSpec) -> dict[str, bool]:
@@ -185,7 +186,7 @@ def _variants(
 
 
 def _differences(asked: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return what is given otherwise, as settings; a value that is left out is null."""
+    """Return the values of `given` that differ, as settings; a value that it leaves out is null."""
     before, after = _flat(asked), _flat(given)
     keys = [*after, *(key for key in before if key not in after)]
     return [

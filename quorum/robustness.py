@@ -1,4 +1,4 @@
-"""Measure a run's networks on corrupted images where the run's networks are measured.
+"""Measure a run's networks on corrupted images, on the machine that measures their costs.
 
 Functions import what they need, because a run that only selects must not load torch.
 """
@@ -63,7 +63,7 @@ def robustness_options(run: Run, stage: str) -> "RobustnessOptions":
 
 
 def _other_data(run: Run) -> dict[str, Any]:
-    """Read the images of `robustness.ood`; a folder that has gone since is only logged."""
+    """Read the images of `robustness.ood`; a folder that has since disappeared is only logged."""
     from ensemble.robustness.other_data import folder_images
 
     spec = run.spec.robustness

@@ -14,14 +14,14 @@ from trainables.recipe import Recipe
 from trainables.stages import fewest_epochs
 
 TOLERANCE = 1.1
-"""Seeds are shortened only if they would take this much longer than planned: forecasts err."""
+"""Seeds are shortened only if they would take this many times as long as planned: forecasts err."""
 
 
 def plan_seeds(run: Run, *, deadline: float | None) -> Seeds:
     """Return the seeds of the best configuration that there is time for.
 
-    Seeds of one ensemble are trained alike: once one has started, its recipe holds for all,
-    even after a resume with more time. They stop at `deadline` (unix seconds).
+    All seeds of an ensemble are trained with one recipe: once a seed has started, its recipe holds
+    for the others, even after a resume with more time. They stop at `deadline` (unix seconds).
 
     Raises:
         RunError: no trial was scored at any rung, or the initial weights have changed.

@@ -32,8 +32,8 @@ def select_run(
     """Select from a run's finished trials; write selection.json and return it.
 
     The selection in the run's own folder is frozen: a different one must go elsewhere, to the
-    folder `out`. `request` has values of `ensemble.selection.candidates.Request`; the others are
-    the sweep's.
+    folder `out`. `request` sets fields of `ensemble.selection.candidates.Request`; the other fields
+    come from the sweep.
 
     Raises:
         RunError: the run has a different selection already, and `out` is None.

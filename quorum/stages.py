@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from search.mlflow.registry import Release
 
 MEASURE_SHARE = 0.02
-"""Share of the time left that measuring the costs of the pool's networks may take."""
+"""Largest share of the remaining time for measuring the costs of the pool's networks."""
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def select(run: Run) -> None:
 
 
 def check_budgets(run: Run) -> None:
-    """Refuse budgets of parameters or arithmetic that no network of the run keeps, before a sweep.
+    """Refuse limits on parameters or arithmetic that no network of the run meets, before a sweep.
 
     Raises:
         SpecError: names the smallest network and its cost.
@@ -142,7 +142,7 @@ def distill(
                     progress=progress,
                     train=train,
                 )
-            except SpecError:  # no network keeps the budgets: the run keeps the student it has
+            except SpecError:  # no network is within the budgets: the run keeps its student
                 if moved:
                     shutil.rmtree(folder, ignore_errors=True)
                     kept.rename(folder)
@@ -188,8 +188,8 @@ def lacks_ledger(run: Run) -> bool:
 def ledger(run: Run, *, again: bool = False) -> None:
     """Read test and write the ledger: predictions, metrics, differences and gates.
 
-    `again` reads test once more; the ledger counts its reads. So does a student that was trained
-    since the ledger was written, by a command that was killed.
+    `again` reads test once more; the ledger counts its reads. Test is also read again for a student
+    that a killed command trained after the ledger was written.
     """
     folder = run.folder.ledger
     if (folder / "ledger.json").exists() and not again and not lacks_ledger(run):

@@ -1,7 +1,7 @@
 """The stages that train trials: the sweep, the seeds of its best configuration, ablations.
 
 A stage is skipped if its result is already there, so a killed run resumes with the stage that
-was interrupted. Imports stand inside the functions, because only these stages need Ray.
+was interrupted. Imports are inside the functions, because only these stages need Ray.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def sweep_and_seeds(
 
 
 def retire_unfinished(run: Run) -> None:
-    """End the trials that had no time to go on: the search is over, and they can be selected."""
+    """End the trials that had no time to continue: the search is over, and they can be selected."""
     if run.state.trials.unfinished("search"):
         from search.tune.placement import storage_of
         from search.tune.sweep import retire_unfinished as retire
@@ -136,7 +136,7 @@ def _measured_on(run: Run) -> str | None:
 
 
 def require_success(run: Run, outcome: "SweepOutcome") -> None:
-    """Refuse to go on if trials have failed and none has succeeded.
+    """Refuse to continue if trials have failed and none has succeeded.
 
     Raises:
         RunError: the message has the reason of the last failure.
@@ -148,7 +148,7 @@ def require_success(run: Run, outcome: "SweepOutcome") -> None:
     reason = "" if last.end is None else last.end.reason
     which = "the only trial" if outcome.failed == 1 else f"all {outcome.failed} trials"
     raise RunError(
-        f"{which} of {run.folder.root} failed, the last, {last.name}, with: {reason}; mend the "
+        f"{which} of {run.folder.root} failed, the last, {last.name}, with: {reason}; fix the "
         "cause and start a new run, or continue with more --trials and --resume"
     )
 

@@ -1,7 +1,7 @@
 """Train, quantize and judge another student.
 
-It replaces the run's student, which is kept in student.1, and reads test once more. With a limit of
-the cost, the network that learns most from the ensemble within it is found in a short sweep.
+It replaces the run's student, which is kept in student.1, and reads test once more. With a limit on
+the cost, a short sweep finds the network within that limit that learns most from the ensemble.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -1,7 +1,7 @@
 """Write the released model in another format, checked against its ONNX file.
 
-The predictions are compared on the images given, otherwise on noise; if a log-probability differs
-by more than 0.001, nothing is written.
+The predictions are compared on the images given, or on noise if there are none; if a
+log-probability differs by more than 0.001, nothing is written.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -1,7 +1,7 @@
 """Print class probabilities for any images.
 
-Folders stand for all images below them, at any depth, except hidden ones. An image that cannot be
-read is named on standard error; the others are printed, and the exit code is 2.
+A folder stands for all images in it, at any depth, except hidden ones. An image that cannot be read
+is named on standard error; the others are printed, and the exit code is 2.
 """
 
 import csv

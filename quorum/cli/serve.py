@@ -1,4 +1,4 @@
-"""Serve a page on this machine where a person drops a picture and sees its class.
+"""Serve a web page on this machine: drop a picture on it and see its class.
 
 Programs POST an image file to /predict and get JSON. Only this machine can connect.
 """

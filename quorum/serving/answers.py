@@ -51,7 +51,7 @@ class Answers:
         self.limits = limits
         self._classifier = classifier
         self._metadata = classifier.describe()
-        # Decoding takes memory, so that as many images at a time as cores are enough.
+        # Decoding takes memory, so at most one image per core is decoded at a time.
         self._slots = threading.BoundedSemaphore(usable_cores())
 
     def model(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Answers:
         threshold, `set` holds the classes that are probable enough.
 
         Raises:
-            RefusedError: the bytes are no image that is read, or one with too many pixels.
+            RefusedError: the bytes are not a readable image, or one with too many pixels.
         """
         self._check_pixels(image)
         with self._slots:
@@ -130,5 +130,5 @@ def too_large(limits: Limits) -> RefusedError:
 
 
 _UNREADABLE = RefusedError(
-    422, "unreadable_image", "the file is damaged, or no image in a format that is read"
+    422, "unreadable_image", "the file is damaged, or not an image in a supported format"
 )

@@ -198,7 +198,7 @@ def _json(value: Any) -> tuple[bytes, str]:
 
 
 def _not_found() -> RefusedError:
-    return RefusedError(404, "not_found", "there are /, /model and /predict only")
+    return RefusedError(404, "not_found", "unknown path: there are only /, /model and /predict")
 
 
 def _host_name(address: str) -> str | None:

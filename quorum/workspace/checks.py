@@ -25,8 +25,8 @@ from trainables.records import SCHEMA, RunFolder
 def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
     """Return the specification that the run in `folder` started with; `spec` must equal it.
 
-    Pictures may be hidden or shown at any time, and the disk space be changed, because no trial
-    depends on them. The folder of the data may have moved: the images are compared.
+    Pictures may be hidden or shown and the disk space changed at any time, because no trial depends
+    on them. The folder of the data may have moved: the images are compared.
 
     Raises:
         RunError: `spec` is neither what the user asked for nor what was planned from it.
@@ -90,7 +90,7 @@ def require_same_weights(folder: RunFolder, state: RunState, spec: SweepSpec) ->
 
 
 def require_unseen_splits(spec: SweepSpec, images: ImageSet, splits: Splits) -> None:
-    """Refuse initial weights that were trained on another division of these images.
+    """Refuse initial weights that were trained with another split of these images.
 
     Raises:
         SpecError: the message names the file.

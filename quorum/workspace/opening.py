@@ -69,10 +69,10 @@ def open_run(
 
     `stages` are the stages that will run, by default all that the specification needs.
     `time_budget` is in seconds from `began` (unix seconds; by default now). `address` is the Ray
-    cluster's, which this process joins until the end of the block; `workers` is the most trials at
-    a time. `device` is `cpu`, `cuda`, or None for a GPU if there is one. If not `mirrored`,
-    MLflow shows nothing of the run before a sync. `settings` are the changes that options made to
-    the sweep's file, for the record. `planner` replaces `make_plan`.
+    cluster's, which this process joins until the end of the block; `workers` is the largest number
+    of concurrent trials. `device` is `cpu`, `cuda`, or None for a GPU if there is one. If not
+    `mirrored`, MLflow shows nothing of the run before a sync. `settings` are the changes that
+    options made to the sweep's file, for the record. `planner` replaces `make_plan`.
 
     Raises:
         DataError: the data cannot be used; no folder is made then.
@@ -177,7 +177,7 @@ class _Preparation:
     clock: Callable[[], float]
 
     def prepare(self) -> _Prepared:
-        """Return the data and the plan; a plan is made for what must be trained in time."""
+        """Return the data and the plan; the plan is None if nothing is left that needs one."""
         if "ledger" in self.stages:
             require_other_data(self.asked)
         spec, left_out = (

@@ -44,7 +44,8 @@ class RunData:
 
     @property
     def family_numerics(self) -> dict[str, Numerics]:
-        """Numerics of each family's earlier trials; else those that a probe of its network chooses.
+        """Numerics of each family: those of earlier trials, else what a probe of its network
+        chooses.
 
         Without families, the only key is the empty string.
         """
@@ -96,7 +97,7 @@ class Run:
         self.tracking_uri = tracking_uri
         """MLflow's store."""
         self.workers = workers or data.spec.concurrent
-        """Most trials at a time; None for as many as fit."""
+        """Largest number of concurrent trials; None for as many as fit."""
         self._data = data
 
     @property
@@ -163,7 +164,7 @@ class Run:
     def wants(self, name: str) -> bool:
         """Return whether the run includes a stage; report it as skipped if not.
 
-        The specification may leave it out, or the plan if there is too little time.
+        The specification may leave it out, or the plan may if there is too little time.
         """
         if name not in self.spec.stages:
             self.skip(name, f"the run delivers: {self.spec.deliver}")
