@@ -44,8 +44,7 @@ class RunData:
 
     @property
     def family_numerics(self) -> dict[str, Numerics]:
-        """Numerics of each family: those of earlier trials, else what a probe of its network
-        chooses.
+        """Numerics by family: those of earlier trials, or else what a probe of its network chooses.
 
         Without families, the only key is the empty string.
         """

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="override"
 """Adapters that Ray Tune calls: searcher, scheduler, callback, stopper.
 
-Tune reports the result that stops a trial to no searcher and swallows a searcher's errors.
-So our samplers learn from the journal, the same way live and on resume, and Tune neither
+Tune never passes the result that stops a trial to the searcher, and it swallows a searcher's
+errors. So our samplers learn from the journal, in the same way live and on resume, and Tune neither
 feeds nor saves them.
 """
 
@@ -25,8 +25,9 @@ from trainables.recipe import Recipe
 from trainables.trial import requested
 
 RETRIES = 1
-"""Retries of a failed trial. Once it has trained a further epoch, it may fail as often again: on
-spot machines a long trial loses many nodes, and a recipe that always fails makes no progress."""
+"""Number of retries of a failed trial. Once it has trained a further epoch, the count starts again:
+on spot machines a long trial loses many nodes, whereas a recipe that always fails makes no
+progress."""
 
 
 class TuneSearcher(Searcher):
@@ -41,11 +42,12 @@ class TuneSearcher(Searcher):
         limit: Callable[[int], int] = lambda running: running + 1,
         place: Callable[[Recipe | None], Place | None] = lambda _: ANYWHERE,
     ) -> None:
-        """`launch` makes a trial's configuration, or None if nothing more can start.
+        """`launch` returns a trial's configuration, or None if nothing more can start.
 
-        Only trials that `fits` allows start. `limit` returns the most trials at a time, given how
-        many have started and not ended; 0 ends the sweep. `place` says where a recipe may start
-        now, or None, and so for the recipe that needs the least.
+        Only trials that `fits` allows start. `limit` returns the largest number of concurrent
+        trials, given how many have started and not ended; 0 ends the sweep. `place` returns where a
+        recipe may start now, or None if nowhere; without a recipe, it answers for the one that
+        needs the least.
         """
         super().__init__()
         self._sampler = sampler
@@ -91,7 +93,7 @@ class TuneSearcher(Searcher):
         return config
 
     def _place_for(self, recipe: Recipe | None) -> Place | None:
-        """Return where a trial may start; the only one may wait in Ray's queue for a node."""
+        """Return where a trial may start; if none runs, it may wait for a node in Ray's queue."""
         return self._place(recipe) if self._running else ANYWHERE
 
     def _finish(self) -> str:
@@ -152,9 +154,10 @@ class TuneCallback(Callback):
         packing: Packing | None = None,
         occupancy: Occupancy | None = None,
     ) -> None:
-        """The recorder never raises, which would end the whole sweep.
+        """The recorder never raises, because an exception would end the whole sweep.
 
-        `packing` gives the resources of a trial that is to run alone; `occupancy` follows all.
+        `packing` gives the resources of a trial that is to run alone; `occupancy` tracks all
+        trials.
         """
         self._recorder = recorder
         self._packing = packing
@@ -188,9 +191,9 @@ class TuneCallback(Callback):
     def on_trial_recover(self, *, trial: Trial, **_: Any) -> None:
         """Record that a trial failed and is queued again.
 
-        A node that is lost between two trials of a worker fails the next one twice, by its
-        start and by its actor: a second failure before the trial starts again is an echo of
-        the first, and must not end it.
+        If a node is lost between two trials of a worker, the next trial fails twice: once at its
+        start and once with its actor. A second failure before the trial starts again is only an
+        echo of the first, and must not end the trial.
         """
         name = trial_name(trial)
         if name in self._waiting:

@@ -106,10 +106,10 @@ def call_everywhere(
     shares: Mapping[Node, Share],
     patience: float = START_SECONDS,
 ) -> dict[Node, Result]:
-    """Run `function` on each of these nodes, with its share; return the results that come in time.
+    """Run `function` on each of these nodes, with its share; return results that arrive in time.
 
-    There is at least one; nodes that are lost or do not answer within SLOWEST times as long as the
-    first one, and `patience` in seconds, are left out.
+    There is at least one result. Nodes are left out if they are lost, or need longer than
+    `patience` seconds and longer than SLOWEST times what the first node needed.
 
     Raises:
         QuorumError: as `function` raises it.

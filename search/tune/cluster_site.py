@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from trainables.device.rehearsal import Rehearsal
 
 REHEARSED_AT_A_TIME = 4
-"""Most workers that a rehearsal imitates (see trainables/device/rehearsal.py)."""
+"""Largest number of workers that a rehearsal imitates (see trainables/device/rehearsal.py)."""
 
 REHEARSED_NODES = 16
-"""Most nodes that are measured at the same time."""
+"""Largest number of nodes that are measured at the same time."""
 
 LEADERS_GPU = 0.01
-"""Part of a GPU that a stage takes if others train for it; it must see one."""
+"""Share of a GPU for a stage whose training runs on other workers; it must still see a GPU."""
 
 
 class ClusterSite:
@@ -70,8 +70,8 @@ class ClusterSite:
     def measured_on(self) -> str:
         """The kind of machine that numerics were measured on.
 
-        Empty, so that workers choose for themselves, if families were measured on different kinds,
-        or none was measured.
+        Empty if families were measured on different kinds, or if none was measured; workers then
+        choose for themselves.
         """
         return next(iter(self._kinds)) if len(self._kinds) == 1 else ""
 

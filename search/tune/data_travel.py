@@ -28,7 +28,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.resizing import ResizeRequest
 
 SENT_BYTES = 32_000_000
-"""Images up to this size are sent to the workers of one machine, too."""
+"""Image sets up to this size are sent to workers even on a single machine."""
 
 STORE_SHARE = 0.4
 """Share of a node's object store that the images may take; checkpoints in transit need the rest."""
@@ -39,7 +39,7 @@ PART_BYTES = 64_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageParts:
-    """The files of an entry of the driver's cache, as objects of Ray."""
+    """The files of an entry in the driver's cache, as Ray objects."""
 
     fingerprint: str
     layout: Layout

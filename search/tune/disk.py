@@ -13,11 +13,11 @@ from trainables.records import WEIGHTS, RunFolder
 log = logging.getLogger(__name__)
 
 CANDIDATES_PER_MEMBER = 4
-"""Trials whose weights are kept in any case, for each member of the ensemble."""
+"""Number of trials per member of the ensemble whose weights are always kept."""
 
 
 class DiskBudget:
-    """The space that a run's folder may take, and the weights that are removed to keep to it.
+    """The space that a run's folder may take, and the removal of weights to stay within it.
 
     Predictions and records are small and always kept. So are the weights of trials that could be
     selected (see `ensemble.selection.run_pool`). If these need too much, the weights of the trials
@@ -33,7 +33,7 @@ class DiskBudget:
         self._counted: int | None = None
         """Bytes outside the checkpoints, which come and go; None before they are counted."""
         self._holders: list[Trial] = []
-        """Trials of the search that may have their weights, best first."""
+        """Trials of the search whose weights may still exist, best first."""
         self._warned = False
 
     @property
@@ -49,13 +49,13 @@ class DiskBudget:
         if not self._warned:
             self._warned = True
             log.warning(
-                "%s takes %s of the %s that it may (--disk): no more trials start",
+                "%s takes %s, more than the limit of %s (--disk): no more trials start",
                 self._folder.root, file_size(self.used), file_size(int(self._limit)),
             )  # fmt: skip
         return True
 
     def resume(self, trials: Iterable[Trial]) -> None:
-        """Take note of the trials of earlier processes, and count the folder again."""
+        """Register the trials of earlier processes, and count the folder again."""
         self._counted, self._holders = None, []
         for trial in trials:
             self._hold(trial)

@@ -1,12 +1,13 @@
-"""End trials: predictions and weights to the trial's folder, its record, its end.
+"""End trials: save predictions and weights, write the record, journal the end.
 
 The order makes a kill at any point harmless: predictions and weights reach the folder, then
-record.json, then `trial_ended` is journalled, then the trial's checkpoints go. `settle` picks
-up between any two of these steps.
+record.json, then `trial_ended` is journalled, then the trial's checkpoints are removed. `settle`
+can continue between any two of these steps.
 
 A loss of power is harmless, too. The journal so far and the content of all files are on disk before
-a file gets its name, and the folder before `trial_ended` is journalled. A file system may keep the
-names of some files of a folder only: `settle` removes a record that lacks its predictions.
+a file gets its name, and the folder is on disk before `trial_ended` is journalled. The file system
+may have kept the names of only some of the folder's files, so `settle` removes a record that lacks
+its predictions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +62,7 @@ class Finisher:
             self.finish(trial)
 
     def retire(self, kind: Kind) -> None:
-        """End the decided trials as they were decided, and others that have a rung's results."""
+        """End decided trials as decided, and others with the results of their last rung, if any."""
         self.settle(kind)
         for trial in self._emitter.state.trials.unfinished(kind):
             if trial.rung is not None and trial.score is not None:
@@ -91,7 +92,7 @@ class Finisher:
     ) -> None:
         """Write a trial's results and record, journal its end, and remove its checkpoints.
 
-        `failure_peak_bytes` is the peak memory up to a failure by lack of memory, if known.
+        `failure_peak_bytes` is the peak memory up to an out-of-memory failure, if known.
         """
         folder = self._folder.trial(trial.name)
         metrics = trial.score._asdict() if trial.score is not None else {}

@@ -48,9 +48,9 @@ class Launcher:
         return self.recorder.safely(lambda: self._launch(suggestion, place), None)
 
     def fits(self, suggestion: Suggestion | None) -> bool:
-        """Return whether there is time and space for a trial; None is one yet to be drawn.
+        """Return whether there is time and space for a trial; None stands for one yet to be drawn.
 
-        A new trial must finish its schedule in time, an interrupted one reach its next rung.
+        A new trial must finish its schedule in time; an interrupted one must reach its next rung.
         """
         if self.recorder.disk_full:
             return False

@@ -1,10 +1,10 @@
 """The resources that a sweep's trials occupy, and whether one more may start.
 
-A trial that ran out of memory waits to run alone. Ray does not collect free resources for it: the
-next small trial would take each of them first. So one node is reserved: no other trial starts
-there until the waiting one has started, while other nodes, and the node's other GPUs, stay in use.
-Trials on the reserved node end, so the wait is as long as the longest of them; then the node's
-resources are all free and nobody else requests them.
+A trial that ran out of memory waits to run alone. Ray does not collect free resources for it: small
+trials would take each of them first. So one node is reserved: no other trial starts there until the
+waiting one has started, while other nodes, and the node's other GPUs, stay in use. Trials on the
+reserved node end, so the wait is as long as the longest of them; then the node's resources are all
+free and nobody else requests them.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +16,8 @@ from search.tune.packing import MemoryKind, Packing, memory_kind
 from trainables.recipe import Recipe
 
 MOST_WAITING = 4
-"""Trials that may wait to run alone, one after the other, while others start. With more, no other
-trial starts, and those that wait run on all nodes at a time."""
+"""Number of trials that may wait to run alone, one after the other, while others start. If more
+wait, no other trial starts, and those that wait run on all nodes at the same time."""
 
 NEGLIGIBLE = 1e-6
 """Rounding error of sums of fractions."""
@@ -40,7 +40,7 @@ class Waiting(NamedTuple):
     avoid: str = ""
 
     def can_run(self, capacity: Capacity) -> bool:
-        """Return whether any node has the resources when it is free."""
+        """Return whether any node has the resources when nothing runs on it."""
         return any(
             node.holds(self.share) for node in capacity.nodes if node.id != (self.avoid or None)
         )
@@ -97,7 +97,7 @@ class Occupancy:
     def retried(self, trial: str) -> Place:
         """Note that a failed trial is queued again; return where it may start.
 
-        It may not be held back, so it avoids the reserved node only if another could hold it.
+        It must not be held back, so it avoids the reserved node only if another node could hold it.
         """
         if trial not in self._occupants:
             return ANYWHERE
@@ -217,7 +217,7 @@ class Occupancy:
 
 @dataclass(slots=True, kw_only=True)
 class Free:
-    """The free part of a node; less than nothing where more runs than fits by now."""
+    """The free part of a node; negative if more is running than fits by now."""
 
     node: Node
     cores: float

@@ -1,9 +1,10 @@
 """Pack trials by the memory that earlier ones needed.
 
-The first trials request cores only, or a whole GPU. Every epoch, and every lack of memory, reports
-a peak. Later trials request 1.25 times the largest peak of their kind, or a fraction of a GPU, so
-that no more of them share a node or a GPU than fit. A kind is what determines the memory, see
-`memory_kind`; one that has not reported yet requests as much as the largest.
+The first trials request cores only, or a whole GPU. Every epoch and every out-of-memory failure
+reports a peak. Later trials request 1.25 times the largest peak of their kind, or a fraction of a
+GPU, so that no more of them share a node or a GPU than fit. A kind is the values that determine the
+memory (see `memory_kind`); trials of a kind that has not reported yet request as much as those of
+the largest.
 """
 
 import math
@@ -34,7 +35,7 @@ NEARLY = 0.9
 """Share of a node's memory that counts as all of it: nodes of one type differ a little."""
 
 MOST_PER_GPU = 4
-"""Most trials on one GPU."""
+"""Largest number of trials on one GPU."""
 
 
 class MemoryKind(NamedTuple):
@@ -72,7 +73,7 @@ class Packing:
     ) -> None:
         """`state` has the peaks of earlier trials and is kept up to date; `capacity` reads nodes.
 
-        `shared_bytes` of a process's memory are the images, which it shares with others.
+        `shared_bytes` is the memory of the images, which a process shares with others.
         """
         self._numerics = numerics
         self._state = state
@@ -85,7 +86,7 @@ class Packing:
         self._ended: set[str] = set()
         self._ended_peaks: dict[MemoryKind, int] = {}
         self._known: tuple[int, dict[MemoryKind, int]] = (-1, {})
-        """The peaks after so many events."""
+        """The number of events so far, and the peaks after them."""
 
     def observe(self, result: Mapping[str, Any]) -> None:
         """Learn the memory of a trial's device from its report."""
@@ -103,9 +104,9 @@ class Packing:
         return self.share_in(self._capacity(), memory_kind(recipe))
 
     def share_in(self, capacity: Capacity, kind: MemoryKind | None = None) -> Share:
-        """Return a trial's resources; no more memory than a node has that suits it.
+        """Return a trial's resources, with no more memory than a suitable node has.
 
-        Without a `kind`, it may be of any.
+        Without a `kind`, the trial may be of any kind.
         """
         peaks = self._peaks()
         known = 0 if kind is None else peaks.get(kind, 0)

@@ -24,9 +24,10 @@ class Placement:
     on_cluster: bool = False
     """True if nodes other than this machine may run trials."""
     workers: int | None = None
-    """Most trials at a time; None for as many as fit."""
+    """Largest number of concurrent trials; None for as many as fit."""
     images: Any = None
-    """The images, if they were sent to the workers already (see search/tune/data_travel.py)."""
+    """The images, if they have already been sent to the workers (see
+    search/tune/data_travel.py)."""
     measured_on: str | None = None
     """The kind of machine that numerics suit; None if all machines are alike."""
 

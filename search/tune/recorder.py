@@ -1,7 +1,7 @@
 """Record what happens to trials while Tune runs them.
 
-Nothing here may raise into Tune, which would end the whole sweep: the first error is kept,
-the sweep winds down, and raises it at its end.
+Nothing here may raise into Tune, which would end the whole sweep: the first error is kept, the
+sweep winds down, and the error is raised at the end.
 """
 
 import errno
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 KEPT_CHECKPOINTS = 2
-"""Checkpoints of a running trial: the last, and the one before in case the last is damaged."""
+"""Checkpoints kept of a running trial: the last, and the one before in case the last is damaged."""
 
 GIVE_UP = 5
 """The sweep stops once this many trials in a row have failed before their first epoch."""
@@ -78,13 +78,13 @@ class Recorder:
         self._disk = disk
         self._finisher = Finisher(emitter, folder, storage, rungs=self.rungs)
         self._failed_at_once = 0
-        """Trials in a row, in this session, that failed before their first epoch."""
+        """Number of trials in a row, in this session, that failed before their first epoch."""
         self._failed_on: Counter[str] = Counter()
-        """Trials, in this session, that a machine has failed."""
+        """Number of trials, in this session, that failed on each machine."""
         self._alone: set[str] = set()
         """Trials that ran out of memory and are retried alone."""
         self._waiting_alone: dict[str, Share] = {}
-        """Resources of those of them that have not started yet."""
+        """Resources of those that have not started again yet."""
 
     @property
     def state(self) -> RunState:
@@ -261,7 +261,7 @@ class Recorder:
             return
         self.emit(CheckpointSaved(trial=name, step=step, path=path))
         for old in trial.checkpoints[:-KEPT_CHECKPOINTS][-1:]:
-            self.emitter.sync()  # until then, a loss of power would leave this one as the last
+            self.emitter.sync()  # until then, a power loss would leave this one as the last
             self.storage.remove(old.path)
 
     def _retry(self, name: str, traceback: str) -> None:
@@ -305,7 +305,7 @@ class Recorder:
             self._disk.make_room(before=self.emitter.sync)
 
     def _count_failure_on(self, host: str, reason: str) -> None:
-        """Stop the sweep if a machine has failed many trials, which others may train instead.
+        """Stop the sweep if many trials failed on one machine; others may train them instead.
 
         Raises:
             RunError: with the machine and the last reason.
@@ -313,7 +313,7 @@ class Recorder:
         self._failed_on[host] += 1
         if self._failed_on[host] >= GIVE_UP:
             raise RunError(
-                f"{self._failed_on[host]} trials failed on {host}, the last with: {reason}; mend "
+                f"{self._failed_on[host]} trials failed on {host}, the last with: {reason}; repair "
                 "or remove that machine and continue with --resume"
             )
 
@@ -347,7 +347,7 @@ class Recorder:
         self._count_failure(trial, reason)
 
     def _count_failure(self, trial: Trial, reason: str) -> None:
-        """Stop the sweep if many trials in a row failed at once: all others would as well.
+        """Stop the sweep if many trials in a row failed immediately: all others would as well.
 
         Raises:
             RunError: with the last reason.

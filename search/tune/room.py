@@ -28,7 +28,7 @@ from search.tune.occupancy import Waiting
 log = logging.getLogger(__name__)
 
 ASKED_AHEAD = 8
-"""Most trials for which room is requested beyond those that fit now."""
+"""Largest number of trials for which room is requested beyond those that fit now."""
 
 PATIENCE_SECONDS, AUTOSCALER_SECONDS = 60.0, 1200.0
 """Time to wait for a node that can hold a trial: without an autoscaler, and with one, which may
@@ -90,12 +90,12 @@ class Room:
         autoscales: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`share` is what a trial occupies, or gives it; `most` is the user's limit.
+        """`share` is what a trial occupies, or a function that returns it.
 
-        `trials_left` is how many trials are still to be started: room is requested for no more.
-        `further` says how many fit beside those that run, if they do not all need the same.
-        `awaited` are trials that wait for resources that only some nodes have. `autoscales` says
-        whether somebody answers `requests` by starting nodes.
+        `most` is the user's limit. `trials_left` is how many trials are still to be started; room
+        is requested for no more. `further` returns how many more fit beside those that run, if
+        trials differ in what they need. `awaited` are trials that wait for resources that only some
+        nodes have. `autoscales` returns whether an autoscaler starts nodes for `requests`.
         """
         self._share_in = share if callable(share) else lambda _: share
         self._capacity = capacity
@@ -112,7 +112,7 @@ class Room:
         self._said_at = -math.inf
 
     def limit(self, running: int) -> int:
-        """Return the most trials at a time, at least 1, while `running` are started.
+        """Return how many trials may run at a time, at least 1; `running` have started.
 
         One trial always waits in Ray's queue, even where no node can hold it yet.
 
@@ -131,7 +131,7 @@ class Room:
             )
             awaited = self._awaited()
             self._wait_for_a_node(awaited or [Waiting(share)], capacity, now)
-            # A request could be granted a part of the node that a trial waits to have alone.
+            # A request could be granted part of the node that a trial is waiting to have to itself.
             self._requests.keep(0 if awaited else self._requested(running), share)
         return int(max(1, min(self._most, self._fitting)))
 

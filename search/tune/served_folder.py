@@ -2,7 +2,8 @@
 
 Where nodes share no file system, checkpoints travel this way: an actor on the driver's machine
 owns the folder, and Arrow's file system on the other nodes asks it. Nothing outside the folder
-can be read or written. Files travel in parts, and appear under their name once they are whole.
+can be read or written. Files travel in parts, and appear under their name only when they are
+complete.
 """
 
 import io
@@ -19,7 +20,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType, PyFi
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 PART_BYTES = 8_000_000
-"""Most bytes of a file in one message."""
+"""Largest number of a file's bytes in one message."""
 
 REQUESTS_AT_A_TIME = 8
 """Requests that the actor answers in parallel."""
@@ -84,7 +85,7 @@ class FolderServer:
             return file.read(count)
 
     def write(self, path: str, start: int, data: bytes) -> None:
-        """Write a part of a file that is not whole yet."""
+        """Write a part of a file that is not complete yet."""
         part = self._at(path + _UNFINISHED)
         part.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:

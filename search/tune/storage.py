@@ -55,7 +55,10 @@ class Storage:
     """The folder where Tune keeps the checkpoints of one run."""
 
     def __init__(self, root: str | Path | Location, *, workers: Location | None = None) -> None:
-        """`root` is a folder that no other run uses; `workers` is their way to it, if another."""
+        """Use `root`, a folder of no other run.
+
+        `workers` is its location as workers reach it, if that differs.
+        """
         self.here = root if isinstance(root, Location) else Location.of(root)
         """The root as this process reaches it."""
         self.workers = workers or self.here
@@ -77,7 +80,7 @@ class Storage:
 
     @property
     def tune_options(self) -> dict[str, Any]:
-        """The arguments by which `tune.run` takes this storage."""
+        """The arguments that make `tune.run` use this storage."""
         if isinstance(self.workers.filesystem, LocalFileSystem):
             return {"storage_path": self.workers.path}
         return {

@@ -177,9 +177,9 @@ def run_fixed(
 def retire_unfinished(
     spec: SweepSpec, folder: RunFolder, emitter: Emitter, *, storage: Storage | None = None
 ) -> None:
-    """End the unfinished trials of the search that have the results of a rung, with these.
+    """End the unfinished trials of the search that have a rung's results, with those results.
 
-    Called once the search is over: then they can be selected, but not resumed.
+    This is called once the search is over: they can then be selected, but not resumed.
 
     Raises:
         RunError: the run's folder cannot be written.
@@ -253,7 +253,7 @@ def _run(launcher: Launcher, sampler: Sampler, place: Placement) -> SweepOutcome
 
 
 def _tune(launcher: Launcher, sampler: Sampler, place: Placement) -> bool:
-    """Run the trials; return whether one was drawn that did not start."""
+    """Run the trials; return whether a trial was drawn but did not start."""
     recorder = launcher.recorder
 
     def limit(running: int) -> int:
