@@ -1,4 +1,4 @@
-"""The trials that fit on a machine or cluster at a time, and the resources of each."""
+"""The trials that fit on a machine or cluster at the same time, and the resources of each."""
 
 import math
 import os
@@ -48,7 +48,7 @@ class Node:
     store_bytes: float = 0.0
     """Size of its part of Ray's object store."""
     memory_bytes: float = math.inf
-    """Memory for processes, the object store not counted."""
+    """Memory for processes, excluding the object store."""
 
     def holds(self, share: Share) -> int:
         """Return how many trials fit on this node."""
@@ -77,15 +77,15 @@ class Capacity:
         return sum(node.holds(share) for node in self.nodes)
 
     def largest(self) -> Node:
-        """Return the node with the most GPUs, then the most cores; one of no cores if empty."""
+        """Return the node with the most GPUs, then the most cores; if none, one without cores."""
         return max(self.nodes, key=lambda node: (node.gpus, node.cores), default=Node(cores=0.0))
 
     def largest_for(self, share: Share) -> Node:
-        """Return the node that holds the most trials; one of no cores if there is none."""
+        """Return the node that holds the most trials; one without cores if there is none."""
         return max(self.nodes, key=lambda node: node.holds(share), default=Node(cores=0.0))
 
     def most_on_a_node(self, share: Share) -> int:
-        """Return the most trials that fit on any one node."""
+        """Return the largest number of trials that fit on any one node."""
         return max((node.holds(share) for node in self.nodes), default=0)
 
 
@@ -112,6 +112,6 @@ def machine_capacity(numerics: Numerics) -> Capacity:
 def threads_per_trial(cores: int, *, concurrent: int | None, trials: int) -> int:
     """Return the threads of each trial on the CPU: one, unless there are fewer trials than cores.
 
-    `concurrent` is the number of trials at a time that the specification asks for, or None.
+    `concurrent` is the number of concurrent trials that the specification asks for, or None.
     """
     return max(1, cores // min(concurrent or cores, trials))

@@ -1,13 +1,14 @@
-"""Passes per epoch with which an epoch takes every family of a sweep the same time.
+"""Choose passes per epoch so that an epoch takes the same time in every family of a sweep.
 
-Networks of one sweep may differ tenfold in what an epoch costs. Compared after equal epochs, an
-expensive network has used ten times the computation; compared after equal computation, a cheap
-one has seen more images. So with `resource: compute`, an epoch is an amount of computation:
-the time that the first family takes for its passes. The others get the passes that take as long.
+Networks of one sweep may differ tenfold in the cost of an epoch. Compared after equal epochs, an
+expensive network has used ten times the computation; compared after equal computation, a cheap one
+has seen more images. So with `resource: compute`, an epoch is an amount of computation: the time
+that the first family takes for its passes. The other families get as many passes as take that long.
 Within a family, a drawn network gets passes in inverse proportion to its operations per image.
 
-If only the head learns, features of all images are computed once, before the first epoch. They
-may take half of a schedule; beyond that, the family uses a share of the training images.
+If only the head learns, features of all images are computed once, before the first epoch. This may
+take up to half of a schedule; if it would take longer, the family uses only a share of the training
+images.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from common.stage_costs import StageCosts
 
 MOST_PASSES = 20.0
-"""Passes per epoch of a cheap network; more would overfit before the second rung."""
+"""Largest number of passes per epoch for a cheap network; more would overfit before the second
+rung."""
 
 MOST_HEAD_PASSES = 2.0
 """The same where features are computed once: a head on fixed features converges in about ten passes
@@ -24,7 +26,7 @@ and then overfits (1,200 images of CIFAR-10, lite0 at 96 px, val NLL: 0.67 after
 """
 
 FEATURES_SHARE = 0.5
-"""Share of a whole schedule that computing features may take."""
+"""Largest share of a whole schedule for computing features."""
 
 LEAST_SHARE = 0.02
 """Smallest share of the training images that is used."""

@@ -1,6 +1,6 @@
 """Decide whether there is time for another trial, for a trial's next rung, and for the seeds.
 
-Only trials that finish their whole schedule count. So a trial starts only if it can finish. It
+Only trials that finish their whole schedule count, so a trial starts only if it can finish. It
 continues after a rung, and resumes after an interruption, only if it can reach the next rung.
 Epochs are expected to take as long as they have so far, weighted by the costs of their stages.
 Until an epoch has been timed, every trial is allowed.
@@ -29,7 +29,7 @@ class Deadlines:
     """A trial continues after a rung only if it would reach the next one before this time, at
     which running trials are stopped."""
     clock: Callable[[], float] = time.time
-    """Source of the present time, in unix seconds."""
+    """Returns the current time, in unix seconds."""
 
     @property
     def passed(self) -> bool:
@@ -46,9 +46,10 @@ class Deadlines:
     ) -> bool:
         """Return whether a trial that starts now would finish its schedule in time.
 
-        Its pace is that of the trials so far; only those with `recipe` count if there are any.
-        Before the recipe is drawn, it is what is known of it: an epoch costs what it costs in its
-        family. Features below a head are computed by the first trial of each worker.
+        Its pace is that of the trials so far, or only of those with `recipe` if there are any.
+        Before a recipe is drawn, `recipe` holds what is known of it, and an epoch is expected to
+        cost what it costs in that family. Features below a head are computed by the first trial of
+        each worker.
         """
         if self.finish is None:
             return True

@@ -30,23 +30,24 @@ DISTILL_SHARES = (0.2, 0.4)
 """Smallest and largest share of the training time for the student and its twin."""
 
 EVALUATION_SHARE = 0.25
-"""Share of a time budget that may go into predicting test before members and seeds are left out."""
+"""Share of a time budget for predicting test, above which members and seeds are left out."""
 
 FEWEST_PASSES = 3.0
-"""Passes over the training images in the shortest schedule for which a run still has time for seeds
-and a longer distillation. The first passes teach most: lite0 on CIFAR-10 at 96 px, after two epochs
-of its head, has 87.8, 92.3 and 93.0% on val after one, two and three passes, and 94.3% after five.
+"""Passes over the training images that a schedule must have before a run spends time on seeds and a
+longer distillation. The first passes teach most: lite0 on CIFAR-10 at 96 px, after two epochs of
+its head, has 87.8, 92.3 and 93.0% on val after one, two and three passes, and 94.3% after five.
 """
 
 SHORTENED = 2 / 3
-"""Smallest share of its length to which a schedule is shortened so that every family can finish."""
+"""Smallest share of its length to which a schedule may be shortened so that every family
+finishes."""
 
 FEWEST_MEMBERS = 2
-"""Members of an ensemble in the shortest budget."""
+"""Number of members of an ensemble in the shortest budget."""
 
 FEWEST_TRIALS = 3
-"""Trials, in whole schedules, that a sweep has time for even if their schedules take less than as
-many passes over the training images."""
+"""Smallest number of trials, in whole schedules, that a sweep has time for, even if a schedule has
+fewer passes over the training images than that."""
 
 LONGEST = 8
 """A schedule is at most this many times as long as the specification's: recipes that suit
@@ -58,9 +59,9 @@ def without_short_seeds(
 ) -> Collection[str]:
     """Return `stages` without the seeds if those would be too short in a run of `seconds`.
 
-    Seeds are as long as the trials, so every schedule would be as short. Where rungs count
-    computation, there are no seeds if FEWEST_PASSES passes of the fewest of them take more than
-    their share of the time. Other sweeps make the images smaller, or reduce the members.
+    Seeds train as long as the trials, so every schedule would be just as short. Where rungs count
+    computation, seeds are left out if FEWEST_PASSES passes by the smallest number of seeds take
+    more than their share of the time. Other sweeps use smaller images or fewer members instead.
     """
     if spec.resource != "compute":
         return stages
@@ -72,11 +73,11 @@ def without_short_seeds(
 def with_less_to_evaluate(
     spec: SweepSpec, pace: Pace, stages: Collection[str], *, seconds: float
 ) -> tuple[SweepSpec, Collection[str]]:
-    """Reduce what is evaluated on test where that would leave too little time for training.
+    """Reduce what is evaluated on test if that would leave too little time for training.
 
     With a large test set and a short budget, most of the time would go into the predictions of
-    members and seeds. First there are fewer members, at least two; then no seeds. The same is done
-    for a budget that is too short for an epoch of everything.
+    members and seeds. First the members are reduced, to two at least; then the seeds are left out.
+    The same is done if the budget is too short for an epoch of everything.
     """
 
     def too_much(stages: Collection[str]) -> bool:
@@ -116,7 +117,7 @@ def longest_schedule(
 
     Features below a head are computed by the first trial of each worker, and kept for the others.
     `seeds` is false if the plan leaves the seeds out for lack of time. Then schedules are up to a
-    third shorter if the first trial of every family ends in time with that. `distill` is false if
+    third shorter if that lets the first trial of every family finish in time. `distill` is false if
     the student is not trained.
     """
     entries = pace.epoch_seconds * sum(pace.costs.entries)

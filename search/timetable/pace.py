@@ -39,7 +39,7 @@ HOLDOUT_PASSES, LEDGER_PASSES = 13, 4
 for the ledger."""
 
 FILES = 6
-"""Files that could be released: fp32 and int8 of three networks."""
+"""Number of files that could be released: fp32 and int8 of three networks."""
 
 CORRUPTION_SECONDS = 0.006
 """Corrupting one image of 224 pixels, the mean of all corruptions, on one core."""
@@ -48,10 +48,10 @@ ROBUSTNESS_SECONDS = 3.0
 """Bootstrap intervals of the rows on corrupted images."""
 
 ROBUSTNESS_SHARE = 0.05
-"""Share of a time budget that corrupted images may take; there are fewer of them if it is short."""
+"""Share of a time budget for corrupted images; in a short budget there are fewer of them."""
 
 FEWEST_IMAGES = 60
-"""Corrupted images that hold every corruption at every severity."""
+"""Number of corrupted images that cover every corruption at every severity."""
 
 STEP_PER_PREDICTION = 3
 """A training step costs about as much as this many predictions."""
@@ -62,7 +62,7 @@ class Pace:
     """The pace of one machine, measured by a rehearsal before planning."""
 
     workers: int
-    """Trials at a time."""
+    """Number of concurrent trials."""
     epoch_seconds: float
     """One epoch of the base recipe's last stage in one worker while all of them work."""
     student_seconds: float
@@ -85,15 +85,15 @@ class Pace:
     passes: float = 1.0
     """Passes over the training images in an epoch of the base recipe."""
     slowness: float = 1.0
-    """Time that a worker needs to start, and for the ledger, as a multiple of the usual one."""
+    """Time that a worker needs to start and for the ledger, as a multiple of the usual time."""
     driver_slowness: float = 1.0
-    """Time that this process needs to select and report, as a multiple of the usual one."""
+    """Time that this process needs to select and report, as a multiple of the usual time."""
     robustness_images: int = 0
     """Images that are corrupted for the release gate, and again for the ledger."""
     robustness_share: float = 0.0
     """The same, per training image."""
     whole_pass_seconds: float | None = None
-    """An epoch of one whole pass, where it was measured."""
+    """Duration of an epoch of one whole pass, if it was measured."""
     families: Mapping[str, StageCosts] = field(default_factory=dict)
     """Costs of epochs by family, in epochs of the base recipe's last stage."""
     allotments: Mapping[str, Allotment] = field(default_factory=dict)
@@ -166,7 +166,7 @@ def rounds_of_seeds(spec: SweepSpec, pace: Pace) -> int:
 
 
 def student_epochs_for(spec: SweepSpec, top: int) -> int:
-    """Return the student's epochs, scaled as `top` is to the specification's highest rung."""
+    """Return the student's epochs, scaled by `top` over the specification's highest rung."""
     epochs = round(spec.expected_student_recipe().schedule.epochs * top / spec.rungs[-1])
     return max(fewest_student_epochs(spec), epochs)
 
@@ -215,8 +215,8 @@ def with_robustness(
 ) -> Pace:
     """Return the pace with as many of `images` corrupted images as a run of `seconds` has time for.
 
-    `train` is the number of training images. In a run that is too short for 60 images there are
-    none planned.
+    `train` is the number of training images. If the run is too short for 60 images, none are
+    planned.
     """
 
     def measuring(count: int) -> Pace:
@@ -260,5 +260,5 @@ def overhead_seconds(
 
 
 def _ledger_sets(spec: SweepSpec) -> int:
-    """Return the sets that the ledger predicts: corrupted test, the built-in one, the user's."""
+    """Return the sets that the ledger predicts: corrupted test, the built-in set, the user's."""
     return 2 + (spec.robustness.ood is not None)

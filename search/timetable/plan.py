@@ -1,7 +1,7 @@
 """The plan of a run: the lengths of its schedules and the time at which each stage must end.
 
 With e the seconds of an epoch in one of W workers while all of them work, T the seconds left
-for training, and K the most members, schedules of R epochs cost
+for training, and K the largest number of members, schedules of R epochs cost
 
     a trial of the sweep    E·e, E = Σ_j η^(1−j) Δ_j, Δ_j the steps from rung j−1 to rung j
     the seeds               ⌈K/W⌉·C·e of wall time, C = R
@@ -12,9 +12,9 @@ training that the time allows, and so does the number of trials: R·C·e = T·W.
 not one pass but p, the number of trials is that of the passes, and at least FEWEST_TRIALS:
 max(R·p, 3)·C·e = T·W. The seeds, which are the equal-compute baseline, take at most a quarter of T.
 Where rungs count computation and three passes of the fewest seeds would take more, there are no
-seeds (FEWEST_PASSES). Then schedules are up to a third shorter than the time allows, if the first
-trial of every family can finish with that; and below three passes, student and twin get no more
-than the smallest of their shares.
+seeds (FEWEST_PASSES). Then schedules are up to a third shorter than the time allows, if that lets
+the first trial of every family finish; and below three passes, student and twin get no more than
+the smallest of their shares.
 
 Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
 its cost (see StageCosts). In the length of schedules, features below a head count once
@@ -92,17 +92,17 @@ class Plan:
     trials: int | None
     """Trials of the sweep; None for as many as the time allows."""
     seeds: int
-    """Seeds of the best recipe, and the most members of the ensemble."""
+    """Number of seeds of the best recipe, and largest number of members of the ensemble."""
     student_epochs: int
     """Epochs of the student's schedule."""
     workers: int
-    """Trials at a time."""
+    """Number of concurrent trials."""
     epoch_seconds: float
     """One epoch of the base recipe's last stage in one worker (see Pace)."""
     seconds: Mapping[str, float]
     """Forecast of each stage's wall time, by stage."""
     export_seconds: float
-    """The part of the distillation after both trainings."""
+    """Time for the part of the distillation after both trainings."""
     deadline: float | None
     """End of the whole run in unix seconds; None without a time budget."""
     costs: StageCosts = EQUAL
@@ -124,7 +124,8 @@ class Plan:
     def cutoff(self, stage: str) -> float | None:
         """Return when a stage that trains is cut off, in unix seconds; None without a deadline.
 
-        It may use a part of the next stage that trains, since that one can train for less time.
+        It may use part of the time of the next stage that trains, because that stage can be
+        shortened.
         """
         end = self.end_of(stage)
         if end is None:

@@ -56,13 +56,13 @@ class Setup:
     numerics: Numerics
     """Numerics of the trials."""
     family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
-    """Those of each family, if the sweep has any."""
+    """Numerics of each family, if the sweep has families."""
     cores: int
     """Cores of a machine that trains."""
     workers: int
-    """Trials at a time."""
+    """Number of concurrent trials."""
     workers_per_machine: int
-    """Trials at a time on one machine."""
+    """Number of concurrent trials on one machine."""
     site: Site = field(default_factory=ThisMachine)
     """The machine or cluster where trials run and their pace is measured."""
 
@@ -249,10 +249,10 @@ def measure_families(
     clock: Callable[[], float],
     deadline: float | None,
 ) -> tuple[SweepSpec, Pace]:
-    """Rehearse every family; return the specification with equal computation per epoch, and pace.
+    """Rehearse every family; return the specification with equally costly epochs, and the pace.
 
-    Where a schedule of the specification's rungs has time for less than a pass per epoch, an epoch
-    of the first family is a part of a pass; otherwise it is the passes in its recipe.
+    If a schedule of the specification's rungs has time for less than one pass per epoch, an epoch
+    of the first family is a fraction of a pass; otherwise it has the passes of its recipe.
     """
     recipes = {name: r.with_values(passes=1.0) for name, r in spec.first_recipes().items()}
     measured = {

@@ -57,7 +57,7 @@ class Site(Protocol):
         """Time training steps of a recipe there; see `trainables.device.rehearsal.rehearse`."""
 
     def driver_slowness(self) -> float:
-        """Return how many times as long Python takes in this process as usual; at least 1."""
+        """Return how many times as long as usual Python takes in this process; at least 1."""
 
     def send(self, images: ImageSet) -> Any:
         """Return what workers get the images from, sent once; None if they are on this machine."""
