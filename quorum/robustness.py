@@ -71,7 +71,7 @@ def _other_data(run: Run) -> dict[str, Any]:
         return {}
     folder, side = Path(spec.ood), run.images.image_size
     try:
-        # The slash tells the folder from a built-in set of the same name.
+        # The slash distinguishes the folder from a built-in set of the same name.
         name = f"{one_line(folder.name)}/"
         return {name: folder_images(folder, spec.images, side=side, like=run.images)}
     except DataError as error:

@@ -101,7 +101,7 @@ def select_pool(
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder to write to that is a file, or lies below one."""
+    """Refuse an output folder that is a file, or lies below one."""
     for path in (folder, *folder.parents):
         if path.is_dir():
             return

@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 differs by 1e-5 on the digits student, fp32 and int8."""
 
 EARLY_IR_VERSION = 9
-"""Highest version of the file format for the operators of early versions' files, opset 20."""
+"""Highest version of the file format that is set in files of early versions, which use opset 20."""
 
 PARITY_IMAGES = 64
 """Number of random images that files are compared on if none are given."""
@@ -45,7 +45,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converter:
-    """The functions of one format."""
+    """The functions that write and run one format."""
 
     suffix: str
     convert: Callable[[OnnxClassifier, Path], tuple[Path, ...]]

@@ -62,7 +62,7 @@ class GateMargins:
     max_bytes: int | None = None
     """Largest size of the file."""
     max_params: int | None = None
-    """Most parameters."""
+    """Largest number of parameters."""
     max_gflops: float | None = None
     """Largest number of floating-point operations of a call with one image, in billions."""
 

@@ -70,8 +70,8 @@ def write_model_card(
 def read_test_figures(folder: Path, card: Card, network: Network) -> TestFigures | None:
     """Return the results of the card's main file from a run's ledger folder; None without them.
 
-    `network` is the one that the card describes. The main file is the one that ships, or int8
-    where there is one.
+    `network` is the one that the card describes. The main file is the one that ships, or else the
+    int8 file if there is one.
 
     Raises:
         RunError: the ledger is damaged.

@@ -34,7 +34,7 @@ from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
 
 CALIBRATION_IMAGES = (128, 512)
-"""Fewest and most training images whose activations set the int8 ranges."""
+"""Smallest and largest numbers of training images whose activations set the int8 ranges."""
 
 CALIBRATION_PIXELS = 512 * 32 * 32
 """Pixels of all calibration images together, at the network's input size. Each larger image yields
@@ -43,7 +43,7 @@ more activations: lite0 at 96 px had the same NLL after calibration with 128 as 
 TIMED_IMAGES = 256
 
 PARITY_IMAGES = 1000
-"""Most holdout images for the comparison of fp32 and int8; the gates use all of holdout."""
+"""Largest number of holdout images for comparing fp32 and int8; the gates use all of holdout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

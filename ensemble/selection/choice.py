@@ -13,7 +13,7 @@ The prior order, first to last key:
 4. Larger ensembles before smaller ones of the same kind: among averages that holdout cannot
    separate, the larger varies less on new data. `--members` bounds their cost.
 
-So a more complex procedure is taken only where a simpler one is measurably worse, and the price of
+So a more complex procedure is taken only if the simpler ones are measurably worse, and the price of
 a wrong tie is about one standard error. The rule's error rates, also with the order of sizes
 reversed, are measured in results/selection.
 """

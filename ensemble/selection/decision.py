@@ -59,7 +59,7 @@ def select_ensemble(
 
     Three baselines of as many members are scored beside it. `best_single` and `uniform_top_k`
     rank members by NLL on holdout, each at its own temperature; `seeds_ensemble` takes the
-    pool's first seeds and is None where there are too few. The same pool, request and seed give the
+    pool's first seeds and is None if there are too few. The same pool, request and seed give the
     same selection.
 
     Raises:
@@ -184,7 +184,7 @@ def _chosen(ensemble: Ensemble) -> dict[str, Any]:
         ),
         "source": _source(ensemble),
         "source_reason": _gain(
-            ensemble, lambda c: c.way != "seeds", absent="seeds alone were no candidate"
+            ensemble, lambda c: c.way != "seeds", absent="seeds alone were not a candidate"
         ),
         "order": tuple(names[member] for member in ensemble.order),
     }
@@ -265,7 +265,7 @@ def _diversity(whole: View, mixture: Mixture) -> Diversity:
 
 
 def _compute(pool: Pool, fitted: Mapping[str, Mixture]) -> dict[str, float | None]:
-    """Return the training seconds behind each choice; None where a member's are unknown."""
+    """Return the training seconds behind each choice; None if a member's are unknown."""
     seconds = {"pool": pool.seconds.sum()}
     seconds |= {name: pool.seconds[mixture.weights > 0].sum() for name, mixture in fitted.items()}
     return {

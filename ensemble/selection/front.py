@@ -24,7 +24,7 @@ MOST_POINTS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialCost:
-    """The cost of a trial's network as it would ship; None where it was not measured."""
+    """The cost of a trial's network as it would ship; None if it was not measured."""
 
     params: int | None = None
     gflops: float | None = None
@@ -62,7 +62,7 @@ def with_front(
     costs: Mapping[str, TrialCost],
     budgets: Mapping[str, float | None],
 ) -> Selection:
-    """Return the selection with the front of its pool, empty where no cost is known.
+    """Return the selection with the front of its pool, which is empty if no cost is known.
 
     `budgets` holds limits, keyed by fields of TrialCost; None means no limit.
     """

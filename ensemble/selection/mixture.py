@@ -32,7 +32,7 @@ CHUNK_VALUES = 1 << 16
 """Scores in a chunk, unless CHUNK_COLUMNS are more."""
 
 CHUNK_COLUMNS = 64
-"""Fewest examples in a chunk."""
+"""Smallest number of examples in a chunk."""
 
 NEWTON_STEPS = 30
 """Largest number of Newton steps; from the temperature of a similar fit it takes two or three."""

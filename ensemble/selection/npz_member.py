@@ -1,7 +1,7 @@
 """Read an array [M, ...] of a .npz file one entry of the first axis at a time.
 
-An array that the archive holds uncompressed is read where it is. A compressed one is unpacked into
-a temporary file, which has no name and disappears when it is no longer used.
+An array that the archive holds uncompressed is read in place. A compressed one is unpacked into a
+temporary file, which has no name and disappears when it is no longer used.
 """
 
 import os

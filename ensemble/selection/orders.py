@@ -121,7 +121,7 @@ def order_members(
 
 
 def _distinct(members: Iterable[int], likeness: Likeness, most: int) -> tuple[int, ...]:
-    """Return the first `most` members that are no near-duplicates of an earlier one."""
+    """Return the first `most` members that are not near-duplicates of an earlier one."""
     taken: list[int] = []
     for member in members:
         if len(taken) == most:

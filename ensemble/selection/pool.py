@@ -33,9 +33,9 @@ class Pool:
     split_id: str
     """Identity of the split that these holdout examples belong to."""
     seconds: Float64[np.ndarray, " M"]
-    """Training time of each member; NaN where it is unknown."""
+    """Training time of each member; NaN if it is unknown."""
     kinds: tuple[str, ...]
-    """`search`, `seed` (a seed of the best configuration), or empty where unknown."""
+    """`search`, `seed` (a seed of the best configuration), or empty if unknown."""
     votes: tuple[int, ...] = ()
     """Members whose predictions were one-hot votes; see `refit_votes`."""
     skipped: tuple[Skipped, ...] = ()

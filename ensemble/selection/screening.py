@@ -19,7 +19,7 @@ CHUNK_VALUES = 1 << 17
 """Values in a chunk of rows; half a megabyte, which stays in the processor's cache."""
 
 LEVELS = 4
-"""Most halvings of a chunk: products of at most 2**4 terms."""
+"""Largest number of halvings of a chunk: products have at most 2**4 terms."""
 
 RANGE = 80.0
 """Bound on |log| of a product; float32 ends near 88."""

@@ -29,7 +29,7 @@ class Member:
     name: str
     weight: float
     temperature: float | None = None
-    """Applied to the member before pooling; None where its probabilities are pooled as they are."""
+    """Applied to the member before pooling; None if its probabilities are pooled as they are."""
 
     def as_pooled(self, log_probs: Float32[np.ndarray, "N K"]) -> Float32[np.ndarray, "N K"]:
         """Return the member's log-probabilities as they enter the pool."""
@@ -131,12 +131,12 @@ class FrontPoint:
     gflops: float | None
     bytes: int | None
     latency_ms: float | None
-    """Milliseconds for one image; None, as the size, where it was not measured."""
+    """Milliseconds for one image; like the size, None if not measured."""
     over: tuple[str, ...] = ()
     """The run's budgets that it breaks."""
     efficient: bool | None = None
     """On the front: no other point is at least as good in NLL, size and latency and better in one
-    of them. None where size or latency is unknown."""
+    of them. None if size or latency is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,12 +185,12 @@ class Selection:
     best_single: BestSingle
     uniform_top_k: Baseline
     seeds_ensemble: Baseline | None
-    """None where the pool has fewer seeds than the ensemble has members."""
+    """None if the pool has fewer seeds than the ensemble has members."""
     comparisons: tuple[Comparison, ...]
     """The ensemble against each baseline, on the held-out folds."""
     diversity: Diversity
     compute: dict[str, float | None]
-    """Training seconds behind each choice; None where a member's are unknown."""
+    """Training seconds behind each choice; None if a member's are unknown."""
     skipped: tuple[Skipped, ...]
     """Candidates that were left out of the pool."""
     front: tuple[FrontPoint, ...] = ()

@@ -65,7 +65,7 @@ class Judged:
     params: int | None = None
     gflops: float | None = None
     bytes: int | None = None
-    """Size of the file that would ship; None where it was not measured."""
+    """Size of the file that would ship; None if it was not measured."""
     latency_ms: float | None = None
     """Milliseconds that this file takes for one image."""
     over: tuple[str, ...] = ()

@@ -68,7 +68,7 @@ class EpochBudget:
             self.recipe = recipe.with_values(epochs=max(1, self.epochs))
             return
         self._plain_share = 1.0
-        """Seconds of an epoch without a teacher, as a share of one with it."""
+        """Time of an epoch without a teacher, as a share of one with a teacher."""
         epochs = recipe.schedule.epochs
         if deadline is not None:
             each = rehearse()

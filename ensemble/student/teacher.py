@@ -31,7 +31,7 @@ from trainables.records import RunFolder
 from trainables.weights import load_trained
 
 TEACHER_BATCH = 512
-"""Most images that a member sees at a time."""
+"""Largest number of images that a member sees at a time."""
 
 
 class IdentifiedTeacher(Protocol):
@@ -102,7 +102,7 @@ class Temperatures:
     pooled: float
     """Applied after pooling."""
     members: tuple[float, ...]
-    """Applied before pooling; 1 where members are pooled as they are."""
+    """Applied before pooling; 1 if members are pooled as they are."""
 
 
 def _temperatures(

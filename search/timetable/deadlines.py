@@ -106,7 +106,7 @@ def seeds_that_fit(
 
     In this order of preference: all seeds with all epochs; all seeds with at least half of
     them; fewer seeds with at least half of them; one round of seeds with as many epochs as fit,
-    but at least `min_epochs`. `schedule_seconds` gives the time of a schedule of so many epochs
+    but at least `min_epochs`. `schedule_seconds` returns the time of a schedule of that many epochs
     in one worker.
     """
 

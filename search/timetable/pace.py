@@ -174,7 +174,7 @@ def student_epochs_for(spec: SweepSpec, top: int) -> int:
 def fewest_student_epochs(spec: SweepSpec) -> int:
     """Return the shortest schedule in which every stage of the student has an epoch.
 
-    A student that starts from a trained network may also ship as it is, after no epoch.
+    A student that starts from a trained network may also ship as it is, without any epoch.
     """
     if spec.student.start == "best_single":
         return 0

@@ -33,7 +33,7 @@ USUAL_SECONDS = 1.0
 """Length of a rehearsal without a deadline."""
 
 MOST_SECONDS = 4.0
-"""Longest rehearsal."""
+"""Longest duration of a rehearsal."""
 
 BUDGET_SHARE = 0.005
 """Share of the remaining time that the steps of one rehearsal may take; a sweep may need six."""

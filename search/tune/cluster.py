@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 SLOWEST = 8.0
-"""Longest wait for a node's result, in multiples of the time that the fastest node took: a node
+"""Longest wait for a node's result, as a multiple of the time that the fastest node took: a node
 that takes longer is busy with other work, or far slower than the others."""
 
 START_SECONDS = 60.0
