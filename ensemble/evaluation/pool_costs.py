@@ -16,10 +16,6 @@ from trainables.records import RunFolder, read_record, read_start
 
 log = logging.getLogger(__name__)
 
-MEASURE_SECONDS = 15.0
-"""Time for measurements, if the run has that much. Exporting a small network takes about a second,
-timing both of its files another; the networks left have parameters and arithmetic only."""
-
 TIMED_IMAGES = 256
 
 
@@ -30,10 +26,12 @@ def measure_pool_costs(
     images: ImageSet,
     splits: Splits,
     progress: Callable[[float, str], None],
-    seconds: float = MEASURE_SECONDS,
+    seconds: float = 15.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Measure the networks of these trials for about `seconds`; write costs.json.
+
+    Networks that there is no time for have parameters and arithmetic only.
 
     Trials whose networks do the same work share one measurement: weights do not change it. First
     come the networks that may be on the Pareto front, because no other has a lower NLL on val,
