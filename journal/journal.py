@@ -20,7 +20,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from typing import Any
 from filelock import BaseFileLock
 
 from common.errors import RunError
+from common.garbage import collection_paused
 from common.syncing import make_folder, sync_folder
 from journal.earlier import Upgrade
 from journal.events import (
@@ -89,8 +91,7 @@ class Journal:
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             reader = JournalReader(self.path)
-            reader.read()
-            self.state = reader.state
+            self.state = reader.fold()
             """Folded from every event so far, including those of earlier processes."""
             self._end = reader.offset
             os.ftruncate(self._file, self._end)
@@ -241,7 +242,17 @@ class JournalReader:
         self._upgrade = Upgrade()
 
     def read(self) -> list[Event]:
-        """Return the events since the last read; a torn end is left out.
+        """Return the events since the last read; a torn end is left out; raises as `follow`."""
+        return list(self.follow())
+
+    def fold(self) -> RunState:
+        """Read to the end and return the state, without keeping the events; raises as `follow`."""
+        with collection_paused():
+            deque(self.follow(), maxlen=0)
+        return self.state
+
+    def follow(self) -> Iterator[Event]:
+        """Yield the events since the last read, each folded; a torn end is left out.
 
         Raises:
             RunError: the journal is missing, damaged before its last line, out of order, or
@@ -254,7 +265,6 @@ class JournalReader:
                 size = file.tell()
         except OSError as error:
             raise RunError(f"{self.path} cannot be read: {error.strerror}") from None
-        events: list[Event] = []
         lines = data.split(b"\n")
         for place, line in enumerate(lines[:-1]):
             mapping = _from_bytes(line)
@@ -266,9 +276,9 @@ class JournalReader:
                 raise RunError(
                     f"{self.path} is damaged in line {self._number}: {line[:60]!r} is not an event"
                 )
-            events.append(self._fold(mapping))
+            event = self._fold(mapping)
             self.offset += len(line) + 1
-        return events
+            yield event
 
     @property
     def _number(self) -> int:
@@ -287,15 +297,13 @@ class JournalReader:
 
 
 def read_events(path: str | Path) -> list[Event]:
-    """Return the events of a journal, without its lock; raises as `JournalReader.read`."""
+    """Return the events of a journal, without its lock; raises as `JournalReader.follow`."""
     return JournalReader(path).read()
 
 
 def read_state(path: str | Path) -> RunState:
-    """Return the state of a run, folded from its journal; raises as `JournalReader.read`."""
-    reader = JournalReader(path)
-    reader.read()
-    return reader.state
+    """Return the state of a run, folded from its journal; raises as `JournalReader.follow`."""
+    return JournalReader(path).fold()
 
 
 def changed_on_resume(path: str | Path) -> dict[str, Any]:

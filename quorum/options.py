@@ -64,8 +64,10 @@ class RunOptions:
     disk: str | float | None = field(
         default=None,
         metadata=cli(
-            "disk space that the run's folder may take (default: 50GB, or the sweep's disk_gb)",
-            python="disk space that the run's folder may take: '500MB', '50GB', or a number of GB",
+            "disk space that the run's folder may take before new trials stop "
+            "(default: 50GB, or the sweep's disk_gb)",
+            python="disk space that the run's folder may take before new trials stop: "
+            "'500MB', '50GB', or a number of GB",
             metavar="50GB",
         ),
     )

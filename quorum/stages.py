@@ -8,7 +8,6 @@ interrupted. Functions import what they need, because a run that only selects mu
 import dataclasses
 import functools
 import logging
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,15 +24,13 @@ from quorum.robustness import corrupted_holdout, robustness_options
 from quorum.selection import select_run
 from quorum.trial_stages import retire_unfinished
 from quorum.workspace.run import Run
+from search.timetable.pace import measuring_seconds
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
     from ensemble.selection.selection import Selection
     from search.mlflow.registry import Release
-
-MEASURE_SHARE = 0.02
-"""Largest share of the remaining time for measuring the costs of the pool's networks."""
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +41,7 @@ def select(run: Run) -> None:
         run.skip("select")
         return
     with run.stage("select") as progress:
-        if run.spec.deliver != "single":
-            _measure_pool(run, progress)
+        _measure_pool(run, progress)
         selection = select_run(run.folder)
         retire_unfinished(run)
         run.emit(
@@ -324,13 +320,13 @@ def _train_students(
 
 def _measure_pool(run: Run, progress: Callable[[float, str], None]) -> None:
     """Measure the costs of the pool's networks for the selection, once."""
-    from ensemble.evaluation.pool_costs import MEASURE_SECONDS, measure_pool_costs
+    from ensemble.evaluation.pool_costs import measure_pool_costs
     from ensemble.selection.run_pool import pool_from_run
 
-    if run.folder.costs.exists():
+    if run.folder.costs.exists() or run.spec.deliver == "single":
         return
     names = pool_from_run(run.folder).names
-    left = math.inf if run.deadline is None else max(0.0, run.deadline - time.time())
+    left = None if run.deadline is None else run.deadline - time.time()
     run.site.run_stage(
         measure_pool_costs,
         run.folder,
@@ -341,7 +337,7 @@ def _measure_pool(run: Run, progress: Callable[[float, str], None]) -> None:
         writes=[run.folder.costs.name],
         progress=progress,
         names=names,
-        seconds=min(MEASURE_SECONDS, MEASURE_SHARE * left),
+        seconds=measuring_seconds(run.spec, left),
     )
 
 

@@ -1,7 +1,8 @@
 """The ladder: the targets of the reference problem's levels, and what runs have reached.
 
 Every shipped sweep `level1` … `level5` has a target. A level's result comes from the
-ledger of a finished run of that sweep: nothing is trained, and test is not read again.
+ledger of a finished run of that sweep, or of one that searches alike and delivers more: a run of
+`level5` has an ensemble too. Nothing is trained, and test is not read again.
 
 Axes: N examples of test, K classes.
 """
@@ -36,7 +37,7 @@ class Level:
     run: RunFolder | None = None
     """The judged run: the latest, since picking the best would be selection on test."""
     runs: int = 0
-    """Finished runs of this sweep."""
+    """Finished runs that count for this level."""
     dataset: str = ""
     """Name of the folder or data set that the run was trained on."""
     row: Row | None = None
@@ -127,11 +128,12 @@ def ladder(
     if data is not None:
         specs = [(folder, spec) for folder, spec in specs if _is_trained_on(spec, Path(data))]
     levels: list[Level] = []
-    for name in shipped_names():
-        spec = load_spec(name, profile="cpu")
+    shipped = [load_spec(name, profile="cpu") for name in shipped_names()]
+    for spec in shipped:
         if spec.target is not None:
-            own_runs = [folder for folder, run_spec in specs if run_spec.name == name]
-            level = _level(spec, own_runs, earlier=levels)
+            sweeps = {spec.name, *(each.name for each in shipped if _includes(each, spec))}
+            counted = [folder for folder, run_spec in specs if run_spec.name in sweeps]
+            level = _level(spec, counted, earlier=levels)
             levels.append(replace(level, data=data, runs_folder=runs_folder))
     return levels
 
@@ -140,6 +142,15 @@ def judged(ledger: Ledger, target: TargetSpec) -> Row | None:
     """Return the row of a ledger that a target applies to."""
     stage = shipped_stage(ledger) if target.row == "student" else target.row
     return None if stage is None else row_of(ledger, stage)
+
+
+def _includes(other: SweepSpec, level: SweepSpec) -> bool:
+    """Return whether a run of `other` is one of `level` as well, and may go on to its student."""
+    left_out = ["name", "description", "target", "deliver"]
+    if level.deliver != "student":
+        left_out.append("gates")  # of the student
+    ours, others = ({**each.to_mapping(), **dict.fromkeys(left_out)} for each in (level, other))
+    return ours == others and set(level.stages) <= set(other.stages)
 
 
 def _is_trained_on(spec: SweepSpec, folder: Path) -> bool:

@@ -16,11 +16,6 @@ from trainables.records import RunFolder, read_record, read_start
 
 log = logging.getLogger(__name__)
 
-MEASURE_SECONDS = 15.0
-"""Time for measurements, if the run has that much. Exporting a small network takes about a second,
-and timing both of its files another. Of networks that are not reached, only parameters and
-arithmetic are known."""
-
 TIMED_IMAGES = 256
 
 
@@ -31,10 +26,12 @@ def measure_pool_costs(
     images: ImageSet,
     splits: Splits,
     progress: Callable[[float, str], None],
-    seconds: float = MEASURE_SECONDS,
+    seconds: float = 15.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Measure the networks of these trials for about `seconds`; write costs.json.
+
+    Of networks that there is no time for, only parameters and arithmetic are known.
 
     Trials whose networks do the same work share one measurement: weights do not change it. Networks
     that may be on the Pareto front come first: those that no other network beats in NLL on val,

@@ -3,6 +3,9 @@
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -31,6 +34,24 @@ def load_mlflow() -> Any:
     import mlflow
 
     return mlflow
+
+
+@contextmanager
+def without_stray_folder(uri: str) -> Iterator[None]:
+    """Remove an empty folder that MLflow makes within the block for the database at `uri`.
+
+    MLflow makes the parent folder of a SQLite file before it decodes the address, so that a quoted
+    character gives a second folder. One with anything in it stays.
+    """
+    file = uri.removeprefix("sqlite:///")
+    folder = Path(file).parent
+    new = [each for each in (folder, *folder.parents) if file != uri and not each.exists()]
+    try:
+        yield
+    finally:
+        for each in new:
+            with suppress(OSError):
+                each.rmdir()
 
 
 def without_password(uri: str) -> str:

@@ -39,7 +39,7 @@ FLUSH_SECONDS = 2.0
 CLOSE_SECONDS = 15.0
 """Longest time that `close` waits for the last write."""
 CLOSE_SECONDS_AFTER_FAILURE = 5.0
-"""Longest time that `close` waits if the store did not answer last time."""
+"""Longest time that `close` waits for an answer if the store did not answer last time."""
 RETRY_SECONDS = (5.0, 60.0)
 """First and longest wait after a failure; each wait is twice the one before."""
 
@@ -123,6 +123,7 @@ class MlflowMirror:
         *,
         flush_seconds: float = FLUSH_SECONDS,
         retry_seconds: tuple[float, float] = RETRY_SECONDS,
+        patience: float = CLOSE_SECONDS_AFTER_FAILURE,
         connect: Connect = Store,
     ) -> None:
         """Import, open and start nothing before the first event."""
@@ -132,6 +133,7 @@ class MlflowMirror:
         self._folder = folder
         self._flush_seconds = flush_seconds
         self._retry_seconds = retry_seconds
+        self._patience = patience
         self._connect = connect
         self._reader = JournalReader(folder.journal)
         self._projection = Projection()
@@ -174,7 +176,12 @@ class MlflowMirror:
         self._closing.set()
         if self._thread is None:
             return True
-        self._thread.join(min(timeout, CLOSE_SECONDS_AFTER_FAILURE) if self.failures else timeout)
+        end = time.monotonic() + timeout
+        if self.failures:
+            self._thread.join(min(timeout, self._patience))
+        # A store that is back has to be written all it missed, so it gets the whole time.
+        if not self.failures or self._store is not None:
+            self._thread.join(max(0.0, end - time.monotonic()))
         if self._thread.is_alive() or self.lagging:
             logger.warning(
                 "MLflow at %s lacks a part of this run; `%s` brings it up to date",

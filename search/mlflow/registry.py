@@ -27,7 +27,7 @@ import numpy as np
 from common.errors import RunError
 from common.files import file_sha256
 from journal.journal import read_events
-from search.mlflow.client import error_summary, load_mlflow, without_password
+from search.mlflow.client import error_summary, load_mlflow, without_password, without_stray_folder
 from search.mlflow.descriptions import describe_model
 from search.mlflow.mirror import tracking_uri
 from search.mlflow.projection import Projection
@@ -137,7 +137,8 @@ def _default_store(uri: str) -> Iterator[None]:
     mlflow = load_mlflow()
     mlflow.set_tracking_uri(uri)
     try:
-        yield
+        with without_stray_folder(uri):
+            yield
     finally:
         mlflow.set_tracking_uri(before)  # also restores the environment variable
 

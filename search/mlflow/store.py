@@ -14,7 +14,7 @@ from pathlib import Path
 from common.commands import command
 from common.errors import RunError
 from search.mlflow.attachments import write_attachments
-from search.mlflow.client import error_summary, load_mlflow, without_password
+from search.mlflow.client import error_summary, load_mlflow, without_password, without_stray_folder
 from search.mlflow.descriptions import ResultText, describe_run, serve_command
 from search.mlflow.projection import Projection
 from search.mlflow.runs import DIGEST, SWEEP, Outcome, RunChange
@@ -63,7 +63,6 @@ class Store:
         if not projection.identity:
             raise RunError(f"{folder.journal} has no events yet; sync once the run has started")
         self._mlflow = load_mlflow()
-        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
         self._uri = uri
         self._folder = folder
         self._describe_result = describe_result
@@ -74,7 +73,9 @@ class Store:
         self._uncertain: set[str] = set()
         """Runs whose creation failed; MLflow may have them."""
         self._dataset = _dataset(projection)
-        self.experiment_id = self._find_experiment()
+        with without_stray_folder(uri):
+            self._client = self._mlflow.MlflowClient(tracking_uri=uri)
+            self.experiment_id = self._find_experiment()
         self._runs = self._find_runs()
 
     def run_id(self, key: str) -> str | None:

@@ -25,6 +25,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from common.garbage import collection_paused
 from common.seeds import derive_seed
 from journal.events import EpochEnded, Event, TrialEnded
 from journal.state import RunState
@@ -71,7 +72,8 @@ class OptunaSampler:
         self._numbers = {trial.name: number for number, trial in enumerate(known)}
         """Numbers of the trials in the study, by name."""
         self._storage = StudyStorage(None if path is None else _fresh(path), window=window)
-        self._study = _fill(self._storage, study, known, space)
+        with collection_paused():
+            self._study = _fill(self._storage, study, known, space)
         if path is not None:
             self._storage.move(path)
 

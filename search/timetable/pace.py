@@ -34,6 +34,11 @@ LEDGER_SECONDS = 8.0
 SELECT_SECONDS = 2.0
 """Choosing and weighting the ensemble."""
 
+MEASURE_SECONDS, MEASURE_SHARE = 15.0, 0.02
+"""Most time for measuring what the pool's networks would cost if they shipped, before one is
+selected, and the most of a run's time that is left. Exporting a small network takes about a second,
+timing both of its files another."""
+
 HOLDOUT_PASSES, LEDGER_PASSES = 13, 4
 """Passes of the students over holdout (temperatures, quantizer, gates), and over holdout and test
 for the ledger."""
@@ -88,6 +93,8 @@ class Pace:
     """Time that a worker needs to start and for the ledger, as a multiple of the usual time."""
     driver_slowness: float = 1.0
     """Time that this process needs to select and report, as a multiple of the usual time."""
+    measuring_seconds: float = 0.0
+    """Measuring the costs of the pool's networks."""
     robustness_images: int = 0
     """Images that are corrupted for the release gate, and again for the ledger."""
     robustness_share: float = 0.0
@@ -237,6 +244,16 @@ def with_robustness(
     return measuring(images if images >= FEWEST_IMAGES else 0)
 
 
+def measuring_seconds(spec: SweepSpec, left: float | None) -> float:
+    """Return the time to measure the costs of the pool's networks, with `left` seconds to go.
+
+    `left` is None without a time budget.
+    """
+    if spec.deliver == "single":
+        return 0.0
+    return MEASURE_SECONDS if left is None else min(MEASURE_SECONDS, MEASURE_SHARE * max(0.0, left))
+
+
 def overhead_seconds(
     spec: SweepSpec, pace: Pace, *, stages: Collection[str] = STAGES
 ) -> dict[str, float]:
@@ -246,7 +263,7 @@ def overhead_seconds(
     seconds = {
         "sweep": START_SECONDS * slowest,
         "seeds": START_SECONDS / 2 * slowest,
-        "select": SELECT_SECONDS * pace.driver_slowness,
+        "select": SELECT_SECONDS * pace.driver_slowness + pace.measuring_seconds,
         "distill": pace.export_seconds
         + HOLDOUT_PASSES * student * pace.holdout_share
         + robustness_seconds(spec, pace),

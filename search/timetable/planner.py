@@ -11,7 +11,13 @@ from journal.events import STAGES
 from search.space.spec import SweepSpec
 from search.timetable.compute import FamilyPace, allot
 from search.timetable.fitting import FEWEST_PASSES, affordable_passes
-from search.timetable.pace import EXPORT_IMAGES, EXPORT_SECONDS, Pace, with_robustness
+from search.timetable.pace import (
+    EXPORT_IMAGES,
+    EXPORT_SECONDS,
+    Pace,
+    measuring_seconds,
+    with_robustness,
+)
 from search.timetable.plan import Plan, TooShortError, plan_run
 from search.timetable.site import Site, ThisMachine
 from trainables.data.image_set import ImageSet
@@ -119,7 +125,7 @@ def make_plan(
         pace = (measure or measure_pace)(spec, setup, seconds=seconds)
     pace = with_robustness(
         spec,
-        pace,
+        replace(pace, measuring_seconds=measuring_seconds(spec, remaining)),
         images=min(len(setup.splits.holdout), len(setup.splits.test)),
         train=len(setup.splits.train),
         seconds=remaining,

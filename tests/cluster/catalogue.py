@@ -50,6 +50,7 @@ SCENARIOS = (
     Scenario(run=faults.driver_killed, fault="driver killed, resumed on its host"),
     Scenario(run=faults.driver_moved, fault="driver killed, resumed on another host", long=True),
     Scenario(run=faults.lost_host, fault="worker host lost"),
+    Scenario(run=faults.student_host_lost, fault="host lost that trains the student", long=True),
     Scenario(run=faults.spot_loss, fault="worker told of spot loss, then lost", long=True),
     Scenario(run=faults.cut_off, fault="worker host cut off for 60 s", long=True),
     Scenario(run=faults.head_restarted, fault="head and driver lost, head restarted", long=True),

@@ -1,6 +1,7 @@
 """Scenarios with a fault: hosts, network, driver, head, MLflow server and disk."""
 
 import ast
+import re
 import time
 
 from tests.cluster.bench import SHARED, SMALL, SMALL_BYTES, Bench, Run
@@ -8,9 +9,11 @@ from tests.cluster.errors import ScenarioError
 from tests.cluster.hosts import Command, Host
 from tests.cluster.ray_cluster import RAY
 from tests.cluster.results import Finding
-from tests.cluster.run_log import flaws, of_kind, recovery_seconds
+from tests.cluster.run_log import Events, flaws, of_kind, recovery_seconds
 
 SWEEP = "quorum/tests/cluster/faults.yaml"
+STUDENT = "quorum/tests/cluster/student.yaml"
+STUDENT_TRIALS = 2
 TRIALS = 3
 RUNS = SHARED / "runs"
 MIDDLE = 16
@@ -34,6 +37,32 @@ def lost_host(bench: Bench) -> Finding:
     bench.workers[0].kill()
     run.finish(trials=TRIALS)
     return _survived(run, lost)
+
+
+def student_host_lost(bench: Bench) -> Finding:
+    """The host on which the student trains loses power; another one takes over."""
+    run = bench.quorum(f"run {STUDENT}")
+    run.reach(lambda events: max(_student_epochs(events), default=0) >= 8, "epoch 8", seconds=240)
+    training = [worker for worker in bench.workers if _runs_a_stage(worker)]
+    if len(training) != 1:
+        raise ScenarioError(f"{len(training)} hosts train the student", run.command.output)
+    before = _student_epochs(run.events)
+    lost = time.time()
+    training[0].kill()
+    run.finish(trials=STUDENT_TRIALS)
+    events = run.events
+    after = _student_epochs(events)[len(before) :]
+    if not after or after[0] < before[-1]:
+        raise ScenarioError(f"epoch {before[-1]} was reported, then {after[:1]}")
+    return Finding(
+        note=f"epoch {before[-1]} was reported, then {after[0]} of {after[-1]}",
+        lost="nothing" if after[0] > before[-1] else "an epoch",
+        recovery_seconds=next(
+            event["time"] - lost
+            for event in of_kind(events, "stage")
+            if event["time"] > lost and _student_epochs([event])
+        ),
+    )
 
 
 def cut_off(bench: Bench) -> Finding:
@@ -142,6 +171,19 @@ def _in_mid_trial(bench: Bench) -> Run:
     run = bench.quorum(f"sweep {SWEEP} --trials {TRIALS}", runs=RUNS)
     run.reach_epoch(MIDDLE, trials=2)
     return run
+
+
+def _student_epochs(events: Events) -> list[int]:
+    """Return the student's epochs in the order in which they were reported."""
+    found = (
+        re.match(r"student, epoch (\d+)/", event["detail"]) for event in of_kind(events, "stage")
+    )
+    return [int(each[1]) for each in found if each]
+
+
+def _runs_a_stage(host: Host) -> bool:
+    """Return whether Ray runs a stage of the run on this host."""
+    return host.run("pgrep -fc '^ray::_work' || true").strip() not in ("", "0")
 
 
 def _survived(run: Run, since: float) -> Finding:

@@ -42,16 +42,15 @@ def strangers_refused(bench: Bench) -> Finding:
     """Clients without the token are refused on every open port; the same with it are let in."""
     run = bench.quorum(f"sweep {SWEEP} --trials {TRIALS}", runs=SHARED / "runs")
     run.reach_epoch(1, trials=2)
-    hosts = {host.name: host for host in (bench.head, *bench.workers)}
-    found = [listener for host in hosts.values() for listener in _listeners(host)]
-    exposed = [listener for listener in found if listener.reachable and listener.port != SSH]
-    ports = [f"{hosts[listener.host].address}:{listener.port}" for listener in exposed]
+    processes = _exposed(bench)
+    ports = list(processes)
     nobody, wrong, known = (_ask(bench, ports, token) for token in (None, WRONG, bench.token))
+    still_open = _exposed(bench)  # without the ports of trials that have ended
     run.finish(trials=TRIALS)
 
-    processes = dict(zip(ports, (listener.process for listener in exposed), strict=True))
     _refuse(processes, {"no token": nobody, "a wrong token": wrong})
-    strange = [port for port in ports if not known_to_ray(known[port])]
+    welcome = [port for port in ports if known_to_ray(known[port])]
+    strange = [port for port in ports if port in still_open and port not in welcome]
     if strange:
         raise ScenarioError(
             f"{processes[strange[0]]} on {strange[0]} is open, but not Ray's: it answers nothing "
@@ -61,7 +60,7 @@ def strangers_refused(bench: Bench) -> Finding:
     _clients(bench)
     names = sorted({process.split("::")[0] for process in processes.values()})
     return Finding(
-        note=f"{len(ports)} open ports refuse, and let the token in ({', '.join(names)})"
+        note=f"{len(ports)} open ports refuse, {len(welcome)} let the token in ({', '.join(names)})"
     )
 
 
@@ -90,6 +89,16 @@ def parse_listeners(output: str, host: str) -> list[Listener]:
         name = process[1] if process else ""
         found.append(Listener(host=host, address=address, port=int(port), process=name))
     return found
+
+
+def _exposed(bench: Bench) -> dict[str, str]:
+    """Return the process behind every HOST:PORT that other hosts can connect to, without SSH's."""
+    return {
+        f"{host.address}:{listener.port}": listener.process
+        for host in (bench.head, *bench.workers)
+        for listener in _listeners(host)
+        if listener.reachable and listener.port != SSH
+    }
 
 
 def _listeners(host: Host) -> list[Listener]:

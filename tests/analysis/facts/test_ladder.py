@@ -52,6 +52,22 @@ def test_every_condition_of_a_target_counts() -> None:
     assert level(close, 0.9, 0.8, loss=difference(-0.02, -0.03)).verdict == "not reached"
 
 
+@pytest.mark.parametrize(
+    ("sweep", "reached"),
+    [("cifar10", {"level4"}), ("level4", {"level4"}), ("level5", {"level4", "level5"}),
+     ("digits", set()), ("level3", {"level3"})],
+)  # fmt: skip
+def test_a_run_counts_for_every_level_whose_search_and_results_it_has(
+    tmp_path: Path, sweep: str, reached: set[str]
+) -> None:
+    spec = load_spec(sweep).with_values(trials=4, rungs=(3, 9, 27))
+    write_run(tmp_path / "mine", spec=spec)
+    levels = {each.sweep: each for each in ladder(Runs(tmp_path))}
+    assert {name for name, each in levels.items() if each.run} == reached
+    row = levels["level4"].row
+    assert (None if row is None else row.stage) == ("ensemble" if "level4" in reached else None)
+
+
 def test_levels_come_from_the_latest_finished_runs(tmp_path: Path) -> None:
     assert {each.verdict for each in ladder(Runs(tmp_path))} == {"not run"}
     for sweep in ("level1", "level2"):

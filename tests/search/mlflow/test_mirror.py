@@ -156,6 +156,20 @@ def test_a_dead_store_does_not_stop_the_run_and_a_sync_repairs_it(
     assert store.runs == expected_runs()
 
 
+def test_a_store_that_is_back_gets_the_time_to_be_written(
+    folder: RunFolder, store: FakeStore
+) -> None:
+    store.fails = True
+    mirror = mirror_to(store, folder, patience=0.2, retry_seconds=(60.0, 60.0))
+    write_journal(folder, EVENTS, mirror)
+    assert wait_until(lambda: mirror.failures > 0)
+    store.fails = False
+    store.answers.clear()
+    threading.Timer(0.6, store.answers.set).start()
+    assert mirror.close(60)
+    assert store.runs == expected_runs()
+
+
 def test_a_store_that_hangs_never_blocks_the_run(folder: RunFolder, store: FakeStore) -> None:
     store.answers.clear()
     mirror = mirror_to(store, folder, flush_seconds=0.001)

@@ -231,3 +231,16 @@ def test_an_unreachable_server_is_reported_without_its_password(
     assert {record.name for record in caplog.records} == {"search.mlflow.mirror"}
     with pytest.raises(RunError, match=r"cannot be written .* sync again"):
         sync(folder, uri)
+
+
+@pytest.mark.parametrize("name", ["a?b#c%41 r", "p%41 r", "50% of #1", "plain"])
+def test_a_folder_of_any_name_holds_the_database_and_leaves_none_beside_it(
+    folder: RunFolder, empty_store: Path, name: str
+) -> None:
+    strange = RunFolder(folder.root.parent / name / "digits-1")
+    strange.root.mkdir(parents=True)
+    database = Path(shutil.copy(empty_store, strange.root.parent / "mlflow.db"))
+    write_journal(strange, EVENTS[:10])
+    sync(strange)
+    assert len(run_ids(database)) > 1
+    assert {path.name for path in folder.root.parent.iterdir()} == {name, folder.root.name}
