@@ -35,9 +35,9 @@ SELECT_SECONDS = 2.0
 """Choosing and weighting the ensemble."""
 
 MEASURE_SECONDS, MEASURE_SHARE = 15.0, 0.02
-"""Most time for measuring what the pool's networks would cost if they shipped, before one is
-selected, and the most of a run's time that is left. Exporting a small network takes about a second,
-timing both of its files another."""
+"""Longest time for measuring, before the selection, what the pool's networks would cost if they
+shipped, and its largest share of the remaining time. Exporting a small network takes about a
+second, and timing both of its files another."""
 
 HOLDOUT_PASSES, LEDGER_PASSES = 13, 4
 """Passes of the students over holdout (temperatures, quantizer, gates), and over holdout and test
@@ -94,7 +94,7 @@ class Pace:
     driver_slowness: float = 1.0
     """Time that this process needs to select and report, as a multiple of the usual time."""
     measuring_seconds: float = 0.0
-    """Measuring the costs of the pool's networks."""
+    """Time for measuring the costs of the pool's networks."""
     robustness_images: int = 0
     """Images that are corrupted for the release gate, and again for the ledger."""
     robustness_share: float = 0.0
@@ -245,7 +245,7 @@ def with_robustness(
 
 
 def measuring_seconds(spec: SweepSpec, left: float | None) -> float:
-    """Return the time to measure the costs of the pool's networks, with `left` seconds to go.
+    """Return the time for measuring the costs of the pool's networks with `left` seconds to go.
 
     `left` is None without a time budget.
     """
