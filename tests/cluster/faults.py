@@ -138,7 +138,9 @@ def mlflow_killed(bench: Bench) -> Finding:
     tracking = {"MLFLOW_TRACKING_URI": TRACKING}
     server = _mlflow(bench.head)
     try:
-        run = bench.quorum(f"sweep {SWEEP} --trials {TRIALS}", runs=RUNS, environment=tracking)
+        # Trials that are still training once the server is back.
+        words = f"sweep {SWEEP} --trials {TRIALS} --set rungs=[8,24,200]"
+        run = bench.quorum(words, runs=RUNS, environment=tracking)
         run.reach_epoch(MIDDLE, trials=2)
         server.kill(descendants=True)
         time.sleep(10)
