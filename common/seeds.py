@@ -45,7 +45,8 @@ def torch_generator(root: int, *names: Name, device: str = "cpu") -> "torch.Gene
     """Return a torch generator on `device` at the start of the stream `names` under `root`."""
     import torch
 
-    generator = torch.Generator(device=device)
+    # The meta device, which has shapes but no values, draws with the CPU's generators.
+    generator = torch.Generator(device="cpu" if device == "meta" else device)
     generator.manual_seed(derive_seed(root, *names))
     return generator
 

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from common.errors import SpecError
+from trainables.augmentation.constants import constant_like
 from trainables.augmentation.operations import with_format_of
 from trainables.augmentation.policies import apply_policy
 from trainables.augmentation.random_crops import draw_crops, resample
@@ -37,6 +38,8 @@ class Batch:
     rotations: Tensor | None = None
     """int64 [B]: quarter turns of the image's rotated copy, −1 for images without such a copy.
     None if the rotation task is off."""
+    first_rotated: int = 0
+    """The first image with a rotated copy; only a part of a batch may start between two of them."""
 
 
 def augment(
@@ -229,7 +232,7 @@ def draw_rectangles(
     """
     size = images.shape[-1]
     draws = torch.rand(5, len(images), generator=generator, device=images.device)
-    area = torch.lerp(torch.tensor(0.02).to(draws), torch.tensor(1 / 3).to(draws), draws[0])
+    area = torch.lerp(constant_like(0.02, draws), constant_like(1 / 3, draws), draws[0])
     stretch = torch.exp((draws[1] - 0.5) * math.log(3.3))  # root of the aspect ratio
     sides = size * area.sqrt() * torch.stack([stretch, 1 / stretch])
     length = sides.round().clamp(max=size) * (draws[2] < probability)

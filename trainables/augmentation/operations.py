@@ -8,11 +8,14 @@ their results equal Pillow's exactly. The others compute in float32 without roun
 results differ from Pillow's by less than 1.5 grey levels.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from trainables.augmentation.constants import constant_like
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601), as in Pillow."""
@@ -74,12 +77,13 @@ def colour_matrices(
     All three are factors [B], 1 for no change. Contrast scales the distance to the image's mean
     luma, saturation the distance to each pixel's luma, as in Pillow.
     """
-    luma = torch.tensor(LUMA).to(images)
+    luma = constant_like(LUMA, images)
     # x → s·(c·b·x + o) + (1 − s)·luma·(c·b·x + o); the constant o = (1 − c)·b·mean is grey, so
     # saturation does not change it.
     scale = (brightness * contrast)[:, None, None]
     share = saturation[:, None, None]
-    mixing = scale * (share * torch.eye(3).to(images) + (1 - share) * luma)
+    same = torch.eye(3, dtype=images.dtype, device=images.device)
+    mixing = scale * (share * same + (1 - share) * luma)
     mean = images.mean(dim=(2, 3)) @ luma
     offset = ((1 - contrast) * brightness * mean)[:, None, None].expand(-1, 3, 1)
     return torch.cat([mixing, offset], dim=2)
@@ -95,8 +99,7 @@ def hue_matrices(degrees: Tensor) -> Tensor:
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
     one = torch.ones_like(angles)
     rotations = _matrix([[one, zero, zero], [zero, cos, sin], [zero, -sin, cos]])
-    yiq = torch.tensor(_YIQ, dtype=torch.float64)
-    return yiq.inverse().to(degrees) @ rotations @ yiq.to(degrees)
+    return constant_like(_rgb_of_yiq(), degrees) @ rotations @ constant_like(_YIQ, degrees)
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
@@ -158,6 +161,13 @@ def with_format_of(images: Tensor, pattern: Tensor) -> Tensor:
     if pattern.is_contiguous():
         return images.contiguous()
     return images.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=1)
+def _rgb_of_yiq() -> tuple[tuple[float, ...], ...]:
+    """Return the inverse of `_YIQ`."""
+    rows: list[list[float]] = torch.tensor(_YIQ, dtype=torch.float64).inverse().tolist()
+    return tuple(tuple(row) for row in rows)
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:

@@ -9,8 +9,9 @@ Axes: B images, 3 channels, S×S pixels. Images are float [B, 3, S, S] in [0, 1]
     randaugment            augment_ops of 14 operations, in turn     augment_magnitude
 
 TrivialAugment is by Müller & Hutter (2021), RandAugment by Cubuk et al. (2020); both have the
-same 14 operations. Images are grouped by operation, so that an operation runs only on the
-images that drew it.
+same 14 operations. On the CPU, images are grouped by operation, so that an operation runs only on
+the images that drew it. On a GPU, the sizes of the groups would have to be read back, which waits
+for the device seven times a round; so every operation runs on all images.
 
 Differences from the publications: shifts grow with the image (the published ones are for 32 px),
 and RandAugment's enhancement factors go to either side of 1, as in torchvision, so that a higher
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from trainables.augmentation.constants import constant_like
 from trainables.augmentation.operations import (
     affine_maps,
     autocontrast,
@@ -154,12 +156,32 @@ def apply_operations(
     degrees, bits and grey levels are rounded towards no change, moved images are sampled at the
     nearest pixel, and positions outside the image are black.
     """
+    apply = apply_by_group if images.device.type == "cpu" else apply_to_all
+    return apply(images, operations, signs, levels, ranges)
+
+
+def apply_by_group(
+    images: Tensor, operations: Tensor, signs: Tensor, levels: Tensor, ranges: Ranges
+) -> Tensor:
+    """Apply each operation to the images that drew it; waits for the device."""
     result = images.clone()
     for names, operation in _GROUPS:
-        chosen = torch.isin(operations, _indices(names, operations)).nonzero()[:, 0]
+        chosen = _drew(names, operations).nonzero()[:, 0]
         if len(chosen):
             drawn = _DrawnOperations(operations[chosen], signs[chosen], levels[chosen], ranges)
             result[chosen] = operation(images[chosen], drawn)
+    return result
+
+
+def apply_to_all(
+    images: Tensor, operations: Tensor, signs: Tensor, levels: Tensor, ranges: Ranges
+) -> Tensor:
+    """Apply each operation to all images and keep the results of those that drew it."""
+    result = images
+    drawn = _DrawnOperations(operations, signs, levels, ranges)
+    for names, operation in _GROUPS:
+        chosen = _drew(names, operations)[:, None, None, None]
+        result = torch.where(chosen, operation(images, drawn), result)
     return result
 
 
@@ -231,8 +253,10 @@ _GROUPS: tuple[tuple[tuple[str, ...], Callable[[Tensor, _DrawnOperations], Tenso
 )
 
 
-def _indices(names: tuple[str, ...], like: Tensor) -> Tensor:
-    return torch.tensor([OPERATIONS.index(name) for name in names]).to(like)
+def _drew(names: tuple[str, ...], operations: Tensor) -> Tensor:
+    """Return which images drew one of the operations, bool [B]."""
+    indices = tuple(OPERATIONS.index(name) for name in names)
+    return torch.isin(operations, constant_like(indices, operations))
 
 
 def _uniform(count: int, images: Tensor, generator: Generator) -> Tensor:
@@ -241,4 +265,4 @@ def _uniform(count: int, images: Tensor, generator: Generator) -> Tensor:
 
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values).to(like)[:, None]
+    return constant_like(values, like)[:, None]

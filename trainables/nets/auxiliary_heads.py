@@ -88,9 +88,16 @@ def draw_rotations(labels: Tensor, generator: Generator) -> Tensor:
     return torch.where(chosen, rotations, -1)
 
 
+def rotated_part(values: Tensor, first: int) -> Tensor:
+    """Return the rows [R, …] of values [B, …] whose images have a rotated copy.
+
+    `first` is the row of the first such image. A mask would have to be counted, which waits for
+    the device.
+    """
+    return values[first::ROTATED_EVERY]
+
+
 def rotate(images: Tensor, rotations: Tensor) -> Tensor:
-    """Return copies [R, 3, S, S] of the images with rotations ≥ 0, rotated anticlockwise."""
-    chosen = rotations >= 0
-    images, rotations = images[chosen], rotations[chosen]
+    """Return copies of images [R, 3, S, S], rotated anticlockwise by quarter turns, int64 [R]."""
     versions = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(QUARTER_TURNS)])
     return versions[rotations, torch.arange(len(rotations), device=rotations.device)]

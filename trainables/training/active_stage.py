@@ -16,7 +16,12 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from trainables.augmentation.batch import Batch, augment, count_views, draw_flips
-from trainables.nets.auxiliary_heads import AuxiliaryLogits, draw_rotations, rotate
+from trainables.nets.auxiliary_heads import (
+    AuxiliaryLogits,
+    draw_rotations,
+    rotate,
+    rotated_part,
+)
 from trainables.nets.classifier import Classifier
 from trainables.nets.head import linear_head
 from trainables.prediction import PixelSource, autocast, model_batch
@@ -145,7 +150,8 @@ class ActiveStage:
                 return self.model(batch.images), None
             images, count = batch.images, len(batch.images)
             if batch.rotations is not None:
-                images = torch.cat([images, rotate(images, batch.rotations)])
+                parts = (rotated_part(x, batch.first_rotated) for x in (images, batch.rotations))
+                images = torch.cat([images, rotate(*parts)])
             features = self.model.features(images)
             head = linear_head(self.model.net, self._whole_recipe.architecture.model)
             return head(features[:count]), auxiliary(features[:count], features[count:])

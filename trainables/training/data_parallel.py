@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from trainables.augmentation.batch import Batch
+from trainables.nets.auxiliary_heads import ROTATED_EVERY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,5 +65,6 @@ def part_of_batch(batch: Batch, index: int, count: int) -> Batch:
     size = len(batch.images)
     part = slice(index * size // count, (index + 1) * size // count)
     values: dict[str, Any] = {item.name: getattr(batch, item.name) for item in fields(Batch)}
-    parts: dict[str, Any] = {n: None if v is None else v[part] for n, v in values.items()}
-    return Batch(**parts)
+    parts: dict[str, Any] = {n: v[part] if isinstance(v, Tensor) else v for n, v in values.items()}
+    first = (batch.first_rotated - part.start) % ROTATED_EVERY
+    return Batch(**{**parts, "first_rotated": first})

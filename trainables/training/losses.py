@@ -16,7 +16,12 @@ from torch.nn import functional
 from common.errors import SpecError
 from trainables.augmentation.batch import Batch
 from trainables.hyperparameters import Loss
-from trainables.nets.auxiliary_heads import ROTATED_EVERY, AuxiliaryLogits, group_matrix
+from trainables.nets.auxiliary_heads import (
+    ROTATED_EVERY,
+    AuxiliaryLogits,
+    group_matrix,
+    rotated_part,
+)
 
 Teacher = Callable[[Tensor], Tensor]
 """Maps augmented images, float [B, 3, S, S] in [0, 1], to log-probabilities [B, K]."""
@@ -95,6 +100,7 @@ class TrainingLoss:
             targets=targets,
             groups=self._groups,
             rotations=batch.rotations,
+            first_rotated=batch.first_rotated,
         )
 
 
@@ -173,11 +179,13 @@ def auxiliary_loss(
     targets: Tensor,
     groups: Tensor | None,
     rotations: Tensor | None,
+    first_rotated: int = 0,
 ) -> Tensor:
     """Return the weighted sum of the auxiliary tasks' losses, in nats.
 
     `targets` is float32 [B, K], as in the labels' loss: mixed images belong to both groups.
-    `groups` is float32 [K, G + 1]; `rotations` is int64 [B], −1 where an image is not rotated.
+    `groups` is float32 [K, G + 1]; `rotations` is int64 [B], −1 where an image is not rotated, and
+    `first_rotated` the first that is.
     """
     total = torch.zeros((), device=targets.device)
     if auxiliary.superclass is not None and groups is not None:
@@ -185,7 +193,7 @@ def auxiliary_loss(
         total = total + settings.superclass_weight * loss
     if auxiliary.rotation is not None and rotations is not None:
         summed = functional.cross_entropy(
-            auxiliary.rotation.float(), rotations[rotations >= 0], reduction="sum"
+            auxiliary.rotation.float(), rotated_part(rotations, first_rotated), reduction="sum"
         )
         # Not the mean over the rotated images: the losses of shards must add up to the batch's.
         total = total + settings.rotation_weight * summed * ROTATED_EVERY / len(rotations)

@@ -11,9 +11,17 @@ from torch import Tensor
 from common.errors import SpecError
 from common.seeds import torch_generator
 from search.space.space import Space
+from tests.waits import META, no_waits
+from trainables.augmentation.batch import augment
 from trainables.augmentation.policies import (
     OPERATIONS,
+    RANDAUGMENT,
+    STANDARD,
+    WIDE,
+    Ranges,
+    apply_by_group,
     apply_policy,
+    apply_to_all,
     draw_operations,
     jitter_colour,
     jitter_shape,
@@ -85,6 +93,47 @@ def test_a_black_image_stays_black_and_grey_stays_grey() -> None:
     np.testing.assert_allclose(
         jitter_shape(constant, 1.0, torch_generator(0, "s")), 0.25, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("ranges", [STANDARD, WIDE, RANDAUGMENT], ids=["plain", "wide", "rand"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [2, 9, 16])
+def test_operations_on_all_images_equal_those_on_groups(
+    ranges: Ranges, layout: torch.memory_format, size: int
+) -> None:
+    """A GPU's way, which never waits, gives what the CPU's gives, however images are grouped."""
+    images = (some_images(97, size) * 255).round() / 255
+    images = images.contiguous(memory_format=layout)
+    generator = torch_generator(size, "groups")
+    for count in (len(OPERATIONS), 3, 1):  # not every operation is drawn
+        operations = torch.randint(count, (97,), generator=generator)
+        signs = 2.0 * torch.randint(2, (97,), generator=generator) - 1
+        levels = torch.randint(31, (97,), generator=generator) / 30
+        grouped, everywhere = (
+            apply(images, operations, signs, levels, ranges)
+            for apply in (apply_by_group, apply_to_all)
+        )
+        torch.testing.assert_close(everywhere, grouped, rtol=0, atol=1e-6)
+        assert everywhere.stride() == grouped.stride()
+
+
+@pytest.mark.parametrize("policy", [*SEARCHED, "trivialaugment", "trivialaugment_wide", "standard"])
+def test_augmentation_never_waits_for_the_device(policy: str) -> None:
+    recipe = Recipe(
+        augment=policy, flip=True, translate=2, cutout=3, erase_probability=0.5, crop_scale=0.5,
+        mixup_alpha=0.4, cutmix_alpha=1.0,
+    )  # fmt: skip
+    images = torch.empty(5, 3, 16, 16, device=META)
+    labels, mean = torch.empty(5, dtype=torch.int64, device=META), torch.empty(3, device=META)
+
+    def augmented() -> Tensor:
+        generator = torch_generator(0, "a", device=META)
+        return augment(images, labels, recipe.augmentation, mean=mean, generator=generator).images
+
+    with no_waits(copies=True):
+        augmented()  # copies constants
+    with no_waits():
+        assert augmented().shape == images.shape
 
 
 SPACE: dict[str, dict[str, Any]] = {

@@ -15,10 +15,11 @@ from trainables.nets.auxiliary_heads import (
     draw_rotations,
     group_matrix,
     rotate,
+    rotated_part,
 )
 from trainables.nets.build import build_model
 from trainables.recipe import Recipe
-from trainables.training.data_parallel import DataParallel
+from trainables.training.data_parallel import DataParallel, part_of_batch
 from trainables.training.losses import auxiliary_loss
 
 NAMES = ("cat", "ship", "dog", "truck")
@@ -56,10 +57,9 @@ def test_every_fourth_image_is_rotated(count: int) -> None:
 
 
 def test_rotating_a_batch_equals_rotating_each_image() -> None:
-    images = torch.rand(9, 3, 5, 5, generator=torch_generator(0, "images"))
-    rotations = torch.tensor([2, -1, 0, 1, -1, 3, 3, -1, 1])
-    expected = [torch.rot90(image, k, (1, 2)) for image, k in zip(images, rotations, strict=True)
-                if k >= 0]  # fmt: skip
+    images = torch.rand(6, 3, 5, 5, generator=torch_generator(0, "images"))
+    rotations = torch.tensor([2, 0, 1, 3, 3, 1])
+    expected = [torch.rot90(image, k, (1, 2)) for image, k in zip(images, rotations, strict=True)]
     assert torch.equal(rotate(images, rotations), torch.stack(expected))
 
 
@@ -86,14 +86,21 @@ def test_the_auxiliary_loss_is_the_weighted_sum_and_shards_add_up() -> None:
     torch.testing.assert_close(halves, whole)
 
 
-def test_shards_of_a_batch_keep_their_rotations() -> None:
+@given(count=st.integers(1, 40), shards=st.integers(1, 9), micro=st.integers(1, 5))
+def test_parts_of_a_batch_find_their_rotated_images(count: int, shards: int, micro: int) -> None:
+    """They are those that a mask marks, wherever a shard and its micro-batches start."""
+    rotations = draw_rotations(torch.zeros(count, dtype=torch.int64), torch_generator(0, "turns"))
     batch = Batch(
-        images=torch.zeros(8, 3, 4, 4), labels_a=torch.arange(8), labels_b=torch.arange(8),
-        share=torch.ones(8), rotations=torch.arange(8),
+        images=torch.zeros(count, 3, 4, 4), labels_a=torch.arange(count),
+        labels_b=torch.arange(count), share=torch.ones(count), rotations=rotations,
     )  # fmt: skip
-    part = DataParallel(rank=1, world_size=2).shard(batch)
-    assert part.rotations is not None
-    assert part.rotations.tolist() == [4, 5, 6, 7]
+    for rank in range(shards):
+        shard = DataParallel(rank=rank, world_size=shards).shard(batch)
+        for part in (part_of_batch(shard, index, micro) for index in range(micro)):
+            turned = rotations[part.labels_a] >= 0
+            for values in (part.rotations, part.labels_a):
+                assert values is not None
+                assert torch.equal(rotated_part(values, part.first_rotated), values[turned])
 
 
 def test_auxiliary_heads_learn_and_do_not_change_the_prediction() -> None:
