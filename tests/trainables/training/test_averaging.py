@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
+from torch import nn
 
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
 from trainables.recipe import Recipe
-from trainables.training.averaging import WeightAverage
+from trainables.training.averaging import WeightAverage, decay_after
 
 DECAY = 0.9
 
@@ -66,6 +69,12 @@ def test_averaging_what_can_change_equals_averaging_everything(
                     everything.update(model, step=step)
                 average.finish_epoch()
                 assert_equal(average, everything)
+
+
+@given(steps=st.integers(0, 100_000), decay=st.floats(0.001, 0.99999))
+def test_the_decay_is_that_of_timm(steps: int, decay: float) -> None:
+    expected = ModelEmaV3(nn.Linear(1, 1), decay=decay, use_warmup=True).get_decay(steps)
+    assert decay_after(steps, decay) == expected
 
 
 def test_layers_that_have_learned_are_fixed_once_their_average_has_arrived() -> None:
