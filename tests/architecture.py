@@ -59,6 +59,7 @@ ORDER = (
     "trainables.trainer",
     "trainables.weights",
     "trainables.prediction",
+    "trainables.resident_pixels",
     "trainables.nets",
     "trainables.augmentation",
     "trainables.records",

@@ -3,11 +3,12 @@
 On the meta device, torch refuses whatever reads a value or the number of true values: `item`,
 `tolist`, `float`, `bool`, `nonzero`, masks as indices, `unique`. A GPU also waits while values are
 copied to it from memory that is not pinned, which the meta device allows; `no_waits` refuses that
-too. Only public parts of torch are used.
+and `counted_copies` counts it. Only public parts of torch are used.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,17 +22,36 @@ class WaitError(AssertionError):
     """A copy between the host and the device."""
 
 
+@dataclass
+class Copies:
+    """The copies between the host and the meta device."""
+
+    count: int = 0
+    bytes: int = 0
+
+
 @contextmanager
-def no_waits(*, copies: bool = False) -> Iterator[None]:
-    """Refuse copies from the host to the meta device inside the block, unless `copies`."""
-    with _Copies(copies):
+def no_waits() -> Iterator[None]:
+    """Refuse copies from the host to the meta device inside the block."""
+    with _Watch(Copies(), refuse=True):
         yield
 
 
-class _Copies(TorchFunctionMode):
-    def __init__(self, allowed: bool) -> None:
+@contextmanager
+def counted_copies() -> Iterator[Copies]:
+    """Count copies between the host and the meta device inside the block.
+
+    `cpu` returns zeros, and `equal` that all is equal.
+    """
+    copies = Copies()
+    with _Watch(copies, refuse=False):
+        yield copies
+
+
+class _Watch(TorchFunctionMode):
+    def __init__(self, copies: Copies, *, refuse: bool) -> None:
         super().__init__()
-        self._allowed = allowed
+        self._copies, self._refuse = copies, refuse
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -40,16 +60,22 @@ class _Copies(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
         inputs = list(_tensors([args, kwargs]))
-        if name == "_sample_dirichlet":  # a plain kernel on a GPU, and missing on this device
-            return torch.empty_like(inputs[0])
+        if name == "_sample_dirichlet" and inputs[0].device.type == META:
+            return torch.empty_like(inputs[0])  # a plain kernel on a GPU; missing here
+        reads = not self._refuse and name in ("equal", "cpu") and inputs[0].device.type == META
+        if reads:  # of a device with values
+            self._copies.count += 1
+            return True if name == "equal" else torch.zeros(inputs[0].shape)
         result = func(*args, **kwargs)
-        if self._allowed:
-            return result
-        outputs = [x for x in (*_tensors(result), *inputs) if x.device.type == META]
-        if outputs and any(x.device.type != META for x in inputs):
-            raise WaitError(f"{name} copies values from the host")
-        if name in ("tensor", "as_tensor", "from_numpy") and outputs:
-            raise WaitError(f"{name} copies a constant from the host")
+        on_meta = [x for x in (*_tensors(result), *inputs) if x.device.type == META]
+        copied = [x for x in inputs if x.device.type != META]
+        if name in ("tensor", "as_tensor", "from_numpy"):
+            copied = list(_tensors(result))
+        if on_meta and copied:
+            if self._refuse:
+                raise WaitError(f"{name} copies values from the host")
+            self._copies.count += 1
+            self._copies.bytes += sum(x.nbytes for x in copied)
         return result
 
 

@@ -5,7 +5,7 @@ Axes: N images, S×S pixels, K classes, B images of a batch.
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from common.cpu_runtime import keep_freed_memory
 from common.failures import says_out_of_memory
 from trainables.recipe import Numerics
+from trainables.resident_pixels import pinned, read_ahead, resident_copy
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,6 @@ MEMORY_FORMATS = {
 
 _LARGEST_BATCH = 1024
 """Images of 32 px."""
-
-_SHARE_OF_FREE_MEMORY = 0.5
 
 
 def predict_log_probs(
@@ -51,8 +50,9 @@ def predict_log_probs(
 class PixelSource:
     """A subset of images, returned in float batches on the training device.
 
-    On CUDA the images are copied to the device as uint8 if they take at most half of its free
-    memory. On the CPU nothing is copied: batches are read from the shared or memory-mapped array.
+    On a GPU the whole set is copied to the device, once for all subsets and trainings of this
+    process, if it takes at most half of the free memory; otherwise batches are read ahead. On the
+    CPU nothing is copied: batches are read from the shared or memory-mapped array.
     """
 
     def __init__(
@@ -63,7 +63,11 @@ class PixelSource:
         self._indices = np.asarray(indices, dtype=np.int64)
         self._device = torch.device(numerics.device)
         self._channels_last = numerics.layout == "channels_last"
-        self._resident = self._copy_to_device()
+        self._resident = resident_copy(images, self._device)
+        self._rows: Tensor | None = None
+        """The indices on the device, if the images are there."""
+        if self._resident is not None:
+            self._rows = torch.from_numpy(self._indices).to(self._device)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -79,39 +83,49 @@ class PixelSource:
         """Positions of the images in the whole set."""
         return self._indices
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the batches."""
+        return self._device
+
     def batch(self, positions: Tensor) -> Tensor:
-        """Return images float [B, 3, S, S] in [0, 1] at `positions`, int64 [B] on the CPU."""
-        if self._resident is not None:
-            pixels = self._resident[positions.to(self._device)]
-        else:
-            chosen = np.asarray(self._images[self._indices[positions.numpy()]])
-            pixels = torch.from_numpy(chosen).to(self._device)
-        # Interleaved RGB, viewed as [B, 3, S, S], is already channels_last.
-        floats = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
-        return floats if self._channels_last else floats.contiguous()
+        """Return images float [B, 3, S, S] in [0, 1] at `positions`, int64 [B]."""
+        return next(self.batches(positions, size=max(1, len(positions))))
 
     def batches(
         self, positions: Tensor | None = None, *, size: int | None = None
     ) -> Iterator[Tensor]:
         """Yield the images at `positions` (all by default) in batches of nearly equal sizes.
 
-        `size` is the largest batch size; the default is 1,024 images of 32 px or less, and the
-        same number of pixels for larger images.
+        `positions` are copied to the device at most once. `size` is the largest batch size; the
+        default is 1,024 images of 32 px or less, and the same number of pixels for larger images.
         """
         if positions is None:
             positions = torch.arange(len(self))
         size = size or largest_batch(self.image_size)
-        for part in positions.chunk(max(1, -(-len(positions) // size))):
-            yield self.batch(part)
+        if self._resident is not None and self._rows is not None:
+            for part in nearly_equal_parts(positions.to(self._device), size):
+                yield self._floats(self._resident[self._rows[part]])
+            return
+        parts = nearly_equal_parts(positions.cpu(), size)
+        # On the CPU, a thread that reads ahead would take time from those that compute.
+        ahead = map if self._device.type == "cpu" else read_ahead
+        for pixels in ahead(self._read, parts):
+            yield self._floats(pixels.to(self._device, non_blocking=True))
 
-    def _copy_to_device(self) -> Tensor | None:
-        if self._device.type != "cuda":
-            return None
-        needed = len(self._indices) * int(np.prod(self._images.shape[1:]))
-        free, _ = torch.cuda.mem_get_info(self._device)
-        if needed > _SHARE_OF_FREE_MEMORY * free:
-            return None
-        return torch.from_numpy(np.asarray(self._images[self._indices])).to(self._device)
+    def _read(self, positions: Tensor) -> Tensor:
+        chosen = np.asarray(self._images[self._indices[positions.numpy()]])
+        return pinned(chosen, self._device)
+
+    def _floats(self, pixels: Tensor) -> Tensor:
+        # Interleaved RGB, viewed as [B, 3, S, S], is already channels_last.
+        floats = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        return floats if self._channels_last else floats.contiguous()
+
+
+def nearly_equal_parts(values: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Return consecutive parts of at most `size` rows, all but the last of the same number."""
+    return values.chunk(max(1, -(-len(values) // size)))
 
 
 def log_probs_of(
@@ -179,6 +193,7 @@ def place_model(model: nn.Module, numerics: Numerics) -> nn.Module:
 
 
 def autocast(numerics: Numerics) -> AbstractContextManager[object]:
-    """Return the autocast context for a forward pass; it does nothing unless dtype is bfloat16."""
-    device = torch.device(numerics.device).type
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=numerics.dtype == "bfloat16")
+    """Return the autocast context for a forward pass; it does nothing if dtype is float32."""
+    if numerics.dtype == "float32":
+        return nullcontext()
+    return torch.autocast(torch.device(numerics.device).type, dtype=getattr(torch, numerics.dtype))

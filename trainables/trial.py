@@ -311,12 +311,24 @@ def _images(config: Mapping[str, Any], start: TrialStart, cache: Path | None) ->
         return _mapped_images(spec, cache, config["folder"], start.data["fingerprint"])
     if hasattr(source, "receive"):
         return _received_images(source, cache)
-    images: ImageSet = _fetched(source)
+    if isinstance(source, ray.ObjectRef):
+        return _shared_images(source)
+    images: ImageSet = source
     return images
 
 
 def _fetched(value: Any) -> Any:
     return ray.get(value) if isinstance(value, ray.ObjectRef) else value
+
+
+@lru_cache(maxsize=1)
+def _shared_images(reference: "ray.ObjectRef[ImageSet]") -> ImageSet:
+    """Return the images in the node's shared memory, as one object for all trials.
+
+    Their copy on a GPU lives as long as the object: see trainables/resident_pixels.py.
+    """
+    images: ImageSet = ray.get(reference)
+    return images
 
 
 @lru_cache(maxsize=1)

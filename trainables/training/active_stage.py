@@ -112,29 +112,32 @@ class ActiveStage:
             learns = epoch <= self._whole_recipe.architecture.whitening_epochs
             whitening.bias.requires_grad_(learns)
 
-    def batch(
-        self, positions: Tensor, labels: Tensor, generator: Generator, *, flips: Tensor | None
-    ) -> Batch:
-        """Return the augmented training images at `positions`, int64 [B], or their cached features.
+    def batches(
+        self,
+        positions: Tensor,
+        labels: Tensor,
+        generator: Generator,
+        *,
+        flips: Tensor | None,
+        size: int,
+    ) -> Iterator[Batch]:
+        """Yield the augmented training images at `positions`, or their cached features, by step.
 
-        `labels` is int64 [B]; `flips` is described in `augment`.
+        `positions` and `labels` are int64 [steps × B] with B = `size`; `flips`, described in
+        `augment`, is bool of that length. All are copied to the device once, not at every step.
         """
+        device = self._source.device
+        parts = torch.split(labels.to(device), size)
+        flipped = [None] * len(parts) if flips is None else torch.split(flips.to(device), size)
         if self._views:
-            return self._feature_batch(positions, labels, generator, flips)
-        images, aspects = self._images(positions)
-        batch = augment(
-            images,
-            labels,
-            self.recipe.augmentation,
-            mean=self.model.mean,
-            generator=generator,
-            flips=flips,
-            aspects=aspects,
-            size=self._source.image_size,
-        )
-        if not self.recipe.loss.rotation_weight or self.head_only:
-            return batch
-        return replace(batch, rotations=draw_rotations(labels, generator))
+            placed = torch.split(positions.to(device), size)
+            for rows, part, mirrored in zip(placed, parts, flipped, strict=True):
+                yield self._feature_batch(rows, part, generator, mirrored)
+            return
+        images = self._images(positions, size)
+        for part, mirrored in zip(parts, flipped, strict=True):
+            # No name refers to the images: they are freed before the training step.
+            yield self._augmented(next(images), part, generator, mirrored)
 
     def outputs(self, batch: Batch) -> tuple[Tensor, AuxiliaryLogits | None]:
         """Return logits [B, K] for a batch, and the auxiliary heads' logits if they are trained."""
@@ -156,11 +159,33 @@ class ActiveStage:
             head = linear_head(self.model.net, self._whole_recipe.architecture.model)
             return head(features[:count]), auxiliary(features[:count], features[count:])
 
-    def _images(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _images(self, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Return the images that are augmented, and the aspect ratios that they stand for."""
-        if self._crop_source is None or not self.recipe.augmentation.crops:
-            return self._source.batch(positions), None
-        return self._crop_source.batch(positions)
+        if self._crop_source is not None and self.recipe.augmentation.crops:
+            return self._crop_source.batches(positions, size=size)
+        return map(_without_aspects, self._source.batches(positions, size=size))
+
+    def _augmented(
+        self,
+        images: tuple[Tensor, Tensor | None],
+        labels: Tensor,
+        generator: Generator,
+        flips: Tensor | None,
+    ) -> Batch:
+        pixels, aspects = images
+        batch = augment(
+            pixels,
+            labels,
+            self.recipe.augmentation,
+            mean=self.model.mean,
+            generator=generator,
+            flips=flips,
+            aspects=aspects,
+            size=self._source.image_size,
+        )
+        if not self.recipe.loss.rotation_weight or self.head_only:
+            return batch
+        return replace(batch, rotations=draw_rotations(labels, generator))
 
     def head_logits(self, scored: Classifier, source: PixelSource) -> Tensor:
         """Return the logits [n, K] of images by the head of `scored`, from cached features.
@@ -191,7 +216,7 @@ class ActiveStage:
         view = torch.zeros_like(labels)
         if self._views == 2:
             view = (draw_flips(labels, True, generator) if flips is None else flips).long()
-        features = self._features[view, positions.to(view.device)]
+        features = self._features[view, positions]
         share = torch.ones(len(labels), device=labels.device)
         return Batch(images=features, labels_a=labels, labels_b=labels, share=share)
 
@@ -226,6 +251,10 @@ class ActiveStage:
 
     def _scored_features(self, source: PixelSource, scored: Classifier) -> Tensor:
         return _features_of(scored, source, self._numerics, scored.eval().mean_features)
+
+
+def _without_aspects(images: Tensor) -> tuple[Tensor, None]:
+    return images, None
 
 
 def _features_of(

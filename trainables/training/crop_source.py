@@ -3,6 +3,7 @@
 Axes: B images of a batch, W×W pixels of a copy.
 """
 
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.image_set import ImageSet
-from trainables.prediction import PixelSource
+from trainables.prediction import PixelSource, nearly_equal_parts
 from trainables.recipe import Numerics
 
 
@@ -43,8 +44,13 @@ class CropSource:
             return None
         return cls(images.large.pixels, images.large.aspects, indices, numerics)
 
-    def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return copies float [B, 3, W, W] in [0, 1] at `positions`, and aspect ratios [B]."""
+    def batches(self, positions: Tensor, *, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return copies float [B, 3, W, W] in [0, 1] at `positions`, and aspect ratios [B].
+
+        The batches are those of `PixelSource.batches`.
+        """
         if self._source is None:
             self._source = PixelSource(self._copies, self._indices, self._numerics)
-        return self._source.batch(positions), self._aspects[positions.to(self._aspects.device)]
+        aspects = self._aspects[positions.to(self._aspects.device)]
+        parts = nearly_equal_parts(aspects, size)
+        return map(lambda *pair: pair, self._source.batches(positions, size=size), parts)

@@ -10,12 +10,13 @@ result as an uninterrupted one.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from common.errors import SpecError
 from common.peak_memory import peak_memory_bytes, restart_peak_memory
@@ -125,7 +126,8 @@ class Training:
             cache=features,
             data=f"{images.fingerprint} {splits.split_id} {recipe.schedule.train_share}",
         )
-        self._steps = OptimizerStep(self.model, self._loss_of, parallel=parallel, halvings=halvings)
+        loss_of = partial(_loss_of, self._stage, self._loss)
+        self._steps = OptimizerStep(self.model, loss_of, parallel=parallel, halvings=halvings)
         self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
         self._only_the_head_differs = False
         """True if the scored network equals the trained one below the head, which alone learns."""
@@ -202,14 +204,13 @@ class Training:
         self._stage.enter(stage)
         self._stage.start_epoch(self._recipe.schedule.epochs)  # a typical epoch: whitening frozen
         self._average.start_epoch(frozen=self._stage.head_only)
-        generator = torch_generator(self._seed, "augment", 0, device=self._numerics.device)
-        positions = torch.arange(self._batch_size)
+        positions = torch.arange(self._batch_size).repeat(steps)
+        batches = self._batches(positions, torch.ones_like(positions), step=0)
         for step in range(steps):
-            loss = self._train_step(
-                positions, generator, passes=torch.ones_like(positions), at=Halving(0, step)
-            )
+            self._take_step(next(batches), at=Halving(0, step))
             self._average.update(1)
-            loss.item()  # waits for the device
+        if self._numerics.device.startswith("cuda"):
+            torch.cuda.synchronize(self._numerics.device)
 
     def scored_model(self) -> Classifier:
         """Return the network that the last report scored; it changes as training continues."""
@@ -262,52 +263,58 @@ class Training:
         """Train one epoch; return the mean loss. All random streams are named by plan.step."""
         device, seed = self._numerics.device, self._seed
         order, passes = self._order.epoch(plan.epoch, step=plan.step)
-        generator = torch_generator(seed, "augment", plan.step, device=device)
         total = torch.zeros((), device=device)
         self._stage.start_epoch(plan.epoch)
         self._only_the_head_differs = self._average.start_epoch(frozen=self._stage.head_only)
         ranks = () if self._parallel is None else (self._parallel.rank,)
         with global_torch_stream(seed, "dropout", plan.step, *ranks, device=device):
+            batches = self._batches(order, passes, step=plan.step)
             for i in range(self.batches):
                 steps = (plan.epoch - 1) * self.batches + i
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
                 set_progress(self._stage.optimizer, rate=rate, steps=steps)
-                part = slice(i * self._batch_size, (i + 1) * self._batch_size)
-                at = Halving(plan.step - 1, i)
-                total += self._train_step(order[part], generator, passes=passes[part], at=at)
+                total += self._take_step(next(batches), at=Halving(plan.step - 1, i))
                 # Reading a loss waits for the device, so on CUDA it is checked once per epoch.
                 if device == "cpu" or i == self.batches - 1:
                     require_finite(float(total), "training loss", plan)
                 self._average.update(steps + 1)
         return float(total) / self.batches
 
-    def _train_step(
-        self, positions: Tensor, generator: Generator, *, passes: Tensor, at: Halving
-    ) -> Tensor:
-        """Take one optimizer step on the training images at `positions`; return the loss.
+    def _batches(self, positions: Tensor, passes: Tensor, *, step: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch; `step` names its random stream.
 
-        `passes` is the number of the pass in which each is seen; `at` names the step.
+        `positions` are those of the training images, and `passes` the numbers of the passes in
+        which each is seen, int64 [steps × B].
         """
-        stage = self._stage
-        labels = self._labels[positions.to(self._labels.device)]
-        batch = stage.batch(positions, labels, generator, flips=self._flips(positions, passes))
+        augmentation = self._stage.recipe.augmentation
+        flips = None  # drawn
+        if augmentation.flip and augmentation.alternating_flip:
+            flips = self._mirrored[positions] ^ (passes % 2 == 0)
+        return self._stage.batches(
+            positions,
+            self._labels[positions.to(self._labels.device)],
+            torch_generator(self._seed, "augment", step, device=self._numerics.device),
+            flips=flips,
+            size=self._batch_size,
+        )
+
+    def _take_step(self, batch: Batch, *, at: Halving) -> Tensor:
+        """Take one optimizer step on a batch; return the loss. `at` names the step."""
+        whole = len(batch.labels_a)
         if self._parallel is not None:
             batch = self._parallel.shard(batch)
-        share = len(batch.images) / len(positions)
-        settings = stage.recipe.optimizer
-        return self._steps.take(batch, stage.optimizer, settings, share=share, at=at)
+        stage, share = self._stage, len(batch.labels_a) / whole
+        return self._steps.take(batch, stage.optimizer, stage.recipe.optimizer, share=share, at=at)
 
-    def _loss_of(self, batch: Batch) -> Tensor:
-        stage = self._stage
-        logits, auxiliary = stage.outputs(batch)
-        return self._loss(logits, auxiliary, batch, smoothing=stage.recipe.loss.label_smoothing)
 
-    def _flips(self, positions: Tensor, passes: Tensor) -> Tensor | None:
-        """Return a mask of the mirrored images if flips alternate; None if flips are drawn."""
-        augmentation = self._stage.recipe.augmentation
-        if not (augmentation.flip and augmentation.alternating_flip):
-            return None
-        return (self._mirrored[positions] ^ (passes % 2 == 0)).to(self._numerics.device)
+def _loss_of(stage: ActiveStage, loss: TrainingLoss, batch: Batch) -> Tensor:
+    """Return the mean loss of a batch.
+
+    A method would refer to the training from its own `OptimizerStep`; the memory of such a cycle
+    is freed late, when the next trial has long begun.
+    """
+    logits, auxiliary = stage.outputs(batch)
+    return loss(logits, auxiliary, batch, smoothing=stage.recipe.loss.label_smoothing)
 
 
 def _check(

@@ -115,7 +115,8 @@ def label_weights(
     """
     if kind == "none":
         return None
-    counts = torch.bincount(labels, minlength=classes).to(torch.float32)
+    # Unlike bincount, which looks for the largest label, this does not wait for a GPU.
+    counts = labels.new_zeros(classes).scatter_add_(0, labels, torch.ones_like(labels)).float()
     rarity = counts.clamp(min=1).pow(-1.0 if kind == "balanced" else -0.5)
     return torch.where(counts > 0, rarity * counts.sum() / (counts * rarity).sum(), 0.0)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from common.errors import SpecError
 from common.seeds import torch_generator
 from search.space.space import Space
-from tests.waits import META, no_waits
+from tests.waits import META, counted_copies, no_waits
 from trainables.augmentation.batch import augment
 from trainables.augmentation.policies import (
     OPERATIONS,
@@ -130,7 +130,7 @@ def test_augmentation_never_waits_for_the_device(policy: str) -> None:
         generator = torch_generator(0, "a", device=META)
         return augment(images, labels, recipe.augmentation, mean=mean, generator=generator).images
 
-    with no_waits(copies=True):
+    with counted_copies():
         augmented()  # copies constants
     with no_waits():
         assert augmented().shape == images.shape

@@ -14,6 +14,7 @@ from common.errors import SpecError
 from common.seeds import torch_generator
 from common.statistics.metrics import apply_temperature, fit_temperature, nll
 from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, start
+from trainables.augmentation.batch import Batch
 from trainables.nets.build import build_model
 from trainables.prediction import PixelSource, predict_log_probs
 from trainables.recipe import Numerics, Recipe
@@ -22,6 +23,15 @@ from trainables.trainer import FeatureCache
 from trainables.training.active_stage import ActiveStage
 
 HEAD_FIRST = (Stage(epochs=2, train="head", values={"augment": "none"}), Stage(lr_scale=0.1))
+
+
+def only_batch(
+    stage: ActiveStage, positions: Tensor, labels: Tensor, *, flips: Tensor | None = None
+) -> Batch:
+    """Return an epoch of a single batch."""
+    generator = torch_generator(0, "a")
+    (batch,) = stage.batches(positions, labels, generator, flips=flips, size=len(positions))
+    return batch
 
 
 def test_only_the_head_changes_while_only_the_head_learns() -> None:
@@ -81,7 +91,7 @@ def test_features_computed_once_give_the_logits_of_the_images(flip: bool) -> Non
     for reuse in (True, False):
         active = ActiveStage(model, recipe, source, Numerics(), reuse_features=reuse)
         active.start_epoch(1)
-        batch = active.batch(positions, labels, torch_generator(0, "a"), flips=flips)
+        batch = only_batch(active, positions, labels, flips=flips)
         assert batch.images.ndim == (2 if reuse else 4)
         logits.append(active.outputs(batch)[0])
     torch.testing.assert_close(*logits)
@@ -189,7 +199,7 @@ def test_dropout_acts_on_the_features_of_a_head(augmented: bool) -> None:
     model.net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
     labels, positions = torch.zeros(40, dtype=torch.int64), torch.arange(40)
     active.start_epoch(1)
-    batch = active.batch(positions, labels, torch_generator(0, "a"), flips=None)
+    batch = only_batch(active, positions, labels)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         outputs = [active.outputs(batch)[0] for _ in range(2)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.seeds import numpy_generator, torch_generator
+from tests.trainables.training.test_active_stage import only_batch
 from tests.trainables.training.test_loop import CLASSES, IMAGES, SIZE, SPLITS, start
 from trainables.augmentation.batch import augment
 from trainables.data.image_set import ImageSet, LargeCopies
@@ -43,7 +44,7 @@ def batch_images(recipe: Recipe, images: ImageSet, numerics: Numerics) -> Tensor
     )
     positions = torch.tensor([3, 0, 9])
     labels = torch.zeros(3, dtype=torch.int64)
-    return stage.batch(positions, labels, torch_generator(0, "a"), flips=None).images
+    return only_batch(stage, positions, labels).images
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

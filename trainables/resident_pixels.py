@@ -1,0 +1,80 @@
+"""Images on a GPU: a copy that all readers in a process share, or batches read ahead.
+
+Axes: N images, S×S pixels.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+SHARE_OF_FREE_MEMORY = 0.5
+"""Largest share of a GPU's free memory that a copy may take."""
+
+_COPIED_AT_ONCE = 64 << 20
+"""Bytes."""
+
+_COPIES: dict[tuple[int, torch.device], Tensor] = {}
+"""Copies by the array's `id`, and the device."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def resident_copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor | None:
+    """Return images, uint8 [N, S, S, 3], on a device, copied there once.
+
+    A later call with the same array, e.g. of the next trial in this process, returns the same
+    copy. It is freed with the array: a process that holds one data set in memory holds at most
+    one on its device. `pixels` may be memory-mapped, and must not change.
+
+    None on the CPU, where all read the array itself, and for images that would take more than
+    half of a GPU's free memory.
+    """
+    if device.type == "cpu":
+        return None
+    key = (id(pixels), device)
+    if key not in _COPIES:
+        if device.type == "cuda" and pixels.nbytes > SHARE_OF_FREE_MEMORY * _free(device):
+            return None
+        _COPIES[key] = _copy(pixels, device)
+        # An array's id is that of another one after it is gone.
+        weakref.finalize(pixels, _COPIES.pop, key, None).atexit = False
+    return _COPIES[key]
+
+
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `read(item)` of each item in order; the next one is read in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        current: Future[Result] | None = None
+        for item in items:
+            following = pool.submit(read, item)
+            if current is not None:
+                yield current.result()
+            current = following
+        if current is not None:
+            yield current.result()
+
+
+def pinned(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return an array as a tensor from which a copy to `device` need not be waited for."""
+    tensor = torch.from_numpy(pixels)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def _copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    copy = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    count = max(1, _COPIED_AT_ONCE * len(pixels) // max(1, pixels.nbytes))
+    for start in range(0, len(pixels), count):
+        # A copy in memory first: torch warns of arrays that are read-only, as mapped ones are.
+        copy[start : start + count].copy_(torch.from_numpy(np.array(pixels[start : start + count])))
+    return copy
+
+
+def _free(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0])
