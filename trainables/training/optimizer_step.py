@@ -50,6 +50,7 @@ class OptimizerStep:
         """`loss_of` returns the mean loss of a batch; `halvings` are repeated at their steps."""
         self._model, self._loss_of, self._parallel = model, loss_of, parallel
         self._planned = tuple(halvings)
+        self._before, self._after = _Saved(model), _Saved(model)
         self.halvings: list[Halving] = []
         """The halvings so far, in order."""
 
@@ -72,12 +73,12 @@ class OptimizerStep:
             SpecError: memory runs out for micro-batches of two or three images.
         """
         self.halvings += self._planned_at(at)
-        before = _Saved(self._model)
+        self._before.save()
         while True:
             count = settings.accumulation * 2 ** len(self.halvings)
             size = len(batch.images) // count
             try:
-                loss = self._gradient(batch, optimizer, settings, count, share, before)
+                loss = self._gradient(batch, optimizer, settings, count, share)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -90,7 +91,7 @@ class OptimizerStep:
             # After the handler, because the exception keeps the activations in memory.
             log.warning("memory ran out for micro-batches of %d images: halved", size)
             optimizer.zero_grad(set_to_none=True)
-            before.restore()
+            self._before.restore()
             self.halvings.append(at)
         if settings.clip_grad_norm:
             nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip_grad_norm)
@@ -112,23 +113,23 @@ class OptimizerStep:
         settings: Optimization,
         count: int,
         share: float,
-        before: "_Saved",
     ) -> Tensor:
         """Set the gradients; return the loss. With SAM, they are those at the worst point near."""
         loss = self._whole_gradient(batch, optimizer, count, share)
         if not settings.sam_rho:
             return loss
         weights = [p for p in self._model.parameters() if p.grad is not None]
-        kept, after = [weight.detach().clone() for weight in weights], _Saved(self._model)
+        kept = [weight.detach().clone() for weight in weights]
+        self._after.save()
         try:
             _climb(weights, settings.sam_rho)
-            before.restore_random()  # dropout hides the same features in both passes
+            self._before.restore_random()  # dropout hides the same features in both passes
             self._whole_gradient(batch, optimizer, count, share)
         finally:
             with torch.no_grad():
                 for weight, value in zip(weights, kept, strict=True):
                     weight.copy_(value)
-            after.restore()
+            self._after.restore()
         return loss
 
     def _whole_gradient(
@@ -160,20 +161,39 @@ def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:
 
 
 class _Saved:
-    """The buffers of a network, e.g. statistics of batch normalization, and the random state."""
+    """The buffers of a network, e.g. statistics of batch normalization, and the random state.
+
+    The memory for the copies is kept, and buffers of a dtype are copied in one call: a copy of each
+    would start hundreds of kernels at every step of a deep network.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self._buffers = list(model.buffers())
-        self._values = [buffer.clone() for buffer in self._buffers]
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in model.buffers():
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        self._groups = [
+            (buffers, [torch.empty_like(buffer) for buffer in buffers])
+            for buffers in by_dtype.values()
+        ]
         device = next(model.parameters()).device
         self._cuda = device if device.type == "cuda" else None
+        self._cuda_random: Tensor | None = None
+
+    def save(self) -> None:
+        """Remember the present values, in place of earlier ones."""
+        # Not documented by torch: tests of steps that run out of memory would notice a change.
+        with torch.no_grad():
+            for buffers, copies in self._groups:
+                torch._foreach_copy_(copies, buffers)
         self._random = torch.get_rng_state()
-        self._cuda_random = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
+        if self._cuda is not None:
+            self._cuda_random = torch.cuda.get_rng_state(self._cuda)
 
     def restore(self) -> None:
         """Restore buffers and random state."""
-        for buffer, value in zip(self._buffers, self._values, strict=True):
-            buffer.copy_(value)
+        with torch.no_grad():
+            for buffers, copies in self._groups:
+                torch._foreach_copy_(buffers, copies)
         self.restore_random()
 
     def restore_random(self) -> None:
