@@ -14,6 +14,8 @@ from common.parsing import CustomMapping, check_key, convert, to_mapping
 from trainables.hyperparameters import Architecture, Augmentation, Loss, Optimization, Schedule
 from trainables.stages import check_stages, fewest_epochs
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Recipe(CustomMapping):
@@ -152,8 +154,9 @@ class Numerics:
 
     device: str = "cpu"
     """`cpu`, `cuda` or `cuda:N`."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Layers run under autocast if this is bfloat16; the weights stay float32."""
+    dtype: Dtype = "float32"
+    """Layers run under autocast unless this is float32; the weights stay float32. float16 is for
+    GPUs without bfloat16 (V100, T4): gradients are computed from a scaled loss."""
     layout: Literal["contiguous", "channels_last"] = "channels_last"
     threads: int = 1
     """Torch's intra-op threads on the CPU. Their number determines how sums are split, so a

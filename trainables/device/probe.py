@@ -1,9 +1,9 @@
 """A short probe of speed and parity: the fastest dtype and memory format for training a network.
 
-Axes: B images of a batch, K classes. The fastest combination of float32 or bfloat16 with
-contiguous or channels_last depends on the network, the image size, the processor and its load,
-and occasionally a kernel is wrong. So speed and parity are measured on the network itself, once
-per sweep and kind of machine, and the choice is frozen in the record.
+Axes: B images of a batch, K classes. The fastest combination of float32 or a data type of 16 bits
+with contiguous or channels_last depends on the network, the image size, the processor and its
+load, and occasionally a kernel is wrong. So speed and parity are measured on the network itself,
+once per sweep and kind of machine, and the choice is frozen in the record.
 """
 
 import copy
@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.seeds import numpy_generator, torch_generator
+from trainables.device.candidates import REFERENCE, candidates_with, half_precision
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
 from trainables.prediction import (
@@ -31,7 +31,8 @@ from trainables.prediction import (
     is_out_of_memory,
     place_model,
 )
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Dtype, Numerics, Recipe
+from trainables.training.optimizer_step import LOSS_SCALE
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +44,10 @@ MAX_LOGIT_ERROR = 0.1
 MIN_GRADIENT_COSINE = 0.9
 """Smallest cosine of the gradient with the reference's; bfloat16 had 0.96 to 0.997 (n = 8)."""
 MIN_GAIN = 1.05
-"""Speed-up over float32 that bfloat16 must reach, so that timing noise does not decide."""
+"""Speed-up over float32 that 16 bits must reach, so that timing noise does not decide."""
 
-_CANDIDATES: tuple[
-    tuple[Literal["float32", "bfloat16"], Literal["contiguous", "channels_last"]], ...
-] = (
-    ("float32", "contiguous"),  # the reference
-    ("float32", "channels_last"),
-    ("bfloat16", "channels_last"),
-    ("bfloat16", "contiguous"),
-)
 _ROUNDS = 3
-_STEPS = len(_CANDIDATES) * (1 + _ROUNDS)
+_STEPS = 4 * (1 + _ROUNDS)
 _SMALL_BATCH = 4
 _SMALLEST_BATCH = 2
 """Images that batch normalization needs."""
@@ -118,13 +111,13 @@ def probe(
 
 
 def choose(measurements: Sequence[Measurement]) -> Numerics:
-    """Return the fastest numerics with parity; bfloat16 only if it is 5% faster than float32.
+    """Return the fastest numerics with parity; 16 bits only if they are 5% faster than float32.
 
     The first measurement is the reference, which is chosen if nothing else has parity.
     """
 
     def cost(measurement: Measurement) -> float:
-        handicap = MIN_GAIN if measurement.numerics.dtype == "bfloat16" else 1.0
+        handicap = 1.0 if measurement.numerics.dtype == "float32" else MIN_GAIN
         return measurement.seconds * handicap
 
     accurate = [each for each in measurements if each.parity] or measurements[:1]
@@ -141,12 +134,14 @@ def measure(
     budget_seconds: float,
     clock: Callable[[], float] = time.perf_counter,
     autocast: Autocast = autocast,
+    half: Dtype | None = None,
 ) -> tuple[Measurement, ...]:
     """Time forward and backward passes of the candidates in turns, as far as the time allows.
 
     Candidates take turns because the load of a shared machine drifts. The optimizer is not timed,
     because it computes in float32 in any case. A candidate that fails is skipped, except the
-    first, the reference (contiguous float32). Forward passes run inside `autocast`.
+    first, the reference (contiguous float32). Forward passes run inside `autocast`. `half` is the
+    data type of 16 bits, by default the one that suits the device.
 
     First steps are not timed, because they load kernels and choose algorithms: seconds on a GPU.
     They have a budget of their own, so that a slow start leaves the timed steps their time.
@@ -164,7 +159,7 @@ def measure(
     )
     deadline = clock() + budget_seconds
     candidates = [_reference(model, batch, device, threads, clock, autocast)]
-    for dtype, layout in _CANDIDATES[1:]:
+    for dtype, layout in candidates_with(half or half_precision(device))[1:]:
         numerics = Numerics(device=device, dtype=dtype, layout=layout, threads=threads)
         if clock() > deadline:
             break
@@ -201,10 +196,10 @@ class _Candidate:
         self._images = images.to(numerics.device, memory_format=MEMORY_FORMATS[numerics.layout])
         self._labels = labels.to(numerics.device)
         self.seconds: list[float] = []
+        self._scale = LOSS_SCALE if numerics.dtype == "float16" else 1.0
         self.logits = self.step().cpu()
-        self.gradient = torch.cat(
-            [p.grad.float().flatten().cpu() for p in self._model.parameters() if p.grad is not None]
-        )
+        gradients = (p.grad for p in self._model.parameters() if p.grad is not None)
+        self.gradient = torch.cat([each.float().flatten().cpu() for each in gradients])
 
     def step(self) -> Tensor:
         """Time a forward and a backward pass; return the logits."""
@@ -213,7 +208,7 @@ class _Candidate:
         with self._autocast(self.numerics):
             logits: Tensor = self._model(self._images)
         loss = functional.cross_entropy(logits.float(), self._labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (self._scale * loss).backward()  # type: ignore[no-untyped-call]
         loss.item()  # waits for the device
         if self.numerics.device != "cpu":
             torch.cuda.synchronize(self.numerics.device)
@@ -259,7 +254,7 @@ def _reference(
     autocast: Autocast,
 ) -> _Candidate:
     """Return the first candidate, with half of `batch` or less if memory runs out."""
-    dtype, layout = _CANDIDATES[0]
+    dtype, layout = REFERENCE
     numerics = Numerics(device=device, dtype=dtype, layout=layout, threads=threads)
     while True:
         try:

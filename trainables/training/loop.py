@@ -39,7 +39,7 @@ from trainables.training.data_parallel import DataParallel
 from trainables.training.epoch_order import EpochOrder
 from trainables.training.identity import training_identity
 from trainables.training.losses import Distillation, Teacher, TrainingLoss
-from trainables.training.optimizer_step import SMALLEST, Halving, OptimizerStep
+from trainables.training.optimizer_step import SMALLEST, Halving, OptimizerStep, loss_scaler
 from trainables.training.optimizers import set_progress
 from trainables.training.recalibration import is_recalibrated
 from trainables.training.schedule import EpochPlan, learning_rate, plan_epochs
@@ -127,11 +127,14 @@ class Training:
             data=f"{images.fingerprint} {splits.split_id} {recipe.schedule.train_share}",
         )
         loss_of = partial(_loss_of, self._stage, self._loss)
-        self._steps = OptimizerStep(self.model, loss_of, parallel=parallel, halvings=halvings)
+        self._scaler = loss_scaler(numerics)
+        self._steps = OptimizerStep(
+            self.model, loss_of, parallel=parallel, halvings=halvings, scaler=self._scaler
+        )
         self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
         self._only_the_head_differs = False
         """True if the scored network equals the trained one below the head, which alone learns."""
-        self._state = TrainingState(self._stage, self._average, self._identity)
+        self._state = TrainingState(self._stage, self._average, self._identity, self._scaler)
 
     def start_from(self, trained: Classifier) -> None:
         """Take over the weights of a trained network of the same recipe, before the first epoch.
@@ -144,7 +147,7 @@ class Training:
         except RuntimeError as error:
             raise SpecError(f"the initial weights fit another network: {error}") from None
         self._average = WeightAverage(self.model, self._recipe.schedule.ema_decay)
-        self._state = TrainingState(self._stage, self._average, self._identity)
+        self._state = TrainingState(self._stage, self._average, self._identity, self._scaler)
 
     @property
     def params(self) -> int:

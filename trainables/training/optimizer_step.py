@@ -13,18 +13,31 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from common.errors import SpecError
 from trainables.augmentation.batch import Batch
 from trainables.hyperparameters import Optimization
 from trainables.prediction import is_out_of_memory
+from trainables.recipe import Numerics
 from trainables.training.data_parallel import DataParallel, part_of_batch
 
 log = logging.getLogger(__name__)
 
 SMALLEST = 2
 """Images that batch normalization needs in a micro-batch."""
+
+LOSS_SCALE = 2.0**10
+"""First factor of a loss in float16. torch's own, 2^16, makes the first gradients of our networks
+overflow, and every overflow skips a step."""
+
+
+def loss_scaler(numerics: Numerics) -> GradScaler | None:
+    """Return the scaler of the loss in float16; None for other data types."""
+    if numerics.dtype != "float16":
+        return None
+    return GradScaler(torch.device(numerics.device).type, init_scale=LOSS_SCALE)
 
 
 class Halving(NamedTuple):
@@ -46,9 +59,14 @@ class OptimizerStep:
         *,
         parallel: DataParallel | None = None,
         halvings: Iterable[Halving] = (),
+        scaler: GradScaler | None = None,
     ) -> None:
-        """`loss_of` returns the mean loss of a batch; `halvings` are repeated at their steps."""
+        """`loss_of` returns the mean loss of a batch; `halvings` are repeated at their steps.
+
+        `scaler` scales the loss, so that small gradients do not vanish in float16.
+        """
         self._model, self._loss_of, self._parallel = model, loss_of, parallel
+        self._scaler = scaler
         self._planned = tuple(halvings)
         self._before, self._after = _Saved(model), _Saved(model)
         self.halvings: list[Halving] = []
@@ -94,8 +112,16 @@ class OptimizerStep:
             self._before.restore()
             self.halvings.append(at)
         if settings.clip_grad_norm:
+            if self._scaler is not None:
+                self._scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip_grad_norm)
-        optimizer.step()
+        if self._scaler is None:
+            optimizer.step()
+        else:
+            # Skips the step if a gradient is not finite. To decide this it waits for a GPU, except
+            # for torch's fused optimizers.
+            self._scaler.step(optimizer)
+            self._scaler.update()
         return loss
 
     def restore(self, halvings: Sequence[Halving]) -> None:
@@ -135,7 +161,10 @@ class OptimizerStep:
     def _whole_gradient(
         self, batch: Batch, optimizer: Optimizer, count: int, share: float
     ) -> Tensor:
-        """Set the gradients of the mean loss over a batch and all processes; return the loss."""
+        """Set the gradients of the mean loss over a batch and all processes; return the loss.
+
+        The gradients are those of the scaled loss, if it is scaled.
+        """
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch.labels_a.device)
         for index in range(count):
@@ -143,7 +172,8 @@ class OptimizerStep:
             loss = self._loss_of(part)
             if count > 1:
                 loss = loss * (len(part.images) / len(batch.images))
-            loss.backward()  # type: ignore[no-untyped-call]
+            scaled = loss if self._scaler is None else self._scaler.scale(loss)
+            scaled.backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
         if self._parallel is not None:
             total = self._parallel.average_gradients(total, self._model, share)
@@ -151,7 +181,7 @@ class OptimizerStep:
 
 
 def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:
-    """Move weights by `rho` along their whole gradient (Foret et al., 2021)."""
+    """Move weights by `rho` along their whole gradient (Foret et al., 2021), whatever its scale."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
     scale = rho / (norm + 1e-12)

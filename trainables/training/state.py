@@ -1,9 +1,9 @@
 """The state of a training: kept and restored in memory, saved to and loaded from checkpoints.
 
 Tensors are named `model.…`, `average.…`, `optimizer.PARAMETER.KEY` for the optimizer's state of a
-parameter, and `group.INDEX.KEY` for counters that an optimizer keeps in a parameter group. In a
-checkpoint, names of the current state have the prefix `now.`, names of the trunk that a cooldown
-branched off have the prefix `trunk.`.
+parameter, `group.INDEX.KEY` for counters that an optimizer keeps in a parameter group, and
+`scaler.…` for the scale of a loss in float16. In a checkpoint, names of the current state have the
+prefix `now.`, names of the trunk that a cooldown branched off have the prefix `trunk.`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from trainables.training.active_stage import ActiveStage
@@ -21,15 +22,23 @@ from trainables.training.identity import TrainingIdentity, require_same_training
 from trainables.training.optimizer_step import Halving
 from trainables.training.schedule import EpochPlan
 
+_SCALER = {"scale": "scale", "growth_tracker": "_growth_tracker"}
+"""Our names, and those of the scaler's `state_dict`."""
+
 
 class TrainingState:
     """The weights, their average, the optimizer's state, and the trunk to return to."""
 
     def __init__(
-        self, stage: ActiveStage, average: WeightAverage, identity: TrainingIdentity
+        self,
+        stage: ActiveStage,
+        average: WeightAverage,
+        identity: TrainingIdentity,
+        scaler: GradScaler | None = None,
     ) -> None:
         """`identity` determines which checkpoints belong to this training."""
         self._stage, self._average, self._identity = stage, average, identity
+        self._scaler = scaler
         self.trunk: dict[str, Tensor] | None = None
 
     def keep_trunk(self) -> None:
@@ -69,12 +78,14 @@ class TrainingState:
         self.trunk = part_of(tensors, "trunk.") if state["trunk"] else None
         return step, [Halving(*halving) for halving in state["halvings"]]
 
-    def _parts(self) -> tuple[nn.Module, nn.Module, Optimizer]:
-        return self._stage.model, self._average.model, self._stage.optimizer
+    def _parts(self) -> tuple[nn.Module, nn.Module, Optimizer, GradScaler | None]:
+        return self._stage.model, self._average.model, self._stage.optimizer, self._scaler
 
 
-def take_snapshot(model: nn.Module, average: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return copies of the weights, their average and the optimizer's state."""
+def take_snapshot(
+    model: nn.Module, average: nn.Module, optimizer: Optimizer, scaler: GradScaler | None = None
+) -> dict[str, Tensor]:
+    """Return copies of the weights, their average, and the state of optimizer and scaler."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, value in average.state_dict().items():
         tensors[f"average.{name}"] = value
@@ -86,11 +97,18 @@ def take_snapshot(model: nn.Module, average: nn.Module, optimizer: Optimizer) ->
     for index, group in enumerate(optimizer.param_groups):
         for key in _counters(group):
             tensors[f"group.{index}.{key}"] = _as_tensor(group[key])
+    if scaler is not None:
+        state = scaler.state_dict()
+        tensors |= {f"scaler.{name}": _as_tensor(state[key]) for name, key in _SCALER.items()}
     return {name: value.clone() for name, value in tensors.items()}
 
 
 def put_snapshot(
-    tensors: Mapping[str, Tensor], model: nn.Module, average: nn.Module, optimizer: Optimizer
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: Optimizer,
+    scaler: GradScaler | None = None,
 ) -> None:
     """Restore a snapshot in place; its tensors may be on another device."""
     model.load_state_dict(part_of(tensors, "model."))
@@ -110,6 +128,10 @@ def put_snapshot(
         number, key = name.split(".", 1)
         groups[int(number)][key] = _plain(value)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if scaler is not None:
+        saved = part_of(tensors, "scaler.")
+        values = {key: saved[name].item() for name, key in _SCALER.items()}
+        scaler.load_state_dict({**scaler.state_dict(), **values})
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

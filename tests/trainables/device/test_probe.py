@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
 from common.errors import SpecError
+from trainables.device.candidates import half_precision
 from trainables.device.probe import Measurement, choose, measure, probe
 from trainables.prediction import autocast
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Dtype, Numerics, Recipe
 
 TINY = Recipe(width=4, batch_size=16, dropout=0.5)
-Dtype = Literal["float32", "bfloat16"]
 
 
 def measurement(
@@ -84,6 +84,29 @@ def test_no_candidate_without_parity_is_ever_chosen(others: list[Measurement]) -
     measurements = [measurement(0.5), *others]
     chosen = choose(measurements)
     assert any(each.parity and each.numerics == chosen for each in measurements)
+
+
+@pytest.mark.parametrize(
+    ("device", "has_bfloat16", "expected"),
+    [
+        ("cpu", False, "bfloat16"),
+        ("cuda", True, "bfloat16"),
+        ("cuda:1", False, "float16"),
+    ],
+)
+def test_gpus_without_bfloat16_compute_in_float16(
+    device: str, has_bfloat16: bool, expected: str
+) -> None:
+    assert half_precision(device, has_bfloat16=lambda _: has_bfloat16) == expected
+
+
+def test_float16_has_parity_and_needs_a_gain_too() -> None:
+    halves = [each for each in run(half="float16") if each.numerics.dtype == "float16"]
+    assert [each.numerics.layout for each in halves] == ["channels_last", "contiguous"]
+    assert all(each.parity for each in halves)
+    assert all(each.gradient_cosine > 0.99 for each in halves)
+    barely = measurement(0.290, dtype="float16", error=0.02, cosine=0.99)
+    assert choose([measurement(0.3), barely]).dtype == "float32"
 
 
 def test_four_candidates_are_measured_against_the_reference() -> None:

@@ -106,6 +106,27 @@ def test_resumed_at_any_step_equals_uninterrupted(changes: dict[str, Any], tmp_p
         np.testing.assert_array_equal(resumed.log_probs(SPLITS.holdout), logp)
 
 
+def test_a_training_in_float16_resumes_with_the_scale_of_its_loss(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"numerics": Numerics(dtype="float16"), "rungs": (1, 3)}
+    recipe = Recipe(**{**EVERYTHING, "epochs": 3})
+    whole = start(recipe, **options)
+    reports = []
+    for report in whole.reports():
+        reports.append(without_clock(report))
+        whole.save(tmp_path / f"{report.step}")
+    expected = final_tensors(whole, tmp_path / "whole")
+    taken = expected["now.scaler.growth_tracker"]
+    assert 0 < taken <= whole.batches * (1 + 3)
+    in_float32 = [report.train_loss for report in start(recipe, rungs=(1, 3)).reports()]
+    assert reports[-1][4] == pytest.approx(in_float32[-1], rel=0.05)
+    for step in (1, 2, 3):
+        resumed = start(recipe, **options)
+        resumed.load(tmp_path / f"{step}")
+        assert [without_clock(report) for report in resumed.reports()] == reports[step:]
+        tensors = final_tensors(resumed, tmp_path / "resumed")
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected), step
+
+
 def test_reports_follow_the_plan_and_hold_the_scores_of_the_scored_network() -> None:
     training = start()
     labels = IMAGES.labels[SPLITS.val]

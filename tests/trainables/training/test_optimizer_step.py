@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from common.errors import SpecError
 from quorum.testing.trainers import striped_images
@@ -43,13 +44,19 @@ def mean_loss(model: nn.Module) -> Callable[[Batch], Tensor]:
 
 
 def stepped(
-    model: nn.Module, size: int = 12, *, steps: int = 1, seed: int = 0, **recipe: Any
+    model: nn.Module,
+    size: int = 12,
+    *,
+    steps: int = 1,
+    seed: int = 0,
+    scaler: GradScaler | None = None,
+    **recipe: Any,
 ) -> tuple[dict[str, Tensor], OptimizerStep, Tensor]:
     """Take steps; return the state, the steps and the last loss."""
     torch.manual_seed(seed)
     optimization = Recipe(lr_per_1024=10.0, batch_size=size, **recipe).optimizer
     optimizer = make_optimizer(model, optimization)
-    taken = OptimizerStep(model, mean_loss(model))
+    taken = OptimizerStep(model, mean_loss(model), scaler=scaler)
     for index in range(steps):
         loss = taken.take(random_batch(size), optimizer, optimization, at=Halving(0, index))
     return {name: value.clone() for name, value in model.state_dict().items()}, taken, loss
@@ -85,6 +92,47 @@ def test_micro_batches_take_the_step_of_the_batch(
     assert float(summed) == pytest.approx(float(loss), rel=1e-5)
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=25)
+@given(
+    rho=st.sampled_from([0.0, 0.1]),
+    clip=st.sampled_from([0.0, 0.05]),
+    count=st.integers(1, 3),
+    power=st.integers(0, 16),
+    name=st.sampled_from(["sgd", "adamw", "muon"]),
+)
+def test_a_scaled_loss_takes_the_step_of_the_loss(
+    rho: float, clip: float, count: int, power: int, name: str
+) -> None:
+    """A power of two changes no digit of a gradient in float32."""
+    values: dict[str, Any] = {"sam_rho": rho, "clip_grad_norm": clip, "accumulation": count}
+    plain, _, loss = stepped(linear(), steps=3, optimizer=name, **values)
+    scaler = GradScaler("cpu", init_scale=2.0**power, growth_interval=2)
+    scaled, _, same = stepped(linear(), steps=3, optimizer=name, scaler=scaler, **values)
+    assert torch.equal(loss, same)
+    assert scaler.get_scale() == 2.0 ** (power + 1), "grown after two steps"
+    for key in plain:
+        torch.testing.assert_close(scaled[key], plain[key], rtol=1e-6 if rho else 0, atol=0)
+
+
+def test_a_step_whose_gradient_overflows_is_skipped_and_the_scale_halved() -> None:
+    model, factors = linear(), iter([1.0, 1e38, 1.0])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = Recipe(optimizer="adamw", clip_grad_norm=1.0).optimizer
+    scaler = GradScaler("cpu", init_scale=1024.0)
+    steps = OptimizerStep(
+        model, lambda batch: mean_loss(model)(batch) * next(factors), scaler=scaler
+    )
+    optimizer = make_optimizer(model, settings)
+    moved = []
+    for _ in range(3):
+        steps.take(random_batch(12), optimizer, settings, at=AT)
+        now = {name: value.clone() for name, value in model.state_dict().items()}
+        moved.append(not equal(before, now))
+        before = now
+    assert moved == [True, False, True]
+    assert scaler.get_scale() == 512
 
 
 def test_a_gradient_is_clipped_to_its_largest_norm_and_left_alone_below_it() -> None:
