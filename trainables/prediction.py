@@ -4,7 +4,7 @@ Axes: N images, S×S pixels, K classes, B images of a batch.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from common.cpu_runtime import keep_freed_memory
 from common.failures import says_out_of_memory
 from trainables.recipe import Numerics
-from trainables.resident_pixels import pinned, read_ahead, resident_copy
+from trainables.resident_pixels import (
+    SHARE_OF_FREE_MEMORY,
+    free_memory,
+    pinned,
+    read_ahead,
+    resident_copy,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +32,11 @@ MEMORY_FORMATS = {
 
 _LARGEST_BATCH = 1024
 """Images of 32 px."""
+_MOST_FILLING = 16
+"""Largest batch on a GPU, as a multiple."""
+_BYTES_PER_PIXEL = 2 << 10
+"""Memory for each pixel of an image on a GPU: three float32 maps of 160 channels at full size, as
+in a wide residual network."""
 
 
 def predict_log_probs(
@@ -141,15 +152,20 @@ def log_probs_of(
 def logits_of(
     model: nn.Module, source: PixelSource, numerics: Numerics, *, batch: int | None = None
 ) -> Tensor:
-    """Return logits float32 [N, K] on the device; `model` is there and in eval mode.
+    """Return logits float32 [N, K] on the device; `model` is there and in eval mode."""
+    size = batch or filling_batch(model, source)
+    with torch.inference_mode(), autocast(numerics):
+        return in_batches(lambda images: model(images).float(), source, size=size)
 
-    If memory runs out, all batches are predicted again at half the size.
+
+def in_batches(function: Callable[[Tensor], Tensor], source: PixelSource, *, size: int) -> Tensor:
+    """Return `function` of all images, computed for at most `size` at a time.
+
+    If memory runs out, all batches are computed again at half the size.
     """
-    size = batch or model_batch(model, source)
     while True:
         try:
-            with torch.inference_mode(), autocast(numerics):
-                return torch.cat([model(images).float() for images in source.batches(size=size)])
+            return torch.cat([function(images) for images in source.batches(size=size)])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or size == 1:
                 raise
@@ -175,13 +191,43 @@ def largest_batch(side: int) -> int:
 
 def model_batch(model: nn.Module, source: PixelSource) -> int:
     """Return the size of a batch for a network, which may enlarge its images."""
-    return largest_batch(max(source.image_size, getattr(model, "input_size", 0)))
+    return largest_batch(_side(model, source))
+
+
+def filling_batch(model: nn.Module, source: PixelSource) -> int:
+    """Return the size of a batch that keeps the device busy: `model_batch` on the CPU.
+
+    Use it with `in_batches`: the network may need more memory than is assumed.
+    """
+    size = model_batch(model, source)
+    if source.device.type != "cuda":
+        return size
+    return filling_size(size, side=_side(model, source), free_bytes=free_memory(source.device))
+
+
+def filling_size(size: int, *, side: int, free_bytes: int) -> int:
+    """Return the size of a batch that takes half of a GPU's free memory, `size` to 16 times that.
+
+    `side` is that of the images, in pixels.
+    """
+    fits = int(SHARE_OF_FREE_MEMORY * free_bytes) // (_BYTES_PER_PIXEL * side**2)
+    return max(size, min(_MOST_FILLING * size, fits))
+
+
+def _side(model: nn.Module, source: PixelSource) -> int:
+    return max(source.image_size, getattr(model, "input_size", 0))
 
 
 def apply_numerics(numerics: Numerics) -> None:
-    """Set torch's thread count and, on the CPU, make the process keep freed memory for reuse."""
+    """Set torch's thread count, and how the process chooses kernels and keeps memory.
+
+    On the CPU it keeps freed memory for reuse. On CUDA cuDNN times its algorithms for every new
+    shape and chooses the fastest: batches of a training all have the same shape.
+    """
     if numerics.device == "cpu":
         keep_freed_memory()
+    elif numerics.device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = True
     if torch.get_num_threads() != numerics.threads:
         torch.set_num_threads(numerics.threads)
 

@@ -40,12 +40,18 @@ def resident_copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor
         return None
     key = (id(pixels), device)
     if key not in _COPIES:
-        if device.type == "cuda" and pixels.nbytes > SHARE_OF_FREE_MEMORY * _free(device):
+        if device.type == "cuda" and pixels.nbytes > SHARE_OF_FREE_MEMORY * free_memory(device):
             return None
         _COPIES[key] = _copy(pixels, device)
         # An array's id is that of another one after it is gone.
         weakref.finalize(pixels, _COPIES.pop, key, None).atexit = False
     return _COPIES[key]
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the free memory of a GPU in bytes, with what torch's allocator keeps for reuse."""
+    free = int(torch.cuda.mem_get_info(device)[0])
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -74,7 +80,3 @@ def _copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
         # A copy in memory first: torch warns of arrays that are read-only, as mapped ones are.
         copy[start : start + count].copy_(torch.from_numpy(np.array(pixels[start : start + count])))
     return copy
-
-
-def _free(device: torch.device) -> int:
-    return int(torch.cuda.mem_get_info(device)[0])

@@ -5,11 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from quorum.testing.trainers import striped_images
 from trainables.nets.build import build_model
-from trainables.prediction import PixelSource, predict_log_probs
+from trainables.prediction import (
+    PixelSource,
+    apply_numerics,
+    filling_batch,
+    filling_size,
+    model_batch,
+    predict_log_probs,
+)
 from trainables.recipe import Numerics, Recipe
 
 IMAGES, SPLITS = striped_images()
@@ -73,3 +82,28 @@ def test_predictions_that_ran_out_of_memory_are_made_in_smaller_batches(error: E
         predict_log_probs(FewAtATime(0, error), images, Numerics())
     with pytest.raises(RuntimeError, match="another reason"):
         predict_log_probs(FewAtATime(5, RuntimeError("another reason")), images, Numerics())
+
+
+@given(size=st.integers(1, 1024), side=st.integers(8, 512), free=st.integers(0, 2**40))
+def test_a_batch_fills_a_gpu_within_bounds(size: int, side: int, free: int) -> None:
+    chosen = filling_size(size, side=side, free_bytes=free)
+    assert size <= chosen <= 16 * size
+    assert chosen == size or chosen * side**2 * 2048 <= free / 2
+    assert chosen <= filling_size(size, side=side, free_bytes=2 * free)
+
+
+def test_on_the_cpu_a_batch_is_not_filled() -> None:
+    source = PixelSource(IMAGES.images, SPLITS.val, Numerics())
+    model = nn.Linear(1, 1)
+    assert filling_batch(model, source) == model_batch(model, source)
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cpu", False), ("cuda", True), ("cuda:1", True)])
+def test_cudnn_times_its_algorithms_on_cuda(device: str, chosen: bool) -> None:
+    before = torch.backends.cudnn.benchmark
+    try:
+        torch.backends.cudnn.benchmark = False
+        apply_numerics(Numerics(device=device, threads=torch.get_num_threads()))
+        assert torch.backends.cudnn.benchmark is chosen
+    finally:
+        torch.backends.cudnn.benchmark = before

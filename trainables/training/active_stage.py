@@ -24,7 +24,7 @@ from trainables.nets.auxiliary_heads import (
 )
 from trainables.nets.classifier import Classifier
 from trainables.nets.head import linear_head
-from trainables.prediction import PixelSource, autocast, model_batch
+from trainables.prediction import PixelSource, autocast, filling_batch, in_batches
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.trainer import FeatureCache
@@ -265,5 +265,4 @@ def _features_of(
 ) -> Tensor:
     """Return `function` of all images, [N, C], batch by batch."""
     with torch.no_grad(), autocast(numerics):
-        batches: Iterator[Tensor] = source.batches(size=model_batch(model, source))
-        return torch.cat([function(images) for images in batches])
+        return in_batches(function, source, size=filling_batch(model, source))
