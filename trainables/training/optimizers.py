@@ -7,10 +7,11 @@ from typing import Any
 from timm.optim import (  # type: ignore[attr-defined]
     Lookahead,
     create_optimizer_v2,
+    get_optimizer_class,
     list_optimizers,
 )
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from common.errors import SpecError
 from trainables.hyperparameters import Optimization
@@ -29,8 +30,17 @@ MUON_STEPS = 4
 """Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
 
 
-def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
+_FUSED = (SGD, Adam, AdamW)
+"""torch's optimizers with a fused step on GPUs; those of timm have none."""
+
+
+def make_optimizer(
+    model: nn.Module, settings: Optimization, *, fused: bool | None = None
+) -> Optimizer:
     """Return the optimizer of a recipe over the trainable parameters: ours or one of timm's.
+
+    With `fused`, a step is a few kernels for all parameters where torch has such a step; by default
+    on CUDA only, because on the CPU it rounds in another way than records were made.
 
     trainables/training/parameter_groups.py decides which parameters are decayed, and the learning
     rate of each layer. `set_progress` sets the rates.
@@ -48,6 +58,10 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
         name = "momentum"  # timm's name for SGD without Nesterov, which needs momentum > 0
     elif settings.name == "muon":
         more = {"nesterov": True, "ns_steps": MUON_STEPS}
+    if fused is None:
+        fused = next(model.parameters()).is_cuda
+    if fused and get_optimizer_class(name, bind_defaults=False) in _FUSED:
+        more["fused"] = True
     optimizer: Optimizer = create_optimizer_v2(
         parameter_groups(model, settings),
         opt=name,

@@ -1,5 +1,7 @@
 """Optimizers: their first steps in closed form, and their parameter groups."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -189,3 +191,62 @@ def test_muon_of_timm_gets_the_hidden_matrices_too() -> None:
     fallback = {id(p): g["use_fallback"] for g in optimizer.param_groups for p in g["params"]}
     matrices = [fallback[id(p)] for p in model.parameters() if p.ndim == 2]
     assert matrices == [True, False, True]
+
+
+FUSED: dict[str, Any] = {
+    "sgd": {"momentum": 0.9},
+    "momentum": {"optimizer": "sgd", "momentum": 0.0},
+    "adamw": {"optimizer": "adamw", "bias_lr_scale": 4.0},
+    "lookahead": {"optimizer": "adamw", "lookahead": 2},
+    "adam": {"optimizer": "timm:adam"},
+}
+
+
+def stepped(recipe: Recipe, steps: int, *, fused: bool, split: int = 0) -> dict[str, torch.Tensor]:
+    """Return the state after steps on fixed gradients, resumed from a snapshot after `split`."""
+    model = empty_model_with(recipe)
+    optimizer = make_optimizer(model, recipe.optimizer, fused=fused)
+    for step in range(steps):
+        if split and step == split:
+            snapshot = take_snapshot(model, model, optimizer)
+            model = empty_model_with(recipe)
+            optimizer = make_optimizer(model, recipe.optimizer, fused=fused)
+            put_snapshot(snapshot, model, model, optimizer)
+        generator = torch.Generator().manual_seed(step)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        set_progress(optimizer, rate=0.1, steps=step)
+        optimizer.step()
+    return take_snapshot(model, model, optimizer)
+
+
+def empty_model_with(recipe: Recipe) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return empty_model(recipe, classes=3, image_size=8)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_step_is_the_step_of_each_parameter_and_resumes(name: str) -> None:
+    recipe = Recipe(**{"width": 4, "weight_decay": 0.01, **FUSED[name]})
+    plain, fused = (stepped(recipe, 5, fused=fused) for fused in (False, True))
+    assert plain.keys() == fused.keys()
+    for key in plain:
+        torch.testing.assert_close(fused[key], plain[key], rtol=1e-4, atol=1e-6)
+    resumed = stepped(recipe, 5, fused=True, split=3)
+    assert all(torch.equal(resumed[key], fused[key]) for key in fused)
+
+
+@pytest.mark.parametrize("name", ["muon", "timm:lion", "timm:rmsprop"])
+def test_optimizers_without_a_fused_step_do_without(name: str) -> None:
+    recipe = Recipe(width=4, optimizer=name)
+    plain, fused = (stepped(recipe, 2, fused=fused) for fused in (False, True))
+    assert all(torch.equal(plain[key], fused[key]) for key in plain)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_steps_on_the_cpu_are_fused_on_request_only(name: str) -> None:
+    recipe = Recipe(**FUSED[name])
+    for fused in (None, False, True):
+        optimizer = make_optimizer(empty_model_with(recipe), recipe.optimizer, fused=fused)
+        assert {bool(group["fused"]) for group in optimizer.param_groups} == {bool(fused)}
