@@ -215,6 +215,9 @@ class Schedule(_Section):
     ema_decay: float = _number(0.98, 0.0, 0.99999)
     """Decay per step of the moving average of the weights, which is scored; 0 switches averaging
     off."""
+    ema_every: int = _number(1, 1, 100_000)
+    """Steps between updates of the moving average, which also ends every epoch with one. An update
+    has the decays of all steps since the last one, multiplied."""
     stages: tuple[Stage, ...] = ()
     """Parts of the training with different values; see trainables/stages.py."""
 

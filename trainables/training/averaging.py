@@ -19,13 +19,20 @@ class WeightAverage:
     took most of an update's time.
     """
 
-    def __init__(self, model: Classifier, decay: float) -> None:
+    def __init__(self, model: Classifier, decay: float, *, every: int = 1) -> None:
         """Start from the network's current weights; a `decay` of 0 switches averaging off.
 
         The decay warms up as 1 − (1 + steps)^(−2/3), so that after a few dozen steps the random
         initial weights no longer dominate the average.
+
+        The average is updated after every `every`-th step of the schedule and at the end of an
+        epoch: E ← d·E + (1 − d)·W, where W are the weights then, and d the product of the decays
+        of the steps since the last update, decay^every after the warm-up. So earlier weights
+        count as if every step had been included; those between updates are left out.
         """
-        self._source, self._decay = model, decay
+        self._source, self._decay, self._every = model, decay, every
+        self._pending = 1.0
+        """Product of the decays of the steps since the last update."""
         self._average = deepcopy(model).eval()
         self._averaged: list[Tensor] = []
         self._followed: list[Tensor] = []
@@ -59,18 +66,27 @@ class WeightAverage:
         return frozen and all(tensor.requires_grad for _, tensor in pairs)
 
     def update(self, steps: int) -> None:
-        """Include the current weights, after `steps` optimizer steps of the schedule."""
-        if self._decay and self._averaged:
-            # All tensors in one call, which is a few kernels on a GPU.
-            average = get_ema_multi_avg_fn(decay_after(steps, self._decay))  # type: ignore[no-untyped-call]
-            average(self._averaged, self._followed, None)
+        """Include the current weights, if due, after `steps` optimizer steps of the schedule."""
+        if self._decay:
+            self._pending *= decay_after(steps, self._decay)
+            if steps % self._every == 0:
+                self._include()
 
     def finish_epoch(self) -> None:
-        """Copy counters; if averaging is off, also the current weights."""
+        """Include the last steps and copy counters; copy the weights if averaging is off."""
+        if self._pending < 1:
+            self._include()
         pairs = self._counters if self._decay else self._pairs()
         with torch.no_grad():
             for average, tensor in pairs:
                 average.copy_(tensor)
+
+    def _include(self) -> None:
+        if self._averaged:
+            # All tensors in one call, which is a few kernels on a GPU.
+            average = get_ema_multi_avg_fn(self._pending)  # type: ignore[no-untyped-call]
+            average(self._averaged, self._followed, None)
+        self._pending = 1.0
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Return the average's tensors, and those of the network."""

@@ -131,7 +131,7 @@ class Training:
         self._steps = OptimizerStep(
             self.model, loss_of, parallel=parallel, halvings=halvings, scaler=self._scaler
         )
-        self._average = WeightAverage(self.model, recipe.schedule.ema_decay)
+        self._average = _average_of(self.model, recipe)
         self._only_the_head_differs = False
         """True if the scored network equals the trained one below the head, which alone learns."""
         self._state = TrainingState(self._stage, self._average, self._identity, self._scaler)
@@ -146,7 +146,7 @@ class Training:
             self.model.load_state_dict(trained.state_dict())
         except RuntimeError as error:
             raise SpecError(f"the initial weights fit another network: {error}") from None
-        self._average = WeightAverage(self.model, self._recipe.schedule.ema_decay)
+        self._average = _average_of(self.model, self._recipe)
         self._state = TrainingState(self._stage, self._average, self._identity, self._scaler)
 
     @property
@@ -332,6 +332,11 @@ def _check(
         )
     for index in range(max(1, len(recipe.schedule.stages))):
         check_augmentation(recipe.in_stage(index).augmentation, images.image_size)
+
+
+def _average_of(model: Classifier, recipe: Recipe) -> WeightAverage:
+    schedule = recipe.schedule
+    return WeightAverage(model, schedule.ema_decay, every=schedule.ema_every)
 
 
 def _build(

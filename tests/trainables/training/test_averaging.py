@@ -1,11 +1,14 @@
 """The moving average: bitwise that of all tensors, whichever of them learn."""
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.nets.build import empty_model
 from trainables.nets.classifier import Classifier
@@ -69,6 +72,54 @@ def test_averaging_what_can_change_equals_averaging_everything(
                     everything.update(model, step=step)
                 average.finish_epoch()
                 assert_equal(average, everything)
+
+
+def head_of(model: Classifier) -> Tensor:
+    weight: Tensor = model.state_dict()["net.head.weight"]
+    return weight.clone()
+
+
+def averaged_slowly(
+    weights: list[Tensor], start: Tensor, decay: float, every: int, epochs: int
+) -> Tensor:
+    """Sum the weights of the steps that are included, each times the decays of all later steps."""
+    steps = range(1, len(weights) + 1)
+    ends = {len(weights) * epoch // epochs for epoch in range(1, epochs + 1)}
+    included = [step for step in steps if step % every == 0 or step in ends]
+    kept = math.prod(decay_after(step, decay) for step in steps)
+    total = kept * start.double()
+    for previous, step in pairwise([0, *included]):
+        since = math.prod(decay_after(s, decay) for s in range(previous + 1, step + 1))
+        later = math.prod(decay_after(s, decay) for s in range(step + 1, len(weights) + 1))
+        total += (1 - since) * later * weights[step - 1].double()
+    return total
+
+
+@pytest.mark.parametrize("every", [1, 2, 5, 100])
+@pytest.mark.parametrize("decay", [0.9, 0.5])
+def test_an_update_every_few_steps_has_the_decays_of_all_of_them(every: int, decay: float) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(every)
+        model = some_model(0)
+        average = WeightAverage(model, decay, every=every)
+        start, weights = head_of(model), []
+        for step in range(1, 25):
+            if step % 12 == 1:
+                average.start_epoch(frozen=False)
+            train(model, head_only=False)
+            weights.append(head_of(model))
+            average.update(step)
+            if step % 12 == 0:
+                average.finish_epoch()
+                assert_counters_equal(average, model)
+    expected = averaged_slowly(weights, start, decay, every, epochs=2)
+    torch.testing.assert_close(head_of(average.model).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def assert_counters_equal(average: WeightAverage, model: Classifier) -> None:
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point():
+            assert torch.equal(average.model.state_dict()[name], value), name
 
 
 @given(steps=st.integers(0, 100_000), decay=st.floats(0.001, 0.99999))

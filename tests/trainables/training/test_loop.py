@@ -78,7 +78,7 @@ def without_clock(report: EpochReport) -> tuple[Any, ...]:
         {"ema_decay": 0.0, "momentum": 0.0, "block": "plain", "batch_size": 100},
         {"stages": STAGES, "optimizer": "adamw", **AUXILIARY},
         {"optimizer": "timm:lion", "accumulation": 3, "clip_grad_norm": 0.5, "lookahead": 3},
-        {"optimizer": "timm:adan", "sam_rho": 0.05, "accumulation": 2},
+        {"optimizer": "timm:adan", "sam_rho": 0.05, "accumulation": 2, "ema_every": 3},
         pytest.param({"model": "timm:test_resnet", "optimizer": "adamw"}, marks=pytest.mark.slow),
     ],
     ids=["sgd", "adamw", "muon", "no-average", "stages", "lion", "adan", "timm"],
