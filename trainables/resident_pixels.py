@@ -10,11 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
 SHARE_OF_FREE_MEMORY = 0.5
-"""Largest share of a GPU's free memory that a copy may take."""
+"""Largest share of a device's free memory that a copy may take."""
 
 _COPIED_AT_ONCE = 64 << 20
 """Bytes."""
@@ -34,13 +35,13 @@ def resident_copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor
     one on its device. `pixels` may be memory-mapped, and must not change.
 
     None on the CPU, where all read the array itself, and for images that would take more than
-    half of a GPU's free memory.
+    half of the device's free memory.
     """
     if device.type == "cpu":
         return None
     key = (id(pixels), device)
     if key not in _COPIES:
-        if device.type == "cuda" and pixels.nbytes > SHARE_OF_FREE_MEMORY * free_memory(device):
+        if pixels.nbytes > SHARE_OF_FREE_MEMORY * free_memory(device):
             return None
         _COPIES[key] = _copy(pixels, device)
         # An array's id is that of another one after it is gone.
@@ -49,7 +50,9 @@ def resident_copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free memory of a GPU in bytes, with what torch's allocator keeps for reuse."""
+    """Return the free memory of a device in bytes, with what torch's allocator keeps for reuse."""
+    if device.type != "cuda":  # shares the host's memory
+        return int(psutil.virtual_memory().available)
     free = int(torch.cuda.mem_get_info(device)[0])
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 

@@ -116,7 +116,7 @@ class QuorumTrial(tune.Trainable):
         """Prepare the next trial of this process; called by Tune."""
         self._config = new_config
         self._start = from_mapping(TrialStart, new_config["start"], where="start")
-        self._trainer = None
+        self._trainer, self._reports = None, iter(())  # their memory is free for the next ones
         return True
 
     def step(self) -> dict[str, Any]:

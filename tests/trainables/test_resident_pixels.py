@@ -57,6 +57,16 @@ def test_a_copy_is_freed_with_its_array() -> None:
         gc.enable()
 
 
+def test_images_that_do_not_fit_are_copied_batch_by_batch() -> None:
+    pixels = np.broadcast_to(some_pixels()[:1], (10**11, 4, 4, 3))  # 5 TB
+    source = PixelSource(pixels, np.arange(7, 10**6, 7), Numerics(device=META))
+    with counted_copies() as copies:
+        batches = list(source.batches(torch.arange(20), size=8))
+    assert [batch.shape for batch in batches] == [(7, 3, 4, 4), (7, 3, 4, 4), (6, 3, 4, 4)]
+    assert all(batch.device == DEVICE for batch in batches)
+    assert (copies.count, copies.bytes) == (3, 20 * pixels[0].nbytes)
+
+
 def test_nothing_is_copied_on_the_cpu() -> None:
     assert resident_copy(some_pixels(), torch.device("cpu")) is None
 

@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import re
+import weakref
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
@@ -171,6 +172,24 @@ def test_a_resumed_trial_computes_as_before_on_another_kind_of_machine(tmp_path:
     resumed = trial(measured_on="B", resume_from=[tune.Checkpoint(str(tmp_path))])
     assert resumed.step()["step"] == 2
     assert used[-1] == elsewhere
+
+
+def test_a_training_is_freed_before_the_next_one_of_the_process_begins() -> None:
+    """Two networks and their optimizers may not fit on a GPU."""
+    trainings: list[weakref.ref[FakeTraining]] = []
+    alive: list[int] = []
+
+    def remembered(recipe: Recipe, **options: Any) -> FakeTraining:
+        alive.append(sum(each() is not None for each in trainings))
+        training = FakeTraining(recipe, **options)
+        trainings.append(weakref.ref(training))
+        return training
+
+    trial = QuorumTrial({**config(), "trainer": remembered})
+    for seed in (7, 8, 9):
+        trial.reset_config({**config(seed=seed), "trainer": remembered})
+        scores(trial, 2)
+    assert alive == [0, 0, 0]
 
 
 class Evil:
