@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from trainables.records import RunFolder
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
     from ensemble.selection.selection import Selection
+    from ensemble.student.design import Candidate
     from search.mlflow.registry import Release
 
 MEASURE_SHARE = 0.02
@@ -149,7 +150,7 @@ def distill(
                 raise
         corrupted = corrupted_holdout(
             run,
-            reads=_inputs(run.folder),
+            reads=inputs(run.folder),
             progress=lambda done, detail: progress(0.95 + 0.05 * done, detail),
         )
         release = decide_release(
@@ -205,7 +206,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
             images=run.images,
             splits=run.splits,
             numerics=run.numerics,
-            reads=_inputs(run.folder),
+            reads=inputs(run.folder),
             writes=[folder.name],
             progress=progress,
             predict_with=dataclasses.replace(run.numerics, threads=run.cores),
@@ -305,7 +306,7 @@ def _train_students(
         images=run.images,
         splits=run.splits,
         numerics=numerics,
-        reads=_inputs(run.folder),
+        reads=inputs(run.folder, candidates),
         writes=[run.folder.student.name],
         progress=progress,
         leads=workers > 1,
@@ -358,12 +359,16 @@ def _front_metrics(selection: "Selection") -> dict[str, float]:
     }
 
 
-def _inputs(folder: RunFolder) -> list[str]:
-    """Return the files and folders that the student and the ledger are made from."""
+def inputs(folder: RunFolder, candidates: "Sequence[Candidate]" = ()) -> list[str]:
+    """Return the files and folders that the student and the ledger are made from.
+
+    Another machine gets these and no others: `candidates` may start from any trial of the pool.
+    """
     from ensemble.evaluation.stages import pooled_trials
     from ensemble.selection.teacher_file import teacher_of
 
     names = {*pooled_trials(folder), *(member.name for member in teacher_of(folder).members)}
+    names |= {candidate.start for candidate in candidates if candidate.start is not None}
     trials = [folder.trial(name) for name in sorted(names)]
     paths = [folder.selection, folder.sweep, folder.student, *trials]
     return [path.relative_to(folder.root).as_posix() for path in paths]
