@@ -170,9 +170,12 @@ def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
 
 
 def untaught_sentence(facts: RunFacts) -> str:
-    """Say why the student is the best single trial."""
-    tried = facts.card is not None and facts.card.train_seconds > 0
+    """Say why the student is a trial as it was, by default the best single one."""
+    card = facts.card
+    tried = card is not None and card.train_seconds > 0
     why = "distilling it further made it worse on val" if tried else "there was no time to distill"
+    if card is not None and card.untaught_because:
+        why = card.untaught_because
     return f"The student is the best single trial as it was: {why}."
 
 

@@ -273,6 +273,7 @@ def _origin(card: Card) -> str:
             "teacher",
             ", ".join(f"{markdown_text(m.name)} ({percent(m.weight)})" for m in card.teacher),
         ),
+        ("network", card.untaught_because and f"a trial of the search ({card.untaught_because})"),
         ("parameters", f"{card.params:,}"),
         ("training", f"{_steps(card)}{card.train_seconds:,.0f} s"),
         ("recipe", f"SHA-256 {markdown_code(card.metadata.recipe_sha256)}, in full in card.json"),

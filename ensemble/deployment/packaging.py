@@ -62,6 +62,8 @@ class TrainedStudent:
     """None for a student without a teacher."""
     teacher: tuple[TeacherMember, ...] = ()
     teacher_temperature: float | None = None
+    untaught_because: str = ""
+    """The reason why the student is a trial as it was; empty if it was trained."""
 
 
 def export_student(
@@ -123,6 +125,7 @@ def export_student(
         tau=distillation.tau if distillation else None,
         teacher=student.teacher,
         teacher_temperature=student.teacher_temperature,
+        untaught_because=student.untaught_because,
         fp32=_finished(fp32, metadata, refit_temperature(fp32, holdout, labels), times),
         released=UNRELEASED,
         machine=machine_description(),
@@ -131,13 +134,16 @@ def export_student(
     return add_int8(folder, images=images, splits=splits, like=like) if int8 else card
 
 
-def copy_student(source: Path, folder: Path) -> Card:
-    """Copy a student's files to another folder, as those of a network without a teacher."""
+def copy_student(source: Path, folder: Path, *, train_seconds: float) -> Card:
+    """Copy the files of a student that is a trial as it was, as those of the trial.
+
+    `train_seconds` is the trial's training time.
+    """
     card = read_card(source)
     folder.mkdir(parents=True, exist_ok=True)
     for artifact in filter(None, (card.fp32, card.int8)):
         write_bytes_atomically(folder / artifact.file, (source / artifact.file).read_bytes())
-    card = replace(card, alpha=None, tau=None, teacher=(), teacher_temperature=None)
+    card = replace(card, steps=None, train_seconds=train_seconds, untaught_because="")
     write_card(folder, card)
     return card
 
