@@ -29,6 +29,7 @@ from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
+    from ensemble.ledger.ledger import Ledger
     from ensemble.selection.selection import Selection
     from ensemble.student.design import Candidate
     from search.mlflow.registry import Release
@@ -128,8 +129,7 @@ def distill(
         finished_before = stage.times_finished
         kept = folder.with_name(f"student.{finished_before}")
         # A command that was killed has moved the old student already, or left an unfinished one.
-        moved = again and exported and not undecided and not kept.exists()
-        if moved:
+        if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
         if not undecided:
             if selection is not None:
@@ -144,7 +144,8 @@ def distill(
                     train=train,
                 )
             except SpecError:  # no network keeps the budgets: the run keeps the student it has
-                if moved:
+                # Moved by this process, or by one that was killed.
+                if kept.exists() and not (folder / "card.json").exists():
                     shutil.rmtree(folder, ignore_errors=True)
                     kept.rename(folder)
                 raise
@@ -193,28 +194,16 @@ def ledger(run: Run, *, again: bool = False) -> None:
     since the ledger was written, by a command that was killed.
     """
     folder = run.folder.ledger
-    if (folder / "ledger.json").exists() and not again and not lacks_ledger(run):
+    written = (folder / "ledger.json").exists() and not again and not lacks_ledger(run)
+    # A process that was killed after it wrote the ledger leaves cards and results without it.
+    if written and not run.state.stages["ledger"].open:
         run.skip("ledger")
         return
-    from ensemble.evaluation.ledger_writer import link_ledger, measure_and_write_ledger
+    from ensemble.evaluation.ledger_writer import link_ledger
+    from ensemble.ledger.ledger import read_ledger
 
     with run.stage("ledger") as progress:
-        run.emit(TestRead())
-        ledger = run.site.run_stage(
-            measure_and_write_ledger,
-            run.folder,
-            images=run.images,
-            splits=run.splits,
-            numerics=run.numerics,
-            reads=inputs(run.folder),
-            writes=[folder.name],
-            progress=progress,
-            predict_with=dataclasses.replace(run.numerics, threads=run.cores),
-            test_reads=run.state.test_reads,
-            compute=_compute(run),
-            robustness=robustness_options(run, "ledger"),
-            seed=run.spec.seed,
-        )
+        ledger = read_ledger(folder / "ledger.json") if written else _write_ledger(run, progress)
         link_ledger(run.folder)
         _write_model_cards(run, measured=True)
         run.emit(
@@ -235,6 +224,29 @@ def ledger(run: Run, *, again: bool = False) -> None:
                 folder=folder.name,
             )
         )
+
+
+def _write_ledger(run: Run, progress: Callable[[float, str], None]) -> "Ledger":
+    """Read test and write the ledger where the run's networks are measured."""
+    from ensemble.evaluation.ledger_writer import measure_and_write_ledger
+
+    run.emit(TestRead())
+    ledger: Ledger = run.site.run_stage(
+        measure_and_write_ledger,
+        run.folder,
+        images=run.images,
+        splits=run.splits,
+        numerics=run.numerics,
+        reads=inputs(run.folder),
+        writes=[run.folder.ledger.name],
+        progress=progress,
+        predict_with=dataclasses.replace(run.numerics, threads=run.cores),
+        test_reads=run.state.test_reads,
+        compute=_compute(run),
+        robustness=robustness_options(run, "ledger"),
+        seed=run.spec.seed,
+    )
+    return ledger
 
 
 def _write_model_cards(run: Run, *, measured: bool) -> None:

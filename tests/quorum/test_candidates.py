@@ -78,12 +78,16 @@ def test_a_hopeless_budget_is_refused_before_the_sweep(start: str, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_run_keeps_its_student_if_no_network_keeps_a_new_budget(
-    finished_run: Outcome, tmp_path: Path
+    killed: bool, finished_run: Outcome, tmp_path: Path
 ) -> None:
+    """Also if an earlier command was killed after it had moved the student."""
     copy = tmp_path / "tiny"
     shutil.copytree(finished_run.folder.root, copy)
     before = read_card(copy / "student")
+    if killed:
+        (copy / "student").rename(copy / "student.1")
     with pytest.raises(SpecError, match=r"max_params 10\b"):
         quorum.distill(copy, max_params=10, progress=False)
     assert read_card(copy / "student") == before
