@@ -206,6 +206,14 @@ def test_pages_of_other_sites_are_refused(server: Server, origin: str) -> None:
     assert "Access-Control-Allow-Origin" not in answer[1]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_a_malformed_address_is_refused(server: Server, method: str) -> None:
+    status, _, content = ask(server, method, "http://[x", picture())
+    assert status == 400
+    if method != "HEAD":
+        assert json.loads(content)["error"]["kind"] == "bad_request"
+
+
 def test_the_servers_own_page_may_ask(server: Server) -> None:
     assert ask(server, "POST", "/predict", picture(), Origin=server.url.rstrip("/"))[0] == 200
 
