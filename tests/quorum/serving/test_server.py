@@ -208,10 +208,10 @@ def test_pages_of_other_sites_are_refused(server: Server, origin: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 def test_a_malformed_address_is_refused(server: Server, method: str) -> None:
-    status, _, content = ask(server, method, "http://[x", picture())
-    assert status == 400
-    if method != "HEAD":
-        assert json.loads(content)["error"]["kind"] == "bad_request"
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as client:
+        client.sendall(f"{method} http://[x HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
 
 
 def test_the_servers_own_page_may_ask(server: Server) -> None:
