@@ -80,8 +80,8 @@ def export_student(
 
     Each file gets its own temperature, fitted on holdout, and the card's metadata, so that it can
     be used alone. The int8 ranges come from training images. `license` is an SPDX expression.
-    `like` is the card of a network packaged before: its method of calibration is used again, and
-    its timings if the two do the same work, because weights do not change those.
+    `like` is the card of a network packaged before: if the two do the same work, its timings are
+    used again, because weights do not change those, and its method of calibration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
@@ -163,8 +163,8 @@ def add_int8(folder: Path, *, images: ImageSet, splits: Splits, like: Card | Non
     recipe = Recipe.from_mapping(card.recipe)
     fp32, int8 = folder / card.fp32.file, folder / "model.int8.onnx"
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
-    known = like.quantization if like is not None else None
     twin = like if like is not None and _same_work(like.recipe, recipe) else None
+    known = twin.quantization if twin is not None else None
     quantization = _quantize(
         fp32,
         int8,
