@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import RunError, SpecError
-from common.files import write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
@@ -107,7 +106,7 @@ def distill(
         RunError: `selection` was not made from this run's trials as they are now.
     """
     from ensemble.deployment.release import read_release
-    from ensemble.selection.teacher_file import TEACHER, read_selection_for, teacher_of
+    from ensemble.selection.teacher_file import read_selection_for, set_teacher, teacher_of
 
     if selection is not None:
         read_selection_for(run.folder, selection)
@@ -133,7 +132,7 @@ def distill(
             folder.rename(kept)
         if not undecided:
             if selection is not None:
-                write_bytes_atomically(folder / TEACHER, selection.read_bytes())
+                set_teacher(run.folder, selection)
             try:
                 _train_students(
                     run,

@@ -25,7 +25,7 @@ from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import read_selection
-from ensemble.selection.teacher_file import teacher_of
+from ensemble.selection.teacher_file import WORK, teacher_of
 from ensemble.student.design import (
     Candidate,
     Design,
@@ -97,7 +97,7 @@ def train_students(
         RunError: no selection, or a member whose files are missing or damaged.
     """
     selection = teacher_of(folder)
-    work = folder.student / "work"
+    work = folder.student / WORK
     work.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": train_with}
     competing = _competing(folder.student, candidates, margins, most, images, splits)
@@ -229,7 +229,7 @@ class _Training:
         """`number` counts the candidates from 0, which names the folder."""
         self.candidate = candidate
         suffix = str(number or "")
-        work = folder.student / "work"
+        work = folder.student / WORK
         self.folder = work / f"taught{suffix}"
         self.plain_folder = work / "plain"
         self._arguments: dict[str, Any] = {
@@ -292,8 +292,8 @@ def _competing(
         )
         design = Design(chosen="", because="", budgets=limits, candidates=tuple(judged))
         if read_design(place) is not None:  # trainings of a student with other budgets
-            shutil.rmtree(place / "work")
-            (place / "work").mkdir()
+            shutil.rmtree(place / WORK)
+            (place / WORK).mkdir()
         write_design(place, design)
         return affordable_ones
     kept = {each.name for each in design.candidates if not each.over}
@@ -346,25 +346,25 @@ def _package(
     export = partial(export_student, images=images, splits=splits, license=license)
     place = folder.student
     # A folder with a card counts as exported, so everything else is written first.
-    card = export(student, place / "work" / "student", int8=True)
+    card = export(student, place / WORK / "student", int8=True)
     if not student.untaught_because:
-        card = improve(student, place / "work" / "student", images=images, splits=splits)
+        card = improve(student, place / WORK / "student", images=images, splits=splits)
     twin = export(plain, place / "plain", int8=False, like=card)
     labels = images.labels[splits.holdout]
     accuracies = [
         accuracy(predict(file, images.images[splits.holdout]), labels)
-        for file in (place / "plain" / twin.fp32.file, place / "work" / "student" / card.fp32.file)
+        for file in (place / "plain" / twin.fp32.file, place / WORK / "student" / card.fp32.file)
     ]
     if accuracies[0] > accuracies[1]:
         log.info("the student without a teacher is the more accurate: it is quantized, too")
         add_int8(place / "plain", images=images, splits=splits, like=card)
     if same:
         seconds = read_record(folder.trial(single) / "record.json").seconds
-        copy_student(place / "work" / "student", place / "single", train_seconds=seconds)
+        copy_student(place / WORK / "student", place / "single", train_seconds=seconds)
     else:
         export(_trial(folder, single), place / "single", int8=True, like=card)
     for artifact in filter(None, (card.fp32, card.int8)):
-        (place / "work" / "student" / artifact.file).replace(place / artifact.file)
+        (place / WORK / "student" / artifact.file).replace(place / artifact.file)
     write_card(place, card)
 
 
