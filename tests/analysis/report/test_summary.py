@@ -145,6 +145,8 @@ def test_a_student_that_was_not_taught_is_not_said_to_be(facts: RunFacts, second
     assert (evidence.untaught, evidence.distillation) == (True, ())
     told = untaught_sentence(changed)
     assert told in summary(changed)
+    reason = replace(changed, card=replace(card, untaught_because="a reason"))
+    assert "a reason" in untaught_sentence(reason)
     assert told not in summary(facts)
     assert told != untaught_sentence(
         replace(changed, card=replace(card, train_seconds=60 - seconds))
