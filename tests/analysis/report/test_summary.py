@@ -153,6 +153,16 @@ def test_a_student_that_was_not_taught_is_not_said_to_be(facts: RunFacts, second
     )
 
 
+def test_distillation_is_not_measured_against_a_twin_that_diverged(facts: RunFacts) -> None:
+    evidence, card = evidence_of(facts), facts.plain_card
+    assert card is not None
+    assert evidence is not None
+    assert evidence.distillation
+    diverged = evidence_of(replace(facts, plain_card=replace(card, untaught_because="diverged")))
+    assert diverged is not None
+    assert diverged.distillation == ()
+
+
 @pytest.mark.parametrize(
     ("margin", "verdict"),
     [(-0.001, "not reached"), (0.001, "reached, within error"), (0.5, "reached")],
