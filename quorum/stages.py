@@ -44,11 +44,15 @@ def select(run: Run) -> None:
     if run.folder.selection.exists():
         run.skip("select")
         return
+    from ensemble.selection.run_pool import pool_from_run
+
     with run.stage("select") as progress:
+        # Without a pool nothing is frozen, and a resumed sweep may go on with its paused trials.
+        pool_from_run(run.folder)
+        retire_unfinished(run)
         if run.spec.deliver != "single":
             _measure_pool(run, progress)
         selection = select_run(run.folder)
-        retire_unfinished(run)
         run.emit(
             ResultReported(
                 kind="ensemble",
