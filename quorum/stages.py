@@ -10,13 +10,12 @@ import functools
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import RunError, SpecError
-from common.files import write_bytes_atomically
 from common.parsing import to_mapping
 from common.seeds import derive_seed
 from journal.events import ModelRegistered, ResultReported, TestRead
@@ -29,7 +28,9 @@ from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
+    from ensemble.ledger.ledger import Ledger
     from ensemble.selection.selection import Selection
+    from ensemble.student.design import Candidate
     from search.mlflow.registry import Release
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,14 @@ def select(run: Run) -> None:
     if run.folder.selection.exists():
         run.skip("select")
         return
+    from ensemble.selection.run_pool import pool_from_run
+
     with run.stage("select") as progress:
+        # Without a pool nothing is frozen, and a resumed sweep may go on with its paused trials.
+        pool_from_run(run.folder)
+        retire_unfinished(run)
         _measure_pool(run, progress)
         selection = select_run(run.folder)
-        retire_unfinished(run)
         run.emit(
             ResultReported(
                 kind="ensemble",
@@ -101,7 +106,7 @@ def distill(
         RunError: `selection` was not made from this run's trials as they are now.
     """
     from ensemble.deployment.release import read_release
-    from ensemble.selection.teacher_file import TEACHER, read_selection_for, teacher_of
+    from ensemble.selection.teacher_file import read_selection_for, set_teacher, teacher_of
 
     if selection is not None:
         read_selection_for(run.folder, selection)
@@ -123,12 +128,11 @@ def distill(
         finished_before = stage.times_finished
         kept = folder.with_name(f"student.{finished_before}")
         # A command that was killed has moved the old student already, or left an unfinished one.
-        moved = again and exported and not undecided and not kept.exists()
-        if moved:
+        if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
         if not undecided:
             if selection is not None:
-                write_bytes_atomically(folder / TEACHER, selection.read_bytes())
+                set_teacher(run.folder, selection)
             try:
                 _train_students(
                     run,
@@ -139,13 +143,14 @@ def distill(
                     train=train,
                 )
             except SpecError:  # no network is within the budgets: the run keeps its student
-                if moved:
+                # Moved by this process, or by one that was killed.
+                if kept.exists() and not (folder / "card.json").exists():
                     shutil.rmtree(folder, ignore_errors=True)
                     kept.rename(folder)
                 raise
         corrupted = corrupted_holdout(
             run,
-            reads=_inputs(run.folder),
+            reads=inputs(run.folder),
             progress=lambda done, detail: progress(0.95 + 0.05 * done, detail),
         )
         release = decide_release(
@@ -188,28 +193,16 @@ def ledger(run: Run, *, again: bool = False) -> None:
     that a killed command trained after the ledger was written.
     """
     folder = run.folder.ledger
-    if (folder / "ledger.json").exists() and not again and not lacks_ledger(run):
+    written = (folder / "ledger.json").exists() and not again and not lacks_ledger(run)
+    # A process that was killed after it wrote the ledger leaves cards and results without it.
+    if written and not run.state.stages["ledger"].open:
         run.skip("ledger")
         return
-    from ensemble.evaluation.ledger_writer import link_ledger, measure_and_write_ledger
+    from ensemble.evaluation.ledger_writer import link_ledger
+    from ensemble.ledger.ledger import read_ledger
 
     with run.stage("ledger") as progress:
-        run.emit(TestRead())
-        ledger = run.site.run_stage(
-            measure_and_write_ledger,
-            run.folder,
-            images=run.images,
-            splits=run.splits,
-            numerics=run.numerics,
-            reads=_inputs(run.folder),
-            writes=[folder.name],
-            progress=progress,
-            predict_with=dataclasses.replace(run.numerics, threads=run.cores),
-            test_reads=run.state.test_reads,
-            compute=_compute(run),
-            robustness=robustness_options(run, "ledger"),
-            seed=run.spec.seed,
-        )
+        ledger = read_ledger(folder / "ledger.json") if written else _write_ledger(run, progress)
         link_ledger(run.folder)
         _write_model_cards(run, measured=True)
         run.emit(
@@ -230,6 +223,29 @@ def ledger(run: Run, *, again: bool = False) -> None:
                 folder=folder.name,
             )
         )
+
+
+def _write_ledger(run: Run, progress: Callable[[float, str], None]) -> "Ledger":
+    """Read test and write the ledger where the run's networks are measured."""
+    from ensemble.evaluation.ledger_writer import measure_and_write_ledger
+
+    run.emit(TestRead())
+    ledger: Ledger = run.site.run_stage(
+        measure_and_write_ledger,
+        run.folder,
+        images=run.images,
+        splits=run.splits,
+        numerics=run.numerics,
+        reads=inputs(run.folder),
+        writes=[run.folder.ledger.name],
+        progress=progress,
+        predict_with=dataclasses.replace(run.numerics, threads=run.cores),
+        test_reads=run.state.test_reads,
+        compute=_compute(run),
+        robustness=robustness_options(run, "ledger"),
+        seed=run.spec.seed,
+    )
+    return ledger
 
 
 def _write_model_cards(run: Run, *, measured: bool) -> None:
@@ -301,7 +317,7 @@ def _train_students(
         images=run.images,
         splits=run.splits,
         numerics=numerics,
-        reads=_inputs(run.folder),
+        reads=inputs(run.folder, candidates),
         writes=[run.folder.student.name],
         progress=progress,
         leads=workers > 1,
@@ -354,12 +370,16 @@ def _front_metrics(selection: "Selection") -> dict[str, float]:
     }
 
 
-def _inputs(folder: RunFolder) -> list[str]:
-    """Return the files and folders that the student and the ledger are made from."""
+def inputs(folder: RunFolder, candidates: "Sequence[Candidate]" = ()) -> list[str]:
+    """Return the files and folders that the student and the ledger are made from.
+
+    Another machine gets these and no others: `candidates` may start from any trial of the pool.
+    """
     from ensemble.evaluation.stages import pooled_trials
     from ensemble.selection.teacher_file import teacher_of
 
     names = {*pooled_trials(folder), *(member.name for member in teacher_of(folder).members)}
+    names |= {candidate.start for candidate in candidates if candidate.start is not None}
     trials = [folder.trial(name) for name in sorted(names)]
     paths = [folder.selection, folder.sweep, folder.student, *trials]
     return [path.relative_to(folder.root).as_posix() for path in paths]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import DivergedError
 from common.files import write_bytes_atomically
 from common.statistics.metrics import nll, nll_per_example
 from ensemble.deployment.card import Card, read_card, write_card
@@ -115,17 +116,21 @@ def improve_int8(
         loss.standard_error,
         epochs,
     )
-    tuned = train_quantized(
-        student.recipe,
-        student.model,
-        epochs=epochs,
-        images=images,
-        splits=splits,
-        seed=student.seed,
-        numerics=numerics,
-        teacher=teacher,
-        distillation=distillation,
-    )
+    try:
+        tuned = train_quantized(
+            student.recipe,
+            student.model,
+            epochs=epochs,
+            images=images,
+            splits=splits,
+            seed=student.seed,
+            numerics=numerics,
+            teacher=teacher,
+            distillation=distillation,
+        )
+    except DivergedError as error:
+        log.warning("quantization-aware training diverged, and the int8 file is kept: %s", error)
+        return card
     val, labels = images.images[splits.val], images.labels[splits.val]
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary) / "tuned.onnx"

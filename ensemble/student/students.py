@@ -11,12 +11,13 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
+from common.errors import DivergedError
+from common.statistics.metrics import accuracy
 from ensemble.deployment.card import Card, TeacherMember, write_card
 from ensemble.deployment.gates import GateMargins, budgets
 from ensemble.deployment.metadata import NO_LICENSE
@@ -24,7 +25,7 @@ from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import read_selection
-from ensemble.selection.teacher_file import teacher_of
+from ensemble.selection.teacher_file import WORK, teacher_of
 from ensemble.student.design import (
     Candidate,
     Design,
@@ -36,12 +37,12 @@ from ensemble.student.design import (
 )
 from ensemble.student.distillation import StudentResult, StudentTrainer, distill, read_reports
 from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
+from ensemble.student.kept_trial import KeptTrial, keep_trial
 from ensemble.student.quantization_aware import improve_int8
 from ensemble.student.teacher import load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.rehearsal import rehearse
-from trainables.prediction import place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder, read_record, read_start
 from trainables.trainer import EpochReport
@@ -58,6 +59,8 @@ REHEARSAL_SHARE = 0.01
 
 TRAINING_SHARE = 0.45
 """Share of the stage's progress bar for each of the two trainings."""
+
+DIVERGED = "its training diverged"
 
 NO_MARGINS = GateMargins()
 """The margins of a release without budgets."""
@@ -86,16 +89,15 @@ def train_students(
     saved. With a `deadline` for all of them (unix seconds), they get as many epochs as fit; see
     `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
     student starts from a trial, it is never worse than that trial's network on val, and if there is
-    no time for an epoch, it is that network. The teacher is the ensemble of `teacher_of`. `license`
-    is written into the exported files.
+    no time for an epoch, or its training diverges, it is that network. The teacher is the ensemble
+    of `teacher_of`. `license` is written into the exported files.
 
     Raises:
         SpecError: no candidate is within the budgets.
         RunError: no selection, or a member whose files are missing or damaged.
-        DivergedError: a loss is not finite.
     """
     selection = teacher_of(folder)
-    work = folder.student / "work"
+    work = folder.student / WORK
     work.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": train_with}
     competing = _competing(folder.student, candidates, margins, most, images, splits)
@@ -117,45 +119,34 @@ def train_students(
         for number, each in enumerate(competing)
     }  # fmt: skip
     chosen = trainings[_choose(folder.student, trainings, progress)]
-    budget, start = chosen.budget, chosen.candidate.start
-    origin = None if start is None else folder.trial(start)
-    budgeted = bool(budgets(StageCost(), margins))
-    untrained = None
-    if origin is not None:
-        tta = budget.recipe.architecture.tta if budgeted else None
-        untrained = _untrained(origin, images, splits, train_with, tta=tta)
-    if untrained is not None and budget.epochs == 0:
-        log.info("no time is left for an epoch: the student is the trial that it starts from")
-        student = plain = untrained.result
-    else:
-        student = budget.train(chosen.train, _reporter(budget, 0.0, "student", progress))
-        plain = train(
-            budget.recipe,
-            folder=work / "plain",
-            on_report=_reporter(budget, TRAINING_SHARE, "student without a teacher", progress),
-            seed=seed,
-            start=origin,
-            **data,
-        )
-        if untrained is not None and student.reports[-1].val_nll > untrained.val_nll:
-            log.info("further training made the trial worse on val: it is kept as it was")
-            student = replace(untrained.result, seconds=student.seconds)
-    progress(2 * TRAINING_SHARE, "export and quantization")
     single = read_selection(folder.selection).best_single.name
-    taught = _trained(
-        student,
-        budget.recipe,
-        seed,
-        distillation=distillation,
-        teacher=tuple(
-            TeacherMember(name=member.name, weight=member.weight) for member in selection.members
-        ),
-        teacher_temperature=teacher.temperature,
+    student, plain, kept = _train_both(
+        folder,
+        chosen,
+        otherwise=single,
+        train=train,
+        seed=seed,
+        budgeted=bool(budgets(StageCost(), margins)),
+        data=data,
+        progress=progress,
     )
+    if student.untaught_because:
+        log.info("the student is a trial as it was: %s", student.untaught_because)
+    else:
+        student = replace(
+            student,
+            distillation=distillation,
+            teacher=tuple(
+                TeacherMember(name=member.name, weight=member.weight)
+                for member in selection.members
+            ),
+            teacher_temperature=teacher.temperature,
+        )
+    progress(2 * TRAINING_SHARE, "export and quantization")
     _package(
         folder,
-        taught,
-        _trained(plain, budget.recipe, seed),
+        student,
+        plain,
         improve=partial(
             improve_int8,
             numerics=train_with,
@@ -163,12 +154,61 @@ def train_students(
             **lesson,
         ),
         single=single,
-        untrained=start == single and student.steps == 0 and not budgeted,
+        same=kept is not None and kept.name == single and kept.as_trained,
         images=images,
         splits=splits,
         license=license or NO_LICENSE,
     )
     shutil.rmtree(work)
+
+
+def _train_both(
+    folder: RunFolder,
+    chosen: "_Training",
+    *,
+    otherwise: str,
+    train: StudentTrainer,
+    seed: int,
+    budgeted: bool,
+    data: dict[str, Any],
+    progress: Callable[[float, str], None],
+) -> tuple[TrainedStudent, TrainedStudent, KeptTrial | None]:
+    """Return the student and its twin, and the trial that is the student if one is kept.
+
+    Kept is the trial that they start from. If a training from random weights diverges it is the
+    trial `otherwise`, so that the run still has files to choose from.
+    """
+    budget, start, plain_folder = chosen.budget, chosen.candidate.start, chosen.plain_folder
+    tta = budget.recipe.architecture.tta if budgeted else None
+    name = otherwise if start is None else start
+    keep = cache(partial(keep_trial, folder, name, tta=tta, **data))
+    if start is not None and budget.epochs == 0:
+        student = keep().as_student("there was no time to distill")
+        return student, student, keep()
+    taught = _unless_diverged(
+        lambda: budget.train(chosen.train, _reporter(budget, 0.0, "student", progress))
+    )
+    alone = _unless_diverged(
+        lambda: train(
+            budget.recipe,
+            folder=plain_folder,
+            on_report=_reporter(budget, TRAINING_SHARE, "student without a teacher", progress),
+            seed=seed,
+            start=None if start is None else folder.trial(start),
+            **data,
+        )
+    )
+    plain = (
+        keep().as_student(DIVERGED, seconds=_spent(plain_folder))
+        if alone is None
+        else _trained(alone, budget.recipe, seed)
+    )
+    if taught is None:
+        return keep().as_student(DIVERGED, seconds=_spent(chosen.folder)), plain, keep()
+    if start is not None and taught.reports[-1].val_nll > keep().val_nll:
+        worse = "distilling it further made it worse on val"
+        return keep().as_student(worse, seconds=taught.seconds), plain, keep()
+    return _trained(taught, budget.recipe, seed), plain, None
 
 
 class _Training:
@@ -189,8 +229,9 @@ class _Training:
         """`number` counts the candidates from 0, which names the folder."""
         self.candidate = candidate
         suffix = str(number or "")
-        work = folder.student / "work"
+        work = folder.student / WORK
         self.folder = work / f"taught{suffix}"
+        self.plain_folder = work / "plain"
         self._arguments: dict[str, Any] = {
             "folder": self.folder,
             "seed": seed,
@@ -251,8 +292,8 @@ def _competing(
         )
         design = Design(chosen="", because="", budgets=limits, candidates=tuple(judged))
         if read_design(place) is not None:  # trainings of a student with other budgets
-            shutil.rmtree(place / "work")
-            (place / "work").mkdir()
+            shutil.rmtree(place / WORK)
+            (place / WORK).mkdir()
         write_design(place, design)
         return affordable_ones
     kept = {each.name for each in design.candidates if not each.over}
@@ -292,7 +333,7 @@ def _package(
     *,
     improve: Callable[..., Card],
     single: str,
-    untrained: bool,
+    same: bool,
     images: ImageSet,
     splits: Splits,
     license: str,
@@ -300,29 +341,30 @@ def _package(
     """Write the files of all networks that could ship, and the student's card last.
 
     `improve` trains the student further for its int8 file if that pays; see `improve_int8`.
-    `single` is the best single trial, and `untrained` says that the student is that trial.
+    `single` is the best single trial, and `same` says that the student is that trial.
     """
     export = partial(export_student, images=images, splits=splits, license=license)
     place = folder.student
     # A folder with a card counts as exported, so everything else is written first.
-    card = export(student, place / "work" / "student", int8=True)
-    if student.steps:
-        card = improve(student, place / "work" / "student", images=images, splits=splits)
+    card = export(student, place / WORK / "student", int8=True)
+    if not student.untaught_because:
+        card = improve(student, place / WORK / "student", images=images, splits=splits)
     twin = export(plain, place / "plain", int8=False, like=card)
     labels = images.labels[splits.holdout]
     accuracies = [
         accuracy(predict(file, images.images[splits.holdout]), labels)
-        for file in (place / "plain" / twin.fp32.file, place / "work" / "student" / card.fp32.file)
+        for file in (place / "plain" / twin.fp32.file, place / WORK / "student" / card.fp32.file)
     ]
     if accuracies[0] > accuracies[1]:
         log.info("the student without a teacher is the more accurate: it is quantized, too")
         add_int8(place / "plain", images=images, splits=splits, like=card)
-    if untrained:
-        copy_student(place / "work" / "student", place / "single")
+    if same:
+        seconds = read_record(folder.trial(single) / "record.json").seconds
+        copy_student(place / WORK / "student", place / "single", train_seconds=seconds)
     else:
         export(_trial(folder, single), place / "single", int8=True, like=card)
     for artifact in filter(None, (card.fp32, card.int8)):
-        (place / "work" / "student" / artifact.file).replace(place / artifact.file)
+        (place / WORK / "student" / artifact.file).replace(place / artifact.file)
     write_card(place, card)
 
 
@@ -340,37 +382,7 @@ def _trial(folder: RunFolder, name: str) -> TrainedStudent:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Untrained:
-    """A student before its first epoch."""
-
-    result: StudentResult
-    val_nll: float
-    """In nats, after one temperature fitted on val."""
-
-
-def _untrained(
-    start: Path, images: ImageSet, splits: Splits, numerics: Numerics, *, tta: str | None
-) -> _Untrained:
-    """Return a trial as a student; with the views `tta` instead of its own if that is not None."""
-    model = load_trained(start)
-    model.tta = model.tta if tta is None else tta
-    place_model(model, numerics)
-    labels = images.labels[splits.val]
-    logp = predict_log_probs(model, images.images, numerics, indices=splits.val)
-    return _Untrained(
-        result=StudentResult(
-            model=model,
-            seconds=0.0,
-            steps=0,
-            params=sum(parameter.numel() for parameter in model.parameters()),
-            reports=(),
-        ),
-        val_nll=nll(apply_temperature(logp, fit_temperature(logp, labels)), labels),
-    )
-
-
-def _trained(result: StudentResult, recipe: Recipe, seed: int, **lesson: Any) -> TrainedStudent:
+def _trained(result: StudentResult, recipe: Recipe, seed: int) -> TrainedStudent:
     return TrainedStudent(
         model=result.model,
         recipe=recipe,
@@ -378,8 +390,21 @@ def _trained(result: StudentResult, recipe: Recipe, seed: int, **lesson: Any) ->
         params=result.params,
         steps=result.steps,
         train_seconds=result.seconds,
-        **lesson,
     )
+
+
+def _unless_diverged(train: Callable[[], StudentResult]) -> StudentResult | None:
+    """Train; log that the loss is not finite, and return None then."""
+    try:
+        return train()
+    except DivergedError as error:
+        log.warning("a student's training diverged: %s", error)
+        return None
+
+
+def _spent(folder: Path) -> float:
+    """Return the seconds of a training so far."""
+    return sum(report.seconds for report in read_reports(folder))
 
 
 def _reporter(

@@ -21,6 +21,7 @@ from quorum.selection import select_run
 from quorum.trial_stages import require_success
 from quorum.workspace.cleaning import clean
 from search.space.sections import TargetSpec
+from search.space.spec import spec_of_run
 from search.tune.sweep import SweepOutcome
 from tests.events import of_type
 from tests.opening import quick_run
@@ -109,6 +110,28 @@ def test_a_frozen_selection_is_not_replaced(finished_run: Outcome, tmp_path: Pat
     select_run(folder, {"members": 1}, out=tmp_path / "elsewhere")
     assert len(json.loads((tmp_path / "elsewhere/selection.json").read_text())["members"]) == 1
     assert folder.selection.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_ledger_that_was_written_by_a_killed_process_is_only_published(
+    finished_run: Outcome, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(finished_run.folder.root, folder.root, symlinks=True)
+    about = folder.student / "card.md"
+    complete = about.read_text()
+    about.unlink()
+    (folder.root / "ledger.json").unlink()
+    spec = spec_of_run(folder)
+    with quick_run(folder, spec, resume=True, stages=("ledger",)) as run:
+        run.emit(StageReported(stage="ledger", status="started", fraction=0.0))
+        reads, results = run.state.test_reads, len(run.state.results["ledger"])
+        stages.ledger(run)
+        assert run.state.test_reads == reads
+        assert len(run.state.results["ledger"]) == results + 1
+        assert not run.state.stages["ledger"].open
+    assert about.read_text() == complete
+    assert (folder.root / "ledger.json").is_file()
 
 
 def _interrupted(*_: object, **__: object) -> None:
