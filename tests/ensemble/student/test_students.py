@@ -1,7 +1,9 @@
 """A student that starts from the best single trial never loses what the search found."""
 
+import functools
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,30 @@ def report_of(val_nll: float) -> EpochReport:
     )  # fmt: skip
 
 
+Cards = dict[Network, Card]
+
+
+@pytest.fixture(scope="module")
 def students(
+    finished_run: Outcome, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Cards]:
+    """Make each set of students once: exporting and quantizing its files takes seconds."""
+
+    @functools.cache
+    def made(**options: Any) -> Cards:
+        return make_students(finished_run, tmp_path_factory.mktemp("students"), **options)
+
+    return made
+
+
+def make_students(
     run: Outcome,
     to: Path,
     *,
     val_nll: float = 0.0,
     deadline: float | None = None,
     from_scratch: bool = False,
-) -> dict[Network, Card]:
+) -> Cards:
     """Return all cards if the trainings of the student and its twin score `val_nll`."""
     folder = RunFolder(to / "run")
     shutil.copytree(run.folder.root, folder.root)
@@ -81,26 +99,26 @@ def students(
 
 @pytest.mark.parametrize(("val_nll", "steps"), [(0.0, STEPS), (1e3, 0)])
 def test_further_training_is_kept_only_if_it_is_no_worse_on_val(
-    val_nll: float, steps: int, finished_run: Outcome, tmp_path: Path
+    val_nll: float, steps: int, students: Callable[..., Cards]
 ) -> None:
-    cards = students(finished_run, tmp_path, val_nll=val_nll)
+    cards = students(val_nll=val_nll)
     assert (cards["student"].steps, cards["student_plain"].steps) == (steps, STEPS)
     assert bool(cards["student"].teacher) == (steps > 0)
 
 
 def test_without_time_for_an_epoch_the_student_is_the_trial_itself(
-    finished_run: Outcome, tmp_path: Path
+    students: Callable[..., Cards],
 ) -> None:
-    cards = students(finished_run, tmp_path, deadline=0.0)
+    cards = students(deadline=0.0)
     student, twin = cards["student"], cards["student_plain"]
     assert (student.steps, twin.steps, student.train_seconds) == (0, 0, 0.0)
 
 
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_where_trainings_diverge_the_best_trial_can_still_be_released(
-    from_scratch: bool, finished_run: Outcome, tmp_path: Path
+    from_scratch: bool, students: Callable[..., Cards]
 ) -> None:
-    cards = students(finished_run, tmp_path, val_nll=math.nan, from_scratch=from_scratch)
+    cards = students(val_nll=math.nan, **({"from_scratch": True} if from_scratch else {}))
     assert {card.steps for card in cards.values()} == {0, None}
     assert "diverged" in cards["student"].untaught_because
     assert cards["student"].int8 is not None
@@ -109,9 +127,9 @@ def test_where_trainings_diverge_the_best_trial_can_still_be_released(
 
 @pytest.mark.parametrize("options", [{"val_nll": 1e3}, {"deadline": 0.0}, {"val_nll": math.nan}])
 def test_a_trial_that_is_kept_is_described_as_it_was_trained(
-    options: dict[str, Any], finished_run: Outcome, tmp_path: Path
+    options: dict[str, Any], finished_run: Outcome, students: Callable[..., Cards]
 ) -> None:
-    cards = students(finished_run, tmp_path, **options)
+    cards = students(**options)
     folder = finished_run.folder
     best = folder.trial(read_selection(folder.selection).best_single.name)
     start, record = read_start(best / "start.json"), read_record(best / "record.json")
