@@ -14,7 +14,6 @@ from search.timetable.deadlines import Deadlines
 from tests.simulated_tune import IMAGES, SPEC, SPLITS, Sweep
 from trainables.records import RunFolder
 
-
 TWO_RUNGS = replace(SPEC, rungs=(1, 4))
 
 

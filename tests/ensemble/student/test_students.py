@@ -109,7 +109,7 @@ def test_where_trainings_diverge_the_best_trial_can_still_be_released(
 
 @pytest.mark.parametrize("options", [{"val_nll": 1e3}, {"deadline": 0.0}, {"val_nll": math.nan}])
 def test_a_trial_that_is_kept_is_described_as_it_was_trained(
-    options: dict[str, float], finished_run: Outcome, tmp_path: Path
+    options: dict[str, Any], finished_run: Outcome, tmp_path: Path
 ) -> None:
     cards = students(finished_run, tmp_path, **options)
     folder = finished_run.folder
