@@ -123,8 +123,9 @@ def test_a_ledger_that_was_written_by_a_killed_process_is_only_published(
     about.unlink()
     (folder.root / "ledger.json").unlink()
     spec = spec_of_run(folder)
+    with quick_run(folder, spec, resume=True, stages=("ledger",)) as killed:
+        killed.emit(StageReported(stage="ledger", status="started", fraction=0.0))
     with quick_run(folder, spec, resume=True, stages=("ledger",)) as run:
-        run.emit(StageReported(stage="ledger", status="started", fraction=0.0))
         reads, results = run.state.test_reads, len(run.state.results["ledger"])
         stages.ledger(run)
         assert run.state.test_reads == reads
