@@ -12,7 +12,7 @@ from ensemble.deployment.card import read_card
 from ensemble.deployment.gates import GateMargins
 from ensemble.evaluation.stages import pooled_trials
 from ensemble.student.design import Candidate
-from quorum import Outcome, stages
+from quorum import Outcome, student_stage
 from quorum.candidates import MOST_CANDIDATES, most_candidates, student_candidates
 from search.space.sections import StudentSpec
 from search.space.spec import load_spec
@@ -49,9 +49,9 @@ def test_another_machine_gets_every_trial_that_a_candidate_starts_from(
     found = student_candidates(spec, folder)
     elsewhere = [Candidate(name=r.trial, recipe=found[0].recipe, start=r.trial)
                  for r in folder.records()]  # fmt: skip
-    sent = stages.inputs(folder, [*found, *elsewhere])
+    sent = student_stage.inputs(folder, [*found, *elsewhere])
     assert {f"trials/{each.start}" for each in elsewhere} <= set(sent)
-    assert {f"trials/{name}" for name in pooled_trials(folder)} <= set(stages.inputs(folder))
+    assert {f"trials/{name}" for name in pooled_trials(folder)} <= set(student_stage.inputs(folder))
 
 
 def test_more_than_one_candidate_competes_only_with_a_budget_or_on_request() -> None:

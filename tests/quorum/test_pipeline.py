@@ -15,7 +15,7 @@ from ensemble.deployment.card import read_card
 from ensemble.selection.selection import read_selection
 from journal.events import ObserverFailed, StageReported, TestRead, TrialEnded, TrialStarted
 from journal.journal import read_events
-from quorum import Outcome, pipeline, stages
+from quorum import Outcome, pipeline, stages, student_stage
 from quorum.options import RunOptions
 from quorum.selection import select_run
 from quorum.trial_stages import require_success
@@ -186,7 +186,7 @@ def test_a_run_may_deliver_a_single_model_or_an_ensemble(
     spec = tiny_spec().with_values(deliver=deliver, target=target)
     folder.sweep.write_text(spec.to_yaml())
     with quick_run(folder, spec, resume=True) as run:
-        for stage in (stages.select, stages.distill, stages.ledger, stages.register):
+        for stage in (stages.select, student_stage.distill, stages.ledger, stages.register):
             stage(run)
     outcome = Outcome(folder=folder, tracking_uri="sqlite:///mlflow.db")
     names = [row.stage for row in outcome.ledger.rows]
