@@ -48,11 +48,12 @@ SHAPE: dict[str, Any] = {
 RECIPES = {
     "airbench94": Recipe(
         **SHAPE, epochs=10, batch_size=1024, lr_per_1024=1.5, momentum=0.85, weight_decay=1.33e-3,
-        bias_lr_scale=64.0, warmup_epochs=2.3, cooldown_fraction=0.77,
+        bias_lr_scale=64.0, lookahead=5, lookahead_decay=0.95, ema_decay=0.0, warmup_epochs=2.3,
+        cooldown_fraction=0.77,
     ),
     "airbench94_muon": Recipe(
         **SHAPE, epochs=8, batch_size=2000, optimizer="muon", muon_lr=0.03, momentum=0.6,
-        weight_decay=0.0, warmup_epochs=0.0, cooldown_fraction=1.0,
+        weight_decay=0.0, ema_decay=0.0, warmup_epochs=0.0, cooldown_fraction=1.0,
     ),
 }  # fmt: skip
 TINY: dict[str, Any] = {"width": 4, "middle": 2, "batch_size": 128, "epochs": 1}

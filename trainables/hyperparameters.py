@@ -162,6 +162,10 @@ class Optimization(_Section):
     lookahead: int = _number(0, 0, 1_000_000)
     """Interval in steps after which the weights return halfway to their value one interval ago
     (Lookahead, arXiv 1907.08610); 0 switches it off."""
+    lookahead_decay: float = _number(0.0, 0.0, 0.99999)
+    """Decay per step of Lookahead's slow weights at the end of a cooldown, up to which it grows
+    with the cube of the epochs, as in airbench (0.95, at intervals of 5); before the cooldown they
+    equal the weights. With 0, the weights return halfway from the first interval on."""
     weight_decay: float = _number(1e-3, 0.0, 10.0)
     """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
     layer_decay: float = _number(1.0, 1e-6, 1.0)

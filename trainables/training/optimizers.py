@@ -80,8 +80,8 @@ def timm_optimizers() -> list[str]:
     return [str(name) for name in list_optimizers() if not _EXCLUDED.match(str(name))]
 
 
-def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
-    """Set the learning rate, and the number of steps of the schedule already taken.
+def set_progress(optimizer: Optimizer, *, rate: float, steps: int, lookahead: float = 0.5) -> None:
+    """Set the learning rate, the steps of the schedule already taken, and Lookahead's step size.
 
     A cooldown branch counts from the step where it left the trunk, so that Lookahead
     synchronizes at the same steps however often a training is resumed.
@@ -90,3 +90,4 @@ def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
         group["lr"] = rate * group.get("lr_scale", 1.0)
         if "lookahead_step" in group:
             group["lookahead_step"] = steps
+            group["lookahead_alpha"] = lookahead

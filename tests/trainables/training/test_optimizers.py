@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from common.errors import SpecError
@@ -125,6 +127,40 @@ def test_lookahead_returns_halfway_to_the_slow_weights() -> None:
         seen.append(model.weight.item())
     # timm creates its slow weights at the first synchronisation, which changes nothing.
     assert seen == [-1, -2, -3, -4, -5, -4.5, -5.5]
+
+
+@given(
+    steps=st.integers(1, 24),
+    interval=st.integers(1, 6),
+    sizes=st.lists(st.floats(0, 1), min_size=24, max_size=24),
+)
+def test_lookahead_with_changing_step_sizes_equals_slow_weights_kept_apart(
+    steps: int, interval: int, sizes: list[float]
+) -> None:
+    """The reference keeps the slow weights in a list, and its SGD is written out."""
+    model = nn.Linear(3, 1, bias=False).double()
+    nn.init.constant_(model.weight, 1.0)
+    rate, momentum, decay = 0.1, 0.8, 0.05
+    recipe = Recipe(momentum=momentum, weight_decay=decay, lookahead=interval)
+    optimizer = make_optimizer(model, recipe.optimizer)
+    weights, velocity = [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]
+    slow: list[float] | None = None
+    for step in range(steps):
+        set_progress(optimizer, rate=rate, steps=step, lookahead=sizes[step])
+        optimizer.zero_grad()
+        inputs = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) * (1 + step % 3)
+        (model(inputs) - 1).square().sum().backward()
+        optimizer.step()
+        error = sum(w * x for w, x in zip(weights, inputs.tolist(), strict=True)) - 1
+        for i, x in enumerate(inputs.tolist()):
+            gradient = 2 * error * x + decay * weights[i]
+            velocity[i] = momentum * velocity[i] + gradient
+            weights[i] -= rate * (gradient + momentum * velocity[i])
+        if (step + 1) % interval == 0:
+            slow = weights if slow is None else slow
+            slow = [s + sizes[step] * (w - s) for s, w in zip(slow, weights, strict=True)]
+            weights = [*slow]
+        assert model.weight.flatten().tolist() == pytest.approx(weights, rel=1e-9, abs=1e-9)
 
 
 def first_steps(optimizer: torch.optim.Optimizer, model: nn.Module, steps: range) -> None:
