@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from common.errors import SpecError
 from trainables.hyperparameters import Optimization
+from trainables.training.muon_sgd import MuonSgd
 from trainables.training.parameter_groups import parameter_groups
 
 TIMM = "timm:"
@@ -38,10 +39,22 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
     Muon (Jordan, 2024) is timm's implementation, with convolutions as matrices [out, in·k²] and
     steps scaled to AdamW's root mean square (arXiv 2502.16982), which lets AdamW train the rest
     at the same rate: the first layer, the head, embeddings, gains and biases, as Muon's authors
-    advise (github.com/KellerJordan/Muon). timm takes NAdamW, AdamW with Nesterov momentum;
-    airbench94_muon has SGD instead, with a rate for the head and one for the biases.
+    advise (github.com/KellerJordan/Muon). timm takes NAdamW, AdamW with Nesterov momentum.
+    `muon_sgd`, in trainables/training/muon_sgd.py, takes SGD, as airbench94_muon does.
     """
     check_optimizer(settings)
+    groups = parameter_groups(model, settings)
+    optimizer: Optimizer
+    if settings.name == "muon_sgd":
+        optimizer = MuonSgd(groups, lr=settings.peak_lr, momentum=settings.momentum)
+    else:
+        optimizer = _timm_optimizer(groups, settings)
+    if settings.lookahead:
+        optimizer = Lookahead(optimizer, k=settings.lookahead)  # type: ignore[no-untyped-call]
+    return optimizer
+
+
+def _timm_optimizer(groups: list[dict[str, Any]], settings: Optimization) -> Optimizer:
     name = settings.name.removeprefix(TIMM)
     more: dict[str, Any] = {}
     if settings.name == "sgd" and settings.momentum == 0:
@@ -49,15 +62,13 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> Optimizer:
     elif settings.name == "muon":
         more = {"nesterov": True, "ns_steps": MUON_STEPS}
     optimizer: Optimizer = create_optimizer_v2(
-        parameter_groups(model, settings),
+        groups,
         opt=name,
         lr=settings.peak_lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         **more,
     )
-    if settings.lookahead:
-        optimizer = Lookahead(optimizer, k=settings.lookahead)  # type: ignore[no-untyped-call]
     return optimizer
 
 

@@ -1,5 +1,7 @@
 """Optimizers: their first steps in closed form, and their parameter groups."""
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -95,6 +97,54 @@ def test_muon_leaves_vectors_to_adam() -> None:
     # Adam's first step is −rate · sign(gradient); with Nesterov it is 1.9 times as long.
     assert model.weight.tolist() == pytest.approx([0.981, 1.019], abs=1e-4)
     assert model.bias.tolist() == pytest.approx([-0.019, -0.019], abs=1e-4)
+
+
+def by_singular_values(gradient: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the matrix with the iterated polynomial applied to each singular value."""
+    u, s, v = np.linalg.svd(gradient, full_matrices=False)
+    s = s / np.linalg.norm(gradient)
+    for _ in range(3):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    result: npt.NDArray[np.float64] = (u * s) @ v
+    return result
+
+
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_muon_sgd_equals_its_definition_written_out(lookahead: int) -> None:
+    """The reference takes singular values apart, in float64, and has SGD for the other layers."""
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 6, 3), nn.Linear(6, 3))
+    recipe = Recipe(
+        optimizer="muon_sgd", muon_sgd_lr=0.2, momentum=0.6, lr_per_1024=0.3, batch_size=512,
+        weight_decay=0.1, lookahead=lookahead,
+    )  # fmt: skip
+    optimizer = make_optimizer(model, recipe.optimizer)
+    names = [name for name, _ in model.named_parameters()]
+    weights = {n: p.detach().double().numpy() for n, p in model.named_parameters()}
+    buffers = {name: np.zeros_like(weights[name]) for name in names}
+    slow: dict[str, npt.NDArray[np.float64]] = {}
+    for step in range(4):
+        factor = 1 - step / 4
+        set_progress(optimizer, rate=0.2 * factor, steps=step)
+        for name, parameter in model.named_parameters():
+            gradient = rng.normal(size=parameter.shape)
+            parameter.grad = torch.from_numpy(gradient).float()
+            weight, hidden = weights[name], name == "1.weight"
+            if name.endswith("weight") and not hidden:
+                gradient = gradient + 0.1 * weight
+            momentum = 0.6 if hidden else 0.85
+            buffers[name] = momentum * buffers[name] + gradient
+            update = gradient + momentum * buffers[name]
+            if hidden:
+                update = by_singular_values(update.reshape(6, -1)).reshape(weight.shape)
+                weight = weight * (6**0.5 / np.linalg.norm(weight))
+            weights[name] = weight - (0.2 if hidden else 0.15) * factor * update
+            if lookahead and (step + 1) % lookahead == 0:
+                slow[name] = (slow.get(name, weights[name]) + weights[name]) / 2
+                weights[name] = slow[name]
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(parameter.detach().numpy(), weights[name], atol=1e-4)
 
 
 def test_biases_of_batch_normalization_can_have_their_own_learning_rate() -> None:
