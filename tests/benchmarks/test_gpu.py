@@ -55,30 +55,55 @@ def without_services(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
-@pytest.mark.slow
-def test_every_part_runs_on_a_cpu_and_writes_what_it_measured(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def rows_of(part: str, folder: Path) -> Rows:
+    """Run a part on a few images, without Ray, Optuna and MLflow; return its rows by table."""
+    out = folder / "out"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--tiny", "--device", "cpu", "--out", str(out)],
-        env=without_services(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, str(SCRIPT), "--tiny", "--device", "cpu", "--only", part, "--out", out],
+        env=without_services(folder), cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     files = {path.stem: json.loads(path.read_text()) for path in out.iterdir()}
-    assert set(files) == {"time94", "limits", "throughput", "sharing", "replay"}
-    for part, file in files.items():
+    for name, file in files.items():
         assert file["about"]["command"].startswith("python ")
         assert file["about"]["tiny"]
-        assert done.stdout.count(f"### {part}\n") == 1
-    rows: dict[str, list[dict[str, Any]]] = {part: file["rows"] for part, file in files.items()}
-    assert {row["recipe"] for row in rows["time94"]} == {"airbench94", "airbench94_muon"}
-    assert all(0 < row["train_seconds"] < row["seconds"] for row in rows["time94"])
+        assert done.stdout.count(f"### {name}\n") == 1
+    return {name: file["rows"] for name, file in files.items()}
+
+
+@pytest.mark.slow
+def test_both_recipes_are_timed(tmp_path: Path) -> None:
+    rows = rows_of("time94", tmp_path)["time94"]
+    assert {row["recipe"] for row in rows} == {"airbench94", "airbench94_muon"}
+    assert all(0 < row["train_seconds"] < row["seconds"] for row in rows)
+
+
+@pytest.mark.slow
+def test_every_network_is_timed_alone_and_in_the_engine(tmp_path: Path) -> None:
+    rows = rows_of("throughput", tmp_path)
+    assert set(rows) == {"limits", "throughput"}
     measured = {(row["net"], row["what"], row["code"]) for row in rows["throughput"]}
     for net in ("32/64/128", "64/256/256", "lite0"):
         for what in ("training", "inference"):
             assert {(net, what, "net alone"), (net, what, "engine")} <= measured
-    counts = [(row["arm"], row["at_a_time"]) for row in rows["sharing"]]
+
+
+@pytest.mark.slow
+def test_trials_share_a_device_in_processes_and_in_threads(tmp_path: Path) -> None:
+    rows = rows_of("sharing", tmp_path)["sharing"]
+    counts = [(row["arm"], row["at_a_time"]) for row in rows]
     assert counts == [("processes", 1), ("processes", 2), ("threads", 2)]
-    equal = {row["arm"]: row["bitwise"] for row in rows["replay"]}
+    assert rows[0]["ratio"] == 1
+    assert all(row["trials_per_hour"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_replay_on_a_cpu_is_exact(tmp_path: Path) -> None:
+    rows = rows_of("replay", tmp_path)["replay"]
+    equal = {row["arm"]: row["bitwise"] for row in rows}
     assert equal == {"as it is": "yes", "another seed": "no", "deterministic": "yes"}
 
 
