@@ -100,7 +100,7 @@ def run_sharing(session: Session) -> None:
                 continue
             try:
                 measure(report, work, arm, count, workers, seconds=seconds)
-            except (EOFError, OSError) as error:  # a worker has died, e.g. out of memory
+            except Exception as error:  # e.g. a worker out of memory; the other rows count
                 report.note(f"{arm}, {count} at a time: failed ({error!r})")
     if not report.rows:
         raise SystemExit(1)
@@ -279,9 +279,10 @@ def in_ray(work: Work, count: int, seconds: float, begin: Callable[[], None]) ->
     """Train in actors of Ray that share the GPU."""
     import ray
 
+    from search.tune.session import ray_session
+
     gpu = work.numerics.device != "cpu"
-    ray.init(num_cpus=count, num_gpus=int(gpu), include_dashboard=False, log_to_driver=False)
-    try:
+    with ray_session(cpus=count, gpus=int(gpu)):
         actors: list[Any] = [
             ray.remote(RayWorker).options(num_cpus=1, num_gpus=gpu / count).remote(work)
             for _ in range(count)
@@ -289,8 +290,6 @@ def in_ray(work: Work, count: int, seconds: float, begin: Callable[[], None]) ->
         ray.get([actor.train.remote(0.0) for actor in actors])
         begin()
         progresses: list[Progress] = ray.get([actor.train.remote(seconds) for actor in actors])
-    finally:
-        ray.shutdown()
     return progresses
 
 
