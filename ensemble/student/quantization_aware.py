@@ -48,7 +48,7 @@ RATE = 0.3
 """Peak learning rate of the stage, as a share of the recipe's; with a tenth, the network above
 reached 0.216."""
 
-RATES = ("lr_per_1024", "adamw_lr", "muon_lr", "timm_lr")
+RATES = ("lr_per_1024", "adamw_lr", "muon_lr", "muon_sgd_lr", "timm_lr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

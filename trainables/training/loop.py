@@ -41,7 +41,12 @@ from trainables.training.losses import Distillation, Teacher, TrainingLoss
 from trainables.training.optimizer_step import SMALLEST, Halving, OptimizerStep
 from trainables.training.optimizers import set_progress
 from trainables.training.recalibration import is_recalibrated
-from trainables.training.schedule import EpochPlan, learning_rate, plan_epochs
+from trainables.training.schedule import (
+    EpochPlan,
+    learning_rate,
+    lookahead_step_size,
+    plan_epochs,
+)
 from trainables.training.scoring import Scorer, require_finite
 from trainables.training.state import TrainingState
 from trainables.weights import save_weights
@@ -271,7 +276,8 @@ class Training:
             for i in range(self.batches):
                 steps = (plan.epoch - 1) * self.batches + i
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
-                set_progress(self._stage.optimizer, rate=rate, steps=steps)
+                lookahead = lookahead_step_size(plan, (i + 1) / self.batches, self._recipe)
+                set_progress(self._stage.optimizer, rate=rate, steps=steps, lookahead=lookahead)
                 part = slice(i * self._batch_size, (i + 1) * self._batch_size)
                 at = Halving(plan.step - 1, i)
                 total += self._train_step(order[part], generator, passes=passes[part], at=at)
