@@ -54,8 +54,11 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Those that need no arguments; benchmarks/README.md has the others.
+BENCHES = training augment int8
+
 bench: $(STAMP)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # The lock holds versions and hashes only, for every platform and Python from 3.11 on.
 lock:

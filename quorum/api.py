@@ -7,6 +7,7 @@ Wherever a function takes a run, it accepts a run's name, its path, or what `run
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.errors import DataError, SpecError
@@ -200,6 +201,7 @@ def select(
     """
     from analysis.terminal.progress_line import ProgressLine
     from quorum.selection import select_pool, select_run
+    from quorum.trial_stages import end_search, has_paused
 
     given = {"members": members, "source": source, "weighting": weighting, "diversity": diversity}
     request = {name: value for name, value in given.items() if value is not None}
@@ -209,12 +211,12 @@ def select(
             return select_pool(Path(pool), request, out=target, progress=line.report)
     folder = find_run(pool, runs)
     with ProgressLine(sys.stderr if progress else None) as line:
-        selection = select_run(folder, request, out=target, progress=line.report)
-    if target is None:
-        from quorum.trial_stages import end_search
-
-        end_search(folder)
-    return selection
+        if target is None and has_paused(folder):
+            # Paused trials become members, but only if the request gives something to freeze.
+            with TemporaryDirectory() as elsewhere:
+                select_run(folder, request, out=Path(elsewhere), progress=line.report)
+            end_search(folder)
+        return select_run(folder, request, out=target, progress=line.report)
 
 
 @prepares_process

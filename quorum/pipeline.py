@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from journal.journal import read_state
-from quorum import stages, trial_stages
+from quorum import stages, student_stage, trial_stages
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from quorum.outcome import Outcome
 from quorum.resuming import settings_of
@@ -48,10 +48,10 @@ def run(
     """
     options = options or SearchOptions()
     with _open(spec, folder, options) as opened:
-        stages.check_budgets(opened)
+        student_stage.check_budgets(opened)
         trial_stages.sweep_and_seeds(opened, trials=options.trials, address=options.address)
         stages.select(opened)
-        stages.distill(opened)
+        student_stage.distill(opened)
         return _conclude(opened, options)
 
 
@@ -88,7 +88,7 @@ def distill(
     with _open(spec_of_run(folder), folder, options, stages=("distill",), resume=True) as opened:
         stages.select(opened)
         if not stages.lacks_ledger(opened):
-            stages.distill(
+            student_stage.distill(
                 opened, workers=workers, again=True, selection=selection, budgets=budgets
             )
         return _conclude(opened, options, again=True)

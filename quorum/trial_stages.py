@@ -55,9 +55,17 @@ def retire_unfinished(run: Run) -> None:
         retire(run.spec, run.folder, run.emitter, storage=storage)
 
 
+def has_paused(folder: RunFolder) -> bool:
+    """Return whether a run has searched trials that had no time to go on."""
+    return folder.journal.exists() and bool(read_state(folder.journal).trials.unfinished("search"))
+
+
 def end_search(folder: RunFolder) -> None:
-    """End the unfinished trials of a run that no process works on, whose selection is frozen."""
-    if not folder.journal.exists() or not read_state(folder.journal).trials.unfinished("search"):
+    """End the unfinished trials of a run that no process works on: its selection is frozen next.
+
+    Those that have the results of the rung before the last can be members.
+    """
+    if not has_paused(folder):
         return
     from search.tune.placement import storage_of
     from search.tune.sweep import retire_unfinished as retire

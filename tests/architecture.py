@@ -25,6 +25,7 @@ ORDER = (
     "quorum.outcome",
     "quorum.process",
     "quorum.stages",
+    "quorum.student_stage",
     "quorum.robustness",
     "quorum.trial_stages",
     "quorum.candidates",

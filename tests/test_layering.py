@@ -171,6 +171,23 @@ def test_light_modules_stay_light(module: str, absent: tuple[str, ...]) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_training_needs_neither_ray_nor_optuna_nor_mlflow() -> None:
+    """Only trials in Ray's workers do: a machine that is lent may have nothing but torch."""
+    services = ("ray", "optuna", "mlflow")
+    below = [
+        name
+        for name in modules()
+        if name.split(".")[0] in ("trainables", "journal", "common") and name != "trainables.trial"
+    ]
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({services!r}))  # importing them fails
+for name in {below!r}:
+    importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_importing_does_nothing() -> None:
     code = f"""
 import importlib, logging, os

@@ -142,8 +142,9 @@ class Optimization(_Section):
     batch_size: int = _number(512, 1, 1_000_000)
     """Images per step; all training images if there are fewer."""
     name: str = _keyed("sgd", "optimizer")
-    """`sgd`, `adamw`, `muon`, or `timm:NAME` for any other optimizer of timm's factory, e.g.
-    `timm:lion`. `sgd` and `muon` use Nesterov momentum; `muon` orthogonalizes its steps."""
+    """`sgd`, `adamw`, `muon`, `muon_sgd`, or `timm:NAME` for any other optimizer of timm's factory,
+    e.g. `timm:lion`. `sgd` and `muon` use Nesterov momentum; `muon` orthogonalizes its steps.
+    `muon_sgd` is airbench's: hidden matrices by Muon, everything else by SGD at SGD's rate."""
     lr_per_1024: float = _number(1.2, 0.0, 1000.0)
     """SGD's peak learning rate for 1,024 images per step (mean loss); it scales with batch_size."""
     adamw_lr: float = _number(2e-3, 0.0, 10.0)
@@ -151,17 +152,25 @@ class Optimization(_Section):
     muon_lr: float = _number(1e-2, 0.0, 10.0)
     """Muon's peak learning rate at any batch size, on AdamW's scale: its steps have the same root
     mean square."""
+    muon_sgd_lr: float = _number(0.24, 1e-6, 10.0)
+    """Peak length of a step of `muon_sgd` on a hidden matrix, as a share of the matrix's norm
+    where all singular values are alike."""
     timm_lr: float = _number(1e-3, 0.0, 100.0)
     """Peak learning rate of `timm:NAME` at any batch size. Optimizers differ in scale: Lion's is 3
     to 10 times lower than AdamW's (arXiv 2302.06675)."""
     momentum: float = _number(0.85, 0.0, 0.999)
-    """Momentum of SGD, Muon and those of timm's optimizers that have one."""
+    """Momentum of SGD, Muon and those of timm's optimizers that have one. In `muon_sgd` it is
+    Muon's, and SGD's is 0.85."""
     bias_lr_scale: float = _number(1.0, 0.0, 10_000.0)
     """Learning rate of batch normalization's biases, as a multiple of the others'; airbench
     has 64."""
     lookahead: int = _number(0, 0, 1_000_000)
     """Interval in steps after which the weights return halfway to their value one interval ago
     (Lookahead, arXiv 1907.08610); 0 switches it off."""
+    lookahead_decay: float = _number(0.0, 0.0, 0.99999)
+    """Decay per step of Lookahead's slow weights at the end of a cooldown, up to which it grows
+    with the cube of the epochs, as in airbench (0.95, at intervals of 5); before the cooldown they
+    equal the weights. With 0, the weights return halfway from the first interval on."""
     weight_decay: float = _number(1e-3, 0.0, 10.0)
     """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
     layer_decay: float = _number(1.0, 1e-6, 1.0)
@@ -179,21 +188,33 @@ class Optimization(_Section):
     def __post_init__(self) -> None:
         """Refuse a number outside its range, and an optimizer of none of these forms."""
         _Section.__post_init__(self)
-        ours = ("sgd", "adamw", "muon")
+        ours = ("sgd", "adamw", "muon", "muon_sgd")
         if self.name not in ours and not re.match(r"timm:\w+$", self.name):
             near = difflib.get_close_matches(self.name, ours, n=1, cutoff=0.0)
             raise SpecError(
-                "optimizer must be 'sgd', 'adamw', 'muon' or 'timm:NAME', "
+                "optimizer must be 'sgd', 'adamw', 'muon', 'muon_sgd' or 'timm:NAME', "
                 f"got {self.name!r}; did you mean {near[0]!r}?"
             )
 
     @property
     def peak_lr(self) -> float:
         """The optimizer's learning rate between warm-up and cooldown."""
-        if self.name == "sgd":
-            return self.lr_per_1024 * self.batch_size / 1024
-        rates = {"adamw": self.adamw_lr, "muon": self.muon_lr}
+        rates = {
+            "sgd": self._sgd_lr,
+            "adamw": self.adamw_lr,
+            "muon": self.muon_lr,
+            "muon_sgd": self.muon_sgd_lr,
+        }
         return rates.get(self.name, self.timm_lr)
+
+    @property
+    def fallback_lr_scale(self) -> float:
+        """Learning rate of what Muon is not meant for, as a multiple of `peak_lr`."""
+        return self._sgd_lr / self.muon_sgd_lr if self.name == "muon_sgd" else 1.0
+
+    @property
+    def _sgd_lr(self) -> float:
+        return self.lr_per_1024 * self.batch_size / 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

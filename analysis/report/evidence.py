@@ -56,7 +56,9 @@ def evidence_of(facts: RunFacts) -> Evidence | None:
     stage = shipped_stage(ledger)
     consists_of_seeds = facts.selection is not None and facts.selection.source == "seeds"
     untaught = facts.card is not None and facts.card.steps == 0
-    taught = facts.card is not None and not untaught
+    # A twin whose training diverged is a trial of the search, and no comparison for the student.
+    twin = facts.plain_card is None or not facts.plain_card.untaught_because
+    taught = facts.card is not None and not untaught and twin
     plain = differences_of(ledger, "student_fp32", "student_plain") if taught else []
     seeds = [] if consists_of_seeds else differences_of(ledger, "ensemble", "seeds_ensemble")
     return Evidence(

@@ -10,6 +10,7 @@ from analysis.text.cells import StageCells, difference_cells, gate_cells, stage_
 from analysis.text.labels import reason_text, stage_label
 from analysis.text.ledger import decimals_on_test, rows
 from common.formats import percent, plural
+from ensemble.deployment.gates import level_of
 from ensemble.ledger.ledger import Ledger
 
 HEADER = (
@@ -89,7 +90,7 @@ def _gates(facts: RunFacts, ledger: Ledger) -> Block | None:
     if not gates:
         undecided = "No release gate was decided: there is no student."
         return text(undecided) if facts.spec.deliver == "student" else None
-    level = percent(1 - 0.05 / ledger.decisions, 0 if ledger.decisions == 1 else 1)
+    level = percent(level_of(ledger.decisions), 0 if ledger.decisions == 1 else 1)
     return table(
         ("file", "gate", "value", "bound", "limit", "verdict"),
         [

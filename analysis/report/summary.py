@@ -170,10 +170,15 @@ def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
 
 
 def untaught_sentence(facts: RunFacts) -> str:
-    """Say why the student is the best single trial."""
-    tried = facts.card is not None and facts.card.train_seconds > 0
+    """Say why the student is a trial as it was."""
+    card, single = facts.card, facts.single_card
+    tried = card is not None and card.train_seconds > 0
     why = "distilling it further made it worse on val" if tried else "there was no time to distill"
-    return f"The student is the best single trial as it was: {why}."
+    best = True
+    if card is not None and card.untaught_because:  # cards of early versions do not say it
+        why = card.untaught_because
+        best = single is None or (card.recipe, card.seed) == (single.recipe, single.seed)
+    return f"The student is {'the best single' if best else 'a'} trial as it was: {why}."
 
 
 def _effect_of_distillation(differences: Sequence[Comparison]) -> str:

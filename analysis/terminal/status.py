@@ -19,14 +19,17 @@ from trainables.records import RunFolder
 
 
 def status_view(
-    status: RunStatus, now: float, *, width: int = 80, height: int = 24
+    status: RunStatus, now: float, *, width: int = 80, height: int = 24, next_step: bool = True
 ) -> RenderableType:
-    """Return a run's progress at `now` (unix seconds), its disk usage and the next command."""
+    """Return a run's progress at `now` (unix seconds), its disk usage and the next command.
+
+    Without `next_step` that command is left out.
+    """
     disk = bare_table("disk", "", "")
     for name, size in status.disk.parts.items():
         if size:
             disk.add_row(name, file_size(size))
-    notes = [_next_step(status)]
+    notes = [_next_step(status)] if next_step else []
     if status.disk.removable:
         clean = command_line("clean", relative(status.folder.root))
         later = " once the run has ended" if status.running else ""

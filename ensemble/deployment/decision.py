@@ -32,7 +32,7 @@ from common.seeds import numpy_generator
 from common.statistics.intervals import Difference, paired_difference
 from common.statistics.metrics import accuracy
 from ensemble.deployment.card import Speedup
-from ensemble.deployment.gates import LEVEL, PRECISION_GATES, GateMargins, decide_gates
+from ensemble.deployment.gates import PRECISION_GATES, GateMargins, decide_gates, level_of
 from ensemble.ledger.ledger import NOTHING, Candidate, Gate
 from ensemble.ledger.predictions import FILES, Network, Predictions, StageCost
 from ensemble.selection.comparison import SCORES
@@ -86,10 +86,10 @@ def decide(
     """Decide which file ships; candidates are the stages of FILES that have predictions and costs.
 
     `corrupted` holds the predictions for corrupted holdout images, if there was time for them.
-    `speedups` are int8 against fp32, by network. For the k-th of `decisions` on the same holdout,
-    every bound has the level 1 − 0.05/k (Bonferroni). `seed` roots the bootstrap's draws.
+    `speedups` are int8 against fp32, by network. The last of `decisions` on the same holdout has
+    bounds at the level of `gates.level_of`. `seed` roots the bootstrap's draws.
     """
-    level = 1.0 - (1.0 - LEVEL) / decisions
+    level = level_of(decisions)
     gates = {
         stage: decide_gates(
             stage,

@@ -29,6 +29,10 @@ from ensemble.selection.comparison import SCORES
 LEVEL = 0.95
 """Confidence of every gate's one-sided bound, at the first decision on a holdout split."""
 
+MOST_ERRORS = 0.1
+"""Bound on the probability that any of the decisions on a holdout split passes a gate for a file
+that is at the limit."""
+
 MOST_ACCURACY_LOSS = 0.02
 """Largest default margin of `accuracy_loss`."""
 
@@ -65,6 +69,16 @@ class GateMargins:
     """Largest number of parameters."""
     max_gflops: float | None = None
     """Largest number of floating-point operations of a call with one image, in billions."""
+
+
+def level_of(decision: int) -> float:
+    """Return the confidence of the bounds of the k-th decision: 1 − MOST_ERRORS/(k(k + 1)).
+
+    It is LEVEL at the first. Errors of all decisions add up to at most MOST_ERRORS, however many
+    there are and wherever the user stops (alpha spending); with 1 − 0.05/k they would add up to
+    15% by the tenth, and grow without limit.
+    """
+    return 1.0 - MOST_ERRORS / (decision * (decision + 1))
 
 
 def accuracy_margin(holdout: Predictions) -> float:

@@ -4,7 +4,7 @@ Axes: N test images, K classes. Figures on test come from the run's ledger; unti
 card has none. The sections follow Mitchell et al., "Model Cards for Model Reporting" (2019).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ from common.formats import (
 from common.printable import markdown_code, markdown_text
 from common.statistics.intervals import proportion_interval
 from ensemble.deployment.card import Artifact, Card
+from ensemble.deployment.card_sections import (
+    Section,
+    corrupted_section,
+    markdown_table,
+    sets_section,
+)
 from ensemble.deployment.metadata import NO_LICENSE
 from ensemble.ledger.ledger import Ledger, Row, read_ledger
 from ensemble.ledger.predictions import FILES, Network
@@ -50,20 +56,10 @@ class TestFigures:
     """The predicted classes [N]."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A further section, e.g. on corrupted images: its title and its Markdown."""
-
-    title: str
-    text: str
-
-
-def write_model_card(
-    folder: Path, card: Card, test: TestFigures | None = None, *, more: Sequence[Section] = ()
-) -> Path:
+def write_model_card(folder: Path, card: Card, test: TestFigures | None = None) -> Path:
     """Write `folder/card.md` atomically, replacing an earlier one, and return its path."""
     path = folder / FILE
-    write_bytes_atomically(path, model_card(card, test, more=more).encode())
+    write_bytes_atomically(path, model_card(card, test).encode())
     return path
 
 
@@ -91,12 +87,13 @@ def read_test_figures(folder: Path, card: Card, network: Network) -> TestFigures
     )
 
 
-def model_card(card: Card, test: TestFigures | None = None, *, more: Sequence[Section] = ()) -> str:
+def model_card(card: Card, test: TestFigures | None = None) -> str:
     """Return a student's model card in Markdown."""
     name = markdown_text(str(card.dataset.get("name") or "images"))
+    more = _measured(card, test)
     sections = [
         Section(title="Use", text=_use(card)),
-        Section(title="Limits", text=_limits(card, test, measured=bool(more))),
+        Section(title="Limits", text=_limits(card, test)),
         Section(title="Data", text=_data(card, test)),
         Section(title="Figures", text=_figures(card, test)),
         *more,
@@ -105,6 +102,18 @@ def model_card(card: Card, test: TestFigures | None = None, *, more: Sequence[Se
     parts = [f"# Image classifier: {name}", _summary(card, test)]
     parts += [f"## {section.title}\n\n{section.text}" for section in sections]
     return "\n\n".join(parts) + "\n"
+
+
+def _measured(card: Card, test: TestFigures | None) -> list[Section]:
+    """Return the sections on what the ledger measured beyond clean test images."""
+    if test is None:
+        return []
+    stage = test.row.stage
+    sections = (
+        corrupted_section(test.ledger, stage),
+        sets_section(test.ledger, stage, card.class_names),
+    )
+    return [section for section in sections if section is not None]
 
 
 def _summary(card: Card, test: TestFigures | None) -> str:
@@ -126,7 +135,9 @@ def _use(card: Card) -> str:
     shipped = _main_file(card).file
     return "\n\n".join(
         [
-            _table(("file", "weights", "size", "one image", "images/s", "ships"), "llrrrl", rows),
+            markdown_table(
+                ("file", "weights", "size", "one image", "images/s", "ships"), "llrrrl", rows
+            ),
             "Each file can be used alone; class names and resize rule are in its metadata.",
             f"```\n{command('predict', shipped, 'photo.jpg')}\n{command('serve', shipped)}\n```",
             f"- Input: {markdown_text(card.input)}; size {card.image_size}.\n"
@@ -152,15 +163,21 @@ def _file_row(card: Card, precision: str, file: Artifact) -> tuple[str, ...]:
     )
 
 
-def _limits(card: Card, test: TestFigures | None, *, measured: bool) -> str:
+def _limits(card: Card, test: TestFigures | None) -> str:
     items = [
         "It knows these classes only: an image of anything else is assigned to one of them.",
         "The figures hold for images like those of the data set; other cameras, places or times "
         "were not tested.",
         "Probabilities were calibrated on images like those of the data set.",
     ]
-    if not measured:
-        items.append("Robustness to noise, blur, weather and compression was not measured.")
+    robustness = None if test is None else test.ledger.robustness
+    if test is None or robustness is None or robustness.row(test.row.stage) is None:
+        reason = (
+            f": {markdown_text(robustness.left_out)}" if robustness and robustness.left_out else ""
+        )
+        items.append(
+            f"Robustness to noise, blur, weather and compression was not measured{reason}."
+        )
     if card.int8 is not None:
         items.append("The int8 file can give other predictions on another kind of processor.")
     if card.parity is not None:
@@ -222,7 +239,7 @@ def _by_class(card: Card, test: TestFigures) -> str:
             )
         )
     header = ("class", "test images", "recognised (recall)", "right when predicted (precision)")
-    return _table(header, "lrrr", rows)
+    return markdown_table(header, "lrrr", rows)
 
 
 def _share(successes: int, total: int) -> str:
@@ -256,6 +273,7 @@ def _origin(card: Card) -> str:
             "teacher",
             ", ".join(f"{markdown_text(m.name)} ({percent(m.weight)})" for m in card.teacher),
         ),
+        ("network", card.untaught_because and f"a trial of the search ({card.untaught_because})"),
         ("parameters", f"{card.params:,}"),
         ("training", f"{_steps(card)}{card.train_seconds:,.0f} s"),
         ("recipe", f"SHA-256 {markdown_code(card.metadata.recipe_sha256)}, in full in card.json"),
@@ -272,9 +290,3 @@ def _steps(card: Card) -> str:
 def _names(names: Sequence[str]) -> str:
     listed = ", ".join(map(markdown_text, names[:MOST_NAMED]))
     return listed if len(names) <= MOST_NAMED else f"{listed} … ({len(names)} in all)"
-
-
-def _table(header: Sequence[str], align: str, rows: Iterable[Sequence[str]]) -> str:
-    marks = ("---:" if letter == "r" else "---" for letter in align)
-    lines = [header, tuple(marks), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -62,6 +62,8 @@ class TrainedStudent:
     """None for a student without a teacher."""
     teacher: tuple[TeacherMember, ...] = ()
     teacher_temperature: float | None = None
+    untaught_because: str = ""
+    """The reason why the student is a trial as it was; empty if it was trained."""
 
 
 def export_student(
@@ -78,8 +80,8 @@ def export_student(
 
     Each file gets its own temperature, fitted on holdout, and the card's metadata, so that it can
     be used alone. The int8 ranges come from training images. `license` is an SPDX expression.
-    `like` is the card of a network packaged before. Its calibration method is reused, and so are
-    its timings if both networks do the same work, because weights do not change timings.
+    `like` is the card of a network packaged before. If both networks do the same work, its timings
+    are reused, because weights do not change timings, and so is its calibration method.
     """
     folder.mkdir(parents=True, exist_ok=True)
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
@@ -123,6 +125,7 @@ def export_student(
         tau=distillation.tau if distillation else None,
         teacher=student.teacher,
         teacher_temperature=student.teacher_temperature,
+        untaught_because=student.untaught_because,
         fp32=_finished(fp32, metadata, refit_temperature(fp32, holdout, labels), times),
         released=UNRELEASED,
         machine=machine_description(),
@@ -131,13 +134,16 @@ def export_student(
     return add_int8(folder, images=images, splits=splits, like=like) if int8 else card
 
 
-def copy_student(source: Path, folder: Path) -> Card:
-    """Copy a student's files to another folder, described as a network without a teacher."""
+def copy_student(source: Path, folder: Path, *, train_seconds: float) -> Card:
+    """Copy the files of a student that is an unchanged trial, described as that trial's.
+
+    `train_seconds` is the trial's training time.
+    """
     card = read_card(source)
     folder.mkdir(parents=True, exist_ok=True)
     for artifact in filter(None, (card.fp32, card.int8)):
         write_bytes_atomically(folder / artifact.file, (source / artifact.file).read_bytes())
-    card = replace(card, alpha=None, tau=None, teacher=(), teacher_temperature=None)
+    card = replace(card, steps=None, train_seconds=train_seconds, untaught_because="")
     write_card(folder, card)
     return card
 
@@ -157,8 +163,8 @@ def add_int8(folder: Path, *, images: ImageSet, splits: Splits, like: Card | Non
     recipe = Recipe.from_mapping(card.recipe)
     fp32, int8 = folder / card.fp32.file, folder / "model.int8.onnx"
     holdout, labels = images.images[splits.holdout], images.labels[splits.holdout]
-    known = like.quantization if like is not None else None
     twin = like if like is not None and _same_work(like.recipe, recipe) else None
+    known = twin.quantization if twin is not None else None
     quantization = _quantize(
         fp32,
         int8,

@@ -3,14 +3,18 @@
 Axes: M members, N examples, K classes.
 """
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from common.errors import QuorumError
 from common.files import read_array
 from ensemble.deployment.export import export_onnx
 from ensemble.deployment.latency import latency
@@ -23,6 +27,10 @@ from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics
 from trainables.records import RunFolder, read_record, read_start
 from trainables.weights import load_trained
+
+Number = TypeVar("Number", int, float)
+
+log = logging.getLogger(__name__)
 
 
 def pool_members(members: Sequence[Member], log_probs: Mapping[str, LogProbs]) -> LogProbs:
@@ -71,32 +79,62 @@ def member_costs(
 ) -> dict[str, StageCost]:
     """Measure each member's size and speed as an fp32 ONNX file, like the student's.
 
-    Members whose networks do the same work share one measurement: weights do not change it.
+    Members whose networks do the same work share one measurement: weights do not change it. The
+    size and speed of a network that has no ONNX form are unknown; it is a member all the same.
     `images`, uint8 [n, S, S, 3], are used for timing only. `measure` replaces the measurement.
     """
     measure = measure or _measure
-    measured: dict[Architecture, StageCost] = {}
+    measured: dict[Architecture, StageCost | None] = {}
     costs = {}
     for name in names:
         recipe = read_start(folder.trial(name) / "start.json").recipe
         network = recipe.architecture.prediction_work
         if network not in measured:
-            measured[network] = measure(folder, name, images, classes)
-        seconds = read_record(folder.trial(name) / "record.json").seconds
-        costs[name] = replace(measured[network], train_seconds=seconds)
+            measured[network] = _unless_no_onnx(
+                partial(measure, folder, name, images, classes), name
+            )
+        record = read_record(folder.trial(name) / "record.json")
+        cost = measured[network] or StageCost(params=record.params)
+        costs[name] = replace(cost, train_seconds=record.seconds)
     return costs
 
 
 def pooled_cost(members: Sequence[Member], costs: Mapping[str, StageCost]) -> StageCost:
-    """Return the cost of running all members one after the other: sizes and times add up."""
+    """Return the cost of running all members one after the other: sizes and times add up.
+
+    Where a member's figure is unknown, the sum is.
+    """
     each = [costs[member.name] for member in members]
+    slowness = _sum([1.0 / cost.images_per_second if cost.images_per_second else None
+                     for cost in each])  # fmt: skip
     return StageCost(
-        params=sum(cost.params or 0 for cost in each),
-        bytes=sum(cost.bytes or 0 for cost in each),
-        latency_ms_batch1=sum(cost.latency_ms_batch1 or 0.0 for cost in each),
-        images_per_second=1.0 / sum(1.0 / (cost.images_per_second or 1.0) for cost in each),
-        train_seconds=sum(cost.train_seconds or 0.0 for cost in each),
+        params=_sum([cost.params for cost in each]),
+        bytes=_sum([cost.bytes for cost in each]),
+        latency_ms_batch1=_sum([cost.latency_ms_batch1 for cost in each]),
+        images_per_second=None if slowness is None else 1.0 / slowness,
+        train_seconds=_sum([cost.train_seconds for cost in each]),
     )
+
+
+def _sum(values: Sequence[Number | None]) -> Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if len(known) == len(values) else None
+
+
+def _unless_no_onnx(measure: Callable[[], StageCost], name: str) -> StageCost | None:
+    """Measure a network; log why it cannot be exported, and return None then.
+
+    Raises:
+        QuorumError: a file is missing or damaged.
+    """
+    try:
+        return measure()
+    except QuorumError:
+        raise
+    except Exception as error:  # torch's exporter raises errors of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        log.warning("size and speed of %s are unknown: %s", name, reason)
+        return None
 
 
 def _measure(folder: RunFolder, name: str, images: Images, classes: int) -> StageCost:

@@ -110,7 +110,7 @@ class Ledger:
     """All files that could have been released; empty in the ledgers of early versions."""
     decisions: int = 1
     """Number of releases that this run has decided on the same holdout. The k-th uses bounds at the
-    level 1 − 0.05/k, so that repeating it does not lower the bar."""
+    level 1 − 0.1/(k(k + 1)), so that their errors add up to at most 10%."""
     test_reads: int
     """Number of times that test has been read."""
     compute: dict[str, int | float]

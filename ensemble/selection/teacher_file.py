@@ -4,6 +4,7 @@ Axes: N examples, K classes.
 """
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ from jaxtyping import Float32
 
 from common.commands import command
 from common.errors import PoolError, RunError
-from common.files import read_array
+from common.files import read_array, write_bytes_atomically
 from ensemble.selection.selection import Selection, read_selection
 from trainables.records import WEIGHTS, RunFolder, read_record
 
 TEACHER = "selection.json"
 """The file in a student's folder that names its teacher if that is not the run's ensemble."""
+
+
+WORK = "work"
+"""The folder in a student's folder that holds its trainings until it is finished."""
 
 
 def predictions_digest(log_probs: Float32[np.ndarray, "N K"]) -> str:
@@ -64,6 +69,18 @@ def teacher_of(folder: RunFolder) -> Selection:
     """
     own = folder.student / TEACHER
     return read_selection(own if own.is_file() else folder.selection)
+
+
+def set_teacher(folder: RunFolder, path: Path) -> None:
+    """Let the ensemble of `path` teach the student; the trainings of another one are discarded.
+
+    Those are the work of a command that was killed.
+    """
+    own, chosen = folder.student / TEACHER, path.read_bytes()
+    before = own if own.is_file() else folder.selection
+    if before.read_bytes() != chosen:
+        shutil.rmtree(folder.student / WORK, ignore_errors=True)
+    write_bytes_atomically(own, chosen)
 
 
 def _check_predictions(selection: Selection, path: Path, name: str, predictions: Path) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common.errors import SpecError
+from common.errors import DivergedError, SpecError
 from common.files import dump_json, read_versioned, write_bytes_atomically
 from common.parsing import to_mapping
 from common.rungs import cooldown_epochs
@@ -74,6 +74,8 @@ class Judged:
     """Epochs trained at each rung of the short sweep that it reached."""
     val_nll: tuple[float, ...] = ()
     """NLL on val at these rungs, in nats."""
+    diverged: str = ""
+    """The reason why it left the short sweep, where its loss was not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +166,8 @@ class Entrant:
     recipe: Recipe
     """The recipe with the full schedule."""
     train_until: Callable[[int], float]
-    """Continues training until the given number of epochs is done; returns the NLL on val."""
+    """Continues training until the given number of epochs is done; returns the NLL on val. Raises
+    DivergedError if the loss is not finite."""
 
 
 def short_sweep(
@@ -172,7 +175,8 @@ def short_sweep(
 ) -> Design:
     """Choose an entrant by successive halving; `judged` also holds the candidates left out.
 
-    At every rung, the better half of the remaining entrants, rounded up, continues.
+    At every rung, the better half of the remaining entrants, rounded up, continues. An entrant that
+    diverges is out.
     """
     count = competing([entrant.recipe for entrant in entrants], share=share)
     if count < 2:
@@ -186,16 +190,29 @@ def short_sweep(
     rung = 0
     while len(left) > 1:
         rung += 1
+        places = math.ceil(len(left) / 2)
         for entrant in left:
             epochs = _epochs_at(entrant.recipe, rung * step)
-            score = entrant.train_until(epochs)
             before = known[entrant.name]
+            try:
+                score = entrant.train_until(epochs)
+            except DivergedError as error:
+                log.warning("%s left the short sweep: %s", entrant.name, error)
+                known[entrant.name] = replace(before, diverged=str(error))
+                continue
             known[entrant.name] = replace(
                 before, epochs=(*before.epochs, epochs), val_nll=(*before.val_nll, score)
             )
             log.info("%s: val NLL %.4f after %d epochs", entrant.name, score, epochs)
+        left = [entrant for entrant in left if not known[entrant.name].diverged]
+        if not left:
+            return Design(
+                chosen=entrants[0].name,
+                because=f"the preferred candidate: all {count} of the short sweep diverged",
+                candidates=tuple(known.values()),
+            )
         left.sort(key=lambda entrant: known[entrant.name].val_nll[-1])
-        left = left[: math.ceil(len(left) / 2)]
+        left = left[:places]
     return Design(
         chosen=left[0].name,
         because=f"lowest NLL on val of {count} candidates after a short sweep",

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import DivergedError
 from common.files import write_bytes_atomically
 from common.statistics.metrics import nll, nll_per_example
 from ensemble.deployment.card import Card, read_card, write_card
@@ -47,7 +48,7 @@ RATE = 0.3
 """Peak learning rate of the stage, as a share of the recipe's; with a tenth, the network above
 reached 0.216."""
 
-RATES = ("lr_per_1024", "adamw_lr", "muon_lr", "timm_lr")
+RATES = ("lr_per_1024", "adamw_lr", "muon_lr", "muon_sgd_lr", "timm_lr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,17 +116,21 @@ def improve_int8(
         loss.standard_error,
         epochs,
     )
-    tuned = train_quantized(
-        student.recipe,
-        student.model,
-        epochs=epochs,
-        images=images,
-        splits=splits,
-        seed=student.seed,
-        numerics=numerics,
-        teacher=teacher,
-        distillation=distillation,
-    )
+    try:
+        tuned = train_quantized(
+            student.recipe,
+            student.model,
+            epochs=epochs,
+            images=images,
+            splits=splits,
+            seed=student.seed,
+            numerics=numerics,
+            teacher=teacher,
+            distillation=distillation,
+        )
+    except DivergedError as error:
+        log.warning("quantization-aware training diverged, and the int8 file is kept: %s", error)
+        return card
     val, labels = images.images[splits.val], images.labels[splits.val]
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary) / "tuned.onnx"

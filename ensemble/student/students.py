@@ -9,14 +9,14 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from common.statistics.metrics import accuracy, apply_temperature, fit_temperature, nll
+from common.errors import DivergedError
+from common.statistics.metrics import accuracy
 from ensemble.deployment.card import Card, TeacherMember, write_card
 from ensemble.deployment.gates import GateMargins, budgets
 from ensemble.deployment.metadata import NO_LICENSE
@@ -24,24 +24,18 @@ from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import read_selection
-from ensemble.selection.teacher_file import teacher_of
+from ensemble.selection.teacher_file import WORK, teacher_of
+from ensemble.student.competition import CandidateTraining, choose, competing_candidates
 from ensemble.student.design import (
     Candidate,
-    Design,
-    Entrant,
-    affordable,
-    read_design,
-    short_sweep,
-    write_design,
 )
 from ensemble.student.distillation import StudentResult, StudentTrainer, distill, read_reports
-from ensemble.student.epoch_budget import EpochBudget, EpochSeconds
+from ensemble.student.epoch_budget import EpochBudget
+from ensemble.student.kept_trial import KeptTrial, keep_trial
 from ensemble.student.quantization_aware import improve_int8
 from ensemble.student.teacher import load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.device.rehearsal import rehearse
-from trainables.prediction import place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.records import RunFolder, read_record, read_start
 from trainables.trainer import EpochReport
@@ -50,14 +44,10 @@ from trainables.weights import load_trained
 
 log = logging.getLogger(__name__)
 
-REHEARSAL_SECONDS = 3.0
-"""Longest time for timing each of the two trainings before their epochs are planned."""
-
-REHEARSAL_SHARE = 0.01
-"""Largest share of the remaining time that such a measurement may take."""
-
 TRAINING_SHARE = 0.45
 """Share of the stage's progress bar for each of the two trainings."""
+
+DIVERGED = "its training diverged"
 
 NO_MARGINS = GateMargins()
 """The margins of a release without budgets."""
@@ -86,19 +76,18 @@ def train_students(
     saved. With a `deadline` for all of them (unix seconds), they get as many epochs as fit; see
     `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
     student starts from a trial, it is never worse than that trial's network on val, and if there is
-    no time for an epoch, it is that network. The teacher is the ensemble of `teacher_of`. `license`
-    is written into the exported files.
+    no time for an epoch, or its training diverges, it is that network. The teacher is the ensemble
+    of `teacher_of`. `license` is written into the exported files.
 
     Raises:
         SpecError: no candidate is within the budgets.
         RunError: no selection, or a member whose files are missing or damaged.
-        DivergedError: a loss is not finite.
     """
     selection = teacher_of(folder)
-    work = folder.student / "work"
+    work = folder.student / WORK
     work.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"images": images, "splits": splits, "numerics": train_with}
-    competing = _competing(folder.student, candidates, margins, most, images, splits)
+    competing = competing_candidates(folder.student, candidates, margins, most, images, splits)
     teacher = load_teacher(
         folder,
         selection.members,
@@ -110,52 +99,41 @@ def train_students(
     )
     lesson: dict[str, Any] = {"teacher": teacher, "distillation": distillation}
     trainings = {
-        each.name: _Training(
+        each.name: CandidateTraining(
             folder, each, number, train=train, data=data, lesson=lesson, seed=seed,
             deadline=deadline,
         )
         for number, each in enumerate(competing)
     }  # fmt: skip
-    chosen = trainings[_choose(folder.student, trainings, progress)]
-    budget, start = chosen.budget, chosen.candidate.start
-    origin = None if start is None else folder.trial(start)
-    budgeted = bool(budgets(StageCost(), margins))
-    untrained = None
-    if origin is not None:
-        tta = budget.recipe.architecture.tta if budgeted else None
-        untrained = _untrained(origin, images, splits, train_with, tta=tta)
-    if untrained is not None and budget.epochs == 0:
-        log.info("no time is left for an epoch: the student is the trial that it starts from")
-        student = plain = untrained.result
-    else:
-        student = budget.train(chosen.train, _reporter(budget, 0.0, "student", progress))
-        plain = train(
-            budget.recipe,
-            folder=work / "plain",
-            on_report=_reporter(budget, TRAINING_SHARE, "student without a teacher", progress),
-            seed=seed,
-            start=origin,
-            **data,
-        )
-        if untrained is not None and student.reports[-1].val_nll > untrained.val_nll:
-            log.info("further training made the trial worse on val: it is kept as it was")
-            student = replace(untrained.result, seconds=student.seconds)
-    progress(2 * TRAINING_SHARE, "export and quantization")
+    chosen = trainings[choose(folder.student, trainings, progress)]
     single = read_selection(folder.selection).best_single.name
-    taught = _trained(
-        student,
-        budget.recipe,
-        seed,
-        distillation=distillation,
-        teacher=tuple(
-            TeacherMember(name=member.name, weight=member.weight) for member in selection.members
-        ),
-        teacher_temperature=teacher.temperature,
+    student, plain, kept = _train_both(
+        folder,
+        chosen,
+        otherwise=single,
+        train=train,
+        seed=seed,
+        budgeted=bool(budgets(StageCost(), margins)),
+        data=data,
+        progress=progress,
     )
+    if student.untaught_because:
+        log.info("the student is a trial as it was: %s", student.untaught_because)
+    else:
+        student = replace(
+            student,
+            distillation=distillation,
+            teacher=tuple(
+                TeacherMember(name=member.name, weight=member.weight)
+                for member in selection.members
+            ),
+            teacher_temperature=teacher.temperature,
+        )
+    progress(2 * TRAINING_SHARE, "export and quantization")
     _package(
         folder,
-        taught,
-        _trained(plain, budget.recipe, seed),
+        student,
+        plain,
         improve=partial(
             improve_int8,
             numerics=train_with,
@@ -163,7 +141,7 @@ def train_students(
             **lesson,
         ),
         single=single,
-        untrained=start == single and student.steps == 0 and not budgeted,
+        same=kept is not None and kept.name == single and kept.as_trained,
         images=images,
         splits=splits,
         license=license or NO_LICENSE,
@@ -171,118 +149,53 @@ def train_students(
     shutil.rmtree(work)
 
 
-class _Training:
-    """The training of one candidate with a teacher, in a folder of its own."""
+def _train_both(
+    folder: RunFolder,
+    chosen: "CandidateTraining",
+    *,
+    otherwise: str,
+    train: StudentTrainer,
+    seed: int,
+    budgeted: bool,
+    data: dict[str, Any],
+    progress: Callable[[float, str], None],
+) -> tuple[TrainedStudent, TrainedStudent, KeptTrial | None]:
+    """Return the student and its twin, and the trial that is the student if one is kept.
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        candidate: Candidate,
-        number: int,
-        *,
-        train: StudentTrainer,
-        data: dict[str, Any],
-        lesson: dict[str, Any],
-        seed: int,
-        deadline: float | None,
-    ) -> None:
-        """`number` counts the candidates from 0, which names the folder."""
-        self.candidate = candidate
-        suffix = str(number or "")
-        work = folder.student / "work"
-        self.folder = work / f"taught{suffix}"
-        self._arguments: dict[str, Any] = {
-            "folder": self.folder,
-            "seed": seed,
-            "start": None if candidate.start is None else folder.trial(candidate.start),
-            **lesson,
+    Kept is the trial that they start from. If a training from random weights diverges it is the
+    trial `otherwise`, so that the run still has files to choose from.
+    """
+    budget, start, plain_folder = chosen.budget, chosen.candidate.start, chosen.plain_folder
+    tta = budget.recipe.architecture.tta if budgeted else None
+    name = otherwise if start is None else start
+    keep = cache(partial(keep_trial, folder, name, tta=tta, **data))
+    if start is not None and budget.epochs == 0:
+        student = keep().as_student("there was no time to distill")
+        return student, student, keep()
+    taught = _unless_diverged(
+        lambda: budget.train(chosen.train, _reporter(budget, 0.0, "student", progress))
+    )
+    alone = _unless_diverged(
+        lambda: train(
+            budget.recipe,
+            folder=plain_folder,
+            on_report=_reporter(budget, TRAINING_SHARE, "student without a teacher", progress),
+            seed=seed,
+            start=None if start is None else folder.trial(start),
             **data,
-        }
-        self._train = train
-        left = math.inf if deadline is None else deadline - time.time()
-        seconds = min(REHEARSAL_SECONDS, max(0.0, REHEARSAL_SHARE * left))
-        timed = partial(rehearse, candidate.recipe, seconds=seconds, **data)
-        self.budget = EpochBudget(
-            candidate.recipe,
-            work / f"plan{suffix}.json",
-            deadline=deadline,
-            fewest=1 if candidate.start is None else 0,
-            rehearse=lambda: EpochSeconds(
-                taught=timed(**lesson).train_seconds, plain=timed().train_seconds
-            ),
         )
-
-    def train(self, recipe: Recipe, on_report: Callable[[EpochReport], None]) -> StudentResult:
-        """Train to the end of the recipe's schedule, from the last epoch saved."""
-        return self._train(recipe, on_report=on_report, **self._arguments)
-
-    def until(self, epochs: int, on_report: Callable[[EpochReport], None]) -> float:
-        """Train until `epochs` are saved; return the NLL on val then."""
-
-        def watch(report: EpochReport) -> None:
-            on_report(report)
-            if report.step >= epochs:
-                raise _PausedError
-
-        if len(read_reports(self.folder)) < epochs:
-            with suppress(_PausedError):
-                self.train(self.budget.recipe, watch)
-        return read_reports(self.folder)[epochs - 1].val_nll
-
-
-class _PausedError(Exception):
-    """Interrupts a training that may be resumed later."""
-
-
-def _competing(
-    place: Path,
-    candidates: Sequence[Candidate],
-    margins: GateMargins,
-    most: int,
-    images: ImageSet,
-    splits: Splits,
-) -> list[Candidate]:
-    """Return the candidates within the budgets; they are judged once and kept in `place`."""
-    design = read_design(place)
-    limits = {name: limit for name, (_, limit) in budgets(StageCost(), margins).items()}
-    if design is None or design.budgets != limits:
-        affordable_ones, judged = affordable(
-            candidates, margins, most=most, images=images, splits=splits
-        )
-        design = Design(chosen="", because="", budgets=limits, candidates=tuple(judged))
-        if read_design(place) is not None:  # trainings of a student with other budgets
-            shutil.rmtree(place / "work")
-            (place / "work").mkdir()
-        write_design(place, design)
-        return affordable_ones
-    kept = {each.name for each in design.candidates if not each.over}
-    return [each for each in candidates if each.name in kept]
-
-
-def _choose(
-    place: Path, trainings: Mapping[str, _Training], progress: Callable[[float, str], None]
-) -> str:
-    """Return the name of the candidate that becomes the student; `place` records the decision."""
-    design = read_design(place)
-    assert design is not None
-    if design.chosen:
-        return design.chosen
-
-    def train_until(name: str, epochs: int) -> float:
-        def on_report(report: EpochReport) -> None:
-            progress(0.0, f"short sweep: {name}, epoch {report.step}/{epochs}")
-
-        return trainings[name].until(epochs, on_report)
-
-    entrants = [
-        Entrant(name=name, recipe=each.budget.recipe, train_until=partial(train_until, name))
-        for name, each in trainings.items()
-    ]
-    result = short_sweep(entrants, design.candidates)
-    design = replace(result, budgets=design.budgets)
-    write_design(place, design)
-    log.info("the student is %s: %s", design.chosen, design.because)
-    return design.chosen
+    )
+    plain = (
+        keep().as_student(DIVERGED, seconds=_spent(plain_folder))
+        if alone is None
+        else _trained(alone, budget.recipe, seed)
+    )
+    if taught is None:
+        return keep().as_student(DIVERGED, seconds=_spent(chosen.folder)), plain, keep()
+    if start is not None and taught.reports[-1].val_nll > keep().val_nll:
+        worse = "distilling it further made it worse on val"
+        return keep().as_student(worse, seconds=taught.seconds), plain, keep()
+    return _trained(taught, budget.recipe, seed), plain, None
 
 
 def _package(
@@ -292,7 +205,7 @@ def _package(
     *,
     improve: Callable[..., Card],
     single: str,
-    untrained: bool,
+    same: bool,
     images: ImageSet,
     splits: Splits,
     license: str,
@@ -300,29 +213,30 @@ def _package(
     """Write the files of all networks that could ship, and the student's card last.
 
     `improve` trains the student further for its int8 file if that pays; see `improve_int8`.
-    `single` is the best single trial, and `untrained` says that the student is that trial.
+    `single` is the best single trial, and `same` says that the student is that trial.
     """
     export = partial(export_student, images=images, splits=splits, license=license)
     place = folder.student
     # A folder with a card counts as exported, so everything else is written first.
-    card = export(student, place / "work" / "student", int8=True)
-    if student.steps:
-        card = improve(student, place / "work" / "student", images=images, splits=splits)
+    card = export(student, place / WORK / "student", int8=True)
+    if not student.untaught_because:
+        card = improve(student, place / WORK / "student", images=images, splits=splits)
     twin = export(plain, place / "plain", int8=False, like=card)
     labels = images.labels[splits.holdout]
     accuracies = [
         accuracy(predict(file, images.images[splits.holdout]), labels)
-        for file in (place / "plain" / twin.fp32.file, place / "work" / "student" / card.fp32.file)
+        for file in (place / "plain" / twin.fp32.file, place / WORK / "student" / card.fp32.file)
     ]
     if accuracies[0] > accuracies[1]:
         log.info("the student without a teacher is the more accurate: it is quantized, too")
         add_int8(place / "plain", images=images, splits=splits, like=card)
-    if untrained:
-        copy_student(place / "work" / "student", place / "single")
+    if same:
+        seconds = read_record(folder.trial(single) / "record.json").seconds
+        copy_student(place / WORK / "student", place / "single", train_seconds=seconds)
     else:
         export(_trial(folder, single), place / "single", int8=True, like=card)
     for artifact in filter(None, (card.fp32, card.int8)):
-        (place / "work" / "student" / artifact.file).replace(place / artifact.file)
+        (place / WORK / "student" / artifact.file).replace(place / artifact.file)
     write_card(place, card)
 
 
@@ -340,37 +254,7 @@ def _trial(folder: RunFolder, name: str) -> TrainedStudent:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Untrained:
-    """A student before its first epoch."""
-
-    result: StudentResult
-    val_nll: float
-    """In nats, after one temperature fitted on val."""
-
-
-def _untrained(
-    start: Path, images: ImageSet, splits: Splits, numerics: Numerics, *, tta: str | None
-) -> _Untrained:
-    """Return a trial as a student; with the views `tta` instead of its own if that is not None."""
-    model = load_trained(start)
-    model.tta = model.tta if tta is None else tta
-    place_model(model, numerics)
-    labels = images.labels[splits.val]
-    logp = predict_log_probs(model, images.images, numerics, indices=splits.val)
-    return _Untrained(
-        result=StudentResult(
-            model=model,
-            seconds=0.0,
-            steps=0,
-            params=sum(parameter.numel() for parameter in model.parameters()),
-            reports=(),
-        ),
-        val_nll=nll(apply_temperature(logp, fit_temperature(logp, labels)), labels),
-    )
-
-
-def _trained(result: StudentResult, recipe: Recipe, seed: int, **lesson: Any) -> TrainedStudent:
+def _trained(result: StudentResult, recipe: Recipe, seed: int) -> TrainedStudent:
     return TrainedStudent(
         model=result.model,
         recipe=recipe,
@@ -378,8 +262,21 @@ def _trained(result: StudentResult, recipe: Recipe, seed: int, **lesson: Any) ->
         params=result.params,
         steps=result.steps,
         train_seconds=result.seconds,
-        **lesson,
     )
+
+
+def _unless_diverged(train: Callable[[], StudentResult]) -> StudentResult | None:
+    """Train; log that the loss is not finite, and return None then."""
+    try:
+        return train()
+    except DivergedError as error:
+        log.warning("a student's training diverged: %s", error)
+        return None
+
+
+def _spent(folder: Path) -> float:
+    """Return the seconds of a training so far."""
+    return sum(report.seconds for report in read_reports(folder))
 
 
 def _reporter(

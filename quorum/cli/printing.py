@@ -62,12 +62,13 @@ def print_reminder(address: str | None) -> None:
         )
 
 
-def print_status(status: "RunStatus") -> None:
-    """Print a run's progress and the disk space it uses."""
+def print_status(status: "RunStatus", *, next_step: bool = True) -> None:
+    """Print a run's progress, the disk space it uses and, with `next_step`, how to go on."""
     from analysis.terminal.status import status_view
 
     screen = console()
-    view = status_view(status, time.time(), width=screen.width, height=screen.height)
+    size = {"width": screen.width, "height": screen.height}
+    view = status_view(status, time.time(), **size, next_step=next_step)
     screen.print(view, crop=False)
 
 

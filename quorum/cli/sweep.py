@@ -26,7 +26,7 @@ def execute(arguments: Namespace) -> int:
         print_plan(quorum.plan(arguments.sweep, search_only=True, **values))
         return 0
     folder = quorum.sweep(arguments.sweep, **values)
-    print_status(quorum.status(folder))
+    print_status(quorum.status(folder), next_step=False)
     command = resume_command(
         folder,
         sweep=arguments.sweep,

@@ -116,11 +116,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, answer: Any) -> None:
         try:
             self._check_sender()
-            content, kind = answer(urlsplit(self.path).path)
+            content, kind = answer(self._target())
         except RefusedError as refusal:
             self._refuse(refusal)
         else:
             self._send(200, content, kind)
+
+    def _target(self) -> str:
+        """Return the path of the request's target, which may be a whole address."""
+        try:
+            return urlsplit(self.path).path
+        except ValueError:
+            raise RefusedError(400, "bad_request", "the address is malformed") from None
 
     def _get(self, path: str) -> tuple[bytes, str]:
         if path in PAGES:

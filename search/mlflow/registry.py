@@ -195,6 +195,9 @@ class _Registry:
         title = f"version {champion.version}, the champion"
         if champion.tags.get("quorum.classes") != tags["quorum.classes"]:
             return False, f"{title}, has other classes and cannot be compared"
+        size = str(release.image_size)
+        if champion.tags.get("quorum.image_size", size) != size:  # early versions have no such tag
+            return False, f"{title}, takes images of another size and cannot be compared"
         if not isinstance(beats_champion, bool):
             with tempfile.TemporaryDirectory() as place:
                 beats_champion = beats_champion(self._download(champion, Path(place)))
@@ -243,6 +246,7 @@ class _Registry:
             "stage": release.stage,
             "sha256": file_sha256(release.model),
             "classes": classes,
+            "image_size": release.image_size,
             "ledger": json.dumps(dict(release.row), default=str),
         }
         return {f"quorum.{key}": str(value) for key, value in tags.items() if value is not None}

@@ -10,7 +10,9 @@ import quorum
 from common.errors import SpecError
 from ensemble.deployment.card import read_card
 from ensemble.deployment.gates import GateMargins
-from quorum import Outcome
+from ensemble.evaluation.stages import pooled_trials
+from ensemble.student.design import Candidate
+from quorum import Outcome, student_stage
 from quorum.candidates import MOST_CANDIDATES, most_candidates, student_candidates
 from search.space.sections import StudentSpec
 from search.space.spec import load_spec
@@ -38,6 +40,20 @@ def test_the_best_single_trial_is_the_first_of_the_pool(finished_run: Outcome) -
     assert any(candidate.start is None for candidate in found), "the sweep trains from scratch"
 
 
+@pytest.mark.slow
+def test_another_machine_gets_every_trial_that_a_candidate_starts_from(
+    finished_run: Outcome,
+) -> None:
+    spec = tiny_spec().with_values(student=StudentSpec(start="best_single"))
+    folder = finished_run.folder
+    found = student_candidates(spec, folder)
+    elsewhere = [Candidate(name=r.trial, recipe=found[0].recipe, start=r.trial)
+                 for r in folder.records()]  # fmt: skip
+    sent = student_stage.inputs(folder, [*found, *elsewhere])
+    assert {f"trials/{each.start}" for each in elsewhere} <= set(sent)
+    assert {f"trials/{name}" for name in pooled_trials(folder)} <= set(student_stage.inputs(folder))
+
+
 def test_more_than_one_candidate_competes_only_with_a_budget_or_on_request() -> None:
     spec = tiny_spec()
     assert most_candidates(spec, GateMargins()) == 1
@@ -62,12 +78,16 @@ def test_a_hopeless_budget_is_refused_before_the_sweep(start: str, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_run_keeps_its_student_if_no_network_keeps_a_new_budget(
-    finished_run: Outcome, tmp_path: Path
+    killed: bool, finished_run: Outcome, tmp_path: Path
 ) -> None:
+    """Also if an earlier command was killed after it had moved the student."""
     copy = tmp_path / "tiny"
     shutil.copytree(finished_run.folder.root, copy)
     before = read_card(copy / "student")
+    if killed:
+        (copy / "student").rename(copy / "student.1")
     with pytest.raises(SpecError, match=r"max_params 10\b"):
         quorum.distill(copy, max_params=10, progress=False)
     assert read_card(copy / "student") == before

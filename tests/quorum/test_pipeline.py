@@ -15,12 +15,13 @@ from ensemble.deployment.card import read_card
 from ensemble.selection.selection import read_selection
 from journal.events import ObserverFailed, StageReported, TestRead, TrialEnded, TrialStarted
 from journal.journal import read_events
-from quorum import Outcome, pipeline, stages
+from quorum import Outcome, pipeline, stages, student_stage
 from quorum.options import RunOptions
 from quorum.selection import select_run
 from quorum.trial_stages import require_success
 from quorum.workspace.cleaning import clean
 from search.space.sections import TargetSpec
+from search.space.spec import spec_of_run
 from search.tune.sweep import SweepOutcome
 from tests.events import of_type
 from tests.opening import quick_run
@@ -111,6 +112,29 @@ def test_a_frozen_selection_is_not_replaced(finished_run: Outcome, tmp_path: Pat
     assert folder.selection.read_bytes() == before
 
 
+@pytest.mark.slow
+def test_a_ledger_that_was_written_by_a_killed_process_is_only_published(
+    finished_run: Outcome, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(finished_run.folder.root, folder.root, symlinks=True)
+    about = folder.student / "card.md"
+    complete = about.read_text()
+    about.unlink()
+    (folder.root / "ledger.json").unlink()
+    spec = spec_of_run(folder)
+    with quick_run(folder, spec, resume=True, stages=("ledger",)) as killed:
+        killed.emit(StageReported(stage="ledger", status="started", fraction=0.0))
+    with quick_run(folder, spec, resume=True, stages=("ledger",)) as run:
+        reads, results = run.state.test_reads, len(run.state.results["ledger"])
+        stages.ledger(run)
+        assert run.state.test_reads == reads
+        assert len(run.state.results["ledger"]) == results + 1
+        assert not run.state.stages["ledger"].open
+    assert about.read_text() == complete
+    assert (folder.root / "ledger.json").is_file()
+
+
 def _interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
@@ -162,7 +186,7 @@ def test_a_run_may_deliver_a_single_model_or_an_ensemble(
     spec = tiny_spec().with_values(deliver=deliver, target=target)
     folder.sweep.write_text(spec.to_yaml())
     with quick_run(folder, spec, resume=True) as run:
-        for stage in (stages.select, stages.distill, stages.ledger, stages.register):
+        for stage in (stages.select, student_stage.distill, stages.ledger, stages.register):
             stage(run)
     outcome = Outcome(folder=folder, tracking_uri="sqlite:///mlflow.db")
     names = [row.stage for row in outcome.ledger.rows]

@@ -10,7 +10,7 @@ import pytest
 from ensemble.deployment.card import read_card
 from ensemble.deployment.onnx_model import predict
 from ensemble.selection.selection import read_selection
-from quorum import Outcome, stages
+from quorum import Outcome, student_stage
 from search.space.sections import StudentSpec
 from tests.opening import quick_run
 from tests.tiny import tiny_spec
@@ -37,7 +37,7 @@ def distilled(folder: RunFolder, student: StudentSpec) -> tuple[Recipe, np.ndarr
     spec = tiny_spec().with_values(student=student)
     folder.sweep.write_text(spec.to_yaml())
     with quick_run(folder, spec, resume=True) as run:
-        stages.distill(run)
+        student_stage.distill(run)
         val = run.images.images[run.splits.val]
     card = read_card(folder.student)
     answers = predict(folder.student / card.fp32.file, val).argmax(axis=1)

@@ -42,7 +42,12 @@ from trainables.training.losses import Distillation, Teacher, TrainingLoss
 from trainables.training.optimizer_step import SMALLEST, Halving, OptimizerStep, loss_scaler
 from trainables.training.optimizers import set_progress
 from trainables.training.recalibration import is_recalibrated
-from trainables.training.schedule import EpochPlan, learning_rate, plan_epochs
+from trainables.training.schedule import (
+    EpochPlan,
+    learning_rate,
+    lookahead_step_size,
+    plan_epochs,
+)
 from trainables.training.scoring import Scorer, require_finite
 from trainables.training.state import TrainingState
 from trainables.weights import save_weights
@@ -275,7 +280,8 @@ class Training:
             for i in range(self.batches):
                 steps = (plan.epoch - 1) * self.batches + i
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
-                set_progress(self._stage.optimizer, rate=rate, steps=steps)
+                lookahead = lookahead_step_size(plan, (i + 1) / self.batches, self._recipe)
+                set_progress(self._stage.optimizer, rate=rate, steps=steps, lookahead=lookahead)
                 total += self._take_step(next(batches), at=Halving(plan.step - 1, i))
                 # Reading a loss waits for the device, so on CUDA it is checked once per epoch.
                 if device == "cpu" or i == self.batches - 1:

@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from common.errors import SpecError
 from trainables.hyperparameters import Optimization
+from trainables.training.muon_sgd import MuonSgd
 from trainables.training.parameter_groups import parameter_groups
 
 TIMM = "timm:"
@@ -28,7 +29,6 @@ _UNSUPPORTED = "needs another package, second derivatives or random numbers that
 
 MUON_STEPS = 4
 """Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
-
 
 _FUSED = (SGD, Adam, AdamW)
 """torch's optimizers with a fused step on GPUs; those of timm have none."""
@@ -48,30 +48,41 @@ def make_optimizer(
     Muon (Jordan, 2024) is timm's implementation, with convolutions as matrices [out, in·k²] and
     steps scaled to AdamW's root mean square (arXiv 2502.16982), which lets AdamW train the rest
     at the same rate: the first layer, the head, embeddings, gains and biases, as Muon's authors
-    advise (github.com/KellerJordan/Muon). timm takes NAdamW, AdamW with Nesterov momentum;
-    airbench94_muon has SGD instead, with a rate for the head and one for the biases.
+    advise (github.com/KellerJordan/Muon). timm takes NAdamW, AdamW with Nesterov momentum.
+    `muon_sgd`, in trainables/training/muon_sgd.py, takes SGD, as airbench94_muon does.
     """
     check_optimizer(settings)
+    groups = parameter_groups(model, settings)
+    optimizer: Optimizer
+    if settings.name == "muon_sgd":
+        optimizer = MuonSgd(groups, lr=settings.peak_lr, momentum=settings.momentum)
+    else:
+        on_cuda = next(model.parameters()).is_cuda
+        optimizer = _timm_optimizer(groups, settings, fused=on_cuda if fused is None else fused)
+    if settings.lookahead:
+        optimizer = Lookahead(optimizer, k=settings.lookahead)  # type: ignore[no-untyped-call]
+    return optimizer
+
+
+def _timm_optimizer(
+    groups: list[dict[str, Any]], settings: Optimization, *, fused: bool
+) -> Optimizer:
     name = settings.name.removeprefix(TIMM)
     more: dict[str, Any] = {}
     if settings.name == "sgd" and settings.momentum == 0:
         name = "momentum"  # timm's name for SGD without Nesterov, which needs momentum > 0
     elif settings.name == "muon":
         more = {"nesterov": True, "ns_steps": MUON_STEPS}
-    if fused is None:
-        fused = next(model.parameters()).is_cuda
     if fused and get_optimizer_class(name, bind_defaults=False) in _FUSED:
         more["fused"] = True
     optimizer: Optimizer = create_optimizer_v2(
-        parameter_groups(model, settings),
+        groups,
         opt=name,
         lr=settings.peak_lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         **more,
     )
-    if settings.lookahead:
-        optimizer = Lookahead(optimizer, k=settings.lookahead)  # type: ignore[no-untyped-call]
     return optimizer
 
 
@@ -94,8 +105,8 @@ def timm_optimizers() -> list[str]:
     return [str(name) for name in list_optimizers() if not _EXCLUDED.match(str(name))]
 
 
-def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
-    """Set the learning rate, and the number of steps of the schedule already taken.
+def set_progress(optimizer: Optimizer, *, rate: float, steps: int, lookahead: float = 0.5) -> None:
+    """Set the learning rate, the steps of the schedule already taken, and Lookahead's step size.
 
     A cooldown branch counts from the step where it left the trunk, so that Lookahead
     synchronizes at the same steps however often a training is resumed.
@@ -104,3 +115,4 @@ def set_progress(optimizer: Optimizer, *, rate: float, steps: int) -> None:
         group["lr"] = rate * group.get("lr_scale", 1.0)
         if "lookahead_step" in group:
             group["lookahead_step"] = steps
+            group["lookahead_alpha"] = lookahead

@@ -58,6 +58,8 @@ def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str,
         plain = parameter.ndim <= 1 or name.endswith(".bias") or _matches(name, undecayed)
         decay = 0.0 if plain else settings.weight_decay
         fallback = muon and name not in hidden
+        if fallback:
+            scale *= settings.fallback_lr_scale
         group = {"params": [], "lr_scale": scale, "weight_decay": decay}
         if muon:
             group["use_fallback"] = fallback

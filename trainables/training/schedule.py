@@ -93,3 +93,20 @@ def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
         factor = min(factor, (plan.branch - passed) / cooldown)
     scale = stages[plan.stage].lr_scale if stages else 1.0
     return recipe.optimizer.peak_lr * scale * factor
+
+
+def lookahead_step_size(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
+    """Return the share of the way that Lookahead's slow weights go towards the weights.
+
+    It is ½, or, if the recipe has a decay, 1 − decay^interval · (epochs / rung)³ in a cooldown: an
+    average over more and more steps towards its end. On the trunk it is then 1, because the trunk
+    is the same for all rungs; in airbench's schedule, with 23% of it before the cooldown, the
+    formula gives 0.99 or more there. `progress` is described in `learning_rate`.
+    """
+    settings = recipe.optimizer
+    if not settings.lookahead_decay:
+        return 0.5
+    if plan.branch is None:
+        return 1.0
+    share = (plan.epoch - 1 + progress) / plan.branch
+    return 1.0 - float(settings.lookahead_decay**settings.lookahead) * share**3

@@ -145,10 +145,22 @@ def test_a_student_that_was_not_taught_is_not_said_to_be(facts: RunFacts, second
     assert (evidence.untaught, evidence.distillation) == (True, ())
     told = untaught_sentence(changed)
     assert told in summary(changed)
+    reason = replace(changed, card=replace(card, untaught_because="a reason"))
+    assert "a reason" in untaught_sentence(reason)
     assert told not in summary(facts)
     assert told != untaught_sentence(
         replace(changed, card=replace(card, train_seconds=60 - seconds))
     )
+
+
+def test_distillation_is_not_measured_against_a_twin_that_diverged(facts: RunFacts) -> None:
+    evidence, card = evidence_of(facts), facts.plain_card
+    assert card is not None
+    assert evidence is not None
+    assert evidence.distillation
+    diverged = evidence_of(replace(facts, plain_card=replace(card, untaught_because="diverged")))
+    assert diverged is not None
+    assert diverged.distillation == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.deployment.card import Speedup
-from ensemble.deployment.gates import PRECISION_GATES, GateMargins, decide_gates
+from ensemble.deployment.gates import (
+    LEVEL,
+    MOST_ERRORS,
+    PRECISION_GATES,
+    GateMargins,
+    decide_gates,
+    level_of,
+)
 from ensemble.ledger.ledger import Gate
 from ensemble.ledger.predictions import FILES, Predictions
 from search.space.sections import GateSpec
@@ -236,3 +243,10 @@ def test_a_student_at_the_limit_passes_at_most_once_in_twenty() -> None:
         wide = margins(max_accuracy_loss=0.05)
         passed += int8_gates(holdout(errors), stage_costs(), wide)[0].verdict == "pass"
     assert passed <= 28
+
+
+def test_the_errors_of_all_decisions_on_a_holdout_stay_bounded() -> None:
+    levels = [level_of(k) for k in range(1, 1001)]
+    assert levels[0] == pytest.approx(LEVEL)
+    assert levels == sorted(set(levels))
+    assert sum(1 - level for level in levels) <= MOST_ERRORS

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.errors import RunError
 from ensemble.evaluation.members import member_costs, pool_members, pooled_cost
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.selection import Member
@@ -85,3 +86,33 @@ def test_the_cost_of_a_pool_is_the_sum_over_its_members() -> None:
     assert cost.latency_ms_batch1 == pytest.approx(3.0)
     # 1/300 + 1/600 seconds per image
     assert cost.images_per_second == pytest.approx(200.0)
+
+
+def test_a_sum_with_an_unknown_part_is_unknown() -> None:
+    costs = {"a": StageCost(params=10, bytes=40, images_per_second=1.0), "b": StageCost(params=20)}
+    cost = pooled_cost(MEMBERS, costs)
+    assert cost == StageCost(params=30)
+
+
+def test_a_member_without_an_onnx_form_has_unknown_costs(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name, width in (("a", 8), ("b", 16)):
+        write_start(folder.trial(name), replace(START, trial=name, recipe=Recipe(width=width)))
+        write_record(folder.trial(name), replace(RECORD, trial=name))
+
+    def measure(_: RunFolder, name: str, *__: Any) -> StageCost:
+        if name == "a":
+            raise NotImplementedError("no ONNX operator for it")
+        return StageCost(params=1, bytes=2)
+
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    costs = member_costs(folder, ["a", "b"], images, classes=2, measure=measure)
+    seconds = RECORD.seconds
+    assert costs["a"] == StageCost(params=RECORD.params, train_seconds=seconds)
+    assert costs["b"] == StageCost(params=1, bytes=2, train_seconds=seconds)
+
+    def damaged(*_: Any) -> StageCost:
+        raise RunError("weights.safetensors is damaged")
+
+    with pytest.raises(RunError, match="damaged"):
+        member_costs(folder, ["a"], images, classes=2, measure=damaged)

@@ -14,7 +14,13 @@ from common.parsing import to_mapping
 from ensemble.selection.candidates import Request
 from ensemble.selection.decision import select_ensemble
 from ensemble.selection.run_pool import pool_from_run
-from ensemble.selection.teacher_file import TEACHER, read_selection_for, teacher_of
+from ensemble.selection.teacher_file import (
+    TEACHER,
+    WORK,
+    read_selection_for,
+    set_teacher,
+    teacher_of,
+)
 from tests.synthetic.predictions import Shape
 from tests.synthetic.run import write_run
 from trainables.records import WEIGHTS, RunFolder
@@ -45,6 +51,24 @@ def test_a_selection_of_the_run_is_accepted_and_teaches(folder: RunFolder, path:
     folder.student.mkdir(exist_ok=True)
     (folder.student / TEACHER).write_bytes(path.read_bytes())
     assert teacher_of(folder) == selection
+
+
+def test_another_teacher_discards_the_trainings_of_the_one_before(
+    folder: RunFolder, path: Path
+) -> None:
+    saved = folder.student / WORK / "teacher.json"
+
+    def kept(teacher: Path) -> bool:
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        saved.write_text("{}")
+        set_teacher(folder, teacher)
+        assert (folder.student / TEACHER).read_bytes() == teacher.read_bytes()
+        return saved.exists()
+
+    assert kept(folder.selection), "the run's own ensemble taught it"
+    assert not kept(path)
+    assert kept(path), "a resumed command"
+    assert not kept(folder.selection)
 
 
 def test_changed_predictions_are_refused(folder: RunFolder, path: Path) -> None:

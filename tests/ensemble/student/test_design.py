@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import SpecError
+from common.errors import DivergedError, SpecError
 from ensemble.deployment.gates import GateMargins
 from ensemble.deployment.network_cost import NetworkCost, exact_cost, measured_cost
 from ensemble.ledger.predictions import StageCost
@@ -133,7 +133,7 @@ def test_arithmetic_counts_two_operations_for_each_multiplication() -> None:
 
 
 class Race:
-    """Entrants whose NLL falls with every epoch, at known rates."""
+    """Entrants whose NLL falls with every epoch, at known rates; a rate of 0 diverges."""
 
     def __init__(self, rates: list[float], epochs: int = 60) -> None:
         self.trained: dict[str, int] = {}
@@ -145,6 +145,8 @@ class Race:
             name = f"n{index}"
 
             def train_until(epochs: int) -> float:
+                if not self.rates[index]:
+                    raise DivergedError("the loss became nan")
                 self.trained[name] = max(epochs, self.trained.get(name, 0))
                 return math.exp(-self.rates[index] * epochs)
 
@@ -163,6 +165,18 @@ def test_the_better_half_goes_on_until_one_is_left() -> None:
     assert design.chosen == "n1"
     rungs = {each.name: each.epochs for each in design.candidates}
     assert rungs == {"n0": (3,), "n1": (3, 6), "n2": (3,), "n3": (3, 6)}
+
+
+def test_a_candidate_that_diverges_leaves_the_others_in_the_sweep(tmp_path: Path) -> None:
+    design = Race([0, 0.2, 0.3, 0]).run()
+    assert design.chosen == "n2"
+    diverged = {each.name for each in design.candidates if each.diverged}
+    assert diverged == {"n0", "n3"}
+    write_design(tmp_path, design)
+    assert read_design(tmp_path) == design
+    none_left = Race([0, 0]).run()
+    assert none_left.chosen == "n0"
+    assert "diverged" in none_left.because
 
 
 def test_a_single_candidate_trains_nothing_in_advance() -> None:

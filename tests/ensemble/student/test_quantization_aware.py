@@ -25,6 +25,7 @@ from trainables.data.splits import SplitSpec, make_splits
 from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.training.fake_quantization import fake_quantized
+from trainables.training.losses import Distillation
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +97,31 @@ def test_a_network_that_quantization_hurts_is_trained_for_it(
     assert file_sha256(folder / after.int8.file) == after.int8.sha256
     assert (folder / after.int8.file).stat().st_size == after.int8.bytes
     assert quantization_loss(folder, IMAGES, SPLITS).value < hurt.value / 2
+
+
+class BrokenTeacher:
+    """A teacher that answers NaN, so that the loss is not finite."""
+
+    identity = "broken"
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images), len(IMAGES.class_names)), torch.nan)
+
+
+def test_a_stage_that_diverges_leaves_the_int8_file_as_it_was(
+    trained: StudentResult, tmp_path: Path
+) -> None:
+    student = with_outliers(trained, 100.0)
+    folder = packaged(student, tmp_path)
+    before = read_card(folder)
+    improve_int8(
+        student, folder, images=IMAGES, splits=SPLITS, numerics=Numerics(),
+        teacher=BrokenTeacher(), distillation=Distillation(alpha=0.5, tau=2.0),
+    )  # fmt: skip
+    after = read_card(folder)
+    assert after.int8 == before.int8
+    assert after.quantization is not None
+    assert after.quantization.aware_epochs == 0
 
 
 def test_a_network_that_quantizes_well_is_left_alone(

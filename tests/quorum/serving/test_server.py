@@ -206,6 +206,14 @@ def test_pages_of_other_sites_are_refused(server: Server, origin: str) -> None:
     assert "Access-Control-Allow-Origin" not in answer[1]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_a_malformed_address_is_refused(server: Server, method: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as client:
+        client.sendall(f"{method} http://[x HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
 def test_the_servers_own_page_may_ask(server: Server) -> None:
     assert ask(server, "POST", "/predict", picture(), Origin=server.url.rstrip("/"))[0] == 200
 

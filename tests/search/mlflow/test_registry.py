@@ -126,15 +126,17 @@ def test_only_a_released_student_that_beats_the_champion_becomes_champion(
     assert "gates" in third.reason
     other = release(folder, 3, class_names=("a", "b", "c"))
     assert "classes" in register_student(folder, other, beats_champion=never).reason
+    larger = release(folder, 6, image_size=2 * SIZE)
+    assert "size" in register_student(folder, larger, beats_champion=never).reason
     fifth = register_student(folder, release(folder, 4), beats_champion=wins)
-    assert (fifth.version, fifth.alias) == (5, "champion")
+    assert (fifth.version, fifth.alias) == (6, "champion")
     aliases = client(folder).get_registered_model("quorum-digits").aliases
     assert {alias: int(number) for alias, number in aliases.items()} == {
-        "champion": 5,
-        "candidate": 4,
+        "champion": 6,
+        "candidate": 5,
     }
     sixth = register_student(folder, release(folder, 5), beats_champion=False)
-    assert (sixth.version, sixth.alias) == (6, "candidate")
+    assert (sixth.version, sixth.alias) == (7, "candidate")
 
 
 @pytest.mark.slow

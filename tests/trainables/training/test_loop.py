@@ -77,11 +77,24 @@ def without_clock(report: EpochReport) -> tuple[Any, ...]:
         {"optimizer": "muon", "alternating_flip": True, "tta": "mirror"},
         {"ema_decay": 0.0, "momentum": 0.0, "block": "plain", "batch_size": 100},
         {"stages": STAGES, "optimizer": "adamw", **AUXILIARY},
+        {"lookahead": 2, "lookahead_decay": 0.9},
+        {"optimizer": "muon_sgd", "lr_per_1024": 0.5, "bias_lr_scale": 4.0},
         {"optimizer": "timm:lion", "accumulation": 3, "clip_grad_norm": 0.5, "lookahead": 3},
         {"optimizer": "timm:adan", "sam_rho": 0.05, "accumulation": 2, "ema_every": 3},
         pytest.param({"model": "timm:test_resnet", "optimizer": "adamw"}, marks=pytest.mark.slow),
     ],
-    ids=["sgd", "adamw", "muon", "no-average", "stages", "lion", "adan", "timm"],
+    ids=[
+        "sgd",
+        "adamw",
+        "muon",
+        "no-average",
+        "stages",
+        "lookahead",
+        "muon_sgd",
+        "lion",
+        "adan",
+        "timm",
+    ],
 )
 def test_resumed_at_any_step_equals_uninterrupted(changes: dict[str, Any], tmp_path: Path) -> None:
     recipe = Recipe(**{**EVERYTHING, **changes})

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from common.errors import SpecError
@@ -97,6 +101,54 @@ def test_muon_leaves_vectors_to_adam() -> None:
     assert model.bias.tolist() == pytest.approx([-0.019, -0.019], abs=1e-4)
 
 
+def by_singular_values(gradient: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the matrix with the iterated polynomial applied to each singular value."""
+    u, s, v = np.linalg.svd(gradient, full_matrices=False)
+    s = s / np.linalg.norm(gradient)
+    for _ in range(3):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    result: npt.NDArray[np.float64] = (u * s) @ v
+    return result
+
+
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_muon_sgd_equals_its_definition_written_out(lookahead: int) -> None:
+    """The reference takes singular values apart, in float64, and has SGD for the other layers."""
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 6, 3), nn.Linear(6, 3))
+    recipe = Recipe(
+        optimizer="muon_sgd", muon_sgd_lr=0.2, momentum=0.6, lr_per_1024=0.3, batch_size=512,
+        weight_decay=0.1, lookahead=lookahead,
+    )  # fmt: skip
+    optimizer = make_optimizer(model, recipe.optimizer)
+    names = [name for name, _ in model.named_parameters()]
+    weights = {n: p.detach().double().numpy() for n, p in model.named_parameters()}
+    buffers = {name: np.zeros_like(weights[name]) for name in names}
+    slow: dict[str, npt.NDArray[np.float64]] = {}
+    for step in range(4):
+        factor = 1 - step / 4
+        set_progress(optimizer, rate=0.2 * factor, steps=step)
+        for name, parameter in model.named_parameters():
+            gradient = rng.normal(size=parameter.shape)
+            parameter.grad = torch.from_numpy(gradient).float()
+            weight, hidden = weights[name], name == "1.weight"
+            if name.endswith("weight") and not hidden:
+                gradient = gradient + 0.1 * weight
+            momentum = 0.6 if hidden else 0.85
+            buffers[name] = momentum * buffers[name] + gradient
+            update = gradient + momentum * buffers[name]
+            if hidden:
+                update = by_singular_values(update.reshape(6, -1)).reshape(weight.shape)
+                weight = weight * (6**0.5 / np.linalg.norm(weight))
+            weights[name] = weight - (0.2 if hidden else 0.15) * factor * update
+            if lookahead and (step + 1) % lookahead == 0:
+                slow[name] = (slow.get(name, weights[name]) + weights[name]) / 2
+                weights[name] = slow[name]
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(parameter.detach().numpy(), weights[name], atol=1e-4)
+
+
 def test_biases_of_batch_normalization_can_have_their_own_learning_rate() -> None:
     recipe = Recipe(width=4, attention="se", bias_lr_scale=64.0)
     model = empty_model(recipe, classes=3, image_size=8)
@@ -127,6 +179,40 @@ def test_lookahead_returns_halfway_to_the_slow_weights() -> None:
         seen.append(model.weight.item())
     # timm creates its slow weights at the first synchronisation, which changes nothing.
     assert seen == [-1, -2, -3, -4, -5, -4.5, -5.5]
+
+
+@given(
+    steps=st.integers(1, 24),
+    interval=st.integers(1, 6),
+    sizes=st.lists(st.floats(0, 1), min_size=24, max_size=24),
+)
+def test_lookahead_with_changing_step_sizes_equals_slow_weights_kept_apart(
+    steps: int, interval: int, sizes: list[float]
+) -> None:
+    """The reference keeps the slow weights in a list, and its SGD is written out."""
+    model = nn.Linear(3, 1, bias=False).double()
+    nn.init.constant_(model.weight, 1.0)
+    rate, momentum, decay = 0.1, 0.8, 0.05
+    recipe = Recipe(momentum=momentum, weight_decay=decay, lookahead=interval)
+    optimizer = make_optimizer(model, recipe.optimizer)
+    weights, velocity = [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]
+    slow: list[float] | None = None
+    for step in range(steps):
+        set_progress(optimizer, rate=rate, steps=step, lookahead=sizes[step])
+        optimizer.zero_grad()
+        inputs = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) * (1 + step % 3)
+        (model(inputs) - 1).square().sum().backward()
+        optimizer.step()
+        error = sum(w * x for w, x in zip(weights, inputs.tolist(), strict=True)) - 1
+        for i, x in enumerate(inputs.tolist()):
+            gradient = 2 * error * x + decay * weights[i]
+            velocity[i] = momentum * velocity[i] + gradient
+            weights[i] -= rate * (gradient + momentum * velocity[i])
+        if (step + 1) % interval == 0:
+            slow = weights if slow is None else slow
+            slow = [s + sizes[step] * (w - s) for s, w in zip(slow, weights, strict=True)]
+            weights = [*slow]
+        assert model.weight.flatten().tolist() == pytest.approx(weights, rel=1e-9, abs=1e-9)
 
 
 def first_steps(optimizer: torch.optim.Optimizer, model: nn.Module, steps: range) -> None:
@@ -237,7 +323,7 @@ def test_a_fused_step_is_the_step_of_each_parameter_and_resumes(name: str) -> No
     assert all(torch.equal(resumed[key], fused[key]) for key in fused)
 
 
-@pytest.mark.parametrize("name", ["muon", "timm:lion", "timm:rmsprop"])
+@pytest.mark.parametrize("name", ["muon", "muon_sgd", "timm:lion", "timm:rmsprop"])
 def test_optimizers_without_a_fused_step_do_without(name: str) -> None:
     recipe = Recipe(width=4, optimizer=name)
     plain, fused = (stepped(recipe, 2, fused=fused) for fused in (False, True))

@@ -10,7 +10,7 @@ from common.errors import SpecError
 from common.rungs import cooldown_epochs
 from trainables.recipe import Recipe
 from trainables.stages import Stage
-from trainables.training.schedule import learning_rate, plan_epochs
+from trainables.training.schedule import learning_rate, lookahead_step_size, plan_epochs
 
 rung_lists = st.sets(st.integers(1, 40), min_size=1, max_size=4).map(sorted)
 
@@ -83,6 +83,17 @@ def test_the_rate_warms_up_stays_constant_and_falls() -> None:
     )
     rates = [learning_rate(plan, 0.5, recipe) for plan in plan_epochs((10,), recipe)]
     assert rates == pytest.approx([0.25, 0.75, 1, 1, 1, 0.9, 0.7, 0.5, 0.3, 0.1])
+
+
+def test_lookahead_averages_more_and_more_towards_the_end_of_a_cooldown() -> None:
+    recipe = Recipe(epochs=8, lookahead=5, lookahead_decay=0.95, cooldown_fraction=0.5)
+    plans = plan_epochs((4, 8), recipe)
+    sizes = [lookahead_step_size(plan, 1.0, recipe) for plan in plans]
+    branch = [1 - 0.95**5 * (epoch / 4) ** 3 for epoch in (3, 4)]
+    last = [1 - 0.95**5 * (epoch / 8) ** 3 for epoch in (5, 6, 7, 8)]
+    assert sizes == pytest.approx([1, 1, *branch, 1, 1, *last])
+    plain = recipe.with_values(lookahead_decay=0.0)
+    assert {lookahead_step_size(plan, 1.0, plain) for plan in plans} == {0.5}
 
 
 def test_every_stage_warms_up_to_its_own_rate() -> None:

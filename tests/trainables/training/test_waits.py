@@ -24,6 +24,7 @@ HEAD = Stage(train="head", values={"augment": "none", "cutout": 0})
         {},
         {"optimizer": "adamw", "lookahead": 3, "alternating_flip": True, **AUXILIARY},
         {"optimizer": "muon", "augment": "randaugment", "class_weights": "balanced"},
+        {"optimizer": "muon_sgd", "lookahead": 2, "lookahead_decay": 0.95, "translate": 2},
         {"accumulation": 3, "clip_grad_norm": 0.5, "augment": "colour", **AUXILIARY},
         {"sam_rho": 0.05, "augment": "affine", "crop_scale": 0.5},
         {"ema_decay": 0.0, "augment": "trivialaugment", "erase_probability": 0.5},
@@ -32,7 +33,8 @@ HEAD = Stage(train="head", values={"augment": "none", "cutout": 0})
                                           "cutmix_alpha": 0.0, "cutout": 0}),)},
         {"model": "wrn-10-1", "drop_path": 0.1},
     ],
-    ids=["sgd", "adamw", "muon", "micro", "sam", "erasing", "head", "mirrored head", "wrn"],
+    ids=["sgd", "adamw", "muon", "muon_sgd", "micro", "sam", "erasing", "head", "flipped head",
+         "wrn"],
 )  # fmt: skip
 @pytest.mark.parametrize("taught", [False, True])
 def test_steps_neither_read_nor_copy_values(changes: dict[str, Any], taught: bool) -> None:

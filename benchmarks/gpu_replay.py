@@ -1,0 +1,120 @@
+"""Part `replay` of gpu.py: differences between two trainings from the same recipe and seed.
+
+    as it is        torch's defaults, as in a run
+    deterministic   torch.use_deterministic_algorithms and cuBLAS's fixed workspace; what it costs
+    another seed    the same recipe from another seed, for scale
+
+On the CPU a replay is bitwise equal. On a GPU, sums by atomic operations are added in an order
+that varies, and each of the differences grows from step to step.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_session import Column, Report, Session
+
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import SplitSpec, make_splits
+from trainables.recipe import Recipe
+from trainables.training.loop import Training
+
+RECIPE = Recipe(epochs=8, augment="trivialaugment", mixup_alpha=0.2)
+"""The layers and operations of an ordinary trial, scatters and gathers included."""
+TINY: dict[str, Any] = {"width": 4, "epochs": 1, "batch_size": 64}
+COLUMNS = {
+    "arm": Column("arm"),
+    "bitwise": Column("bitwise equal"),
+    "weights": Column("largest difference of weights", ".2g"),
+    "log_probs": Column("of val log-probabilities", ".2g"),
+    "accuracy": Column("of val accuracy", ".2%"),
+    "seconds": Column("seconds of a training", ".1f"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """The result of a training; `weights` are those of the scored network."""
+
+    weights: Mapping[str, np.ndarray]
+    log_probs: np.ndarray
+    accuracy: float
+    seconds: float
+
+
+def run_replay(session: Session) -> None:
+    """Train pairs from the same seed and compare them."""
+    report = Report(session, "replay", COLUMNS)
+    images = session.images()
+    first, second = train(session, images, seed=0), train(session, images, seed=0)
+    add(report, "as it is", first, second)
+    add(report, "another seed", first, train(session, images, seed=1))
+    if session.seconds_left < session.pick(4 * first.seconds + 20, 0):
+        report.note("deterministic: no time left")
+        return
+    # cuBLAS reads its variable when it starts, so this pair needs a process of its own.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    with get_context("spawn").Pool(1) as pool:
+        try:
+            pair = pool.apply(deterministic_pair, (session,))
+        except RuntimeError as error:  # an operation without a deterministic kernel
+            report.note(f"deterministic: {str(error).splitlines()[0]}")
+        else:
+            add(report, "deterministic", *pair)
+
+
+def deterministic_pair(session: Session) -> tuple[Trained, Trained]:
+    """Train twice from the same seed with deterministic kernels only."""
+    torch.use_deterministic_algorithms(True)
+    images = session.images()
+    return train(session, images, seed=0), train(session, images, seed=0)
+
+
+def train(session: Session, images: ImageSet, *, seed: int) -> Trained:
+    """Train once."""
+    recipe = RECIPE.with_values(**session.pick({}, TINY))
+    splits = make_splits(images, SplitSpec())
+    session.wait()
+    started = time.perf_counter()
+    training = Training(
+        recipe,
+        rungs=(recipe.schedule.epochs,),
+        seed=seed,
+        numerics=session.numerics(),
+        images=images,
+        splits=splits,
+    )
+    *_, last = training.reports()
+    session.wait()
+    weights = training.scored_model().state_dict()
+    return Trained(
+        weights={name: value.cpu().numpy() for name, value in weights.items()},
+        log_probs=training.log_probs(splits.val),
+        accuracy=last.val_accuracy,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def add(report: Report, arm: str, first: Trained, second: Trained) -> None:
+    """Add a row that compares two trainings."""
+    pairs = [(value, second.weights[name]) for name, value in first.weights.items()]
+    same = all(np.array_equal(a, b) for a, b in (*pairs, (first.log_probs, second.log_probs)))
+    report.row(
+        arm=arm,
+        bitwise="yes" if same else "no",
+        weights=max(largest(a, b) for a, b in pairs),
+        log_probs=largest(first.log_probs, second.log_probs),
+        accuracy=abs(first.accuracy - second.accuracy),
+        seconds=second.seconds,
+        val_images=len(first.log_probs),
+    )
+
+
+def largest(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest absolute difference."""
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
