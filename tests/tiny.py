@@ -7,6 +7,7 @@ TINY = {
     "dataset": {"name": "digits"},
     "splits": {"counts": [400, 400, 400]},
     "trials": 4,
+    "concurrent": 1,  # starting a worker takes longer than all its work
     "rungs": [1, 2],
     "reduction_factor": 2,
     "startup_trials": 2,
