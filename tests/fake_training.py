@@ -7,6 +7,7 @@ selects a fault (faults that occur once leave a file in the folder QUORUM_FAKE_M
     102 raises at step 2, once      105 scores NaN at its first rung
     103 raises at step 2, always
     106 runs out of memory at step 2, always, and leaves the resources of its worker in a file
+    107 and 108 run out of memory at step 2, once
 
 A `batch_size` of 1000 + t makes every epoch last t milliseconds longer.
 """
@@ -30,7 +31,7 @@ from trainables.recipe import Numerics, Recipe
 from trainables.trainer import EpochReport
 
 DIVERGES, RAISES_ONCE, RAISES, DIES_ONCE, NOT_A_NUMBER = 101, 102, 103, 104, 105
-OUT_OF_MEMORY = 106
+OUT_OF_MEMORY, OUT_OF_MEMORY_ONCE = 106, 107
 
 
 class FakeTraining:
@@ -113,6 +114,8 @@ class FakeTraining:
             resources = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
             with self._mark().open("a") as file:
                 file.write(json.dumps(resources) + "\n")
+            raise MemoryError("on demand")
+        if width in (OUT_OF_MEMORY_ONCE, OUT_OF_MEMORY_ONCE + 1) and self._first_time():
             raise MemoryError("on demand")
         if width == DIES_ONCE and self._first_time():
             os.kill(os.getpid(), signal.SIGKILL)

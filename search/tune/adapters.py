@@ -7,6 +7,7 @@ feeds nor saves them.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,8 @@ class TuneCallback(Callback):
         self._occupancy = occupancy
         self._waiting: set[str] = set()
         """Trials that failed and have not started again."""
+        self._lone = 0
+        """Number of trials that were told to run alone."""
 
     def on_trial_start(self, *, trial: Trial, **_: Any) -> None:
         """Allow the trial its remaining retries: Tune counts failures of this process only."""
@@ -203,7 +206,12 @@ class TuneCallback(Callback):
         self._recorder.retried(name, error)
         trial.max_failures = trial.num_failures + 1
         if self._packing is not None and lacked_memory(error):
+            # Each requests another amount of memory. Otherwise Tune would keep the idle worker of
+            # the one that has ended for the next of equal resources, which never takes it, but
+            # waits for the resources that the worker holds.
+            self._lone += 1
             share = self._packing.alone
+            share = replace(share, memory_bytes=max(0.0, share.memory_bytes - self._lone))
             self._recorder.wait_alone(name, share)
             trial.update_resources(share.resources)
         elif self._occupancy is not None:

@@ -42,6 +42,7 @@ from tests.fake_training import (
     DIVERGES,
     NOT_A_NUMBER,
     OUT_OF_MEMORY,
+    OUT_OF_MEMORY_ONCE,
     RAISES,
     RAISES_ONCE,
     resources_of,
@@ -285,6 +286,16 @@ def test_a_trial_that_runs_out_of_memory_is_retried_alone_and_then_counts_as_a_p
         assert record.peak_memory_bytes == max(peaks)
     poor = [trial for trial in study_of(folder).trials if trial.state.name == "PRUNED"]
     assert {trial.user_attrs["trial"] for trial in poor} >= {start.trial for start in greedy}
+
+
+def test_trials_that_wait_to_run_alone_run_one_after_the_other(ray: None, tmp_path: Path) -> None:
+    """The idle worker of one that has ended does not keep the node from the next."""
+    widths = {"type": "categorical", "choices": [OUT_OF_MEMORY_ONCE, OUT_OF_MEMORY_ONCE + 1]}
+    spec = spec_of(trials=6, startup_trials=8, concurrent=2, rungs=[3], space={"width": widths})
+    folder = RunFolder(tmp_path / "lone")
+    outcome = sweep(folder.root, spec)
+    assert (outcome.unfinished, outcome.completed) == (0, 6)
+    assert len(events_of(folder, TrialRetried)) >= 2
 
 
 def test_a_trial_does_not_take_the_place_of_a_worker_that_starts(ray: None, tmp_path: Path) -> None:
