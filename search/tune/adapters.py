@@ -206,12 +206,12 @@ class TuneCallback(Callback):
         self._recorder.retried(name, error)
         trial.max_failures = trial.num_failures + 1
         if self._packing is not None and lacked_memory(error):
-            # Each requests another amount of memory. Otherwise Tune would keep the idle worker of
-            # the one that has ended for the next of equal resources, which never takes it, but
-            # waits for the resources that the worker holds.
+            # Each requests another amount of memory, a byte of it if it needs a GPU only. Otherwise
+            # Tune would keep the idle worker of the trial that has ended for the next one of equal
+            # resources, which never takes it, but waits for the resources that the worker holds.
             self._lone += 1
             share = self._packing.alone
-            share = replace(share, memory_bytes=max(0.0, share.memory_bytes - self._lone))
+            share = replace(share, memory_bytes=abs(share.memory_bytes - self._lone))
             self._recorder.wait_alone(name, share)
             trial.update_resources(share.resources)
         elif self._occupancy is not None:
