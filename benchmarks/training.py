@@ -1,36 +1,41 @@
-"""Compare our training speed with the usual PyTorch loop, for the same nets.
+"""Compare our training speed with the usual PyTorch loop, for the same nets at the same dtype.
 
-Command:  python benchmarks/training.py                      (ten minutes on 2 cores)
+Command:  python benchmarks/training.py                      (a quarter of an hour on 2 cores)
+          python benchmarks/training.py --nets lite0 --rounds 3
           python benchmarks/training.py --data FOLDER --epochs 4 --seeds 3     (accuracies too)
 
-Usual: a torchvision Dataset of PIL images with RandomCrop, RandomHorizontalFlip, ToTensor and
-Normalize, a DataLoader with one worker per core, an eager float32 net, the loss read after every
-step. Eager: the same steps alone, on batches in memory without augmentation. Ours: the same
-net, batch size, optimizer and augmentation, in float32 and in bfloat16. All take turns, each in
-its own process. Images per second are wall-clock medians over turns of a few steps, without the
-data loader's start. With `--data`, pairs of trainings with equal epochs and learning rates are
-compared in accuracy on val.
+Usual: the loop of `usual_loop.py`, with data loader and augmentation. Steps: its training steps
+alone, on batches in memory without augmentation. Ours: the same net, batch size, optimizer and
+augmentation. Float32 and, where a step is faster in it, bfloat16: so what the dtype gives is told
+apart from what the engineering gives. All take turns, each in its own process. Images per second
+are wall-clock medians over rounds of a few steps, without the loader's start; a ratio is the
+median of the rounds' ratios, with the lowest and the highest.
+
+If only the head learns, ours computes the features once: the second table compares a whole
+schedule, and our steps on features with a bare linear layer's on tensors in memory.
+
+With `--data`, pairs of trainings with equal epochs and learning rates are compared in accuracy on
+val.
 """
 
 import argparse
 import itertools
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from scipy import stats
-from torch import Tensor, nn
+from gpu_session import interval
+from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from usual_loop import UsualLoop, eager_batches
 
 from common.cpu_runtime import share_arena, usable_cores
 from common.provenance import machine_description
@@ -39,84 +44,151 @@ from trainables.augmentation.batch import augment
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, SplitSpec, make_splits
+from trainables.device.probe import Measurement, measure
 from trainables.device.rehearsal import rehearse
-from trainables.nets.build import build_model
-from trainables.nets.classifier import Classifier
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Dtype, Numerics, Recipe
+from trainables.stages import Stage
 from trainables.training.loop import Training
-from trainables.training.optimizers import make_optimizer, set_progress
+from trainables.training.optimizers import set_progress
 from trainables.training.schedule import learning_rate, plan_epochs
 from trainables.training.scoring import RECALIBRATION_IMAGES
 
-BATCH, SIZE, CLASSES, IMAGES = 512, 32, 10, 8192
-ROUNDS, LEAD, STEPS = 5, 6, 8
-"""LEAD steps of a turn are not timed: the loader prepared their batches during other turns."""
+SIZE, CLASSES, IMAGES = 32, 10, 8192
+ROUNDS, SECONDS, MOST_STEPS = 5, 4.0, 8
+"""A turn takes as many steps as fit into SECONDS, MOST_STEPS at most."""
 
-NETS = {"32/64/128": Recipe(), "64/256/256": Recipe(width=64, middle=4)}
-USUAL = "usual loop"
-EAGER = "eager float32"
-KINDS = (USUAL, EAGER, "float32", "bfloat16")
+LITE0 = Recipe(
+    model="timm:tf_efficientnet_lite0",
+    pretrained="package",
+    input_size=96,
+    batch_size=64,
+    optimizer="adamw",
+    adamw_lr=7e-4,
+)
+NETS = {
+    "32/64/128": Recipe(),
+    "64/256/256": Recipe(width=64, middle=4),
+    "lite0": LITE0,
+}
+HEAD = LITE0.with_values(translate=0, stages=(Stage(train="head"),))
+HEAD_IMAGES, HEAD_EPOCHS = 1024, 8
+
+USUAL, STEPS_ALONE, OURS = "usual", "steps", "ours"
 
 
 def main() -> None:
-    """Print a Markdown table of speeds and, with data, one of accuracies."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print Markdown tables of speeds and, with data, one of accuracies."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", help="folder of a data set, for accuracies")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--nets", default=",".join([*NETS, "head"]), help=f"of {', '.join(NETS)}, head"
+    )
     parser.add_argument("--no-speeds", action="store_true", help="only the accuracies")
     options = parser.parse_args()
     share_arena()  # a rehearsal runs in a thread, and its memory should be reused
     machine = machine_description()
-    print(f"{machine['processor']}, {machine['cores']} cores, torch {torch.__version__}\n")
+    print(
+        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['cpu_flags'])}, "
+        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n"
+    )
     if not options.no_speeds:
-        print_speeds()
+        names = options.nets.split(",")
+        print_speeds({name: NETS[name] for name in NETS if name in names}, options.rounds)
+        if "head" in names:
+            print_head(options.rounds)
     if options.data:
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         print_accuracies(options.data, epochs=options.epochs, seeds=seeds)
 
 
-def print_speeds() -> None:
-    """Print images per second, and the shares of augmentation and scoring, for every net."""
-    print("| net | usual | eager | ours, float32 | ours, bfloat16 | over usual | over eager |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
-    for name, recipe in NETS.items():
-        speeds = speeds_of(recipe)
-        cells = " | ".join(f"{speeds[kind]:,.0f}" for kind in KINDS)
-        best = speeds["bfloat16"]
-        print(
-            f"| {name} | {cells} | {best / speeds[USUAL]:.1f}× | {best / speeds[EAGER]:.1f}× |",
-            flush=True,
-        )
-    print(f"\nimages per second, batch {BATCH}, {SIZE} px\n")
-    for name, recipe in NETS.items():
-        augmenting, scoring = shares_of(recipe)
-        print(
+def print_speeds(recipes: dict[str, Recipe], rounds: int) -> None:
+    """Print images per second by net and dtype, and the shares of augmentation and scoring."""
+    print("| net | dtype | usual | its steps alone | ours | ours over usual | over its steps |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    notes = []
+    for name, recipe in recipes.items():
+        dtypes, gain = faster_dtypes(recipe)
+        notes.append(f"{name}: a bare step in bfloat16 is {gain:.2f} times as fast as in float32")
+        speeds = speeds_of(recipe, dtypes, rounds)
+        for dtype in dtypes:
+            usual, steps, ours = (speeds[dtype, kind] for kind in (USUAL, STEPS_ALONE, OURS))
+            medians = " | ".join(f"{statistics.median(each):,.0f}" for each in (usual, steps, ours))
+            print(
+                f"| {name} | {dtype} | {medians} | {ratio(ours, usual)} | {ratio(ours, steps)} |",
+                flush=True,
+            )
+        if len(dtypes) > 1:
+            fast, slow = (speeds[dtype, OURS] for dtype in ("bfloat16", "float32"))
+            notes.append(f"{name}, ours: bfloat16 over float32 {ratio(fast, slow)}")
+        augmenting, scoring = shares_of(recipe, dtypes[-1])
+        notes.append(
             f"{name}: augmentation {augmenting:.0%} of an epoch of CIFAR-10, scoring {scoring:.0%}"
         )
+    print(f"\nImages per second; {SIZE} px, lite0 at 96 px; n = {rounds} rounds.\n")
+    print("\n".join(f"- {note}" for note in notes))
 
 
-def speeds_of(recipe: Recipe) -> dict[str, float]:
-    """Return images per second by kind; the kinds take turns.
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Return the median of paired ratios and their range."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})"
 
-    Each kind runs in its own process, because ours changes its process's memory allocator.
+
+def faster_dtypes(recipe: Recipe) -> tuple[list[Dtype], float]:
+    """Return float32 and, if it is faster, bfloat16; and the speed-up of a bare step."""
+    measured = measure(
+        recipe.with_values(pretrained=""),
+        classes=CLASSES,
+        image_size=SIZE,
+        device="cpu",
+        threads=usable_cores(),
+        budget_seconds=8.0,
+        half="bfloat16",
+    )
+
+    def best(dtype: Dtype) -> float:
+        return min((each.seconds for each in measured if is_of(each, dtype)), default=float("inf"))
+
+    gain = best("float32") / best("bfloat16")
+    return ["float32", "bfloat16"] if gain > 1 else ["float32"], gain
+
+
+def is_of(measured: Measurement, dtype: Dtype) -> bool:
+    """Return whether the measurement has this dtype."""
+    return measured.numerics.dtype == dtype
+
+
+def speeds_of(
+    recipe: Recipe, dtypes: Sequence[Dtype], rounds: int
+) -> dict[tuple[Dtype, str], list[float]]:
+    """Return the images per second of every round by dtype and kind; all take turns.
+
+    Each runs in its own process, because ours changes its process's memory allocator.
     """
+    kinds = [(dtype, kind) for dtype in dtypes for kind in (USUAL, STEPS_ALONE, OURS)]
     with ExitStack() as stack:
-        turns = {kind: stack.enter_context(racing(kind, recipe)) for kind in KINDS}
-        seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        for _ in range(1 + ROUNDS):  # the first warms up
-            for kind, turn in turns.items():
-                seconds[kind].append(turn())
-    return {kind: STEPS * BATCH / statistics.median(times[1:]) for kind, times in seconds.items()}
+        turns = {key: stack.enter_context(racing(race, recipe, *key)) for key in kinds}
+        speeds: dict[tuple[Dtype, str], list[float]] = {key: [] for key in kinds}
+        for index in range(1 + rounds):
+            for key, turn in turns.items():
+                speed = turn()
+                if index:  # the first warms up
+                    speeds[key].append(speed)
+    return speeds
 
 
 @contextmanager
-def racing(kind: str, recipe: Recipe) -> Iterator[Callable[[], float]]:
-    """Start a process that trains as `kind`; yield a function that returns a turn's seconds."""
+def racing(task: Callable[..., None], *arguments: object) -> Iterator[Callable[[], float]]:
+    """Start a process for `task`; yield a function that has it take a turn, and its answer."""
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
-    process = context.Process(target=race, args=(far, kind, recipe))
+    process = context.Process(target=task, args=(far, *arguments))
     process.start()
 
     def turn() -> float:
@@ -130,132 +202,157 @@ def racing(kind: str, recipe: Recipe) -> Iterator[Callable[[], float]]:
         process.join()
 
 
-def race(connection: Connection, kind: str, recipe: Recipe) -> None:
-    """Take a turn for each message received, until None."""
+def race(connection: Connection, recipe: Recipe, dtype: Dtype, kind: str) -> None:
+    """Answer every message with the images per second of a turn, until None."""
+    task, lead = steps_of(recipe, dtype, kind)
+    steps = 0
+    while connection.recv():
+        if not steps:
+            task(2)
+            start = time.perf_counter()
+            task(2)
+            each = (time.perf_counter() - start) / 2
+            steps = max(2, min(MOST_STEPS, int(SECONDS / each)))
+        task(lead)
+        start = time.perf_counter()
+        task(steps)
+        seconds = time.perf_counter() - start
+        connection.send(steps * recipe.optimizer.batch_size / seconds)
+
+
+def steps_of(recipe: Recipe, dtype: Dtype, kind: str) -> tuple[Callable[[int], None], int]:
+    """Return a task that takes that many training steps, and how many warm it up in a turn.
+
+    The loader prepared the batches of the first steps during other turns.
+    """
     torch.set_num_threads(usable_cores())
     images = noise()
+    if kind == OURS:
+        return training_of(recipe, dtype, images, everything()).rehearse, 1
+    loop = UsualLoop(recipe, images.images, images.labels, classes=CLASSES, seed=0, dtype=dtype)
     if kind == USUAL:
-        task = usual_steps(recipe, images)
-    elif kind == EAGER:
-        task = eager_steps(recipe, images)
+        batches, lead = loop.batches(), 3 * usable_cores()
     else:
-        task = Training(
-            recipe,
-            rungs=(recipe.schedule.epochs,),
-            seed=0,
-            numerics=numerics(kind),
-            images=images,
-            splits=everything(),
-        ).rehearse
-    while connection.recv():
-        task(LEAD)
-        start = time.perf_counter()
-        task(STEPS)
-        connection.send(time.perf_counter() - start)
+        batches, lead = (
+            eager_batches(images.images, images.labels, side=loop.model.input_size,
+                          batch=loop.batch_size),
+            1,
+        )  # fmt: skip
+
+    def take(steps: int) -> None:
+        for pixels, labels in itertools.islice(batches, steps):
+            loop.step(pixels, labels)
+
+    return take, lead
 
 
-def shares_of(recipe: Recipe) -> tuple[float, float]:
+def training_of(recipe: Recipe, dtype: Dtype, images: ImageSet, splits: Splits) -> Training:
+    """Return our training with its first seed."""
+    return Training(
+        recipe,
+        rungs=(recipe.schedule.epochs,),
+        seed=0,
+        numerics=numerics(dtype),
+        images=images,
+        splits=splits,
+    )
+
+
+def shares_of(recipe: Recipe, dtype: Dtype) -> tuple[float, float]:
     """Return the shares of augmentation and scoring in an epoch of 42,500 CIFAR-10 images."""
     images, splits = noise(), everything()
-    rehearsed = rehearse(recipe, images=images, splits=splits, numerics=numerics("bfloat16"))
-    training = rehearsed.train_seconds / len(splits.train)
-    scored = len(splits.val) + min(RECALIBRATION_IMAGES, len(splits.train))
+    rehearsed = rehearse(recipe, images=images, splits=splits, numerics=numerics(dtype))
+    each = rehearsed.pass_seconds[0] / len(splits.train)
     forward = rehearsed.forward_seconds / len(splits.train)
-    step = training - forward * scored / len(splits.train)
-    pixels = torch.from_numpy(images.images[:BATCH]).permute(0, 3, 1, 2).float().div_(255)
-    labels, generator = torch.zeros(BATCH, dtype=torch.int64), torch_generator(0, "augment")
+    batch = recipe.optimizer.batch_size
+    pixels = torch.from_numpy(images.images[:batch]).permute(0, 3, 1, 2).float().div_(255)
+    labels, generator = torch.zeros(batch, dtype=torch.int64), torch_generator(0, "augment")
     times = []
     for _ in range(1 + ROUNDS):
         start = time.perf_counter()
         augment(pixels, labels, recipe.augmentation, mean=torch.zeros(3), generator=generator)
         times.append(time.perf_counter() - start)
-    epoch = 42_500 * step + (2_500 + RECALIBRATION_IMAGES) * forward
-    augmenting = 42_500 * statistics.median(times[1:]) / BATCH
-    return augmenting / epoch, (2_500 + RECALIBRATION_IMAGES) * forward / epoch
+    scoring = (2_500 + RECALIBRATION_IMAGES) * forward
+    epoch = 42_500 * each + scoring
+    return 42_500 * statistics.median(times[1:]) / batch / epoch, scoring / epoch
 
 
-@dataclass
-class PilImages(Dataset[tuple[Tensor, int]]):
-    """A data set that loads each image as `torchvision.datasets.CIFAR10` does."""
-
-    images: np.ndarray[Any, Any]
-    labels: np.ndarray[Any, Any]
-    transform: Callable[[Image.Image], Tensor]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return a transformed image and its label."""
-        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
-
-
-def usual_loader(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], seed: int) -> Any:
-    """Return shuffled batches, augmented image by image in worker processes."""
-    transform = transforms.Compose(
-        [
-            transforms.RandomCrop(SIZE, padding=2, padding_mode="reflect"),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
+def print_head(rounds: int) -> None:
+    """Print the cost of a schedule of the head alone, and the pace of its steps."""
+    dtypes, _ = faster_dtypes(LITE0)
+    print("\n| head of lite0 | usual | ours: features | ours: on features | bare linear layer |"
+          f" {HEAD_EPOCHS} epochs: over usual |")  # fmt: skip
+    print("|---|--:|--:|--:|--:|--:|")
+    for dtype in dtypes:
+        with ExitStack() as stack:
+            kinds: dict[str, tuple[Any, ...]] = {
+                "usual": (race, HEAD, dtype, USUAL),
+                "features": (race_features, dtype),
+                "head": (race_head, dtype),
+                "bare": (race_bare,),
+            }
+            turns = {name: stack.enter_context(racing(*kind)) for name, kind in kinds.items()}
+            speeds: dict[str, list[float]] = {name: [] for name in kinds}
+            for index in range(1 + rounds):
+                for name, turn in turns.items():
+                    speed = turn()
+                    if index:
+                        speeds[name].append(speed)
+        usual = [HEAD_EPOCHS / each for each in speeds["usual"]]
+        ours = [
+            1 / features + HEAD_EPOCHS / head
+            for features, head in zip(speeds["features"], speeds["head"], strict=True)
         ]
-    )
-    return DataLoader(
-        PilImages(images, labels, transform),
-        batch_size=BATCH,
-        shuffle=True,
-        drop_last=True,
-        num_workers=usable_cores(),
-        persistent_workers=True,
-        generator=torch_generator(seed, "loader"),
+        medians = " | ".join(f"{statistics.median(each):,.0f}" for each in speeds.values())
+        print(f"| {dtype} | {medians} | {ratio(usual, ours)} |", flush=True)
+    print(
+        "\nImages per second. Features are those of each image and its mirror image; both count "
+        "as one image."
     )
 
 
-def usual_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
-    """Return a task that takes training steps on the loader's batches, epoch after epoch."""
-    model, optimizer = usual_net(recipe, images.images, seed=0)
-    loader = usual_loader(images.images, images.labels, seed=0)
-    batches: Iterator[Any] = itertools.chain.from_iterable(itertools.repeat(loader))
-
-    def take(steps: int) -> None:
-        for pixels, labels in itertools.islice(batches, steps):
-            usual_step(model, optimizer, pixels, labels)
-
-    return take
-
-
-def eager_steps(recipe: Recipe, images: ImageSet) -> Callable[[int], None]:
-    """Return a task that takes training steps on batches in memory, without augmentation."""
-    model, optimizer = usual_net(recipe, images.images, seed=0)
-    pixels = torch.from_numpy(images.images).permute(0, 3, 1, 2).float().div_(255).contiguous()
-    labels = torch.from_numpy(images.labels)
-    parts = zip(torch.split(pixels, BATCH), torch.split(labels, BATCH), strict=True)
-    batches = itertools.cycle(parts)
-
-    def take(steps: int) -> None:
-        for batch, targets in itertools.islice(batches, steps):
-            usual_step(model, optimizer, batch, targets)
-
-    return take
+def race_features(connection: Connection, dtype: Dtype) -> None:
+    """Answer with the images per second of computing the features of HEAD_IMAGES images."""
+    torch.set_num_threads(usable_cores())
+    images = noise()
+    splits = replace(everything(), train=np.arange(HEAD_IMAGES))
+    while connection.recv():
+        training = training_of(HEAD, dtype, images, splits)
+        start = time.perf_counter()
+        training.rehearse(1)
+        connection.send(HEAD_IMAGES / (time.perf_counter() - start))
 
 
-def usual_net(
-    recipe: Recipe, images: np.ndarray[Any, Any], *, seed: int
-) -> tuple[Classifier, torch.optim.Optimizer]:
-    """Return the net, which normalizes its input itself, and its optimizer."""
-    model = build_model(recipe, classes=CLASSES, image_size=SIZE, train_images=images, seed=seed)
-    return model.train(), make_optimizer(model, recipe.optimizer)
+def race_head(connection: Connection, dtype: Dtype) -> None:
+    """Answer with the images per second of our epochs on features."""
+    torch.set_num_threads(usable_cores())
+    splits = replace(everything(), train=np.arange(HEAD_IMAGES))
+    training = training_of(HEAD, dtype, noise(), splits)
+    steps = 400
+    training.rehearse(2)
+    while connection.recv():
+        start = time.perf_counter()
+        training.rehearse(steps)
+        connection.send(steps * HEAD.optimizer.batch_size / (time.perf_counter() - start))
 
 
-def usual_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, pixels: Tensor, labels: Tensor
-) -> float:
-    """Take one training step and return the loss, as for a progress bar."""
-    optimizer.zero_grad()
-    loss = functional.cross_entropy(model(pixels), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.item()
+def race_bare(connection: Connection) -> None:
+    """Answer with the images per second of a linear layer and torch's AdamW on tensors."""
+    torch.set_num_threads(usable_cores())
+    batch, steps = HEAD.optimizer.batch_size, 400
+    features = torch.rand(HEAD_IMAGES, 1280, generator=torch_generator(0, "features"))
+    labels = torch.arange(HEAD_IMAGES) % CLASSES
+    head = nn.Linear(1280, CLASSES)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, fused=True)
+    while connection.recv():
+        start = time.perf_counter()
+        for step in range(steps):
+            first = step * batch % HEAD_IMAGES
+            optimizer.zero_grad()
+            rows = slice(first, first + batch)
+            functional.cross_entropy(head(features[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        connection.send(steps * batch / (time.perf_counter() - start))
 
 
 def print_accuracies(data: str, *, epochs: int, seeds: Sequence[int]) -> None:
@@ -263,50 +360,51 @@ def print_accuracies(data: str, *, epochs: int, seeds: Sequence[int]) -> None:
     images = load_dataset(DatasetSpec(name="images", path=data))
     splits = make_splits(images, SplitSpec())
     recipe = Recipe(epochs=epochs)
-    print(f"\n32/64/128 after {epochs} epochs, accuracy on val ({len(splits.val):,} images):")
+    dtype = faster_dtypes(recipe)[0][-1]
+    print(f"\n32/64/128, {epochs} epochs, {dtype}, accuracy on val ({len(splits.val):,} images):")
     differences = []
     for seed in seeds:
-        usual = usual_accuracy(recipe, images, splits, seed=seed)
+        usual = usual_accuracy(recipe, images, splits, seed=seed, dtype=dtype)
         training = Training(
             recipe,
             rungs=(epochs,),
             seed=seed,
-            numerics=numerics("bfloat16"),
+            numerics=numerics(dtype),
             images=images,
             splits=splits,
         )
         ours = [report.val_accuracy for report in training.reports()][-1]
-        differences.append(ours - usual)
+        differences.append(100 * (ours - usual))
         print(f"seed {seed}: usual {usual:.2%}, ours {ours:.2%}", flush=True)
     if len(seeds) > 1:
-        mean, error = float(np.mean(differences)), float(stats.sem(differences))
-        half = error * float(stats.t.ppf(0.975, len(seeds) - 1))
-        print(
-            f"ours − usual: {100 * mean:+.2f} points "
-            f"(95% interval ±{100 * half:.2f}, n = {len(seeds)})"
-        )
+        mean, half = interval(differences)
+        print(f"ours − usual: {mean:+.2f} points (95% interval ±{half:.2f}, n = {len(seeds)})")
 
 
-def usual_accuracy(recipe: Recipe, images: ImageSet, splits: Splits, *, seed: int) -> float:
+def usual_accuracy(
+    recipe: Recipe, images: ImageSet, splits: Splits, *, seed: int, dtype: Dtype
+) -> float:
     """Return the usual loop's accuracy on val, with our learning rates and the last weights."""
     torch.set_num_threads(usable_cores())
-    train = images.images[splits.train]
-    model, optimizer = usual_net(recipe, train, seed=seed)
-    loader = usual_loader(train, images.labels[splits.train], seed)
+    loop = UsualLoop(
+        recipe,
+        images.images[splits.train],
+        images.labels[splits.train],
+        classes=len(images.class_names),
+        seed=seed,
+        dtype=dtype,
+    )
     for plan in plan_epochs((recipe.schedule.epochs,), recipe):
-        for index, (pixels, labels) in enumerate(loader):
-            rate = learning_rate(plan, (index + 0.5) / len(loader), recipe)
-            set_progress(optimizer, rate=rate, steps=index)
-            usual_step(model, optimizer, pixels, labels)
-    val = torch.from_numpy(images.images[splits.val]).permute(0, 3, 1, 2).float().div_(255)
-    with torch.inference_mode():
-        answers = torch.cat([model.eval()(part).argmax(1) for part in torch.split(val, BATCH)])
-    return float((answers.numpy() == images.labels[splits.val]).mean())
+        for index, (pixels, labels) in enumerate(loop.loader):
+            rate = learning_rate(plan, (index + 0.5) / len(loop.loader), recipe)
+            set_progress(loop.optimizer, rate=rate, steps=index)
+            loop.step(pixels, labels)
+    return loop.accuracy(images.images[splits.val], images.labels[splits.val])
 
 
-def numerics(dtype: str) -> Numerics:
+def numerics(dtype: Dtype) -> Numerics:
     """Return numerics in this dtype on all cores."""
-    return Numerics(dtype=dtype, threads=usable_cores())  # type: ignore[arg-type]
+    return Numerics(dtype=dtype, threads=usable_cores())
 
 
 def noise() -> ImageSet:

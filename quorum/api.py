@@ -305,8 +305,8 @@ def predict(
 
     `model` is a run with a student, a student's folder, or an exported ONNX file. A folder among
     `images` stands for all images in it, at any depth. `on_prediction` is called with each
-    prediction as soon as it is made. An unreadable image raises DataError, unless `on_unreadable`
-    takes its path and the error.
+    prediction as soon as it is made. An unreadable image, or a folder without images, raises
+    DataError, unless `on_unreadable` takes its path and the error.
     """
     from ensemble.deployment.onnx_model import classify
     from trainables.data.folder_tree import image_files
@@ -315,7 +315,10 @@ def predict(
         images = [images]
     file = Runs(runs).model(path_of_run(model))
     return classify(
-        file, image_files(images), on_prediction=on_prediction, on_unreadable=on_unreadable
+        file,
+        image_files(images, on_unreadable=on_unreadable),
+        on_prediction=on_prediction,
+        on_unreadable=on_unreadable,
     )
 
 

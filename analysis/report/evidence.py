@@ -7,6 +7,7 @@ from analysis.facts.ladder import judged
 from analysis.facts.run_facts import RunFacts
 from analysis.report.forecast_section import unequal_compute_note
 from analysis.text.ledger import differences_of, gates_verdict, shipped_stage
+from ensemble.deployment.card import DIVERGED
 from ensemble.ledger.ledger import Gate
 from ensemble.selection.comparison import Comparison, compare
 
@@ -30,6 +31,8 @@ class Evidence:
     """The file that ships minus the ensemble."""
     distillation: tuple[Comparison, ...]
     """The fp32 student minus the same network trained without a teacher; empty if `untaught`."""
+    twin_is_trial: bool
+    """True if that network, too, started from a trial and is it as it was."""
     untaught: bool
     """True if the student is the best single trial, as it was before distillation."""
     against_single: tuple[Comparison, ...]
@@ -56,9 +59,9 @@ def evidence_of(facts: RunFacts) -> Evidence | None:
     stage = shipped_stage(ledger)
     consists_of_seeds = facts.selection is not None and facts.selection.source == "seeds"
     untaught = facts.card is not None and facts.card.steps == 0
+    twin = "" if facts.plain_card is None else facts.plain_card.untaught_because
     # A twin whose training diverged is a trial of the search, and no comparison for the student.
-    twin = facts.plain_card is None or not facts.plain_card.untaught_because
-    taught = facts.card is not None and not untaught and twin
+    taught = facts.card is not None and not untaught and twin != DIVERGED
     plain = differences_of(ledger, "student_fp32", "student_plain") if taught else []
     seeds = [] if consists_of_seeds else differences_of(ledger, "ensemble", "seeds_ensemble")
     return Evidence(
@@ -68,6 +71,7 @@ def evidence_of(facts: RunFacts) -> Evidence | None:
         target=_target_verdict(facts),
         against_teacher=tuple(_against_teacher(facts, stage)) if stage else (),
         distillation=tuple(plain),
+        twin_is_trial=bool(twin),
         untaught=untaught,
         against_single=tuple(differences_of(ledger, "ensemble", "best_single")),
         against_seeds=tuple(seeds),

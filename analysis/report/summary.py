@@ -162,6 +162,8 @@ def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
         sentences.append(untaught_sentence(facts))
     if evidence.distillation:
         other = "the same network trained as long without a teacher"
+        if evidence.twin_is_trial:
+            other = "the trial it starts from, which training without a teacher made worse on val"
         sentences.append(
             f"{_effect_of_distillation(evidence.distillation)}: the fp32 student is "
             f"{comparisons(evidence.distillation, other, decimals)}."

@@ -111,12 +111,18 @@ class Artifact:
             raise SpecError(f"file must be a name in the card's folder, got {self.file!r}")
 
 
+DIVERGED = "its training diverged"
+"""A reason in `untaught_because`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherMember:
     """A member of the ensemble that taught the student."""
 
     name: str
     weight: float
+    temperature: float | None = None
+    """Applied to the member before pooling; None if it is pooled as it is, and in early cards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

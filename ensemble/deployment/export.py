@@ -8,6 +8,7 @@ IR version below, so that runtimes of several years ago can read it.
 """
 
 import copy
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from common.errors import RunError
 from common.files import write_bytes_atomically
+from common.printable import printable
 from ensemble.deployment.onnx_model import OnnxClassifier
 from trainables.prediction import place_model
 from trainables.recipe import Numerics
@@ -32,6 +34,10 @@ IR_VERSION = 8
 same predictions as 1.32 for fp32 and int8 files; both refuse the exporter's own choice, IR 10."""
 
 
+class NoOnnxFormError(RunError):
+    """A network that torch cannot convert to ONNX, so that no file of it can ship."""
+
+
 def export_onnx(
     model: nn.Module, path: Path, *, image_size: int, classes: int, temperature: float = 1.0
 ) -> None:
@@ -42,11 +48,17 @@ def export_onnx(
     the pixels into the first convolution where nothing else uses it.
 
     Raises:
+        NoOnnxFormError: torch cannot convert the network.
         RunError: the exported graph does not return [N, classes].
     """
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.onnx"
-        _export_logits(model, raw, image_size)
+        try:
+            _export_logits(model, raw, image_size)
+        except torch.onnx.OnnxExporterError as error:
+            cause = str(error.__cause__ or error).strip().partition("\n")[0]
+            reason = printable(re.sub(r"\x1b\[\d*m", "", cause))  # torch colours its messages
+            raise NoOnnxFormError(f"a network cannot be converted to ONNX: {reason}") from error
         graph = onnx.load(raw)
     _fold_pixel_scaling(graph)
     _append_temperature(graph, temperature)

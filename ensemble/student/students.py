@@ -17,13 +17,14 @@ from typing import Any
 
 from common.errors import DivergedError
 from common.statistics.metrics import accuracy
-from ensemble.deployment.card import Card, TeacherMember, write_card
+from ensemble.deployment.card import DIVERGED, Card, TeacherMember, write_card
+from ensemble.deployment.export import NoOnnxFormError
 from ensemble.deployment.gates import GateMargins, budgets
 from ensemble.deployment.metadata import NO_LICENSE
 from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, add_int8, copy_student, export_student
 from ensemble.ledger.predictions import StageCost
-from ensemble.selection.selection import read_selection
+from ensemble.selection.selection import Member, read_selection
 from ensemble.selection.teacher_file import WORK, teacher_of
 from ensemble.student.competition import CandidateTraining, choose, competing_candidates
 from ensemble.student.design import (
@@ -33,7 +34,7 @@ from ensemble.student.distillation import StudentResult, StudentTrainer, distill
 from ensemble.student.epoch_budget import EpochBudget
 from ensemble.student.kept_trial import KeptTrial, keep_trial
 from ensemble.student.quantization_aware import improve_int8
-from ensemble.student.teacher import load_teacher
+from ensemble.student.teacher import EnsembleTeacher, load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
@@ -46,8 +47,6 @@ log = logging.getLogger(__name__)
 
 TRAINING_SHARE = 0.45
 """Share of the stage's progress bar for each of the two trainings."""
-
-DIVERGED = "its training diverged"
 
 NO_MARGINS = GateMargins()
 """The margins of a release without budgets."""
@@ -75,9 +74,9 @@ def train_students(
     see `ensemble.student.design`. All trainings save every epoch and resume from the last one
     saved. With a `deadline` for all of them (unix seconds), they get as many epochs as fit; see
     `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
-    student starts from a trial, it is never worse than that trial's network on val, and if there is
-    no time for an epoch, or its training diverges, it is that network. The teacher is the ensemble
-    of `teacher_of`. `license` is written into the exported files.
+    student starts from a trial, neither it nor its twin is worse than that trial's network on val:
+    if there is no time for an epoch, or a training diverges, it is that network. The teacher is the
+    ensemble of `teacher_of`. `license` is written into the exported files.
 
     Raises:
         SpecError: no candidate is within the budgets.
@@ -123,10 +122,7 @@ def train_students(
         student = replace(
             student,
             distillation=distillation,
-            teacher=tuple(
-                TeacherMember(name=member.name, weight=member.weight)
-                for member in selection.members
-            ),
+            teacher=teacher_members(selection.members, teacher),
             teacher_temperature=teacher.temperature,
         )
     progress(2 * TRAINING_SHARE, "export and quantization")
@@ -185,17 +181,19 @@ def _train_both(
             **data,
         )
     )
-    plain = (
-        keep().as_student(DIVERGED, seconds=_spent(plain_folder))
-        if alone is None
-        else _trained(alone, budget.recipe, seed)
-    )
-    if taught is None:
-        return keep().as_student(DIVERGED, seconds=_spent(chosen.folder)), plain, keep()
-    if start is not None and taught.reports[-1].val_nll > keep().val_nll:
-        worse = "distilling it further made it worse on val"
-        return keep().as_student(worse, seconds=taught.seconds), plain, keep()
-    return _trained(taught, budget.recipe, seed), plain, None
+
+    def judged(result: StudentResult | None, folder: Path, worse: str) -> TrainedStudent:
+        """Return the trained network, or the trial if that is the better one on val."""
+        if result is None:
+            return keep().as_student(DIVERGED, seconds=_spent(folder))
+        # The same rule for both, so that neither is favoured when they are compared.
+        if start is not None and result.reports[-1].val_nll > keep().val_nll:
+            return keep().as_student(worse, seconds=result.seconds)
+        return _trained(result, budget.recipe, seed)
+
+    student = judged(taught, chosen.folder, "distilling it further made it worse on val")
+    plain = judged(alone, plain_folder, "training it further made it worse on val")
+    return student, plain, keep() if student.untaught_because else None
 
 
 def _package(
@@ -234,10 +232,29 @@ def _package(
         seconds = read_record(folder.trial(single) / "record.json").seconds
         copy_student(place / WORK / "student", place / "single", train_seconds=seconds)
     else:
-        export(_trial(folder, single), place / "single", int8=True, like=card)
+        try:
+            export(_trial(folder, single), place / "single", int8=True, like=card)
+        except NoOnnxFormError as error:
+            shutil.rmtree(place / "single", ignore_errors=True)
+            log.warning("the best single trial, %s, cannot ship: %s", single, error)
     for artifact in filter(None, (card.fp32, card.int8)):
         (place / WORK / "student" / artifact.file).replace(place / artifact.file)
     write_card(place, card)
+
+
+def teacher_members(
+    members: Sequence[Member], teacher: EnsembleTeacher
+) -> tuple[TeacherMember, ...]:
+    """Describe the members of a teacher, with the temperatures that it really used."""
+    positive = [member for member in members if member.weight > 0]
+    return tuple(
+        TeacherMember(
+            name=member.name,
+            weight=member.weight,
+            temperature=None if member.temperature is None else used,
+        )
+        for member, used in zip(positive, teacher.member_temperatures, strict=True)
+    )
 
 
 def _trial(folder: RunFolder, name: str) -> TrainedStudent:

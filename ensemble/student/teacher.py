@@ -160,6 +160,11 @@ class EnsembleTeacher:
         return self._temperature
 
     @property
+    def member_temperatures(self) -> tuple[float, ...]:
+        """The temperatures before pooling, of the members with a positive weight."""
+        return tuple(self._own_temperatures)
+
+    @property
     def identity(self) -> str:
         """A digest of the members' parameters, their weights and the temperatures."""
         settings: tuple[object, ...] = (self._log_weights, self._temperature)

@@ -1,7 +1,8 @@
 """Print class probabilities for any images.
 
-A folder stands for all images in it, at any depth, except hidden ones. An image that cannot be read
-is named on standard error; the others are printed, and the exit code is 2.
+A folder stands for all images in it, at any depth, except hidden ones. An image that cannot be
+read, or a folder without one, is named on standard error; the others are printed, and the exit code
+is 2.
 """
 
 import csv
@@ -63,8 +64,8 @@ def execute(arguments: Namespace) -> int:
         on_unreadable=name_unreadable,
     )
     if len(unreadable) > 1:
-        images = len(unreadable) + len(predictions)
-        raise DataError(f"{len(unreadable)} of {images} images cannot be read; replace them")
+        count = len(unreadable) + len(predictions)
+        raise DataError(f"{len(unreadable)} of {count} cannot be read; replace them")
     return 2 if unreadable else 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import quorum
-from common.errors import RunError, SpecError
+from common.errors import DataError, RunError, SpecError
 from journal.journal import Journal
 from quorum import Outcome
 from quorum.cli.main import main
@@ -235,6 +235,19 @@ class TestFinishedRun:
             images[2],
         ]
         assert "b.png" in printed.err
+
+    def test_a_folder_without_images_does_not_stop_the_others(
+        self, finished_run: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Image.new("L", (8, 8)).save(tmp_path / "a.png")
+        (tmp_path / "empty").mkdir()
+        given = [str(tmp_path / "empty"), str(tmp_path / "a.png")]
+        assert main(["predict", str(finished_run.folder.root), *given, "--json"]) == 2
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["image"] == given[1]
+        assert "empty holds no image" in printed.err
+        with pytest.raises(DataError):
+            quorum.predict(finished_run, tmp_path / "empty")
 
     def test_a_trial_replays_bitwise(self, finished_run: Outcome) -> None:
         reports: list[int] = []

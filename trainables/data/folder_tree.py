@@ -1,7 +1,7 @@
 """List every file below a folder once, with its kind; nothing is decoded."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -64,31 +64,27 @@ def list_folder(root: str) -> FolderTree:
     return FolderTree(tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(folders)))
 
 
-def image_files(paths: Iterable[str | Path]) -> list[Path]:
+def image_files(
+    paths: Iterable[str | Path],
+    *,
+    on_unreadable: Callable[[Path, DataError], None] | None = None,
+) -> list[Path]:
     """Return files as they are given, and for a folder all visible images below it, by path.
 
     Images in a format that is not read here are included, so that their reader can name them.
+    `on_unreadable` takes a folder that raises otherwise, and the error; the rest is returned.
 
     Raises:
         DataError: a folder holds no image, or cannot be listed.
     """
     images: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir():
-            images.append(path)
-            continue
         try:
-            tree = list_folder(str(path))
-        except OSError as error:
-            raise DataError(f"{path} cannot be listed: {error.strerror}") from None
-        found = [
-            path.joinpath(*file.parts)
-            for file in tree.files
-            if not file.hidden and file.type.kind != "other"
-        ]
-        if not found:
-            raise DataError(f"{path} holds no image, at any depth")
-        images += found
+            images += _images_below(path) if path.is_dir() else [path]
+        except DataError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(path, error)
     return images
 
 
@@ -101,6 +97,21 @@ def holds_images(root: str) -> bool:
         and entry.type.kind == "image"
         for entry in _walk(root, (), above=(), hidden=False)
     )
+
+
+def _images_below(folder: Path) -> list[Path]:
+    try:
+        tree = list_folder(str(folder))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error.strerror}") from None
+    found = [
+        folder.joinpath(*file.parts)
+        for file in tree.files
+        if not file.hidden and file.type.kind != "other"
+    ]
+    if not found:
+        raise DataError(f"{folder} holds no image, at any depth")
+    return found
 
 
 class _Entry(NamedTuple):

@@ -14,6 +14,7 @@ from analysis.text.cells import difference_value
 from analysis.text.labels import NOT_DISTINGUISHABLE, gate_label, reason_text, stage_label
 from analysis.text.ledger import metrics_by_verdict, row_of
 from analysis.text.ledger import rows as ledger_rows
+from ensemble.deployment.card import DIVERGED
 from ensemble.selection.comparison import Comparison
 from search.space.sections import TargetSpec
 from search.space.spec import load_spec
@@ -158,9 +159,18 @@ def test_distillation_is_not_measured_against_a_twin_that_diverged(facts: RunFac
     assert card is not None
     assert evidence is not None
     assert evidence.distillation
-    diverged = evidence_of(replace(facts, plain_card=replace(card, untaught_because="diverged")))
+    diverged = evidence_of(replace(facts, plain_card=replace(card, untaught_because=DIVERGED)))
     assert diverged is not None
     assert diverged.distillation == ()
+
+
+def test_a_twin_that_is_a_trial_as_it_was_is_called_so(facts: RunFacts) -> None:
+    assert facts.plain_card is not None
+    kept = replace(facts.plain_card, untaught_because="training it further made it worse on val")
+    evidence = evidence_of(replace(facts, plain_card=kept))
+    assert evidence is not None
+    assert evidence.distillation
+    assert "the trial it starts from" in " ".join(summary(replace(facts, plain_card=kept)))
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from common.errors import DivergedError
 from ensemble.deployment.card import Card, read_card
+from ensemble.deployment.export import NoOnnxFormError
+from ensemble.deployment.packaging import TrainedStudent, export_student
 from ensemble.deployment.student_folder import network_folders
 from ensemble.ledger.predictions import Network
-from ensemble.selection.selection import read_selection
+from ensemble.selection.selection import Member, read_selection
 from ensemble.student.design import Candidate
 from ensemble.student.distillation import StudentResult, read_reports
-from ensemble.student.students import train_students
+from ensemble.student.students import teacher_members, train_students
+from ensemble.student.teacher import EnsembleTeacher
 from quorum import Outcome
 from search.space.spec import spec_of_run
 from trainables.data.dataset import load_dataset
@@ -49,7 +53,9 @@ def students(
 
     @functools.cache
     def made(**options: Any) -> Cards:
-        return make_students(finished_run, tmp_path_factory.mktemp("students"), **options)
+        with pytest.MonkeyPatch.context() as patch:
+            to = tmp_path_factory.mktemp("students")
+            return make_students(finished_run, to, monkeypatch=patch, **options)
 
     return made
 
@@ -58,9 +64,11 @@ def make_students(
     run: Outcome,
     to: Path,
     *,
+    monkeypatch: pytest.MonkeyPatch,
     val_nll: float = 0.0,
     deadline: float | None = None,
     from_scratch: bool = False,
+    single_has_onnx_form: bool = True,
 ) -> Cards:
     """Return all cards if the trainings of the student and its twin score `val_nll`."""
     folder = RunFolder(to / "run")
@@ -80,6 +88,12 @@ def make_students(
         reports = (report_of(val_nll),)
         return StudentResult(model=model, seconds=9.0, steps=STEPS, params=count, reports=reports)
 
+    def export(student: TrainedStudent, place: Path, **options: Any) -> Card:
+        if place.name == "single" and not single_has_onnx_form:
+            raise NoOnnxFormError("no operator")
+        return export_student(student, place, **options)
+
+    monkeypatch.setattr("ensemble.student.students.export_student", export)
     recipe = spec.tuned_student_recipe(spec.base_recipe())
     train_students(
         folder,
@@ -102,8 +116,29 @@ def test_further_training_is_kept_only_if_it_is_no_worse_on_val(
     val_nll: float, steps: int, students: Callable[..., Cards]
 ) -> None:
     cards = students(val_nll=val_nll)
-    assert (cards["student"].steps, cards["student_plain"].steps) == (steps, STEPS)
+    assert (cards["student"].steps, cards["student_plain"].steps) == (steps, steps)
     assert bool(cards["student"].teacher) == (steps > 0)
+
+
+def test_a_best_single_without_onnx_form_has_no_files_and_the_rest_ships(
+    students: Callable[..., Cards],
+) -> None:
+    cards = students(single_has_onnx_form=False)
+    assert set(cards) == {"student", "student_plain"}
+    assert cards["student"].int8 is not None
+
+
+def test_the_card_names_the_temperatures_that_the_teacher_used() -> None:
+    numerics = Numerics()
+    nets = [torch.nn.Flatten(), torch.nn.Flatten()]
+    teacher = EnsembleTeacher(nets, [0.5, 0.5], 1.0, numerics, member_temperatures=[1.5, 2.0])
+    members = [
+        Member(name="a", weight=0.5, temperature=1.2),
+        Member(name="b", weight=0.0, temperature=1.2),
+        Member(name="c", weight=0.5),
+    ]
+    described = [(each.name, each.temperature) for each in teacher_members(members, teacher)]
+    assert described == [("a", 1.5), ("c", None)]
 
 
 def test_without_time_for_an_epoch_the_student_is_the_trial_itself(
