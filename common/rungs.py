@@ -24,11 +24,40 @@ def cooldown_epochs(rung: int, fraction: float) -> int:
 
 def epochs_trained(rungs: Sequence[int], cooldown_fraction: float) -> tuple[int, ...]:
     """Return the epoch of the schedule that each step trains, cooldown branches included."""
-    trunk, epochs = 0, list[int]()
+    return tuple(epoch for epoch, _ in course(rungs, cooldown_fraction))
+
+
+def course(rungs: Sequence[int], cooldown_fraction: float) -> tuple[tuple[int, int | None], ...]:
+    """Return the epoch that each step trains, and the rung whose cooldown it belongs to, if any."""
+    trunk, steps = 0, list[tuple[int, int | None]]()
     for rung in rungs:
-        epochs += range(trunk + 1, rung + 1)
-        trunk = rung - cooldown_epochs(rung, cooldown_fraction)
-    return tuple(epochs)
+        start = rung - cooldown_epochs(rung, cooldown_fraction)
+        steps += ((epoch, rung if epoch > start else None) for epoch in range(trunk + 1, rung + 1))
+        trunk = start
+    return tuple(steps)
+
+
+def shortened_rung(
+    rungs: Sequence[int], cooldown_fraction: float, *, epoch: int, left: int
+) -> int | None:
+    """Return a nearer last rung for a trial that has time for only `left` more epochs, or None.
+
+    The trial has trained up to `epoch` of the schedule, on the trunk after the last rung but one.
+    The answer is the highest last rung whose cooldown begins now and ends in time. It is None if
+    there is time for the whole schedule; if the trial may train another epoch first and still end
+    in time, because then it trains for longer; or if no cooldown ends in time.
+    """
+    last = rungs[-1]
+    if epoch + left >= last:
+        return None
+    starts = {
+        rung: rung - cooldown_epochs(rung, cooldown_fraction)
+        for rung in range(max([epoch, *rungs[:-1]]) + 1, last + 1)
+    }
+    if any(start > epoch and rung <= epoch + left for rung, start in starts.items()):
+        return None
+    fitting = [rung for rung, start in starts.items() if start == epoch and rung <= epoch + left]
+    return max(fitting, default=None)
 
 
 def steps_at_rungs(rungs: Sequence[int], cooldown_fraction: float) -> tuple[int, ...]:

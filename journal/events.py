@@ -184,6 +184,8 @@ class EpochEnded:
     seconds: float | None = None
     images_per_second: float | None = None
     peak_memory_bytes: int | None = None
+    shortened_to: int | None = _left_out_when_none()
+    """The last rung of the trial's schedule, if it was shortened to end in time."""
     time: float = UNSTAMPED
 
 
@@ -326,7 +328,9 @@ EVENT_TYPES: Mapping[str, type[Event]] = {cls.event: cls for cls in get_args(Eve
 """The class of each kind of event, by its name in the journal."""
 
 EPOCH_FIELDS = tuple(
-    f.name for f in dataclasses.fields(EpochEnded) if f.name not in ("trial", "time")
+    f.name
+    for f in dataclasses.fields(EpochEnded)
+    if f.name not in ("trial", "shortened_to", "time")
 )
 """Fields that a worker reports after each epoch, and the columns of a trial's curve."""
 

@@ -105,6 +105,11 @@ class Trial:
         return self.end is None and decision is not None and decision.decision == "pause"
 
     @property
+    def shortened_to(self) -> int | None:
+        """The last rung of its schedule, if that was shortened to end in time."""
+        return self.epochs[-1].shortened_to if self.epochs else None
+
+    @property
     def last_score(self) -> Score:
         """Score at the last step."""
         return score_of(self.epochs[-1]) if self.epochs else NO_SCORE

@@ -64,7 +64,7 @@ class TrialRecord:
     rung: int | None
     """The highest rung at which the trial was scored."""
     whole_schedule: bool
-    """True if the trial reached the last rung, which the pool requires."""
+    """True if the trial reached its last rung, which the pool requires."""
     seconds: float
     peak_memory_bytes: int
     params: int
@@ -78,6 +78,8 @@ class TrialRecord:
     trials without results."""
     machine: dict[str, Any] | None = None
     """The machine that trained it last; None as for `numerics`."""
+    rungs: tuple[int, ...] | None = None
+    """Its rungs, if its schedule was shortened to end in time; None if they are start.json's."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Checksums of the files beside the record, and of weights that are not kept."""
 

@@ -79,9 +79,10 @@ def replay(
         read_record(trial_folder / "record.json"),
     )
     _require_comparable(start, record, splits)
+    rungs = record.rungs or start.rungs
     training = Training(
-        start.recipe,
-        rungs=start.rungs,
+        start.recipe.with_values(epochs=rungs[-1]),
+        rungs=rungs,
         seed=start.seed,
         numerics=record.numerics or start.numerics,
         images=images,

@@ -14,6 +14,7 @@ and weights.safetensors.
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, chdir, nullcontext
@@ -39,6 +40,7 @@ from trainables.device.kinds import NumericsHere, device_memory, machine_here
 from trainables.initial_weights import require_recorded_weights
 from trainables.recipe import Numerics, Recipe
 from trainables.records import WEIGHTS, TrialStart
+from trainables.time_limit import TimeLimit
 from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
 
 log = logging.getLogger(__name__)
@@ -75,11 +77,13 @@ class QuorumTrial(tune.Trainable):
     - `folder`: the folder that relative paths, custom networks and custom data sets refer to,
     - `resume_from`: Tune's checkpoints, to try in this order,
     - `trainer`: a TrainerFactory,
+    - `stop_by`: the unix time at which the trial is stopped if it has not ended; None for never,
     - `resources`, and `avoid`: Ray's name of a node on which it may not start, or empty,
     - `measured_on`: the kind of machine that the numerics suit; None if all machines are alike.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
+    now: Callable[[], float] = staticmethod(time.time)
 
     _features: FeatureCache
     """Shared by all trials of this process."""
@@ -91,6 +95,9 @@ class QuorumTrial(tune.Trainable):
     """None until the first epoch."""
     _reports: Iterator[EpochReport]
     """Trains the remaining epochs."""
+    _rungs: tuple[int, ...]
+    """Those of `start`, unless the schedule was shortened to end in time."""
+    _limit: TimeLimit
     _rung: int | None
     """The rung that ended with the last epoch, if any."""
     _scored: Mapping[str, Any]
@@ -144,14 +151,19 @@ class QuorumTrial(tune.Trainable):
             if self._trainer and says_out_of_memory(f"{type(error).__name__}: {error}"):
                 note_peak_memory(error, peak_memory_bytes(self._numerics.device))
             raise
-        self._rung = report.rung
+        self._rung, params = report.rung, trainer.params
+        shorter = self._limit.shorter(report)
+        if shorter is not None:
+            del trainer  # its memory is free for the next one
+            self._shorten(shorter)
         due = self.clock() - self._saved_at >= CHECKPOINT_SECONDS
         return {
             **to_mapping(report),
             "node_id": _node_id(),
             "device_memory_bytes": device_memory(self._numerics.device),
-            "params": trainer.params,
-            "done": report.rung == self._start.rungs[-1],
+            "params": params,
+            "shortened_to": None if self._rungs == self._start.rungs else self._rungs[-1],
+            "done": report.rung == self._rungs[-1],
             "should_checkpoint": due or report.rung is not None,
         }
 
@@ -172,6 +184,7 @@ class QuorumTrial(tune.Trainable):
         about = {
             "trial": self._start.trial,
             "rung": self._rung,
+            "rungs": list(self._rungs),
             "params": trainer.params,
             "numerics": to_mapping(self._numerics),
             "machine": machine_here(self._numerics.device),
@@ -207,8 +220,12 @@ class QuorumTrial(tune.Trainable):
             self._numerics = self._chosen_numerics(images)
             trainer = self._resumed(checkpoints, images, splits)
             if trainer is None:
+                self._rungs = self._start.rungs
                 trainer = self._new_trainer(images, splits)
         self._trainer, self._reports, self._rung = trainer, trainer.reports(), None
+        # A schedule is shortened once, because its cooldown begins at once.
+        whole = self._rungs == self._start.rungs
+        self._limit = self._new_limit(stop_by=self._config.get("stop_by") if whole else None)
         self._scored = {"val": splits.val, "holdout": splits.holdout}
         self._saved_at = self.clock()
         return trainer
@@ -242,6 +259,7 @@ class QuorumTrial(tune.Trainable):
                         raise RunError(f"{folder} is a checkpoint of {about.get('trial')!r}")
                     if "numerics" in about:
                         self._numerics = from_mapping(Numerics, about["numerics"], where=TRIAL_FILE)
+                    self._rungs = tuple(about.get("rungs", self._start.rungs))
                     trainer = self._new_trainer(images, splits)
                     trainer.load(Path(folder) / TRAINING)
                     return trainer
@@ -253,11 +271,36 @@ class QuorumTrial(tune.Trainable):
         self._numerics = chosen
         return None
 
+    def _shorten(self, rungs: tuple[int, ...]) -> None:
+        """Continue with other rungs, from a checkpoint of this moment.
+
+        A trainer that cannot resume with them continues as it was.
+        """
+        assert self._trainer is not None
+        images, splits = _data(self._config, self._start)
+        before, self._rungs = self._rungs, rungs
+        with tempfile.TemporaryDirectory() as folder, _inside(self._config["folder"]):
+            self._trainer.save(Path(folder))
+            self._trainer, self._reports = None, iter(())  # one network in memory at a time
+            trainer = self._new_trainer(images, splits)
+            try:
+                trainer.load(Path(folder))
+            except RunError as error:
+                log.warning("%s cannot be shortened: %s", self._start.trial, error)
+                self._rungs = before
+                trainer = self._new_trainer(images, splits)
+                trainer.load(Path(folder))
+        self._trainer, self._reports = trainer, trainer.reports()
+        self._limit = self._new_limit(stop_by=None)
+
+    def _new_limit(self, *, stop_by: float | None) -> TimeLimit:
+        return TimeLimit(self._start.recipe, self._rungs, stop_by=stop_by, clock=self.now)
+
     def _new_trainer(self, images: ImageSet, splits: Splits) -> Trainer:
         factory: TrainerFactory = self._config["trainer"]
         return factory(
-            self._start.recipe,
-            rungs=self._start.rungs,
+            self._start.recipe.with_values(epochs=self._rungs[-1]),
+            rungs=self._rungs,
             seed=self._start.seed,
             numerics=self._numerics,
             images=images,

@@ -144,7 +144,7 @@ class OptunaSampler:
 def outcome(trial: Trial) -> tuple[TrialState, float | None]:
     """Return a trial's state and value for Optuna, live and when the study is rebuilt.
 
-    A trial that completed its schedule is COMPLETE with the top rung's val_nll. A trial stopped at
+    A trial that completed its schedule is COMPLETE with its last rung's val_nll. A trial stopped at
     a rung is PRUNED with the val_nll there. A trial that failed by its recipe is PRUNED too, as the
     worst at its last rung, or the worst of all if it has no score: TPE ignores FAIL, and would draw
     such recipes again and again (benchmarks/diverging.py). FAIL is left for failures of machines.
@@ -154,7 +154,7 @@ def outcome(trial: Trial) -> tuple[TrialState, float | None]:
         return TrialState.RUNNING, None
     if trial.status == "pruned":
         return TrialState.PRUNED, scores[max(scores)] if scores else None
-    value = scores.get(int(trial.recipe["epochs"]))
+    value = scores.get(trial.shortened_to or int(trial.recipe["epochs"]))
     if trial.status == "completed" and value is not None:
         return TrialState.COMPLETE, value
     if trial.status == "completed" or trial.end.cause == "recipe":

@@ -7,7 +7,10 @@ from journal.trial import Trial
 
 
 class Verdict(NamedTuple):
-    """The status that a trial ends with, and the reason in one line (none if completed)."""
+    """The status that a trial ends with, and the reason in one line.
+
+    A completed trial has none, unless its schedule was shortened.
+    """
 
     status: Status
     reason: str
@@ -22,6 +25,8 @@ def verdict_on(trial: Trial, *, last_rung: int) -> Verdict | None:
         return Verdict("failed", f"val_nll is not finite at rung {rung}")
     if rung == last_rung:
         return Verdict("completed", "")
+    if rung == trial.shortened_to:
+        return Verdict("completed", f"time for {rung} of {last_rung} epochs")
     decision = trial.decisions.get(rung)
     if decision is None or decision.decision in ("continue", "pause"):
         return None

@@ -84,6 +84,7 @@ class Finisher:
         halvings: tuple[tuple[int, int], ...] = (),
         numerics: Numerics | None = None,
         machine: dict[str, Any] | None = None,
+        rungs: tuple[int, ...] | None = None,
         traceback: str | None = None,
         cause: Cause | None = None,
         failure_peak_bytes: int | None = None,
@@ -113,6 +114,7 @@ class Finisher:
             halvings=halvings,
             numerics=numerics,
             machine=machine,
+            rungs=rungs,
             sha256=dict(sha256),
         )
         write_record(folder, record, files, after=self._emitter.sync)
@@ -152,6 +154,7 @@ class Finisher:
                     halvings=tuple((epoch, step) for epoch, step in about.get("halvings", ())),
                     numerics=_numerics_of(about),
                     machine=about.get("machine"),
+                    rungs=None if trial.shortened_to is None else tuple(about["rungs"]),
                     sha256=about["sha256"],
                     files=files,
                 )

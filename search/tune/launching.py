@@ -87,6 +87,7 @@ class Launcher:
             "avoid": place.avoid,
             "start": to_mapping(start),
             "resume_from": checkpoints,
+            "stop_by": self.recorder.deadlines.stop,
             "dataset": to_mapping(self.spec.dataset),
             "folder": str(Path.cwd()),
         }

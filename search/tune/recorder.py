@@ -210,6 +210,8 @@ class Recorder:
         return trial.decisions[rung].decision == "continue"
 
     def _decision(self, scheduler: Scheduler, trial: Trial, rung: int) -> Decision:
+        if rung == trial.shortened_to:
+            return Decision(reason="last_rung")
         return scheduler.decide(
             rung,
             trial.scores[rung].val_nll,
@@ -251,7 +253,9 @@ class Recorder:
         """
         trial = self.state.trials[name]
         if "step" in result and result["step"] > trial.step and trial.end is None:
-            self.emit(EpochEnded(trial=name, **{key: result[key] for key in EPOCH_FIELDS}))
+            fields = {key: result[key] for key in EPOCH_FIELDS}
+            shortened_to = result.get("shortened_to")
+            self.emit(EpochEnded(trial=name, **fields, shortened_to=shortened_to))
             self._failed_at_once = 0
 
     def _save(self, name: str, step: int, path: str) -> None:

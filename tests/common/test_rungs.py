@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.rungs import cooldown_epochs, epochs_trained, steps_at_rungs
+from common.rungs import cooldown_epochs, epochs_trained, shortened_rung, steps_at_rungs
 from trainables.recipe import Recipe
 
 RUNGS = st.sets(st.integers(1, 40), min_size=1, max_size=4).map(sorted)
@@ -47,3 +47,34 @@ def test_the_steps_at_a_rung_end_with_its_epoch(rungs: list[int], fraction: floa
     steps = steps_at_rungs(rungs, fraction)
     assert [trained[step - 1] for step in steps] == rungs
     assert steps[-1] == len(trained)
+
+
+FRACTIONS = st.sampled_from([0.0, 0.1, 0.34, 0.5, 0.8, 1.0])
+
+
+@given(last=st.integers(1, 60), time=st.integers(1, 80), fraction=FRACTIONS)
+def test_at_a_steady_pace_a_late_trial_uses_all_of_its_time(
+    last: int, time: int, fraction: float
+) -> None:
+    """The last rung is the longest schedule that ends in time, found without training too far."""
+    rung, epoch = last, 0
+    while epoch < last - cooldown_epochs(last, fraction):
+        epoch += 1
+        shorter = shortened_rung([last], fraction, epoch=epoch, left=time - epoch)
+        if shorter is not None:
+            assert shorter - cooldown_epochs(shorter, fraction) == epoch
+            rung = shorter
+            break
+    first = next((n for n in range(1, last + 1) if n - cooldown_epochs(n, fraction) > 0), last + 1)
+    if first <= time and fraction > 0:  # shorter schedules begin with their cooldown
+        assert rung == min(last, time)
+
+
+@given(rungs=RUNGS, epoch=st.integers(1, 40), left=st.integers(0, 40), fraction=FRACTIONS)
+def test_a_shortened_schedule_ends_in_time_and_above_the_lower_rungs(
+    rungs: list[int], epoch: int, left: int, fraction: float
+) -> None:
+    shorter = shortened_rung(rungs, fraction, epoch=epoch, left=left)
+    if shorter is not None:
+        assert max([0, *rungs[:-1]]) < shorter < rungs[-1]
+        assert epoch < shorter <= epoch + left

@@ -44,6 +44,23 @@ def test_a_replayed_trial_has_bitwise_the_same_weights(finished_run: Outcome) ->
         assert "bitwise identical" in plain(replay_view(found))
 
 
+def test_a_trial_whose_schedule_was_shortened_is_replayed_as_it_was_trained(
+    copied: RunFolder,
+) -> None:
+    folder = copied.trial("s00")
+    start, record = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("start", "record")
+    )
+    trained = start["rungs"]
+    start["rungs"] = [2 * trained[-1]]
+    start["recipe"]["epochs"] = 2 * trained[-1]
+    (folder / "start.json").write_text(json.dumps(start))
+    (folder / "record.json").write_text(json.dumps({**record, "rungs": trained}))
+    found = pipeline.replay(copied, "s00")
+    assert found.identical
+    assert found.rung == trained[-1]
+
+
 def test_differences_are_measured(copied: RunFolder) -> None:
     """A different seed in the record simulates a machine that rounds differently."""
     path = copied.trial("s00") / "start.json"

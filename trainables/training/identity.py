@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import RunError
 from common.parsing import to_mapping
-from common.rungs import cooldown_epochs
+from common.rungs import course
 from trainables.recipe import Recipe
 from trainables.training.losses import Distillation
 
@@ -37,15 +37,16 @@ def require_same_training(
 ) -> None:
     """Refuse a checkpoint of another training, saved at `where` after `step` epochs.
 
-    Before the first cooldown, schedules of all lengths are the same, so epochs and rungs may
-    differ. Recipe values that the checkpoint lacks are taken as the defaults, because versions
-    that did not have a value trained as its default does.
+    Before the cooldown of the last rung, schedules with the same lower rungs are the same, so the
+    last rung may differ, and so may all rungs before the first cooldown. Recipe values that the
+    checkpoint lacks are taken as the defaults, because versions that did not have a value trained
+    as its default does.
 
     Raises:
         RunError: a value differs; the message names the first.
     """
     saved = {**saved, "recipe": {**Recipe().to_mapping(), **saved.get("recipe", {})}}
-    if step <= min(_trunk_epochs(saved), _trunk_epochs(current)):
+    if _course(saved)[:step] == _course(current)[:step]:
         saved, current = _without_length(saved), _without_length(current)
     for key, value in current.items():
         if saved.get(key) != value:
@@ -53,10 +54,14 @@ def require_same_training(
             raise RunError(f"{where} belongs to another training: {difference}")
 
 
-def _trunk_epochs(identity: TrainingIdentity) -> int:
-    """Return the number of epochs before the first cooldown."""
-    first, fraction = identity["rungs"][0], identity["recipe"]["cooldown_fraction"]
-    return int(first) - cooldown_epochs(first, fraction)
+def _course(identity: TrainingIdentity) -> list[tuple[int, int | None, bool]]:
+    """Return what tells the steps of schedules apart.
+
+    That is the epoch; the rung, in a cooldown; and whether it is the last one, before whose
+    cooldown the trunk is not kept.
+    """
+    rungs, fraction = identity["rungs"], identity["recipe"]["cooldown_fraction"]
+    return [(epoch, rung, rung == rungs[-1]) for epoch, rung in course(rungs, fraction)]
 
 
 def _without_length(identity: TrainingIdentity) -> TrainingIdentity:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune import Checkpoint
 
 from common.errors import RunError
 from common.failures import one_line, reason_of
 from journal.events import EPOCH_FIELDS, RungDecided, TrialEnded
 from journal.journal import read_events
+from search.samplers import optuna_sampler
 from search.timetable.capacity import Share
 from search.timetable.deadlines import Deadlines
 from search.tune.recorder import GIVE_UP
@@ -275,3 +277,54 @@ def test_a_missing_cluster_is_one_clear_error() -> None:
         ray_session(address="auto", init=init),
     ):
         pass
+
+
+class Late(QuorumTrial):
+    """Its worker's clock advances ten seconds with every epoch."""
+
+    now = staticmethod(lambda: Late.time)
+    time = 0.0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        Late.time = 0.0
+        return super().reset_config(new_config)
+
+    def step(self) -> dict[str, Any]:
+        Late.time += 10.0
+        return super().step()
+
+
+def test_a_late_trial_is_shortened_and_joins_the_pool(tmp_path: Path) -> None:
+    """Its trunk ends after 6 of 9 epochs; of the time for 8.4, half an epoch is kept."""
+    spec = SPEC.with_values(rungs=(9,), trials=2)
+    deadlines = Deadlines(stop=85.0, clock=lambda: 0.0)
+    sweep = Sweep(RunFolder(tmp_path), spec, trial=Late, deadlines=deadlines)
+    sweep.run()
+    trials = sweep.emitter.state.trials
+    assert [(t.rung, t.status, t.reason) for t in trials.values()] == [
+        (8, "completed", "time for 8 of 9 epochs")
+    ] * 2
+    records = sweep.folder.records()
+    assert [(r.rungs, r.whole_schedule, r.steps) for r in records] == [((8,), True, 8)] * 2
+    assert {optuna_sampler.outcome(trial)[0].name for trial in trials.values()} == {"COMPLETE"}
+    assert {e.reason for e in of_type(sweep.seen, RungDecided)} <= {"last_rung"}
+
+
+def test_a_shortened_trial_resumes_as_it_was_shortened(tmp_path: Path) -> None:
+    spec = SPEC.with_values(rungs=(9,), trials=1)
+    stopped = Sweep(
+        RunFolder(tmp_path), spec, trial=Late, deadlines=Deadlines(stop=85.0, clock=lambda: 0.0)
+    )
+    config = stopped.searcher.suggest("any")
+    trial = Late(config)
+    for _ in range(6):
+        assert stopped.recorder.decide("t0000", trial.step())
+    assert stopped.emitter.state.trials["t0000"].shortened_to == 8
+    (tmp_path / "checkpoint").mkdir()
+    trial.save_checkpoint(str(tmp_path / "checkpoint"))
+    again = Late({**config, "resume_from": [Checkpoint(str(tmp_path / "checkpoint"))]})
+    results = [again.step() for _ in range(2)]
+    assert [(r["epoch"], r["shortened_to"], r["done"]) for r in results] == [
+        (7, 8, False),
+        (8, 8, True),
+    ]

@@ -174,6 +174,43 @@ def test_the_trunk_continues_as_if_there_had_been_no_branch(tmp_path: Path) -> N
     assert [without_clock(report) for report in again.reports()] == continued
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "steps"), [((6,), (5,), 2), ((6,), (4,), 2), ((2, 6), (2, 5), 3)]
+)
+def test_a_schedule_shortened_before_its_last_cooldown_equals_one_of_that_length(
+    before: tuple[int, ...], after: tuple[int, ...], steps: int, tmp_path: Path
+) -> None:
+    def of(rungs: tuple[int, ...]) -> Training:
+        return start(Recipe(**{**EVERYTHING, "epochs": rungs[-1]}), rungs=rungs)
+
+    whole = of(after)
+    expected = [without_clock(report) for report in whole.reports()]
+    begun = of(before)
+    reports = begun.reports()
+    found = [without_clock(next(reports)) for _ in range(steps)]
+    begun.save(tmp_path / "begun")
+    shortened = of(after)
+    shortened.load(tmp_path / "begun")
+    found += [without_clock(report) for report in shortened.reports()]
+    assert found == expected
+    last = final_tensors(shortened, tmp_path / "shortened")
+    assert all(
+        torch.equal(tensor, last[name])
+        for name, tensor in final_tensors(whole, tmp_path / "whole").items()
+    )
+
+
+def test_a_checkpoint_from_the_last_cooldown_belongs_to_one_schedule(tmp_path: Path) -> None:
+    training = start(Recipe(**{**EVERYTHING, "epochs": 6}), rungs=(6,))
+    reports = training.reports()
+    while next(reports).phase == "trunk":
+        pass
+    training.save(tmp_path)
+    other = start(Recipe(**{**EVERYTHING, "epochs": 8}), rungs=(8,))
+    with pytest.raises(RunError, match="another training"):
+        other.load(tmp_path)
+
+
 def mirrored(training: Training) -> Iterator[tuple[int, Tensor]]:
     """Yield each epoch of the schedule and a mask of the training images that it mirrored."""
     originals = torch.from_numpy(IMAGES.images[SPLITS.train]).permute(0, 3, 1, 2) / 255
