@@ -32,7 +32,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.rehearsal import rehearse
 from trainables.recipe import Recipe
-from trainables.records import RunFolder
+from trainables.records import RunFolder, read_start
 from trainables.trainer import EpochReport
 
 log = logging.getLogger(__name__)
@@ -65,10 +65,11 @@ class CandidateTraining:
         work = folder.student / WORK
         self.folder = work / f"taught{suffix}"
         self.plain_folder = work / "plain"
+        start = None if candidate.start is None else folder.trial(candidate.start)
         self._arguments: dict[str, Any] = {
             "folder": self.folder,
             "seed": seed,
-            "start": None if candidate.start is None else folder.trial(candidate.start),
+            "start": start,
             **lesson,
             **data,
         }
@@ -80,7 +81,8 @@ class CandidateTraining:
             candidate.recipe,
             work / f"plan{suffix}.json",
             deadline=deadline,
-            fewest=1 if candidate.start is None else 0,
+            fewest=1 if start is None else 0,
+            trial_epochs=0 if start is None else _epochs_of(start),
             rehearse=lambda: EpochSeconds(
                 taught=timed(**lesson).train_seconds, plain=timed().train_seconds
             ),
@@ -102,6 +104,10 @@ class CandidateTraining:
             with suppress(_PausedError):
                 self.train(self.budget.recipe, watch)
         return read_reports(self.folder)[epochs - 1].val_nll
+
+
+def _epochs_of(trial: Path) -> int:
+    return read_start(trial / "start.json").recipe.schedule.epochs
 
 
 class _PausedError(Exception):

@@ -22,8 +22,9 @@ SAFETY = 0.92
 """Share of the remaining time that is planned; the rest absorbs a noisy machine."""
 
 MAX_LENGTHENING = 2
-"""Largest number of epochs to plan if time allows, as a multiple of the recipe's: distillation
-gains from long schedules (Beyer et al., 2022)."""
+"""Largest number of epochs to plan if time allows, as a multiple of the recipe's or of the trial's
+that the student starts from: distillation gains from long schedules (Beyer et al., 2022). A plan
+that was short of time may have left the recipe a single epoch."""
 
 MIN_LENGTHENING = 1.25
 """Smallest factor by which a running schedule is lengthened."""
@@ -51,16 +52,18 @@ class EpochBudget:
         deadline: float | None,
         rehearse: Callable[[], EpochSeconds],
         fewest: int = 1,
+        trial_epochs: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Read the plan in `path`, or make one: from `rehearse` if there is a `deadline`.
 
         `deadline`, for both trainings, and `clock` are in unix seconds. `fewest` is 0 for a
-        student that may also ship untrained, because it starts from a trained network.
+        student that may also ship untrained, because it starts from a trained network, whose
+        schedule had `trial_epochs`.
         """
         self._path, self._deadline, self._clock = path, deadline, clock
         self._recent: list[float] = []
-        self._most = MAX_LENGTHENING * recipe.schedule.epochs
+        self._most = MAX_LENGTHENING * max(recipe.schedule.epochs, trial_epochs)
         if path.exists():
             plan = read_json(path)
             self._plain_share = float(plan["twin"])

@@ -68,6 +68,23 @@ def test_the_planned_epochs_fit_the_deadline(
     assert budget.recipe.schedule.epochs == epochs
 
 
+def test_a_student_of_one_planned_epoch_may_train_as_long_as_its_trial(tmp_path: Path) -> None:
+    """The plan before the sweep was short of time; less of it was needed."""
+    machine = Machine(lambda _: 3.0)
+    budget = EpochBudget(
+        RECIPE.with_values(epochs=1),
+        tmp_path / "plan.json",
+        deadline=40.0,
+        rehearse=lambda: EpochSeconds(taught=3.0, plain=1.0),
+        fewest=0,
+        trial_epochs=9,
+        clock=lambda: machine.now,
+    )
+    assert budget.epochs == 9
+    budget.train(machine.train, lambda _: None)
+    assert machine.now + 9 * 1.0 <= 40.0
+
+
 def test_a_pace_as_rehearsed_keeps_the_plan(tmp_path: Path) -> None:
     machine = Machine(lambda _: 3.0)
     budget = budget_of(machine, tmp_path / "plan.json", 80.0)
