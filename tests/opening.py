@@ -10,8 +10,9 @@ from journal.emitter import Observer
 from quorum.workspace.opening import open_run
 from quorum.workspace.run import Run
 from search.space.spec import SweepSpec
+from search.timetable.measuring import Setup, measure_pace
 from search.timetable.pace import Pace
-from search.timetable.planner import Planner, Setup, make_plan, measure_pace
+from search.timetable.planner import Planner, make_plan
 from trainables.records import RunFolder
 
 

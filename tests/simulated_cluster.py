@@ -24,9 +24,9 @@ from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec
 from search.timetable.capacity import Capacity, Node
 from search.timetable.deadlines import Deadlines, seeds_that_fit
+from search.timetable.measuring import Setup, measure_pace
 from search.timetable.pace import Pace, overhead_seconds
 from search.timetable.plan import Plan, plan_run
-from search.timetable.planner import Setup, measure_pace
 from search.tune.cluster_site import ClusterSite
 from tests.events import epoch, run_started, trial_ended, trial_started
 from tests.simulated_tune import IMAGES, SPLITS

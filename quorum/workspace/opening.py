@@ -37,8 +37,9 @@ from search.mlflow.mirror import MlflowMirror
 from search.space.available_families import with_available_families
 from search.space.paths import with_absolute_paths
 from search.space.spec import SweepSpec, spec_of_run
+from search.timetable.measuring import Setup
 from search.timetable.plan import Plan
-from search.timetable.planner import Planner, Setup, make_plan, plan_or_shrink
+from search.timetable.planner import Planner, make_plan, plan_or_shrink
 from search.timetable.site import Site, ThisMachine, trials_at_a_time
 from trainables.data.dataset import DatasetSpec, load_dataset, resolve_dataset
 from trainables.data.splits import make_splits, notes_on

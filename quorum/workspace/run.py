@@ -11,8 +11,8 @@ from journal.events import Event, StageReported
 from journal.state import RunState
 from search.space.spec import SweepSpec
 from search.timetable.capacity import threads_per_trial
+from search.timetable.measuring import probe_families
 from search.timetable.plan import Plan
-from search.timetable.planner import probe_families
 from search.timetable.site import Site, ThisMachine
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits

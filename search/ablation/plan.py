@@ -7,9 +7,9 @@ from typing import Any
 from journal.events import STAGES
 from search.ablation.ablation import Ablation, new_ablation, resumed_ablation
 from search.space.spec import SweepSpec
+from search.timetable.measuring import SUSTAINED, Setup, handover_seconds, rehearsal_seconds
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import Plan, TooShortError
-from search.timetable.planner import SUSTAINED, Setup, handover_seconds, rehearsal_seconds
 from search.timetable.preview import Preview, preview
 from search.timetable.site import Site
 from trainables.records import RunFolder

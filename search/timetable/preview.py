@@ -11,14 +11,9 @@ from journal.events import STAGES
 from search.space.available_families import with_available_families
 from search.space.spec import SweepSpec
 from search.timetable.capacity import threads_per_trial
+from search.timetable.measuring import Setup, probe_families
 from search.timetable.plan import Plan
-from search.timetable.planner import (
-    Planner,
-    Setup,
-    make_plan,
-    plan_or_shrink,
-    probe_families,
-)
+from search.timetable.planner import Planner, make_plan, plan_or_shrink
 from search.timetable.site import Site, ThisMachine, trials_at_a_time
 from trainables.data.dataset import load_dataset, resolve_dataset
 from trainables.data.image_set import ImageSet

@@ -15,8 +15,9 @@ from journal.events import Event, PlanMade
 from journal.journal import read_events
 from search.space.sections import RobustnessSpec
 from search.space.spec import SweepSpec, load_spec, spec_of_run
+from search.timetable.measuring import Setup
 from search.timetable.pace import Pace
-from search.timetable.planner import Setup, make_plan
+from search.timetable.planner import make_plan
 from search.timetable.preview import preview
 from tests.opening import quick_run
 from tests.tiny import tiny_spec

@@ -9,9 +9,9 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from search.space.spec import SweepSpec
+from search.timetable.measuring import SUSTAINED
 from search.timetable.pace import overhead_seconds
 from search.timetable.plan import TooShortError
-from search.timetable.planner import SUSTAINED
 from tests.simulated_cluster import HEAD, SimulatedRun, pace_of
 from tests.simulated_tune import SPEC as SMALL
 

@@ -1,6 +1,6 @@
 """Families of a sweep that have the same network are probed once."""
 
-from search.timetable.planner import probe_families
+from search.timetable.measuring import probe_families
 from trainables.recipe import Numerics, Recipe
 
 LITE = {"model": "timm:tf_efficientnet_lite0", "input_size": 96}
