@@ -13,7 +13,6 @@ import numpy as np
 from ray.tune import Checkpoint
 from ray.tune.search import Searcher
 
-from common.parsing import to_mapping
 from journal.emitter import Emitter
 from journal.events import Event, RunResumed, RunStarted
 from journal.journal import SYNC_SECONDS, Journal
@@ -34,7 +33,7 @@ from tests.fake_training import FakeTraining
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, make_splits
 from trainables.recipe import Numerics
-from trainables.records import RunFolder, TrialStart
+from trainables.records import RunFolder, TrialStart, start_to_text
 from trainables.trainer import TrainerFactory
 from trainables.trial import QuorumTrial
 
@@ -77,7 +76,8 @@ def config_of(
 ) -> dict[str, Any]:
     """Return a trial's configuration, with the data in place of Ray references."""
     return {
-        "start": to_mapping(start),
+        "trial": start.trial,
+        "start": start_to_text(start),
         "images": IMAGES,
         "splits": splits,
         "folder": ".",
@@ -189,7 +189,7 @@ class Sweep:
         trial: Any = SimpleNamespace(
             config=config, last_result={}, error_file="", max_failures=0, num_failures=0
         )
-        name = config["start"]["trial"]
+        name = config["trial"]
         callback.on_trial_start(trial=trial)
         trainable = self._trial(config)
         saved = 0

@@ -6,6 +6,7 @@ and last `record.json`. A trial without `record.json` is unfinished.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from common.errors import RunError
 from common.files import NO_FILES, file_sha256, read_versioned, write_json_once
-from common.parsing import to_mapping
+from common.parsing import from_mapping, to_mapping
 from journal.events import Cause, Kind, Status
 from trainables.recipe import Numerics, Recipe
 
@@ -195,6 +196,19 @@ def write_start(folder: Path, start: TrialStart) -> None:
 def read_start(path: Path) -> TrialStart:
     """Read a start.json of this or an earlier schema version."""
     return read_versioned(TrialStart, path, schema=SCHEMA)
+
+
+def start_to_text(start: TrialStart) -> str:
+    """Return a trial's start as one line of JSON.
+
+    Ray Tune copies and flattens a configuration many times, which for a text costs nothing.
+    """
+    return json.dumps(to_mapping(start), allow_nan=False)
+
+
+def start_from_text(text: str) -> TrialStart:
+    """Return the start that `start_to_text` wrote."""
+    return from_mapping(TrialStart, json.loads(text), where="start")
 
 
 def write_record(

@@ -39,7 +39,7 @@ from trainables.data.splits import Splits
 from trainables.device.kinds import NumericsHere, device_memory, machine_here
 from trainables.initial_weights import require_recorded_weights
 from trainables.recipe import Numerics, Recipe
-from trainables.records import WEIGHTS, TrialStart
+from trainables.records import WEIGHTS, TrialStart, start_from_text
 from trainables.time_limit import TimeLimit
 from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
 
@@ -70,7 +70,7 @@ class QuorumTrial(tune.Trainable):
 
     `config` holds
 
-    - `start`: a TrialStart as a mapping,
+    - `trial`: its name, and `start`: a TrialStart as text, see `start_to_text`,
     - `images` and `splits`: the objects or Ray references to them; `images` may also be an object
       that fetches them (`receive`), or None if this machine's cache has them,
     - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
@@ -122,7 +122,7 @@ class QuorumTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial of this process; called by Tune."""
         self._config = new_config
-        self._start = from_mapping(TrialStart, new_config["start"], where="start")
+        self._start = start_from_text(new_config["start"])
         self._trainer, self._reports = None, iter(())  # their memory is free for the next ones
         return True
 

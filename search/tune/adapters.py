@@ -262,7 +262,7 @@ class TuneStopper(Stopper):
 
 def trial_name(trial: Trial) -> str:
     """Return our name of one of Tune's trials."""
-    name: str = trial.config["start"]["trial"]
+    name: str = trial.config["trial"]
     return name
 
 

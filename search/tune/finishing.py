@@ -26,6 +26,7 @@ from trainables.records import (
     WEIGHTS,
     RunFolder,
     TrialRecord,
+    TrialStart,
     read_record,
     read_start,
     write_record,
@@ -48,6 +49,8 @@ class Finisher:
         self._storage = storage
         self._last_rung = rungs[-1]
         self._pooled_from = rungs[-2:][0]
+        self._splits: dict[str, str] = {}
+        """Splits of the trials that this process has started, by trial."""
 
     def settle(self, kind: Kind) -> None:
         """End the trials that an earlier process had decided on but not ended."""
@@ -103,7 +106,7 @@ class Finisher:
             status=status,
             reason=reason,
             cause=cause,
-            split_id=read_start(folder / "start.json").split_id,
+            split_id=self._split_of(trial.name),
             steps=trial.step,
             rung=trial.rung,
             whole_schedule=status == "completed",
@@ -121,6 +124,14 @@ class Finisher:
         self._announce(record, traceback=traceback, failure_peak_bytes=failure_peak_bytes)
         for session in {session_of(checkpoint.path) for checkpoint in trial.checkpoints}:
             self._storage.remove(session)
+
+    def started(self, start: TrialStart) -> None:
+        """Remember a trial's split, which its record names."""
+        self._splits[start.trial] = start.split_id
+
+    def _split_of(self, name: str) -> str:
+        known = self._splits.pop(name, None)
+        return known or read_start(self._folder.trial(name) / "start.json").split_id
 
     def tidy(self) -> None:
         """Remove all checkpoints except those that unfinished trials resume from."""

@@ -16,7 +16,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.initial_weights import weights_identity
 from trainables.recipe import Numerics, Recipe
-from trainables.records import TrialStart
+from trainables.records import TrialStart, start_to_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,8 @@ class Launcher:
             **self.shared,
             "resources": self.packing.share_of(start.recipe).resources,
             "avoid": place.avoid,
-            "start": to_mapping(start),
+            "trial": start.trial,
+            "start": start_to_text(start),
             "resume_from": checkpoints,
             "stop_by": self.recorder.deadlines.stop,
             "dataset": to_mapping(self.spec.dataset),

@@ -154,6 +154,7 @@ class Recorder:
         # The event comes first: a start.json without one is from a suggestion that was lost.
         path.unlink(missing_ok=True)
         write_start(folder, start)
+        self._finisher.started(start)
         return start
 
     def decide(self, trial: str, result: Mapping[str, Any]) -> bool:

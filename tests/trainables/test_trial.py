@@ -1,6 +1,7 @@
 """A trial in a worker: its results, its checkpoints, and resuming from them."""
 
 import errno
+import json
 import math
 import os
 import pickle
@@ -50,6 +51,11 @@ def config(*, seed: int = 7, resume_from: tuple[str, ...] = (), **recipe: Any) -
         seed=seed,
     )
     return config_of(start_of(suggestion, RUNGS), resume_from=resume_from)
+
+
+def with_start(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return the configuration of a trial whose start has other values."""
+    return {**config, "start": json.dumps({**json.loads(config["start"]), **changes})}
 
 
 def scores(trial: QuorumTrial, steps: int) -> list[tuple[int, float]]:
@@ -279,15 +285,14 @@ def test_initial_weights_that_differ_from_the_sweeps_are_refused(tmp_path: Path)
     begun = config(width=4, batch_size=10, pretrained=str(path))
     begun = {**begun, "trainer": default_trainer}
     recorded = weights_identity(Recipe(pretrained=str(path)).architecture)
-    begun["start"] |= {"weights": recorded}
-    assert QuorumTrial(begun).step()["step"] == 1
-    begun["start"] |= {"weights": {str(path): "0" * 64}}
+    assert QuorumTrial(with_start(begun, weights=recorded)).step()["step"] == 1
+    changed = with_start(begun, weights={str(path): "0" * 64})
     with pytest.raises(RunError, match=r"t0007 started from .*first\.safetensors, which have chan"):
-        QuorumTrial(begun).step()
+        QuorumTrial(changed).step()
 
 
 def test_data_that_differ_from_the_sweeps_are_refused() -> None:
-    images = QuorumTrial({**config(), "start": {**config()["start"], "data": {"fingerprint": "x"}}})
+    images = QuorumTrial(with_start(config(), data={"fingerprint": "x"}))
     result = images.step()
     assert (result["done"], result["cause"]) == (True, "machine")
     assert re.match(r"t0007: the data on \S+ have fingerprint sha256:\w+, .* x;", result["failure"])
@@ -319,10 +324,11 @@ def test_every_process_loads_large_images_once(cached: bool, tmp_path: Path) -> 
         "cache": None if cache is None else str(cache), "trainer": recording,
     }  # fmt: skip
     for seed in (1, 2):
-        begun = {**config(seed=seed), **changes}
-        begun["start"] |= {
-            "data": {"fingerprint": images.fingerprint}, "split_id": splits.split_id,
-        }  # fmt: skip
+        begun = with_start(
+            {**config(seed=seed), **changes},
+            data={"fingerprint": images.fingerprint},
+            split_id=splits.split_id,
+        )
         assert QuorumTrial(begun).step()["step"] == 1
     assert received[0] is received[1]
     assert received[0].fingerprint == images.fingerprint

@@ -35,7 +35,7 @@ def test_the_echo_of_a_failure_does_not_count_as_a_second_one(tmp_path: Path) ->
     callback = TuneCallback(sweep.recorder)
     config = sweep.searcher.suggest("any")
     trial: Any = SimpleNamespace(config=config, num_failures=0, max_failures=0, error_file=None)
-    name = config["start"]["trial"]
+    name = config["trial"]
 
     def retries() -> int:
         return len(sweep.emitter.state.trials[name].retries)

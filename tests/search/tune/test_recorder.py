@@ -88,7 +88,7 @@ def test_only_a_trial_that_ran_alone_is_to_blame_for_a_lack_of_memory(
 ) -> None:
     """One that used up its retry for another fault has shared the device."""
     sweep = Sweep(RunFolder(tmp_path))
-    name = sweep.searcher.suggest("any")["start"]["trial"]
+    name = sweep.searcher.suggest("any")["trial"]
     if alone:
         sweep.recorder.wait_alone(name, Share(cores=1.0))
     sweep.recorder.failed(name, error)
@@ -102,7 +102,7 @@ def test_a_sweep_gives_up_if_all_trials_fail_before_their_first_epoch(tmp_path: 
     recorder = sweep.recorder
 
     def start() -> str:
-        name: str = sweep.searcher.suggest("any")["start"]["trial"]
+        name: str = sweep.searcher.suggest("any")["trial"]
         return name
 
     reason = "OSError: no such file: 'images'"
