@@ -1,6 +1,6 @@
 """The section on the search: trials, rungs, failures, the best recipe, importance and cost."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from analysis.facts.importance import DRAWS, FEWEST
 from analysis.facts.run_facts import RunFacts
@@ -19,13 +19,6 @@ from search.space.parameters import Parameter
 
 MOST_FAILURES = 6
 """Maximum number of failed trials listed."""
-
-USES: Mapping[str, str] = {
-    "single": "be delivered",
-    "ensemble": "join the ensemble",
-    "student": "join the ensemble",
-}
-"""The use of trials that finished the schedule, by what the run delivers."""
 
 
 def search_section(facts: RunFacts) -> Section:
@@ -71,7 +64,7 @@ def _one_trial(facts: RunFacts, trial: TrialFacts) -> str:
     """Describe how the only trial ended."""
     epochs = plural(len(trial.epochs), "epoch")
     end = {
-        "finished": f"It finished the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}",
+        "finished": f"It finished {_schedule(facts)}",
         "pruned": f"It was {ENDINGS['pruned']} after {epochs}",
         "failed": f"It failed after {epochs}",
         "unfinished": f"It had not ended after {epochs}",
@@ -88,14 +81,26 @@ def _several_trials(facts: RunFacts, totals: TrialTotals) -> str:
     unfinished = ended["unfinished"]
     sentences = (
         f"{plural(totals.trials, 'trial')}{_planned(facts)}: {count(ended['finished'])} finished "
-        f"the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}, and only these can "
-        f"{USES[facts.spec.deliver]}; {count(ended['pruned'])} were {ENDINGS['pruned']}; "
+        f"{_schedule(facts)}; {count(ended['pruned'])} were {ENDINGS['pruned']}; "
         f"{count(ended['failed'])} failed.",
         f"{plural(unfinished, 'trial has', 'trials have')} not ended." if unfinished else "",
         f"Together they trained for {count(totals.epochs)} epochs, in "
         f"{duration(totals.seconds)} of training time.",
     )
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _schedule(facts: RunFacts) -> str:
+    """Name the schedule of the finished trials, and those for which it was shortened."""
+    whole = f"the whole schedule of {plural(facts.spec.rungs[-1], 'epoch')}"
+    late = [
+        f"{trial.trial} ({count(trial.rung)})"
+        for trial in facts.search_trials
+        if trial.ending == "finished" and trial.rung and trial.rung < facts.spec.rungs[-1]
+    ]
+    if not late:
+        return whole
+    return f"{whole}, which was shortened to end in time for {', '.join(late)}"
 
 
 def _planned(facts: RunFacts) -> str:

@@ -31,7 +31,7 @@ from analysis.report.ledger_section import ledger_section
 from analysis.report.methods_sections import methods_section, reproduction_section
 from analysis.report.prediction_sections import calibration_section, classes_section
 from analysis.report.robustness_section import robustness_section
-from analysis.report.search_section import USES, search_section
+from analysis.report.search_section import search_section
 from analysis.report.student_section import student_section
 from common.formats import DASH, duration
 from ensemble.ledger.robustness import Robustness
@@ -148,6 +148,19 @@ def test_the_search_counts_how_trials_ended(facts: RunFacts) -> None:
     )
 
 
+def test_schedules_that_were_shortened_are_named(facts: RunFacts) -> None:
+    last = facts.spec.rungs[-1]
+    assert "shortened" not in prose(search_section(facts))
+    late = next(trial for trial in facts.search_trials if trial.ending == "finished")
+    epochs = tuple(replace(e, rung=last - 1) if e.rung == last else e for e in late.epochs)
+    trials = tuple(
+        replace(trial, epochs=epochs) if trial.trial == late.trial else trial
+        for trial in facts.search_trials
+    )
+    told = prose(search_section(replace(facts, trials=trials)))
+    assert f"shortened to end in time for {late.trial} ({last - 1})" in told
+
+
 def test_families_are_compared_at_the_last_rung(facts: RunFacts) -> None:
     trials = tuple(
         replace(trial, recipe={**trial.recipe, "family": ("fast", "slow")[trial.number % 2]})
@@ -170,10 +183,6 @@ def test_families_are_compared_at_the_last_rung(facts: RunFacts) -> None:
 def test_a_single_trial_is_described_alone(facts: RunFacts) -> None:
     assert facts.best is not None
     single = replace(facts, spec=replace(facts.spec, deliver="single"))
-    assert facts.spec.deliver == "student"
-    for changed, others in ((facts, "single"), (single, "student")):
-        assert USES[changed.spec.deliver] in prose(search_section(changed))
-        assert USES[others] not in prose(search_section(changed))
     alone = search_section(replace(single, trials=(facts.best,)))
     score = facts.best.scores[facts.spec.rungs[-1]]
     assert totals_of((facts.best,)).by_ending["finished"] == 1
