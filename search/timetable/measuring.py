@@ -34,8 +34,8 @@ BUDGET_SHARE = 0.005
 
 SUSTAINED = 1.2
 """Ratio of an epoch's time to the rehearsal's estimate: 0.95 to 1.11 on CIFAR-10 in
-one-hour runs on two quiet cores, with a margin for other load, because a schedule with a single
-rung that is late is cut off."""
+one-hour runs on two quiet cores, with a margin for other load, because late trials get fewer
+epochs."""
 
 SAVE_SECONDS = 0.5
 """Writing and handing over a checkpoint."""
