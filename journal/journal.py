@@ -206,7 +206,12 @@ class Journal:
         self._unsynced.set()
 
     def _sync_regularly(self) -> None:
-        while self._unsynced.wait() and not self._closing.wait(self._sync_seconds):
+        # `close` sets both events, perhaps just before the second is cleared here. A thread that then
+        # waited for the second alone would never end, and `close` with it.
+        while not self._closing.is_set():
+            self._unsynced.wait()
+            if self._closing.wait(self._sync_seconds):
+                return
             self._unsynced.clear()
             try:
                 self.sync()

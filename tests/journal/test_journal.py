@@ -179,6 +179,30 @@ def test_the_last_events_are_synced_without_another(tmp_path: Path, synced: list
             time.sleep(0.001)
 
 
+def test_closing_does_not_wait_for_a_thread_that_is_about_to_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread takes note of unsynced events at the moment at which the journal is closed."""
+    entered = threading.Event()
+
+    class SlowlyCleared(threading.Event):
+        def clear(self) -> None:
+            entered.set()
+            time.sleep(0.3)
+            super().clear()
+
+    monkeypatch.setattr("journal.journal.threading.Event", SlowlyCleared)
+    journal = Journal(tmp_path / "journal.jsonl", sync_seconds=0.0)
+    monkeypatch.undo()
+    journal.append(run_started())
+    journal.append(trial_started("t0000"))
+    assert entered.wait(10)
+    closing = threading.Thread(target=journal.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
 def test_nothing_is_written_after_a_failed_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
