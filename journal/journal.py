@@ -206,8 +206,8 @@ class Journal:
         self._unsynced.set()
 
     def _sync_regularly(self) -> None:
-        # `close` sets both events, perhaps just before the second is cleared here. A thread that then
-        # waited for the second alone would never end, and `close` with it.
+        # `close` sets both events, perhaps just before the second is cleared here. A thread that
+        # then waited for the second alone would never end, and `close` with it.
         while not self._closing.is_set():
             self._unsynced.wait()
             if self._closing.wait(self._sync_seconds):
