@@ -5,13 +5,14 @@ Command:  python benchmarks/time_to_accuracy.py --data FOLDER --minutes 5,10,20,
 
 Every point is a training of its own, with a whole schedule of as many steps as its time allows by
 a measurement of a few steps; one training at a time uses all cores. The minutes are wall-clock
-time from images in memory to the last step, without the final scoring; a point stands at the time
-that it took. Accuracy is that of the images of val and holdout together, one view of each or those
-of the recipe; `test` is not read, and nothing is chosen by these scores. "Time to 94%" is the
-shortest training that reached it: no interpolation.
+time from images in memory to the last step, without the final scoring; a point is plotted at the
+time that it took. Accuracy is on the images of val and holdout together, averaged over the views of
+the recipe (`tta`); `test` is not read, and nothing is chosen by these scores. "Minutes to 94%" are
+those of the shortest training that reached it: no interpolation.
 
     scratch, finetune    the families of the sweep `cifar10`, with their first values, in our loop
-    usual_…              the same recipes in the usual loop: same net, optimizer, rates, batches
+    usual_…              the same nets, optimizers, rates and batches in the usual loop, which
+                         augments by crops and mirror images only
     resnet18             timm's ResNet-18 with a stem for small images, SGD, in the usual loop
 
 `--out` is written after every training; a command that is repeated trains what is missing.
@@ -90,12 +91,11 @@ def main() -> None:
     print("| arm | minutes given | taken | passes | dtype | accuracy |\n|---|--:|--:|--:|---|--:|")
     for minutes in map(float, options.minutes.split(",")):
         for arm in options.arms.split(","):
-            point = next((each for each in points if is_point(each, arm, minutes)), None)
+            asked = {"arm": arm, "minutes": minutes, "seed": options.seed, "data": options.data}
+            point = next((each for each in points if asked.items() <= each.items()), None)
             if point is None:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    point = pool.submit(
-                        measure_point, arm, minutes, data=options.data, seed=options.seed
-                    ).result()
+                    point = pool.submit(measure_point, **asked).result()
                 points.append(point)
                 if options.out is not None:
                     write(options.out, points)
@@ -103,11 +103,6 @@ def main() -> None:
     print_times(points)
     if options.png is not None:
         draw(points, options.png)
-
-
-def is_point(point: Point, arm: str, minutes: float) -> bool:
-    """Return whether a point of the file is the one that is asked for."""
-    return bool(point["arm"] == arm and math.isclose(point["minutes"], minutes))
 
 
 def recipe_of(arm: str) -> Recipe:
@@ -121,7 +116,7 @@ def recipe_of(arm: str) -> Recipe:
     return load_spec("cifar10", profile="cpu").first_recipes()[arm.removeprefix("usual_")]
 
 
-def measure_point(arm: str, minutes: float, *, data: str, seed: int) -> Point:
+def measure_point(*, arm: str, minutes: float, data: str, seed: int) -> Point:
     """Train one arm for that many minutes and return its point of the curve."""
     share_arena()
     images = load_dataset(DatasetSpec(name="images", path=data))
@@ -134,6 +129,9 @@ def measure_point(arm: str, minutes: float, *, data: str, seed: int) -> Point:
         "minutes": minutes,
         "dtype": dtype,
         "seed": seed,
+        "data": data,
+        "code": code_version(),
+        "machine": machine_description(),
         **train(recipe, images, splits, seconds=60 * minutes, dtype=dtype, seed=seed),
     }
 
@@ -269,9 +267,8 @@ def cell(times: Mapping[str, float], arm: str) -> str:
 
 def write(path: Path, points: Sequence[Point]) -> None:
     """Write all points with their origin."""
-    content = {"code": code_version(), "machine": machine_description(), "points": points}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_bytes_atomically(path, (json.dumps({"points": points}, indent=1) + "\n").encode())
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
@@ -283,7 +280,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
     for arm in dict.fromkeys(point["arm"] for point in points):
         own = sorted((p["taken"], 100 * p["accuracy"]) for p in points if p["arm"] == arm)
         axes.plot(*zip(*own, strict=True), marker="o", label=arm)
-    axes.set(xscale="log", xlabel="minutes of training, 2 cores", ylabel="accuracy, %")
+    axes.set(xscale="log", xlabel="minutes of training", ylabel="accuracy, %")
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)

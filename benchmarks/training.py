@@ -4,12 +4,12 @@ Command:  python benchmarks/training.py                      (a quarter of an ho
           python benchmarks/training.py --nets lite0 --rounds 3
           python benchmarks/training.py --data FOLDER --epochs 4 --seeds 3     (accuracies too)
 
-Usual: the loop of `usual_loop.py`, with data loader and augmentation. Steps: its training steps
-alone, on batches in memory without augmentation. Ours: the same net, batch size, optimizer and
-augmentation. Float32 and, where a step is faster in it, bfloat16: so what the dtype gives is told
-apart from what the engineering gives. All take turns, each in its own process. Images per second
-are wall-clock medians over rounds of a few steps, without the loader's start; a ratio is the
-median of the rounds' ratios, with the lowest and the highest.
+`usual` is the loop of `usual_loop.py`, with data loader and augmentation; `its steps alone` are its
+training steps on batches in memory, without augmentation; `ours` has the same net, batch size,
+optimizer and augmentation. Each runs in float32 and, where a step is faster in it, in bfloat16:
+this separates the gain of the dtype from that of the loop. All take turns, each in its own process.
+Images per second are wall-clock medians over rounds of a few steps, without the loader's start; a
+ratio is the median of the rounds' ratios, with the lowest and the highest.
 
 If only the head learns, ours computes the features once: the second table compares a whole
 schedule, and our steps on features with a bare linear layer's on tensors in memory.
@@ -25,7 +25,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -56,6 +56,9 @@ from trainables.training.scoring import RECALIBRATION_IMAGES
 SIZE, CLASSES, IMAGES = 32, 10, 8192
 ROUNDS, SECONDS, MOST_STEPS = 5, 4.0, 8
 """A turn takes as many steps as fit into SECONDS, MOST_STEPS at most."""
+
+PAUSE = 3.0
+"""Seconds after a turn of the usual loop, whose workers prepare a few more batches meanwhile."""
 
 LITE0 = Recipe(
     model="timm:tf_efficientnet_lite0",
@@ -99,6 +102,9 @@ def main() -> None:
     )
     if not options.no_speeds:
         names = options.nets.split(",")
+        unknown = sorted({*names} - {*NETS, "head"})
+        if unknown:
+            parser.error(f"--nets: unknown {', '.join(unknown)}; choose of {', '.join(NETS)}, head")
         print_speeds({name: NETS[name] for name in NETS if name in names}, options.rounds)
         if "head" in names:
             print_head(options.rounds)
@@ -114,7 +120,8 @@ def print_speeds(recipes: dict[str, Recipe], rounds: int) -> None:
     notes = []
     for name, recipe in recipes.items():
         dtypes, gain = faster_dtypes(recipe)
-        notes.append(f"{name}: a bare step in bfloat16 is {gain:.2f} times as fast as in float32")
+        faster = f"{gain:.2f} times as fast as in float32" if gain else "too slow to be measured"
+        notes.append(f"{name}: a bare step in bfloat16 is {faster}")
         speeds = speeds_of(recipe, dtypes, rounds)
         for dtype in dtypes:
             usual, steps, ours = (speeds[dtype, kind] for kind in (USUAL, STEPS_ALONE, OURS))
@@ -180,16 +187,19 @@ def speeds_of(
                 speed = turn()
                 if index:  # the first warms up
                     speeds[key].append(speed)
+                if key[1] == USUAL:
+                    time.sleep(PAUSE)
     return speeds
 
 
 @contextmanager
 def racing(task: Callable[..., None], *arguments: object) -> Iterator[Callable[[], float]]:
-    """Start a process for `task`; yield a function that has it take a turn, and its answer."""
+    """Start a process for `task`; yield a function that runs a turn in it and returns its speed."""
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
     process = context.Process(target=task, args=(far, *arguments))
     process.start()
+    far.close()  # so that a process that fails ends the benchmark
 
     def turn() -> float:
         near.send("go")
@@ -198,7 +208,8 @@ def racing(task: Callable[..., None], *arguments: object) -> Iterator[Callable[[
     try:
         yield turn
     finally:
-        near.send(None)
+        with suppress(BrokenPipeError):
+            near.send(None)
         process.join()
 
 
@@ -221,7 +232,7 @@ def race(connection: Connection, recipe: Recipe, dtype: Dtype, kind: str) -> Non
 
 
 def steps_of(recipe: Recipe, dtype: Dtype, kind: str) -> tuple[Callable[[int], None], int]:
-    """Return a task that takes that many training steps, and how many warm it up in a turn.
+    """Return a function that takes n training steps, and the number of steps that warm it up.
 
     The loader prepared the batches of the first steps during other turns.
     """
@@ -278,7 +289,7 @@ def shares_of(recipe: Recipe, dtype: Dtype) -> tuple[float, float]:
 
 
 def print_head(rounds: int) -> None:
-    """Print the cost of a schedule of the head alone, and the pace of its steps."""
+    """Print the speeds of training the head alone, and the gain over a whole schedule."""
     dtypes, _ = faster_dtypes(LITE0)
     print("\n| head of lite0 | usual | ours: features | ours: on features | bare linear layer |"
           f" {HEAD_EPOCHS} epochs: over usual |")  # fmt: skip
@@ -289,7 +300,7 @@ def print_head(rounds: int) -> None:
                 "usual": (race, HEAD, dtype, USUAL),
                 "features": (race_features, dtype),
                 "head": (race_head, dtype),
-                "bare": (race_bare,),
+                "bare": (race_bare, dtype),
             }
             turns = {name: stack.enter_context(racing(*kind)) for name, kind in kinds.items()}
             speeds: dict[str, list[float]] = {name: [] for name in kinds}
@@ -336,7 +347,7 @@ def race_head(connection: Connection, dtype: Dtype) -> None:
         connection.send(steps * HEAD.optimizer.batch_size / (time.perf_counter() - start))
 
 
-def race_bare(connection: Connection) -> None:
+def race_bare(connection: Connection, dtype: Dtype) -> None:
     """Answer with the images per second of a linear layer and torch's AdamW on tensors."""
     torch.set_num_threads(usable_cores())
     batch, steps = HEAD.optimizer.batch_size, 400
@@ -350,7 +361,9 @@ def race_bare(connection: Connection) -> None:
             first = step * batch % HEAD_IMAGES
             optimizer.zero_grad()
             rows = slice(first, first + batch)
-            functional.cross_entropy(head(features[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                loss = functional.cross_entropy(head(features[rows]), labels[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         connection.send(steps * batch / (time.perf_counter() - start))
 
@@ -394,10 +407,11 @@ def usual_accuracy(
         seed=seed,
         dtype=dtype,
     )
+    steps = len(loop.loader)
     for plan in plan_epochs((recipe.schedule.epochs,), recipe):
         for index, (pixels, labels) in enumerate(loop.loader):
-            rate = learning_rate(plan, (index + 0.5) / len(loop.loader), recipe)
-            set_progress(loop.optimizer, rate=rate, steps=index)
+            rate = learning_rate(plan, (index + 0.5) / steps, recipe)
+            set_progress(loop.optimizer, rate=rate, steps=(plan.epoch - 1) * steps + index)
             loop.step(pixels, labels)
     return loop.accuracy(images.images[splits.val], images.labels[splits.val])
 

@@ -3,8 +3,9 @@
 A torchvision `Dataset` of PIL images with `RandomCrop`, `RandomHorizontalFlip`, `Resize` where the
 network wants larger images, and `ToTensor`; a `DataLoader` with one worker per core, which stays
 alive between epochs; an eager network in torch's own memory layout; the loss read after every
-step. In bfloat16, the forward pass runs under autocast. Networks, optimizers and learning rates are
-those of our recipes, so that only the loop differs.
+step. In bfloat16, the forward pass runs under autocast. Networks, optimizers, learning rates and
+label smoothing come from our recipes; augmentation is crops and mirror images only, and there is no
+average of the weights.
 """
 
 import itertools
@@ -121,7 +122,10 @@ class UsualLoop:
         return loss.item()
 
     def accuracy(self, images: Images, labels: Labels, *, batch: int = 250) -> float:
-        """Return the accuracy of the present weights on images as in `__init__`, without views."""
+        """Return the accuracy of the present weights on images as in `__init__`.
+
+        Predictions average the recipe's views (`tta`).
+        """
         loader = DataLoader(
             PilImages(images, labels, _resized(self.model)),
             batch_size=batch,

@@ -1,9 +1,9 @@
 """The epochs that a schedule with rungs trains.
 
 Each rung is a finished training: the learning rate falls to zero over a cooldown before it,
-in a branch from a trunk that runs at a constant rate. The next rung continues from where the
-branch began. A cooldown takes whole epochs, so its share of a short rung can differ from the
-recipe's `cooldown_fraction`.
+in a branch from a trunk that runs at a constant rate. Training for the next rung continues from
+where the branch began. A cooldown takes whole epochs, so its share of a short rung can differ from
+the recipe's `cooldown_fraction`.
 """
 
 import math
@@ -40,24 +40,39 @@ def course(rungs: Sequence[int], cooldown_fraction: float) -> tuple[tuple[int, i
 def shortened_rung(
     rungs: Sequence[int], cooldown_fraction: float, *, epoch: int, left: int
 ) -> int | None:
-    """Return a nearer last rung for a trial that has time for only `left` more epochs, or None.
+    """Return a lower last rung for a trial that has time for only `left` more epochs.
 
     The trial has trained up to `epoch` of the schedule, on the trunk after the last rung but one.
-    The answer is the highest last rung whose cooldown begins now and ends in time. It is None if
-    there is time for the whole schedule; if the trial may train another epoch first and still end
-    in time, because then it trains for longer; or if no cooldown ends in time.
+    Return the highest rung whose cooldown starts now and ends in time; without cooldowns, that is
+    the next epoch. Return None if the whole schedule fits, if a cooldown that starts an epoch later
+    still ends in time, or if no cooldown fits.
     """
     last = rungs[-1]
     if epoch + left >= last:
         return None
     starts = {
-        rung: rung - cooldown_epochs(rung, cooldown_fraction)
+        rung: rung - max(1, cooldown_epochs(rung, cooldown_fraction))
         for rung in range(max([epoch, *rungs[:-1]]) + 1, last + 1)
     }
     if any(start > epoch and rung <= epoch + left for rung, start in starts.items()):
         return None
     fitting = [rung for rung, start in starts.items() if start == epoch and rung <= epoch + left]
     return max(fitting, default=None)
+
+
+def nearest_end(rungs: Sequence[int], cooldown_fraction: float, *, done: int) -> tuple[int, ...]:
+    """Return the rungs with the lowest last one that a training of `done` steps can still have.
+
+    Up to there, its steps are those of `rungs`, and at least one more follows.
+    """
+    trained = course(rungs, cooldown_fraction)[:done]
+    lower = tuple(rungs[:-1])
+    for last in range(max((0, *lower)) + 1, rungs[-1]):
+        steps = course((*lower, last), cooldown_fraction)
+        # A cooldown that has begun is that of its own rung.
+        if len(steps) > done and steps[:done] == trained:
+            return (*lower, last)
+    return tuple(rungs)
 
 
 def steps_at_rungs(rungs: Sequence[int], cooldown_fraction: float) -> tuple[int, ...]:

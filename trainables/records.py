@@ -65,7 +65,7 @@ class TrialRecord:
     rung: int | None
     """The highest rung at which the trial was scored."""
     whole_schedule: bool
-    """True if the trial reached its last rung, which the pool requires."""
+    """True if the trial reached its last rung; a pool needs one such trial at least."""
     seconds: float
     peak_memory_bytes: int
     params: int
@@ -83,6 +83,12 @@ class TrialRecord:
     """Its rungs, if its schedule was shortened to end in time; None if they are start.json's."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Checksums of the files beside the record, and of weights that are not kept."""
+
+
+def trained_recipe(start: TrialStart, record: TrialRecord) -> Recipe:
+    """Return the recipe that a trial was trained with, whose schedule may have been shortened."""
+    rungs = record.rungs or start.rungs
+    return start.recipe.with_values(epochs=rungs[-1])
 
 
 class RunFolder:
@@ -201,7 +207,7 @@ def read_start(path: Path) -> TrialStart:
 def start_to_text(start: TrialStart) -> str:
     """Return a trial's start as one line of JSON.
 
-    Ray Tune copies and flattens a configuration many times, which for a text costs nothing.
+    Ray Tune copies and flattens a configuration many times, which costs nothing for a string.
     """
     return json.dumps(to_mapping(start), allow_nan=False)
 

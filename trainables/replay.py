@@ -28,6 +28,7 @@ from trainables.records import (
     TrialStart,
     read_record,
     read_start,
+    trained_recipe,
 )
 from trainables.trainer import EpochReport
 from trainables.training.loop import Training
@@ -81,7 +82,7 @@ def replay(
     _require_comparable(start, record, splits)
     rungs = record.rungs or start.rungs
     training = Training(
-        start.recipe.with_values(epochs=rungs[-1]),
+        trained_recipe(start, record),
         rungs=rungs,
         seed=start.seed,
         numerics=record.numerics or start.numerics,

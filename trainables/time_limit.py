@@ -19,8 +19,10 @@ LAPS = 3
 """Number of the last epochs that the pace is computed from."""
 
 MARGIN = 0.5
-"""Time between a trial's last epoch and the end of its sweep, in epochs: its predictions are made
-and saved then."""
+"""Time kept after the last epoch to make and save the predictions, in epochs."""
+
+MARGIN_SECONDS = 2.0
+"""The least of that time, in seconds."""
 
 
 class TimeLimit:
@@ -47,10 +49,10 @@ class TimeLimit:
         self._before: float | None = None
 
     def shorter(self, report: EpochReport) -> tuple[int, ...] | None:
-        """Return the rungs that the trial should have after this epoch, if others than now.
+        """Return the shorter rungs that the trial should have from now on; None for no change.
 
-        Nothing changes before the last stage, because the pace of that is unknown, before the last
-        rung but one, which ends in time or not at all, or in the last cooldown.
+        Nothing changes before the last stage, whose pace is unknown; before the last rung but one;
+        or in the last cooldown.
         """
         now = self._clock()
         lap = report.seconds if self._before is None else now - self._before
@@ -60,7 +62,8 @@ class TimeLimit:
         self._laps.append(lap)
         if report.phase != "trunk" or report.epoch <= self._trunk:
             return None
-        left = floor((self._stop_by - now) / (sum(self._laps) / len(self._laps)) - MARGIN)
+        pace = sum(self._laps) / len(self._laps)
+        left = floor((self._stop_by - now - max(MARGIN * pace, MARGIN_SECONDS)) / pace)
         rung = shortened_rung(self._rungs, self._fraction, epoch=report.epoch, left=max(0, left))
         return None if rung is None else (*self._rungs[:-1], rung)
 

@@ -78,6 +78,7 @@ class QuorumTrial(tune.Trainable):
     - `resume_from`: Tune's checkpoints, to try in this order,
     - `trainer`: a TrainerFactory,
     - `stop_by`: the unix time at which the trial is stopped if it has not ended; None for never,
+    - `shortened_to`: the last rung, if an earlier attempt has shortened the schedule, or None,
     - `resources`, and `avoid`: Ray's name of a node on which it may not start, or empty,
     - `measured_on`: the kind of machine that the numerics suit; None if all machines are alike.
     """
@@ -152,11 +153,12 @@ class QuorumTrial(tune.Trainable):
                 note_peak_memory(error, peak_memory_bytes(self._numerics.device))
             raise
         self._rung, params = report.rung, trainer.params
+        due = self.clock() - self._saved_at >= CHECKPOINT_SECONDS
         shorter = self._limit.shorter(report)
         if shorter is not None:
+            due = True
             del trainer  # its memory is free for the next one
             self._shorten(shorter)
-        due = self.clock() - self._saved_at >= CHECKPOINT_SECONDS
         return {
             **to_mapping(report),
             "node_id": _node_id(),
@@ -220,10 +222,10 @@ class QuorumTrial(tune.Trainable):
             self._numerics = self._chosen_numerics(images)
             trainer = self._resumed(checkpoints, images, splits)
             if trainer is None:
-                self._rungs = self._start.rungs
+                self._rungs = self._planned or self._start.rungs
                 trainer = self._new_trainer(images, splits)
         self._trainer, self._reports, self._rung = trainer, trainer.reports(), None
-        # A schedule is shortened once, because its cooldown begins at once.
+        # A schedule is shortened only once, because its cooldown begins then.
         whole = self._rungs == self._start.rungs
         self._limit = self._new_limit(stop_by=self._config.get("stop_by") if whole else None)
         self._scored = {"val": splits.val, "holdout": splits.holdout}
@@ -259,7 +261,7 @@ class QuorumTrial(tune.Trainable):
                         raise RunError(f"{folder} is a checkpoint of {about.get('trial')!r}")
                     if "numerics" in about:
                         self._numerics = from_mapping(Numerics, about["numerics"], where=TRIAL_FILE)
-                    self._rungs = tuple(about.get("rungs", self._start.rungs))
+                    self._rungs = self._planned or tuple(about.get("rungs", self._start.rungs))
                     trainer = self._new_trainer(images, splits)
                     trainer.load(Path(folder) / TRAINING)
                     return trainer
@@ -272,9 +274,9 @@ class QuorumTrial(tune.Trainable):
         return None
 
     def _shorten(self, rungs: tuple[int, ...]) -> None:
-        """Continue with other rungs, from a checkpoint of this moment.
+        """Continue with other `rungs`, from a checkpoint of this moment.
 
-        A trainer that cannot resume with them continues as it was.
+        If the trainer cannot, it continues with those it had.
         """
         assert self._trainer is not None
         images, splits = _data(self._config, self._start)
@@ -292,6 +294,12 @@ class QuorumTrial(tune.Trainable):
                 trainer.load(Path(folder))
         self._trainer, self._reports = trainer, trainer.reports()
         self._limit = self._new_limit(stop_by=None)
+
+    @property
+    def _planned(self) -> tuple[int, ...] | None:
+        """The rungs that an earlier attempt has shortened the schedule to, if it has."""
+        last = self._config.get("shortened_to")
+        return None if last is None else (*self._start.rungs[:-1], last)
 
     def _new_limit(self, *, stop_by: float | None) -> TimeLimit:
         return TimeLimit(self._start.recipe, self._rungs, stop_by=stop_by, clock=self.now)

@@ -32,7 +32,7 @@ from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.rehearsal import rehearse
 from trainables.recipe import Recipe
-from trainables.records import RunFolder, read_start
+from trainables.records import RunFolder, read_record, read_start, trained_recipe
 from trainables.trainer import EpochReport
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,8 @@ class CandidateTraining:
 
 
 def _epochs_of(trial: Path) -> int:
-    return read_start(trial / "start.json").recipe.schedule.epochs
+    start, record = read_start(trial / "start.json"), read_record(trial / "record.json")
+    return trained_recipe(start, record).schedule.epochs
 
 
 class _PausedError(Exception):

@@ -22,9 +22,9 @@ SAFETY = 0.92
 """Share of the remaining time that is planned; the rest absorbs a noisy machine."""
 
 MAX_LENGTHENING = 2
-"""Largest number of epochs to plan if time allows, as a multiple of the recipe's or of the trial's
-that the student starts from: distillation gains from long schedules (Beyer et al., 2022). A plan
-that was short of time may have left the recipe a single epoch."""
+"""Largest number of epochs to plan if time allows, as a multiple of the longer of two schedules:
+the recipe's, which a tight plan may have cut to one epoch, and that of the trial that the student
+starts from. Distillation gains from long schedules (Beyer et al., 2022)."""
 
 MIN_LENGTHENING = 1.25
 """Smallest factor by which a running schedule is lengthened."""
@@ -119,7 +119,7 @@ class EpochBudget:
 
     def _set(self, epochs: int) -> None:
         self.epochs = epochs
-        """Epochs of both trainings; the recipe's, unless there is no time for any."""
+        """Epochs of each training; 0 if there is no time for any."""
         self.recipe = self.recipe.with_values(epochs=max(1, epochs))
         plan = {"epochs": epochs, "twin": self._plain_share}
         write_bytes_atomically(self._path, dump_json(plan).encode())
@@ -136,7 +136,7 @@ class _EpochsChangedError(Exception):
 def _shortest(done: int, recipe: Recipe) -> int:
     """Return the shortest schedule whose cooldown has not begun after `done` epochs.
 
-    If there is none, return the recipe's own, whose cooldown may begin at once.
+    If there is none, return the current length: its cooldown begins now or has begun.
     """
     epochs = recipe.schedule.epochs
     return next((n for n in range(done + 1, epochs) if _trunk_epochs(n, recipe) >= done), epochs)

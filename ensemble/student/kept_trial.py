@@ -9,7 +9,7 @@ from trainables.data.splits import Splits
 from trainables.nets.classifier import Classifier
 from trainables.prediction import place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
-from trainables.records import RunFolder, read_record, read_start
+from trainables.records import RunFolder, read_record, read_start, trained_recipe
 from trainables.weights import load_trained
 
 
@@ -62,7 +62,7 @@ def keep_trial(
         RunError: a file of the trial is missing or damaged.
     """
     place = folder.trial(name)
-    start = read_start(place / "start.json")
+    start, record = read_start(place / "start.json"), read_record(place / "record.json")
     model = load_trained(place)
     own = model.tta
     model.tta = own if tta is None else tta
@@ -72,9 +72,9 @@ def keep_trial(
     return KeptTrial(
         name=name,
         model=model,
-        recipe=start.recipe.with_values(tta=model.tta),
+        recipe=trained_recipe(start, record).with_values(tta=model.tta),
         seed=start.seed,
-        train_seconds=read_record(place / "record.json").seconds,
+        train_seconds=record.seconds,
         val_nll=nll(apply_temperature(logp, fit_temperature(logp, labels)), labels),
         as_trained=model.tta == own,
     )

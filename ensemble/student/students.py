@@ -38,7 +38,7 @@ from ensemble.student.teacher import EnsembleTeacher, load_teacher
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics, Recipe
-from trainables.records import RunFolder, read_record, read_start
+from trainables.records import RunFolder, read_record, read_start, trained_recipe
 from trainables.trainer import EpochReport
 from trainables.training.losses import Distillation
 from trainables.weights import load_trained
@@ -74,8 +74,8 @@ def train_students(
     see `ensemble.student.design`. All trainings save every epoch and resume from the last one
     saved. With a `deadline` for all of them (unix seconds), they get as many epochs as fit; see
     `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
-    student starts from a trial, neither it nor its twin is worse than that trial's network on val:
-    if there is no time for an epoch, or a training diverges, it is that network. The teacher is the
+    student starts from a trial, that trial's network takes the place of student or twin if its
+    training diverges, makes it worse on val, or has no time for an epoch. The teacher is the
     ensemble of `teacher_of`. `license` is written into the exported files.
 
     Raises:
@@ -158,8 +158,8 @@ def _train_both(
 ) -> tuple[TrainedStudent, TrainedStudent, KeptTrial | None]:
     """Return the student and its twin, and the trial that is the student if one is kept.
 
-    Kept is the trial that they start from. If a training from random weights diverges it is the
-    trial `otherwise`, so that the run still has files to choose from.
+    The kept trial is the one that they start from or, if a training from random weights diverges,
+    `otherwise`, so that the run still has files to choose from.
     """
     budget, start, plain_folder = chosen.budget, chosen.candidate.start, chosen.plain_folder
     tta = budget.recipe.architecture.tta if budgeted else None
@@ -183,7 +183,7 @@ def _train_both(
     )
 
     def judged(result: StudentResult | None, folder: Path, worse: str) -> TrainedStudent:
-        """Return the trained network, or the trial if that is the better one on val."""
+        """Return the trained network, or the trial if training diverged or made it worse on val."""
         if result is None:
             return keep().as_student(DIVERGED, seconds=_spent(folder))
         # The same rule for both, so that neither is favoured when they are compared.
@@ -219,27 +219,49 @@ def _package(
     card = export(student, place / WORK / "student", int8=True)
     if not student.untaught_because:
         card = improve(student, place / WORK / "student", images=images, splits=splits)
-    twin = export(plain, place / "plain", int8=False, like=card)
-    labels = images.labels[splits.holdout]
-    accuracies = [
-        accuracy(predict(file, images.images[splits.holdout]), labels)
-        for file in (place / "plain" / twin.fp32.file, place / WORK / "student" / card.fp32.file)
-    ]
-    if accuracies[0] > accuracies[1]:
-        log.info("the student without a teacher is the more accurate: it is quantized, too")
-        add_int8(place / "plain", images=images, splits=splits, like=card)
+    twin = _exported(
+        plain,
+        place / "plain",
+        "the student without a teacher",
+        partial(export, int8=False, like=card),
+    )
+    if twin is not None:
+        labels = images.labels[splits.holdout]
+        accuracies = [
+            accuracy(predict(file, images.images[splits.holdout]), labels)
+            for file in (
+                place / "plain" / twin.fp32.file,
+                place / WORK / "student" / card.fp32.file,
+            )
+        ]
+        if accuracies[0] > accuracies[1]:
+            log.info("the student without a teacher is the more accurate: it is quantized, too")
+            add_int8(place / "plain", images=images, splits=splits, like=card)
     if same:
         seconds = read_record(folder.trial(single) / "record.json").seconds
         copy_student(place / WORK / "student", place / "single", train_seconds=seconds)
     else:
-        try:
-            export(_trial(folder, single), place / "single", int8=True, like=card)
-        except NoOnnxFormError as error:
-            shutil.rmtree(place / "single", ignore_errors=True)
-            log.warning("the best single trial, %s, cannot ship: %s", single, error)
+        _exported(
+            _trial(folder, single),
+            place / "single",
+            f"the best single trial, {single},",
+            partial(export, int8=True, like=card),
+        )
     for artifact in filter(None, (card.fp32, card.int8)):
         (place / WORK / "student" / artifact.file).replace(place / artifact.file)
     write_card(place, card)
+
+
+def _exported(
+    network: TrainedStudent, place: Path, what: str, export: Callable[..., Card]
+) -> Card | None:
+    """Export a network that could ship beside the student; None if it has no ONNX form."""
+    try:
+        return export(network, place)
+    except NoOnnxFormError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        log.warning("%s cannot ship: %s", what, error)
+        return None
 
 
 def teacher_members(
@@ -263,7 +285,7 @@ def _trial(folder: RunFolder, name: str) -> TrainedStudent:
     record = read_record(folder.trial(name) / "record.json")
     return TrainedStudent(
         model=load_trained(folder.trial(name)).eval(),
-        recipe=start.recipe,
+        recipe=trained_recipe(start, record),
         seed=start.seed,
         params=record.params,
         steps=None,

@@ -7,13 +7,11 @@ from journal.trial import Trial
 
 
 class Verdict(NamedTuple):
-    """The status that a trial ends with, and the reason in one line.
-
-    A completed trial has none, unless its schedule was shortened.
-    """
+    """The end of a trial."""
 
     status: Status
     reason: str
+    """One line; empty for a completed trial, unless its schedule was shortened."""
 
 
 def verdict_on(trial: Trial, *, last_rung: int) -> Verdict | None:

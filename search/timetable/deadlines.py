@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.rungs import epochs_trained, steps_at_rungs
+from common.rungs import epochs_trained, nearest_end, steps_at_rungs
 from common.stage_costs import EQUAL, StageCosts, cost_at_rungs
 from journal.events import Kind
 from journal.state import RunState
@@ -67,12 +67,16 @@ class Deadlines:
         """Return whether an interrupted trial would reach its next rung in time.
 
         It resumes from a checkpoint after `done` steps, and computes the features below a head
-        again.
+        again. If the next rung is the last one, a lower one is enough, because the trial then
+        shortens its schedule.
         """
         if self.stop is None:
             return True
         costs, fraction = state.trials.costs_of(trial.recipe), _cooldown_fraction(trial)
         pace = trial.pace(costs) or state.trials.pace(trial.recipe) or 0.0
+        if trial.shortened_to is not None:
+            rungs = (*rungs[:-1], trial.shortened_to)
+        rungs = nearest_end(rungs, fraction, done=done)
         rung = next((steps for steps in steps_at_rungs(rungs, fraction) if steps > done), done)
         rest = epochs_trained(rungs, fraction)[done:rung]
         return self.clock() + pace * sum(costs.of_steps(rest)) <= self.stop

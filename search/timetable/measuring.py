@@ -1,6 +1,7 @@
 """Measure the pace of a run: rehearse its networks where it will run, on its own images.
 
-Every family of a sweep is rehearsed, and so are the student and a teacher.
+Rehearsed are the student, a teacher, and the base recipe; where rungs count computation, the first
+recipe of every family.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,11 +31,12 @@ MOST_SECONDS = 4.0
 """Longest duration of a rehearsal."""
 
 BUDGET_SHARE = 0.005
-"""Share of the remaining time that the steps of one rehearsal may take; a sweep may need six."""
+"""Share of the remaining time that the steps of one rehearsal may take; a sweep may need six
+rehearsals."""
 
 SUSTAINED = 1.2
-"""Ratio of an epoch's time to the rehearsal's estimate: 0.95 to 1.11 on CIFAR-10 in
-one-hour runs on two quiet cores, with a margin for other load, because late trials get fewer
+"""Assumed ratio of an epoch's time to the rehearsal's estimate. It was 0.95 to 1.11 on CIFAR-10 in
+one-hour runs on two quiet cores; the rest is a margin for other load, since late trials get fewer
 epochs."""
 
 SAVE_SECONDS = 0.5
@@ -62,7 +64,7 @@ class Setup:
 
 
 class Measure(Protocol):
-    """Measures a run's pace where it will run; `measure_pace` is the usual one."""
+    """Measures a run's pace in place of the rehearsals."""
 
     def __call__(self, spec: SweepSpec, setup: Setup, *, seconds: float) -> Pace:
         """Measure for about `seconds` per network; see `measure_pace`."""
@@ -126,7 +128,10 @@ def measure_families(
         for name, recipe in recipes.items()
     }
     first, *_ = recipes
-    pace = measure_pace(spec, setup, seconds=seconds, trial=measured[first])
+    whole = spec.with_values(
+        families={name: each.with_recipe(passes=1.0) for name, each in spec.families.items()}
+    )
+    pace = measure_pace(whole, setup, seconds=seconds, trial=measured[first])
     passes, count = spec.base_recipe().schedule.passes, len(setup.splits.train)
     if deadline is not None:
         affordable = affordable_passes(spec, pace, now=clock(), deadline=deadline)

@@ -20,7 +20,7 @@ from search.timetable.plan import Plan, TooShortError, plan_run
 from trainables.data.image_set import ImageSet
 
 MIN_EPOCHS = 6
-"""Shortest schedule in epochs; below it, smaller images give better nets."""
+"""Length of a schedule, in epochs, below which smaller images give better networks."""
 
 SMALL_SIDE = 32
 """Side in pixels below which images are not made smaller to save time."""
@@ -52,10 +52,10 @@ def make_plan(
     keep_rungs: bool = False,
     measure: Measure | None = None,
 ) -> Plan:
-    """Rehearse the base recipe and the student for a few seconds, then plan the run.
+    """Rehearse the run's networks for a few seconds each, then plan the run.
 
     `clock` and `deadline` are in unix seconds. `stages` are the stages that will run;
-    `keep_rungs` keeps the specification's rungs. `measure` replaces `measure_pace`.
+    `keep_rungs` keeps the specification's rungs. `measure` replaces the rehearsals.
 
     Raises:
         SpecError: a recipe, or a value of the space, does not suit the images.
@@ -101,8 +101,8 @@ def plan_or_shrink(
 ) -> Plan:
     """Plan a run; if its schedules would be too short, make the images smaller and plan again.
 
-    An epoch's time grows with the square of the side, and the longest schedule that a budget
-    allows with its square root. Many epochs of small images teach more than a few of large ones,
+    The time of an epoch grows with the square of the side, and the longest schedule with the square
+    root of the budget. Many epochs of small images teach more than a few of large ones,
     down to SMALL_SIDE. `shrink` reads the images again, at the given side in pixels or near it;
     `keep_size` is true if the user chose `image_size`, the current side. `spent` gives the seconds
     of the time budget that have passed, which the advice in an error includes.

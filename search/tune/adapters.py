@@ -202,6 +202,8 @@ class TuneCallback(Callback):
         if name in self._waiting:
             return
         self._waiting.add(name)
+        # An older checkpoint would not say that the schedule was shortened since then.
+        trial.config["shortened_to"] = self._recorder.state.trials[name].shortened_to
         error = _error_of(trial)
         self._recorder.retried(name, error)
         trial.max_failures = trial.num_failures + 1

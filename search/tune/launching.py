@@ -75,6 +75,7 @@ class Launcher:
         return self.spec.shared_recipe() if recipes else self.spec.base_recipe()
 
     def _launch(self, suggestion: Suggestion, place: Place) -> dict[str, Any]:
+        known = self.recorder.state.trials.get(suggestion.trial)
         start = self.recorder.started(suggestion, self._start(suggestion))
         storage = self.recorder.storage
         checkpoints = [
@@ -89,6 +90,7 @@ class Launcher:
             "start": start_to_text(start),
             "resume_from": checkpoints,
             "stop_by": self.recorder.deadlines.stop,
+            "shortened_to": None if known is None else known.shortened_to,
             "dataset": to_mapping(self.spec.dataset),
             "folder": str(Path.cwd()),
         }

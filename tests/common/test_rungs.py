@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.rungs import cooldown_epochs, epochs_trained, shortened_rung, steps_at_rungs
+from common.rungs import (
+    cooldown_epochs,
+    course,
+    epochs_trained,
+    nearest_end,
+    shortened_rung,
+    steps_at_rungs,
+)
 from trainables.recipe import Recipe
 
 RUNGS = st.sets(st.integers(1, 40), min_size=1, max_size=4).map(sorted)
@@ -62,11 +69,14 @@ def test_at_a_steady_pace_a_late_trial_uses_all_of_its_time(
         epoch += 1
         shorter = shortened_rung([last], fraction, epoch=epoch, left=time - epoch)
         if shorter is not None:
-            assert shorter - cooldown_epochs(shorter, fraction) == epoch
+            assert shorter - max(1, cooldown_epochs(shorter, fraction)) == epoch
             rung = shorter
             break
-    first = next((n for n in range(1, last + 1) if n - cooldown_epochs(n, fraction) > 0), last + 1)
-    if first <= time and fraction > 0:  # shorter schedules begin with their cooldown
+    # Shorter schedules begin with their cooldown, before anything is known of the pace.
+    first = next(
+        (n for n in range(1, last + 1) if n - max(1, cooldown_epochs(n, fraction)) > 0), last + 1
+    )
+    if first <= time:
         assert rung == min(last, time)
 
 
@@ -78,3 +88,17 @@ def test_a_shortened_schedule_ends_in_time_and_above_the_lower_rungs(
     if shorter is not None:
         assert max([0, *rungs[:-1]]) < shorter < rungs[-1]
         assert epoch < shorter <= epoch + left
+
+
+@given(rungs=RUNGS, done=st.integers(0, 60), fraction=FRACTIONS)
+def test_the_nearest_end_continues_what_was_trained(
+    rungs: list[int], done: int, fraction: float
+) -> None:
+    trained = course(rungs, fraction)
+    done = min(done, len(trained) - 1)
+    nearest = nearest_end(rungs, fraction, done=done)
+    steps = course(nearest, fraction)
+    assert nearest[:-1] == tuple(rungs[:-1])
+    assert nearest[-1] <= rungs[-1]
+    assert steps[:done] == trained[:done]
+    assert done < len(steps) <= len(trained)

@@ -37,10 +37,9 @@ def require_same_training(
 ) -> None:
     """Refuse a checkpoint of another training, saved at `where` after `step` epochs.
 
-    Before the cooldown of the last rung, schedules with the same lower rungs are the same, so the
-    last rung may differ, and so may all rungs before the first cooldown. Recipe values that the
-    checkpoint lacks are taken as the defaults, because versions that did not have a value trained
-    as its default does.
+    The last rung may differ until its cooldown begins, and all rungs until the first cooldown
+    begins: up to there the steps are the same. Recipe values that the checkpoint lacks are taken as
+    the defaults, because versions that did not have a value trained as its default does.
 
     Raises:
         RunError: a value differs; the message names the first.
@@ -55,10 +54,9 @@ def require_same_training(
 
 
 def _course(identity: TrainingIdentity) -> list[tuple[int, int | None, bool]]:
-    """Return what tells the steps of schedules apart.
+    """Return each step's epoch, the rung of its cooldown if it is in one, and if that is the last.
 
-    That is the epoch; the rung, in a cooldown; and whether it is the last one, before whose
-    cooldown the trunk is not kept.
+    The trunk is not kept before the cooldown of the last rung.
     """
     rungs, fraction = identity["rungs"], identity["recipe"]["cooldown_fraction"]
     return [(epoch, rung, rung == rungs[-1]) for epoch, rung in course(rungs, fraction)]

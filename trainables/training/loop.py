@@ -244,7 +244,7 @@ class Training:
     def load(self, folder: str | Path) -> None:
         """Resume from a checkpoint of the same recipe, rungs, seed and split.
 
-        Before the first cooldown, epochs and rungs may differ: see
+        Epochs and rungs may differ in what is not trained yet: see
         trainables/training/identity.py.
 
         Raises:

@@ -68,7 +68,7 @@ def make_students(
     val_nll: float = 0.0,
     deadline: float | None = None,
     from_scratch: bool = False,
-    single_has_onnx_form: bool = True,
+    without_onnx_form: tuple[str, ...] = (),
 ) -> Cards:
     """Return all cards if the trainings of the student and its twin score `val_nll`."""
     folder = RunFolder(to / "run")
@@ -89,7 +89,7 @@ def make_students(
         return StudentResult(model=model, seconds=9.0, steps=STEPS, params=count, reports=reports)
 
     def export(student: TrainedStudent, place: Path, **options: Any) -> Card:
-        if place.name == "single" and not single_has_onnx_form:
+        if place.name in without_onnx_form:
             raise NoOnnxFormError("no operator")
         return export_student(student, place, **options)
 
@@ -120,11 +120,18 @@ def test_further_training_is_kept_only_if_it_is_no_worse_on_val(
     assert bool(cards["student"].teacher) == (steps > 0)
 
 
-def test_a_best_single_without_onnx_form_has_no_files_and_the_rest_ships(
-    students: Callable[..., Cards],
+@pytest.mark.parametrize(
+    ("without", "rest"),
+    [
+        (("single",), {"student", "student_plain"}),
+        (("plain", "single"), {"student"}),
+    ],
+)
+def test_networks_without_onnx_form_have_no_files_and_the_rest_ships(
+    without: tuple[str, ...], rest: set[Network], students: Callable[..., Cards]
 ) -> None:
-    cards = students(single_has_onnx_form=False)
-    assert set(cards) == {"student", "student_plain"}
+    cards = students(without_onnx_form=without)
+    assert set(cards) == rest
     assert cards["student"].int8 is not None
 
 

@@ -82,13 +82,25 @@ def test_an_interrupted_trial_needs_the_time_to_its_next_rung() -> None:
     assert at_zero().allow_rest(RUNGS, state, begun, done=0)
 
 
+def test_an_interrupted_trial_may_end_with_a_shorter_schedule() -> None:
+    """Of 9 epochs, 4 are done: the schedule can still be shortened to 6, of which 2 are left."""
+    state = run_with(*[2.0] * 4)
+    for spare, allowed in ((0.5, True), (-0.5, False)):
+        deadlines = at_zero(stop=4.0 + spare)
+        assert deadlines.allow_rest((9,), state, state.trials["t0000"], done=4) is allowed
+    state.apply(epoch("t0000", 5, seconds=2.0, shortened_to=8))
+    assert at_zero(stop=6.5).allow_rest((9,), state, state.trials["t0000"], done=5)
+    assert not at_zero(stop=3.5).allow_rest((9,), state, state.trials["t0000"], done=5)
+
+
 def test_an_interrupted_head_computes_its_features_again() -> None:
     costs = StageCosts(starts=(0,), epochs=(1.0,), entries=(30.0,))
     state = run_with(62.0, 2.0, 2.0)
     state.trials.costs = costs
     begun = state.trials["t0000"]
     for spare, allowed in ((0.5, True), (-0.5, False)):
-        deadlines = at_zero(stop=64.0 + spare)  # the features, and two more epochs
+        # The features, and one epoch: the schedule can be shortened to four.
+        deadlines = at_zero(stop=62.0 + spare)
         assert deadlines.allow_rest((5,), state, begun, done=3) is allowed
 
 

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from journal.journal import read_events
 from search.samplers import optuna_sampler
 from search.timetable.capacity import Share
 from search.timetable.deadlines import Deadlines
+from search.tune.adapters import TuneCallback
 from search.tune.recorder import GIVE_UP
 from search.tune.session import ray_session
 from search.tune.storage import Storage
@@ -311,20 +313,39 @@ def test_a_late_trial_is_shortened_and_joins_the_pool(tmp_path: Path) -> None:
 
 
 def test_a_shortened_trial_resumes_as_it_was_shortened(tmp_path: Path) -> None:
+    """From a checkpoint after it, and from one before it, in less time than there was."""
     spec = SPEC.with_values(rungs=(9,), trials=1)
-    stopped = Sweep(
+    sweep = Sweep(
         RunFolder(tmp_path), spec, trial=Late, deadlines=Deadlines(stop=85.0, clock=lambda: 0.0)
     )
-    config = stopped.searcher.suggest("any")
+    config = sweep.searcher.suggest("any")
     trial = Late(config)
-    for _ in range(6):
-        assert stopped.recorder.decide("t0000", trial.step())
-    assert stopped.emitter.state.trials["t0000"].shortened_to == 8
-    (tmp_path / "checkpoint").mkdir()
-    trial.save_checkpoint(str(tmp_path / "checkpoint"))
-    again = Late({**config, "resume_from": [Checkpoint(str(tmp_path / "checkpoint"))]})
-    results = [again.step() for _ in range(2)]
-    assert [(r["epoch"], r["shortened_to"], r["done"]) for r in results] == [
-        (7, 8, False),
-        (8, 8, True),
-    ]
+    saved = []
+    for step in range(1, 7):
+        result = trial.step()
+        assert sweep.recorder.decide("t0000", result)
+        assert result["should_checkpoint"] == (step == 5), "when it is shortened"
+        saved.append(tmp_path / f"checkpoint{step}")
+        saved[-1].mkdir()
+        trial.save_checkpoint(str(saved[-1]))
+    assert sweep.emitter.state.trials["t0000"].shortened_to == 8
+    for place, shortened_to in ((saved[5], None), (saved[5], 8), (saved[3], 8)):
+        changes = {"resume_from": [Checkpoint(str(place))], "shortened_to": shortened_to}
+        again = Late({**config, **changes, "stop_by": 75.0})
+        results = [again.step()]
+        while not results[-1]["done"]:
+            results.append(again.step())
+        assert {r["shortened_to"] for r in results} == {8}
+        assert results[-1]["epoch"] == 8
+
+
+def test_a_failed_trial_is_told_that_its_schedule_was_shortened(tmp_path: Path) -> None:
+    sweep = Sweep(RunFolder(tmp_path), SPEC.with_values(rungs=(9,)))
+    config = sweep.searcher.suggest("any")
+    trial: Any = SimpleNamespace(config=config, num_failures=1, max_failures=0, error_file=None)
+    assert config["shortened_to"] is None
+    sweep.emitter.emit(epoch(config["trial"], 1, shortened_to=5))
+    callback = TuneCallback(sweep.recorder)
+    callback.on_trial_start(trial=trial)
+    callback.on_trial_recover(trial=trial)
+    assert trial.config["shortened_to"] == 5
