@@ -83,7 +83,7 @@ def test_an_interrupted_trial_needs_the_time_to_its_next_rung() -> None:
 
 
 def test_an_interrupted_trial_may_end_with_a_shorter_schedule() -> None:
-    """Of 9 epochs, 4 are done: the schedule can still be shortened to 6, of which 2 are left."""
+    """After 4 of 9 epochs, the schedule can still be shortened to 6 epochs: 2 are left."""
     state = run_with(*[2.0] * 4)
     for spare, allowed in ((0.5, True), (-0.5, False)):
         deadlines = at_zero(stop=4.0 + spare)
