@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,19 +184,8 @@ def train_usual(
     recipe: Recipe, images: ImageSet, splits: Splits, *, seconds: float, dtype: Dtype, seed: int
 ) -> Point:
     """Train with the usual loop for `seconds`; return minutes taken, passes and accuracy."""
-    torch.set_num_threads(usable_cores())
     rows = scored_images(splits)
-
-    def loop() -> UsualLoop:
-        return UsualLoop(
-            recipe,
-            images.images[splits.train],
-            images.labels[splits.train],
-            classes=len(images.class_names),
-            seed=seed,
-            dtype=dtype,
-        )
-
+    loop = partial(UsualLoop.on, recipe, images, splits, seed=seed, dtype=dtype)
     timed = loop()
     batches = timed.batches()
 

@@ -398,15 +398,7 @@ def usual_accuracy(
     recipe: Recipe, images: ImageSet, splits: Splits, *, seed: int, dtype: Dtype
 ) -> float:
     """Return the usual loop's accuracy on val, with our learning rates and the last weights."""
-    torch.set_num_threads(usable_cores())
-    loop = UsualLoop(
-        recipe,
-        images.images[splits.train],
-        images.labels[splits.train],
-        classes=len(images.class_names),
-        seed=seed,
-        dtype=dtype,
-    )
+    loop = UsualLoop.on(recipe, images, splits, seed=seed, dtype=dtype)
     steps = len(loop.loader)
     for plan in plan_epochs((recipe.schedule.epochs,), recipe):
         for index, (pixels, labels) in enumerate(loop.loader):

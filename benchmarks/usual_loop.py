@@ -23,6 +23,8 @@ from torchvision import transforms
 
 from common.cpu_runtime import usable_cores
 from common.seeds import torch_generator
+from trainables.data.image_set import ImageSet
+from trainables.data.splits import Splits
 from trainables.hyperparameters import length_in_pixels
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier, resized
@@ -98,6 +100,21 @@ class UsualLoop:
             seed=seed,
         )
         self.train()
+
+    @classmethod
+    def on(
+        cls, recipe: Recipe, images: ImageSet, splits: Splits, *, seed: int, dtype: Dtype
+    ) -> "UsualLoop":
+        """Return the loop over the training images of a data set, on all cores."""
+        torch.set_num_threads(usable_cores())
+        return cls(
+            recipe,
+            images.images[splits.train],
+            images.labels[splits.train],
+            classes=len(images.class_names),
+            seed=seed,
+            dtype=dtype,
+        )
 
     def train(self) -> None:
         """Put the layers that learn in training mode."""
