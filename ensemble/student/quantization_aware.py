@@ -121,6 +121,7 @@ def improve_int8(
             student.recipe,
             student.model,
             epochs=epochs,
+            reduce_range=before.reduce_range,
             images=images,
             splits=splits,
             seed=student.seed,
@@ -172,6 +173,7 @@ def train_quantized(
     model: Classifier,
     *,
     epochs: int,
+    reduce_range: bool,
     images: ImageSet,
     splits: Splits,
     seed: int,
@@ -179,7 +181,10 @@ def train_quantized(
     teacher: IdentifiedTeacher | None = None,
     distillation: Distillation | None = None,
 ) -> Classifier:
-    """Return the network after `epochs` with rounded weights and activations, in eval mode."""
+    """Return the network after `epochs` with rounded weights and activations, in eval mode.
+
+    `reduce_range` is that of the int8 file.
+    """
     values: dict[str, Any] = {name: RATE * recipe.values()[name] for name in RATES}
     short = recipe.with_values(
         **values, epochs=epochs, stages=(), warmup_epochs=0.0, cooldown_fraction=1.0
@@ -195,7 +200,7 @@ def train_quantized(
         distillation=distillation,
     )
     training.start_from(model)
-    with fake_quantized(training.model):
+    with fake_quantized(training.model, reduce_range=reduce_range):
         for report in training.reports():
             log.info("val NLL %.4f after epoch %d, in float32", report.val_nll, report.step)
     return training.scored_model().eval()

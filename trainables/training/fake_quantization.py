@@ -20,19 +20,24 @@ from torch.nn import functional
 LARGEST = 127
 """Largest int8 weight; −128 is not used, so that the range is symmetric."""
 
+LARGEST_REDUCED = 64
+"""The same where the file has a reduced range, for processors whose sums of products overflow."""
+
 STEPS = 255
 """Steps between the smallest and the largest uint8 activation."""
 
 
 @contextmanager
-def fake_quantized(model: nn.Module) -> Iterator[int]:
+def fake_quantized(model: nn.Module, *, reduce_range: bool = False) -> Iterator[int]:
     """Round weights and inputs of the model's layers inside the block; yield how many layers.
 
-    Parameters, names and copies of the model are not affected.
+    With `reduce_range`, weights have 7 bits, as in a file that was quantized so. Parameters, names
+    and copies of the model are not affected.
     """
+    largest = LARGEST_REDUCED if reduce_range else LARGEST
     layers: list[nn.Module] = []
     for layer in model.modules():
-        forward = _forward(layer)
+        forward = _forward(layer, largest)
         if forward is not None:
             layer.forward = forward
             layers.append(layer)
@@ -43,10 +48,10 @@ def fake_quantized(model: nn.Module) -> Iterator[int]:
             del layer.forward  # that of the class again
 
 
-def quantized_weights(weights: Tensor) -> Tensor:
-    """Return weights [C, …], rounded to int8 with one scale for each output channel."""
-    largest = weights.detach().abs().flatten(1).amax(dim=1)
-    scale = (largest / LARGEST).clamp(min=torch.finfo(weights.dtype).tiny)
+def quantized_weights(weights: Tensor, largest: int = LARGEST) -> Tensor:
+    """Return weights [C, …], rounded to ±`largest` steps with one scale for each output channel."""
+    extremes = weights.detach().abs().flatten(1).amax(dim=1)
+    scale = (extremes / largest).clamp(min=torch.finfo(weights.dtype).tiny)
     scale = scale.reshape(-1, *[1] * (weights.dim() - 1))
     return _straight_through(weights, (weights / scale).round() * scale)
 
@@ -65,19 +70,19 @@ def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     return x + (rounded - x).detach()
 
 
-def _forward(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def _forward(layer: nn.Module, largest: int) -> Callable[[Tensor], Tensor] | None:
     """Return the forward pass of a layer with rounded weights and inputs; None for other layers."""
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
-        return partial(_convolve, layer)
+        return partial(_convolve, layer, largest)
     if type(layer) is nn.Linear:
-        return partial(_multiply, layer)
+        return partial(_multiply, layer, largest)
     return None
 
 
-def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def _convolve(layer: nn.Conv2d, largest: int, x: Tensor) -> Tensor:
     return functional.conv2d(
         quantized_activations(x),
-        quantized_weights(layer.weight),
+        quantized_weights(layer.weight, largest),
         layer.bias,
         layer.stride,
         layer.padding,
@@ -86,5 +91,7 @@ def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
     )
 
 
-def _multiply(layer: nn.Linear, x: Tensor) -> Tensor:
-    return functional.linear(quantized_activations(x), quantized_weights(layer.weight), layer.bias)
+def _multiply(layer: nn.Linear, largest: int, x: Tensor) -> Tensor:
+    return functional.linear(
+        quantized_activations(x), quantized_weights(layer.weight, largest), layer.bias
+    )
