@@ -4,15 +4,19 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from common.files import file_sha256
 from common.statistics.metrics import nll
 from ensemble.deployment.card import read_card
+from ensemble.deployment.export import export_onnx
 from ensemble.deployment.onnx_model import predict
 from ensemble.deployment.packaging import TrainedStudent, export_student
+from ensemble.deployment.quantize import quantize_int8
 from ensemble.student.distillation import StudentResult, distill
 from ensemble.student.quantization_aware import (
     QuantizationLoss,
@@ -24,7 +28,12 @@ from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.splits import SplitSpec, make_splits
 from trainables.prediction import predict_log_probs
 from trainables.recipe import Numerics, Recipe
-from trainables.training.fake_quantization import fake_quantized
+from trainables.training.fake_quantization import (
+    LARGEST,
+    LARGEST_REDUCED,
+    fake_quantized,
+    quantized_weights,
+)
 from trainables.training.losses import Distillation
 
 pytestmark = pytest.mark.slow
@@ -156,6 +165,30 @@ def test_the_rounding_is_that_of_the_int8_file(trained: StudentResult, tmp_path:
     assert np.array_equal(again, exact)
     moved = np.abs(np.exp(rounded) - np.exp(exact)).mean()
     assert 0 < moved < 0.05
+
+
+@pytest.mark.parametrize(("reduce_range", "largest"), [(False, LARGEST), (True, LARGEST_REDUCED)])
+def test_weights_have_as_many_steps_as_in_the_int8_file(
+    reduce_range: bool, largest: int, trained: StudentResult, tmp_path: Path
+) -> None:
+    """On every processor, whatever it needs itself."""
+    fp32, int8 = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    export_onnx(trained.model, fp32, image_size=IMAGES.image_size, classes=10)
+    quantize_int8(
+        fp32, int8, calibration=IMAGES.images[SPLITS.train], holdout=VAL, labels=LABELS,
+        methods=("MinMax",), reduce_range=reduce_range,
+    )  # fmt: skip
+    values = [
+        numpy_helper.to_array(each)
+        for each in onnx.load(int8).graph.initializer
+        if each.data_type == onnx.TensorProto.INT8 and each.dims and len(each.dims) > 1
+    ]
+    assert {int(np.abs(each.astype(int)).max()) for each in values} == {largest}
+    weights = torch.randn(3, 4, 5, 5)
+    scale = weights.abs().amax(dim=(1, 2, 3), keepdim=True) / largest
+    steps = quantized_weights(weights, largest) / scale
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+    assert steps.abs().max() == pytest.approx(largest, abs=1e-3)
 
 
 def test_a_loss_matters_from_one_standard_error() -> None:
