@@ -75,6 +75,9 @@ class RunStarted:
     settings: tuple[Mapping[str, Any], ...] | None = _left_out_when_none()
     """Changes that options made to the sweep's file, as nested mappings; None in journals of
     earlier versions."""
+    time_budget: float | None = _left_out_when_none()
+    """Seconds that the command was given; None for no budget, and in journals of earlier
+    versions."""
     run: str
     """Name of the run's folder."""
     machine: Mapping[str, Any] = field(default_factory=dict)

@@ -120,7 +120,14 @@ def open_run(
         write_labels(home, prepared.data.images, prepared.data.splits)
         mirror = stack.enter_context(MlflowMirror(home, connect=connect_described))
         emitter = Emitter(journal, [*observers, *([mirror.handle] if mirrored else [])])
-        _announce(emitter, prepared, asked=spec, settings=settings, address=address)
+        _announce(
+            emitter,
+            prepared,
+            asked=spec,
+            settings=settings,
+            address=address,
+            time_budget=time_budget,
+        )
         yield Run(
             prepared.data,
             emitter,
@@ -307,6 +314,7 @@ def _announce(
     asked: SweepSpec,
     settings: Sequence[Mapping[str, Any]],
     address: str | None,
+    time_budget: float | None,
 ) -> None:
     """Emit the run's start or resume, and its plan."""
     data = prepared.data
@@ -323,6 +331,7 @@ def _announce(
                     notes=prepared.families_left_out,
                 ),
                 address=address,
+                time_budget=time_budget,
             )
         )
     else:

@@ -80,7 +80,13 @@ def _portable(setting: str) -> str:
 
 
 def _time_budget(state: RunState) -> str | None:
-    """Return `60m`: whole minutes from the run's start to its deadline."""
+    """Return the budget as it was given: `60m`, or `90s`.
+
+    Journals of earlier versions give whole minutes from the run's start to its deadline.
+    """
+    given = None if state.started is None else state.started.time_budget
+    if given is not None:
+        return f"{given / 60:g}m" if given % 60 == 0 else f"{given:g}s"
     deadline = state.plans[0].deadline if state.plans else None
     if deadline is None or state.started is None:
         return None

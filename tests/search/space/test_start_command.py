@@ -9,10 +9,18 @@ from search.space.start_command import changed_settings, requested_sweep, start_
 from tests.events import run_started
 
 
-def state(sweep: str, *settings: str, path: str | None = None, **plan: Any) -> RunState:
+def state(
+    sweep: str,
+    *settings: str,
+    path: str | None = None,
+    time_budget: float | None = None,
+    **plan: Any,
+) -> RunState:
     requested = load_spec(sweep, profile="cpu", settings=settings).to_mapping()
     requested["dataset"]["path"] = path
-    events: list[Event] = [run_started(90.0, spec=requested, asked=requested)]
+    events: list[Event] = [
+        run_started(90.0, spec=requested, asked=requested, time_budget=time_budget)
+    ]
     if plan:
         events.append(PlanMade(at="sweep", seconds={}, time=91.0, **plan))
     return RunState.from_events(events)
@@ -23,6 +31,11 @@ def state(sweep: str, *settings: str, path: str | None = None, **plan: Any) -> R
     [
         (state("level3"), "quorum run level3 --profile cpu"),
         (state("digits", deadline=90 + 590.0), "quorum run digits --time-budget 10m"),
+        (
+            state("digits", time_budget=7200.0, deadline=90 + 7110.0),
+            "quorum run digits --time-budget 120m",
+        ),
+        (state("digits", time_budget=45.0), "quorum run digits --time-budget 45s"),
         (
             state("digits", "recipe.dropout=0.1", path="/data/my photos"),
             "quorum run digits --data 'path/to/my photos' --set recipe.dropout=0.1",
