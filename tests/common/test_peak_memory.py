@@ -14,6 +14,7 @@ def test_a_peak_is_kept_and_that_of_an_earlier_training_is_forgotten() -> None:
     during = peak_memory_bytes("cpu")
     assert during >= before + 200 * MIB
     del large
-    assert peak_memory_bytes("cpu") >= during
+    # The kernel counts pages in batches, so its figure is inexact (proc(5)): 8 KiB less was seen.
+    assert peak_memory_bytes("cpu") >= during - MIB
     restart_peak_memory("cpu")
     assert peak_memory_bytes("cpu") < during - 200 * MIB

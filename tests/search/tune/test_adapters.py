@@ -121,7 +121,7 @@ def test_a_searcher_ignores_what_tune_reports(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("continues", [True, False])
 def test_tune_follows_the_decision(continues: bool) -> None:
-    trial: Any = SimpleNamespace(config={"start": {"trial": "t0007"}})
+    trial: Any = SimpleNamespace(config={"trial": "t0007"})
     results: list[tuple[str, Any]] = []
 
     def decide(trial: str, result: Any) -> bool:
