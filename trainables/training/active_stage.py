@@ -29,6 +29,7 @@ from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.trainer import FeatureCache
 from trainables.training.crop_source import CropSource
+from trainables.training.depthwise_gradients import depthwise_gradients
 from trainables.training.optimizers import make_optimizer
 
 
@@ -141,7 +142,7 @@ class ActiveStage:
 
     def outputs(self, batch: Batch) -> tuple[Tensor, AuxiliaryLogits | None]:
         """Return logits [B, K] for a batch, and the auxiliary heads' logits if they are trained."""
-        with autocast(self._numerics):
+        with autocast(self._numerics), depthwise_gradients(self._numerics):
             if self._head is not None:
                 features = batch.images if self._views else self.model.features(batch.images)
                 if self.recipe.architecture.dropout:

@@ -20,6 +20,7 @@ from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.trainer import EpochReport
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
+from trainables.training.depthwise_gradients import depthwise_gradients
 from trainables.training.loop import Training
 from trainables.training.losses import Distillation
 
@@ -399,3 +400,24 @@ def test_the_default_recipe_learns_digits() -> None:
     reports = list(training.reports())
     assert reports[-1].val_accuracy >= 0.9
     assert reports[-1].val_nll < reports[8].val_nll < math.log(10) / 4
+
+
+def test_a_step_with_our_gradients_of_depthwise_kernels_equals_one_with_torchs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = Recipe(
+        model="timm:tf_efficientnet_lite0", input_size=32, optimizer="sgd", epochs=1, batch_size=16
+    )
+    ours, weights = set(), {}
+    for capability in ("AVX2", "AVX512"):
+        monkeypatch.setattr(
+            torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability
+        )
+        training = start(recipe, rungs=(1,))
+        with depthwise_gradients(Numerics()) as context:
+            ours.add(context is not None)
+        list(training.reports())
+        weights[capability] = final_tensors(training, tmp_path / capability)
+    assert ours == {True, False}
+    for name, value in weights["AVX2"].items():
+        torch.testing.assert_close(value, weights["AVX512"][name], rtol=1e-2, atol=1e-3)
