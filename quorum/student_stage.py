@@ -74,6 +74,7 @@ def distill(
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
+    _plan_for_teacher(run)
     margins = _margins(run, budgets or {})
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
         finished_before = stage.times_finished
@@ -156,6 +157,15 @@ def write_model_cards(run: Run, *, measured: bool) -> None:
         card = read_card(folder)
         test = read_test_figures(run.folder.ledger, card, network) if measured else None
         write_model_card(folder, card, test)
+
+
+def _plan_for_teacher(run: Run) -> None:
+    """Leave the students the time that was planned for members which the ensemble does not have."""
+    from ensemble.selection.teacher_file import teacher_of
+
+    members = len(teacher_of(run.folder).members)
+    if run.plan is not None and run.plan.deadline is not None and members != run.plan.members:
+        run.revise(run.plan.with_members(members), at="distill")
 
 
 def _train_students(

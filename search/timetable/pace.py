@@ -203,6 +203,21 @@ def evaluation_seconds(spec: SweepSpec, pace: Pace, stages: Collection[str]) -> 
     return nets * pace.predict_seconds * pace.test_share
 
 
+def member_seconds(
+    spec: SweepSpec, pace: Pace, *, stages: Collection[str] = STAGES
+) -> dict[str, float]:
+    """Return the part of each stage's time, if `stages` run, that grows with the members: for one.
+
+    The members predict corrupted images for the release gate, and test and its corruptions for the
+    ledger.
+    """
+    shares = {
+        "distill": pace.robustness_share,
+        "ledger": pace.test_share + _ledger_sets(spec) * pace.robustness_share,
+    }
+    return {name: pace.predict_seconds * share for name, share in shares.items() if name in stages}
+
+
 def robustness_seconds(spec: SweepSpec, pace: Pace, *, sets: int = 1) -> float:
     """Return the time to measure the ensemble, the best single trial and all files on `sets` sets.
 

@@ -25,7 +25,7 @@ The plan made before the sweep is a forecast; the report compares it with what h
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from common.errors import SpecError
@@ -49,6 +49,7 @@ from search.timetable.pace import (
     Pace,
     fewest_student_epochs,
     mean_trial_seconds,
+    member_seconds,
     overhead_seconds,
     seeds_seconds,
     student_epochs_for,
@@ -111,6 +112,21 @@ class Plan:
     """Costs of epochs by family."""
     allotments: Mapping[str, Allotment] = field(default_factory=dict)
     """Images of an epoch by family, where rungs count computation."""
+    members: int = 0
+    """Members of the ensemble in the forecast: the most that it may have, until it is chosen."""
+    member_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Part of a stage's forecast that is for one member, by stage."""
+
+    def with_members(self, count: int) -> "Plan":
+        """Return the plan for an ensemble that was found to have `count` members."""
+        fewer = self.members - count
+        saved = {stage: fewer * each for stage, each in self.member_seconds.items()}
+        return replace(
+            self,
+            members=count,
+            seconds={s: max(0.0, each - saved.get(s, 0.0)) for s, each in self.seconds.items()},
+            export_seconds=max(0.0, self.export_seconds - saved.get("distill", 0.0)),
+        )
 
     def end_of(self, stage: str) -> float | None:
         """Return when a stage must end to leave time for later stages, in unix seconds.
@@ -230,6 +246,8 @@ def plan_run(
         costs=pace.costs,
         families=pace.families,
         allotments=pace.allotments,
+        members=spec.most_members,
+        member_seconds=member_seconds(spec, pace, stages=stages),
     )
 
 
@@ -272,4 +290,6 @@ def _forecast(
         costs=pace.costs,
         families=pace.families,
         allotments=pace.allotments,
+        members=spec.most_members,
+        member_seconds=member_seconds(spec, pace, stages=stages),
     )

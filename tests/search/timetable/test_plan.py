@@ -540,3 +540,30 @@ def test_the_event_of_a_plan_holds_the_costs_of_its_stages() -> None:
     pace = replace(PACE, costs=costs)
     plan = planned(60, spec=SPEC.with_values(recipe=HEAD_FIRST), pace=pace)
     assert plan.event("sweep").stage_costs == costs
+
+
+def test_an_ensemble_of_fewer_members_leaves_their_time_to_the_student() -> None:
+    plan = planned(60)
+    assert plan.members == SPEC.members == 4
+    smaller = plan.with_members(2)
+    predicted = 2 * PACE.predict_seconds * PACE.test_share
+    assert plan.seconds["ledger"] - smaller.seconds["ledger"] == pytest.approx(predicted)
+    assert smaller.end_of("distill") == pytest.approx(plan.end_of("distill") + predicted)  # type: ignore[operator]
+    assert smaller.with_members(4).seconds == pytest.approx(plan.seconds)
+
+
+def test_the_time_of_members_is_what_a_plan_for_fewer_of_them_would_save() -> None:
+    def overhead(members: int) -> dict[str, float]:
+        return overhead_seconds(SPEC.with_values(members=members), pace, stages=stages)
+
+    pace = replace(PACE, robustness_images=500, robustness_share=0.02)
+    stages = tuple(stage for stage in STAGES if stage != "seeds")
+    plan = planned(60, pace=pace, stages=stages)
+    whole, fewer = overhead(4), overhead(2)
+    after = plan.with_members(2)
+    for stage in ("distill", "ledger"):
+        saved = plan.seconds[stage] - after.seconds[stage]
+        assert saved == pytest.approx(whole[stage] - fewer[stage])
+    assert plan.export_seconds - after.export_seconds == pytest.approx(
+        whole["distill"] - fewer["distill"]
+    )
