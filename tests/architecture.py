@@ -54,6 +54,7 @@ ORDER = (
     "ensemble.selection",
     "trainables.replay",
     "trainables.trial",
+    "trainables.trial_data",
     "trainables.time_limit",
     "trainables.preflight",
     "trainables.device",

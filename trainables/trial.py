@@ -17,8 +17,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, chdir, nullcontext
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +31,15 @@ from common.files import dump_json, file_sha256, read_json
 from common.parsing import from_mapping, to_mapping
 from common.peak_memory import peak_memory_bytes
 from common.plugins import add_import_folder
-from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.device.kinds import NumericsHere, device_memory, machine_here
 from trainables.initial_weights import require_recorded_weights
 from trainables.recipe import Numerics, Recipe
-from trainables.records import WEIGHTS, TrialStart, start_from_text
+from trainables.records import WEIGHTS, start_from_text
 from trainables.time_limit import TimeLimit
 from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
+from trainables.trial_data import data_of_trial, inside
 
 log = logging.getLogger(__name__)
 
@@ -214,8 +212,8 @@ class QuorumTrial(tune.Trainable):
     def _begin(self, checkpoints: Sequence[tune.Checkpoint]) -> Trainer:
         """Build the trainer and resume from the first checkpoint that can be loaded, if any."""
         add_import_folder(self._config["folder"])
-        images, splits = _data(self._config, self._start)
-        with _inside(self._config["folder"]):  # the path of pretrained weights may be relative
+        images, splits = data_of_trial(self._config, self._start)
+        with inside(self._config["folder"]):  # the path of pretrained weights may be relative
             require_recorded_weights(
                 self._start.recipe.architecture, self._start.weights, where=self._start.trial
             )
@@ -279,9 +277,9 @@ class QuorumTrial(tune.Trainable):
         If the trainer cannot, it continues with those it had.
         """
         assert self._trainer is not None
-        images, splits = _data(self._config, self._start)
+        images, splits = data_of_trial(self._config, self._start)
         before, self._rungs = self._rungs, rungs
-        with tempfile.TemporaryDirectory() as folder, _inside(self._config["folder"]):
+        with tempfile.TemporaryDirectory() as folder, inside(self._config["folder"]):
             self._trainer.save(Path(folder))
             self._trainer, self._reports = None, iter(())  # one network in memory at a time
             trainer = self._new_trainer(images, splits)
@@ -327,78 +325,3 @@ def requested(resources: Mapping[str, float], *, avoid: str) -> tune.PlacementGr
 
 def _node_id() -> str:
     return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
-
-
-def _data(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSet, Splits]:
-    """Return the images, loaded once per process, and their splits.
-
-    Raises:
-        DataError: the images cannot be had, or they or the splits differ from the sweep's; the
-            message names the machine.
-    """
-    splits: Splits = _fetched(config["splits"])
-    cache = None if config["cache"] is None else Path(config["cache"])
-    try:
-        images = _images(config, start, cache)
-    except DataError as error:
-        raise DataError(f"{start.trial} on {os.uname().nodename}: {error}") from None
-    for name, actual, expected in (
-        ("fingerprint", images.fingerprint, start.data["fingerprint"]),
-        ("image size", images.image_size, start.data.get("image_size") or images.image_size),
-        ("split_id", splits.split_id, start.split_id),
-    ):
-        if actual != expected:
-            raise DataError(
-                f"{start.trial}: the data on {os.uname().nodename} have {name} {actual}, but the "
-                f"sweep was started with {expected}; give every node the same data"
-            )
-    return images, splits
-
-
-def _images(config: Mapping[str, Any], start: TrialStart, cache: Path | None) -> ImageSet:
-    source = config["images"]
-    if source is None:
-        spec = from_mapping(DatasetSpec, config["dataset"], where="dataset")
-        return _mapped_images(spec, cache, config["folder"], start.data["fingerprint"])
-    if hasattr(source, "receive"):
-        return _received_images(source, cache)
-    if isinstance(source, ray.ObjectRef):
-        return _shared_images(source)
-    images: ImageSet = source
-    return images
-
-
-def _fetched(value: Any) -> Any:
-    return ray.get(value) if isinstance(value, ray.ObjectRef) else value
-
-
-@lru_cache(maxsize=1)
-def _shared_images(reference: "ray.ObjectRef[ImageSet]") -> ImageSet:
-    """Return the images in the node's shared memory, as one object for all trials.
-
-    Their copy on a GPU lives as long as the object: see trainables/resident_pixels.py.
-    """
-    images: ImageSet = ray.get(reference)
-    return images
-
-
-@lru_cache(maxsize=1)
-def _mapped_images(
-    spec: DatasetSpec, cache: Path | None, folder: str, fingerprint: str
-) -> ImageSet:
-    with _inside(folder):
-        return load_dataset(spec, cache=cache, fingerprint=fingerprint)
-
-
-@lru_cache(maxsize=1)
-def _received_images(source: Any, cache: Path | None) -> ImageSet:
-    images: ImageSet = source.receive(cache)
-    return images
-
-
-def _inside(folder: str) -> AbstractContextManager[None]:
-    """Change to the folder in which the command was started, if this node has it.
-
-    Relative paths are then the same as for the command.
-    """
-    return chdir(folder) if Path(folder).is_dir() else nullcontext()

@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.facts.data import DataFacts, RunImages, describe_data, find_images
 from analysis.facts.importance import Importances
-from analysis.facts.trials import TrialFacts, best_trial, trials_of
+from analysis.facts.trials import TrialFacts, best_by_family, best_trial, trials_of
 from analysis.text.ledger import sizes
 from common.errors import RunError
 from common.files import read_array
@@ -88,6 +88,8 @@ class RunFacts:
     """float32 [N, K] on holdout by member, before any temperature."""
     holdout_hits: Mapping[str, int] = field(default_factory=dict)
     """Correct predictions on holdout of each trial that finished the schedule."""
+    family_log_probs: Mapping[str, Array] = field(default_factory=dict)
+    """float32 [N, K] on holdout of the best finished trial of each family, before a temperature."""
     data: DataFacts = field(default_factory=DataFacts)
     """Facts about the images."""
     importances: Importances | None = None
@@ -177,6 +179,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
         holdout_labels=labels.get("holdout"),
         val_labels=labels.get("val"),
         member_log_probs=_member_predictions(folder, selection),
+        family_log_probs=_family_predictions(folder, trials),
         holdout_hits=_holdout_hits(folder, trials, labels.get("holdout")),
     )
 
@@ -246,7 +249,18 @@ def _read_npz(path: Path) -> dict[str, Array]:
 def _member_predictions(folder: RunFolder, selection: Selection | None) -> dict[str, Array]:
     """Read the members' predictions on holdout; members without a file are left out."""
     names = [member.name for member in selection.members] if selection else []
-    paths = {name: folder.trial(name) / "holdout.npy" for name in names}
+    return _holdout_predictions(folder, {name: name for name in names})
+
+
+def _family_predictions(folder: RunFolder, trials: Sequence[TrialFacts]) -> dict[str, Array]:
+    """Read the predictions on holdout of each family's best trial of the search."""
+    best = best_by_family(trial for trial in trials if trial.kind == "search")
+    return _holdout_predictions(folder, {name: trial.trial for name, trial in best.items()})
+
+
+def _holdout_predictions(folder: RunFolder, trials: Mapping[str, str]) -> dict[str, Array]:
+    """Read the predictions of the trials under the same keys; skip missing files."""
+    paths = {name: folder.trial(trial) / "holdout.npy" for name, trial in trials.items()}
     return {name: read_array(path) for name, path in paths.items() if path.is_file()}
 
 
@@ -256,12 +270,10 @@ def _holdout_hits(
     """Count the correct predictions on holdout of each finished trial; skip missing files."""
     if labels is None:
         return {}
-    names = [trial.trial for trial in trials if trial.whole_schedule]
-    paths = {name: folder.trial(name) / "holdout.npy" for name in names}
+    names = {trial.trial: trial.trial for trial in trials if trial.whole_schedule}
     return {
-        name: int((read_array(path).argmax(axis=1) == labels).sum())
-        for name, path in paths.items()
-        if path.is_file()
+        name: int((log_probs.argmax(axis=1) == labels).sum())
+        for name, log_probs in _holdout_predictions(folder, names).items()
     }
 
 

@@ -132,6 +132,14 @@ def best_trial(trials: Iterable[TrialFacts]) -> TrialFacts | None:
     return min(scored, key=lambda t: (-(t.rung or 0), t.scores[t.rung or 0]), default=None)
 
 
+def best_by_family(trials: Iterable[TrialFacts]) -> dict[str, TrialFacts]:
+    """Return, by family, the trial with the lowest val NLL of those that finished the schedule."""
+    finished = [trial for trial in trials if trial.whole_schedule and trial.family]
+    families = dict.fromkeys(trial.family for trial in finished)
+    best = {name: best_trial(t for t in finished if t.family == name) for name in families}
+    return {name: trial for name, trial in best.items() if trial is not None}
+
+
 def _trial(trial: Trial, params: Callable[[str], int | None]) -> TrialFacts:
     end = trial.end
     return TrialFacts(

@@ -33,7 +33,7 @@ from journal.trial import Trial
 from search.samplers.fixed import FixedTrials
 from search.samplers.study_storage import WINDOW, StudyStorage
 from search.samplers.suggestions import Fits, Suggestion, always
-from search.space.parameters import Parameter
+from search.space.parameters import FAMILY, Parameter, Scalar
 from search.space.space import Space
 from trainables.recipe import Recipe
 
@@ -71,6 +71,8 @@ class OptunaSampler:
         self._count = len(known)
         self._numbers = {trial.name: number for number, trial in enumerate(known)}
         """Numbers of the trials in the study, by name."""
+        self._begun = {str(trial.recipe.get(FAMILY, "")) for trial in known}
+        """Families of which a trial was drawn."""
         self._storage = StudyStorage(None if path is None else _fresh(path), window=window)
         with collection_paused():
             self._study = _fill(self._storage, study, known, space)
@@ -93,11 +95,17 @@ class OptunaSampler:
         return self.left > 0
 
     def next(self, fits: Fits = always) -> Suggestion | None:
-        """Return an unfinished trial, else a new one; None if none `fits` or all are drawn."""
+        """Return an unfinished trial, else a new one; None if none `fits` or all are drawn.
+
+        A new one is of a family that fits: in the last minutes only of the cheap ones.
+        """
         unfinished = self._unfinished.next(fits)
         if unfinished is not None:
             return unfinished
-        return self._ask() if self._count < self._trials and fits(None) else None
+        if self._count >= self._trials:
+            return None
+        fitting = [name for name in self._families if fits(self._prospect(name))]
+        return self._ask(fitting) if fitting else None
 
     def observe(self, event: Event) -> None:
         """Report a journalled event of a search trial to Optuna."""
@@ -113,26 +121,52 @@ class OptunaSampler:
             values = value if state is TrialState.COMPLETE else None
             self._study.tell(number, values, state=state)
 
-    def _ask(self) -> Suggestion:
+    @property
+    def _families(self) -> list[str]:
+        return list(self._space.families) or [""]
+
+    def _prospect(self, family: str) -> Suggestion:
+        """Return what is known of the next trial if it is one of this family."""
+        return self._suggestion(self._space.families.get(family, self._space.base))
+
+    def _ask(self, fitting: Sequence[str]) -> Suggestion:
+        """Draw a trial of one of the families `fitting`, at first one of each, in their order."""
         number = self._count
-        self._count += 1
         self._study.sampler = tpe_sampler(self._seed, number, startup_trials=self._startup)
-        families = list(self._space.families) or [""]
-        first = self._space.first_values(families[number]) if number < len(families) else {}
-        if first:  # the values that the sweep recommends
-            self._study.enqueue_trial(first)
+        fixed = self._fixed_values(fitting)
+        if fixed:
+            self._study.enqueue_trial(fixed)
         with self._storage.asking():
             trial = self._study.ask()
             values = self._space.suggest(trial)
-        name = f"t{number:04d}"
-        trial.set_user_attr("trial", name)
-        self._numbers[name] = trial.number
+        suggestion = self._suggestion(self._adjust(self._space.recipe(values)))
+        self._begun.add(suggestion.recipe.architecture.family)
+        trial.set_user_attr("trial", suggestion.trial)
+        self._numbers[suggestion.trial] = trial.number
+        self._count += 1
+        return suggestion
+
+    def _fixed_values(self, fitting: Sequence[str]) -> dict[str, Scalar]:
+        """Return the values that the next trial does not draw, by label.
+
+        A family's first trial has the values that the sweep recommends. If some families no longer
+        fit, the family is drawn evenly from the others.
+        """
+        new = next((name for name in fitting if name not in self._begun), None)
+        if new is not None:
+            return self._space.first_values(new)
+        if len(fitting) == len(self._families):
+            return {}
+        chosen = fitting[derive_seed(self._seed, "family", self._count) % len(fitting)]
+        return {p.label: chosen for p in self._space.parameters if p.name == FAMILY}
+
+    def _suggestion(self, recipe: Recipe) -> Suggestion:
         return Suggestion(
-            trial=name,
-            number=number,
+            trial=f"t{self._count:04d}",
+            number=self._count,
             kind="search",
-            recipe=self._adjust(self._space.recipe(values)),
-            seed=derive_seed(self._seed, "trial", number),
+            recipe=recipe,
+            seed=derive_seed(self._seed, "trial", self._count),
         )
 
     def _report(self, name: str, rung: int, value: float | None) -> None:

@@ -45,11 +45,11 @@ class Suggestion:
         )
 
 
-Fits = Callable[[Suggestion | None], bool]
-"""Says whether there is time for a trial; None stands for one that is still to be drawn."""
+Fits = Callable[[Suggestion], bool]
+"""Says whether there is time for a trial, which may still lack the values that will be drawn."""
 
 
-def always(_: Suggestion | None) -> bool:
+def always(_: Suggestion) -> bool:
     """Return True: without a deadline, there is time for every trial."""
     return True
 

@@ -47,9 +47,8 @@ class Deadlines:
         """Return whether a trial that starts now would finish its schedule in time.
 
         Its pace is that of the trials so far, or only of those with `recipe` if there are any.
-        Before a recipe is drawn, `recipe` holds what is known of it, and an epoch is expected to
-        cost what it costs in that family. Features below a head are computed by the first trial of
-        each worker.
+        `recipe` may lack values that will be drawn: an epoch is expected to cost what it costs in
+        its family. Features below a head are computed by the first trial of each worker.
         """
         if self.finish is None:
             return True

@@ -15,7 +15,7 @@ from search.tune.recorder import Recorder
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.initial_weights import weights_identity
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Numerics
 from trainables.records import TrialStart, start_to_text
 
 
@@ -47,32 +47,19 @@ class Launcher:
         """Journal a trial's start and return its configuration; None if that fails."""
         return self.recorder.safely(lambda: self._launch(suggestion, place), None)
 
-    def fits(self, suggestion: Suggestion | None) -> bool:
-        """Return whether there is time and space for a trial; None stands for one yet to be drawn.
+    def fits(self, suggestion: Suggestion) -> bool:
+        """Return whether there is time and space for a trial.
 
         A new trial must finish its schedule in time; an interrupted one must reach its next rung.
         """
         if self.recorder.disk_full:
             return False
         state, deadlines = self.recorder.state, self.recorder.deadlines
-        known = None if suggestion is None else state.trials.get(suggestion.trial)
-        if suggestion is not None and known is not None and suggestion.checkpoints:
+        known = state.trials.get(suggestion.trial)
+        if known is not None and suggestion.checkpoints:
             usable = [c.step for c in known.checkpoints if c.path in suggestion.checkpoints]
             return deadlines.allow_rest(self.rungs, state, known, done=max(usable))
-        recipe = self._next_recipe() if suggestion is None else suggestion.recipe
-        return deadlines.allow_trial(self.rungs, state, recipe, kind=self.recorder.kind)
-
-    def _next_recipe(self) -> Recipe:
-        """Return what is known of the recipe that is drawn next.
-
-        The first trials of a search are those of its families, in their order; others may be of
-        any family and are expected to cost as much as the base recipe.
-        """
-        number = len(self.recorder.state.trials.of_kind("search"))
-        recipes = list(self.spec.family_recipes().values())
-        if number < len(recipes):
-            return recipes[number]
-        return self.spec.shared_recipe() if recipes else self.spec.base_recipe()
+        return deadlines.allow_trial(self.rungs, state, suggestion.recipe, kind=self.recorder.kind)
 
     def _launch(self, suggestion: Suggestion, place: Place) -> dict[str, Any]:
         known = self.recorder.state.trials.get(suggestion.trial)

@@ -19,7 +19,7 @@ from analysis.explain.explain_run import (
 from analysis.explain.explanations import AttentionWeights, LayerWeights
 from analysis.facts.importance import FEWEST, Importance, Importances
 from analysis.facts.run_facts import RunFacts, load_facts, with_data
-from analysis.facts.trials import ENDINGS, totals_of
+from analysis.facts.trials import ENDINGS, best_by_family, totals_of
 from analysis.figures.fonts import lettering
 from analysis.report.blocks import Bullets, Figure, Table, Text
 from analysis.report.data_section import data_section
@@ -175,9 +175,38 @@ def test_families_are_compared_at_the_last_rung(facts: RunFacts) -> None:
     scores = [trial.scores[last] for trial in trials if last in trial.scores]
     assert sum(map(int, shown.column("finished"))) == len(scores)
     assert f"{min(scores):.4f}" in shown.column("best NLL on val")
-    assert shown.column("best NLL on val")[-1] == shown.column("its accuracy")[-1] == DASH
+    assert shown.column("best NLL on val")[-1] == shown.column("accuracy on holdout")[-1] == DASH
     with pytest.raises(ValueError):
         table(search_section(facts), "family")
+
+
+def test_the_best_trials_of_families_are_compared_on_holdout_in_pairs(facts: RunFacts) -> None:
+    trials = tuple(
+        replace(trial, recipe={**trial.recipe, "family": ("fast", "slow")[trial.number % 2]})
+        for trial in facts.search_trials
+    )
+    best = best_by_family(trials)
+    winner = min(best, key=lambda name: best[name].scores[best[name].rung or 0])
+    (other,) = set(best) - {winner}
+    labels = np.arange(400) % 4
+    good = np.log(np.where(np.eye(4)[labels] > 0, 0.7, 0.1)).astype(np.float32)
+    worse = good.copy()
+    worse[:40] = np.roll(good[:40], 1, axis=1)  # 40 of 400 images are wrong
+    facts = replace(
+        facts,
+        spec=replace(facts.spec, families={"fast": FamilySpec(), "slow": FamilySpec()}),
+        trials=trials,
+        holdout_labels=labels,
+        family_log_probs={winner: good, other: worse},
+    )
+    shown = table(search_section(facts), "family")
+    rows = dict(zip(shown.column("family"), shown.rows, strict=True))
+    *_, accuracy, points, nll = rows[other]
+    assert accuracy == "90.0%"
+    assert str(points).startswith("−10.0 (−1")
+    assert str(nll).startswith("+0.195 (+0.1")
+    assert rows[winner][-3:] == ("100.0%", DASH, DASH)
+    assert f"minus that of {winner}" in shown.caption
 
 
 def test_a_single_trial_is_described_alone(facts: RunFacts) -> None:

@@ -336,6 +336,50 @@ def test_the_first_trial_of_each_family_has_the_recommended_values_whatever_the_
         assert second.recipe.optimizer.momentum != BASE.optimizer.momentum
 
 
+def family_sampler(state: RunState, *, seed: int = 0) -> OptunaSampler:
+    return OptunaSampler(
+        FAMILIES, state, trials=40, startup_trials=2, seed=seed, study="f", path=None
+    )
+
+
+def not_tuned(suggestion: Suggestion) -> bool:
+    return suggestion.recipe.architecture.family != "tuned"
+
+
+@pytest.mark.parametrize("before", [0, 1, 5])
+def test_a_family_that_no_longer_fits_leaves_the_time_to_the_others(before: int) -> None:
+    drawn = family_sampler(World().state)
+    for _ in range(before):
+        drawn.next()
+    later = [drawn.next(not_tuned) for _ in range(8)]
+    assert [trial and trial.recipe.architecture.family for trial in later] == ["scratch"] * 8
+    assert len({trial.recipe.optimizer.momentum for trial in later if trial}) == 8
+    assert drawn.next(lambda _: False) is None
+
+
+def test_a_family_that_was_passed_over_is_the_next_one_that_fits() -> None:
+    drawn = family_sampler(World().state)
+    drawn.next(not_tuned)
+    second = drawn.next()
+    assert second is not None
+    assert second.recipe.architecture.family == "tuned"
+    assert second.recipe.optimizer.adamw_lr == 2e-3
+
+
+def test_a_single_family_has_one_trial_with_the_recommended_values() -> None:
+    tuned = Family(
+        recipe=BASE.with_values(family="tuned", optimizer="adamw"),
+        fixed=frozenset({"optimizer", "momentum"}),
+        space={"adamw_lr": {"type": "float", "low": 1e-4, "high": 1e-2, "start": 2e-3}},
+    )
+    space = Space.from_mapping({}, base=BASE, families={"tuned": tuned})
+    drawn = OptunaSampler(
+        space, World().state, trials=9, startup_trials=2, seed=0, study="f", path=None
+    )
+    rates = [trial.recipe.optimizer.adamw_lr for trial in (drawn.next(), drawn.next()) if trial]
+    assert rates[0] == 2e-3 != rates[1]
+
+
 def test_values_that_are_not_searched_may_be_adjusted_to_the_drawn_ones() -> None:
     world = World()
     drawn = OptunaSampler(

@@ -28,6 +28,7 @@ from tests.events import epoch, of_type, trial_started
 from tests.faults.disk import path_of
 from tests.faults.test_resume import outcome
 from tests.simulated_tune import SPEC, Sweep
+from trainables.recipe import Recipe
 from trainables.records import RunFolder
 from trainables.trial import CHECKPOINT_SECONDS, QuorumTrial
 
@@ -195,15 +196,16 @@ def epoch_result() -> dict[str, Any]:
 
 def test_no_trial_starts_that_could_not_finish_in_time(tmp_path: Path) -> None:
     sweep = Sweep(RunFolder(tmp_path))
-    assert sweep.launcher.fits(None)
+    suggestion = Suggestion(trial="t0001", number=1, kind="search", recipe=Recipe(), seed=0)
+    assert sweep.launcher.fits(suggestion)
     sweep.recorder.deadlines = Deadlines(finish=100.0, stop=100.0, clock=lambda: 0.0)
     launcher = replace(sweep.launcher, rungs=(3, 9))
-    assert launcher.fits(None)
+    assert launcher.fits(suggestion)
     sweep.emitter.emit(trial_started("t0000"))
     sweep.emitter.emit(epoch("t0000", 1, seconds=9.0))  # 10 steps: 9 and a second cooldown
-    assert launcher.fits(None)
+    assert launcher.fits(suggestion)
     sweep.emitter.emit(epoch("t0000", 2, seconds=13.0))
-    assert not launcher.fits(None)
+    assert not launcher.fits(suggestion)
 
 
 NO_TIME = Deadlines(stop=-1.0, clock=lambda: 0.0)
