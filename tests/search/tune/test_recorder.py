@@ -18,6 +18,7 @@ from common.failures import one_line, reason_of
 from journal.events import EPOCH_FIELDS, RungDecided, TrialEnded
 from journal.journal import read_events
 from search.samplers import optuna_sampler
+from search.samplers.suggestions import Suggestion
 from search.timetable.capacity import Share
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import TuneCallback
