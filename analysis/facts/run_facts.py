@@ -20,6 +20,7 @@ from analysis.text.ledger import sizes
 from common.errors import RunError
 from common.files import read_array
 from common.formats import count
+from common.statistics.metrics import apply_temperature, fit_temperature
 from ensemble.deployment.card import Card, read_card
 from ensemble.deployment.release import Release, read_release
 from ensemble.ledger.ledger import Ledger, read_ledger
@@ -89,7 +90,8 @@ class RunFacts:
     holdout_hits: Mapping[str, int] = field(default_factory=dict)
     """Correct predictions on holdout of each trial that finished the schedule."""
     family_log_probs: Mapping[str, Array] = field(default_factory=dict)
-    """float32 [N, K] on holdout of the best finished trial of each family, before a temperature."""
+    """float32 [N, K] on holdout of the best finished trial of each family, at the temperature that
+    suits it on val."""
     data: DataFacts = field(default_factory=DataFacts)
     """Facts about the images."""
     importances: Importances | None = None
@@ -179,7 +181,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
         holdout_labels=labels.get("holdout"),
         val_labels=labels.get("val"),
         member_log_probs=_member_predictions(folder, selection),
-        family_log_probs=_family_predictions(folder, trials),
+        family_log_probs=_family_predictions(folder, trials, labels.get("val")),
         holdout_hits=_holdout_hits(folder, trials, labels.get("holdout")),
     )
 
@@ -249,18 +251,30 @@ def _read_npz(path: Path) -> dict[str, Array]:
 def _member_predictions(folder: RunFolder, selection: Selection | None) -> dict[str, Array]:
     """Read the members' predictions on holdout; members without a file are left out."""
     names = [member.name for member in selection.members] if selection else []
-    return _holdout_predictions(folder, {name: name for name in names})
+    return _predictions(folder, {name: name for name in names})
 
 
-def _family_predictions(folder: RunFolder, trials: Sequence[TrialFacts]) -> dict[str, Array]:
-    """Read the predictions on holdout of each family's best trial of the search."""
+def _family_predictions(
+    folder: RunFolder, trials: Sequence[TrialFacts], val_labels: Array | None
+) -> dict[str, Array]:
+    """Read and calibrate the predictions on holdout of each family's best trial of the search."""
+    if val_labels is None:
+        return {}
     best = best_by_family(trial for trial in trials if trial.kind == "search")
-    return _holdout_predictions(folder, {name: trial.trial for name, trial in best.items()})
+    names = {family: trial.trial for family, trial in best.items()}
+    holdout, val = (_predictions(folder, names, split=split) for split in ("holdout", "val"))
+    return {
+        family: apply_temperature(holdout[family], fit_temperature(val[family], val_labels))
+        for family in holdout
+        if family in val
+    }
 
 
-def _holdout_predictions(folder: RunFolder, trials: Mapping[str, str]) -> dict[str, Array]:
+def _predictions(
+    folder: RunFolder, trials: Mapping[str, str], *, split: str = "holdout"
+) -> dict[str, Array]:
     """Read the predictions of the trials under the same keys; skip missing files."""
-    paths = {name: folder.trial(trial) / "holdout.npy" for name, trial in trials.items()}
+    paths = {name: folder.trial(trial) / f"{split}.npy" for name, trial in trials.items()}
     return {name: read_array(path) for name, path in paths.items() if path.is_file()}
 
 
@@ -273,7 +287,7 @@ def _holdout_hits(
     names = {trial.trial: trial.trial for trial in trials if trial.whole_schedule}
     return {
         name: int((log_probs.argmax(axis=1) == labels).sum())
-        for name, log_probs in _holdout_predictions(folder, names).items()
+        for name, log_probs in _predictions(folder, names).items()
     }
 
 

@@ -175,8 +175,8 @@ def _families(facts: RunFacts) -> Block | None:
         )
     compared = (
         f" On holdout (n = {plural(len(facts.holdout_labels), 'image')}), the family's best trial "
-        f"minus that of {winner}, before any temperature, with paired 95% intervals: the images "
-        "did not choose these trials, but the best of many trials of another seed may differ."
+        f"minus that of {winner}, each at the temperature that suits it on val, with paired 95% "
+        "intervals: these images did not choose the trials. Another seed may have other winners."
         if facts.holdout_labels is not None and len(facts.family_log_probs) > 1
         else ""
     )
