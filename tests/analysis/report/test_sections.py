@@ -34,6 +34,7 @@ from analysis.report.robustness_section import robustness_section
 from analysis.report.search_section import search_section
 from analysis.report.student_section import student_section
 from common.formats import DASH, duration
+from common.stage_costs import StageCosts
 from ensemble.ledger.robustness import Robustness
 from journal.events import PlanMade
 from search.space.sections import FamilySpec
@@ -175,7 +176,7 @@ def test_families_are_compared_at_the_last_rung(facts: RunFacts) -> None:
     scores = [trial.scores[last] for trial in trials if last in trial.scores]
     assert sum(map(int, shown.column("finished"))) == len(scores)
     assert f"{min(scores):.4f}" in shown.column("best NLL on val")
-    assert shown.column("best NLL on val")[-1] == shown.column("accuracy on holdout")[-1] == DASH
+    assert shown.column("best NLL on val")[-1] == shown.column("accuracy")[-1] == DASH
     with pytest.raises(ValueError):
         table(search_section(facts), "family")
 
@@ -207,6 +208,19 @@ def test_the_best_trials_of_families_are_compared_on_holdout_in_pairs(facts: Run
     assert str(nll).startswith("+0.195 (+0.1")
     assert rows[winner][-3:] == ("100.0%", DASH, DASH)
     assert f"minus that of {winner}" in shown.caption
+    assert "computation" not in shown.caption
+
+
+def test_families_whose_epochs_cost_more_are_named(facts: RunFacts) -> None:
+    costs = {"fast": StageCosts(), "slow": StageCosts(epochs=(5.97,))}
+    families = {name: FamilySpec() for name in costs}
+    equal = replace(facts, spec=replace(facts.spec, families=families, resource="compute"))
+    told = table(search_section(equal), "family").caption
+    assert "in no family" in told.lower()
+    assert "except" not in told
+    plans = (PlanMade(at="sweep", seconds={}, family_costs=costs),)
+    told = table(search_section(replace(equal, plans=plans)), "family").caption
+    assert "except slow (6.0 times as much)" in told
 
 
 def test_a_single_trial_is_described_alone(facts: RunFacts) -> None:
