@@ -74,7 +74,6 @@ def distill(
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
-    _plan_for_teacher(run)
     margins = _margins(run, budgets or {})
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
         finished_before = stage.times_finished
@@ -181,6 +180,7 @@ def _train_students(
     from quorum.candidates import most_candidates, student_candidates
     from trainables.training.losses import Distillation
 
+    _plan_for_teacher(run)
     end = run.end_of("distill")
     candidates = student_candidates(run.spec, run.folder)
     numerics = run.probe(candidates[0].recipe, threads=max(1, run.cores // workers))

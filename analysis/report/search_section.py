@@ -28,8 +28,8 @@ from common.statistics.metrics import correct
 from ensemble.selection.comparison import compare
 from search.space.parameters import Parameter
 
-MOST_COST = 1.05
-"""Cost of an epoch, in epochs of the first family, above which it counts as more."""
+EQUAL_COST = 1.05
+"""Duration of an epoch, in epochs of the first family, up to which it counts as equal."""
 
 MOST_FAILURES = 6
 """Maximum number of failed trials listed."""
@@ -176,15 +176,17 @@ def _families(facts: RunFacts) -> Block | None:
                 *_on_holdout(facts, family, winner),
             )
         )
-    images = facts.holdout_labels
-    compared = (
-        f" Accuracies are on holdout (n = {plural(len(images), 'image')}), as are the differences: "
-        f"the family's best trial minus that of {winner}, each at the temperature that suits it on "
-        "val, with paired 95% intervals. These images did not choose the trials. Another seed may "
-        "have other winners."
-        if images is not None and len(facts.family_log_probs) > 1
-        else ""
-    )
+    images, compared = facts.holdout_labels, ""
+    if images is not None and facts.family_log_probs:
+        compared = (
+            f" Accuracies of these trials are on holdout (n = {plural(len(images), 'image')}), "
+            "which did not choose them."
+        )
+    if images is not None and winner in facts.family_log_probs:
+        compared += (
+            f" Differences from {winner} on the same images, each trial at the temperature that "
+            "suits it on val, with paired 95% intervals; another seed may have other winners."
+        )
     whole = f"Families after the whole schedule of {plural(last, 'epoch')}."
     return table(
         (
@@ -204,17 +206,19 @@ def _families(facts: RunFacts) -> Block | None:
 
 
 def _computation(facts: RunFacts) -> str:
-    """Say whether an epoch takes as much computation in all families, where it should."""
+    """Say whether an epoch takes equally long in all families, where it should."""
     if facts.spec.resource != "compute":
         return ""
     costs = facts.plans[0].family_costs if facts.plans else {}
+    if not costs:
+        return ""
     costly = [
-        f"{name} ({fixed(each.epochs[-1], 1)} times as much)"
+        f"{name} ({fixed(each.epochs[-1], 1)} times as long, for at least one batch)"
         for name, each in costs.items()
-        if each.epochs[-1] > MOST_COST
+        if each.epochs[-1] > EQUAL_COST
     ]
-    exceptions = f", except {' and '.join(costly)}: it has at least one batch" if costly else ""
-    return f" In no family does an epoch take more computation than in the first{exceptions}."
+    exceptions = f", except {' and '.join(costly)}" if costly else ""
+    return f" In no family does an epoch take longer than in the first{exceptions}."
 
 
 def _score(trial: TrialFacts) -> float:

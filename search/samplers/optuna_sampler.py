@@ -7,8 +7,8 @@ budgets are never compared as equal.
 
 The study is a view of the run's state. Its file is written anew on resume, so damage to it
 costs nothing. Each suggestion is drawn by a sampler seeded with (root, number): it depends on
-the study and the number alone, not on how often the process was restarted. In a long study it
-depends on a window of the trials (`study_storage`).
+the study, the number and the families that fit, not on how often the process was restarted. In a
+long study it depends on a window of the trials (`study_storage`).
 """
 
 import math
@@ -97,7 +97,7 @@ class OptunaSampler:
     def next(self, fits: Fits = always) -> Suggestion | None:
         """Return an unfinished trial, else a new one; None if none `fits` or all are drawn.
 
-        A new one is of a family that fits: in the last minutes only of the cheap ones.
+        A new one is of a family that fits: near the end, only cheap families do.
         """
         unfinished = self._unfinished.next(fits)
         if unfinished is not None:

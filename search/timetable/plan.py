@@ -113,7 +113,7 @@ class Plan:
     allotments: Mapping[str, Allotment] = field(default_factory=dict)
     """Images of an epoch by family, where rungs count computation."""
     members: int = 0
-    """Members of the ensemble in the forecast: the most that it may have, until it is chosen."""
+    """Members assumed in the forecast: the most possible until the ensemble is chosen."""
     member_seconds: Mapping[str, float] = field(default_factory=dict)
     """Part of a stage's forecast that is for one member, by stage."""
 

@@ -32,6 +32,7 @@ from trainables.prediction import (
     place_model,
 )
 from trainables.recipe import Dtype, Numerics, Recipe
+from trainables.training.depthwise_gradients import depthwise_gradients
 from trainables.training.optimizer_step import LOSS_SCALE
 
 logger = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ class _Candidate:
         """Time a forward and a backward pass; return the logits."""
         started = self._clock()
         self._model.zero_grad(set_to_none=True)
-        with self._autocast(self.numerics):
+        with self._autocast(self.numerics), depthwise_gradients(self.numerics):
             logits: Tensor = self._model(self._images)
         loss = functional.cross_entropy(logits.float(), self._labels)
         (self._scale * loss).backward()  # type: ignore[no-untyped-call]

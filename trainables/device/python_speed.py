@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 USUAL_LOOPS_PER_SECOND = 220.0
-"""Loops of `_loop` a second on a machine that just keeps the fixed times of a plan. They were taken
-from a machine with 375, with a margin; one with 100 took 20 to 22 s for a report (15 s in a plan)
-and 10 s for a ledger (8 s)."""
+"""Loops of `_loop` a second on a machine that keeps the fixed times of a plan with some margin. One
+with 375 keeps them easily; one with 100 took 20 to 22 s for a report (15 s in a plan) and 10 s for
+a ledger (8 s)."""
 
 LOOPING_SECONDS = 0.3
 """Time for which loops are counted."""

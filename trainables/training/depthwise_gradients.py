@@ -3,9 +3,9 @@
 Axes: B images of a batch, C channels, H×W positions, a kernel of R×S taps.
 
 oneDNN has fast code for the gradient of a depthwise kernel's weights, but with AVX2 only for
-kernels of at most three columns. For wider ones it falls back to code for any convolution, which
-takes up to 30 times as long: a third of a training step of EfficientNet-Lite0 (docs/log.md). As
-no tap depends on another, the gradient is computed here for three columns of the kernel at a time,
+kernels of at most three columns. For wider ones it falls back to its general code, which takes up
+to 30 times as long, and a third of a training step of EfficientNet-Lite0 (docs/log.md). As no
+tap depends on another, the gradient is computed here for three columns of the kernel at a time,
 from the columns of the image that they see.
 """
 
@@ -29,7 +29,8 @@ COLUMNS = 3
 def depthwise_gradients(numerics: Numerics) -> AbstractContextManager[object]:
     """Return a context in which convolutions have the faster gradients, if they would help.
 
-    Only the forward pass need run in it. Results are the same but for rounding.
+    Only the forward pass need run in it. Results are the same but for rounding. There are no
+    second derivatives.
     """
     helps = (
         numerics.device == "cpu"
@@ -67,11 +68,13 @@ def _depthwise(
     groups: int = 1,
 ) -> Tensor | None:
     """Return the convolution, or None if it is of another kind. The arguments are conv2d's."""
-    channels = input.shape[-3]
-    depthwise = groups == channels == len(weight) and weight.shape[-1] > COLUMNS
-    if not depthwise or input.dim() != 4 or not weight.requires_grad:
+    if input.dim() != 4 or groups == 1 or not groups == input.shape[1] == len(weight):
         return None
-    if isinstance(padding, str) or _pair(dilation) != (1, 1) or input.dtype != torch.float32:
+    if weight.shape[-1] <= COLUMNS or not weight.requires_grad:
+        return None
+    if isinstance(padding, str) or _pair(dilation) != (1, 1):
+        return None
+    if input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return None
     result: Tensor = _Depthwise.apply(input, weight, bias, _pair(stride), _pair(padding))
     return result
@@ -144,11 +147,15 @@ def weight_gradient(
 
 def _window(images: Tensor, *, first: tuple[int, int], size: tuple[int, ...]) -> Tensor:
     """Return `size` rows and columns of the images from `first` on, zero outside of them."""
-    sides = []  # from the last axis to the first, as `pad` wants them
+    sides, start = [], []  # from the last axis to the first, as `pad` wants them
     for axis in (1, 0):
-        before = -first[axis]
-        sides += [before, size[axis] - before - images.shape[2 + axis]]
-    return functional.pad(images, sides)
+        before = max(0, -first[axis])
+        after = max(0, first[axis] + size[axis] - images.shape[2 + axis])
+        sides += [before, after]
+        start.append(first[axis] + before)
+    left, top = start
+    # `pad` would cut, too, but not at a distance from the image.
+    return functional.pad(images, sides)[..., top : top + size[0], left : left + size[1]]
 
 
 def _gradients(

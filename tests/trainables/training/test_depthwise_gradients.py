@@ -18,6 +18,12 @@ CASES = [
     (5, 11, 7, 1, 3),
     (4, 10, (1, 9), 1, (0, 4)),
     (3, 8, 6, (3, 2), 1),
+    # Kernels of which some columns see no image.
+    (4, 1, 7, 1, 3),
+    (4, 2, 7, 1, 3),
+    (4, 1, 9, 1, 4),
+    (4, 3, 9, 2, 4),
+    (4, 2, 11, 1, 5),
 ]
 
 
@@ -98,6 +104,13 @@ def test_other_convolutions_are_left_alone(net: nn.Module) -> None:
         assert result.grad_fn is not None
         assert "Depthwise" not in result.grad_fn.name()
     assert torch.equal(result, net(images))
+
+
+def test_a_nets_own_autocast_is_left_alone() -> None:
+    net, images = nn.Conv2d(8, 8, 5, padding=2, groups=8), torch.ones(2, 8, 9, 9)
+    with DepthwiseGradients(), torch.autocast("cpu", torch.bfloat16):
+        net(images).float().sum().backward()
+    assert net.weight.grad is not None
 
 
 def test_nothing_is_recorded_without_gradients() -> None:
