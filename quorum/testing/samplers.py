@@ -92,6 +92,22 @@ class SamplerContract:
         assert left[0] == first
         assert len(left) == self.TRIALS - 1
 
+    def test_a_trial_that_is_taken_back_is_left_again(self) -> None:
+        """Its name is handed out again, before and after a resume, and no trial is lost."""
+        run = SimulatedRun(self.make)
+        taken = run.sampler.next()
+        assert taken is not None
+        run.sampler.take_back(taken)
+        names = [suggestion.trial for _ in range(self.TRIALS) if (suggestion := run.start())]
+        assert names[0] == taken.trial
+        assert len(set(names)) == self.TRIALS
+        resumed = SimulatedRun(self.make, run.events)
+        unfinished = resumed.sampler.next()
+        assert unfinished is not None
+        resumed.sampler.take_back(unfinished)
+        again = [s.trial for _ in range(self.TRIALS) if (s := resumed.start())]
+        assert again == names
+
     def test_new_trials_start_afresh_with_seeds_of_their_own(self) -> None:
         """The first attempt has no checkpoint to resume from."""
         run = SimulatedRun(self.make)

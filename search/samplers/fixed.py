@@ -40,6 +40,10 @@ class FixedTrials:
                 return None
         return None
 
+    def take_back(self, suggestion: Suggestion) -> None:
+        """Put a trial that was handed out and did not start first again."""
+        self._waiting.insert(0, suggestion)
+
     def observe(self, event: Event) -> None:
         """Do nothing: the list is fixed."""
 

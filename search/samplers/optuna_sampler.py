@@ -13,6 +13,7 @@ long study it depends on a window of the trials (`study_storage`).
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,8 +72,8 @@ class OptunaSampler:
         self._count = len(known)
         self._numbers = {trial.name: number for number, trial in enumerate(known)}
         """Numbers of the trials in the study, by name."""
-        self._begun = {str(trial.recipe.get(FAMILY, "")) for trial in known}
-        """Families of which a trial was drawn."""
+        self._drawn = Counter(str(trial.recipe.get(FAMILY, "")) for trial in known)
+        """Trials drawn of each family."""
         self._storage = StudyStorage(None if path is None else _fresh(path), window=window)
         with collection_paused():
             self._study = _fill(self._storage, study, known, space)
@@ -107,6 +108,20 @@ class OptunaSampler:
         fitting = [name for name in self._families if fits(self._prospect(name))]
         return self._ask(fitting) if fitting else None
 
+    def take_back(self, suggestion: Suggestion) -> None:
+        """Take back the trial that was handed out last and did not start.
+
+        An unfinished one is kept for later. A new one is forgotten, so that the next has its number
+        and may be of another family; Optuna does not learn from failed trials.
+        """
+        if suggestion.attempt > 1:
+            self._unfinished.take_back(suggestion)
+            return
+        assert suggestion.number == self._count - 1
+        self._study.tell(self._numbers.pop(suggestion.trial), state=TrialState.FAIL)
+        self._drawn[suggestion.recipe.architecture.family] -= 1
+        self._count -= 1
+
     def observe(self, event: Event) -> None:
         """Report a journalled event of a search trial to Optuna."""
         if isinstance(event, EpochEnded) and event.rung is not None:
@@ -140,7 +155,7 @@ class OptunaSampler:
             trial = self._study.ask()
             values = self._space.suggest(trial)
         suggestion = self._suggestion(self._adjust(self._space.recipe(values)))
-        self._begun.add(suggestion.recipe.architecture.family)
+        self._drawn[suggestion.recipe.architecture.family] += 1
         trial.set_user_attr("trial", suggestion.trial)
         self._numbers[suggestion.trial] = trial.number
         self._count += 1
@@ -152,7 +167,7 @@ class OptunaSampler:
         A family's first trial has the values that the sweep recommends. If some families no longer
         fit, the family is drawn evenly from the others.
         """
-        new = next((name for name in fitting if name not in self._begun), None)
+        new = next((name for name in fitting if not self._drawn[name]), None)
         if new is not None:
             return self._space.first_values(new)
         if len(fitting) == len(self._families):

@@ -71,6 +71,12 @@ class Sampler(Protocol):
         One that does not fit is still left, and may be handed out later.
         """
 
+    def take_back(self, suggestion: Suggestion) -> None:
+        """Take back the trial that was handed out last and did not start.
+
+        It is left again: the next one has its name, though perhaps another recipe.
+        """
+
     def observe(self, event: Event) -> None:
         """Learn from a journalled event of the run."""
 

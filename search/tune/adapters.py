@@ -79,8 +79,12 @@ class TuneSearcher(Searcher):
         limit = self._limit(self.running)
         if limit > 0 and (self.running >= limit or self._place_for(None) is None):
             return None
+        if self._next is not None and not self._fits(self._next):
+            # The time that is left may suffice for another trial.
+            self._sampler.take_back(self._next)
+            self._next = None
         suggestion = (self._next or self._sampler.next(self._fits)) if limit else None
-        if suggestion is None or (self._next and not self._fits(suggestion)):
+        if suggestion is None:
             return self._finish()
         place = self._place_for(suggestion.recipe)
         if place is None:

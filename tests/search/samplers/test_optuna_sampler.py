@@ -366,6 +366,25 @@ def test_a_family_that_was_passed_over_is_the_next_one_that_fits() -> None:
     assert second.recipe.optimizer.adamw_lr == 2e-3
 
 
+def test_a_family_whose_trial_is_taken_back_leaves_its_place_to_another() -> None:
+    world = World()
+    drawn = family_sampler(world.state)
+    tuned = drawn.next()
+    assert tuned is not None
+    assert tuned.recipe.architecture.family == "tuned"
+    drawn.take_back(tuned)
+    other = drawn.next(not_tuned)
+    assert other is not None
+    assert (other.trial, other.number) == (tuned.trial, tuned.number)
+    assert other.recipe.architecture.family == "scratch"
+    states = [trial.state.name for trial in drawn.study.trials]
+    assert states == ["FAIL", "RUNNING"]
+    later = drawn.next()
+    assert later is not None
+    assert later.recipe.architecture.family == "tuned"
+    assert later.recipe.optimizer.adamw_lr == 2e-3  # it is still this family's first
+
+
 def test_a_single_family_has_one_trial_with_the_recommended_values() -> None:
     tuned = Family(
         recipe=BASE.with_values(family="tuned", optimizer="adamw"),

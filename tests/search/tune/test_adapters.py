@@ -11,7 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from search.samplers.fixed import FixedTrials
-from search.samplers.suggestions import Suggestion
+from search.samplers.suggestions import Fits, Suggestion, always
 from search.tune.adapters import RETRIES, TuneCallback, TuneScheduler, TuneSearcher
 from search.tune.occupancy import ANYWHERE
 from tests.simulated_tune import Sweep
@@ -95,6 +95,30 @@ def test_no_other_trial_starts_while_there_is_no_place_for_it() -> None:
     assert source.suggest("b") is None
     waiting["now"] = False
     assert source.suggest("b")["trial"] == "s01"
+
+
+def test_a_trial_that_waited_too_long_leaves_its_place_to_one_that_fits() -> None:
+    class Two(FixedTrials):
+        """Hands out the first trial that fits, whatever the order."""
+
+        def next(self, fits: Fits = always) -> Suggestion | None:
+            index = next((i for i, trial in enumerate(self._waiting) if fits(trial)), None)
+            return None if index is None else self._waiting.pop(index)
+
+    now = {"place": True, "late": False}
+    source = TuneSearcher(
+        Two(Suggestion(trial=f"t{i}", number=i, kind="search", recipe=Recipe(), seed=i)
+            for i in range(3)),
+        launch=lambda suggestion, _: {"trial": suggestion.trial},
+        fits=lambda trial: not (now["late"] and trial.trial == "t1"),
+        place=lambda _: ANYWHERE if now["place"] else None,
+    )  # fmt: skip
+    assert source.suggest("a")["trial"] == "t0"
+    now["place"] = False
+    assert source.suggest("b") is None
+    now.update(place=True, late=True)
+    assert source.suggest("b")["trial"] == "t2"
+    assert source.suggest("c") == Searcher.FINISHED
 
 
 def test_nothing_starts_late() -> None:
