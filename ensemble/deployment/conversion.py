@@ -140,8 +140,7 @@ def _to_openvino(classifier: OnnxClassifier, path: Path) -> tuple[Path, ...]:
             "--format openvino needs the package openvino: pip install 'quorum-ensembles[openvino]'"
         ) from None
     model = openvino.convert_model(classifier.path)
-    metadata = classifier.metadata
-    for key, value in _ascii(metadata.to_props() if metadata else {}).items():
+    for key, value in _ascii(classifier.describe().to_props()).items():
         model.set_rt_info(value, ["quorum", key])
     openvino.save_model(model, path, compress_to_fp16=False)
     return path, path.with_suffix(".bin")

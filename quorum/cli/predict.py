@@ -1,8 +1,8 @@
 """Print class probabilities for any images.
 
 A folder stands for all images in it, at any depth, except hidden ones. An image that cannot be
-read, or a folder without one, is named on standard error; the others are printed, and the exit code
-is 2.
+read, or a folder without one or that cannot be listed, is named on standard error; the others are
+printed, and the exit code is 2.
 """
 
 import csv
@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add MODEL, IMAGE…, --top, --csv, --json and --runs."""
     model = "an .onnx file, or a run with a student"
     parser.add_argument("model", metavar="MODEL", help=model)
-    images = "an image file of any format, or a folder of them"
+    images = "an image file of almost any format, or a folder of them"
     parser.add_argument("images", metavar="IMAGE", nargs="+", help=images)
     top = "classes to print, most likely first (3)"
     parser.add_argument("--top", type=int, default=3, metavar="K", help=top)

@@ -7,6 +7,7 @@ people.
 import io
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -17,7 +18,13 @@ from common.formats import file_size, plural
 from common.printable import printable
 from ensemble.deployment.metadata import ConformalThreshold
 from ensemble.deployment.onnx_model import OnnxClassifier, probabilities_of
-from trainables.data.image_formats import formats_of, quiet_pillow
+from trainables.data.image_formats import (
+    BY_SUFFIX_ONLY,
+    WITHOUT_SUFFIX,
+    formats_of,
+    quiet_pillow,
+)
+from trainables.data.pixels import resize_image
 
 
 class RefusedError(Exception):
@@ -69,8 +76,11 @@ class Answers:
             "max_pixels": self.limits.max_pixels,
         }
 
-    def predict(self, image: bytes) -> dict[str, Any]:
+    def predict(self, image: bytes, *, suffix: str | None = None) -> dict[str, Any]:
         """Return the classes of an image file's bytes, most probable first.
+
+        `suffix` is that of the file's name; without it (None), formats that are recognised by the
+        suffix only are refused.
 
         `class` is the exact name, `label` the same without control characters. With a conformal
         threshold, `set` holds the classes that are probable enough.
@@ -78,12 +88,15 @@ class Answers:
         Raises:
             RefusedError: the bytes are not a readable image, or one with too many pixels.
         """
-        self._check_pixels(image)
+        name = None if suffix is None else Path(f"image.{suffix.removeprefix('.')}")
+        format = self._checked_format(image, name)
         with self._slots:
+            if format in (*BY_SUFFIX_ONLY, *WITHOUT_SUFFIX):
+                image = self._as_png(image, name)
             try:
                 shares = probabilities_of(self._classifier, self._metadata, image)
             except DataError:
-                raise _UNREADABLE from None
+                raise unreadable() from None
         names, conformal = self._metadata.class_names, self._metadata.conformal
         ranked = sorted(zip(names, shares, strict=True), key=lambda pair: -pair[1])
         return {
@@ -96,21 +109,39 @@ class Answers:
             "coverage": None if conformal is None else conformal.coverage,
         }
 
-    def _check_pixels(self, image: bytes) -> None:
+    def _checked_format(self, image: bytes, name: Path | None) -> str | None:
+        """Return an image's format, after its number of pixels has been checked."""
         most = self.limits.max_pixels
         try:
-            with quiet_pillow(), Image.open(io.BytesIO(image), formats=formats_of(None)) as opened:
-                pixels = opened.width * opened.height
+            with quiet_pillow(), _opened(image, name) as opened:
+                format, pixels = opened.format, opened.width * opened.height
         except Image.DecompressionBombError:
-            pixels = most + 1
+            format, pixels = None, most + 1
         except MemoryError:
             raise
         except Exception:  # a damaged file can make a plugin fail in any way
-            raise _UNREADABLE from None
+            raise unreadable() from None
         if pixels > most:
             raise RefusedError(
                 413, "too_many_pixels", f"the image has more than {plural(most, 'pixel')}"
             )
+        return format
+
+    def _as_png(self, image: bytes, name: Path | None) -> bytes:
+        """Return the pixels that the model sees as a PNG, which is recognised without a name."""
+        about = self._metadata
+        try:
+            with quiet_pillow(), _opened(image, name) as opened:
+                pixels = resize_image(
+                    opened, about.image_size, about.resize_rule, about.grey_levels
+                )
+        except MemoryError:
+            raise
+        except Exception:  # as in _checked_format
+            raise unreadable() from None
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
 
 
 def conformal_set(
@@ -129,6 +160,16 @@ def too_large(limits: Limits) -> RefusedError:
     )
 
 
-_UNREADABLE = RefusedError(
-    422, "unreadable_image", "the file is damaged, or not an image in a supported format"
-)
+def unreadable() -> RefusedError:
+    """Return the refusal of a file that is not a readable image.
+
+    It is a new one each time: the traceback of a raised exception keeps the frames that it passed,
+    and with them the image, alive.
+    """
+    return RefusedError(
+        422, "unreadable_image", "the file is damaged, or not an image in a supported format"
+    )
+
+
+def _opened(image: bytes, name: Path | None) -> Image.Image:
+    return Image.open(io.BytesIO(image), formats=formats_of(name))

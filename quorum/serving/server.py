@@ -2,7 +2,8 @@
 
     GET  /          a page to drop a picture on
     GET  /model     what the model is, as JSON
-    POST /predict   an image file as the request's body; its classes as JSON
+    POST /predict   an image file as the request's body; its classes as JSON.
+                    ?suffix=.tga is the suffix of the file's name, which some formats need
 
 It answers only requests that name this machine as their host, so that a web page of another
 site cannot reach it by rebinding its own name to 127.0.0.1, and refuses requests that another
@@ -10,12 +11,15 @@ site's page sends.
 """
 
 import json
+import socket
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from common.errors import RunError
 from quorum.serving.answers import Answers, RefusedError, too_large
@@ -30,6 +34,13 @@ PAGES: Mapping[str, tuple[str, str]] = {
     "/page.js": ("page.js", "text/javascript"),
 }
 """File and content type by path."""
+
+DISCARD_BYTES = 1_000_000_000
+"""Unread bytes that are dropped before a connection is closed: the largest `--max-mb`, so that any
+file that some setting accepts gets its answer."""
+DISCARD_SECONDS = 5.0
+"""Seconds that this may take: loopback carries such a file in less, and a client that sends for
+ever must not keep a thread."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -104,6 +115,23 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return super().handle_expect_100()
 
+    def finish(self) -> None:
+        """End the answer, then drop what the client still sends, up to a bound.
+
+        If a connection is closed with unread data, the kernel resets it, and a client that is still
+        sending gets an error instead of the answer.
+        """
+        super().finish()
+        bytes_left, deadline = DISCARD_BYTES, time.monotonic() + DISCARD_SECONDS
+        with suppress(OSError):  # the client left, or stays silent
+            self.connection.shutdown(socket.SHUT_WR)
+            while bytes_left > 0 and (seconds_left := deadline - time.monotonic()) > 0:
+                self.connection.settimeout(seconds_left)
+                received = len(self.connection.recv(1 << 16))
+                if received == 0:
+                    return
+                bytes_left -= received
+
     def send_error(self, code: int, message: str | None = None, *_: Any) -> None:
         """Send errors of the protocol itself as JSON, too."""
         kind = "method_not_allowed" if code == 501 else "bad_request"
@@ -151,7 +179,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(
                 415, "multipart", "send the image file itself as the body, e.g. curl --data-binary"
             )
-        return _json(self.server.answers.predict(self.rfile.read(length)))
+        image = self.rfile.read(length)
+        return _json(self.server.answers.predict(image, suffix=self._suffix()))
+
+    def _suffix(self) -> str | None:
+        """Return the suffix of the image file's name; None if the client did not send it."""
+        query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        return query["suffix"][-1] if "suffix" in query else None
 
     def _check_sender(self) -> None:
         """Refuse a foreign host name, which DNS rebinding would show, and pages of other sites."""

@@ -46,15 +46,21 @@ class FolderTree:
         return tuple(file for file in self.files if file.is_image)
 
 
-def list_folder(root: str) -> FolderTree:
+OnError = Callable[[str, OSError], None]
+"""Takes the path of a folder that cannot be listed, or of a link that cannot be followed."""
+
+
+def list_folder(root: str, *, on_error: OnError | None = None) -> FolderTree:
     """List a folder. Symbolic links are followed, but not back to a folder they lie in.
 
+    `on_error` takes what raises otherwise, unless it is hidden; the rest is listed.
+
     Raises:
-        OSError: a folder cannot be listed.
+        DataError: a folder cannot be listed.
     """
     files: list[TreeFile] = []
     folders: list[Parts] = []
-    for entry in _walk(root, (), above=(), hidden=False):
+    for entry in _walk(root, (), above=(), hidden=False, on_error=on_error or _refuse):
         if entry.is_folder:
             if not entry.hidden:
                 folders.append(entry.parts)
@@ -72,19 +78,26 @@ def image_files(
     """Return files as they are given, and for a folder all visible images below it, by path.
 
     Images in a format that is not read here are included, so that their reader can name them.
-    `on_unreadable` takes a folder that raises otherwise, and the error; the rest is returned.
+    `on_unreadable` takes a path that raises otherwise, and the error; the rest is returned.
 
     Raises:
-        DataError: a folder holds no image, or cannot be listed.
+        DataError: a path cannot be reached, or a folder holds no image or cannot be listed.
     """
+
+    def report(path: Path, problem: str) -> None:
+        error = DataError(problem)
+        if on_unreadable is None:
+            raise error
+        on_unreadable(path, error)
+
     images: list[Path] = []
     for path in map(Path, paths):
         try:
-            images += _images_below(path) if path.is_dir() else [path]
-        except DataError as error:
-            if on_unreadable is None:
-                raise
-            on_unreadable(path, error)
+            is_folder = path.is_dir()
+        except OSError as error:  # e.g. the name is too long, or a folder above may not be searched
+            report(path, f"{path} cannot be read: {error.strerror}; check the path")
+        else:
+            images += _images_below(path, report) if is_folder else [path]
     return images
 
 
@@ -95,23 +108,27 @@ def holds_images(root: str) -> bool:
         and not entry.is_folder
         and not entry.hidden
         and entry.type.kind == "image"
-        for entry in _walk(root, (), above=(), hidden=False)
+        for entry in _walk(root, (), above=(), hidden=False, on_error=_refuse)
     )
 
 
-def _images_below(folder: Path) -> list[Path]:
-    try:
-        tree = list_folder(str(folder))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error.strerror}") from None
-    found = [
+def _images_below(folder: Path, report: Callable[[Path, str], None]) -> list[Path]:
+    """Return the images of a folder; report what cannot be listed, or else that there is none."""
+    problems: list[str] = []
+
+    def name_unlisted(path: str, error: OSError) -> None:
+        problems.append(path)
+        report(Path(path), f"{path} cannot be listed: {error.strerror}; check its permissions")
+
+    tree = list_folder(str(folder), on_error=name_unlisted)
+    images = [
         folder.joinpath(*file.parts)
         for file in tree.files
         if not file.hidden and file.type.kind != "other"
     ]
-    if not found:
-        raise DataError(f"{folder} holds no image, at any depth")
-    return found
+    if not images and not problems:
+        report(folder, f"{folder} holds no image, at any depth")
+    return images
 
 
 class _Entry(NamedTuple):
@@ -128,18 +145,44 @@ class _Entry(NamedTuple):
         return file_type(self.path, special=self.special)
 
 
-def _walk(folder: str, parts: Parts, *, above: tuple[str, ...], hidden: bool) -> Iterator[_Entry]:
-    """Yield every entry below a folder."""
+def _walk(
+    folder: str,
+    parts: Parts,
+    *,
+    above: tuple[str, ...],
+    hidden: bool,
+    on_error: OnError,
+) -> Iterator[_Entry]:
+    """Yield every entry below a folder; `on_error` as in `list_folder`."""
     real = os.path.realpath(folder)
     if real in above:
         return
-    with os.scandir(folder) as entries:
-        listed = list(entries)
+    try:
+        with os.scandir(folder) as entries:
+            listed = list(entries)
+    except OSError as error:
+        _handle(error, folder, hidden=hidden, on_error=on_error)
+        return
     for entry in listed:
         below = (*parts, entry.name)
         concealed = hidden or entry.name.startswith(".")
-        is_folder = entry.is_dir()  # false for a link to nothing
-        special = not is_folder and not entry.is_file() and os.path.exists(entry.path)  # noqa: PTH110
+        try:
+            is_folder = entry.is_dir()  # false for a link to nothing
+            special = not is_folder and not entry.is_file() and os.path.exists(entry.path)  # noqa: PTH110
+        except OSError as error:  # a link to itself, or into a folder that may not be searched
+            _handle(error, entry.path, hidden=concealed, on_error=on_error)
+            continue
         yield _Entry(below, entry.path, is_folder, concealed, special)
         if is_folder:
-            yield from _walk(entry.path, below, above=(*above, real), hidden=concealed)
+            yield from _walk(
+                entry.path, below, above=(*above, real), hidden=concealed, on_error=on_error
+            )
+
+
+def _refuse(path: str, error: OSError) -> None:
+    raise DataError(f"{path} cannot be listed: {error.strerror}; check its permissions")
+
+
+def _handle(error: OSError, path: str, *, hidden: bool, on_error: OnError) -> None:
+    if not hidden:
+        on_error(path, error)

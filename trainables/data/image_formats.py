@@ -17,8 +17,12 @@ from PIL import Image
 UNREAD = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5")
 """Formats that Pillow recognises but does not decode by itself; EPS starts Ghostscript."""
 
-BY_SUFFIX_ONLY = ("IM", "IMT", "IPTC", "PCD", "SPIDER", "TGA", "DIB", "GBR", "PCX", "MCIDAS")
+BY_SUFFIX_ONLY = ("IM", "IPTC", "PCD", "TGA", "DIB", "GBR", "PCX")
 """Formats without distinctive first bytes: damaged files of other formats may look like them."""
+
+WITHOUT_SUFFIX = ("SPIDER", "IMT", "MCIDAS")
+"""Formats for which Pillow knows neither first bytes nor a suffix: they are tried last, and only
+for names without the suffix of another image format. Folders are searched without them."""
 
 PLUGINS = {"pillow_heif": "register_heif_opener"}
 """Packages that add formats to Pillow, used if they are installed, and their functions."""
@@ -77,7 +81,8 @@ def readable_formats() -> tuple[str, ...]:
         if importlib.util.find_spec(package) is not None:
             getattr(importlib.import_module(package), register)()
     Image.init()
-    return tuple(name for name in Image.OPEN if name not in (*UNREAD, *BY_SUFFIX_ONLY))
+    others = (*UNREAD, *BY_SUFFIX_ONLY, *WITHOUT_SUFFIX)
+    return tuple(name for name in Image.OPEN if name not in others)
 
 
 @functools.cache
@@ -92,9 +97,14 @@ def readable_suffixes() -> dict[str, str]:
 
 
 def formats_of(path: Path | None) -> tuple[str, ...]:
-    """Return the formats to try for a file, or for bytes without a name."""
+    """Return the formats to try, in this order, for a file, or for bytes without a name."""
     formats = readable_formats()
-    own = "" if path is None else readable_suffixes().get(path.suffix.lower(), "")
+    if path is None:
+        return formats
+    suffix = path.suffix.lower()
+    own = readable_suffixes().get(suffix, "")
+    if not own and not fix_of(suffix):
+        return (*formats, *WITHOUT_SUFFIX)
     return (*formats, own) if own in BY_SUFFIX_ONLY else formats
 
 

@@ -5,12 +5,14 @@ const element = (id) => document.getElementById(id);
 const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`);
 let latest = 0;
 let address = null;
+let mostBytes = Infinity; // until the model is described
 
 async function describe() {
   const model = await (await fetch("/model")).json();
   const name = model.dataset ? `Image classifier: ${model.dataset}` : "Image classifier";
   element("title").textContent = name;
   document.title = name;
+  mostBytes = model.max_bytes;
   const shown = model.classes.slice(0, 12).join(", ");
   const more = model.classes.length > 12 ? ", …" : "";
   element("about").textContent =
@@ -19,19 +21,29 @@ async function describe() {
 
 async function classify(file) {
   const turn = ++latest;
+  if (file.size > mostBytes) {
+    refuse(`the file is larger than ${+(mostBytes / 1e6).toPrecision(3)} MB`);
+    return;
+  }
   element("error").textContent = "";
   element("status").className = "";
   element("status").textContent = "Classifying…";
   try {
-    const response = await fetch("/predict", { method: "POST", body: file });
+    const suffix = encodeURIComponent(suffixOf(file.name));
+    const response = await fetch(`/predict?suffix=${suffix}`, { method: "POST", body: file });
     const answer = await response.json();
     if (turn !== latest) return; // another picture was chosen meanwhile
     element("status").textContent = "";
     if (response.ok) show(file, answer);
     else refuse(answer.error.message);
   } catch {
-    if (turn === latest) refuse("the server does not answer, or the file is too large for it");
+    if (turn === latest) refuse("the server does not answer");
   }
+}
+
+function suffixOf(name) {
+  const dot = name.lastIndexOf(".");
+  return dot > 0 ? name.slice(dot) : "";
 }
 
 function refuse(message) {

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from ensemble.deployment import conversion
 from ensemble.deployment.card import write_card
 from ensemble.deployment.conversion import FORMATS, TOLERANCE, convert_model, random_images
 from ensemble.deployment.describe import write_metadata
+from ensemble.deployment.metadata import metadata_from_props
 from ensemble.deployment.onnx_model import OnnxClassifier
 from quorum.cli import export as command
 from quorum.cli.main import main
@@ -40,6 +42,27 @@ def test_a_file_of_an_early_version_is_brought_up_to_date(tmp_path: Path) -> Non
     assert written.ir_version == conversion.EARLY_IR_VERSION
     assert [item.domain for item in written.opset_import] == [""]
     assert OnnxClassifier(made.files[0]).metadata == about.metadata
+
+
+def test_openvino_gets_the_description_that_lies_beside_an_early_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = card(image_size=SIZE)
+    write_card(tmp_path, about)
+    classifier = OnnxClassifier(write_linear(tmp_path / "model.onnx"))
+    assert classifier.metadata is None
+    written: dict[str, str] = {}
+
+    class Model:
+        def set_rt_info(self, value: str, path: list[str]) -> None:
+            written[path[-1]] = value
+
+    openvino = ModuleType("openvino")
+    openvino.__dict__["convert_model"] = lambda _: Model()
+    openvino.__dict__["save_model"] = lambda *_, **__: None
+    monkeypatch.setitem(sys.modules, "openvino", openvino)
+    conversion.CONVERTERS["openvino"].convert(classifier, tmp_path / "model.xml")
+    assert metadata_from_props(written, where="model.xml") == about.metadata
 
 
 def suffix(format: str) -> str:

@@ -17,6 +17,7 @@ from tests.command_line import user_error
 from tests.ensemble.deployment.test_card import card
 from tests.ensemble.deployment.test_onnx_model import SIZE, write_linear
 from tests.names import controls_in
+from tests.trainables.data.samples import forbid_listing
 from trainables.data.image_formats import BY_SUFFIX_ONLY, UNREAD
 
 CLASSES = ("[red]cat", 'b\x1b[31m\ny, "dog"')
@@ -128,6 +129,36 @@ def test_a_folder_without_images_is_an_error(
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty" in user_error(capsys, "predict", model, tmp_path / "empty")
+
+
+def test_paths_that_cannot_be_reached_are_named_and_the_others_printed(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = photos / f"{'x' * 300}.png"
+    assert main(["predict", str(model), str(photos / "b.png"), str(long), str(photos / "a")]) == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 4
+    (line,) = printed.err.splitlines()
+    assert f"{long} cannot be read: File name too long" in line
+    assert main(["predict", str(model), str(long), str(long), str(photos / "b.png")]) == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert len(printed.err.splitlines()) == 3, "each path, and their number"
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_others_printed(
+    model: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = photos / "a" / "deep"
+    forbid_listing(monkeypatch, locked)
+    assert main(["predict", str(model), str(photos)]) == 2
+    printed = capsys.readouterr()
+    assert [line.partition("\t")[0] for line in printed.out.splitlines()] == [
+        str(photos / name) for name in ("a/c.jpg", "a/no_suffix", "b.png")
+    ]
+    (line,) = printed.err.splitlines()
+    assert f"{locked} cannot be listed: Permission denied" in line
+    assert str(locked) in user_error(capsys, "predict", model, locked)
 
 
 def test_a_name_that_is_not_utf8_is_printed(

@@ -143,6 +143,23 @@ def test_a_refusal_is_shown_and_announced(
     keep(page, "refusal")
 
 
+def test_a_file_over_the_limit_is_not_sent(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(b"x" * 100_001)
+    page.choose("#file", tmp_path / "large.png")
+    page.wait("document.getElementById('error').textContent !== ''")
+    text = page.evaluate("document.getElementById('error').textContent")
+    assert "larger than 0.1 MB" in text
+    assert not any("/predict" in address for address in page.requests)
+
+
+def test_a_format_is_told_by_the_files_suffix(page: Page, photo: Path) -> None:
+    path = photo.with_suffix(".tga")
+    Image.open(photo).resize((32, 24)).save(path)
+    page.choose("#file", path)
+    page.wait("!document.getElementById('result').hidden")
+    assert page.problems == []
+
+
 def test_the_keyboard_reaches_the_choice(page: Page) -> None:
     page.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"

@@ -1,12 +1,16 @@
 """The server over HTTP: answers, refusals, limits, and who may ask."""
 
+import gc
 import http.client
 import io
 import json
 import re
 import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,12 @@ from common.errors import RunError
 from ensemble.deployment.describe import write_metadata
 from ensemble.deployment.metadata import ConformalThreshold, ModelMetadata
 from ensemble.deployment.onnx_model import OnnxClassifier, classify
-from quorum.serving.answers import Answers, Limits, conformal_set
+from quorum.serving.answers import Answers, Limits, RefusedError, conformal_set
 from quorum.serving.server import Server
 from tests.command_line import user_error
 from tests.ensemble.deployment.test_onnx_model import SIZE, write_linear
 from tests.names import controls_in
+from trainables.data.image_formats import quiet_pillow
 
 CLASSES = ("<b>cat</b>", "b\x1b[31m\u202e\ny")
 LIMITS = Limits(max_bytes=200_000, max_pixels=10_000)
@@ -54,7 +59,8 @@ def server(model: Path) -> Iterator[Server]:
 def picture(side: tuple[int, int] = (9, 7), kind: str = "PNG") -> bytes:
     colours = np.random.default_rng(0).integers(0, 256, (*side[::-1], 3), np.uint8)
     file = io.BytesIO()
-    Image.fromarray(colours).save(file, kind)
+    with quiet_pillow():  # it means to drop IM
+        Image.fromarray(colours).save(file, kind)
     return file.getvalue()
 
 
@@ -100,6 +106,60 @@ def test_an_image_is_answered_as_predict_answers_it(
 @pytest.mark.parametrize("kind", ["JPEG", "BMP", "TIFF", "GIF", "WEBP"])
 def test_other_formats_are_read(server: Server, kind: str) -> None:
     assert ask(server, "POST", "/predict", picture(kind=kind))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        ("TGA", ".tga"),
+        ("TGA", "TGA"),
+        ("PCX", ".pcx"),
+        ("DIB", ".dib"),
+        ("IM", ".im"),
+        ("SPIDER", ".spi"),
+        ("SPIDER", ""),
+    ],
+)
+def test_the_suffix_tells_formats_without_distinctive_first_bytes(
+    server: Server, model: Path, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix.removeprefix('.')}".removesuffix(".")
+    path.write_bytes(picture(kind=kind))
+    (expected,) = classify(model, [path])
+    nameless = ask(server, "POST", "/predict", path.read_bytes())
+    assert refusal(nameless) == (422, "unreadable_image")
+    status, _, content = ask(server, "POST", f"/predict?suffix={suffix}", path.read_bytes())
+    assert status == 200
+    shares = [item["probability"] for item in json.loads(content)["probabilities"]]
+    assert shares == [share for _, share in expected.ranked]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("suffix", ["", ".tga", ".spi", ".png", "%00/..", "&suffix"])
+def test_a_wrong_suffix_does_not_matter_where_the_first_bytes_tell(
+    server: Server, kind: str, suffix: str
+) -> None:
+    image = picture(kind=kind)
+    expected = ask(server, "POST", "/predict", image)
+    assert ask(server, "POST", f"/predict?suffix={suffix}", image)[::2] == expected[::2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("EPS", ".eps"), ("EPS", ""), ("EPS", ".tga"), ("TGA", ".png")]
+)
+def test_other_formats_stay_refused_with_a_suffix(server: Server, kind: str, suffix: str) -> None:
+    answer = ask(server, "POST", f"/predict?suffix={suffix}", picture(kind=kind))
+    assert refusal(answer) == (422, "unreadable_image")
+
+
+def test_the_pixels_of_a_named_format_are_limited_too(server: Server) -> None:
+    file = io.BytesIO()
+    Image.new("L", (101, 100)).save(file, "TGA", compression="tga_rle")
+    answer = ask(server, "POST", "/predict?suffix=.tga", file.getvalue())
+    assert refusal(answer) == (413, "too_many_pixels")
+    damaged = picture(kind="TGA")[:60]
+    answer = ask(server, "POST", "/predict?suffix=.tga", damaged)
+    assert refusal(answer) == (422, "unreadable_image")
 
 
 def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
@@ -184,6 +244,64 @@ def test_a_large_body_is_refused_before_it_is_sent(server: Server) -> None:
             b"Expect: 100-continue\r\n\r\n"
         )
         assert client.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_sends_all_before_it_reads_gets_the_refusal(server: Server) -> None:
+    answer = ask(server, "POST", "/predict", bytes(25_000_000))
+    assert refusal(answer) == (413, "too_many_bytes")
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "part", "pause"),
+    [("DISCARD_BYTES", 1_000_000, bytes(100_000), 0.0), ("DISCARD_SECONDS", 0.2, b"x", 0.01)],
+)
+def test_a_client_that_sends_for_ever_is_cut_off(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    value: float,
+    part: bytes,
+    pause: float,
+) -> None:
+    monkeypatch.setattr(f"quorum.serving.server.{bound}", value)
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as client:
+        client.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n"
+        )
+        assert client.recv(65536).startswith(b"HTTP/1.1 413")
+        sent = sent_until_cut_off(client, part, pause, seconds=3)
+    assert sent < 50_000_000, "the limit, and what the kernel buffers"
+
+
+def sent_until_cut_off(client: socket.socket, part: bytes, pause: float, seconds: float) -> int:
+    """Return the number of bytes that a client could send."""
+    began, sent = time.monotonic(), 0
+    while time.monotonic() < began + seconds:
+        try:
+            sent += client.send(part)
+        except ConnectionError:
+            return sent
+        time.sleep(pause)
+    raise AssertionError(f"not cut off after {sent} bytes in {seconds} s")
+
+
+@pytest.mark.parametrize("content", [b"no image", picture()[:50]], ids=["no image", "damaged"])
+def test_refused_images_are_not_kept(model: Path, content: bytes) -> None:
+    """An exception that is raised again keeps the frames of all its tracebacks."""
+    answers = Answers(OnnxClassifier(model), LIMITS)
+    image = content + bytes(100)
+    kept = sys.getrefcount(image)
+    refusals = set()
+    for _ in range(20):
+        with suppress(RefusedError):
+            answers.predict(image)
+    gc.collect()
+    assert sys.getrefcount(image) == kept
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="damaged, or not an image") as caught:
+            answers.predict(image)
+        refusals.add(caught.value)
+    assert len(refusals) == 2, "each refusal is another object"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -1,12 +1,16 @@
 """Small data sets on disk, of random images identified by their seeds."""
 
+import errno
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from trainables.data.dataset import DatasetSpec, load_dataset
@@ -58,3 +62,15 @@ def load(kind: str, root: Path, cache: Path, image_size: int | None = None) -> I
     """Load the data set of this kind in the folder `root`."""
     spec = DatasetSpec(name=kind, path=str(root), image_size=image_size)
     return load_dataset(spec, cache=cache)
+
+
+def forbid_listing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make listing a folder fail as without permission, which root always has."""
+    scandir: Callable[[Any], Any] = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if os.fspath(path) == str(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
