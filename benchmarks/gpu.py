@@ -37,7 +37,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SHARES = {"time94": 3.5, "throughput": 2.5, "sharing": 2.0, "replay": 1.0}
+SHARES = {"time94": 3.3, "throughput": 2.5, "sharing": 2.0, "replay": 1.2}
 """Minutes of each part, in their order, if all have 9 minutes together."""
 GRACE_SECONDS = 5.0
 """Time that a part may take longer than planned before it is killed."""

@@ -1,8 +1,13 @@
 """Part `replay` of gpu.py: differences between two trainings from the same recipe and seed.
 
-    as it is        torch's defaults, as in a run
-    deterministic   torch.use_deterministic_algorithms and cuBLAS's fixed workspace; what it costs
+    as it is        as in a run: cuDNN times its algorithms and chooses
     another seed    the same recipe from another seed, for scale
+    deterministic   torch.use_deterministic_algorithms, cuBLAS's fixed workspace and no timing by
+                    cuDNN; what it costs
+
+The second training of a pair has a process of its own, as a replay has: within a process cuDNN
+remembers its choices. The seconds are those of the second training, with cuDNN's timing; another
+seed is trained after the first, without it.
 
 On the CPU a replay is bitwise equal. On a GPU, sums by atomic operations are added in an order
 that varies, and each of the differences grows from step to step.
@@ -11,6 +16,7 @@ that varies, and each of the differences grows from step to step.
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -19,6 +25,7 @@ import numpy as np
 import torch
 from gpu_session import Column, Report, Session
 
+from common.failures import one_line
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec, make_splits
 from trainables.recipe import Recipe
@@ -51,34 +58,35 @@ def run_replay(session: Session) -> None:
     """Train pairs from the same seed and compare them."""
     report = Report(session, "replay", COLUMNS)
     images = session.images()
-    first, second = train(session, images, seed=0), train(session, images, seed=0)
-    add(report, "as it is", first, second)
+    first = train(session, images, seed=0)
+    started = time.perf_counter()
+    add(report, "as it is", first, trained_apart(session, images))
+    apart_seconds = time.perf_counter() - started
     add(report, "another seed", first, train(session, images, seed=1))
-    if session.seconds_left < session.pick(4 * first.seconds + 20, 0):
+    if session.seconds_left < session.pick(2.5 * apart_seconds, 0):  # two, and slower ones
         report.note("deterministic: no time left")
         return
-    # cuBLAS reads its variable when it starts, so this pair needs a process of its own.
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    with get_context("spawn").Pool(1) as pool:
-        try:
-            pair = pool.apply(deterministic_pair, (session,))
-        except RuntimeError as error:  # an operation without a deterministic kernel
-            report.note(f"deterministic: {str(error).splitlines()[0]}")
-        else:
-            add(report, "deterministic", *pair)
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when cuBLAS starts in a new process
+    try:
+        pair = [trained_apart(session, images, deterministic=True) for _ in range(2)]
+    except RuntimeError as error:  # an operation without a deterministic kernel
+        report.note(f"deterministic: {one_line(error)}")
+    else:
+        add(report, "deterministic", *pair)
 
 
-def deterministic_pair(session: Session) -> tuple[Trained, Trained]:
-    """Train twice from the same seed with deterministic kernels only."""
-    torch.use_deterministic_algorithms(True)
-    images = session.images()
-    return train(session, images, seed=0), train(session, images, seed=0)
+def trained_apart(session: Session, images: ImageSet, *, deterministic: bool = False) -> Trained:
+    """Train once from seed 0 in a new process."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(train, session, images, seed=0, deterministic=deterministic).result()
 
 
-def train(session: Session, images: ImageSet, *, seed: int) -> Trained:
-    """Train once."""
+def train(session: Session, images: ImageSet, *, seed: int, deterministic: bool = False) -> Trained:
+    """Train once; with `deterministic`, by deterministic kernels only, for the whole process."""
     recipe = RECIPE.with_values(**session.pick({}, TINY))
     splits = make_splits(images, SplitSpec())
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
     session.wait()
     started = time.perf_counter()
     training = Training(
@@ -89,6 +97,8 @@ def train(session: Session, images: ImageSet, *, seed: int) -> Trained:
         images=images,
         splits=splits,
     )
+    if deterministic:
+        torch.backends.cudnn.benchmark = False  # which the training switched on
     *_, last = training.reports()
     session.wait()
     weights = training.scored_model().state_dict()

@@ -25,7 +25,8 @@ from trainables.data.cifar10 import CIFAR10_FOLDER
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
-from trainables.recipe import Numerics
+from trainables.device.candidates import half_precision
+from trainables.recipe import Dtype, Numerics
 
 T = TypeVar("T")
 
@@ -66,11 +67,10 @@ class Session:
         """Return `full`, or `tiny` in a tiny session."""
         return tiny if self.tiny else full
 
-    def numerics(self, dtype: str | None = None) -> Numerics:
-        """Return numerics of this dtype; by default bfloat16 where the GPU has it."""
-        native = self.on_gpu and torch.cuda.get_device_capability() >= (8, 0)
-        chosen: Any = dtype or ("bfloat16" if native else "float32")
-        return Numerics(device=self.device, dtype=chosen, threads=1)
+    def numerics(self, dtype: Dtype | None = None) -> Numerics:
+        """Return numerics of this dtype; by default the 16 bits that the engine takes on a GPU."""
+        default = half_precision(self.device) if self.on_gpu else "float32"
+        return Numerics(device=self.device, dtype=dtype or default, threads=1)
 
     def wait(self) -> None:
         """Wait until the device has finished."""

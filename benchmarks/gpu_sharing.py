@@ -6,30 +6,27 @@
 
 A trial is built, trained for TRIAL.epochs epochs of 42,500 images, scored after each, and predicts
 val and holdout; then the next one begins. All train for the same time, and an epoch counts when it
-ends. Starting the processes and a first trial are not counted.
+ends. Starting processes and threads, and the first epoch of each, are not counted. In the arms
+`threads` and `ray`, no other process holds memory on the device.
 """
 
 import importlib.util
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gpu_session import Column, Report, Session
+from gpu_workers import Crew, Progress, Work, Worker, mapped, train_for
 
-from trainables.data.image_set import ImageSet
-from trainables.data.splits import Splits, SplitSpec, make_splits
-from trainables.recipe import Numerics, Recipe
-from trainables.training.loop import Training
+from common.failures import one_line
+from trainables.data.splits import SplitSpec, make_splits
+from trainables.recipe import Recipe
 
 GOAL = 4.0
 """Smallest ratio of the best rate to that of one trial at a time."""
@@ -45,30 +42,6 @@ COLUMNS = {
     "gib": Column("GiB on the card", ".1f"),
     "busy": Column("GPU busy", ".0%"),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """The trials of a worker; it can be sent to another process."""
-
-    images: str
-    """A folder with images.npy and labels.npy, which workers map into their memory."""
-    splits: Splits
-    recipe: Recipe
-    numerics: Numerics
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Epochs that ended, and the seconds until the last of them."""
-
-    epochs: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Epochs per second."""
-        return self.epochs / self.seconds
 
 
 def run_sharing(session: Session) -> None:
@@ -87,7 +60,10 @@ def run_sharing(session: Session) -> None:
             recipe=TRIAL.with_values(**session.pick({}, TINY)),
             numerics=session.numerics(),
         )
-        workers = stack.enter_context(started(work, max(counts)))
+        crew = Crew(work)
+        stack.callback(crew.at_most, 0)
+        with noted(report, crew, "starting the workers"):
+            crew.at_least(max(counts))  # now, because imports would slow the first arm down
         planned: list[tuple[str, int]] = [("processes", count) for count in counts]
         planned += [("threads", count) for count in counts if count > 1]
         ray = not session.tiny and importlib.util.find_spec("ray") is not None
@@ -98,10 +74,8 @@ def run_sharing(session: Session) -> None:
             if seconds < session.pick(1, 0):
                 report.note(f"{arm}, {count} at a time: no time left")
                 continue
-            try:
-                measure(report, work, arm, count, workers, seconds=seconds)
-            except Exception as error:  # e.g. a worker out of memory; the other rows count
-                report.note(f"{arm}, {count} at a time: failed ({error!r})")
+            with noted(report, crew, f"{arm}, {count} at a time"):
+                measure(report, crew, arm, count, seconds=seconds)
     if not report.rows:
         raise SystemExit(1)
     best = max(report.rows, key=lambda row: float(row["ratio"]))
@@ -111,30 +85,33 @@ def run_sharing(session: Session) -> None:
     )
 
 
-def measure(
-    report: Report,
-    work: Work,
-    arm: str,
-    count: int,
-    workers: "Sequence[Worker]",
-    *,
-    seconds: float,
-) -> None:
+@contextmanager
+def noted(report: Report, crew: Crew, what: str) -> Iterator[None]:
+    """Note an exception, e.g. of a worker out of memory, and stop the workers.
+
+    The others may be training for this arm, and the next would read their answers as its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        report.note(f"{what}: failed ({one_line(error)})")
+        crew.at_most(0)
+
+
+def measure(report: Report, crew: Crew, arm: str, count: int, *, seconds: float) -> None:
     """Train `count` trials at a time for `seconds`; add a row."""
+    work = crew.work
     card = Card(report.session.on_gpu)
     watcher = threading.Timer(seconds / 2, card.look)
+    watcher.daemon = True  # an arm that failed does not wait for it
     if arm == "ray":
+        crew.at_most(0)
         progresses = in_ray(work, count, seconds, watcher.start)
+    elif arm == "threads":
+        crew.at_most(1)
+        progresses = in_workers(crew.at_least(1), count, seconds, watcher.start)
     else:
-        chosen = workers[:1] if arm == "threads" else workers[:count]
-        threads = count if arm == "threads" else 1
-        for phase in (0.0, seconds):  # a first trial each, then the measured ones
-            for worker in chosen:
-                worker.send((threads, phase))
-            if phase:
-                watcher.start()
-            answers = [worker.receive() for worker in chosen]
-        progresses = [progress for answer in answers for progress in answer]
+        progresses = in_workers(crew.at_least(count), 1, seconds, watcher.start)
     watcher.join()
     rate = sum(progress.rate for progress in progresses)
     one = next((row["epochs_per_second"] for row in report.rows), rate)
@@ -170,109 +147,17 @@ class Card:
             self.gib, self.busy = float(used) / 1024, float(load) / 100
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A process that trains when it is asked to."""
-
-    connection: Connection
-
-    def send(self, request: tuple[int, float]) -> None:
-        """Ask for trials in so many threads, for so many seconds."""
-        self.connection.send(request)
-
-    def receive(self) -> list[Progress]:
-        """Wait for the progress of each thread."""
-        answer: list[Progress] = self.connection.recv()
-        return answer
-
-
-@contextmanager
-def started(work: Work, count: int) -> Iterator[list[Worker]]:
-    """Start worker processes; stop them at the end."""
-    context = get_context("spawn")
-    workers, processes = [], []
-    for _ in range(count):
-        near, far = context.Pipe()
-        process = context.Process(target=serve, args=(far, work), daemon=True)
-        process.start()
-        far.close()  # so that a dead worker is an EOFError here
-        workers.append(Worker(near))
-        processes.append(process)
-    try:
-        yield workers
-    finally:
+def in_workers(
+    workers: Sequence[Worker], threads: int, seconds: float, begin: Callable[[], None]
+) -> list[Progress]:
+    """Train in so many threads of each worker, after a first epoch of each thread."""
+    for phase in (0.0, seconds):
+        if phase:
+            begin()
         for worker in workers:
-            worker.connection.close()
-        for process in processes:
-            process.join(5)
-            process.kill()
-
-
-def serve(connection: Connection, work: Work) -> None:
-    """Answer requests until the other side closes the connection."""
-    images = mapped(work.images)
-    while True:
-        try:
-            threads, seconds = connection.recv()
-        except EOFError:
-            return
-        connection.send(train_in_threads(work, images, threads, seconds))
-
-
-def mapped(folder: str) -> ImageSet:
-    """Return the images in a folder, mapped into memory."""
-    labels = np.load(Path(folder) / "labels.npy")
-    return ImageSet(
-        name="shared",
-        images=np.load(Path(folder) / "images.npy", mmap_mode="r"),
-        labels=labels,
-        class_names=tuple(str(number) for number in range(int(labels.max()) + 1)),
-        digests=np.zeros((len(labels), 16), np.uint8),
-    )
-
-
-def train_in_threads(work: Work, images: ImageSet, threads: int, seconds: float) -> list[Progress]:
-    """Train in so many threads at a time, each with a stream of its own."""
-    if threads == 1:
-        return [train_for(work, images, seconds)]
-    results: list[Progress] = []
-
-    def train() -> None:
-        on_gpu = work.numerics.device != "cpu"
-        stream = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(stream):
-            results.append(train_for(work, images, seconds))
-
-    pool = [threading.Thread(target=train) for _ in range(threads)]
-    for thread in pool:
-        thread.start()
-    for thread in pool:
-        thread.join()
-    if len(results) < threads:
-        raise RuntimeError(f"{threads - len(results)} of {threads} threads failed")
-    return results
-
-
-def train_for(work: Work, images: ImageSet, seconds: float) -> Progress:
-    """Train one trial after another until the time is over; at least one epoch."""
-    started, epochs, seed = time.perf_counter(), 0, 0
-    while True:
-        training = Training(
-            work.recipe,
-            rungs=(work.recipe.schedule.epochs,),
-            seed=seed,
-            numerics=work.numerics,
-            images=images,
-            splits=work.splits,
-        )
-        for _ in training.reports():
-            epochs += 1
-            elapsed = time.perf_counter() - started
-            if elapsed >= seconds:
-                return Progress(epochs=epochs, seconds=elapsed)
-        for rows in (work.splits.val, work.splits.holdout):
-            training.log_probs(rows)
-        seed += 1
+            worker.send((threads, phase))
+        answers = [worker.receive() for worker in workers]
+    return [progress for answer in answers for progress in answer]
 
 
 def in_ray(work: Work, count: int, seconds: float, begin: Callable[[], None]) -> list[Progress]:

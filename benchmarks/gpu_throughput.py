@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
 from gpu_session import CLASSES, Column, Report, Session, noise, train_on_all
@@ -31,15 +31,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.errors import QuorumError
+from common.failures import one_line
 from trainables.data.image_set import ImageSet
 from trainables.nets.build import build_model
 from trainables.prediction import PixelSource, log_probs_of, place_model
-from trainables.recipe import Numerics, Recipe
+from trainables.recipe import Dtype, Numerics, Recipe
 from trainables.training.loop import Training
 from trainables.training.optimizers import make_optimizer
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ENGINE_DTYPES = get_args(get_type_hints(Numerics)["dtype"])
+DTYPES: dict[Dtype, torch.dtype] = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+}  # fmt: skip
 EPOCHS = 3
 """Epochs of the engine; the first is not counted."""
 
@@ -85,6 +88,7 @@ COLUMNS = {
     "tflops": Column("TFLOP/s", ",.2f"),
     "flops_share": Column("of matmul", ".1%"),
     "bytes_share": Column("of bandwidth", ".1%"),
+    "failed": Column("failed"),
 }
 
 
@@ -92,7 +96,7 @@ COLUMNS = {
 class Limits:
     """The card's speed: operations per second by dtype, and bytes per second."""
 
-    flops: dict[str, float]
+    flops: dict[Dtype, float]
     bandwidth: float
 
 
@@ -118,26 +122,28 @@ def run_throughput(session: Session) -> None:
                 if session.seconds_left < session.pick(5, 0):
                     report.note(f"{name}, {dtype}: no time left")
                     return
+                row = {"net": name, "what": what, "code": code, "dtype": dtype, "batch": batch}
                 try:
                     speed = measured()
-                except RuntimeError as error:  # e.g. a kernel that does not exist for the dtype
-                    report.note(f"{name}, {what}, {code}, {dtype}: {str(error).splitlines()[0]}")
+                # E.g. a kernel that does not exist for the dtype, or a training that diverges.
+                except (RuntimeError, QuorumError) as error:
+                    report.row(**row, failed=one_line(error))
                     continue
                 passes = 3 if what == "training" else 1
                 flops, traffic = passes * work.flops, passes * work.values * DTYPES[dtype].itemsize
                 report.row(
-                    net=name, what=what, code=code, dtype=dtype, batch=batch,
+                    **row,
                     images_per_second=speed,
                     tflops=speed * flops / 1e12,
                     flops_share=speed * flops / limits.flops.get(dtype, math.nan),
                     bytes_share=speed * traffic / limits.bandwidth,
-                )  # fmt: skip
+                )
 
 
 def measure_limits(session: Session) -> Limits:
     """Measure matrix products by dtype and the memory's bandwidth."""
     report = Report(session, "limits", LIMITS)
-    size, flops = session.pick(8192, 128), {}
+    size, flops = session.pick(8192, 128), dict[Dtype, float]()
     for dtype, kind in DTYPES.items():
         a, b = (torch.randn(size, size, device=session.device).to(kind) for _ in range(2))
         with tensor_float(True):
@@ -200,11 +206,11 @@ Measured = tuple[str, str, int | None, Callable[[], float]]
 returns images per second."""
 
 
-def measurements(session: Session, net: Net, images: ImageSet, dtype: str) -> Iterator[Measured]:
+def measurements(session: Session, net: Net, images: ImageSet, dtype: Dtype) -> Iterator[Measured]:
     """Yield everything to measure for a network in one dtype."""
     batch = session.pick(net.batch, 4)
     yield "training", "net alone", batch, lambda: alone(session, net, images, dtype, batch)
-    if session.on_gpu and dtype != "float16":  # a gradient scaler asks the CPU in every step
+    if session.on_gpu:  # in float16, too: fused SGD reads on the GPU whether to skip the step
         yield (
             "training", "captured", batch,
             lambda: alone(session, net, images, dtype, batch, captured=True),
@@ -213,18 +219,17 @@ def measurements(session: Session, net: Net, images: ImageSet, dtype: str) -> It
         "inference", "net alone", batch,
         lambda: alone(session, net, images, dtype, batch, training=False),
     )  # fmt: skip
-    if dtype in ENGINE_DTYPES:
-        own = session.pick(net.recipe.optimizer.batch_size, 8)
-        numerics = session.numerics(dtype)
-        yield "training", "engine", own, lambda: engine_trains(session, net, images, numerics, own)
-        yield "inference", "engine", None, lambda: engine_predicts(session, net, images, numerics)
+    own = session.pick(net.recipe.optimizer.batch_size, 8)
+    numerics = session.numerics(dtype)
+    yield "training", "engine", own, lambda: engine_trains(session, net, images, numerics, own)
+    yield "inference", "engine", None, lambda: engine_predicts(session, net, images, numerics)
 
 
 def alone(
     session: Session,
     net: Net,
     images: ImageSet,
-    dtype: str,
+    dtype: Dtype,
     batch: int,
     *,
     training: bool = True,

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from training import LITE0, everything, noise
+from training_turns import LITE0, everything, noise
 
 from common.cpu_runtime import share_arena
 from common.provenance import machine_description

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from training import faster_dtypes, numerics
+from training_turns import faster_dtypes, numerics
 from usual_loop import UsualLoop
 
 from common.cpu_runtime import share_arena, usable_cores

@@ -4,10 +4,13 @@ import importlib
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +18,39 @@ import numpy as np
 import psutil
 import pytest
 
-from common.errors import DataError
+from common.errors import DataError, DivergedError
 from tests.docs import ROOT
-from trainables.data.splits import Splits
+from trainables.data.splits import Splits, SplitSpec, make_splits
+from trainables.device.candidates import half_precision
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
-TABLE = """
+
+
+def script_like_airbench(*, train: int, test: int, runs: int, compiling: float = 0.0) -> str:
+    """Return a script that prints like airbench's and fails after its last run.
+
+    The number of a run is in its first row only. `compiling` are the seconds of the warm-up.
+    """
+    return f"""
 import sys, time, torch
-for part, count in (("train", 40), ("test", 8)):
-    data = torch.load(f"cifar10/{part}.pt")
+for part, first, count in (("train", 0, {train}), ("test", {train}, {test})):
+    data = torch.load(f"cifar10/{{part}}.pt")
     assert data["images"].shape == (count, 32, 32, 3) and data["images"].dtype == torch.uint8
-    assert data["labels"].tolist() == [i % 10 for i in range(len(data["labels"]))]
+    assert data["labels"].tolist() == [(first + i) % 10 for i in range(count)]
 print("|  run     |  epoch  |  train_acc  |  tta_val_acc  |  time_seconds  |")
-for run in ("warmup", 0, 1):
-    print(f"|  {run}  |  0  |  0.5000  |    |  1.0000  |")
+for run in ("warmup", *range({runs})):
+    print(f"|  {{run}}  |  0  |  0.5000  |    |  1.0000  |")
+    time.sleep({compiling} if run == "warmup" else 0)
     accuracy = 0.1 if run == "warmup" else 0.9 + run / 100
-    print(f"|      |  eval  |  0.5000  |  {accuracy}  |  2.5000  |")
+    print(f"|      |  eval  |  0.5000  |  {{accuracy}}  |  2.5000  |")
 print("out of luck", flush=True)
 sys.exit(3)
 """
-"""A script that prints like airbench's: the number of a run is in its first row only."""
 
 
 @pytest.fixture
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make the scripts' modules importable."""
+    """Make the modules of the scripts importable, also in processes that a test starts."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     before = set(sys.modules)
     yield
@@ -58,11 +69,12 @@ def without_services(folder: Path) -> dict[str, str]:
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def rows_of(part: str, folder: Path) -> Rows:
+def rows_of(part: str, folder: Path, *options: str) -> Rows:
     """Run a part on a few images, without Ray, Optuna and MLflow; return its rows by table."""
     out = folder / "out"
+    command = [sys.executable, str(SCRIPT), "--tiny", "--device", "cpu", "--only", part]
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--tiny", "--device", "cpu", "--only", part, "--out", out],
+        [*command, "--out", str(out), *options],
         env=without_services(folder), cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -82,10 +94,21 @@ def test_both_recipes_are_timed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_script_of_airbench_runs_in_turns_with_ours(tmp_path: Path) -> None:
+    script = tmp_path / "other.py"
+    script.write_text(script_like_airbench(train=512, test=128, runs=3))
+    rows = rows_of("time94", tmp_path, "--airbench", str(script))["time94"]
+    theirs = [(row["run"], row["accuracy"]) for row in rows if row["code"] == "airbench"]
+    assert theirs == [(0, 0.91), (1, 0.92)]  # run 0 of the script, 0.90, is not counted
+
+
+@pytest.mark.slow
 def test_every_network_is_timed_alone_and_in_the_engine(tmp_path: Path) -> None:
     rows = rows_of("throughput", tmp_path)
     assert set(rows) == {"limits", "throughput"}
-    measured = {(row["net"], row["what"], row["code"]) for row in rows["throughput"]}
+    measured = {
+        (row["net"], row["what"], row["code"]) for row in rows["throughput"] if "failed" not in row
+    }
     for net in ("32/64/128", "64/256/256", "lite0"):
         for what in ("training", "inference"):
             assert {(net, what, "net alone"), (net, what, "engine")} <= measured
@@ -122,21 +145,148 @@ def test_work_is_counted_from_the_layers(benchmarks: None) -> None:
     assert work.values > 2 * 24 * 31**2
 
 
+def stopped(pid: int) -> bool:
+    """Wait a moment until the process is stopped by a signal, or has ended."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def test_another_script_stands_still_between_its_runs(tmp_path: Path, benchmarks: None) -> None:
-    time94 = importlib.import_module("gpu_time94")
+    airbench = importlib.import_module("gpu_airbench")
     images = importlib.import_module("gpu_session").noise(48, test=8)
     script = tmp_path / "script.py"
-    script.write_text(TABLE)
-    rows = np.arange(48)
-    splits = Splits(train=rows[:40], val=rows[:0], holdout=rows[:0], test=rows[40:], split_id="all")
-    with time94.running(script, images, splits) as other:
+    script.write_text(script_like_airbench(train=40, test=8, runs=2))
+    with airbench.running(script, images, splits_of(40, test=8)) as other:
         assert other.next_run(timeout=60) == {"seconds": 2.5, "accuracy": 0.9}
-        process = psutil.Process(other.pid)
-        while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
-            time.sleep(0.01)  # the signal is delivered a moment later
+        assert stopped(other.pid)
         assert other.next_run(timeout=60) == {"seconds": 2.5, "accuracy": 0.91}
         with pytest.raises(RuntimeError, match="exit code 3; last line: out of luck"):
             other.next_run(timeout=60)
+
+
+def splits_of(train: int, *, test: int) -> Splits:
+    rows = np.arange(train + test)
+    none = rows[:0]
+    return Splits(train=rows[:train], val=none, holdout=none, test=rows[train:], split_id="all")
+
+
+def test_a_script_compiles_and_stops_before_ours_begins(tmp_path: Path, benchmarks: None) -> None:
+    airbench, time94 = (importlib.import_module(f"gpu_{name}") for name in ("airbench", "time94"))
+    session = importlib.import_module("gpu_session")
+    images = session.noise(48, test=8)
+    script = tmp_path / "script.py"
+    script.write_text(script_like_airbench(train=40, test=8, runs=1, compiling=0.5))
+    here = session.Session(command="", device="cpu", until=time.time() + 600)
+    report = session.Report(here, "time94", time94.COLUMNS)
+    with airbench.running(script, images, splits_of(40, test=8)) as other:
+        assert time94.first_run_done(other, report) is other
+        assert stopped(other.pid)
+        (note,) = report.notes
+        assert float(re.findall(r"script: (\d+\.\d) s until", note)[0]) >= 0.5
+        assert time94.run_theirs(other, report, run=0) is None
+    assert "exit code 3" in report.notes[-1]
+    assert not report.rows
+
+
+def test_a_script_that_compiles_for_too_long_is_ended(tmp_path: Path, benchmarks: None) -> None:
+    airbench, time94 = (importlib.import_module(f"gpu_{name}") for name in ("airbench", "time94"))
+    session = importlib.import_module("gpu_session")
+    script = tmp_path / "script.py"
+    script.write_text("import time; time.sleep(600)")
+    here = session.Session(command="", device="cpu", until=time.time() + 1)
+    report = session.Report(here, "time94", time94.COLUMNS)
+    images = session.noise(48, test=8)
+    with airbench.running(script, images, splits_of(40, test=8)) as other:
+        assert time94.first_run_done(other, report) is None
+        assert not psutil.pid_exists(other.pid)
+    assert "before its first run" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cuda", "float16"), ("cpu", "float32")], ids=["T4", "cpu"]
+)
+def test_the_default_dtype_is_the_engines(
+    device: str, dtype: str, benchmarks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = importlib.import_module("gpu_session")
+    without = partial(half_precision, has_bfloat16=lambda _: False)
+    monkeypatch.setattr(session, "half_precision", without)
+    here = session.Session(command="", device=device)
+    assert here.numerics().dtype == dtype
+    assert here.numerics("bfloat16").dtype == "bfloat16"
+
+
+def test_a_training_that_diverges_is_a_failed_row(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    throughput = importlib.import_module("gpu_throughput")
+    session = importlib.import_module("gpu_session").Session(command="", device="cpu", tiny=True)
+
+    def diverges() -> float:
+        raise DivergedError("training loss is nan")
+
+    def measurements(*_: object) -> Iterator[tuple[str, str, int, Callable[[], float]]]:
+        yield "training", "engine", 8, diverges
+        yield "inference", "engine", 8, lambda: 5.0
+
+    reports = []
+    original = throughput.Report
+
+    def report(*arguments: Any) -> Any:
+        reports.append(original(*arguments))
+        return reports[-1]
+
+    monkeypatch.setattr(throughput, "Report", report)
+    monkeypatch.setattr(throughput, "measurements", measurements)
+    monkeypatch.setattr(throughput, "NETS", {"32/64/128": throughput.NETS["32/64/128"]})
+    throughput.run_throughput(session)
+    rows = [(row.get("failed"), row.get("images_per_second")) for row in reports[-1].rows]
+    assert rows == 3 * [("DivergedError: training loss is nan", None), (None, 5.0)]
+
+
+def test_the_threads_that_warmed_up_are_measured(benchmarks: None) -> None:
+    threads = importlib.import_module("gpu_workers").Threads(3, on_gpu=False)
+    first, second = threads.run(threading.get_ident), threads.run(threading.get_ident)
+    assert sorted(first) == sorted(second)
+    assert len({*first}) == 3
+
+
+@pytest.mark.slow
+def test_workers_are_new_after_one_of_them_died(tmp_path: Path, benchmarks: None) -> None:
+    workers = importlib.import_module("gpu_workers")
+    sharing = importlib.import_module("gpu_sharing")
+    session = importlib.import_module("gpu_session")
+    images = session.noise(96)
+    np.save(tmp_path / "images.npy", images.images)
+    np.save(tmp_path / "labels.npy", images.labels)
+    here = session.Session(command="", device="cpu", tiny=True)
+    work = workers.Work(
+        images=str(tmp_path),
+        splits=make_splits(images, SplitSpec()),
+        recipe=sharing.TRIAL.with_values(width=4, epochs=1, batch_size=16),
+        numerics=here.numerics(),
+    )
+    report = session.Report(here, "sharing", sharing.COLUMNS)
+    crew = workers.Crew(work)
+    try:
+        dead, alive = crew.at_least(2)
+        dead.process.kill()
+        dead.process.join()
+        alive.send((2, 0.0))  # its answer has two parts
+        with sharing.noted(report, crew, "an arm"):
+            dead.receive()
+        assert report.notes == ["an arm: failed (EOFError: )"]
+        assert not alive.process.is_alive()
+        (new,) = crew.at_least(1)
+        new.send((1, 0.0))
+        (progress,) = new.receive()
+        assert progress.epochs == 1
+    finally:
+        crew.at_most(0)
 
 
 def test_a_part_that_does_not_end_is_killed(benchmarks: None) -> None:
