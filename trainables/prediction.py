@@ -20,6 +20,7 @@ from trainables.resident_pixels import (
     free_memory,
     pinned,
     read_ahead,
+    reads_ahead,
     resident_copy,
 )
 
@@ -119,9 +120,8 @@ class PixelSource:
                 yield self._floats(self._resident[self._rows[part]])
             return
         parts = nearly_equal_parts(positions.cpu(), size)
-        # On the CPU, a thread that reads ahead would take time from those that compute.
-        ahead = map if self._device.type == "cpu" else read_ahead
-        for pixels in ahead(self._read, parts):
+        read = read_ahead if reads_ahead(self._device) else map
+        for pixels in read(self._read, parts):
             yield self._floats(pixels.to(self._device, non_blocking=True))
 
     def _read(self, positions: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ class Numerics:
     """`cpu`, `cuda` or `cuda:N`."""
     dtype: Dtype = "float32"
     """Layers run under autocast unless this is float32; the weights stay float32. float16 is for
-    GPUs without bfloat16 (V100, T4): gradients are computed from a scaled loss."""
+    GPUs without bfloat16 (T4): gradients are computed from a scaled loss."""
     layout: Literal["contiguous", "channels_last"] = "channels_last"
     threads: int = 1
     """Torch's intra-op threads on the CPU. Their number determines how sums are split, so a

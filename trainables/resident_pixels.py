@@ -17,7 +17,7 @@ from torch import Tensor
 SHARE_OF_FREE_MEMORY = 0.5
 """Largest share of a device's free memory that a copy may take."""
 
-_COPIED_AT_ONCE = 64 << 20
+COPIED_AT_ONCE = 64 << 20
 """Bytes."""
 
 _COPIES: dict[tuple[int, torch.device], Tensor] = {}
@@ -34,19 +34,32 @@ def resident_copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor
     copy. It is freed with the array: a process that holds one data set in memory holds at most
     one on its device. `pixels` may be memory-mapped, and must not change.
 
-    None on the CPU, where all read the array itself, and for images that would take more than
-    half of the device's free memory.
+    None where there is no room for them.
     """
-    if device.type == "cpu":
-        return None
     key = (id(pixels), device)
     if key not in _COPIES:
-        if pixels.nbytes > SHARE_OF_FREE_MEMORY * free_memory(device):
+        if not has_room(device, pixels.nbytes):
             return None
         _COPIES[key] = _copy(pixels, device)
         # An array's id is that of another one after it is gone.
         weakref.finalize(pixels, _COPIES.pop, key, None).atexit = False
     return _COPIES[key]
+
+
+def has_room(device: torch.device, size_bytes: int) -> bool:
+    """Return whether a device keeps a copy of this size: at most half of its free memory.
+
+    The CPU keeps none, because all read the array itself.
+    """
+    return device.type != "cpu" and size_bytes <= SHARE_OF_FREE_MEMORY * free_memory(device)
+
+
+def reads_ahead(device: torch.device) -> bool:
+    """Return whether batches for a device are read ahead in a thread.
+
+    On the CPU, the thread would take time from those that compute.
+    """
+    return device.type != "cpu"
 
 
 def free_memory(device: torch.device) -> int:
@@ -78,7 +91,7 @@ def pinned(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
 
 def _copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     copy = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-    count = max(1, _COPIED_AT_ONCE * len(pixels) // max(1, pixels.nbytes))
+    count = max(1, COPIED_AT_ONCE * len(pixels) // max(1, pixels.nbytes))
     for start in range(0, len(pixels), count):
         # A copy in memory first: torch warns of arrays that are read-only, as mapped ones are.
         copy[start : start + count].copy_(torch.from_numpy(np.array(pixels[start : start + count])))

@@ -3,7 +3,10 @@
 import gc
 import threading
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,13 +14,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorum.testing.trainers import striped_images
 from tests.waits import META, counted_copies
+from trainables import prediction, resident_pixels
+from trainables.data.image_set import ImageSet, LargeCopies
 from trainables.prediction import PixelSource
-from trainables.recipe import Numerics
+from trainables.recipe import Numerics, Recipe
 from trainables.resident_pixels import read_ahead, resident_copy
+from trainables.training.loop import Training
 
 DEVICE = torch.device(META)
 """Has shapes but no values, so it can stand for a GPU where only copies are counted."""
+
+
+@pytest.fixture(autouse=True)
+def _threads_restored() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def some_pixels() -> np.ndarray:
@@ -69,6 +83,89 @@ def test_images_that_do_not_fit_are_copied_batch_by_batch() -> None:
 
 def test_nothing_is_copied_on_the_cpu() -> None:
     assert resident_copy(some_pixels(), torch.device("cpu")) is None
+
+
+def treat_as_gpu(monkeypatch: pytest.MonkeyPatch, *, has_room: bool) -> None:
+    """Keep copies on the CPU, in several steps, or read ahead, as on a GPU with or without room."""
+    monkeypatch.setattr(resident_pixels, "has_room", lambda *_: has_room)
+    monkeypatch.setattr(resident_pixels, "COPIED_AT_ONCE", 7 * 4 * 4 * 3)
+    monkeypatch.setattr(prediction, "reads_ahead", lambda _: True)
+
+
+INDICES = {
+    "all": np.arange(30),
+    "subset": np.arange(2, 30, 3),
+    "unordered": np.random.default_rng(0).permutation(30)[:17],
+    "repeated": np.array([4, 4, 29, 0, 4, 0]),
+    "one": np.array([11]),
+}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("has_room", [True, False])
+@pytest.mark.parametrize("indices", INDICES.values(), ids=INDICES)
+def test_a_gpu_sees_the_pixels_of_the_array(
+    indices: np.ndarray,
+    has_room: bool,
+    layout: Literal["contiguous", "channels_last"],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The batches equal those of the CPU in every value and in their layout."""
+    np.save(tmp_path / "pixels.npy", some_pixels())
+    pixels = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    numerics = Numerics(layout=layout)
+    treat_as_gpu(monkeypatch, has_room=has_room)
+    source = PixelSource(pixels, indices, numerics)
+    assert (resident_copy(pixels, source.device) is not None) is has_room
+    count = len(indices)
+    some = torch.randint(0, count, (2 * count,), generator=torch.Generator().manual_seed(0))
+    for positions in (None, some, torch.arange(count).flip(0), some[:1]):
+        rows = pixels[indices if positions is None else indices[positions.numpy()]]
+        expected = torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 255
+        batches = list(source.batches(positions, size=4))
+        assert all(len(batch) <= 4 for batch in batches)
+        assert torch.equal(torch.cat(batches), expected)
+        memory = prediction.MEMORY_FORMATS[layout]
+        assert all(batch.is_contiguous(memory_format=memory) for batch in batches)
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_training_is_the_same_wherever_its_pixels_are(
+    has_room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bitwise: its losses, the weights, and predictions from images and from larger copies."""
+    expected, predicted = trained(own_images())
+    treat_as_gpu(monkeypatch, has_room=has_room)
+    images = own_images()
+    weights, again = trained(images)
+    assert images.large is not None
+    for pixels in (images.images, images.large.pixels):
+        assert (resident_copy(pixels, torch.device("cpu")) is not None) is has_room
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+    np.testing.assert_array_equal(again, predicted)
+
+
+def own_images() -> ImageSet:
+    """Return arrays that nothing else refers to, so that their copies are freed with them."""
+    images, _ = striped_images()
+    size = images.image_size + 4
+    pixels = np.random.default_rng(1).integers(0, 256, (len(images), size, size, 3), dtype=np.uint8)
+    large = LargeCopies(pixels=pixels, aspects=np.ones(len(images), np.float32))
+    return replace(images, images=images.images.copy(), large=large)
+
+
+def trained(images: ImageSet) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    """Return weights and losses of a training, and its log-probabilities of val."""
+    _, splits = striped_images()
+    recipe = Recipe(width=3, epochs=2, batch_size=16, crop_scale=0.3, dropout=0.2)
+    training = Training(
+        recipe, rungs=(2,), seed=3, numerics=Numerics(), images=images, splits=splits
+    )
+    losses = [(report.train_loss, report.val_nll) for report in training.reports()]
+    weights = training.scored_model().state_dict()
+    return {**weights, "losses": torch.tensor(losses)}, training.log_probs(splits.val)
 
 
 @given(st.lists(st.integers(), max_size=9))

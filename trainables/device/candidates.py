@@ -20,7 +20,8 @@ def candidates_with(half: Dtype) -> tuple[Candidate, ...]:
 def half_precision(device: str, *, has_bfloat16: Callable[[str], bool] | None = None) -> Dtype:
     """Return the data type of 16 bits that suits a device: float16 on GPUs without bfloat16.
 
-    GPUs before Ampere (V100, T4) only emulate bfloat16, far slower than they compute in float16.
+    GPUs before Ampere (T4, and V100 with a torch build for it) only emulate bfloat16, far slower
+    than they compute in float16.
     """
     if not device.startswith("cuda"):
         return "bfloat16"

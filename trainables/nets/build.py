@@ -19,7 +19,13 @@ from trainables.nets.convnet import ConvNet, whitening_filters
 from trainables.nets.custom import custom_model
 from trainables.nets.head import head_weight_names, linear_head
 from trainables.nets.hub import check_hub
-from trainables.nets.image_statistics import mean_and_std, patch_covariance, pixel_chunks
+from trainables.nets.image_statistics import (
+    kept,
+    mean_and_std,
+    patch_covariance,
+    pixel_chunks,
+    pixels_digest,
+)
 from trainables.nets.pretrained import expected_norm, load_backbone
 from trainables.nets.timm_net import timm_net
 from trainables.nets.wide_resnet import WideResNet
@@ -42,7 +48,8 @@ def build_model(
 
     Mean, standard deviation and whitening are computed from at most 5,000 evenly spaced images
     among `train_indices` (all by default) of `train_images`, uint8 [N, S, S, C], which may be
-    memory-mapped. Pretrained weights bring their own mean and standard deviation.
+    memory-mapped; later networks of the process reuse them. Pretrained weights bring their own mean
+    and standard deviation.
 
     Raises:
         SpecError: the model does not exist, or cannot take images of this size.
@@ -57,12 +64,17 @@ def build_model(
         )
     chosen = np.arange(len(train_images)) if train_indices is None else train_indices
     chosen = chosen[evenly_spaced(len(chosen), STATISTICS_IMAGES)]
-    mean, std = mean_and_std(pixel_chunks(train_images, chosen))
+    digest = pixels_digest(train_images, chosen)
+    mean, std = kept(digest, lambda: mean_and_std(pixel_chunks(train_images, chosen)))
     model.mean.copy_(mean)
     model.std.copy_(std)
     if isinstance(model.net, ConvNet) and model.net.whitening is not None:
-        covariance = patch_covariance(
-            model.normalized(_floats(pixels)) for pixels in pixel_chunks(train_images, chosen)
+        covariance = kept(
+            # The number of threads determines how the sums are split.
+            (digest, model.input_size, torch.get_num_threads()),
+            lambda: patch_covariance(
+                model.normalized(_floats(pixels)) for pixels in pixel_chunks(train_images, chosen)
+            ),
         )
         with torch.no_grad():
             model.net.whitening.weight.copy_(whitening_filters(covariance))

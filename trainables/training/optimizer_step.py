@@ -215,6 +215,8 @@ class _Saved:
         with torch.no_grad():
             for buffers, copies in self._groups:
                 torch._foreach_copy_(copies, buffers)
+        # Memory can run out in any step. No state is on a GPU, which is therefore not waited for:
+        # torch keeps the seed and the offset of a CUDA generator, 16 bytes, on the host.
         self._random = torch.get_rng_state()
         if self._cuda is not None:
             self._cuda_random = torch.cuda.get_rng_state(self._cuda)

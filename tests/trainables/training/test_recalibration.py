@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.trainables.training.test_loop import start
+from tests.waits import META, no_waits
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource
@@ -140,6 +141,17 @@ def test_the_result_does_not_depend_on_the_statistics_before(
     for a, b in zip(norms_of(net), norms_of(other), strict=True):
         torch.testing.assert_close(a.running_mean, b.running_mean, rtol=0.02, atol=0.02)
         torch.testing.assert_close(a.running_var, b.running_var, rtol=0.05, atol=0.02)
+
+
+def test_a_single_batch_is_measured_without_waiting_for_the_device() -> None:
+    """The meta device refuses to read a value; a second pass needs the statistics' changes."""
+    source = PixelSource(PICTURES, np.arange(COUNT), Numerics(device=META))
+    net = some_model().to(META)
+    positions = EVERYTHING.to(META)
+    with no_waits():
+        recalibrate(net, source, positions, Numerics(device=META), batch=COUNT)
+    with pytest.raises(RuntimeError, match="meta"):
+        recalibrate(net, source, positions, Numerics(device=META), batch=COUNT // 2)
 
 
 def test_a_network_without_batch_normalization_is_left_alone() -> None:
