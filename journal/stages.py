@@ -20,15 +20,14 @@ class Stage:
     """Time of its last start, or of the resume that continues it."""
     ended: float | None = None
     earlier_seconds: float = 0.0
-    """Time spent on it before the last resume."""
+    """Time that earlier processes spent on its present round."""
     interrupted: bool = False
     """The process that started it is gone: it must start again."""
     times_finished: int = 0
     finished_at: float | None = None
     """Time of its last finish; None before any."""
     last_seconds: float | None = None
-    """Wall seconds from its last start to its finish, without earlier processes."""
-    _start: float | None = None
+    """Wall seconds of its last finished round, without the pauses between processes."""
 
     @property
     def open(self) -> bool:
@@ -41,7 +40,7 @@ class Stage:
         return self.open and not self.interrupted
 
     def seconds(self, now: float) -> float | None:
-        """Return the wall time spent on it; None before it begins."""
+        """Return the wall time spent on its present or last round; None before it begins."""
         if self.started is None:
             return None
         end = now if self.open or self.ended is None else self.ended
@@ -56,16 +55,14 @@ class Stage:
 
     def apply(self, event: StageReported) -> None:
         """Fold one event of this stage in."""
-        if event.status == "started":
-            self._start = event.time
         if self.started is None or (event.status == "started" and not self.open):
-            self.started = event.time
+            self.started, self.earlier_seconds = event.time, 0.0
         if event.status in ("finished", "skipped"):
             self.ended = event.time
         if event.status == "finished":
             self.times_finished += 1
             self.finished_at = event.time
-            self.last_seconds = None if self._start is None else event.time - self._start
+            self.last_seconds = self.seconds(event.time)
         self.status, self.interrupted = event.status, False
         self.fraction, self.detail = event.fraction, event.detail
 

@@ -7,8 +7,10 @@ or one that is narrower, wider or deeper.
 
 from collections.abc import Iterator
 from itertools import chain, zip_longest
+from typing import Any
 
 from ensemble.deployment.gates import GateMargins, budgets
+from ensemble.deployment.network_cost import exact_cost
 from ensemble.ledger.predictions import StageCost
 from ensemble.selection.run_pool import pool_from_run
 from ensemble.selection.selection import read_selection
@@ -26,6 +28,9 @@ WIDTHS = (1.5, 1.0, 0.75, 0.5, 0.25)
 """Widths of a student from scratch, as multiples of its recipe's."""
 
 MOST_DEPTH = 8
+
+BEFORE_SWEEP = 1.5
+"""Share of the latency budget that a network may take before the sweep."""
 
 WIDTH_STEP = 4
 """Widths are multiples of this, as int8 kernels prefer."""
@@ -53,14 +58,16 @@ def most_candidates(spec: SweepSpec, margins: GateMargins) -> int:
 def require_affordable(
     spec: SweepSpec, margins: GateMargins, images: ImageSet, splits: Splits
 ) -> None:
-    """Refuse limits on parameters or arithmetic that no candidate can meet, before the sweep.
+    """Refuse limits on the released file's cost that no candidate can meet, before the sweep.
 
-    The ends of the search space stand for the trials that the sweep will train.
+    The ends of the search space stand for the trials that the sweep will train. Of the candidates
+    that keep the limits on parameters and arithmetic, the smallest and the one with the least
+    arithmetic are measured. Only latencies far above the limit are refused: the machine may be less
+    busy when the student is designed.
 
     Raises:
-        SpecError: names the smallest network and its cost.
+        SpecError: names the cheapest network and its cost.
     """
-    exact = GateMargins(max_params=margins.max_params, max_gflops=margins.max_gflops)
     recipes = spec.first_recipes()
     candidates: list[Candidate] = []
     if spec.student.start == "best_single":
@@ -79,7 +86,21 @@ def require_affordable(
         recipe.architecture.pretrained for recipe in recipes.values()
     ):
         candidates += _from_scratch(spec.student_recipe())
-    affordable(candidates, exact, most=1, images=images, splits=splits)
+    exact = GateMargins(max_params=margins.max_params, max_gflops=margins.max_gflops)
+    data: dict[str, Any] = {"images": images, "splits": splits}
+    candidates, _ = affordable(candidates, exact, most=len(candidates), **data)
+    if margins.max_bytes is None and margins.max_latency_ms is None:
+        return
+
+    def cost(candidate: Candidate) -> StageCost:
+        classes = len(images.class_names)
+        return exact_cost(candidate.recipe, classes=classes, image_size=images.image_size).fp32
+
+    cheapest = [
+        min(candidates, key=lambda candidate: cost(candidate).params or 0),
+        min(candidates, key=lambda candidate: cost(candidate).gflops or 0.0),
+    ]
+    affordable(cheapest, margins, most=1, latency_share=BEFORE_SWEEP, **data)
 
 
 def _from_trials(spec: SweepSpec, folder: RunFolder) -> Iterator[Candidate]:

@@ -58,10 +58,13 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
         trials=getattr(options, "trials", None),
         members=getattr(options, "members", None),
     )
+    known = spec.to_mapping()
+    changes["dataset"] = {**known["dataset"], **dataset}
     if isinstance(options, SearchOptions):
-        changes["gates"] = dataclasses.replace(spec.gates, **options.budgets)
-        changes["selection"] = dataclasses.replace(spec.selection, **options.selection)
-    return spec.with_values(dataset=dataclasses.replace(spec.dataset, **dataset), **changes)
+        changes["gates"] = {**known["gates"], **options.budgets}
+        changes["selection"] = {**known["selection"], **options.selection}
+    # Values from Python may have any type; they are checked like those of a file.
+    return spec_from_mapping({**known, **changes})
 
 
 def run_to_resume(options: RunOptions, *, default: str) -> RunFolder | None:

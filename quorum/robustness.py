@@ -51,6 +51,7 @@ def robustness_options(run: Run, stage: str) -> "RobustnessOptions":
     from ensemble.evaluation.robustness import RobustnessOptions
 
     spec = run.spec.robustness
+    other_data = _other_data(run) if stage == "ledger" else {}  # reading them takes time, too
     end = run.end_of(stage) or run.deadline
     return RobustnessOptions(
         enabled=spec.enabled,
@@ -58,7 +59,7 @@ def robustness_options(run: Run, stage: str) -> "RobustnessOptions":
         seconds=None if end is None else end - time.time(),
         seed=derive_seed(run.spec.seed, "robustness"),
         level=spec.coverage,
-        other_data=_other_data(run) if stage == "ledger" else {},
+        other_data=other_data,
     )
 
 

@@ -138,15 +138,22 @@ def _write_ledger(run: Run, progress: Callable[[float, str], None]) -> "Ledger":
 
 def register(run: Run) -> None:
     """Register the released file in MLflow; log a failure instead of raising it."""
-    from ensemble.deployment.release import beats_champion
+    from ensemble.deployment.release import beats_champion, read_release
     from search.mlflow.registry import register_student
 
-    release = _release(run.folder)
-    if release is None:
+    release, decided = _release(run.folder), read_release(run.folder.student)
+    if release is None or decided is None:
         return
 
     def beats(champion: Path) -> bool:
-        return beats_champion(release.model, champion, run.images, run.splits, seed=run.spec.seed)
+        return beats_champion(
+            release.model,
+            champion,
+            run.images,
+            run.splits,
+            decisions=decided.decision.decisions,
+            seed=run.spec.seed,
+        )
 
     try:
         registration = register_student(run.folder, release, beats_champion=beats)

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import SpecError
+from common.commands import command
+from common.errors import QuorumError, RunError
+from common.parsing import from_mapping
 from common.seeds import derive_seed
 from journal.events import ResultReported
 from quorum.robustness import corrupted_holdout
 from quorum.workspace.run import Run
+from search.space.sections import BUDGETS, GateSpec
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
@@ -24,18 +27,23 @@ if TYPE_CHECKING:
 
 
 def check_budgets(run: Run) -> None:
-    """Refuse limits on parameters or arithmetic that no network of the run meets, before a sweep.
+    """Refuse limits on the released file's cost that no network of the run meets, before a sweep.
+
+    On a cluster latency is left out: the machine that will distill may be another kind of machine.
 
     Raises:
         SpecError: names the smallest network and its cost.
     """
     if run.folder.selection.exists() or "distill" not in run.spec.stages:
         return
-    if run.spec.gates.max_params is None and run.spec.gates.max_gflops is None:
+    margins = _margins(run, {})
+    if run.site.on_cluster:
+        margins = dataclasses.replace(margins, max_latency_ms=None)
+    if not _limits(margins):
         return
     from quorum.candidates import require_affordable
 
-    require_affordable(run.spec, _margins(run, {}), run.images, run.splits)
+    require_affordable(run.spec, margins, run.images, run.splits)
 
 
 def distill(
@@ -51,16 +59,18 @@ def distill(
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     Repeated after a kill, it resumes the training of that student. `selection` names another
     ensemble as its teacher; a copy stays in the student's folder. `budgets` replace those of the
-    specification's gates.
+    specification's gates; a student that was trained but not judged yet keeps its own.
 
     Raises:
         RunError: `selection` was not made from this run's trials as they are now.
+        SpecError: no network is within the budgets, or a budget is impossible.
     """
     from ensemble.deployment.release import read_release
     from ensemble.selection.teacher_file import read_selection_for, set_teacher, teacher_of
 
     if selection is not None:
         read_selection_for(run.folder, selection)
+    margins = _margins(run, budgets or {})
     folder, stage = run.folder.student, run.state.stages["distill"]
     exported = (folder / "card.json").exists()
     # A process that was killed before the decision leaves a card without it.
@@ -74,10 +84,12 @@ def distill(
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
-    margins = _margins(run, budgets or {})
+    if undecided:
+        require_same_student(run, selection=selection, budgets=budgets)
+        margins = _margins(run, _own_budgets(run))
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
-        finished_before = stage.times_finished
-        kept = folder.with_name(f"student.{finished_before}")
+        decided_before = max(stage.times_finished, *_decisions(run.folder))
+        kept = folder.with_name(f"student.{decided_before}")
         # A command that was killed has moved the old student already, or left an unfinished one.
         if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
@@ -88,12 +100,12 @@ def distill(
                 _train_students(
                     run,
                     margins=margins,
-                    seed=derive_seed(run.spec.seed, "student", finished_before),
+                    seed=derive_seed(run.spec.seed, "student", decided_before),
                     workers=workers,
                     progress=progress,
                     train=train,
                 )
-            except SpecError:  # no network is within the budgets: the run keeps its student
+            except QuorumError:  # the same command would fail again: the run keeps its student
                 # Moved by this process, or by one that was killed.
                 if kept.exists() and not (folder / "card.json").exists():
                     shutil.rmtree(folder, ignore_errors=True)
@@ -110,7 +122,7 @@ def distill(
             margins,
             corrupted=corrupted,
             coverage=run.spec.robustness.coverage,
-            decisions=finished_before + 1,
+            decisions=decided_before + 1,
             seed=run.spec.seed,
         )
         shipped = None if not release.file else read_card((folder / release.file).parent).shipped
@@ -129,6 +141,58 @@ def distill(
                 folder=str(folder.relative_to(run.folder.root)),
             )
         )
+
+
+def require_same_student(
+    run: Run, *, selection: Path | None, budgets: Mapping[str, float] | None
+) -> None:
+    """Refuse options for another student than the one that a killed command has left unfinished.
+
+    Raises:
+        RunError: they differ from the options that this student was trained with.
+    """
+    from ensemble.selection.selection import read_selection
+    from ensemble.selection.teacher_file import teacher_of
+
+    own, given = _own_budgets(run), _limits(_margins(run, budgets or {}))
+    same = not budgets or given == _limits(_margins(run, own))
+    if selection is not None:
+        same &= read_selection(selection) == teacher_of(run.folder)
+    if not same:
+        raise RunError(
+            f"{run.folder.root} has an unfinished student of another command, with other options; "
+            f"finish it first: {command('distill', run.folder.root)}"
+        )
+
+
+def _own_budgets(run: Run) -> dict[str, float | None]:
+    """Return the limits that the student was designed for, as margins; None for no limit."""
+    from ensemble.student.design import read_design
+
+    design = read_design(run.folder.student)
+    if design is None:
+        return {}
+    return {name: design.budgets.get(name.removeprefix("max_")) for name in BUDGETS}
+
+
+def _limits(margins: "GateMargins") -> dict[str, float]:
+    """Return the limits on the released file's cost, by gate."""
+    from ensemble.deployment.gates import budgets
+    from ensemble.ledger.predictions import StageCost
+
+    return {name: limit for name, (_, limit) in budgets(StageCost(), margins).items()}
+
+
+def _decisions(folder: RunFolder) -> list[int]:
+    """Return how many releases had been decided with each student of the run, kept ones included.
+
+    A process that was killed right after a decision did not journal it.
+    """
+    from ensemble.deployment.release import read_release
+
+    students = [folder.student, *folder.root.glob(f"{folder.student.name}.[0-9]*")]
+    releases = [read_release(student) for student in students]
+    return [0, *(each.decision.decisions for each in releases if each is not None)]
 
 
 def inputs(folder: RunFolder, candidates: "Sequence[Candidate]" = ()) -> list[str]:
@@ -231,7 +295,13 @@ def _student_trainer(run: Run, workers: int) -> Iterator[Callable[..., Any]]:
         yield functools.partial(distill_distributed, workers=workers)
 
 
-def _margins(run: Run, budgets: Mapping[str, float]) -> "GateMargins":
+def _margins(run: Run, budgets: Mapping[str, float | None]) -> "GateMargins":
+    """Return the specification's margins with other budgets.
+
+    Raises:
+        SpecError: a budget is impossible.
+    """
     from ensemble.deployment.gates import GateMargins
 
-    return GateMargins(**{**dataclasses.asdict(run.spec.gates), **budgets})
+    values = {**dataclasses.asdict(run.spec.gates), **budgets}
+    return GateMargins(**dataclasses.asdict(from_mapping(GateSpec, values, where="gates")))

@@ -52,18 +52,20 @@ class RunFacts:
     """None for a run without a journal."""
     started_at: float
     """Unix seconds."""
+    ended_at: float = 0.0
+    """Unix seconds of the ledger's end, or of the last event without a ledger."""
     command: str = ""
     """The command that started the run; empty if unknown."""
     wall_seconds: float
-    """Time from the start to the ledger, or to the last event without a ledger; pauses
-    included."""
+    """Time from the start to the ledger, or to the last event without a ledger, without the pauses
+    between processes."""
     resumed: int
     """Number of resumes."""
     trials: tuple[TrialFacts, ...]
     stops: Mapping[str, str]
     """Reason that the search or the seeds ended, by kind of trial."""
     stage_seconds: Mapping[str, float]
-    """Wall seconds of each finished stage."""
+    """Wall seconds of each finished stage's last round, without the pauses between processes."""
     plans: tuple[PlanMade, ...] = ()
     """Forecasts in order of time: one for the whole run, then its revisions."""
     selection: Selection | None
@@ -145,7 +147,7 @@ def load_facts(folder: RunFolder) -> RunFacts:
     spec, runs = spec_of_run(folder), folder.root.resolve().parent
     events = read_events(folder.journal) if folder.journal.is_file() else []
     state = RunState.from_events(events)
-    times = _times(events)
+    measured = RunState.from_events(_until_ledger(events))
     selection = read_selection(folder.selection) if folder.selection.is_file() else None
     ledger_file = folder.ledger / "ledger.json"
     card = _card(folder.student)
@@ -157,9 +159,10 @@ def load_facts(folder: RunFolder) -> RunFacts:
         runs=RUNS if runs.name == RUNS else portable(str(runs)) or RUNS,
         spec=spec,
         started=state.started,
-        started_at=times[0] if times else 0.0,
+        started_at=events[0].time if events else 0.0,
+        ended_at=measured.last_time if events else 0.0,
         command=start_command(state),
-        wall_seconds=times[-1] - times[0] if times else 0.0,
+        wall_seconds=measured.elapsed(measured.last_time) if events else 0.0,
         resumed=len(state.resumes),
         trials=trials,
         stops={kind: end.reason for kind, end in state.ends.items()},
@@ -220,11 +223,11 @@ def _params(folder: RunFolder, trial: str) -> int | None:
     return read_record(path).params if path.is_file() else None
 
 
-def _times(events: Sequence[Event]) -> list[float]:
-    """Return the event times up to the ledger, without reports: a second report is the same."""
+def _until_ledger(events: Sequence[Event]) -> list[Event]:
+    """Return the events up to the ledger, without reports: a second report is the same."""
     ends = [i for i, event in enumerate(events) if _is_stage(event, "ledger", "finished")]
     last = ends[-1] + 1 if ends else len(events)
-    return [event.time for event in events[:last] if not _is_stage(event, "report")]
+    return [event for event in events[:last] if not _is_stage(event, "report")]
 
 
 def _is_stage(event: Event, stage: str, status: str | None = None) -> bool:

@@ -95,9 +95,9 @@ def _trials(facts: RunFacts, plan: PlanMade) -> str:
 
 
 def _deadline(facts: RunFacts, plan: PlanMade) -> str:
-    if plan.deadline is None or not facts.started_at or "ledger" not in facts.stage_seconds:
+    if plan.deadline is None or not facts.ended_at or "ledger" not in facts.stage_seconds:
         return ""
-    margin = plan.deadline - (facts.started_at + facts.wall_seconds)
+    margin = plan.deadline - facts.ended_at
     side = "before" if margin >= 0 else "after"
     return f"The ledger was written {duration(abs(margin))} {side} the deadline."
 

@@ -67,9 +67,11 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "gates",
-        "Decided on holdout by one-sided 95% bounds against the limit: pass if even the "
-        "unfavourable bound is within the limit, fail if even the favourable one is beyond it, "
-        "else undecided. If any gate fails or is undecided, the fp32 student ships.",
+        "Decided on holdout by one-sided bounds against the limit, of 95% at a run's first "
+        "decision and more at further ones: pass if even the unfavourable bound is within the "
+        "limit, fail if even the favourable one is beyond it, else undecided. A file that fails a "
+        "gate of quality or a budget does not ship. Gates of precision choose between a network's "
+        "fp32 and int8 files. An undecided gate only keeps the file from becoming champion.",
     ),
     (
         "temperature",

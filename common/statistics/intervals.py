@@ -4,6 +4,7 @@ Axes: N examples, D bootstrap draws. Two sets of predictions are compared on the
 examples, by the difference of their scores on each.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from jaxtyping import Float64, Num
 from scipy.optimize import brentq
 from scipy.stats import binomtest, bootstrap, norm
 
-DRAWS = 2000
+DRAWS, MOST_DRAWS = 2000, 100_000
 FEW = 25
 """Number of disagreements between 0/1 scores below which a bootstrap interval is too narrow."""
 BATCH_VALUES = 1 << 16
@@ -47,6 +48,14 @@ class Difference:
         """Return whether the interval excludes 0 and the p-value is below 1 − level."""
         apart = not self.interval.low <= 0 <= self.interval.high
         return apart and self.p_value < 1 - self.interval.level
+
+
+def draws_at(level: float) -> int:
+    """Return how many bootstrap draws an interval at this level needs: 10 beyond either end.
+
+    At most MOST_DRAWS, which is enough for levels up to 0.9998.
+    """
+    return min(MOST_DRAWS, max(DRAWS, math.ceil(20 / (1 - level))))
 
 
 def proportion_interval(successes: int, total: int, *, level: float = 0.95) -> Interval:

@@ -51,8 +51,10 @@ class Speedup:
     """Median over repeats of the ratio of their times, at batch size 1; above 1 is faster."""
     bound: float
     """One-sided lower confidence bound of that median."""
+    high: float | None = None
+    """One-sided upper confidence bound; None in cards of early versions."""
     level: float
-    """The bound's confidence, e.g. 0.95."""
+    """The confidence of each bound, e.g. 0.95."""
     repeats: int
 
 

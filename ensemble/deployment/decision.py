@@ -5,14 +5,15 @@ the student's twin that had no teacher. The rule, step by step:
 
 1. A file that fails a quality gate, or is over a budget, is excluded. If none is left, nothing
    ships.
-2. Of a network's two files, int8 ships, unless a precision gate fails.
+2. Of a network's two files, int8 ships, unless a precision gate fails. A file whose twin was
+   excluded is not held back by precision gates.
 3. The best single trial ships, unless a student earns its place. The student must not be
    distinguishably less accurate. It must also be distinguishably more accurate, or smaller and
    faster. If it is not both larger and slower, a distinguishably lower NLL is enough, and so is
    being the only one of the two that passes its gates.
-4. If another file is at least as accurate as the one chosen, smaller and faster, it ships instead,
-   even if it failed on corrupted images. Files that failed another quality gate, or are over a
-   budget, stay out.
+4. If another file within the budgets is at least as accurate as the one chosen, smaller and
+   faster, it ships instead, even if it failed on corrupted images. If it failed `accuracy_loss`,
+   the one chosen is no better: it is excluded, too, and the choice is made again without it.
 
 So a larger and slower file ships only if holdout shows that it is more accurate. A verdict of
 `undecided` does not keep a small file from shipping; it only keeps it from becoming the champion.
@@ -29,10 +30,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.seeds import numpy_generator
-from common.statistics.intervals import Difference, paired_difference
+from common.statistics.intervals import Difference, draws_at, paired_difference
 from common.statistics.metrics import accuracy
 from ensemble.deployment.card import Speedup
-from ensemble.deployment.gates import PRECISION_GATES, GateMargins, decide_gates, level_of
+from ensemble.deployment.gates import (
+    PRECISION_GATES,
+    QUALITY_GATES,
+    GateMargins,
+    decide_gates,
+    level_of,
+)
 from ensemble.ledger.ledger import NOTHING, Candidate, Gate
 from ensemble.ledger.predictions import FILES, Network, Predictions, StageCost
 from ensemble.selection.comparison import SCORES
@@ -87,7 +94,8 @@ def decide(
 
     `corrupted` holds the predictions for corrupted holdout images, if there was time for them.
     `speedups` are int8 against fp32, by network. The last of `decisions` on the same holdout has
-    bounds at the level of `gates.level_of`. `seed` roots the bootstrap's draws.
+    bounds, and intervals of differences between files, at the level of `gates.level_of`. `seed`
+    roots the bootstrap's draws.
     """
     level = level_of(decisions)
     gates = {
@@ -104,13 +112,13 @@ def decide(
         for stage, (network, precision) in FILES.items()
         if stage in holdout.stages and stage in costs
     }
-    files = _Files(holdout, costs, gates, seed=seed)
+    files = _Files(holdout, costs, gates, level=level, seed=seed)
     released = files.choose()
     if not gates:
         because = "there is no file to release"
     elif released == NOTHING:
-        because = "no file met its gates: " + "; ".join(
-            f"{stage} {_listed(gates[stage], 'fail')}" for stage in gates
+        because = "no file is good enough: " + "; ".join(
+            f"{stage} {files.outcomes[stage]}" for stage in gates
         )
     else:
         because = _listed(gates[released], "undecided", "fail") or "every gate passed"
@@ -136,9 +144,11 @@ class _Files:
         costs: Mapping[str, StageCost],
         gates: Mapping[str, Sequence[Gate]],
         *,
+        level: float,
         seed: int,
     ) -> None:
-        self._holdout, self._costs, self._gates, self._seed = holdout, costs, gates, seed
+        self._holdout, self._costs, self._gates = holdout, costs, gates
+        self._level, self._seed = level, seed
         self.outcomes: dict[str, str] = {}
         self.reasons: list[str] = []
 
@@ -151,20 +161,35 @@ class _Files:
                 self.outcomes[stage] = _listed(failed, "fail")
             else:
                 eligible.append(stage)
+        within = [stage for stage in self._gates if self._fails(stage) <= QUALITY_GATES]
+        chosen = self._preferred(eligible)
+        while chosen != NOTHING and (better := self._dominating(chosen, within)):
+            failed = next((stage for stage in better if "accuracy_loss" in self._fails(stage)), "")
+            if failed:
+                self.outcomes[chosen] = (
+                    f"{failed}, which failed accuracy_loss, is as accurate, smaller and faster"
+                )
+                eligible.remove(chosen)
+                chosen = self._preferred(eligible)
+            else:
+                # Doing better on corrupted images alone does not justify a larger, slower, less
+                # accurate file.
+                best = max(better, key=self._accuracy)
+                self.outcomes[chosen] = f"{best} is as accurate, smaller and faster"
+                self.reasons.append(f"as accurate as {chosen}, smaller and faster")
+                chosen = best
+        if chosen != NOTHING:
+            self.outcomes[chosen] = "released"
+        return chosen
+
+    def _preferred(self, eligible: Sequence[str]) -> str:
+        """Return the file that the first three steps choose, or `none`."""
         chosen = NOTHING
+        self.reasons = []
         for network in NETWORKS:
             file = self._precision([s for s in eligible if FILES[s][0] == network])
             if file is not None:
                 chosen = file if chosen == NOTHING else self._winner(chosen, file)
-        # Doing better on corrupted images alone does not justify a larger, slower, less accurate
-        # file.
-        clean = [stage for stage in self._gates if self._fails(stage) <= {"corruption_loss"}]
-        while chosen != NOTHING and (better := self._dominating(chosen, clean)) is not None:
-            self.outcomes[chosen] = f"{better} is as accurate, smaller and faster"
-            self.reasons.append(f"as accurate as {chosen}, smaller and faster")
-            chosen = better
-        if chosen != NOTHING:
-            self.outcomes[chosen] = "released"
         return chosen
 
     def _fails(self, stage: str) -> set[str]:
@@ -211,14 +236,13 @@ class _Files:
             return ""
         return f"not distinguishably better than {incumbent}, nor smaller and faster"
 
-    def _dominating(self, chosen: str, eligible: Sequence[str]) -> str | None:
-        """Return a file that is at least as accurate as the chosen one, smaller and faster."""
-        better = [
+    def _dominating(self, chosen: str, files: Sequence[str]) -> list[str]:
+        """Return the files that are at least as accurate as the chosen one, smaller and faster."""
+        return [
             stage
-            for stage in eligible
+            for stage in files
             if self._cheaper(stage, chosen) and self._accuracy(stage) >= self._accuracy(chosen)
         ]
-        return max(better, key=self._accuracy, default=None)
 
     def _required(self, stage: str) -> list[Gate]:
         return [gate for gate in self._gates[stage] if gate.name not in PRECISION_GATES]
@@ -244,6 +268,8 @@ class _Files:
             np.asarray(score(self._holdout.stages[a], labels)),
             np.asarray(score(self._holdout.stages[b], labels)),
             rng=numpy_generator(self._seed, "release", a, b, metric),
+            level=self._level,
+            draws=draws_at(self._level),
         )
 
 

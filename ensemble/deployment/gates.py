@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from common.seeds import numpy_generator
-from common.statistics.intervals import one_sided_bound, proportion_interval
+from common.statistics.intervals import draws_at, one_sided_bound, proportion_interval
 from common.statistics.metrics import correct, nll_per_example
 from ensemble.deployment.card import Speedup
 from ensemble.ledger.ledger import Gate, Verdict
@@ -40,6 +40,9 @@ MOST_CORRUPTION_LOSS = 0.05
 """Largest default margin of `corruption_loss`. If one image in five is classified correctly by
 either the ensemble or the file but not both, 500 images show a loss of five points with a
 probability of 80%: (1.645 + 0.842)·√(0.2/500) = 0.05."""
+
+QUALITY_GATES = frozenset({"accuracy_loss", "corruption_loss"})
+"""The gates that compare any file with the ensemble; the others are of precision, or budgets."""
 
 PRECISION_GATES = frozenset({"nll_gain", "speedup", "shrink"})
 """The gates that choose between the two files of a network."""
@@ -120,7 +123,7 @@ def decide_gates(
 
     `accuracy_loss` and, on the `corrupted` images, `corruption_loss` (both against the ensemble)
     and, for int8, `nll_gain` (against fp32) are paired means with one-sided bounds at `level`.
-    `speedup` uses the bound of the paired timings. `shrink` and the budgets that the margins set
+    `speedup` uses the bounds of the paired timings. `shrink` and the budgets that the margins set
     (see `budgets`) are compared without bounds. A gate whose figures are missing is undecided.
     `costs` are by stage; `seed` roots the bootstrap's draws.
     """
@@ -213,7 +216,8 @@ def _paired(
 
     def bound(side: Literal["upper", "lower"]) -> float:
         rng = numpy_generator(seed, "gate", a, b, metric, side)
-        return one_sided_bound(values, side=side, level=level, rng=rng)
+        draws = draws_at(level)
+        return one_sided_bound(values, side=side, level=level, rng=rng, draws=draws)
 
     return _Estimate(low=bound("lower"), value=float(values.mean()), high=bound("upper"))
 
@@ -221,8 +225,9 @@ def _paired(
 def _speedup(measured: Speedup | None) -> _Estimate | None:
     if measured is None:
         return None
-    # Only the lower bound is measured; the upper one is assumed to lie as far away on a log scale.
-    high = measured.value * measured.value / measured.bound
+    high = measured.high
+    if high is None:  # a card of an early version: as far away as the lower one, on a log scale
+        high = measured.value * measured.value / measured.bound
     return _Estimate(low=measured.bound, value=measured.value, high=high)
 
 

@@ -85,16 +85,16 @@ def paired_latency(
     """Time `a` and `b` alternately, and measure how many times faster `b` answers for one image.
 
     Blocks of calls alternate as a b b a, so slow changes of the machine's speed cancel within
-    a repeat. The speedup's `bound` is the sign test's lower confidence bound on the median ratio:
-    exact for independent repeats, whatever their distribution. The latencies of one image come
-    from the same blocks: if measured one after the other under changing load, they could make the
-    slower model look faster. `images`, uint8 [N, H, W, 3], and `clock`, which counts seconds, are
-    as for `latency`.
+    a repeat. The speedup's `bound` and `high` are the sign test's lower and upper confidence bounds
+    on the median ratio: exact for independent repeats, whatever their distribution. The latencies
+    of one image come from the same blocks: if measured one after the other under changing load,
+    they could make the slower model look faster. `images`, uint8 [N, H, W, 3], and `clock`, which
+    counts seconds, are as for `latency`.
 
     Raises:
         ValueError: too few repeats for a bound at `level`.
     """
-    rank, _ = median_ranks(repeats, level)
+    low, high = median_ranks(repeats, level)
     image = np.ascontiguousarray(images[:1])
     run_a, run_b = (lambda: a.run(image)), (lambda: b.run(image))
     calls_a, calls_b = _calls_per_block(run_a, clock), _calls_per_block(run_b, clock)
@@ -107,7 +107,11 @@ def paired_latency(
     ratios = np.sort(seconds[0] / seconds[1])
     return PairedLatency(
         speedup=Speedup(
-            value=float(np.median(ratios)), bound=float(ratios[rank]), level=level, repeats=repeats
+            value=float(np.median(ratios)),
+            bound=float(ratios[low]),
+            high=float(ratios[high]),
+            level=level,
+            repeats=repeats,
         ),
         first=_latency(a, images, np.sort(seconds[0]), clock=clock),
         second=_latency(b, images, np.sort(seconds[1]), clock=clock),

@@ -12,12 +12,12 @@ from common.files import dump_json, file_sha256, read_versioned, write_bytes_ato
 from common.parsing import to_mapping
 from common.seeds import numpy_generator
 from common.statistics.conformal import fit_conformal
-from common.statistics.intervals import paired_difference
+from common.statistics.intervals import draws_at, paired_difference
 from common.statistics.metrics import nll_per_example
 from ensemble.deployment.card import UNRELEASED, Artifact, Card, read_card, write_card
 from ensemble.deployment.decision import Decision, decide
 from ensemble.deployment.describe import write_metadata
-from ensemble.deployment.gates import GateMargins
+from ensemble.deployment.gates import GateMargins, level_of
 from ensemble.deployment.metadata import ConformalThreshold
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.released import FILE
@@ -102,13 +102,21 @@ def read_release(folder: Path) -> Release | None:
 
 
 def beats_champion(
-    model: Path, champion: Path, images: ImageSet, splits: Splits, *, seed: int
+    model: Path,
+    champion: Path,
+    images: ImageSet,
+    splits: Splits,
+    *,
+    decisions: int = 1,
+    seed: int,
 ) -> bool:
     """Return whether `model` has a distinguishably lower NLL than `champion` on holdout.
 
     Both are ONNX files. Return False if the champion has other classes or another image size,
-    since the two cannot be compared. `seed` roots the bootstrap's draws.
+    since the two cannot be compared. The interval is at the level of the last of `decisions` on
+    this holdout (`gates.level_of`). `seed` roots the bootstrap's draws.
     """
+    level = level_of(decisions)
     ours, theirs = OnnxClassifier(model), OnnxClassifier(champion)
     if (ours.input_size, ours.classes) != (theirs.input_size, theirs.classes):
         return False
@@ -117,6 +125,8 @@ def beats_champion(
         nll_per_example(ours.log_probs(holdout), labels),
         nll_per_example(theirs.log_probs(holdout), labels),
         rng=numpy_generator(seed, "champion"),
+        level=level,
+        draws=draws_at(level),
     )
     return difference.value < 0 and difference.distinguishable
 

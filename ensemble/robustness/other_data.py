@@ -5,6 +5,7 @@ digits and, for a run on digits, textures drawn with the plasma fractal of `corr
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,25 @@ def textures(count: int, side: int, *, seed: int) -> npt.NDArray[np.uint8]:
     return drawn
 
 
+def image_paths(folder: Path, *, most: int = MOST_FILES) -> list[Path]:
+    """Return `most` image files of a folder and its subfolders, or all if there are fewer, sorted.
+
+    Raises:
+        DataError: there is no such folder, or it has fewer than two.
+    """
+    if not folder.is_dir():
+        raise DataError(f"robustness.ood: there is no folder {folder}; give one with images")
+    images = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and file_type(str(path)).kind == "image"
+    )
+    files = sorted(islice(images, most))
+    if len(files) < 2:
+        raise DataError(f"robustness.ood: {folder} has {len(files)} images; give two or more")
+    return files
+
+
 def folder_images(folder: Path, most: int, *, side: int, like: ImageSet) -> npt.NDArray[np.uint8]:
     """Return at most `most` images of a folder and its subfolders, evenly spaced by path.
 
@@ -64,15 +84,7 @@ def folder_images(folder: Path, most: int, *, side: int, like: ImageSet) -> npt.
     Raises:
         DataError: there is no such folder, or it has fewer than two images that can be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"robustness.ood: there is no folder {folder}; give one with images")
-    files = []
-    for path in folder.rglob("*"):
-        if path.is_file() and file_type(str(path)).kind == "image":
-            files.append(path)
-        if len(files) == MOST_FILES:
-            break
-    files.sort()
+    files = image_paths(folder)
     read = []
     for index in evenly_spaced(len(files), most):
         try:

@@ -4,6 +4,7 @@ An array that the archive holds uncompressed is read in place. A compressed one 
 temporary file, which has no name and disappears when it is no longer used.
 """
 
+import math
 import os
 import shutil
 import struct
@@ -46,6 +47,7 @@ class NpzMember:
                 self._data_offset = stream.tell()
             if self.dtype.hasobject:
                 raise ValueError(f"{key!r} holds pickled objects")
+            self._require_size(self._info.file_size - self._data_offset)
         self._stored = self._info.compress_type == zipfile.ZIP_STORED and not self._fortran
         self._descriptor: int | None = None
         self._start = 0
@@ -94,6 +96,15 @@ class NpzMember:
                 raise PoolError(f"{self._path} was changed while it was read; start again")
             done += count
         return array
+
+    def _require_size(self, stored: int) -> None:
+        """Refuse a header that promises other data than there are, before anything is allocated."""
+        needed = math.prod(self.shape) * self.dtype.itemsize
+        if min(self.shape, default=0) < 0 or needed != stored:
+            raise ValueError(
+                f"the header of {self._key!r} says shape {list(self.shape)} of {self.dtype}, which "
+                f"does not fit its {stored} bytes"
+            )
 
     def _entries(self, stream: IO[bytes]) -> Iterator[Array]:
         if self._fortran:

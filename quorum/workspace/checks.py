@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import DataError, RunError
+from common.errors import RunError
 from common.files import write_arrays, write_bytes_atomically
 from common.provenance import code_version, machine_description
 from journal.events import RunStarted
@@ -48,14 +48,15 @@ def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
 
 
 def require_other_data(spec: SweepSpec) -> None:
-    """Refuse a folder of other data that is not there, before hours of training.
+    """Refuse a folder of other data that is not there or has no images, before hours of training.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or it has fewer than two images.
     """
-    folder = spec.robustness.ood
-    if spec.robustness.enabled and folder is not None and not Path(folder).is_dir():
-        raise DataError(f"robustness.ood: there is no folder {folder}; give one with images")
+    from ensemble.robustness.other_data import image_paths
+
+    if spec.robustness.enabled and spec.robustness.ood is not None:
+        image_paths(Path(spec.robustness.ood), most=2)
 
 
 def require_same_split(folder: RunFolder, state: RunState, split_id: str) -> None:

@@ -40,11 +40,10 @@ CANDIDATE = "candidate"
 _REASON = "quorum.alias_reason"
 
 OTHER_SPLIT = (
-    "; the champion's data were split otherwise, so it may have been trained on images of this "
-    "holdout, which favours the champion"
+    "was trained on another split of the data, perhaps on images of this holdout, and cannot be "
+    "compared; set the alias by hand"
 )
-"""Caution about a champion of another `split_id`: a lost comparison is no evidence against the
-release, while a won one stands."""
+"""Why the release does not take the place of a champion of another `split_id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,13 +197,13 @@ class _Registry:
         size = str(release.image_size)
         if champion.tags.get("quorum.image_size", size) != size:  # early versions have no such tag
             return False, f"{title}, takes images of another size and cannot be compared"
+        if champion.tags.get("quorum.split_id") != tags.get("quorum.split_id"):
+            return False, f"{title}, {OTHER_SPLIT}"
         if not isinstance(beats_champion, bool):
             with tempfile.TemporaryDirectory() as place:
                 beats_champion = beats_champion(self._download(champion, Path(place)))
-        same = champion.tags.get("quorum.split_id") == tags.get("quorum.split_id")
-        seen = "" if same else OTHER_SPLIT
         verb = "beats" if beats_champion else "does not beat"
-        return beats_champion, f"it {verb} {title}, on its own holdout{seen}"
+        return beats_champion, f"it {verb} {title}, on its own holdout"
 
     def _champion(self) -> Any:
         """Return the current champion's entry, or None."""

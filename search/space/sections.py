@@ -91,9 +91,9 @@ class GateSpec:
     """
 
     max_accuracy_loss: float | None = None
-    """Accuracy that the released file may lose against the ensemble; a share in [0, 1]. Null: 0.02,
-    or half of the ensemble's error rate if that is less, but no less than holdout can show (the
-    upper half of Wilson's 95% interval of that rate)."""
+    """Accuracy that the released file may lose against the ensemble; a share in [0, 1]. Null: half
+    of the ensemble's error rate, or what holdout can show if that is more (the upper half of
+    Wilson's 95% interval of that rate), and 0.02 at most."""
     max_corruption_loss: float | None = None
     """The same on corrupted images. Null: 0.05 instead of 0.02, or less by the same rule."""
     max_nll_gain: float | None = None
@@ -114,11 +114,19 @@ class GateSpec:
     each multiplication with addition); null for no limit."""
 
     def __post_init__(self) -> None:
-        """Refuse a budget that no file can keep."""
-        for name in BUDGETS:
+        """Refuse limits that no file can keep, and margins that every file keeps."""
+        for name in (*BUDGETS, "min_speedup", "min_shrink"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SpecError(f"{name} must be more than 0, got {value!r}")
+        for name in ("max_accuracy_loss", "max_corruption_loss"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise SpecError(
+                    f"{name} must be a share in [0, 1], got {share!r}; two points are 0.02"
+                )
+        if self.max_nll_gain is not None and not self.max_nll_gain >= 0:
+            raise SpecError(f"max_nll_gain must be at least 0, got {self.max_nll_gain!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,11 @@ def test_the_wall_time_of_a_stage_excludes_pauses() -> None:
     assert distill.seconds(108) == pytest.approx(15 + 8)
     state.apply(stage("finished", 110, 1.0))
     assert distill.seconds(9999) == pytest.approx(25)
-    assert (distill.last_seconds, distill.times_finished) == (9, 1)
+    assert (distill.last_seconds, distill.times_finished) == (25, 1)
+    state.apply(stage("started", 200, 0.0))
+    state.apply(stage("finished", 204, 1.0))
+    assert (distill.last_seconds, distill.times_finished) == (4, 2)
+    assert distill.seconds(9999) == 4
     assert state.stages["report"].seconds(9999) is None
 
 

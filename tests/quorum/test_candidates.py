@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from ensemble.evaluation.stages import pooled_trials
 from ensemble.student.design import Candidate
 from quorum import Outcome, student_stage
 from quorum.candidates import MOST_CANDIDATES, most_candidates, student_candidates
+from quorum.inputs import resolve_sweep
+from quorum.options import SearchOptions
 from search.space.sections import StudentSpec
 from search.space.spec import load_spec
 from tests.tiny import tiny_spec
@@ -64,8 +67,50 @@ def test_more_than_one_candidate_competes_only_with_a_budget_or_on_request() -> 
 
 def test_budgets_are_margins_of_the_gates() -> None:
     assert load_spec("digits", settings=["gates.max_latency_ms=2.5"]).gates.max_latency_ms == 2.5
-    with pytest.raises(SpecError, match=r"max_params must be more than 0, got -1"):
-        load_spec("digits", settings=["gates.max_params=-1"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("max_params=-1", r"max_params must be more than 0, got -1"),
+        ("max_latency_ms=.nan", r"max_latency_ms: expected a number, got nan"),
+        ("max_gflops=.inf", r"max_gflops: expected a number, got inf"),
+        ("min_speedup=0", r"min_speedup must be more than 0"),
+        ("min_shrink=-2", r"min_shrink must be more than 0"),
+        ("max_accuracy_loss=2", r"max_accuracy_loss must be a share in \[0, 1\], got 2"),
+        ("max_corruption_loss=-0.1", r"max_corruption_loss must be a share"),
+        ("max_nll_gain=-0.1", r"max_nll_gain must be at least 0"),
+    ],
+)
+def test_margins_that_every_or_no_file_keeps_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_spec("digits", settings=[f"gates.{setting}"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_params": 5e5}, {"source": "sedes"}, {"weighting": "learnt"}, {"members": "five"}],
+)
+def test_options_from_python_are_checked_like_those_of_the_command_line(
+    options: dict[str, Any],
+) -> None:
+    name, value = next(iter(options.items()))
+    with pytest.raises(SpecError, match=f"{name}.*{value}"):
+        resolve_sweep(tiny_spec(), SearchOptions(**options), name="tiny")
+
+
+@pytest.mark.parametrize(
+    ("start", "budget"),
+    [("random", {"max_latency_ms": 1e-4}), ("best_single", {"max_bytes": 100})],
+)
+def test_a_file_that_would_be_too_large_or_slow_is_refused_before_the_sweep(
+    start: str, budget: dict[str, Any], tmp_path: Path
+) -> None:
+    student = replace(tiny_spec().student, start=start)  # type: ignore[arg-type]
+    spec = tiny_spec().with_values(student=student)
+    with pytest.raises(SpecError, match=r"no network is within the budget.*parameters.* ms"):
+        quorum.run(spec, runs=tmp_path, progress=False, mirror=False, **budget)
+    assert not list(tmp_path.glob("*/trials/*"))
 
 
 @pytest.mark.parametrize("start", ["random", "best_single"])
@@ -86,6 +131,10 @@ def test_a_run_keeps_its_student_if_no_network_keeps_a_new_budget(
     copy = tmp_path / "tiny"
     shutil.copytree(finished_run.folder.root, copy)
     before = read_card(copy / "student")
+    for impossible in ({"max_params": 0}, {"max_bytes": -1}, {"max_latency_ms": float("nan")}):
+        with pytest.raises(SpecError, match=r"must be more than 0|expected a number, got nan"):
+            quorum.distill(copy, progress=False, **impossible)
+        assert (copy / "student" / "card.json").is_file()
     if killed:
         (copy / "student").rename(copy / "student.1")
     with pytest.raises(SpecError, match=r"max_params 10\b"):

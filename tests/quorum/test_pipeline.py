@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from analysis.report.summary import summary
 from analysis.terminal.outcome_view import outcome_view
 from common.errors import RunError
 from ensemble.deployment.card import read_card
+from ensemble.deployment.release import read_release
 from ensemble.selection.selection import read_selection
 from journal.events import ObserverFailed, StageReported, TestRead, TrialEnded, TrialStarted
 from journal.journal import read_events
@@ -158,7 +160,17 @@ def test_distilling_again_reads_test_again_and_counts_it(
             patch.setattr(place, _interrupted)
             with pytest.raises(KeyboardInterrupt):
                 pipeline.distill(folder, options, selection=picked)
+    others: list[dict[str, Any]] = [
+        {"selection": folder.selection},
+        {"budgets": {"max_bytes": 10**9}},
+    ]
+    for other in others:
+        with pytest.raises(RunError, match=r"unfinished student .*other options.*quorum distill"):
+            pipeline.distill(folder, options, **other)
     outcome = pipeline.distill(folder, options)
+    release = read_release(folder.student)
+    assert release is not None
+    assert release.decision.decisions == 2
     assert (folder.student / "selection.json").read_bytes() == picked.read_bytes()
     assert [member.name for member in read_card(folder.student).teacher] == [
         member.name for member in read_selection(picked).members

@@ -155,6 +155,39 @@ def test_corrupted_images_alone_do_not_let_a_dominated_file_ship() -> None:
     assert release.released == "best_single"
 
 
+def test_a_file_that_is_no_better_than_one_that_failed_does_not_ship() -> None:
+    """The small file makes the ensemble's errors and more; those of the large one are others."""
+    index = np.arange(2000)
+    small = index >= 258
+    large = (index >= 200) & (index < 1840) | (index < 100)
+    assert small.sum() > large.sum()
+    ensemble = {"ensemble": index >= 200}
+    sizes = {"best_single": LARGE, "student_fp32": SMALL}
+    both = predictions({**ensemble, "best_single": large, "student_fp32": small})
+    alone = predictions({**ensemble, "best_single": large})
+    assert decide(alone, costs(sizes), MARGINS, speedups={}).released == "best_single"
+    release = decide(both, costs(sizes), MARGINS, speedups={})
+    assert release.released == NOTHING
+    outcomes = {item.stage: item.outcome for item in release.candidates}
+    assert outcomes["student_fp32"] == "accuracy_loss fail"
+    assert "student_fp32, which failed accuracy_loss" in outcomes["best_single"]
+    # Another file that is better than both still ships.
+    third = {"student_plain": index >= 210}
+    sizes["student_plain"] = (8000.0, 0.8)
+    release = decide(
+        predictions({**ensemble, "best_single": large, "student_fp32": small, **third}),
+        costs(sizes), MARGINS, speedups={},
+    )  # fmt: skip
+    assert release.released == "student_plain"
+
+
+def test_repeated_decisions_make_it_harder_for_a_student_to_earn_its_place() -> None:
+    """Eight disagreements, all in its favour, are clear at first, and chance at the 20th try."""
+    counts = {"ensemble": 100, "best_single": 112, "student_fp32": 104}
+    assert decided(counts).released == "student_fp32"
+    assert decided(counts, decisions=20).released == "best_single"
+
+
 def test_every_further_decision_on_the_same_images_raises_the_bar() -> None:
     counts = {"ensemble": 100, "student_fp32": 120, "student_int8": 121}
     first, tenth = decided(counts), decided(counts, decisions=10)
@@ -208,18 +241,13 @@ def beaten(released: str, split: Predictions, costs: Mapping[str, StageCost]) ->
 
 
 @given(seed=st.integers(0, 2**32 - 1), examples=st.sampled_from([60, 400, 3000]))
-def test_no_released_file_is_beaten_by_one_that_kept_its_gates(seed: int, examples: int) -> None:
+def test_no_released_file_is_beaten_by_another_of_its_ledger(seed: int, examples: int) -> None:
     holdout, _, files = some_ledger(np.random.default_rng(seed), examples)
     release = decide(holdout, files, MARGINS, speedups=SPEEDUPS)
     if release.released == NOTHING:
         return
-    failed = {
-        item.stage
-        for item in release.candidates
-        if any(g.name == "accuracy_loss" and g.verdict == "fail" for g in item.gates)
-    }
-    assert set(beaten(release.released, holdout, files)) <= failed
-    assert release.released not in failed
+    assert beaten(release.released, holdout, files) == []
+    assert not any(gate.verdict == "fail" for gate in release.gates)
     outcomes = [item.outcome for item in release.candidates]
     assert outcomes.count("released") == 1
     assert all(outcomes)

@@ -4,6 +4,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,14 +56,27 @@ def test_a_file_cut_after_it_was_checked_is_an_error(tmp_path: Path) -> None:
         member.read(4)
 
 
-def test_unpacking_needs_disk_space(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(10**10, 300, 4), (-1, 300, 4), (1, -300, -4), (5, 300, 4)])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_header_that_lies_about_the_shape_is_refused_at_once(
+    shape: tuple[int, ...], compression: int, tmp_path: Path
+) -> None:
     path = tmp_path / "arrays.npz"
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("probs.npy", "w") as file,
-    ):
-        header = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6, 10**4)}
-        np.lib.format.write_array_header_1_0(file, header)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        with archive.open("probs.npy", "w") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.zeros((2, 300, 4), np.float32).tobytes())
+        with archive.open("labels.npy", "w") as file:
+            np.save(file, np.zeros(300, np.int64))
+    with pytest.raises(PoolError, match=r"header of 'probs' says shape .* 9600 bytes"):
+        load_pool(path)
+
+
+def test_unpacking_needs_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "arrays.npz"
+    np.savez_compressed(path, probs=np.ones((5, 4, 3)))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(PoolError, match=r"has to be unpacked, which takes .* free; make room"):
         next(NpzMember(path, "probs").first_pass())
 

@@ -83,6 +83,10 @@ def test_a_missing_folder_of_other_data_is_an_error_before_the_training(tmp_path
     asked = tiny_spec().with_values(robustness=RobustnessSpec(ood=str(tmp_path / "others")))
     with pytest.raises(DataError, match=r"there is no folder .*others"):
         quick_run(folder, asked).__enter__()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=r"others has 0 images; give two or more"):
+        quick_run(folder, asked).__enter__()
     assert not folder.root.exists()
     unused = replace(asked, robustness=replace(asked.robustness, enabled=False))
     with quick_run(folder, unused):

@@ -128,15 +128,20 @@ def test_only_a_released_student_that_beats_the_champion_becomes_champion(
     assert "classes" in register_student(folder, other, beats_champion=never).reason
     larger = release(folder, 6, image_size=2 * SIZE)
     assert "size" in register_student(folder, larger, beats_champion=never).reason
+    client(folder).set_model_version_tag("quorum-digits", "1", "quorum.split_id", "another")
+    apart = register_student(folder, release(folder, 7), beats_champion=never)
+    assert apart.alias == "candidate"
+    assert "another split" in apart.reason
+    client(folder).set_model_version_tag("quorum-digits", "1", "quorum.split_id", "5f3b6c9d")
     fifth = register_student(folder, release(folder, 4), beats_champion=wins)
-    assert (fifth.version, fifth.alias) == (6, "champion")
+    assert (fifth.version, fifth.alias) == (7, "champion")
     aliases = client(folder).get_registered_model("quorum-digits").aliases
     assert {alias: int(number) for alias, number in aliases.items()} == {
-        "champion": 6,
-        "candidate": 5,
+        "champion": 7,
+        "candidate": 6,
     }
     sixth = register_student(folder, release(folder, 5), beats_champion=False)
-    assert (sixth.version, sixth.alias) == (7, "candidate")
+    assert (sixth.version, sixth.alias) == (8, "candidate")
 
 
 @pytest.mark.slow
