@@ -7,6 +7,7 @@ error that shows the value. Defaults are those of the dataclass fields.
 import dataclasses
 import difflib
 import math
+import os
 import re
 import types
 import typing
@@ -80,7 +81,7 @@ def to_mapping(value: object) -> Any:
         return {str(key): to_mapping(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_mapping(item) for item in value]
-    return value
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def check_key(key: object, known: Iterable[str], *, where: str) -> None:

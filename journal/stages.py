@@ -20,14 +20,14 @@ class Stage:
     """Time of its last start, or of the resume that continues it."""
     ended: float | None = None
     earlier_seconds: float = 0.0
-    """Time that earlier processes spent on its present round."""
+    """Seconds that earlier processes spent on it since it last began anew."""
     interrupted: bool = False
     """The process that started it is gone: it must start again."""
     times_finished: int = 0
     finished_at: float | None = None
     """Time of its last finish; None before any."""
     last_seconds: float | None = None
-    """Wall seconds of its last finished round, without the pauses between processes."""
+    """Wall seconds of its last finished run, without the pauses between processes."""
 
     @property
     def open(self) -> bool:
@@ -40,7 +40,7 @@ class Stage:
         return self.open and not self.interrupted
 
     def seconds(self, now: float) -> float | None:
-        """Return the wall time spent on its present or last round; None before it begins."""
+        """Return the wall seconds of its current run, or of its last one; None before the first."""
         if self.started is None:
             return None
         end = now if self.open or self.ended is None else self.ended
@@ -57,7 +57,9 @@ class Stage:
         """Fold one event of this stage in."""
         if self.started is None or (event.status == "started" and not self.open):
             self.started, self.earlier_seconds = event.time, 0.0
-        if event.status in ("finished", "skipped"):
+        elif event.status == "started" and self.interrupted:
+            self.started = event.time  # other stages may have run since the resume
+        if event.status == "finished" or (event.status == "skipped" and self.ended is None):
             self.ended = event.time
         if event.status == "finished":
             self.times_finished += 1

@@ -6,9 +6,11 @@ or one that is narrower, wider or deeper.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any
 
+from ensemble.deployment.export import NoOnnxFormError
 from ensemble.deployment.gates import GateMargins, budgets
 from ensemble.deployment.network_cost import exact_cost
 from ensemble.ledger.predictions import StageCost
@@ -30,7 +32,7 @@ WIDTHS = (1.5, 1.0, 0.75, 0.5, 0.25)
 MOST_DEPTH = 8
 
 BEFORE_SWEEP = 1.5
-"""Share of the latency budget that a network may take before the sweep."""
+"""Before the sweep, a network is refused only above this many times the latency budget."""
 
 WIDTH_STEP = 4
 """Widths are multiples of this, as int8 kernels prefer."""
@@ -60,10 +62,10 @@ def require_affordable(
 ) -> None:
     """Refuse limits on the released file's cost that no candidate can meet, before the sweep.
 
-    The ends of the search space stand for the trials that the sweep will train. Of the candidates
-    that keep the limits on parameters and arithmetic, the smallest and the one with the least
-    arithmetic are measured. Only latencies far above the limit are refused: the machine may be less
-    busy when the student is designed.
+    The ends of the search space stand for its trials. Among the candidates within the limits on
+    parameters and arithmetic, two are measured: the one with the fewest parameters for its size,
+    and the one with the least arithmetic for its latency. A latency is refused only far above the
+    limit, because the machine may be less busy when the student is designed.
 
     Raises:
         SpecError: names the cheapest network and its cost.
@@ -96,11 +98,19 @@ def require_affordable(
         classes = len(images.class_names)
         return exact_cost(candidate.recipe, classes=classes, image_size=images.image_size).fp32
 
-    cheapest = [
-        min(candidates, key=lambda candidate: cost(candidate).params or 0),
-        min(candidates, key=lambda candidate: cost(candidate).gflops or 0.0),
-    ]
-    affordable(cheapest, margins, most=1, latency_share=BEFORE_SWEEP, **data)
+    alone: tuple[tuple[Candidate, GateMargins], ...] = (
+        (
+            min(candidates, key=lambda candidate: cost(candidate).params or 0),
+            GateMargins(max_bytes=margins.max_bytes),
+        ),
+        (
+            min(candidates, key=lambda candidate: cost(candidate).gflops or 0.0),
+            GateMargins(max_latency_ms=margins.max_latency_ms),
+        ),
+    )
+    with suppress(NoOnnxFormError):  # others may have one
+        for candidate, limit in alone:
+            affordable([candidate], limit, most=1, latency_share=BEFORE_SWEEP, **data)
 
 
 def _from_trials(spec: SweepSpec, folder: RunFolder) -> Iterator[Candidate]:

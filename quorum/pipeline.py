@@ -81,15 +81,15 @@ def distill(
     the ledger still compares it with the run's ensemble. `budgets` replace those that the run was
     started with, for this student; they are named as in the specification's `gates`. The student
     starts from a new seed. The ledger reads test once more and counts it. If an earlier call was
-    killed before its ledger was written, this one finishes that student, if its options are the
-    same or none.
+    killed before it wrote the ledger, this call finishes that student. Its options must then be the
+    same, or none.
     """
     folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
     options = options or RunOptions()
     with _open(spec_of_run(folder), folder, options, stages=("distill",), resume=True) as opened:
         stages.select(opened)
         if stages.lacks_ledger(opened):
-            student_stage.require_same_student(opened, selection=selection, budgets=budgets)
+            student_stage.require_same_options(opened, selection=selection, budgets=budgets)
         else:
             student_stage.distill(
                 opened, workers=workers, again=True, selection=selection, budgets=budgets

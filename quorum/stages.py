@@ -69,9 +69,16 @@ def select(run: Run) -> None:
 
 
 def lacks_ledger(run: Run) -> bool:
-    """Return whether the run has a ledger, and a student that was finished after it."""
-    distilled, written = (run.state.stages[name].finished_at for name in ("distill", "ledger"))
-    return distilled is not None and written is not None and distilled > written
+    """Return whether the release of the run's student was decided after its ledger was written."""
+    if not (run.folder.student / "release.json").is_file():
+        return False
+    from ensemble.deployment.release import read_release
+    from ensemble.ledger.ledger import read_ledger
+
+    release, path = read_release(run.folder.student), run.folder.ledger / "ledger.json"
+    if release is None or not path.is_file():
+        return release is not None
+    return read_ledger(path).decisions < release.decision.decisions
 
 
 def ledger(run: Run, *, again: bool = False) -> None:

@@ -5,41 +5,46 @@ Functions import what they need, because a run that only selects must not load t
 
 import dataclasses
 import functools
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.commands import command
-from common.errors import QuorumError, RunError
+from common.errors import MissingWeightsError, RunError, SpecError
 from common.parsing import from_mapping
 from common.seeds import derive_seed
 from journal.events import ResultReported
 from quorum.robustness import corrupted_holdout
 from quorum.workspace.run import Run
-from search.space.sections import BUDGETS, GateSpec
+from search.space.sections import GateSpec
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:
     from ensemble.deployment.gates import GateMargins
     from ensemble.student.design import Candidate
 
+log = logging.getLogger(__name__)
+
 
 def check_budgets(run: Run) -> None:
     """Refuse limits on the released file's cost that no network of the run meets, before a sweep.
 
-    On a cluster latency is left out: the machine that will distill may be another kind of machine.
+    On a cluster, latency is not checked: another kind of machine may distill. Nor is anything once
+    trials have started.
 
     Raises:
         SpecError: names the smallest network and its cost.
     """
-    if run.folder.selection.exists() or "distill" not in run.spec.stages:
+    if "distill" not in run.spec.stages or next(run.folder.starts(), None) is not None:
         return
+    from quorum.student_request import Request
+
     margins = _margins(run, {})
     if run.site.on_cluster:
         margins = dataclasses.replace(margins, max_latency_ms=None)
-    if not _limits(margins):
+    if Request.of(margins) == Request():
         return
     from quorum.candidates import require_affordable
 
@@ -59,17 +64,26 @@ def distill(
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     Repeated after a kill, it resumes the training of that student. `selection` names another
     ensemble as its teacher; a copy stays in the student's folder. `budgets` replace those of the
-    specification's gates; a student that was trained but not judged yet keeps its own.
+    specification's gates. A student that a killed command left unfinished keeps its own.
 
     Raises:
-        RunError: `selection` was not made from this run's trials as they are now.
+        RunError: `selection` was not made from this run's trials as they are now, or an unfinished
+            student was asked for with other options.
         SpecError: no network is within the budgets, or a budget is impossible.
     """
     from ensemble.deployment.release import read_release
-    from ensemble.selection.teacher_file import read_selection_for, set_teacher, teacher_of
+    from ensemble.selection.selection import read_selection
+    from ensemble.selection.teacher_file import (
+        read_selection_for,
+        require_weights,
+        set_teacher,
+        teacher_of,
+    )
 
     if selection is not None:
         read_selection_for(run.folder, selection)
+    from quorum.student_request import Request, read_request, require_same_request, write_request
+
     margins = _margins(run, budgets or {})
     folder, stage = run.folder.student, run.state.stages["distill"]
     exported = (folder / "card.json").exists()
@@ -81,19 +95,26 @@ def distill(
     if not again and not undecided and not run.wants("distill"):
         return
     from ensemble.deployment.card import read_card
+    from ensemble.deployment.export import NoOnnxFormError
     from ensemble.deployment.release import decide_release
     from ensemble.evaluation.stages import holdout_predictions
 
-    if undecided:
-        require_same_student(run, selection=selection, budgets=budgets)
-        margins = _margins(run, _own_budgets(run))
+    request = read_request(folder) if undecided or not exported else None
+    if request is not None:
+        require_same_request(run.folder, margins, limits=budgets, selection=selection)
+        margins = request.margins(margins)
+    if not exported or not undecided:
+        chosen = selection or run.folder.selection
+        require_weights(run.folder, teacher_of(run.folder) if request else read_selection(chosen))
+    decided_before = decisions_before(run)
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
-        decided_before = max(stage.times_finished, *_decisions(run.folder))
         kept = folder.with_name(f"student.{decided_before}")
         # A command that was killed has moved the old student already, or left an unfinished one.
         if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
         if not undecided:
+            if request is None:
+                write_request(folder, Request.of(margins))
             if selection is not None:
                 set_teacher(run.folder, selection)
             try:
@@ -105,11 +126,13 @@ def distill(
                     progress=progress,
                     train=train,
                 )
-            except QuorumError:  # the same command would fail again: the run keeps its student
-                # Moved by this process, or by one that was killed.
-                if kept.exists() and not (folder / "card.json").exists():
+            except (SpecError, NoOnnxFormError) as error:
+                again_later = isinstance(error, MissingWeightsError)
+                if not again_later and not (folder / "card.json").exists():
+                    # It would fail again: the run keeps its student.
                     shutil.rmtree(folder, ignore_errors=True)
-                    kept.rename(folder)
+                    if kept.exists():  # moved by this process, or by one that was killed
+                        kept.rename(folder)
                 raise
         corrupted = corrupted_holdout(
             run,
@@ -143,56 +166,38 @@ def distill(
         )
 
 
-def require_same_student(
+def require_same_options(
     run: Run, *, selection: Path | None, budgets: Mapping[str, float] | None
 ) -> None:
-    """Refuse options for another student than the one that a killed command has left unfinished.
+    """Refuse options for another student than the one that still lacks its ledger.
 
     Raises:
-        RunError: they differ from the options that this student was trained with.
+        RunError: they differ from those of this student.
     """
-    from ensemble.selection.selection import read_selection
-    from ensemble.selection.teacher_file import teacher_of
+    from quorum.student_request import require_same_request
 
-    own, given = _own_budgets(run), _limits(_margins(run, budgets or {}))
-    same = not budgets or given == _limits(_margins(run, own))
-    if selection is not None:
-        same &= read_selection(selection) == teacher_of(run.folder)
-    if not same:
-        raise RunError(
-            f"{run.folder.root} has an unfinished student of another command, with other options; "
-            f"finish it first: {command('distill', run.folder.root)}"
-        )
+    margins = _margins(run, budgets or {})
+    require_same_request(run.folder, margins, limits=budgets, selection=selection)
 
 
-def _own_budgets(run: Run) -> dict[str, float | None]:
-    """Return the limits that the student was designed for, as margins; None for no limit."""
-    from ensemble.student.design import read_design
+def decisions_before(run: Run) -> int:
+    """Return how many releases the run has decided.
 
-    design = read_design(run.folder.student)
-    if design is None:
-        return {}
-    return {name: design.budgets.get(name.removeprefix("max_")) for name in BUDGETS}
-
-
-def _limits(margins: "GateMargins") -> dict[str, float]:
-    """Return the limits on the released file's cost, by gate."""
-    from ensemble.deployment.gates import budgets
-    from ensemble.ledger.predictions import StageCost
-
-    return {name: limit for name, (_, limit) in budgets(StageCost(), margins).items()}
-
-
-def _decisions(folder: RunFolder) -> list[int]:
-    """Return how many releases had been decided with each student of the run, kept ones included.
-
-    A process that was killed right after a decision did not journal it.
+    A process that was killed right after a decision has not journaled it; the students have it.
     """
     from ensemble.deployment.release import read_release
 
-    students = [folder.student, *folder.root.glob(f"{folder.student.name}.[0-9]*")]
-    releases = [read_release(student) for student in students]
-    return [0, *(each.decision.decisions for each in releases if each is not None)]
+    found = [run.state.stages["distill"].times_finished]
+    student = run.folder.student
+    for folder in (student, *student.parent.glob(f"{student.name}.[0-9]*")):
+        try:
+            release = read_release(folder)
+        except RunError as error:
+            log.warning("%s", error)
+            continue
+        if release is not None:
+            found.append(release.decision.decisions)
+    return max(found)
 
 
 def inputs(folder: RunFolder, candidates: "Sequence[Candidate]" = ()) -> list[str]:

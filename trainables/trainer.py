@@ -18,6 +18,8 @@ from trainables.recipe import Numerics, Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainables.feature_files import FeatureFiles
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
@@ -53,9 +55,13 @@ class FeatureCache:
     and need the features of train and of val.
     """
 
-    def __init__(self, *, most_bytes: int = 512 << 20) -> None:
-        """Create an empty cache; the features used last may exceed `most_bytes` alone."""
+    def __init__(self, *, most_bytes: int = 512 << 20, files: "FeatureFiles | None" = None) -> None:
+        """Create an empty cache; the features used last may exceed `most_bytes` alone.
+
+        `files` keep features for other processes, too.
+        """
         self._most_bytes = most_bytes
+        self._files = files
         self._features: dict[str, Tensor] = {}
         """Features by key, those used last at the end."""
 
@@ -63,7 +69,7 @@ class FeatureCache:
         """Return the features kept under `key`, or compute and keep them."""
         features = self._features.pop(key, None)
         if features is None:
-            features = compute()
+            features = compute() if self._files is None else self._files.get(key, compute)
         self._features[key] = features
         while len(self._features) > 1 and self.bytes > self._most_bytes:
             del self._features[next(iter(self._features))]

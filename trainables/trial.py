@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow
@@ -39,7 +39,10 @@ from trainables.recipe import Numerics, Recipe
 from trainables.records import WEIGHTS, start_from_text
 from trainables.time_limit import TimeLimit
 from trainables.trainer import EpochReport, FeatureCache, Trainer, TrainerFactory
-from trainables.trial_data import data_of_trial, inside
+from trainables.trial_data import data_of_trial, features_folder, inside
+
+if TYPE_CHECKING:
+    from trainables.feature_files import FeatureFiles
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class QuorumTrial(tune.Trainable):
     - `images` and `splits`: the objects or Ray references to them; `images` may also be an object
       that fetches them (`receive`), or None if this machine's cache has them,
     - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
+    - `features`: the name of the sweep's folder of features on every machine, or none,
     - `folder`: the folder that relative paths, custom networks and custom data sets refer to,
     - `resume_from`: Tune's checkpoints, to try in this order,
     - `trainer`: a TrainerFactory,
@@ -114,7 +118,7 @@ class QuorumTrial(tune.Trainable):
         Nothing is built before the first epoch, because Tune restarts a trial if an epoch fails
         but not if its set-up fails.
         """
-        self._features = FeatureCache()
+        self._features = FeatureCache(files=_feature_files(config))
         self._here = NumericsHere()
         self.reset_config(config)
 
@@ -321,6 +325,15 @@ def requested(resources: Mapping[str, float], *, avoid: str) -> tune.PlacementGr
         return tune.PlacementGroupFactory([dict(resources)])
     selector = [{"ray.io/node-id": f"!{avoid}"}]
     return tune.PlacementGroupFactory([dict(resources)], bundle_label_selector=selector)
+
+
+def _feature_files(config: Mapping[str, Any]) -> "FeatureFiles | None":
+    if "features" not in config:
+        return None
+    from trainables.feature_files import FeatureFiles  # loads torch
+
+    cache = None if config["cache"] is None else Path(config["cache"])
+    return FeatureFiles(features_folder(cache, config["features"]))
 
 
 def _node_id() -> str:

@@ -15,6 +15,7 @@ import ray
 
 from common.errors import DataError
 from common.parsing import from_mapping
+from trainables.data.cache import cache_root
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
@@ -45,6 +46,11 @@ def data_of_trial(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSe
                 f"sweep was started with {expected}; give every node the same data"
             )
     return images, splits
+
+
+def features_folder(cache: Path | None, sweep: str) -> Path:
+    """Return the folder of a sweep's features in this machine's cache."""
+    return cache_root(cache) / "features" / sweep
 
 
 def inside(folder: str) -> AbstractContextManager[None]:

@@ -5,15 +5,16 @@ the student's twin that had no teacher. The rule, step by step:
 
 1. A file that fails a quality gate, or is over a budget, is excluded. If none is left, nothing
    ships.
-2. Of a network's two files, int8 ships, unless a precision gate fails. A file whose twin was
-   excluded is not held back by precision gates.
+2. Of a network's two files, int8 ships, unless a precision gate fails. If the fp32 file was
+   excluded, precision gates do not hold back the int8 file.
 3. The best single trial ships, unless a student earns its place. The student must not be
    distinguishably less accurate. It must also be distinguishably more accurate, or smaller and
    faster. If it is not both larger and slower, a distinguishably lower NLL is enough, and so is
    being the only one of the two that passes its gates.
 4. If another file within the budgets is at least as accurate as the one chosen, smaller and
-   faster, it ships instead, even if it failed on corrupted images. If it failed `accuracy_loss`,
-   the one chosen is no better: it is excluded, too, and the choice is made again without it.
+   faster, it ships instead, even if it failed on corrupted images. If that file failed
+   `accuracy_loss`, the chosen file is no better: it is excluded as well, and the choice is repeated
+   without it.
 
 So a larger and slower file ships only if holdout shows that it is more accurate. A verdict of
 `undecided` does not keep a small file from shipping; it only keeps it from becoming the champion.
@@ -93,9 +94,9 @@ def decide(
     """Decide which file ships; candidates are the stages of FILES that have predictions and costs.
 
     `corrupted` holds the predictions for corrupted holdout images, if there was time for them.
-    `speedups` are int8 against fp32, by network. The last of `decisions` on the same holdout has
-    bounds, and intervals of differences between files, at the level of `gates.level_of`. `seed`
-    roots the bootstrap's draws.
+    `speedups` are int8 against fp32, by network. `decisions` counts the decisions on this holdout,
+    including this one; it sets the level of the bounds and of the intervals of differences between
+    files (`gates.level_of`). `seed` roots the bootstrap's draws.
     """
     level = level_of(decisions)
     gates = {
@@ -164,10 +165,10 @@ class _Files:
         within = [stage for stage in self._gates if self._fails(stage) <= QUALITY_GATES]
         chosen = self._preferred(eligible)
         while chosen != NOTHING and (better := self._dominating(chosen, within)):
-            failed = next((stage for stage in better if "accuracy_loss" in self._fails(stage)), "")
-            if failed:
+            poor = [each for each in better if "accuracy_loss" in self._fails(each)]
+            if poor:
                 self.outcomes[chosen] = (
-                    f"{failed}, which failed accuracy_loss, is as accurate, smaller and faster"
+                    f"{poor[0]}, which failed accuracy_loss, is as accurate, smaller and faster"
                 )
                 eligible.remove(chosen)
                 chosen = self._preferred(eligible)

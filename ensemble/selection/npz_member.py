@@ -98,7 +98,7 @@ class NpzMember:
         return array
 
     def _require_size(self, stored: int) -> None:
-        """Refuse a header that promises other data than there are, before anything is allocated."""
+        """Refuse a header that does not fit the size of the data, before anything is allocated."""
         needed = math.prod(self.shape) * self.dtype.itemsize
         if min(self.shape, default=0) < 0 or needed != stored:
             raise ValueError(

@@ -51,10 +51,23 @@ def read_selection_for(folder: RunFolder, path: Path) -> Selection:
                 f"{path} was made on the split {selection.split_id}, but {member.name} was "
                 f"trained on {record.split_id}; make a selection from this run: {_make(folder)}"
             )
-        if not (trial / WEIGHTS).is_file():
-            raise RunError(f"{path} names {member.name!r}, whose weights have been removed")
         _check_predictions(selection, path, member.name, trial / "holdout.npy")
+    require_weights(folder, selection)
     return selection
+
+
+def require_weights(folder: RunFolder, selection: Selection) -> None:
+    """Refuse an ensemble that cannot teach, before a student makes room for another.
+
+    Raises:
+        RunError: the weights of a member are missing.
+    """
+    for member in selection.members:
+        if not (folder.trial(member.name) / WEIGHTS).is_file():
+            raise RunError(
+                f"the ensemble has {member.name!r}, whose weights have been removed from "
+                f"{folder.root}; restore them, or choose others: {_make(folder)}"
+            )
 
 
 def _make(folder: RunFolder) -> str:

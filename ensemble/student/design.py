@@ -153,9 +153,9 @@ def affordable(
         best = min(range(len(costs)), key=lambda i: _excess(costs[i], margins))
         given = ", ".join(f"max_{name} {limit:g}" for name, limit in limits.items())
         raise SpecError(
-            f"no network is within the budget ({given}): the cheapest of {len(judged)} candidates "
-            f"for the student, {judged[best].name}, has {describe(costs[best])}; raise the budget, "
-            "or set smaller networks in student.recipe"
+            f"no network is within the budget ({given}): the cheapest candidate for the "
+            f"student, {judged[best].name} (of {len(judged)}), has {describe(costs[best])}; raise "
+            "the budget, or set smaller networks in student.recipe"
         )
     return chosen, judged
 

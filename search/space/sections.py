@@ -91,18 +91,18 @@ class GateSpec:
     """
 
     max_accuracy_loss: float | None = None
-    """Accuracy that the released file may lose against the ensemble; a share in [0, 1]. Null: half
-    of the ensemble's error rate, or what holdout can show if that is more (the upper half of
-    Wilson's 95% interval of that rate), and 0.02 at most."""
+    """Accuracy that the released file may lose against the ensemble; a share in [0, 1]. Null: the
+    larger of half the ensemble's error rate and the smallest loss that holdout can show (the upper
+    half of Wilson's 95% interval of that rate), at most 0.02."""
     max_corruption_loss: float | None = None
     """The same on corrupted images. Null: 0.05 instead of 0.02, or less by the same rule."""
     max_nll_gain: float | None = None
     """NLL that an int8 file may gain over the fp32 file of its network, in nats per image. Null:
     one standard error of the fp32 file's NLL on holdout."""
     min_speedup: float = 1.0
-    """Least ratio of the fp32 file's latency to the int8 file's, at batch 1."""
+    """Least ratio of the fp32 file's latency to the int8 file's, at batch 1; 0 for any."""
     min_shrink: float = 1.5
-    """Least ratio of the fp32 file's size to the int8 file's."""
+    """Least ratio of the fp32 file's size to the int8 file's; 0 for any."""
     max_latency_ms: float | None = None
     """Most milliseconds of a call with one image, for the released file; null for no limit."""
     max_bytes: int | None = None
@@ -114,8 +114,8 @@ class GateSpec:
     each multiplication with addition); null for no limit."""
 
     def __post_init__(self) -> None:
-        """Refuse limits that no file can keep, and margins that every file keeps."""
-        for name in (*BUDGETS, "min_speedup", "min_shrink"):
+        """Refuse budgets that no file can keep, shares outside [0, 1] and negative margins."""
+        for name in BUDGETS:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SpecError(f"{name} must be more than 0, got {value!r}")
@@ -125,8 +125,10 @@ class GateSpec:
                 raise SpecError(
                     f"{name} must be a share in [0, 1], got {share!r}; two points are 0.02"
                 )
-        if self.max_nll_gain is not None and not self.max_nll_gain >= 0:
-            raise SpecError(f"max_nll_gain must be at least 0, got {self.max_nll_gain!r}")
+        for name in ("max_nll_gain", "min_speedup", "min_shrink"):
+            margin = getattr(self, name)
+            if margin is not None and not margin >= 0:
+                raise SpecError(f"{name} must be at least 0, got {margin!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Turn suggestions into configurations that workers can run."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from trainables.data.splits import Splits
 from trainables.initial_weights import weights_identity
 from trainables.recipe import Numerics
 from trainables.records import TrialStart, start_to_text
+from trainables.trial_data import features_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Launcher:
     recorder: Recorder
     shared: Mapping[str, Any]
     """In every configuration: `images` (see search/tune/data_travel.py), `splits`, `cache`,
-    `trainer` and `measured_on`."""
+    `features`, `trainer` and `measured_on`."""
     packing: Packing
     occupancy: Occupancy
     family_numerics: Mapping[str, Numerics] = field(default_factory=dict)
@@ -60,6 +62,12 @@ class Launcher:
             usable = [c.step for c in known.checkpoints if c.path in suggestion.checkpoints]
             return deadlines.allow_rest(self.rungs, state, known, done=max(usable))
         return deadlines.allow_trial(self.rungs, state, suggestion.recipe, kind=self.recorder.kind)
+
+    def delete_features(self) -> None:
+        """Delete the features that workers on this machine kept; other machines do so later."""
+        cache = self.shared["cache"]
+        folder = features_folder(None if cache is None else Path(cache), self.shared["features"])
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _launch(self, suggestion: Suggestion, place: Place) -> dict[str, Any]:
         known = self.recorder.state.trials.get(suggestion.trial)

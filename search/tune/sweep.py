@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from uuid import uuid4
 
 import ray
 from ray import tune
@@ -223,6 +224,7 @@ def _launcher(
             else place.images,
             "splits": ray.put(splits),
             "cache": None if cache is None or place.on_cluster else str(cache),
+            "features": uuid4().hex,
             "trainer": trainer,
             "measured_on": place.measured_on,
         },
@@ -277,7 +279,10 @@ def _tune(launcher: Launcher, sampler: Sampler, place: Placement) -> bool:
     ) as room:
         # Tune does not ask the searcher again once it has finished, but trials may still wait.
         stopper = TuneStopper(recorder, watch=lambda: limit(searcher.running))
-        _run_tune(launcher, searcher, stopper)
+        try:
+            _run_tune(launcher, searcher, stopper)
+        finally:
+            launcher.delete_features()
     recorder.tidy()
     return searcher.holds_one
 

@@ -46,7 +46,7 @@ def pixels_digest(images: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64])
     """Return a digest of the pixels and the shape of the images at `indices`."""
     digest = hashlib.sha256(f"{len(indices)} {images.shape[1:]}".encode())
     for pixels in pixel_chunks(images, indices):
-        digest.update(pixels)
+        digest.update(pixels.data)
     return digest.hexdigest()
 
 
