@@ -1,9 +1,12 @@
 """Fit the number of epochs of both students to a deadline.
 
 With t seconds for an epoch with a teacher, r·t for one without, and k epochs done, E epochs
-of both end after (E − k)·t + E·r·t. Until its cooldown begins, a training does not depend on the
-length of its schedule. If the machine turns out slower or faster than in the rehearsal, the
-student's schedule can therefore still change, and the plain student gets the same number of epochs.
+of both end after (E − k)·t + E·r·t. Where only a few epochs fit, they are made longer or shorter to
+use the time: of time for 1.9 epochs, nearly half would else be lost.
+
+Until its cooldown begins, a training does not depend on the length of its schedule. If the machine
+turns out slower or faster than in the rehearsal, the student's schedule can therefore still change,
+and the plain student gets the same number of epochs.
 """
 
 import statistics
@@ -28,6 +31,12 @@ starts from. Distillation gains from long schedules (Beyer et al., 2022)."""
 
 MIN_LENGTHENING = 1.25
 """Smallest factor by which a running schedule is lengthened."""
+
+FEW = 4
+"""Number of epochs below which their length is fitted to the time."""
+
+SHORTEST = 0.5
+"""Least share of an epoch's usual length that is worth training."""
 
 RECENT = 3
 """Number of recent epochs whose median time is the current pace."""
@@ -68,7 +77,8 @@ class EpochBudget:
             plan = read_json(path)
             self._plain_share = float(plan["twin"])
             self.epochs = int(plan["epochs"])
-            self.recipe = recipe.with_values(epochs=max(1, self.epochs))
+            passes = plan.get("passes", recipe.schedule.passes)  # early versions had no such key
+            self.recipe = recipe.with_values(epochs=max(1, self.epochs), passes=passes)
             return
         self._plain_share = 1.0
         """Time of an epoch without a teacher, as a share of one with a teacher."""
@@ -76,8 +86,9 @@ class EpochBudget:
         if deadline is not None:
             each = rehearse()
             self._plain_share = each.plain / each.taught
-            fitting = int(SAFETY * (deadline - clock()) / (each.taught + each.plain))
-            epochs = max(fewest, min(self._most, fitting))
+            fitting = SAFETY * (deadline - clock()) / (each.taught + each.plain)
+            epochs, length = _fitted(fitting, fewest=fewest, most=self._most)
+            recipe = recipe.with_values(passes=length * recipe.schedule.passes)
         self.recipe = recipe
         self._set(epochs)
 
@@ -121,7 +132,11 @@ class EpochBudget:
         self.epochs = epochs
         """Epochs of each training; 0 if there is no time for any."""
         self.recipe = self.recipe.with_values(epochs=max(1, epochs))
-        plan = {"epochs": epochs, "twin": self._plain_share}
+        plan = {
+            "epochs": epochs,
+            "passes": self.recipe.schedule.passes,
+            "twin": self._plain_share,
+        }
         write_bytes_atomically(self._path, dump_json(plan).encode())
 
 
@@ -131,6 +146,16 @@ class _EpochsChangedError(Exception):
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
         self.epochs = epochs
+
+
+def _fitted(fitting: float, *, fewest: int, most: int) -> tuple[int, float]:
+    """Return how many epochs to train in the time of `fitting` usual ones, and their length."""
+    epochs = max(fewest, min(most, int(fitting)))
+    if epochs == 0 and fitting >= SHORTEST:
+        epochs = 1
+    if epochs in (0, most) or epochs >= FEW:
+        return epochs, 1.0
+    return epochs, max(SHORTEST, fitting / epochs)
 
 
 def _shortest(done: int, recipe: Recipe) -> int:

@@ -85,6 +85,37 @@ def test_a_student_of_one_planned_epoch_may_train_as_long_as_its_trial(tmp_path:
     assert machine.now + 9 * 1.0 <= 40.0
 
 
+@pytest.mark.parametrize(
+    ("fitting", "fewest", "epochs", "passes"),
+    [
+        (1.9, 0, 1, 1.9),
+        (3.5, 1, 3, 3.5 / 3),
+        (4.5, 1, 4, 1.0),
+        (0.7, 0, 1, 0.7),
+        (0.3, 0, 0, 1.0),
+        (0.3, 1, 1, 0.5),
+    ],
+)
+def test_a_few_epochs_are_as_long_as_the_time_allows(
+    fitting: float, fewest: int, epochs: int, passes: float, tmp_path: Path
+) -> None:
+    """An epoch of both students takes 4 s; a resume has the same schedule at any time left."""
+    budgets = [
+        EpochBudget(
+            RECIPE,
+            tmp_path / "plan.json",
+            deadline=deadline,
+            rehearse=lambda: EpochSeconds(taught=3.0, plain=1.0),
+            fewest=fewest,
+            clock=lambda: 0.0,
+        )
+        for deadline in (4.0 * fitting / SAFETY, 1e6)
+    ]
+    for budget in budgets:
+        assert budget.epochs == epochs
+        assert budget.recipe.schedule.passes == pytest.approx(passes)
+
+
 def test_a_pace_as_rehearsed_keeps_the_plan(tmp_path: Path) -> None:
     machine = Machine(lambda _: 3.0)
     budget = budget_of(machine, tmp_path / "plan.json", 80.0)
