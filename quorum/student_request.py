@@ -1,4 +1,4 @@
-"""What was asked of the student in `student/`: request.json, written before it is trained.
+"""Keep the options of the student in `student/`: request.json, written before it is trained.
 
 A command that continues the student of a killed one must ask for the same. Its teacher is in the
 same folder; see ensemble/selection/teacher_file.py.

@@ -43,7 +43,7 @@ OTHER_SPLIT = (
     "was trained on another split of the data, perhaps on images of this holdout, and cannot be "
     "compared; set the alias by hand"
 )
-"""Why the release does not take the place of a champion of another `split_id`."""
+"""The reason that a release does not take the place of a champion of another `split_id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

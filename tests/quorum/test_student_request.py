@@ -1,4 +1,4 @@
-"""What was asked of an unfinished student, and what a later command may ask."""
+"""The options of an unfinished student, and those that a later command may have."""
 
 from pathlib import Path
 

@@ -112,7 +112,7 @@ class ColdTraining(SimulatedTraining):
 
 
 def test_the_first_prediction_on_a_gpu_is_not_timed() -> None:
-    """With it, a pass over val seemed to take minutes."""
+    """A pass over val seemed to take minutes."""
     recipe = RECIPE.with_values(tta="mirror")
     found, training = simulated(recipe, numerics=Numerics(device=META), simulation=ColdTraining)
     assert found.predict_seconds == pytest.approx(2e-5 * TRAIN)
