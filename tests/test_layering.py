@@ -118,6 +118,7 @@ def test_imports_inside_functions_only_for_heavy_libraries() -> None:
         "trainables.training.loop",
     }  # they import torch
     slow |= {"trainables.preflight", "trainables.nets.hub", "trainables.device.gpus"}
+    slow |= {"trainables.feature_files"}
     slow |= {"pytorch_grad_cam"}
     wrong = [
         f"{name}:{node.lineno}"
