@@ -71,7 +71,9 @@ def image_paths(folder: Path, *, most: int = MOST_FILES) -> list[Path]:
     )
     files = sorted(islice(images, most))
     if len(files) < 2:
-        raise DataError(f"robustness.ood: {folder} has {len(files)} images; give two or more")
+        raise DataError(
+            f"robustness.ood: {folder} has {len(files)} images that can be read; give two or more"
+        )
     return files
 
 

@@ -85,7 +85,7 @@ def test_a_missing_folder_of_other_data_is_an_error_before_the_training(tmp_path
         quick_run(folder, asked).__enter__()
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "notes.txt").write_text("no image")
-    with pytest.raises(DataError, match=r"others has 0 images; give two or more"):
+    with pytest.raises(DataError, match=r"others has 0 images that can be read; give two"):
         quick_run(folder, asked).__enter__()
     assert not folder.root.exists()
     unused = replace(asked, robustness=replace(asked.robustness, enabled=False))
