@@ -176,7 +176,7 @@ class RunState:
             return int(self.spec.get("members", 0))
         if self._planned_trials is None and self.plan is not None and self.plan.trials is None:
             return 0  # as many as there is time for
-        return self._planned_trials or int(self.spec.get("trials", 0))
+        return self._planned_trials or int(self.spec.get("trials") or 0)
 
     def at(self, now: float) -> float:
         """Return `now` while a process works on the run, else the time of its last event."""

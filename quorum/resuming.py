@@ -130,7 +130,7 @@ def _refuse_late_trials(options: RunOptions, spec: SweepSpec, folder: RunFolder)
     if trials is None or not folder.selection.exists():
         return
     there = len(read_state(folder.journal).trials.of_kind("search"))
-    if trials > max(there, spec.trials):
+    if trials > max(there, spec.trial_count):
         raise RunError(
             f"--trials {trials}: the ensemble of {folder.root} was selected from its {there} "
             f"trials and is frozen in {folder.selection.name}; start a new run for more trials"
@@ -186,8 +186,13 @@ def _variants(
 
 
 def _differences(asked: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return the values of `given` that differ, as settings; a value that it leaves out is null."""
+    """Return the values of `given` that differ, as settings; a value that it leaves out is null.
+
+    A sweep without a number of trials differs in this from none.
+    """
     before, after = _flat(asked), _flat(given)
+    if after.get("trials") is None:
+        after["trials"] = before.get("trials")
     keys = [*after, *(key for key in before if key not in after)]
     return [
         f"{key}={json.dumps(after.get(key))}" for key in keys if before.get(key) != after.get(key)

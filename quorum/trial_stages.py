@@ -164,7 +164,7 @@ def require_success(run: Run, outcome: "SweepOutcome") -> None:
 def _sweep(run: Run, trials: int | None, placement: "Placement") -> None:
     from search.tune.sweep import run_sweep
 
-    most_trials = trials or (run.spec.trials if run.deadline is None else None)
+    most_trials = trials or (run.spec.trial_count if run.deadline is None else None)
     with run.stage("sweep", trials=most_trials):
         outcome = run_sweep(
             run.spec,

@@ -164,7 +164,7 @@ class Sweep:
         self.sampler = OptunaSampler(
             spec.search_space(),
             self.emitter.state,
-            trials=spec.trials,
+            trials=spec.trial_count,
             startup_trials=spec.startup_trials,
             seed=spec.seed,
             study="simulated",

@@ -120,7 +120,7 @@ def _schedule(facts: RunFacts) -> str:
 def _planned(facts: RunFacts) -> str:
     if facts.plans and facts.plans[0].trials is None:
         return ", as many as the time allowed"
-    return f" of {count(facts.spec.trials)} planned"
+    return f" of {count(facts.spec.trial_count)} planned"
 
 
 def _interruptions(facts: RunFacts) -> str:

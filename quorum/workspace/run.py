@@ -56,7 +56,7 @@ class RunData:
                 threads = threads_per_trial(
                     self.site.cores(self.device),
                     concurrent=self.spec.concurrent,
-                    trials=self.spec.trials,
+                    trials=self.spec.trial_count,
                 )
             self._numerics = probe_families(
                 recipes, partial(self.probe, threads=threads), known=known

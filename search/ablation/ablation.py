@@ -190,7 +190,7 @@ def read_ablation(folder: RunFolder, spec: SweepSpec) -> Ablation:
     factors = content.get("factors")
     if content.get("schema") != SCHEMA or not isinstance(factors, dict):
         raise RunError(f"{path}: schema {content.get('schema')!r}, this version reads {SCHEMA}")
-    return Ablation(factors=factors, seeds=spec.trials // (1 + len(factors)))
+    return Ablation(factors=factors, seeds=spec.trial_count // (1 + len(factors)))
 
 
 def recipe_of(folder: RunFolder) -> Recipe:

@@ -23,6 +23,7 @@ from search.space.sections import (
 )
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
+from search.space.trial_count import FEWEST_TRIALS, enough_trials, pool_note
 from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
 from trainables.hyperparameters import Architecture, Optimization
@@ -62,8 +63,9 @@ class SweepSpec:
     splits: SplitSpec = field(default_factory=SplitSpec)
     seed: int = 0
     """Root of every random stream of the run."""
-    trials: int = 24
-    """Number of trials; with a time budget, as many as it allows."""
+    trials: int | None = None
+    """Number of trials without a time budget; null for enough to choose the ensemble from (see
+    search/space/trial_count.py). With a time budget, as many as it allows."""
     rungs: tuple[int, ...] = (3, 9, 27)
     """Epochs after which trials are scored and the worse ones stopped, rising."""
     reduction_factor: int = 3
@@ -107,8 +109,9 @@ class SweepSpec:
     def __post_init__(self) -> None:
         """Refuse impossible values; the message names the value and what to do."""
         for name, least in (("trials", 1), ("reduction_factor", 2), ("members", 1)):
-            if getattr(self, name) < least:
-                raise SpecError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SpecError(f"{name} must be at least {least}, got {value}")
         if self.deliver == "single" and self.selection.source == "seeds":
             raise SpecError(
                 "deliver is single, which trains no seeds, so selection.source cannot be seeds; "
@@ -146,6 +149,33 @@ class SweepSpec:
     def most_members(self) -> int:
         """The most members that the selection may have."""
         return 1 if self.deliver == "single" else self.members
+
+    @property
+    def trial_count(self) -> int:
+        """Number of trials without a time budget, counted from the members if none is given."""
+        if self.trials is not None:
+            return self.trials
+        return FEWEST_TRIALS if self.deliver == "single" else max(FEWEST_TRIALS, self.enough_trials)
+
+    @property
+    def enough_trials(self) -> int:
+        """The fewest trials, for these rungs, that give the ensemble enough to choose from."""
+        return enough_trials(
+            self.most_members, rungs=len(self.rungs), reduction_factor=self.reduction_factor
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user on values that are possible but unwise without a time budget."""
+        if self.deliver == "single":
+            return ()
+        note = pool_note(
+            self.trial_count,
+            self.members,
+            rungs=len(self.rungs),
+            reduction_factor=self.reduction_factor,
+        )
+        return () if note is None else (note,)
 
     @property
     def crops(self) -> bool:

@@ -196,15 +196,14 @@ def shorten_rungs(spec: SweepSpec, top: int) -> tuple[int, ...]:
 def drop_low_rungs(
     spec: SweepSpec, pace: Pace, rungs: tuple[int, ...], *, seconds: float
 ) -> tuple[int, ...]:
-    """Drop the lowest rungs until enough trials finish in `seconds` to choose an ensemble from.
+    """Drop the lowest rungs until there are enough trials in `seconds` to choose an ensemble from.
 
-    An ensemble is chosen from finished trials, and every rung stops all but one trial in
-    `reduction_factor`. In a short budget, three rungs may let a single trial finish: fewer than
-    the ensemble has members.
+    Every rung stops all but one trial in `reduction_factor`. In a short budget, three rungs may let
+    a single trial finish: fewer than the ensemble has members.
     """
     while len(rungs) > 1:
         trials = seconds * pace.workers / mean_trial_seconds(spec, pace, rungs)
-        if trials >= spec.most_members * spec.reduction_factor ** (len(rungs) - 1):
+        if trials >= spec.with_values(rungs=rungs).enough_trials:
             break
         rungs = rungs[1:]
     return rungs

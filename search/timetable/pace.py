@@ -113,12 +113,12 @@ class Pace:
 
 
 def sweep_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:
-    """Return the time that all of `spec.trials` take with schedules of `epochs` epochs."""
+    """Return the time that all trials take with schedules of `epochs` epochs."""
     whole, mean = trial_seconds(spec, pace, epochs), mean_trial_seconds(spec, pace, spec.rungs)
     each = mean * whole / trial_seconds(spec, pace, spec.rungs[-1])
     # The first trials all run their whole schedule.
-    training = max(whole, spec.trials * each / pace.workers)
-    return training + pace.handover_seconds * math.ceil(spec.trials / pace.workers)
+    training = max(whole, spec.trial_count * each / pace.workers)
+    return training + pace.handover_seconds * math.ceil(spec.trial_count / pace.workers)
 
 
 def first_trials_seconds(spec: SweepSpec, pace: Pace, epochs: int) -> float:

@@ -270,7 +270,7 @@ def _forecast(
 ) -> Plan:
     """Forecast the specification's own schedules."""
     epochs = student_epochs_for(spec, spec.rungs[-1])
-    trials = spec.trials * mean_trial_seconds(spec, pace, spec.rungs) / pace.workers
+    trials = spec.trial_count * mean_trial_seconds(spec, pace, spec.rungs) / pace.workers
     training = {
         # The last trial runs alone.
         "sweep": trials + trial_seconds(spec, pace, spec.rungs[-1]) / 2,
@@ -279,7 +279,7 @@ def _forecast(
     }
     return Plan(
         rungs=spec.rungs,
-        trials=spec.trials,
+        trials=spec.trial_count,
         seeds=spec.members,
         student_epochs=epochs,
         workers=pace.workers,

@@ -37,8 +37,8 @@ class Preview:
     sizes: Mapping[str, int]
     """Images by split."""
     notes: tuple[str, ...] = ()
-    """Sentences on families and files that are left out, merged or read in part, and on rare
-    classes."""
+    """Sentences on too few trials, on families and files that are left out, merged or read in part,
+    and on rare classes."""
     classes: Mapping[str, tuple[int, ...]]
     """Images of each class, by split."""
     trials: int | None
@@ -73,7 +73,9 @@ def preview(
     """
     began = time.time()
     deadline = None if time_budget is None else began + time_budget
-    spec, families_left_out = (spec, ()) if resumed else with_available_families(spec)
+    spec, notes = (spec, ()) if resumed else with_available_families(spec)
+    if deadline is None and not resumed:
+        notes = (*notes, *spec.notes)
     draft, images, splits = (
         (spec, *_images(spec)) if resumed else _read(spec, affordable=spec.largest_input)
     )
@@ -99,7 +101,7 @@ def preview(
         spent=lambda: time.time() - began,
     )
     summary = _summary(draft, images, splits, plan, stages)
-    return replace(summary, notes=(*families_left_out, *summary.notes))
+    return replace(summary, notes=(*notes, *summary.notes))
 
 
 def _read(spec: SweepSpec, *, affordable: int | None = None) -> tuple[SweepSpec, ImageSet, Splits]:
@@ -125,7 +127,7 @@ def _setup(
     workers: int | None,
 ) -> Setup:
     cores = site.cores(device)
-    threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trials)
+    threads = threads_per_trial(cores, concurrent=spec.concurrent, trials=spec.trial_count)
     probe = partial(site.probe, images=images, device=device, threads=threads)
     family_numerics = probe_families(spec.first_recipes(), probe, known={})
     numerics = next(iter(family_numerics.values()))

@@ -88,13 +88,13 @@ def run_sweep(
 ) -> SweepOutcome:
     """Start or resume the sweep inside a `ray_session`.
 
-    `trials` (default spec.trials) counts the whole run, finished ones included. A trial starts only
-    if it can finish its schedule before `deadline` (unix seconds), and continues at a rung only if
-    it can reach the next one before `latest` (by default the deadline). Trials still running at
-    `latest` are stopped, and those without time for their next rung are paused; both can be resumed
-    (`retire_unfinished` ends them). Every event goes through `emitter`; `clock` gives unix
-    seconds. Without a `placement`, all trials run on this machine and their checkpoints go to the
-    run's folder.
+    `trials` (default spec.trial_count) counts the whole run, finished ones included. A trial starts
+    only if it can finish its schedule before `deadline` (unix seconds), and continues at a rung
+    only if it can reach the next one before `latest` (by default the deadline). Trials still
+    running at `latest` are stopped, and those without time for their next rung are paused; both can
+    be resumed (`retire_unfinished` ends them). Every event goes through `emitter`; `clock` gives
+    unix seconds. Without a `placement`, all trials run on this machine and their checkpoints go to
+    the run's folder.
 
     Raises:
         RunError: the run has another split, its folder cannot be written, or no node can hold a
@@ -120,7 +120,7 @@ def run_sweep(
         cache=cache,
         trainer=trainer,
     )
-    total = trials or spec.trials
+    total = trials or spec.trial_count
     sampler = OptunaSampler(
         spec.search_space(),
         emitter.state,

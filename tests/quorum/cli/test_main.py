@@ -406,7 +406,7 @@ def test_a_shipped_sweep_is_found_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_spec("digits").trials >= 16
+    assert load_spec("digits").trial_count >= 16
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

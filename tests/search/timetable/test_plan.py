@@ -87,23 +87,25 @@ def test_short_budgets_reduce_the_members_before_the_epochs() -> None:
     seconds=st.floats(1, 1e6), members=st.integers(1, 8), factor=st.integers(2, 4),
     rungs=st.sampled_from([(9,), (3, 9), (1, 3, 9), (2, 6, 18, 54)]),
 )  # fmt: skip
-def test_low_rungs_are_dropped_until_enough_trials_finish(
+def test_low_rungs_are_dropped_until_there_are_enough_trials(
     seconds: float, members: int, factor: int, rungs: tuple[int, ...]
 ) -> None:
     spec = SPEC.with_values(members=members, reduction_factor=factor)
 
-    def finishing(kept: tuple[int, ...]) -> float:
+    def enough(kept: tuple[int, ...]) -> bool:
+        """Return whether K trials finish, and 3K arrive at the rung before or finish."""
         steps = mean_cost(
             kept, factor=factor, cooldown=spec.base_recipe().schedule.cooldown_fraction
         )
         trials = seconds * PACE.workers / (PACE.epoch_seconds * steps)
-        return float(trials / factor ** (len(kept) - 1))
+        finish, pool = (trials / factor ** max(0, len(kept) - below) for below in (1, 2))
+        return bool(finish >= members and pool >= 3 * members)
 
     kept = drop_low_rungs(spec, PACE, rungs, seconds=seconds)
     assert kept == rungs[-len(kept) :]
-    assert len(kept) == 1 or finishing(kept) >= members
+    assert len(kept) == 1 or enough(kept)
     dropped = [rungs[i:] for i in range(len(rungs) - len(kept))]
-    assert all(finishing(longer) < members for longer in dropped)
+    assert not any(enough(longer) for longer in dropped)
 
 
 def test_schedules_are_at_most_eight_times_as_long_as_specified() -> None:

@@ -66,7 +66,7 @@ def test_a_full_budget_ends_the_sweep_cleanly_and_more_space_continues_it(
         limited = Sweep(folder, disk=folder_bytes(whole.folder.root) / 3)
         limited.run()
         started = len(limited.emitter.state.trials)
-    assert 0 < started < SPEC.trials
+    assert 0 < started < SPEC.trial_count
     assert limited.recorder.disk_full
     assert limited.sampler.more
     assert caplog.text.count("(--disk): no more trials start") == 1
