@@ -164,3 +164,6 @@ class Numerics:
     threads: int = 1
     """Torch's intra-op threads on the CPU. Their number determines how sums are split, so a
     bitwise replay needs the same number."""
+    captured: bool = False
+    """On a GPU, gradients are computed by replaying a CUDA graph of the step, which takes the CPU
+    less time. Not with a teacher, several processes or micro-batches."""

@@ -73,7 +73,8 @@ def test_a_recipe_inside_an_old_record_keeps_its_values_and_later_keys_have_thei
     defaults = Recipe().to_mapping()
     later = {key: defaults[key] for key in defaults if key not in written["recipe"]}
     assert read["recipe"] == {**written["recipe"], **later}
-    assert {**read, "recipe": {}} == {**written, "recipe": {}}
+    assert read["numerics"] == {**to_mapping(Numerics()), **written["numerics"]}
+    assert {**read, "recipe": {}, "numerics": {}} == {**written, "recipe": {}, "numerics": {}}
     changed = {k for k, v in json.loads(text)["recipe"].items() if v != Recipe().to_mapping()[k]}
     assert len(changed) > 40
 

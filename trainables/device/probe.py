@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ from trainables.prediction import (
     place_model,
 )
 from trainables.recipe import Dtype, Numerics, Recipe
+from trainables.training.captured_gradient import GraphOf, Recording, graph_of
 from trainables.training.depthwise_gradients import depthwise_gradients
 from trainables.training.optimizer_step import LOSS_SCALE
 
@@ -45,7 +46,8 @@ MAX_LOGIT_ERROR = 0.1
 MIN_GRADIENT_COSINE = 0.9
 """Smallest cosine of the gradient with the reference's; bfloat16 had 0.96 to 0.997 (n = 8)."""
 MIN_GAIN = 1.05
-"""Speed-up over float32 that 16 bits must reach, so that timing noise does not decide."""
+"""Speed-up over float32 that 16 bits must reach, so that timing noise does not decide; the same for
+a captured step over a usual one."""
 
 _ROUNDS = 3
 _STEPS = 4 * (1 + _ROUNDS)
@@ -114,12 +116,14 @@ def probe(
 def choose(measurements: Sequence[Measurement]) -> Numerics:
     """Return the fastest numerics with parity; 16 bits only if they are 5% faster than float32.
 
+    The same holds for a captured step against a usual one.
+
     The first measurement is the reference, which is chosen if nothing else has parity.
     """
 
     def cost(measurement: Measurement) -> float:
-        handicap = 1.0 if measurement.numerics.dtype == "float32" else MIN_GAIN
-        return measurement.seconds * handicap
+        numerics = measurement.numerics
+        return measurement.seconds * MIN_GAIN ** ((numerics.dtype != "float32") + numerics.captured)
 
     accurate = [each for each in measurements if each.parity] or measurements[:1]
     return min(accurate, key=cost).numerics
@@ -136,13 +140,15 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     autocast: Autocast = autocast,
     half: Dtype | None = None,
+    graph: GraphOf | None = None,
 ) -> tuple[Measurement, ...]:
     """Time forward and backward passes of the candidates in turns, as far as the time allows.
 
     Candidates take turns because the load of a shared machine drifts. The optimizer is not timed,
     because it computes in float32 in any case. A candidate that fails is skipped, except the
     first, the reference (contiguous float32). Forward passes run inside `autocast`. `half` is the
-    data type of 16 bits, by default the one that suits the device.
+    data type of 16 bits, by default the one that suits the device. The fastest candidate is also
+    recorded as a `graph`, by default a CUDA graph on a GPU; elsewhere there is none.
 
     First steps are not timed, because they load kernels and choose algorithms: seconds on a GPU.
     They have a budget of their own, so that a slow start leaves the timed steps their time.
@@ -173,7 +179,32 @@ def measure(
         for candidate in candidates:
             if clock() < deadline:
                 candidate.step()
+    graph = graph or graph_of(Numerics(device=device, captured=True))
+    if graph is not None:
+        candidates += _captured(model, candidates, graph, clock, autocast)
     return tuple(candidate.measurement(candidates[0]) for candidate in candidates)
+
+
+def _captured(
+    model: Classifier,
+    candidates: Sequence["_Candidate"],
+    graph: GraphOf,
+    clock: Callable[[], float],
+    autocast: Autocast,
+) -> list["_Candidate"]:
+    """Return the fastest candidate with its steps recorded; nothing if that fails."""
+    chosen = choose([candidate.measurement(candidates[0]) for candidate in candidates])
+    usual = next(each for each in candidates if each.numerics == chosen)
+    numerics = replace(chosen, captured=True)
+    try:
+        captured = _Candidate(model, numerics, usual.batch, clock, autocast, graph=graph)
+    except RuntimeError as error:
+        logger.info("probe: %s fails: %s", numerics, error)
+        return []
+    for _ in range(_ROUNDS):
+        usual.step()
+        captured.step()
+    return [captured]
 
 
 class _Candidate:
@@ -186,6 +217,8 @@ class _Candidate:
         batch: int,
         clock: Callable[[], float],
         autocast: Autocast,
+        *,
+        graph: GraphOf | None = None,
     ) -> None:
         self.numerics, self.batch = numerics, batch
         self._clock, self._autocast = clock, autocast
@@ -198,6 +231,9 @@ class _Candidate:
         self._labels = labels.to(numerics.device)
         self.seconds: list[float] = []
         self._scale = LOSS_SCALE if numerics.dtype == "float16" else 1.0
+        self._run = self._gradients
+        if graph is not None:
+            self._run = Recording(self._model, self._gradients, graph=graph).replay
         self.logits = self.step().cpu()
         gradients = (p.grad for p in self._model.parameters() if p.grad is not None)
         self.gradient = torch.cat([each.float().flatten().cpu() for each in gradients])
@@ -205,15 +241,19 @@ class _Candidate:
     def step(self) -> Tensor:
         """Time a forward and a backward pass; return the logits."""
         started = self._clock()
+        logits = self._run()
+        if self.numerics.device != "cpu":
+            torch.cuda.synchronize(self.numerics.device)
+        self.seconds.append(self._clock() - started)
+        return logits
+
+    def _gradients(self) -> Tensor:
+        """Set the gradients; return the logits."""
         self._model.zero_grad(set_to_none=True)
         with self._autocast(self.numerics), depthwise_gradients(self.numerics):
             logits: Tensor = self._model(self._images)
         loss = functional.cross_entropy(logits.float(), self._labels)
         (self._scale * loss).backward()  # type: ignore[no-untyped-call]
-        loss.item()  # waits for the device
-        if self.numerics.device != "cpu":
-            torch.cuda.synchronize(self.numerics.device)
-        self.seconds.append(self._clock() - started)
         return logits.detach().float()
 
     def measurement(self, reference: "_Candidate") -> Measurement:

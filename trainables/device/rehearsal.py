@@ -25,6 +25,7 @@ from trainables.nets.classifier import Classifier
 from trainables.prediction import PixelSource, log_probs_of, model_batch
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
+from trainables.training.captured_gradient import EAGER_STEPS
 from trainables.training.loop import Training, with_train_share
 from trainables.training.recalibration import TYPICAL_PASSES, is_recalibrated
 from trainables.training.scoring import RECALIBRATION_IMAGES
@@ -180,7 +181,12 @@ def _timed(
 ) -> Rehearsal:
     stages = recipe.schedule.stages or (Stage(),)
     steps = [
-        _step_seconds(partial(training.rehearse, stage=index), seconds / len(stages), clock)
+        _step_seconds(
+            partial(training.rehearse, stage=index),
+            seconds / len(stages),
+            clock,
+            warm_up=_WARM_UP + EAGER_STEPS * numerics.captured,
+        )
         for index in range(len(stages))
     ]
     sample = PixelSource(images.images, splits.train[:_FORWARD_IMAGES], numerics)
@@ -213,14 +219,18 @@ def _timed(
 
 
 def _step_seconds(
-    take_steps: Callable[[int], None], seconds: float, clock: Callable[[], float]
+    take_steps: Callable[[int], None],
+    seconds: float,
+    clock: Callable[[], float],
+    *,
+    warm_up: int = _WARM_UP,
 ) -> float:
-    """Return the median time of a step, measured for about `seconds`.
+    """Return the median time of a step after `warm_up` steps, measured for about `seconds`.
 
     Short steps are timed many at once, because a call prepares an epoch first: for a head on
     cached features that takes ten times as long as a step.
     """
-    take_steps(_WARM_UP)
+    take_steps(warm_up)
     until = clock() + seconds
     times: list[float] = []
     steps = 1

@@ -34,6 +34,7 @@ from trainables.stages import stage_at
 from trainables.trainer import EpochReport, FeatureCache
 from trainables.training.active_stage import ActiveStage
 from trainables.training.averaging import WeightAverage
+from trainables.training.captured_gradient import graph_of
 from trainables.training.crop_source import CropSource
 from trainables.training.data_parallel import DataParallel
 from trainables.training.epoch_order import EpochOrder
@@ -134,7 +135,12 @@ class Training:
         loss_of = partial(_loss_of, self._stage, self._loss)
         self._scaler = loss_scaler(numerics)
         self._steps = OptimizerStep(
-            self.model, loss_of, parallel=parallel, halvings=halvings, scaler=self._scaler
+            self.model,
+            loss_of,
+            parallel=parallel,
+            halvings=halvings,
+            scaler=self._scaler,
+            graph=graph_of(numerics) if teacher is None else None,
         )
         self._average = _average_of(self.model, recipe)
         self._only_the_head_differs = False

@@ -21,7 +21,9 @@ from trainables.augmentation.batch import Batch
 from trainables.hyperparameters import Optimization
 from trainables.prediction import is_out_of_memory
 from trainables.recipe import Numerics
+from trainables.training.captured_gradient import CapturedGradient, GraphOf
 from trainables.training.data_parallel import DataParallel, part_of_batch
+from trainables.training.kept_state import KeptState
 
 log = logging.getLogger(__name__)
 
@@ -60,15 +62,20 @@ class OptimizerStep:
         parallel: DataParallel | None = None,
         halvings: Iterable[Halving] = (),
         scaler: GradScaler | None = None,
+        graph: GraphOf | None = None,
     ) -> None:
         """`loss_of` returns the mean loss of a batch; `halvings` are repeated at their steps.
 
-        `scaler` scales the loss, so that small gradients do not vanish in float16.
+        `scaler` scales the loss, so that small gradients do not vanish in float16. With `graph`,
+        gradients of whole batches are recorded once and replayed.
         """
         self._model, self._loss_of, self._parallel = model, loss_of, parallel
         self._scaler = scaler
         self._planned = tuple(halvings)
-        self._before, self._after = _Saved(model), _Saved(model)
+        self._before, self._after = KeptState(model), KeptState(model)
+        self._captured = None
+        if graph is not None and parallel is None:
+            self._captured = CapturedGradient(model, self._add_gradient, graph=graph)
         self.halvings: list[Halving] = []
         """The halvings so far, in order."""
 
@@ -165,19 +172,25 @@ class OptimizerStep:
 
         The gradients are those of the scaled loss, if it is scaled.
         """
+        if self._captured is not None and count == 1:
+            return self._captured(batch, stage=optimizer)
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch.labels_a.device)
         for index in range(count):
             part = part_of_batch(batch, index, count)
-            loss = self._loss_of(part)
-            if count > 1:
-                loss = loss * (len(part.images) / len(batch.images))
-            scaled = loss if self._scaler is None else self._scaler.scale(loss)
-            scaled.backward()  # type: ignore[no-untyped-call]
-            total = total + loss.detach()
+            total = total + self._add_gradient(part, len(part.images) / len(batch.images))
         if self._parallel is not None:
             total = self._parallel.average_gradients(total, self._model, share)
         return total
+
+    def _add_gradient(self, part: Batch, share: float = 1.0) -> Tensor:
+        """Add the gradient of a part's loss times its share of the batch; return that product."""
+        loss = self._loss_of(part)
+        if share != 1:
+            loss = loss * share
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
 
 def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:
@@ -188,48 +201,3 @@ def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.add_(gradient * scale)
-
-
-class _Saved:
-    """The buffers of a network, e.g. statistics of batch normalization, and the random state.
-
-    The memory for the copies is kept, and buffers of a dtype are copied in one call: a copy of each
-    would start hundreds of kernels at every step of a deep network.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in model.buffers():
-            by_dtype.setdefault(buffer.dtype, []).append(buffer)
-        self._groups = [
-            (buffers, [torch.empty_like(buffer) for buffer in buffers])
-            for buffers in by_dtype.values()
-        ]
-        device = next(model.parameters()).device
-        self._cuda = device if device.type == "cuda" else None
-        self._cuda_random: Tensor | None = None
-
-    def save(self) -> None:
-        """Remember the present values, in place of earlier ones."""
-        # Not documented by torch: tests of steps that run out of memory would notice a change.
-        with torch.no_grad():
-            for buffers, copies in self._groups:
-                torch._foreach_copy_(copies, buffers)
-        # Memory can run out in any step. No state is on a GPU, which is therefore not waited for:
-        # torch keeps the seed and the offset of a CUDA generator, 16 bytes, on the host.
-        self._random = torch.get_rng_state()
-        if self._cuda is not None:
-            self._cuda_random = torch.cuda.get_rng_state(self._cuda)
-
-    def restore(self) -> None:
-        """Restore buffers and random state."""
-        with torch.no_grad():
-            for buffers, copies in self._groups:
-                torch._foreach_copy_(buffers, copies)
-        self.restore_random()
-
-    def restore_random(self) -> None:
-        """Restore the state of torch's global generators."""
-        torch.set_rng_state(self._random)
-        if self._cuda is not None and self._cuda_random is not None:
-            torch.cuda.set_rng_state(self._cuda_random, self._cuda)

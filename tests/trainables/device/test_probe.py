@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
 from common.errors import SpecError
+from tests.trainables.training.rerun_graph import RerunGraph, Unrecordable
 from trainables.device.candidates import half_precision
 from trainables.device.probe import Measurement, choose, measure, probe
 from trainables.prediction import autocast
@@ -20,9 +22,14 @@ TINY = Recipe(width=4, batch_size=16, dropout=0.5)
 
 
 def measurement(
-    seconds: float, *, dtype: Dtype = "float32", error: float = 0.0, cosine: float = 1.0
+    seconds: float,
+    *,
+    dtype: Dtype = "float32",
+    error: float = 0.0,
+    cosine: float = 1.0,
+    captured: bool = False,
 ) -> Measurement:
-    numerics = Numerics(dtype=dtype, threads=int(seconds * 1000))
+    numerics = Numerics(dtype=dtype, threads=int(seconds * 1000), captured=captured)
     return Measurement(
         numerics=numerics, batch=4, seconds=seconds, logit_error=error, gradient_cosine=cosine
     )
@@ -67,6 +74,34 @@ def test_the_fastest_with_parity_is_chosen() -> None:
 def test_bfloat16_needs_a_gain_of_five_percent(seconds: float, chosen: str) -> None:
     half = measurement(seconds, dtype="bfloat16", error=0.02, cosine=0.99)
     assert choose([measurement(0.3), half]).dtype == chosen
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(0.290, False), (0.280, True)])
+def test_a_captured_step_needs_a_gain_of_five_percent(seconds: float, chosen: bool) -> None:
+    captured = measurement(seconds, captured=True)
+    assert choose([measurement(0.3), captured]).captured == chosen
+    half = measurement(0.280, dtype="bfloat16")
+    both = measurement(0.260, dtype="bfloat16", captured=True)
+    assert choose([measurement(0.3), half, both]) == both.numerics
+
+
+def test_the_fastest_candidate_is_measured_as_a_graph_too() -> None:
+    *usual, captured = run(graph=RerunGraph)
+    assert not any(each.numerics.captured for each in usual)
+    assert captured.numerics == replace(choose(usual), captured=True)
+    same = next(each for each in usual if each.numerics == choose(usual))
+    assert captured.parity
+    assert (captured.logit_error, captured.gradient_cosine) == (
+        same.logit_error,
+        same.gradient_cosine,
+    )
+
+
+def test_a_step_that_cannot_be_recorded_is_no_candidate() -> None:
+    assert not any(each.numerics.captured for each in run())
+    broken = run(graph=Unrecordable)
+    assert len(broken) == len(run())
+    assert not any(each.numerics.captured for each in broken)
 
 
 @given(

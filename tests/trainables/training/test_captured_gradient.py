@@ -1,0 +1,175 @@
+"""Steps that are recorded and replayed give bitwise the same training as usual ones."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.errors import SpecError
+from tests.trainables.training.rerun_graph import RerunGraph, Unrecordable
+from tests.trainables.training.test_loop import (
+    AUXILIARY,
+    DISTILLATION,
+    EVERYTHING,
+    STAGES,
+    start,
+    without_clock,
+)
+from trainables.augmentation.batch import Batch
+from trainables.recipe import Dtype, Numerics, Recipe
+from trainables.training import loop
+from trainables.training.captured_gradient import (
+    EAGER_STEPS,
+    CapturedGradient,
+    CudaGraph,
+    Recording,
+    graph_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    for graph in (RerunGraph, Unrecordable):
+        graph.recorded = graph.replayed = 0
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained(**values: Any) -> tuple[list[Any], dict[str, Tensor]]:
+    """Return the reports without times, and the weights at the end."""
+    options: dict[str, Any] = {
+        key: values.pop(key) for key in ("numerics", "teacher") if key in values
+    }
+    if "teacher" in options:
+        options["distillation"] = DISTILLATION
+    training = start(Recipe(**{**EVERYTHING, **values}), **options)
+    reports = [without_clock(report) for report in training.reports()]
+    return reports, training.model.state_dict()
+
+
+def equal(first: tuple[list[Any], dict[str, Tensor]], second: Any) -> bool:
+    same = all(torch.equal(value, second[1][name]) for name, value in first[1].items())
+    return same and first[0] == second[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "recordings"),
+    [
+        ({}, 2),  # the bias of the whitening is frozen after two epochs
+        ({"optimizer": "adamw", "lookahead": 3, "clip_grad_norm": 0.5}, 2),
+        ({"optimizer": "muon", "whitening_epochs": 0, "dropout": 0.5}, 1),
+        ({"sam_rho": 0.05, "ema_every": 3}, 2),
+        ({"stages": STAGES, "optimizer": "adamw", **AUXILIARY}, 2),
+    ],
+    ids=["sgd", "clipped", "muon", "sam", "stages"],
+)
+def test_a_training_of_replayed_steps_equals_the_usual_one(
+    values: dict[str, Any], recordings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = trained(**values)
+    monkeypatch.setattr(loop, "graph_of", lambda numerics: RerunGraph)
+    assert equal(usual, trained(**values))
+    assert RerunGraph.recorded == recordings
+    assert RerunGraph.replayed > 0
+
+
+def test_gradients_of_a_scaled_loss_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    numerics = Numerics(dtype="float16")
+    usual = trained(numerics=numerics)
+    monkeypatch.setattr(loop, "graph_of", lambda numerics: RerunGraph)
+    assert equal(usual, trained(numerics=numerics))
+    assert RerunGraph.replayed > 0
+
+
+def test_a_step_that_cannot_be_recorded_is_taken_as_usual(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = trained()
+    monkeypatch.setattr(loop, "graph_of", lambda numerics: Unrecordable)
+    assert equal(usual, trained())
+    assert (Unrecordable.recorded, Unrecordable.replayed) == (1, 0)
+    assert caplog.text.count("is not captured as a graph: RuntimeError: operation not") == 1
+
+
+@pytest.mark.parametrize(
+    "values", [{"accumulation": 2}, {"teacher": lambda images: torch.zeros(len(images), 3)}]
+)
+def test_micro_batches_and_teachers_are_not_recorded(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "graph_of", lambda numerics: RerunGraph)
+    trained(**values)
+    assert RerunGraph.recorded == 0
+
+
+def test_batches_of_another_shape_are_recorded_anew() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Dropout(0.5))
+    gradient = CapturedGradient(model, _gradient_of(model), graph=RerunGraph)
+    stage = object()
+    for size in (4, 6, 4):
+        for step in range(EAGER_STEPS + 3):
+            batch = _batch(size, seed=step)
+            torch.manual_seed(step)
+            loss = gradient(batch, stage=stage)
+            found = _gradients(model)
+            model.zero_grad()
+            torch.manual_seed(step)
+            expected = _gradient_of(model)(batch)
+            assert torch.equal(loss, expected)
+            assert all(map(torch.equal, found, _gradients(model)))
+    assert RerunGraph.recorded == 3
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [
+        parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
+    ]
+
+
+def _batch(size: int, *, seed: int) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (size,), generator=generator)
+    images = torch.rand(size, 3, 2, 2, generator=generator)
+    return Batch(images=images, labels_a=labels, labels_b=labels, share=torch.ones(size))
+
+
+def _gradient_of(model: nn.Module) -> Callable[[Any], Tensor]:
+    def gradient(batch: Any) -> Tensor:
+        loss = nn.functional.cross_entropy(model(batch.images), batch.labels_a)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return gradient
+
+
+def test_recording_changes_neither_statistics_nor_random_numbers() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    batch = _batch(8, seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    recording = Recording(model, lambda: _gradient_of(model)(batch), graph=RerunGraph)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    first = recording.replay()
+    again = recording.replay()
+    assert not torch.equal(first, again), "dropout draws anew in every replay"
+    assert int(model[2].num_batches_tracked) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_a_gpu_records_and_only_if_asked(dtype: Dtype) -> None:
+    assert graph_of(Numerics(dtype=dtype)) is None
+    assert graph_of(Numerics(dtype=dtype, captured=True)) is None
+    assert graph_of(Numerics(device="cuda:1", dtype=dtype)) is None
+    assert graph_of(Numerics(device="cuda:1", dtype=dtype, captured=True)) is CudaGraph
+
+
+def test_torch_has_what_a_cuda_graph_needs() -> None:
+    assert {"stream", "capture_error_mode"} <= {*inspect.signature(torch.cuda.graph).parameters}
+    with pytest.raises((RuntimeError, AssertionError, SpecError)):
+        CudaGraph(nn.Linear(1, 1))  # no GPU: torch says so
