@@ -34,6 +34,10 @@ IR_VERSION = 8
 same predictions as 1.32 for fp32 and int8 files; both refuse the exporter's own choice, IR 10."""
 
 
+_TAIL = ("temper", "normalize")
+"""Names of the nodes after the logits."""
+
+
 class NoOnnxFormError(RunError):
     """A network that torch cannot convert to ONNX, so that no file of it can ship."""
 
@@ -87,6 +91,30 @@ def set_temperature(path: Path, temperature: float) -> None:
     raise RunError(f"{path} has no initializer `temperature`, so it is not an exported student")
 
 
+def write_logits_graph(exported: Path, path: Path) -> None:
+    """Write an exported classifier without its temperature and log-softmax; it returns `logits`.
+
+    `add_temperature` completes such a file. Tools that rewrite graphs work on it, because they may
+    merge the temperature with an equal constant of the network, or drop it if it is 1.
+    """
+    model = onnx.load(exported)
+    graph = model.graph
+    for node in [node for node in graph.node if node.name in _TAIL]:
+        graph.node.remove(node)
+    for item in [item for item in graph.initializer if item.name == "temperature"]:
+        graph.initializer.remove(item)
+    graph.output[0].name = "logits"
+    onnx.checker.check_model(model)
+    write_bytes_atomically(path, model.SerializeToString())
+
+
+def add_temperature(path: Path, temperature: float) -> None:
+    """Make a file that returns `logits` a classifier with this temperature."""
+    model = onnx.load(path)
+    _append_temperature(model, temperature)
+    _save(model, path)
+
+
 def count_nodes(path: Path, *op_types: str) -> int:
     """Return the number of nodes of these types in an ONNX file."""
     return sum(node.op_type in op_types for node in onnx.load(path).graph.node)
@@ -136,8 +164,8 @@ def _append_temperature(model: ModelProto, temperature: float) -> None:
     graph.initializer.append(numpy_helper.from_array(value, "temperature"))
     graph.node.extend(
         [
-            onnx.helper.make_node("Div", ["logits", "temperature"], ["tempered"], "temper"),
-            onnx.helper.make_node("LogSoftmax", ["tempered"], ["log_probs"], "normalize", axis=1),
+            onnx.helper.make_node("Div", ["logits", "temperature"], ["tempered"], _TAIL[0]),
+            onnx.helper.make_node("LogSoftmax", ["tempered"], ["log_probs"], _TAIL[1], axis=1),
         ]
     )
     graph.output[0].name = "log_probs"

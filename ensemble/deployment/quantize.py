@@ -34,7 +34,13 @@ from common.files import write_bytes_atomically
 from common.provenance import cpu_flags
 from common.statistics.metrics import apply_temperature, fit_temperature, nll
 from ensemble.deployment.card import Parity, Quantization
-from ensemble.deployment.export import count_nodes, set_temperature, strip
+from ensemble.deployment.export import (
+    add_temperature,
+    count_nodes,
+    set_temperature,
+    strip,
+    write_logits_graph,
+)
 from ensemble.deployment.onnx_model import Images, predict
 
 log = logging.getLogger(__name__)
@@ -104,13 +110,13 @@ def quantize_int8(
     scores: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        prepared.write_bytes(fp32.read_bytes())
-        set_temperature(prepared, 2.0)  # a division by 1 would be optimized away
+        write_logits_graph(fp32, prepared)
         with _silence():
             quant_pre_process(prepared, prepared, skip_symbolic_shape=True)
         for method in methods:
             candidate = Path(folder) / f"{method}.onnx"
             _quantize(prepared, candidate, calibration, method, reduce_range)
+            add_temperature(candidate, 1.0)
             scores[method] = _refit(candidate, holdout, labels)[1]
         best = min(scores, key=scores.__getitem__)
         chosen = Path(folder) / f"{best}.onnx"

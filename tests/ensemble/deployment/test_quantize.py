@@ -216,6 +216,43 @@ def test_a_temperature_of_one_survives_quantization(
     assert _temperature(int8) > 0
 
 
+class Divided(nn.Module):
+    """A network whose logits are the mean of two views, as with mirror images, or divided."""
+
+    def __init__(self, *, views: bool, by: float) -> None:
+        super().__init__()
+        self.net, self.views, self.by = small_net(), views, by
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images)
+        if self.views:
+            logits = (logits + self.net(images.flip(3))) / 2
+        return logits / self.by if self.by != 1 else logits
+
+
+@pytest.mark.parametrize("views", [False, True])
+@pytest.mark.parametrize("by", [1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_a_constant_of_the_network_that_equals_the_temperature_is_not_mistaken_for_it(
+    views: bool, by: float, temperature: float, tmp_path: Path
+) -> None:
+    fp32, int8 = tmp_path / "model.onnx", tmp_path / "model.int8.onnx"
+    network = Divided(views=views, by=by)
+    export_onnx(network, fp32, image_size=SIZE, classes=CLASSES, temperature=temperature)
+    quantize_int8(
+        fp32, int8, calibration=CALIBRATION, holdout=HOLDOUT, labels=labels_of(fp32, HOLDOUT),
+        methods=["MinMax"], reduce_range=True,
+    )  # fmt: skip
+    log_probs = OnnxClassifier(int8).log_probs(HOLDOUT)
+    found = _temperature(int8)
+    set_temperature(int8, 2 * found)
+    flatter = OnnxClassifier(int8).log_probs(HOLDOUT)
+    halved = torch.log_softmax(torch.from_numpy(log_probs) / 2, dim=1).numpy()
+    np.testing.assert_allclose(flatter, halved, atol=1e-5)
+    set_temperature(int8, temperature)
+    assert parity(fp32, int8, HOLDOUT).mean_abs < 0.2
+
+
 def test_refitting_replaces_a_wrong_temperature(tmp_path: Path, float_model: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(float_model.read_bytes())
