@@ -166,7 +166,7 @@ class TrialStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnded:
-    """A trial trained one more epoch; at rungs and after whole passes it was also scored on val."""
+    """A trial trained one more epoch and was scored on val."""
 
     event: ClassVar[Literal["epoch"]] = "epoch"
     trial: str

@@ -111,9 +111,8 @@ class Trial:
 
     @property
     def last_score(self) -> Score:
-        """Score at the last step that was scored."""
-        scored = (epoch for epoch in reversed(self.epochs) if epoch.val_nll is not None)
-        return next(map(score_of, scored), NO_SCORE)
+        """Score at the last step."""
+        return score_of(self.epochs[-1]) if self.epochs else NO_SCORE
 
     @property
     def rung(self) -> int | None:

@@ -90,10 +90,10 @@ def replay(
         splits=splits,
         halvings=[Halving(*halving) for halving in record.halvings],
     )
-    seconds = 0.0
+    seconds, nll = 0.0, float("nan")
     for report in training.reports():
         on_report(report)
-        seconds += report.seconds
+        seconds, nll = seconds + report.seconds, report.val_nll
         if report.rung == record.rung:
             break
     holdout = training.log_probs(splits.holdout)
@@ -109,7 +109,7 @@ def replay(
         identical=identical,
         largest_difference=difference,
         recorded_nll=record.metrics["val_nll"],
-        replayed_nll=report.val_nll,
+        replayed_nll=nll,
         log_prob_difference=float(np.abs(read_array(trial_folder / "holdout.npy") - holdout).max()),
         seconds=seconds,
         changes=_changes({**_machine_of(start, record), "code": start.code_version}),

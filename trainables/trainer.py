@@ -35,8 +35,7 @@ class EpochReport:
     train_loss: float
     """Mean training loss, in nats."""
     val_nll: float
-    """NLL on val in nats, after scaling with `temperature`. It and the next two are NaN if the
-    epoch was not scored."""
+    """NLL on val in nats, after scaling with `temperature`."""
     val_accuracy: float
     temperature: float
     lr: float

@@ -57,13 +57,13 @@ TRAINING = "training"
 
 
 def default_trainer(recipe: Recipe, **options: Any) -> Trainer:
-    """Build a `trainables.training.loop.Training` that scores rungs and whole passes.
+    """Build a `trainables.training.loop.Training`.
 
     Only workers call this function, so the driver need not load torch.
     """
     from trainables.training.loop import Training
 
-    return Training(recipe, score_every_epoch=False, **options)
+    return Training(recipe, **options)
 
 
 class QuorumTrial(tune.Trainable):

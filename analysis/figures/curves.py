@@ -1,5 +1,6 @@
 """Learning curves of the best configuration and of every trial."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -122,15 +123,15 @@ def _all_curves(
         color = ENDING_COLORS[trial.ending]
         if trial.ending == "finished" and trial is not best:
             color = SKY
-        curve = [epoch for epoch in trial.epochs if epoch.val_nll is not None]
-        for line in branches(curve):
+        for line in branches(trial.epochs):
             style = "--" if line[-1].phase == "cooldown" else "-"
             axes.plot(*_points(line), style, color=color, lw=1.8 if trial is best else 0.7)
         scored = [epoch for epoch in trial.epochs if epoch.rung]
         axes.plot(*_points(scored), "o", color=color, ms=4.5 if trial is best else 2.6,
                   mec="white", mew=0.3)  # fmt: skip
-        if trial.status == "failed" and curve:
-            axes.plot(*_points(curve[-1:]), "x", color=VERMILLION, ms=6, mew=1.4)
+        if trial.status == "failed" and trial.epochs:
+            last = trial.epochs[-1]
+            axes.plot(last.epoch, last.val_nll or math.nan, "x", color=VERMILLION, ms=6, mew=1.4)
     for rung in rungs:
         axes.axvline(rung, color=FAINT, lw=0.8, zorder=0)
     epoch_ticks(axes, rungs)
@@ -140,10 +141,9 @@ def _all_curves(
 
 
 def _points(epochs: Sequence[EpochFacts], field: str = "val_nll") -> tuple[list[int], list[float]]:
-    """Return epochs and values of a field; epochs without it, e.g. not scored, are left out."""
-    values = [(epoch.epoch, getattr(epoch, field)) for epoch in epochs]
-    known = [(epoch, value) for epoch, value in values if value is not None]
-    return [epoch for epoch, _ in known], [value for _, value in known]
+    """Return epochs and values of a field; an epoch that was not scored leaves a gap."""
+    values = [getattr(epoch, field) for epoch in epochs]
+    return [epoch.epoch for epoch in epochs], [math.nan if v is None else v for v in values]
 
 
 def _last_interval(axes: Axes, path: Sequence[EpochFacts], images: int | None) -> None:

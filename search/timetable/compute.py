@@ -32,14 +32,6 @@ LEAST_SHARE = 0.02
 """Smallest share of the training images that is used."""
 
 
-def scores_per_epoch(passes: float) -> float:
-    """Return how often an epoch of so many passes is scored on average: once, or once a pass.
-
-    A trial is scored after whole passes, and at its rungs, which are few.
-    """
-    return min(1.0, passes)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyPace:
     """The measured times of a family's first recipe in one worker, in seconds, by stage."""
@@ -49,13 +41,13 @@ class FamilyPace:
     passes: tuple[float, ...]
     """One pass over all training images."""
     scores: tuple[float, ...]
-    """Scoring once."""
+    """Scoring after an epoch."""
     entries: tuple[float, ...]
     """Features of all training images, computed when a stage begins; 0 if there are none."""
 
     def epoch_seconds(self, passes: float) -> float:
         """Return the time of an epoch of the last stage."""
-        return passes * self.passes[-1] + scores_per_epoch(passes) * self.scores[-1]
+        return passes * self.passes[-1] + self.scores[-1]
 
     def costs(self, allotment: "Allotment", *, unit: float) -> StageCosts:
         """Return the costs of epochs in units of `unit` seconds."""
@@ -64,7 +56,7 @@ class FamilyPace:
         return StageCosts(
             starts=self.starts,
             epochs=tuple(
-                (passes * each + scores_per_epoch(allotment.passes) * score) / unit
+                (passes * each + score) / unit
                 for each, score in zip(self.passes, self.scores, strict=True)
             ),
             entries=tuple(share * entry / unit for entry in self.entries),
@@ -101,10 +93,7 @@ def allot(
 def _allotted(pace: FamilyPace, *, unit: float, epochs: int, fewest: float) -> Allotment:
     whole, entry = unit * epochs, sum(pace.entries)
     share = 1.0 if not entry else min(1.0, max(LEAST_SHARE, FEATURES_SHARE * whole / entry))
-    left = (whole - share * entry) / epochs
-    each, score = share * max(pace.passes[-1], 1e-9), pace.scores[-1]
-    passes = left / (each + score)
-    if passes > 1:  # no more than one score in an epoch
-        passes = (left - score) / each
+    left = (whole - share * entry) / epochs - pace.scores[-1]
+    passes = left / (share * max(pace.passes[-1], 1e-9))
     most = MOST_HEAD_PASSES if pace.entries[-1] else MOST_PASSES
     return Allotment(passes=min(most, max(fewest, passes)), train_share=share)

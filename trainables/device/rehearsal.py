@@ -53,7 +53,7 @@ class Rehearsal:
     """Time of one pass over the training images in each stage of the recipe: augmentation, forward
     and backward passes, optimizer and moving average."""
     score_seconds: tuple[float, ...]
-    """Time of scoring on val in each stage, once."""
+    """Time of scoring on val after an epoch of each stage."""
     entry_seconds: tuple[float, ...]
     """Time to enter each stage: if only the head learns, features are computed once, of val for
     scoring and, unless they change with every augmentation, of train."""

@@ -49,7 +49,7 @@ from trainables.training.schedule import (
     lookahead_step_size,
     plan_epochs,
 )
-from trainables.training.scoring import NOT_SCORED, Score, Scorer, require_finite
+from trainables.training.scoring import Scorer, require_finite
 from trainables.training.state import TrainingState
 from trainables.weights import save_weights
 
@@ -71,15 +71,13 @@ class Training:
         parallel: DataParallel | None = None,
         features: FeatureCache | None = None,
         halvings: Sequence[Halving] = (),
-        score_every_epoch: bool = True,
     ) -> None:
         """Build the network from (recipe, seed) and plan the schedule; train nothing yet.
 
         Sets torch's thread count to numerics.threads. `teacher` and `distillation` must be given
         together. With `parallel`, other processes train on the other shards of every batch.
         `features` holds the features of earlier trainings in this process. `halvings` are those
-        of a recorded training, which are repeated. Without `score_every_epoch`, an epoch that
-        ends neither a rung nor a pass over the images is not scored, which saves time.
+        of a recorded training, which are repeated.
 
         Raises:
             SpecError: the recipe does not suit these images, rungs or processes.
@@ -108,7 +106,6 @@ class Training:
         recipe = recipe.with_values(batch_size=self._batch_size)
         self._recipe, self._seed, self._numerics = recipe, seed, numerics
         self._images, self._parallel = images.images, parallel
-        self._score_every_epoch = score_every_epoch
         self._source = PixelSource(images.images, splits.train, numerics)
         self._labels = torch.from_numpy(images.labels[splits.train]).to(numerics.device)
         self._loss = TrainingLoss(
@@ -194,7 +191,12 @@ class Training:
             trained = time.perf_counter()
             self.step = plan.step
             self._average.finish_epoch()
-            score = self._score(plan)
+            score = self._scorer.score(
+                self.scored_model(),
+                plan,
+                recalibrated=is_recalibrated(self._recipe) and not self._stage.head_only,
+                logits=self._head_logits if self._only_the_head_differs else None,
+            )
             yield EpochReport(
                 step=plan.step,
                 epoch=plan.epoch,
@@ -207,16 +209,6 @@ class Training:
                 peak_memory_bytes=peak_memory_bytes(device),
                 **asdict(score),
             )
-
-    def _score(self, plan: EpochPlan) -> Score:
-        if not (self._score_every_epoch or plan.ends_pass or plan.rung is not None):
-            return NOT_SCORED
-        return self._scorer.score(
-            self.scored_model(),
-            plan,
-            recalibrated=is_recalibrated(self._recipe) and not self._stage.head_only,
-            logits=self._head_logits if self._only_the_head_differs else None,
-        )
 
     def rehearse(self, steps: int, *, stage: int = 0) -> None:
         """Take optimizer steps of the stage with this index, to time them.
@@ -235,7 +227,7 @@ class Training:
             torch.cuda.synchronize(self._numerics.device)
 
     def scored_model(self) -> Classifier:
-        """Return the network that reports score; it changes as training continues."""
+        """Return the network that the last report scored; it changes as training continues."""
         return self._average.model
 
     def log_probs(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,6 @@ trunk from where the branch began.
     epoch 0        1  3         5  9
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,16 +20,10 @@ from common.rungs import cooldown_epochs
 from trainables.recipe import Recipe
 from trainables.stages import stage_at, stage_starts
 
-_ROUNDING = 1e-6
-"""Share of a pass below which a pass counts as whole: three thirds are one."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPlan:
-    """An epoch of a training: one pass over the training images, unless the recipe has `passes`.
-
-    Epochs and steps count from 1.
-    """
+    """One pass over the training images. Epochs and steps count from 1."""
 
     step: int
     """Epochs trained after this one, branches included."""
@@ -47,8 +40,6 @@ class EpochPlan:
     """True if the trunk is kept before this epoch, because a later epoch restores it."""
     stage: int = 0
     """Index of the recipe's stage."""
-    ends_pass: bool = True
-    """True if a pass over the training images ends in this epoch; an epoch may be shorter."""
 
 
 def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
@@ -78,15 +69,10 @@ def plan_epochs(rungs: Sequence[int], recipe: Recipe) -> tuple[EpochPlan, ...]:
                     restore=left and epoch == trunk + 1,
                     keep=epoch == branch_start + 1 and rung != rungs[-1],
                     stage=stage_at(schedule.stages, epoch),
-                    ends_pass=_whole_passes(epoch, recipe) > _whole_passes(epoch - 1, recipe),
                 )
             )
         trunk, left = branch_start, branch_start < rung
     return tuple(plans)
-
-
-def _whole_passes(epochs: int, recipe: Recipe) -> int:
-    return math.floor(epochs * recipe.schedule.passes + _ROUNDING)
 
 
 def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:

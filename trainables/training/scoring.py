@@ -38,9 +38,6 @@ class Score:
     temperature: float
 
 
-NOT_SCORED = Score(val_nll=math.nan, val_accuracy=math.nan, temperature=math.nan)
-
-
 class Scorer:
     """Scores networks on the val split of an image set."""
 

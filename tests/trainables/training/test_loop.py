@@ -159,29 +159,6 @@ def test_reports_follow_the_plan_and_hold_the_scores_of_the_scored_network() -> 
     assert list(training.reports()) == []
 
 
-@pytest.mark.parametrize("changes", [{}, {"model": "timm:test_resnet", "optimizer": "adamw"}])
-def test_epochs_that_are_not_scored_change_nothing_else(
-    changes: dict[str, Any], tmp_path: Path
-) -> None:
-    """Rungs and whole passes are scored; weights and scores are bitwise those of all scored."""
-    recipe = Recipe(**{**EVERYTHING, **changes, "passes": 0.4})
-    full, sparse = start(recipe), start(recipe, score_every_epoch=False)
-    for plan, expected, report in zip(full.plans, full.reports(), sparse.reports(), strict=True):
-        scored = plan.rung is not None or int(plan.epoch * 0.4) > int((plan.epoch - 1) * 0.4)
-        assert math.isfinite(report.val_nll) == scored
-        if scored:
-            assert without_clock(report) == without_clock(expected)
-        else:
-            assert (report.train_loss, report.lr) == (expected.train_loss, expected.lr)
-            assert all(map(math.isnan, (report.val_accuracy, report.temperature)))
-        if plan.rung is not None:
-            indices = SPLITS.holdout
-            np.testing.assert_array_equal(full.log_probs(indices), sparse.log_probs(indices))
-    expected_tensors = final_tensors(full, tmp_path / "full")
-    tensors = final_tensors(sparse, tmp_path / "sparse")
-    assert all(torch.equal(tensors[name], expected_tensors[name]) for name in expected_tensors)
-
-
 def test_the_trunk_continues_as_if_there_had_been_no_branch(tmp_path: Path) -> None:
     """The first rung equals a training that ends there, and the next one starts from its trunk."""
     alone = start(Recipe(**{**EVERYTHING, "epochs": 2}), rungs=(2,))

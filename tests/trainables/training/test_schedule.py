@@ -48,23 +48,6 @@ def test_every_rung_ends_an_unbroken_training(rungs: list[int], fraction: float)
     assert scored == rungs
 
 
-@given(passes=st.floats(0.01, 3.0), epochs=st.integers(1, 40))
-def test_every_whole_pass_ends_in_one_epoch(passes: float, epochs: int) -> None:
-    recipe = Recipe(epochs=epochs, passes=passes, cooldown_fraction=0.0)
-    ends = [plan.ends_pass for plan in plan_epochs((epochs,), recipe)]
-    assert all(ends) == (passes >= 1 or epochs * passes + 1e-6 >= epochs)
-    if passes < 1:
-        assert sum(ends) == int(epochs * passes + 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("passes", "ends"), [(1 / 3, [3, 6, 9]), (0.4, [3, 5, 8]), (1.0, [*range(1, 10)])]
-)
-def test_thirds_of_a_pass_end_at_every_third_epoch(passes: float, ends: list[int]) -> None:
-    plans = plan_epochs((9,), Recipe(epochs=9, passes=passes, cooldown_fraction=0.0))
-    assert [plan.epoch for plan in plans if plan.ends_pass] == ends
-
-
 @pytest.mark.parametrize("rungs", [(), (0, 3), (3, 3), (9, 3)])
 def test_rungs_that_do_not_rise_are_refused(rungs: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match="rungs must be rising"):
