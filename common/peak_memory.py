@@ -30,10 +30,26 @@ def peak_memory_bytes(device: str) -> int:
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.max_memory_allocated(device))
+        # What a CUDA graph keeps for its next replay is not counted as allocated meanwhile.
+        return int(torch.cuda.max_memory_allocated(device)) + graph_memory_bytes(device)
     try:
         status = Path("/proc/self/status").read_text()
         kibibytes = int(status.partition("VmHWM:")[2].split()[0])
     except (OSError, IndexError, ValueError):
         kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes * 1024
+
+
+def graph_memory_bytes(device: str) -> int:
+    """Return the memory that torch's allocator keeps for CUDA graphs, which nothing else can use.
+
+    0 if torch is too old to say.
+    """
+    import torch
+
+    sizes = torch.cuda.memory_stats(device)
+    return sum(
+        int(size)
+        for key, size in sizes.items()
+        if key.startswith("reserved_bytes_by_private_pools.") and key.endswith(".all.current")
+    )

@@ -14,6 +14,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from common.peak_memory import graph_memory_bytes
+
 SHARE_OF_FREE_MEMORY = 0.5
 """Largest share of a device's free memory that a copy may take."""
 
@@ -63,11 +65,15 @@ def reads_ahead(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free memory of a device in bytes, with what torch's allocator keeps for reuse."""
+    """Return the free memory of a device in bytes, with what torch's allocator keeps for reuse.
+
+    Memory that is kept for CUDA graphs is not free.
+    """
     if device.type != "cuda":  # shares the host's memory
         return int(psutil.virtual_memory().available)
     free = int(torch.cuda.mem_get_info(device)[0])
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + max(0, kept - graph_memory_bytes(str(device)))
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -196,14 +196,15 @@ def _captured(
     chosen = choose([candidate.measurement(candidates[0]) for candidate in candidates])
     usual = next(each for each in candidates if each.numerics == chosen)
     numerics = replace(chosen, captured=True)
+    for _ in range(_ROUNDS):
+        usual.step()  # again, because the load of a shared machine drifts
     try:
         captured = _Candidate(model, numerics, usual.batch, clock, autocast, graph=graph)
+        for _ in range(_ROUNDS):
+            captured.step()
     except RuntimeError as error:
         logger.info("probe: %s fails: %s", numerics, error)
         return []
-    for _ in range(_ROUNDS):
-        usual.step()
-        captured.step()
     return [captured]
 
 
@@ -231,9 +232,9 @@ class _Candidate:
         self._labels = labels.to(numerics.device)
         self.seconds: list[float] = []
         self._scale = LOSS_SCALE if numerics.dtype == "float16" else 1.0
-        self._run = self._gradients
+        self._recording: Recording | None = None
         if graph is not None:
-            self._run = Recording(self._model, self._gradients, graph=graph).replay
+            self._recording = Recording(self._model, self._gradients, graph=graph)
         self.logits = self.step().cpu()
         gradients = (p.grad for p in self._model.parameters() if p.grad is not None)
         self.gradient = torch.cat([each.float().flatten().cpu() for each in gradients])
@@ -241,7 +242,8 @@ class _Candidate:
     def step(self) -> Tensor:
         """Time a forward and a backward pass; return the logits."""
         started = self._clock()
-        logits = self._run()
+        recording = self._recording
+        logits = self._gradients() if recording is None else recording.replay()
         if self.numerics.device != "cpu":
             torch.cuda.synchronize(self.numerics.device)
         self.seconds.append(self._clock() - started)

@@ -9,11 +9,16 @@ A graph holds what the recorded step did: parameters that learn later, other siz
 loss need a new one.
 """
 
+import gc
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,20 +64,61 @@ class CudaGraph:
         """Run the work on the stream that it will be recorded on."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            work()
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                work()
+        finally:  # if memory runs out, what has been started still runs
+            current.wait_stream(self._stream)
 
     def record(self, work: Callable[[], Tensor]) -> Tensor:
         """Record the work; return where its result will lie after a replay."""
         # Other threads may copy images meanwhile, which the usual mode does not allow.
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        mode = "thread_local"
+        with (
+            torch.cuda.device(self._stream.device),
+            _uncollected(),
+            torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode=mode),
+        ):
             return work()
 
     def replay(self) -> None:
         """Run the recorded kernels on the current stream."""
         with torch.cuda.device(self._stream.device):
             self._graph.replay()
+
+
+@contextmanager
+def _no_random_numbers_of_the_host(model: nn.Module) -> Iterator[None]:
+    """Refuse work that draws random numbers on the CPU: replays would repeat the recorded ones.
+
+    Raises:
+        RuntimeError: Python's, NumPy's or, for a network on a GPU, torch's generator was used.
+    """
+    on_gpu = next(model.parameters()).is_cuda
+
+    def states() -> tuple[object, ...]:
+        state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (custom networks may use it)
+        numpy_part = (state["state"]["key"].tobytes(), state["state"]["pos"])
+        torch_part = torch.get_rng_state().numpy().tobytes() if on_gpu else b""
+        return random.getstate(), numpy_part, torch_part
+
+    before = states()
+    yield
+    if states() != before:
+        raise RuntimeError("the network draws random numbers on the CPU")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect garbage now and not inside: to destroy a graph would spoil one being recorded."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def graph_of(numerics: Numerics) -> GraphOf | None:
@@ -106,7 +152,8 @@ class Recording:
         try:
             # Gradients are made anew in both, so that the recorded ones have memory of their own.
             self._clear()
-            self._graph.warm_up(work)
+            with _no_random_numbers_of_the_host(model):
+                self._graph.warm_up(work)
             self._clear()
             self._result = self._graph.record(work)
         finally:
@@ -162,7 +209,7 @@ class CapturedGradient:
         kind = self._kind_of(batch, stage)
         if kind != self._kind:
             # The memory of the old graph is freed before a new one takes its own.
-            self._recording = self._batch = None
+            self.forget()
             self._kind, self._steps = kind, 0
         self._steps += 1
         if self._recording is None and self._steps > EAGER_STEPS and not self._failed:
@@ -175,6 +222,10 @@ class CapturedGradient:
                 target.copy_(value)
         return self._recording.replay()
 
+    def forget(self) -> None:
+        """Free the memory of the recorded step."""
+        self._recording = self._batch = self._kind = None
+
     def _record(self, batch: Batch) -> None:
         """Record a step on a copy of the batch; if that fails, take the usual steps from now on."""
         values = {field.name: getattr(batch, field.name) for field in fields(Batch)}
@@ -183,12 +234,13 @@ class CapturedGradient:
         }
         copied = self._batch = Batch(**{**values, **copies})
         try:
-            self._recording = Recording(
-                self._model, lambda: self._gradient_of(copied), graph=self._graph
-            )
+            work = partial(self._gradient_of, copied)
+            self._recording = Recording(self._model, work, graph=self._graph)
         except RuntimeError as error:
             self._failed, self._batch = True, None
-            log.warning("the training step is not captured as a graph: %s", one_line(error))
+            # The end of a failed capture raises an error of its own; the first names the cause.
+            cause = error.__context__ if isinstance(error.__context__, Exception) else error
+            log.warning("the training step is not captured as a graph: %s", one_line(cause))
 
     def _usual(self, batch: Batch) -> Tensor:
         for parameter in self._parameters:

@@ -9,6 +9,7 @@ micro-batch at a time, and dropout, which draws for one at a time.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -69,10 +70,11 @@ class OptimizerStep:
         `scaler` scales the loss, so that small gradients do not vanish in float16. With `graph`,
         gradients of whole batches are recorded once and replayed.
         """
-        self._model, self._loss_of, self._parallel = model, loss_of, parallel
+        self._model, self._parallel = model, parallel
         self._scaler = scaler
         self._planned = tuple(halvings)
         self._before, self._after = KeptState(model), KeptState(model)
+        self._add_gradient = partial(_add_gradient, loss_of, scaler)
         self._captured = None
         if graph is not None and parallel is None:
             self._captured = CapturedGradient(model, self._add_gradient, graph=graph)
@@ -172,8 +174,10 @@ class OptimizerStep:
 
         The gradients are those of the scaled loss, if it is scaled.
         """
-        if self._captured is not None and count == 1:
-            return self._captured(batch, stage=optimizer)
+        if self._captured is not None:
+            if count == 1:
+                return self._captured(batch, stage=optimizer)
+            self._captured.forget()  # memory is short
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch.labels_a.device)
         for index in range(count):
@@ -183,14 +187,21 @@ class OptimizerStep:
             total = self._parallel.average_gradients(total, self._model, share)
         return total
 
-    def _add_gradient(self, part: Batch, share: float = 1.0) -> Tensor:
-        """Add the gradient of a part's loss times its share of the batch; return that product."""
-        loss = self._loss_of(part)
-        if share != 1:
-            loss = loss * share
-        scaled = loss if self._scaler is None else self._scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+
+def _add_gradient(
+    loss_of: Callable[[Batch], Tensor], scaler: GradScaler | None, part: Batch, share: float = 1.0
+) -> Tensor:
+    """Add the gradient of a part's loss times its share of the batch; return that product.
+
+    A method would refer to the steps from their own `CapturedGradient`; the memory of such a cycle
+    is freed late.
+    """
+    loss = loss_of(part)
+    if share != 1:
+        loss = loss * share
+    scaled = loss if scaler is None else scaler.scale(loss)
+    scaled.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:

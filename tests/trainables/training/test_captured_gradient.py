@@ -1,14 +1,19 @@
 """Steps that are recorded and replayed give bitwise the same training as usual ones."""
 
+import gc
 import inspect
+import random
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from common.errors import SpecError
+from common.peak_memory import peak_memory_bytes
 from tests.trainables.training.rerun_graph import RerunGraph, Unrecordable
 from tests.trainables.training.test_loop import (
     AUXILIARY,
@@ -20,6 +25,7 @@ from tests.trainables.training.test_loop import (
 )
 from trainables.augmentation.batch import Batch
 from trainables.recipe import Dtype, Numerics, Recipe
+from trainables.resident_pixels import free_memory
 from trainables.training import loop
 from trainables.training.captured_gradient import (
     EAGER_STEPS,
@@ -28,6 +34,8 @@ from trainables.training.captured_gradient import (
     Recording,
     graph_of,
 )
+from trainables.training.optimizer_step import Halving, OptimizerStep
+from trainables.training.optimizers import make_optimizer
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +167,78 @@ def test_recording_changes_neither_statistics_nor_random_numbers() -> None:
     again = recording.replay()
     assert not torch.equal(first, again), "dropout draws anew in every replay"
     assert int(model[2].num_batches_tracked) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random])
+def test_a_network_that_draws_on_the_cpu_is_not_recorded(draw: Callable[[], float]) -> None:
+    """A replay would repeat what was drawn while recording."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    batch = _batch(8, seed=0)
+
+    def gradient() -> Tensor:
+        draw()
+        return _gradient_of(model)(batch)
+
+    with pytest.raises(RuntimeError, match="draws random numbers on the CPU"):
+        Recording(model, gradient, graph=RerunGraph)
+    assert RerunGraph.recorded == 0
+
+
+def test_steps_with_a_recording_are_freed_with_their_last_reference() -> None:
+    """Their graph holds the activations of a batch, which the next trial needs."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    settings = Recipe(batch_size=8).optimizer
+    optimizer = make_optimizer(model, settings)
+    gc.collect()
+    gc.disable()
+    try:
+        steps = OptimizerStep(
+            model,
+            lambda batch: nn.functional.cross_entropy(model(batch.images), batch.labels_a),
+            graph=RerunGraph,
+        )
+        for step in range(EAGER_STEPS + 2):
+            steps.take(_batch(8, seed=step), optimizer, settings, at=Halving(0, step))
+        assert RerunGraph.replayed == 2
+        freed = weakref.ref(steps)
+        del steps
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+def test_a_recording_is_dropped_once_memory_is_short() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    settings = Recipe(batch_size=8).optimizer
+    optimizer = make_optimizer(model, settings)
+    steps = OptimizerStep(
+        model,
+        lambda batch: nn.functional.cross_entropy(model(batch.images), batch.labels_a),
+        graph=RerunGraph,
+        halvings=[Halving(0, 4)],
+    )
+    for step in range(6):
+        steps.take(_batch(8, seed=step), optimizer, settings, at=Halving(0, step))
+    assert RerunGraph.replayed == 2
+    assert steps._captured is not None
+    assert steps._captured._recording is None
+
+
+def test_memory_of_graphs_is_neither_free_nor_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {
+        "reserved_bytes_by_private_pools.0_1.all.current": 300,
+        "reserved_bytes_by_private_pools.0_1.small_pool.current": 100,
+        "reserved_bytes_by_private_pools.0_2.all.current": 50,
+        "reserved_bytes_by_private_pools.0_2.all.peak": 900,
+        "reserved_bytes.all.current": 1000,
+    }
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: sizes)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 400)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7000, 8000))
+    assert peak_memory_bytes("cuda") == 500 + 350
+    assert free_memory(torch.device("cuda")) == 7000 + 1000 - 400 - 350
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
