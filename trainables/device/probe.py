@@ -24,6 +24,7 @@ from common.seeds import numpy_generator, torch_generator
 from trainables.device.candidates import REFERENCE, candidates_with, half_precision
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
+from trainables.nets.custom import is_custom
 from trainables.prediction import (
     MEMORY_FORMATS,
     apply_numerics,
@@ -148,7 +149,8 @@ def measure(
     because it computes in float32 in any case. A candidate that fails is skipped, except the
     first, the reference (contiguous float32). Forward passes run inside `autocast`. `half` is the
     data type of 16 bits, by default the one that suits the device. The fastest candidate is also
-    recorded as a `graph`, by default a CUDA graph on a GPU; elsewhere there is none.
+    recorded as a `graph`, by default a CUDA graph on a GPU; elsewhere there is none, nor for a
+    custom network, because a replay would not run the Python code of its forward pass.
 
     First steps are not timed, because they load kernels and choose algorithms: seconds on a GPU.
     They have a budget of their own, so that a slow start leaves the timed steps their time.
@@ -180,7 +182,7 @@ def measure(
             if clock() < deadline:
                 candidate.step()
     graph = graph or graph_of(Numerics(device=device, captured=True))
-    if graph is not None:
+    if graph is not None and not is_custom(recipe.architecture.model):
         candidates += _captured(model, candidates, graph, clock, autocast)
     return tuple(candidate.measurement(candidates[0]) for candidate in candidates)
 

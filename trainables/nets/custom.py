@@ -19,11 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import SpecError
-from common.plugins import describe_user_error, load_object
+from common.plugins import describe_user_error, is_import_path, load_object
 from trainables.hyperparameters import Architecture
 
 _IMAGES = 2
 _RGB = 3
+
+
+def is_custom(model: str) -> bool:
+    """Return whether the name of a network is an import path, and not that of one of ours."""
+    return is_import_path(model) and not model.startswith("timm:")
 
 
 def custom_model(

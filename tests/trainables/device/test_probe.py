@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from common.errors import SpecError
@@ -44,6 +45,10 @@ class Clock:
     def __call__(self) -> float:
         self._now += self._tick
         return self._now
+
+
+def linear(*, classes: int, image_size: int, recipe: object) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, classes))
 
 
 def run(recipe: Recipe = TINY, **changes: Any) -> tuple[Measurement, ...]:
@@ -99,6 +104,8 @@ def test_the_fastest_candidate_is_measured_as_a_graph_too() -> None:
 
 def test_a_step_that_cannot_be_recorded_is_no_candidate() -> None:
     assert not any(each.numerics.captured for each in run())
+    own = TINY.with_values(model="tests.trainables.device.test_probe:linear")
+    assert not any(each.numerics.captured for each in run(own, graph=RerunGraph))
     broken = run(graph=Unrecordable)
     assert len(broken) == len(run())
     assert not any(each.numerics.captured for each in broken)
