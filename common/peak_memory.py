@@ -26,11 +26,15 @@ def restart_peak_memory(device: str) -> None:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Return the most memory that torch's allocator (CUDA) or this process (CPU) has held."""
+    """Return the peak memory in bytes since `restart_peak_memory`.
+
+    On CUDA: the peak of allocated memory and what CUDA graphs reserve now, an upper bound. On a
+    CPU: the peak of this process's resident memory.
+    """
     if device.startswith("cuda"):
         import torch
 
-        # What a CUDA graph keeps for its next replay is not counted as allocated meanwhile.
+        # Between replays, torch does not count a graph's memory as allocated.
         return int(torch.cuda.max_memory_allocated(device)) + graph_memory_bytes(device)
     try:
         status = Path("/proc/self/status").read_text()
@@ -43,7 +47,7 @@ def peak_memory_bytes(device: str) -> int:
 def graph_memory_bytes(device: str) -> int:
     """Return the memory that torch's allocator keeps for CUDA graphs, which nothing else can use.
 
-    0 if torch is too old to say.
+    0 if this torch does not report it.
     """
     import torch
 

@@ -166,4 +166,4 @@ class Numerics:
     bitwise replay needs the same number."""
     captured: bool = False
     """On a GPU, gradients are computed by replaying a CUDA graph of the step, which takes the CPU
-    less time. Not with a teacher, several processes or micro-batches."""
+    less time. Not for custom networks, with a teacher, several processes or micro-batches."""

@@ -92,9 +92,9 @@ def set_temperature(path: Path, temperature: float) -> None:
 
 
 def write_logits_graph(exported: Path, path: Path) -> None:
-    """Write an exported classifier without its temperature and log-softmax; it returns `logits`.
+    """Write a copy of an exported classifier that ends at `logits`, before the temperature.
 
-    `add_temperature` completes such a file. Tools that rewrite graphs work on it, because they may
+    Run tools that rewrite graphs on this copy, then `add_temperature`: in the whole file they may
     merge the temperature with an equal constant of the network, or drop it if it is 1.
     """
     model = onnx.load(exported)
@@ -109,7 +109,13 @@ def write_logits_graph(exported: Path, path: Path) -> None:
 
 
 def add_temperature(path: Path, temperature: float) -> None:
-    """Make a file that returns `logits` a classifier with this temperature."""
+    """Append the temperature and the log-softmax to a file that returns `logits`.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"a temperature must be positive, got {temperature!r}")
     model = onnx.load(path)
     _append_temperature(model, temperature)
     _save(model, path)

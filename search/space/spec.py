@@ -23,7 +23,7 @@ from search.space.sections import (
 )
 from search.space.settings import Profile, merge, with_profile, with_settings
 from search.space.space import Family, Space
-from search.space.trial_count import FEWEST_TRIALS, enough_trials, pool_note
+from search.space.trial_count import DEFAULT_TRIALS, enough_trials, pool_note
 from trainables.data.dataset import DatasetSpec
 from trainables.data.splits import SplitSpec
 from trainables.hyperparameters import Architecture, Optimization
@@ -64,8 +64,9 @@ class SweepSpec:
     seed: int = 0
     """Root of every random stream of the run."""
     trials: int | None = None
-    """Number of trials without a time budget; null for enough to choose the ensemble from (see
-    search/space/trial_count.py). With a time budget, as many as it allows."""
+    """Number of trials without a time budget; null for as many as the ensemble needs (see
+    search/space/trial_count.py; 24 if a single model is delivered). With a time budget, as many as
+    it allows."""
     rungs: tuple[int, ...] = (3, 9, 27)
     """Epochs after which trials are scored and the worse ones stopped, rising."""
     reduction_factor: int = 3
@@ -152,10 +153,12 @@ class SweepSpec:
 
     @property
     def trial_count(self) -> int:
-        """Number of trials without a time budget, counted from the members if none is given."""
+        """Number of trials without a time budget, derived from members and rungs if not set."""
         if self.trials is not None:
             return self.trials
-        return FEWEST_TRIALS if self.deliver == "single" else max(FEWEST_TRIALS, self.enough_trials)
+        return (
+            DEFAULT_TRIALS if self.deliver == "single" else max(DEFAULT_TRIALS, self.enough_trials)
+        )
 
     @property
     def enough_trials(self) -> int:
@@ -166,7 +169,7 @@ class SweepSpec:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for the user on values that are possible but unwise without a time budget."""
+        """Warnings for a run without a time budget: too few trials."""
         if self.deliver == "single":
             return ()
         note = pool_note(

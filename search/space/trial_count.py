@@ -1,29 +1,29 @@
 """The number of trials that gives an ensemble enough to be chosen from.
 
 With R rungs and reduction factor η, about one trial in η^(R−1) is trained to the last rung. The
-pool of the ensemble holds those and the trials that were stopped one rung before, about one in
-η^(R−2): they have had a cooldown there, so theirs are whole schedules too, only shorter.
+pool holds these and the trials stopped one rung earlier, which also had a cooldown and so a whole,
+shorter schedule: together about one in η^(R−2).
 """
 
-from common.formats import count, plural
+from common.formats import plural
 
 POOL_PER_MEMBER = 3
-"""Trials in the pool for each member that the ensemble may have: fewer leave little choice."""
+"""Trials in the pool per member of the ensemble; fewer leave little to choose from."""
 
-FEWEST_TRIALS = 24
-"""Trials of a sweep that states no number, at least: with fewer, TPE learns little."""
+DEFAULT_TRIALS = 24
+"""Smallest number of trials if the sweep sets none: with fewer, TPE learns little."""
 
 
 def enough_trials(members: int, *, rungs: int, reduction_factor: int) -> int:
-    """Return the smallest number of trials that give a choice of `members` members.
+    """Return the smallest number of trials that is enough to choose `members` members from.
 
-    As many as the members are trained to the last of `rungs` rungs, and the pool has
-    POOL_PER_MEMBER times as many.
+    On average at least `members` of them are trained to the last of `rungs` rungs, and at least
+    POOL_PER_MEMBER times as many get into the pool.
     """
     if rungs == 1:
         return POOL_PER_MEMBER * members
-    halvings: int = reduction_factor ** (rungs - 2)
-    return members * halvings * max(POOL_PER_MEMBER, reduction_factor)
+    trials_per_pool_member: int = reduction_factor ** (rungs - 2)
+    return members * trials_per_pool_member * max(POOL_PER_MEMBER, reduction_factor)
 
 
 def pool_note(trials: int, members: int, *, rungs: int, reduction_factor: int) -> str | None:
@@ -31,12 +31,15 @@ def pool_note(trials: int, members: int, *, rungs: int, reduction_factor: int) -
     enough = enough_trials(members, rungs=rungs, reduction_factor=reduction_factor)
     if trials >= enough:
         return None
-    finished = max(1, round(trials / reduction_factor ** (rungs - 1)))
-    pool = max(1, round(trials / reduction_factor ** max(0, rungs - 2)))
+    finished = trials / reduction_factor ** (rungs - 1)
+    pool = trials / reduction_factor ** max(0, rungs - 2)
+    fewer_rungs = rungs > 1 and enough > enough_trials(
+        members, rungs=rungs - 1, reduction_factor=reduction_factor
+    )
+    are = "is" if trials == 1 else "are"
     return (
-        f"with {plural(rungs, 'rung')}, {plural(trials, 'trial')} give a pool of about "
-        f"{count(pool)}, of which about {count(finished)} {'is' if finished == 1 else 'are'} "
-        f"trained to the last rung; to choose up to {plural(members, 'member')} from, aim at "
-        f"{count(POOL_PER_MEMBER * members)} and {count(members)}: set trials to {enough} or more, "
-        "or use fewer rungs"
+        f"{plural(trials, 'trial')} {are} too few to choose {plural(members, 'member')} from: on "
+        f"average {pool:.3g} get into the pool and {finished:.3g} to the last rung, where "
+        f"{POOL_PER_MEMBER * members} and {members} are needed; set trials to at least {enough}"
+        + (", or use fewer rungs" if fewer_rungs else "")
     )

@@ -33,7 +33,7 @@ from trainables.prediction import (
     place_model,
 )
 from trainables.recipe import Dtype, Numerics, Recipe
-from trainables.training.captured_gradient import GraphOf, Recording, graph_of
+from trainables.training.captured_gradient import CapturedStep, GraphOf, graph_of
 from trainables.training.depthwise_gradients import depthwise_gradients
 from trainables.training.optimizer_step import LOSS_SCALE
 
@@ -47,8 +47,8 @@ MAX_LOGIT_ERROR = 0.1
 MIN_GRADIENT_COSINE = 0.9
 """Smallest cosine of the gradient with the reference's; bfloat16 had 0.96 to 0.997 (n = 8)."""
 MIN_GAIN = 1.05
-"""Speed-up over float32 that 16 bits must reach, so that timing noise does not decide; the same for
-a captured step over a usual one."""
+"""Speed-up over float32 that 16 bits must reach, so that timing noise does not decide; the same
+for a captured step over an eager one."""
 
 _ROUNDS = 3
 _STEPS = 4 * (1 + _ROUNDS)
@@ -95,7 +95,8 @@ def probe(
     Timed steps take about `budget_seconds`, and first steps at most as much again: a heavy network
     is probed with a smaller batch, and candidates for which no time remains are skipped. The probe
     takes longer only if four images already do, or to start the device. A batch that does not fit
-    into memory is halved. Torch's thread count is restored afterwards.
+    into memory is halved. On a GPU, capturing the fastest candidate takes about eight more steps.
+    Torch's thread count is restored afterwards.
     """
     before = torch.get_num_threads()
     try:
@@ -115,9 +116,7 @@ def probe(
 
 
 def choose(measurements: Sequence[Measurement]) -> Numerics:
-    """Return the fastest numerics with parity; 16 bits only if they are 5% faster than float32.
-
-    The same holds for a captured step against a usual one.
+    """Return the fastest numerics with parity; 16 bits and capture must each be 5% faster.
 
     The first measurement is the reference, which is chosen if nothing else has parity.
     """
@@ -148,16 +147,17 @@ def measure(
     Candidates take turns because the load of a shared machine drifts. The optimizer is not timed,
     because it computes in float32 in any case. A candidate that fails is skipped, except the
     first, the reference (contiguous float32). Forward passes run inside `autocast`. `half` is the
-    data type of 16 bits, by default the one that suits the device. The fastest candidate is also
-    recorded as a `graph`, by default a CUDA graph on a GPU; elsewhere there is none, nor for a
-    custom network, because a replay would not run the Python code of its forward pass.
+    data type of 16 bits, by default the one that suits the device. The candidate that is chosen is
+    also captured as a `graph`, by default a CUDA graph on a GPU, and no graph elsewhere. A custom
+    network is not captured: its `forward` may depend on Python values that a replay would not see.
 
-    First steps are not timed, because they load kernels and choose algorithms: seconds on a GPU.
-    They have a budget of their own, so that a slow start leaves the timed steps their time.
+    Times of first steps are left out, because they load kernels and choose algorithms: seconds on a
+    GPU. They have a budget of their own, so that a slow start leaves the timed steps their time.
 
     Raises:
         SpecError: the recipe's network cannot be built for images of this size.
-        RuntimeError: the network fails even in contiguous float32, or in memory for two images.
+        RuntimeError: the network fails in contiguous float32, e.g. because memory runs out for two
+            or three images.
     """
     apply_numerics(Numerics(device=device, threads=threads))
     model = _model(recipe, classes=classes, image_size=image_size)
@@ -194,15 +194,14 @@ def _captured(
     clock: Callable[[], float],
     autocast: Autocast,
 ) -> list["_Candidate"]:
-    """Return the fastest candidate with its steps recorded; nothing if that fails."""
+    """Return the chosen candidate, captured, in a list; an empty list if that fails."""
     chosen = choose([candidate.measurement(candidates[0]) for candidate in candidates])
-    usual = next(each for each in candidates if each.numerics == chosen)
+    eager = next(each for each in candidates if each.numerics == chosen)
     numerics = replace(chosen, captured=True)
-    for _ in range(_ROUNDS):
-        usual.step()  # again, because the load of a shared machine drifts
     try:
-        captured = _Candidate(model, numerics, usual.batch, clock, autocast, graph=graph)
+        captured = _Candidate(model, numerics, eager.batch, clock, autocast, graph=graph)
         for _ in range(_ROUNDS):
+            eager.step()
             captured.step()
     except RuntimeError as error:
         logger.info("probe: %s fails: %s", numerics, error)
@@ -234,9 +233,9 @@ class _Candidate:
         self._labels = labels.to(numerics.device)
         self.seconds: list[float] = []
         self._scale = LOSS_SCALE if numerics.dtype == "float16" else 1.0
-        self._recording: Recording | None = None
+        self._captured: CapturedStep | None = None
         if graph is not None:
-            self._recording = Recording(self._model, self._gradients, graph=graph)
+            self._captured = CapturedStep(self._model, self._gradients, graph=graph)
         self.logits = self.step().cpu()
         gradients = (p.grad for p in self._model.parameters() if p.grad is not None)
         self.gradient = torch.cat([each.float().flatten().cpu() for each in gradients])
@@ -244,8 +243,8 @@ class _Candidate:
     def step(self) -> Tensor:
         """Time a forward and a backward pass; return the logits."""
         started = self._clock()
-        recording = self._recording
-        logits = self._gradients() if recording is None else recording.replay()
+        captured = self._captured
+        logits = self._gradients() if captured is None else captured.replay()
         if self.numerics.device != "cpu":
             torch.cuda.synchronize(self.numerics.device)
         self.seconds.append(self._clock() - started)

@@ -1,12 +1,12 @@
-"""The gradient of a batch as a CUDA graph: recorded once, then replayed for every batch.
+"""The gradient of a batch as a CUDA graph: captured once, then replayed for every batch.
 
 A step of a small network is hundreds of kernels, and the CPU takes longer to start one than the GPU
-to run it. A CUDA graph starts all of them at once; what they compute is the same. Its kernels read
-and write the memory that they were recorded with. So batches are copied to where the recorded one
-lay, and gradients appear where they were recorded.
+to run it. A CUDA graph starts all of them at once. A replay uses the same memory as the capture, so
+each batch is copied into the captured batch's tensors, and gradients always appear in the same
+tensors.
 
-A graph holds what the recorded step did: parameters that learn later, other sizes, another stage's
-loss need a new one.
+A graph repeats exactly the captured step. If parameters are frozen or unfrozen, shapes change, or
+another stage begins, a new graph is captured.
 """
 
 import gc
@@ -30,21 +30,20 @@ from trainables.training.kept_state import KeptState
 log = logging.getLogger(__name__)
 
 EAGER_STEPS = 2
-"""Steps that are taken as usual before one is recorded: they load kernels, choose algorithms and
-make buffers, none of which may happen while recording."""
+"""Eager steps of a kind before one is captured, which takes the time of a few steps."""
 
 
 class Graph(Protocol):
-    """Records work once and replays it; `CudaGraph` is the usual one."""
+    """Captures work once and replays it; `CudaGraph` is the usual one."""
 
     def warm_up(self, work: Callable[[], Tensor]) -> None:
-        """Run the work as usual, but where it will be recorded."""
+        """Run the work eagerly, on the stream that it will be captured on."""
 
-    def record(self, work: Callable[[], Tensor]) -> Tensor:
-        """Record the work without running it; return where its result will lie."""
+    def capture(self, work: Callable[[], Tensor]) -> Tensor:
+        """Capture the work without running it; return the tensor that each replay fills."""
 
     def replay(self) -> None:
-        """Run the recorded work: in the memory, and with the shapes, that it was recorded with."""
+        """Run the captured work on the same tensors."""
 
 
 GraphOf = Callable[[nn.Module], Graph]
@@ -55,24 +54,25 @@ class CudaGraph:
     """A CUDA graph on the device of a network."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Make a stream to record on: the default one cannot be recorded."""
+        """Make a stream to capture: the default one cannot be captured."""
         device = next(model.parameters()).device
         self._graph = torch.cuda.CUDAGraph()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, work: Callable[[], Tensor]) -> None:
-        """Run the work on the stream that it will be recorded on."""
+        """Run the work eagerly: it loads kernels, chooses algorithms and makes workspaces."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         try:
             with torch.cuda.stream(self._stream):
                 work()
-        finally:  # if memory runs out, what has been started still runs
+        finally:  # kernels launched before an error still run
             current.wait_stream(self._stream)
 
-    def record(self, work: Callable[[], Tensor]) -> Tensor:
-        """Record the work; return where its result will lie after a replay."""
-        # Other threads may copy images meanwhile, which the usual mode does not allow.
+    def capture(self, work: Callable[[], Tensor]) -> Tensor:
+        """Capture the work; return the tensor that each replay fills."""
+        # The default mode, `global`, fails if another thread makes an unsafe CUDA call such as
+        # cudaMalloc, as the thread that reads batches ahead may.
         mode = "thread_local"
         with (
             torch.cuda.device(self._stream.device),
@@ -82,54 +82,20 @@ class CudaGraph:
             return work()
 
     def replay(self) -> None:
-        """Run the recorded kernels on the current stream."""
+        """Run the captured kernels on the current stream."""
         with torch.cuda.device(self._stream.device):
             self._graph.replay()
 
 
-@contextmanager
-def _no_random_numbers_of_the_host(model: nn.Module) -> Iterator[None]:
-    """Refuse work that draws random numbers on the CPU: replays would repeat the recorded ones.
-
-    Raises:
-        RuntimeError: Python's, NumPy's or, for a network on a GPU, torch's generator was used.
-    """
-    on_gpu = next(model.parameters()).is_cuda
-
-    def states() -> tuple[object, ...]:
-        state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (custom networks may use it)
-        numpy_part = (state["state"]["key"].tobytes(), state["state"]["pos"])
-        torch_part = torch.get_rng_state().numpy().tobytes() if on_gpu else b""
-        return random.getstate(), numpy_part, torch_part
-
-    before = states()
-    yield
-    if states() != before:
-        raise RuntimeError("the network draws random numbers on the CPU")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Collect garbage now and not inside: to destroy a graph would spoil one being recorded."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def graph_of(numerics: Numerics) -> GraphOf | None:
-    """Return the kind of graph that steps are recorded as; None if they are not recorded."""
+    """Return the kind of graph that steps are captured as; None if they are not captured."""
     if not numerics.captured or not numerics.device.startswith("cuda"):
         return None
     return CudaGraph
 
 
-class Recording:
-    """Recorded work whose result and gradients lie where they were recorded."""
+class CapturedStep:
+    """A captured step, with the tensors that a replay fills."""
 
     def __init__(
         self,
@@ -138,24 +104,24 @@ class Recording:
         *,
         graph: GraphOf,
     ) -> None:
-        """Record `work`, which sets gradients of the model's parameters and returns a tensor.
+        """Capture `work`, which sets gradients of the model's parameters and returns a tensor.
 
-        Gradients are lost; buffers and torch's random state stay as they are.
+        Discards the present gradients; restores buffers and torch's random state.
 
         Raises:
-            RuntimeError: the work cannot be recorded, e.g. because it waits for the device.
+            RuntimeError: the work cannot be captured, e.g. because it waits for the device.
         """
         self._graph = graph(model)
         self._parameters = [*model.parameters()]
         kept = KeptState(model)
         kept.save()
         try:
-            # Gradients are made anew in both, so that the recorded ones have memory of their own.
+            # Cleared before both, so that the captured gradients are allocated by the graph.
             self._clear()
-            with _no_random_numbers_of_the_host(model):
+            with _no_cpu_randomness(model):
                 self._graph.warm_up(work)
             self._clear()
-            self._result = self._graph.record(work)
+            self._result = self._graph.capture(work)
         finally:
             kept.restore()
         self._gradients = [parameter.grad for parameter in self._parameters]
@@ -174,17 +140,17 @@ class Recording:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """All that a recorded step depends on, besides the numbers in its memory."""
+    """All that a captured step depends on except the values of tensors."""
 
     stage: object
     shapes: tuple[tuple[torch.Size, torch.dtype] | None, ...]
     first_rotated: int
-    learns: tuple[bool, ...]
-    trains: tuple[bool, ...]
+    requires_grad: tuple[bool, ...]
+    training: tuple[bool, ...]
 
 
 class CapturedGradient:
-    """Computes gradients of batches: as usual at first, then by replaying a recorded step."""
+    """Computes gradients of batches: eagerly at first, then by replaying a captured step."""
 
     def __init__(
         self,
@@ -193,56 +159,54 @@ class CapturedGradient:
         *,
         graph: GraphOf,
     ) -> None:
-        """`gradient_of` adds the gradient of a batch's loss, and returns the loss."""
+        """`gradient_of` adds the gradients of a batch's loss to `.grad`, and returns the loss."""
         self._model, self._gradient_of, self._graph = model, gradient_of, graph
         self._parameters, self._modules = [*model.parameters()], [*model.modules()]
         self._kind: _Kind | None = None
         self._steps = 0
-        """Steps of this kind."""
-        self._recording: Recording | None = None
+        """Steps since the kind last changed."""
+        self._captured: CapturedStep | None = None
         self._batch: Batch | None = None
-        """The batch whose memory the recorded kernels read."""
+        """The batch whose tensors the captured kernels read."""
         self._failed = False
 
     def __call__(self, batch: Batch, *, stage: object) -> Tensor:
-        """Set the gradients; return the loss. `stage` is any object that differs in every stage."""
+        """Set the gradients; return the loss. `stage` is any object that identifies the stage."""
         kind = self._kind_of(batch, stage)
         if kind != self._kind:
-            # The memory of the old graph is freed before a new one takes its own.
+            # The memory of the old graph is freed before a new one takes more.
             self.forget()
             self._kind, self._steps = kind, 0
         self._steps += 1
-        if self._recording is None and self._steps > EAGER_STEPS and not self._failed:
-            self._record(batch)
-        if self._recording is None or self._batch is None:
-            return self._usual(batch)
+        if self._captured is None and self._steps > EAGER_STEPS and not self._failed:
+            self._capture(batch)
+        if self._captured is None or self._batch is None:
+            return self._eager(batch)
         for field in fields(Batch):
             target, value = getattr(self._batch, field.name), getattr(batch, field.name)
             if isinstance(target, Tensor):
                 target.copy_(value)
-        return self._recording.replay()
+        return self._captured.replay()
 
     def forget(self) -> None:
-        """Free the memory of the recorded step."""
-        self._recording = self._batch = self._kind = None
+        """Free the memory of the captured step."""
+        self._captured = self._batch = self._kind = None
 
-    def _record(self, batch: Batch) -> None:
-        """Record a step on a copy of the batch; if that fails, take the usual steps from now on."""
+    def _capture(self, batch: Batch) -> None:
+        """Capture a step on a copy of the batch; if that fails, all further steps are eager."""
         values = {field.name: getattr(batch, field.name) for field in fields(Batch)}
-        copies = {
-            name: value.clone() for name, value in values.items() if isinstance(value, Tensor)
-        }
+        copies = {name: v.clone() for name, v in values.items() if isinstance(v, Tensor)}
         copied = self._batch = Batch(**{**values, **copies})
         try:
             work = partial(self._gradient_of, copied)
-            self._recording = Recording(self._model, work, graph=self._graph)
+            self._captured = CapturedStep(self._model, work, graph=self._graph)
         except RuntimeError as error:
             self._failed, self._batch = True, None
-            # The end of a failed capture raises an error of its own; the first names the cause.
+            # Ending a failed capture raises a second error; the first one names the cause.
             cause = error.__context__ if isinstance(error.__context__, Exception) else error
             log.warning("the training step is not captured as a graph: %s", one_line(cause))
 
-    def _usual(self, batch: Batch) -> Tensor:
+    def _eager(self, batch: Batch) -> Tensor:
         for parameter in self._parameters:
             parameter.grad = None
         return self._gradient_of(batch)
@@ -255,6 +219,44 @@ class CapturedGradient:
                 for value in (getattr(batch, field.name) for field in fields(Batch))
             ),
             first_rotated=batch.first_rotated,
-            learns=tuple(parameter.requires_grad for parameter in self._parameters),
-            trains=tuple(module.training for module in self._modules),
+            requires_grad=tuple(parameter.requires_grad for parameter in self._parameters),
+            training=tuple(module.training for module in self._modules),
         )
+
+
+@contextmanager
+def _no_cpu_randomness(model: nn.Module) -> Iterator[None]:
+    """Refuse a step that draws random numbers on the CPU: replays would repeat them.
+
+    Raises:
+        RuntimeError: Python's, NumPy's or, for a network on a GPU, torch's CPU generator was used.
+    """
+    on_gpu = next(model.parameters()).is_cuda
+
+    def states() -> tuple[object, ...]:
+        state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (only read)
+        numpy_part = (state["state"]["key"].tobytes(), state["state"]["pos"])
+        torch_part = torch.get_rng_state().numpy().tobytes() if on_gpu else b""
+        return random.getstate(), numpy_part, torch_part
+
+    before = states()
+    yield
+    for name, old, new in zip(("Python", "NumPy", "torch"), before, states(), strict=True):
+        if old != new:
+            raise RuntimeError(
+                f"{name}'s CPU generator was used during the step, and replays would repeat its "
+                "numbers; draw on the GPU"
+            )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect garbage first and not inside: freeing an old graph may spoil a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

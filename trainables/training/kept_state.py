@@ -1,4 +1,4 @@
-"""A network's buffers and torch's random state, kept so that a step can be taken again."""
+"""Save and restore a network's buffers and torch's random state, so that a step can be repeated."""
 
 import torch
 from torch import Tensor, nn
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 class KeptState:
     """The buffers of a network, e.g. statistics of batch normalization, and the random state.
 
-    The memory for the copies is kept, and buffers of a dtype are copied in one call: a copy of each
-    would start hundreds of kernels at every step of a deep network.
+    The copies are allocated once, and all buffers of one dtype are copied in one call: separate
+    copies would launch hundreds of kernels at every step of a deep network.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Make memory for the buffers of `model`; nothing is remembered yet."""
+        """Allocate copies of the buffers of `model`; nothing is saved yet."""
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for buffer in model.buffers():
             by_dtype.setdefault(buffer.dtype, []).append(buffer)
@@ -25,13 +25,14 @@ class KeptState:
         self._cuda_random: Tensor | None = None
 
     def save(self) -> None:
-        """Remember the present values, in place of earlier ones."""
-        # Not documented by torch: tests of steps that run out of memory would notice a change.
+        """Save the present values in place of earlier ones."""
+        # `_foreach_copy_` is not documented: tests of steps that run out of memory would notice a
+        # change.
         with torch.no_grad():
             for buffers, copies in self._groups:
                 torch._foreach_copy_(copies, buffers)
-        # Memory can run out in any step. No state is on a GPU, which is therefore not waited for:
-        # torch keeps the seed and the offset of a CUDA generator, 16 bytes, on the host.
+        # Saved at every step, because any may run out of memory. This does not wait for a GPU:
+        # torch keeps the state of a CUDA generator, 16 bytes, on the host.
         self._random = torch.get_rng_state()
         if self._cuda is not None:
             self._cuda_random = torch.cuda.get_rng_state(self._cuda)

@@ -28,6 +28,7 @@ from trainables.data.splits import Splits
 from trainables.lineage import SeenSplit, lineage_of, require_unseen
 from trainables.nets.build import build_model
 from trainables.nets.classifier import Classifier
+from trainables.nets.custom import is_custom
 from trainables.prediction import PixelSource, apply_numerics, place_model, predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import stage_at
@@ -140,7 +141,7 @@ class Training:
             parallel=parallel,
             halvings=halvings,
             scaler=self._scaler,
-            graph=graph_of(numerics) if teacher is None else None,
+            graph=None if teacher or is_custom(recipe.architecture.model) else graph_of(numerics),
         )
         self._average = _average_of(self.model, recipe)
         self._only_the_head_differs = False

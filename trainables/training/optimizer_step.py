@@ -1,9 +1,9 @@
-"""One optimizer step: gradients of micro-batches, SAM, clipping; smaller ones if memory runs out.
+"""One optimizer step: gradients, SAM, clipping; micro-batches are halved if memory runs out.
 
 Axes: B images of a batch. A batch is drawn and augmented as a whole and then split, so the images
 are the same for any number of micro-batches. The losses of a batch are means, so the micro-batches'
-gradients, weighted by their shares of the batch, add up to the batch's up to the order of float
-sums. Two layers notice the difference in training: batch normalization, which sees one
+gradients, weighted by their shares of the batch, sum to the gradient of the batch, apart from
+rounding. Two layers notice the difference in training: batch normalization, which sees one
 micro-batch at a time, and dropout, which draws for one at a time.
 """
 
@@ -68,7 +68,8 @@ class OptimizerStep:
         """`loss_of` returns the mean loss of a batch; `halvings` are repeated at their steps.
 
         `scaler` scales the loss, so that small gradients do not vanish in float16. With `graph`,
-        gradients of whole batches are recorded once and replayed.
+        gradients of whole batches are captured and replayed (see CapturedGradient), unless the
+        processes are `parallel`.
         """
         self._model, self._parallel = model, parallel
         self._scaler = scaler
@@ -97,7 +98,7 @@ class OptimizerStep:
         the same weights, statistics and random numbers.
 
         Raises:
-            SpecError: memory runs out for micro-batches of two or three images.
+            SpecError: memory runs out for micro-batches of at most three images.
         """
         self.halvings += self._planned_at(at)
         self._before.save()
@@ -149,7 +150,7 @@ class OptimizerStep:
         count: int,
         share: float,
     ) -> Tensor:
-        """Set the gradients; return the loss. With SAM, they are those at the worst point near."""
+        """Set the gradients; return the loss. With SAM, they are taken at the perturbed weights."""
         loss = self._whole_gradient(batch, optimizer, count, share)
         if not settings.sam_rho:
             return loss
@@ -158,7 +159,7 @@ class OptimizerStep:
         self._after.save()
         try:
             _climb(weights, settings.sam_rho)
-            self._before.restore_random()  # dropout hides the same features in both passes
+            self._before.restore_random()  # both passes have the same dropout masks
             self._whole_gradient(batch, optimizer, count, share)
         finally:
             with torch.no_grad():
@@ -177,7 +178,7 @@ class OptimizerStep:
         if self._captured is not None:
             if count == 1:
                 return self._captured(batch, stage=optimizer)
-            self._captured.forget()  # memory is short
+            self._captured.forget()  # micro-batches are not captured
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batch.labels_a.device)
         for index in range(count):
@@ -193,8 +194,8 @@ def _add_gradient(
 ) -> Tensor:
     """Add the gradient of a part's loss times its share of the batch; return that product.
 
-    A method would refer to the steps from their own `CapturedGradient`; the memory of such a cycle
-    is freed late.
+    A function, because a bound method would make a reference cycle with CapturedGradient, whose
+    memory would wait for the garbage collector.
     """
     loss = loss_of(part)
     if share != 1:
@@ -205,7 +206,7 @@ def _add_gradient(
 
 
 def _climb(weights: Sequence[nn.Parameter], rho: float) -> None:
-    """Move weights by `rho` along their whole gradient (Foret et al., 2021), whatever its scale."""
+    """Move weights by `rho` along the normalized gradient of all of them (Foret et al., 2021)."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
     scale = rho / (norm + 1e-12)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from common.errors import SpecError
 from search.schedulers.asha import Asha
 from search.space.spec import SweepSpec, load_spec, spec_from_mapping
-from search.space.trial_count import FEWEST_TRIALS, enough_trials, pool_note
+from search.space.trial_count import DEFAULT_TRIALS, enough_trials, pool_note
 from tests.simulated_tune import Sweep
 from trainables.records import RunFolder
 
 
 @given(members=st.integers(1, 12), rungs=st.integers(1, 5), factor=st.integers(2, 5))
-def test_enough_trials_are_the_fewest_with_finishers_and_a_pool(
+def test_enough_trials_is_the_smallest_sufficient_number(
     members: int, rungs: int, factor: int
 ) -> None:
     def suffice(trials: int) -> bool:
@@ -29,12 +29,12 @@ def test_enough_trials_are_the_fewest_with_finishers_and_a_pool(
     assert not suffice(enough - 1)
     assert pool_note(enough, members, rungs=rungs, reduction_factor=factor) is None
     note = pool_note(enough - 1, members, rungs=rungs, reduction_factor=factor)
-    assert enough == 1 or f"set trials to {enough} or more" in str(note)
+    assert f"set trials to at least {enough}" in str(note)
 
 
 @pytest.mark.parametrize("members", [2, 5, 10])
 @pytest.mark.parametrize(("rungs", "factor"), [(1, 3), (2, 2), (2, 3), (3, 2), (3, 3), (4, 4)])
-def test_as_many_finish_on_average_as_are_aimed_at(members: int, rungs: int, factor: int) -> None:
+def test_asha_finishes_enough_trials_on_average(members: int, rungs: int, factor: int) -> None:
     """Check the count against the scheduler itself, on trials whose scores are exchangeable."""
     trials = enough_trials(members, rungs=rungs, reduction_factor=factor)
     counts = np.array([_reached(seed, trials, rungs, factor) for seed in range(40)])
@@ -45,7 +45,7 @@ def test_as_many_finish_on_average_as_are_aimed_at(members: int, rungs: int, fac
 
 
 def _reached(seed: int, trials: int, rungs: int, factor: int) -> list[int]:
-    """Return how many trials of a sweep arrive at each rung."""
+    """Return how many trials of a sweep reach each rung."""
     asha = Asha(range(1, rungs + 1), factor)
     reached = [0] * rungs
     for score in np.random.default_rng(seed).random(trials):
@@ -76,8 +76,8 @@ SPACE = {"dropout": {"type": "float", "low": 0.0, "high": 0.9}}
 def test_the_number_follows_from_members_rungs_and_what_is_delivered() -> None:
     assert SweepSpec(name="own").trial_count == 5 * 9
     assert SweepSpec(name="own", members=10).trial_count == 10 * 9
-    assert SweepSpec(name="own", members=2).trial_count == FEWEST_TRIALS
-    assert SweepSpec(name="own", deliver="single", members=40).trial_count == FEWEST_TRIALS
+    assert SweepSpec(name="own", members=2).trial_count == DEFAULT_TRIALS
+    assert SweepSpec(name="own", deliver="single", members=40).trial_count == DEFAULT_TRIALS
     assert SweepSpec(name="own", trials=3, members=10).trial_count == 3
     assert spec_from_mapping({"trials": None}).trial_count == 45
     with pytest.raises(SpecError, match="trials must be at least 1, got 0"):
@@ -87,9 +87,12 @@ def test_the_number_follows_from_members_rungs_and_what_is_delivered() -> None:
 def test_a_number_too_small_for_the_members_is_noted() -> None:
     assert load_spec("digits").notes == ()
     (note,) = load_spec("digits").with_values(members=10).notes
-    assert note == (
-        "with 2 rungs, 20 trials give a pool of about 20, of which about 7 are trained to the last "
-        "rung; to choose up to 10 members from, aim at 30 and 10: set trials to 30 or more, or use "
-        "fewer rungs"
-    )
+    assert "20 trials are too few to choose 10 members from" in note
+    assert "20 get into the pool and 6.67 to the last rung, where 30 and 10 are needed" in note
+    assert note.endswith("set trials to at least 30"), "one rung needs as many"
+    (three,) = SweepSpec(name="own", trials=44).notes
+    assert "14.7 get into the pool and 4.89 to the last rung, where 15 and 5 are needed" in three
+    assert three.endswith("set trials to at least 45, or use fewer rungs")
+    (one,) = SweepSpec(name="own", trials=1, members=1, rungs=(3,)).notes
+    assert one.startswith("1 trial is too few to choose 1 member from")
     assert load_spec("digits").with_values(members=10, deliver="single").notes == ()

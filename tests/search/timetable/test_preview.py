@@ -34,7 +34,7 @@ def test_a_run_to_be_resumed_keeps_its_optional_families_size_and_rungs(tmp_path
     assert list(new.spec.families) == ["plain"]
     left_out, few = new.notes
     assert "'tuned' is left out" in left_out
-    assert "set trials to" in few
+    assert "set trials to at least" in few
     resumed = preview(spec, planner=plan_hastily, resumed=True, time_budget=600, stages=("sweep",))
     assert (resumed.spec, resumed.rungs, resumed.notes) == (spec, spec.rungs, ())
     done = preview(spec, planner=plan_hastily, resumed=True, stages=())

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from common.errors import SpecError
-from tests.trainables.training.rerun_graph import RerunGraph, Unrecordable
+from tests.trainables.training.rerun_graph import RerunGraph, Uncapturable
 from trainables.device.candidates import half_precision
 from trainables.device.probe import Measurement, choose, measure, probe
 from trainables.prediction import autocast
@@ -102,11 +102,11 @@ def test_the_fastest_candidate_is_measured_as_a_graph_too() -> None:
     )
 
 
-def test_a_step_that_cannot_be_recorded_is_no_candidate() -> None:
+def test_a_step_that_cannot_be_captured_is_no_candidate() -> None:
     assert not any(each.numerics.captured for each in run())
     own = TINY.with_values(model="tests.trainables.device.test_probe:linear")
     assert not any(each.numerics.captured for each in run(own, graph=RerunGraph))
-    broken = run(graph=Unrecordable)
+    broken = run(graph=Uncapturable)
     assert len(broken) == len(run())
     assert not any(each.numerics.captured for each in broken)
 

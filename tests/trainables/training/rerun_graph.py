@@ -1,4 +1,4 @@
-"""A graph for the CPU that behaves as a CUDA graph does, by running the work again."""
+"""A stand-in for a CUDA graph on the CPU."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,17 @@ from trainables.training.kept_state import KeptState
 
 
 class RerunGraph:
-    """Replays into the memory of the recorded results; until then, that memory holds garbage.
+    """Reruns the work and copies the results into the captured tensors.
 
-    As in CUDA graphs, recording computes nothing, and a replay does not create tensors.
+    As with a CUDA graph, these hold nothing of use (here NaN) until the first replay, and the
+    network's buffers and random state do not change in a capture. Unlike a CUDA graph, a replay
+    runs the Python code again, so it cannot show that a step depends on Python values.
     """
 
-    recorded = 0
-    """Graphs recorded by this class."""
-    replayed = 0
+    captures = 0
+    """Captures by all graphs of this class."""
+    replays = 0
+    """Replays by all graphs of this class."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -24,8 +27,8 @@ class RerunGraph:
     def warm_up(self, work: Callable[[], Tensor]) -> None:
         work()
 
-    def record(self, work: Callable[[], Tensor]) -> Tensor:
-        type(self).recorded += 1
+    def capture(self, work: Callable[[], Tensor]) -> Tensor:
+        type(self).captures += 1
         kept = KeptState(self._model)
         kept.save()
         assert all(parameter.grad is None for parameter in self._model.parameters())
@@ -39,7 +42,7 @@ class RerunGraph:
         return self._result
 
     def replay(self) -> None:
-        type(self).replayed += 1
+        type(self).replays += 1
         for parameter in self._model.parameters():
             parameter.grad = None
         result = self._work()
@@ -52,9 +55,9 @@ class RerunGraph:
                 parameter.grad = None
 
 
-class Unrecordable(RerunGraph):
-    """Fails like work that waits for the device while it is recorded."""
+class Uncapturable(RerunGraph):
+    """Fails like work that waits for the device while it is captured."""
 
-    def record(self, work: Callable[[], Tensor]) -> Tensor:
-        super().record(work)
+    def capture(self, work: Callable[[], Tensor]) -> Tensor:
+        super().capture(work)
         raise RuntimeError("operation not permitted when stream is capturing")

@@ -1,4 +1,4 @@
-"""Steps that are recorded and replayed give bitwise the same training as usual ones."""
+"""Captured steps give bitwise the same training as eager ones, with a stand-in for the graph."""
 
 import gc
 import inspect
@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.errors import SpecError
 from common.peak_memory import peak_memory_bytes
-from tests.trainables.training.rerun_graph import RerunGraph, Unrecordable
+from tests.trainables.training.rerun_graph import RerunGraph, Uncapturable
 from tests.trainables.training.test_loop import (
     AUXILIARY,
     DISTILLATION,
@@ -30,8 +29,8 @@ from trainables.training import loop
 from trainables.training.captured_gradient import (
     EAGER_STEPS,
     CapturedGradient,
+    CapturedStep,
     CudaGraph,
-    Recording,
     graph_of,
 )
 from trainables.training.optimizer_step import Halving, OptimizerStep
@@ -41,8 +40,8 @@ from trainables.training.optimizers import make_optimizer
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     threads = torch.get_num_threads()
-    for graph in (RerunGraph, Unrecordable):
-        graph.recorded = graph.replayed = 0
+    for graph in (RerunGraph, Uncapturable):
+        graph.captures = graph.replays = 0
     yield
     torch.set_num_threads(threads)
 
@@ -65,7 +64,7 @@ def equal(first: tuple[list[Any], dict[str, Tensor]], second: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("values", "recordings"),
+    ("values", "captures"),
     [
         ({}, 2),  # the bias of the whitening is frozen after two epochs
         ({"optimizer": "adamw", "lookahead": 3, "clip_grad_norm": 0.5}, 2),
@@ -76,13 +75,13 @@ def equal(first: tuple[list[Any], dict[str, Tensor]], second: Any) -> bool:
     ids=["sgd", "clipped", "muon", "sam", "stages"],
 )
 def test_a_training_of_replayed_steps_equals_the_usual_one(
-    values: dict[str, Any], recordings: int, monkeypatch: pytest.MonkeyPatch
+    values: dict[str, Any], captures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = trained(**values)
     monkeypatch.setattr(loop, "graph_of", lambda numerics: RerunGraph)
     assert equal(usual, trained(**values))
-    assert RerunGraph.recorded == recordings
-    assert RerunGraph.replayed > 0
+    assert RerunGraph.captures == captures
+    assert RerunGraph.replays > 0
 
 
 def test_gradients_of_a_scaled_loss_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,31 +89,31 @@ def test_gradients_of_a_scaled_loss_are_replayed(monkeypatch: pytest.MonkeyPatch
     usual = trained(numerics=numerics)
     monkeypatch.setattr(loop, "graph_of", lambda numerics: RerunGraph)
     assert equal(usual, trained(numerics=numerics))
-    assert RerunGraph.replayed > 0
+    assert RerunGraph.replays > 0
 
 
-def test_a_step_that_cannot_be_recorded_is_taken_as_usual(
+def test_a_step_that_cannot_be_captured_is_taken_as_usual(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     usual = trained()
-    monkeypatch.setattr(loop, "graph_of", lambda numerics: Unrecordable)
+    monkeypatch.setattr(loop, "graph_of", lambda numerics: Uncapturable)
     assert equal(usual, trained())
-    assert (Unrecordable.recorded, Unrecordable.replayed) == (1, 0)
+    assert (Uncapturable.captures, Uncapturable.replays) == (1, 0)
     assert caplog.text.count("is not captured as a graph: RuntimeError: operation not") == 1
 
 
 @pytest.mark.parametrize(
     "values", [{"accumulation": 2}, {"teacher": lambda images: torch.zeros(len(images), 3)}]
 )
-def test_micro_batches_and_teachers_are_not_recorded(
+def test_micro_batches_and_teachers_are_not_captured(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "graph_of", lambda numerics: RerunGraph)
     trained(**values)
-    assert RerunGraph.recorded == 0
+    assert RerunGraph.captures == 0
 
 
-def test_batches_of_another_shape_are_recorded_anew() -> None:
+def test_batches_of_another_shape_are_captured_anew() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Dropout(0.5))
     gradient = CapturedGradient(model, _gradient_of(model), graph=RerunGraph)
@@ -124,13 +123,13 @@ def test_batches_of_another_shape_are_recorded_anew() -> None:
             batch = _batch(size, seed=step)
             torch.manual_seed(step)
             loss = gradient(batch, stage=stage)
-            found = _gradients(model)
+            replayed = _gradients(model)
             model.zero_grad()
             torch.manual_seed(step)
             expected = _gradient_of(model)(batch)
             assert torch.equal(loss, expected)
-            assert all(map(torch.equal, found, _gradients(model)))
-    assert RerunGraph.recorded == 3
+            assert all(map(torch.equal, replayed, _gradients(model)))
+    assert RerunGraph.captures == 3
 
 
 def _gradients(model: nn.Module) -> list[Tensor]:
@@ -155,23 +154,23 @@ def _gradient_of(model: nn.Module) -> Callable[[Any], Tensor]:
     return gradient
 
 
-def test_recording_changes_neither_statistics_nor_random_numbers() -> None:
+def test_capturing_changes_neither_statistics_nor_random_numbers() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
     batch = _batch(8, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    recording = Recording(model, lambda: _gradient_of(model)(batch), graph=RerunGraph)
+    captured = CapturedStep(model, lambda: _gradient_of(model)(batch), graph=RerunGraph)
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    first = recording.replay()
-    again = recording.replay()
+    first = captured.replay()
+    again = captured.replay()
     assert not torch.equal(first, again), "dropout draws anew in every replay"
     assert int(model[2].num_batches_tracked) == 2  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.random])
-def test_a_network_that_draws_on_the_cpu_is_not_recorded(draw: Callable[[], float]) -> None:
-    """A replay would repeat what was drawn while recording."""
+def test_a_network_that_draws_on_the_cpu_is_not_captured(draw: Callable[[], float]) -> None:
+    """A replay would repeat what was drawn during the capture."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     batch = _batch(8, seed=0)
 
@@ -179,13 +178,13 @@ def test_a_network_that_draws_on_the_cpu_is_not_recorded(draw: Callable[[], floa
         draw()
         return _gradient_of(model)(batch)
 
-    with pytest.raises(RuntimeError, match="draws random numbers on the CPU"):
-        Recording(model, gradient, graph=RerunGraph)
-    assert RerunGraph.recorded == 0
+    with pytest.raises(RuntimeError, match="CPU generator was used"):
+        CapturedStep(model, gradient, graph=RerunGraph)
+    assert RerunGraph.captures == 0
 
 
-def test_steps_with_a_recording_are_freed_with_their_last_reference() -> None:
-    """Their graph holds the activations of a batch, which the next trial needs."""
+def test_steps_with_a_graph_are_freed_with_their_last_reference() -> None:
+    """The graph holds a batch's activations; the next trial needs that memory."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     settings = Recipe(batch_size=8).optimizer
     optimizer = make_optimizer(model, settings)
@@ -199,7 +198,7 @@ def test_steps_with_a_recording_are_freed_with_their_last_reference() -> None:
         )
         for step in range(EAGER_STEPS + 2):
             steps.take(_batch(8, seed=step), optimizer, settings, at=Halving(0, step))
-        assert RerunGraph.replayed == 2
+        assert RerunGraph.replays == 2
         freed = weakref.ref(steps)
         del steps
         assert freed() is None
@@ -207,24 +206,32 @@ def test_steps_with_a_recording_are_freed_with_their_last_reference() -> None:
         gc.enable()
 
 
-def test_a_recording_is_dropped_once_memory_is_short() -> None:
+def test_a_graph_is_freed_after_micro_batches_are_halved() -> None:
+    graphs: list[weakref.ref[RerunGraph]] = []
+
+    def graph(model: nn.Module) -> RerunGraph:
+        made = RerunGraph(model)
+        graphs.append(weakref.ref(made))
+        return made
+
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     settings = Recipe(batch_size=8).optimizer
     optimizer = make_optimizer(model, settings)
     steps = OptimizerStep(
         model,
         lambda batch: nn.functional.cross_entropy(model(batch.images), batch.labels_a),
-        graph=RerunGraph,
+        graph=graph,
         halvings=[Halving(0, 4)],
     )
     for step in range(6):
         steps.take(_batch(8, seed=step), optimizer, settings, at=Halving(0, step))
-    assert RerunGraph.replayed == 2
-    assert steps._captured is not None
-    assert steps._captured._recording is None
+        gc.collect()
+        alive = [made for made in graphs if made() is not None]
+        assert len(alive) == (step in (2, 3)), step
+    assert RerunGraph.replays == 2
 
 
-def test_memory_of_graphs_is_neither_free_nor_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_memory_counts_in_the_peak_and_not_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {
         "reserved_bytes_by_private_pools.0_1.all.current": 300,
         "reserved_bytes_by_private_pools.0_1.small_pool.current": 100,
@@ -242,7 +249,7 @@ def test_memory_of_graphs_is_neither_free_nor_forgotten(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_only_a_gpu_records_and_only_if_asked(dtype: Dtype) -> None:
+def test_only_a_gpu_captures_and_only_if_asked(dtype: Dtype) -> None:
     assert graph_of(Numerics(dtype=dtype)) is None
     assert graph_of(Numerics(dtype=dtype, captured=True)) is None
     assert graph_of(Numerics(device="cuda:1", dtype=dtype)) is None
@@ -251,5 +258,3 @@ def test_only_a_gpu_records_and_only_if_asked(dtype: Dtype) -> None:
 
 def test_torch_has_what_a_cuda_graph_needs() -> None:
     assert {"stream", "capture_error_mode"} <= {*inspect.signature(torch.cuda.graph).parameters}
-    with pytest.raises((RuntimeError, AssertionError, SpecError)):
-        CudaGraph(nn.Linear(1, 1))  # no GPU: torch says so
