@@ -98,10 +98,18 @@ def _several_trials(facts: RunFacts, totals: TrialTotals) -> str:
         f"{_schedule(facts)}; {count(ended['pruned'])} were {ENDINGS['pruned']}; "
         f"{count(ended['failed'])} failed.",
         f"{plural(unfinished, 'trial has', 'trials have')} not ended." if unfinished else "",
+        *_warnings(facts),
         f"Together they trained for {count(totals.epochs)} epochs, in "
         f"{duration(totals.seconds)} of training time.",
     )
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _warnings(facts: RunFacts) -> list[str]:
+    """Return what the plan warned of, unless a time budget decided on the number of trials."""
+    if not facts.plans or facts.plans[0].trials is None:
+        return []
+    return [f"{warning}." for warning in facts.spec.warnings]
 
 
 def _schedule(facts: RunFacts) -> str:

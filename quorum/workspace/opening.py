@@ -164,7 +164,7 @@ class _Prepared:
     stages: tuple[str, ...]
     """Stages whose result is missing."""
     notes: tuple[str, ...] = ()
-    """Sentences on the sweep of a new run: families that it leaves out, too few trials."""
+    """Sentences on the families that a new run leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +194,8 @@ class _Preparation:
             else with_available_families(self.asked)
         )
         if self.deadline is None and not self.resumed:
-            notes = (*notes, *spec.notes)
+            for warning in spec.warnings:
+                log.warning("%s", warning)
         data = self._read(
             spec,
             None

@@ -168,7 +168,7 @@ class SweepSpec:
         )
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """Warnings for a run without a time budget: too few trials."""
         if self.deliver == "single":
             return ()

@@ -75,7 +75,7 @@ def preview(
     deadline = None if time_budget is None else began + time_budget
     spec, notes = (spec, ()) if resumed else with_available_families(spec)
     if deadline is None and not resumed:
-        notes = (*notes, *spec.notes)
+        notes = (*notes, *spec.warnings)
     draft, images, splits = (
         (spec, *_images(spec)) if resumed else _read(spec, affordable=spec.largest_input)
     )

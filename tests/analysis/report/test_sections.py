@@ -121,6 +121,14 @@ def test_missing_parts_are_left_out(
         assert "equal compute is missing" in prose(ledger_section(facts))
 
 
+def test_too_few_trials_are_named_unless_a_budget_decided(facts: RunFacts) -> None:
+    spec = facts.spec.with_values(members=50)
+    for trials, named in ((12, True), (None, False)):
+        plans = (PlanMade(at="sweep", seconds={}, trials=trials),)
+        text = prose(search_section(replace(facts, plans=plans, spec=spec)))
+        assert ("too few to choose 50 members from" in text) == named
+
+
 def test_the_search_counts_how_trials_ended(facts: RunFacts) -> None:
     section = search_section(facts)
     rungs = table(section, "rung (epochs)", "promoted")

@@ -35,7 +35,7 @@ def test_a_shipped_sweep_gives_an_ensemble_enough_to_choose_from(name: str) -> N
     pool = finished * spec.reduction_factor if len(spec.rungs) > 1 else finished
     assert finished >= spec.members
     assert pool >= 3 * spec.members
-    assert not spec.notes
+    assert not spec.warnings
 
 
 @pytest.mark.parametrize("name", shipped_names())

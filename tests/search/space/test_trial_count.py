@@ -85,14 +85,14 @@ def test_the_number_follows_from_members_rungs_and_what_is_delivered() -> None:
 
 
 def test_a_number_too_small_for_the_members_is_noted() -> None:
-    assert load_spec("digits").notes == ()
-    (note,) = load_spec("digits").with_values(members=10).notes
+    assert load_spec("digits").warnings == ()
+    (note,) = load_spec("digits").with_values(members=10).warnings
     assert "20 trials are too few to choose 10 members from" in note
     assert "20 get into the pool and 6.67 to the last rung, where 30 and 10 are needed" in note
     assert note.endswith("set trials to at least 30"), "one rung needs as many"
-    (three,) = SweepSpec(name="own", trials=44).notes
+    (three,) = SweepSpec(name="own", trials=44).warnings
     assert "14.7 get into the pool and 4.89 to the last rung, where 15 and 5 are needed" in three
     assert three.endswith("set trials to at least 45, or use fewer rungs")
-    (one,) = SweepSpec(name="own", trials=1, members=1, rungs=(3,)).notes
+    (one,) = SweepSpec(name="own", trials=1, members=1, rungs=(3,)).warnings
     assert one.startswith("1 trial is too few to choose 1 member from")
-    assert load_spec("digits").with_values(members=10, deliver="single").notes == ()
+    assert load_spec("digits").with_values(members=10, deliver="single").warnings == ()
