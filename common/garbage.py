@@ -1,4 +1,4 @@
-"""Pause Python's cyclic garbage collector while very many objects are built."""
+"""Pause Python's cyclic garbage collector, e.g. while very many objects are built."""
 
 import gc
 from collections.abc import Iterator

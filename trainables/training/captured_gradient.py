@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from common.failures import one_line
+from common.garbage import collection_paused
 from trainables.augmentation.batch import Batch
 from trainables.recipe import Numerics
 from trainables.training.kept_state import KeptState
@@ -74,9 +75,10 @@ class CudaGraph:
         # The default mode, `global`, fails if another thread makes an unsafe CUDA call such as
         # cudaMalloc, as the thread that reads batches ahead may.
         mode = "thread_local"
+        gc.collect()  # to free an old graph during a capture may spoil it
         with (
             torch.cuda.device(self._stream.device),
-            _uncollected(),
+            collection_paused(),
             torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode=mode),
         ):
             return work()
@@ -247,16 +249,3 @@ def _no_cpu_randomness(model: nn.Module) -> Iterator[None]:
                 f"{name}'s CPU generator was used during the step, and replays would repeat its "
                 "numbers; draw on the GPU"
             )
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Collect garbage first and not inside: freeing an old graph may spoil a capture."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
