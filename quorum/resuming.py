@@ -188,7 +188,7 @@ def _variants(
 def _differences(asked: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Return the values of `given` that differ, as settings; a value that it leaves out is null.
 
-    A sweep without a number of trials differs in this from none.
+    A sweep that leaves `trials` out does not differ in it.
     """
     before, after = _flat(asked), _flat(given)
     if after.get("trials") is None:

@@ -163,8 +163,8 @@ class _Prepared:
     plan: Plan | None
     stages: tuple[str, ...]
     """Stages whose result is missing."""
-    notes: tuple[str, ...] = ()
-    """Sentences on the families that a new run leaves out."""
+    families_left_out: tuple[str, ...] = ()
+    """Notes on the sweep's families that a new run does not search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ class _Preparation:
         """Return the data and the plan; the plan is None if nothing is left that needs one."""
         if "ledger" in self.stages:
             require_other_data(self.asked)
-        spec, notes = (
+        spec, left_out = (
             (spec_to_resume(self.folder, self.asked), ())
             if self.resumed
             else with_available_families(self.asked)
@@ -204,7 +204,7 @@ class _Preparation:
         )
         stages = tuple(stages_left(self.folder, self.stages))
         if not stages or (self.deadline is None and (self.resumed or "sweep" not in stages)):
-            return _Prepared(data=data, plan=None, stages=stages, notes=notes)
+            return _Prepared(data=data, plan=None, stages=stages, families_left_out=left_out)
 
         def shrink(side: int) -> None:
             nonlocal data
@@ -228,7 +228,7 @@ class _Preparation:
         planned = self.deadline is not None or spec.resource == "compute"
         if planned and not self.resumed:
             data = replace(data, spec=plan.apply_to(data.spec))
-        return _Prepared(data=data, plan=plan, stages=stages, notes=notes)
+        return _Prepared(data=data, plan=plan, stages=stages, families_left_out=left_out)
 
     def _read(self, spec: SweepSpec, dataset: DatasetSpec | None) -> RunData:
         """Read the images of `dataset`, by default the specification's, and split them."""
@@ -301,7 +301,7 @@ def _check(journal: Journal, prepared: _Prepared) -> None:
 
 def _log_notes(prepared: _Prepared) -> None:
     """Log once what was left out of the data set, merged or read in part, and rare classes."""
-    for note in prepared.notes:
+    for note in prepared.families_left_out:
         log.warning("%s", note)
     data = prepared.data
     notes = notes_on(data.images, data.splits)
@@ -331,7 +331,7 @@ def _announce(
                     data.splits,
                     asked=asked,
                     settings=settings,
-                    notes=prepared.notes,
+                    notes=prepared.families_left_out,
                 ),
                 address=address,
                 time_budget=time_budget,
