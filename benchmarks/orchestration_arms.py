@@ -165,7 +165,7 @@ def run_quorum(folder: Path, arm: str, trials: int, epochs: int, tick: Callable[
     from journal.events import EpochEnded, Event, RunStarted, TrialEnded
     from journal.journal import Journal
     from search.mlflow.mirror import MlflowMirror
-    from search.space.spec import spec_from_mapping
+    from search.space.sweep_files import spec_from_mapping
     from search.tune.session import ray_session
     from search.tune.sweep import run_sweep
     from trainables.data.image_set import ImageSet

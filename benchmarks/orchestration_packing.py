@@ -229,7 +229,7 @@ def run_case(name: str, arm: str, *, trials: int, seed: int) -> dict[str, Any]:
     from journal.emitter import Emitter
     from journal.events import RunStarted
     from journal.journal import Journal, read_events
-    from search.space.spec import spec_from_mapping
+    from search.space.sweep_files import spec_from_mapping
     from search.tune.session import ray_session
     from search.tune.sweep import run_sweep
     from trainables.data.image_set import ImageSet

@@ -40,7 +40,8 @@ from journal.journal import Journal, read_state
 from journal.trial import Trial
 from search.samplers.optuna_sampler import OptunaSampler
 from search.schedulers.asha import Asha
-from search.space.spec import SweepSpec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_from_mapping
 from search.timetable.deadlines import Deadlines
 from search.tune.disk import DiskBudget
 from trainables.recipe import Recipe

@@ -32,7 +32,8 @@ from quorum.options import (
 from quorum.outcome import AblationOutcome, AnyRun, Outcome
 from quorum.process import prepares_process
 from quorum.workspace.listing import Runs
-from search.space.spec import SweepSpec, load_spec, spec_of_run
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec, spec_of_run
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:

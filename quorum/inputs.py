@@ -13,7 +13,8 @@ from quorum.outcome import AnyRun, Outcome
 from quorum.resuming import resumed_sweep
 from quorum.workspace.listing import Runs
 from search.space.settings import with_settings
-from search.space.spec import SweepSpec, load_spec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec, spec_from_mapping
 from trainables.records import RunFolder
 
 Sweep = str | Path | SweepSpec

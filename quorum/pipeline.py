@@ -22,7 +22,8 @@ from quorum.resuming import settings_of
 from quorum.workspace.checks import require_same_weights
 from quorum.workspace.opening import open_run
 from quorum.workspace.run import Run
-from search.space.spec import SweepSpec, spec_of_run
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_of_run
 from search.timetable.planner import Planner, make_plan
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits

@@ -21,13 +21,8 @@ from journal.journal import read_state
 from quorum.options import AblationOptions, RunOptions, SearchOptions
 from search.space.paths import absolute_path, with_absolute_paths
 from search.space.settings import PROFILES, changes_of, merge_all
-from search.space.spec import (
-    SweepSpec,
-    load_mapping,
-    shipped_names,
-    spec_from_mapping,
-    spec_of_run,
-)
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_mapping, shipped_names, spec_from_mapping, spec_of_run
 from trainables.records import RunFolder
 
 log = logging.getLogger(__name__)

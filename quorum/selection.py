@@ -11,7 +11,7 @@ from common.files import dump_json, write_bytes_atomically, write_json_once
 from common.parsing import to_mapping
 from ensemble.selection.progress import Progress, silent
 from search.space.sections import BUDGETS
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from trainables.records import RunFolder
 
 if TYPE_CHECKING:

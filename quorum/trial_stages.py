@@ -14,7 +14,7 @@ from journal.emitter import Emitter
 from journal.events import RunResumed, SweepEnded
 from journal.journal import Journal, read_state
 from quorum.workspace.run import Run
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from trainables.device.kinds import kind_of
 from trainables.records import RunFolder
 

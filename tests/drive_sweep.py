@@ -11,7 +11,8 @@ from typing import Any
 
 from journal.emitter import Emitter, Observer
 from journal.journal import Journal
-from search.space.spec import SweepSpec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_from_mapping
 from search.tune.session import ray_session
 from search.tune.sweep import SweepOutcome, run_sweep
 from tests.simulated_tune import IMAGES, TRAINER, start_or_resume

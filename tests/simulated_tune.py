@@ -19,7 +19,8 @@ from journal.journal import SYNC_SECONDS, Journal
 from search.samplers.optuna_sampler import OptunaSampler
 from search.samplers.suggestions import Suggestion
 from search.schedulers.asha import Asha
-from search.space.spec import SweepSpec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_from_mapping
 from search.timetable.capacity import Capacity, Node
 from search.timetable.deadlines import Deadlines
 from search.tune.adapters import TuneCallback, TuneSearcher

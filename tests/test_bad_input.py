@@ -17,7 +17,7 @@ from journal.events import STAGES, RunStarted
 from journal.journal import read_events
 from quorum import pipeline
 from quorum.options import RunOptions
-from search.space.spec import spec_from_mapping
+from search.space.sweep_files import spec_from_mapping
 from search.timetable.planner import require_suitable
 from search.timetable.preview import preview
 from tests.command_line import user_error

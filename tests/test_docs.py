@@ -13,7 +13,7 @@ from PIL import Image
 
 import quorum
 from quorum import Outcome
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.docs import ROOT, python_blocks, yaml_blocks
 from tests.tiny import TINY
 from trainables.data.dataset import DatasetSpec, load_dataset

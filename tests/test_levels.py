@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.seeds import numpy_generator
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits
 from trainables.recipe import Numerics

@@ -1,6 +1,7 @@
 """A complete run that is small enough for a test: 4 trials of 1 or 2 epochs on digits."""
 
-from search.space.spec import SweepSpec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_from_mapping
 
 TINY = {
     "name": "tiny",

@@ -21,8 +21,9 @@ from ensemble.ledger.ledger import Ledger, Row, read_ledger
 from ensemble.selection.comparison import Comparison, compare
 from journal.journal import read_state
 from search.space.sections import TargetSpec
-from search.space.spec import SweepSpec, load_spec, shipped_names, spec_of_run
+from search.space.spec import SweepSpec
 from search.space.start_command import changed_settings, requested_sweep, start_command
+from search.space.sweep_files import load_spec, shipped_names, spec_of_run
 from trainables.records import RunFolder
 
 

@@ -29,8 +29,9 @@ from journal.events import Event, PlanMade, RunStarted, StageReported
 from journal.journal import read_events
 from journal.state import RunState
 from search.space.space import Space
-from search.space.spec import SweepSpec, spec_of_run
+from search.space.spec import SweepSpec
 from search.space.start_command import portable, start_command
+from search.space.sweep_files import spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.records import RunFolder, read_record
 

@@ -13,7 +13,8 @@ from journal.journal import read_state
 from journal.state import RunState
 from search.space.initial_networks import initial_networks
 from search.space.paths import with_absolute_paths
-from search.space.spec import SweepSpec, spec_from_mapping, spec_of_run
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_from_mapping, spec_of_run
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, notes_on
 from trainables.hyperparameters import Architecture

@@ -36,7 +36,8 @@ from quorum.workspace.run import Run, RunData
 from search.mlflow.mirror import MlflowMirror
 from search.space.available_families import with_available_families
 from search.space.paths import with_absolute_paths
-from search.space.spec import SweepSpec, spec_of_run
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_of_run
 from search.timetable.measuring import Setup
 from search.timetable.plan import Plan
 from search.timetable.planner import Planner, make_plan, plan_or_shrink

@@ -13,7 +13,8 @@ from common.files import read_json, write_json_once
 from common.parsing import check_key
 from search.ablation.factors import FACTORS, distinct_factors, factors_of, same_training, without
 from search.samplers.best import best_recipe
-from search.space.spec import SweepSpec, spec_of_run
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_of_run
 from trainables.recipe import Recipe
 from trainables.records import RunFolder, read_start
 

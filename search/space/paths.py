@@ -6,7 +6,8 @@ from typing import Any
 
 from common.plugins import is_import_path
 from common.uris import is_uri
-from search.space.spec import SweepSpec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_from_mapping
 from trainables.hyperparameters import HUB, PACKAGE
 
 

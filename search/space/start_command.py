@@ -8,7 +8,7 @@ from typing import Any
 from common.commands import command
 from journal.state import RunState
 from search.space.settings import PROFILES, settings_between
-from search.space.spec import load_spec, shipped_names
+from search.space.sweep_files import load_spec, shipped_names
 
 
 def start_command(state: RunState) -> str:

@@ -11,7 +11,7 @@ import pytest
 import ray
 import yaml
 
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.cluster import faults, scenarios, strangers
 from tests.cluster.__main__ import main
 from tests.cluster.catalogue import SCENARIOS, choose

@@ -15,7 +15,7 @@ from ensemble.evaluation.robustness import RobustnessOptions, affordable
 from journal.events import ResultReported
 from journal.journal import read_events
 from quorum import Outcome
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
 from trainables.recipe import Numerics

@@ -18,7 +18,7 @@ from quorum.cli.main import main
 from quorum.options import AblationOptions
 from search.ablation.ablation import new_ablation, recipe_of
 from search.ablation.plan import ABLATION_STAGES, preview_ablation
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from tests.events import of_type
 from tests.opening import quick_run
 from tests.rendering import shown

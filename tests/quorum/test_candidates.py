@@ -18,7 +18,7 @@ from quorum.candidates import MOST_CANDIDATES, most_candidates, student_candidat
 from quorum.inputs import resolve_sweep
 from quorum.options import SearchOptions
 from search.space.sections import StudentSpec
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.tiny import tiny_spec
 from trainables.records import RunFolder
 

@@ -11,7 +11,8 @@ from analysis.facts.run_facts import load_facts, with_data
 from journal.events import RunStarted
 from journal.journal import read_events
 from quorum.cli.printing import print_plan
-from search.space.spec import SweepSpec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import spec_from_mapping
 from search.timetable.preview import preview
 from tests.analysis.report.reading import composed, pairs
 from tests.events import of_type

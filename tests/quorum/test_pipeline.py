@@ -23,7 +23,7 @@ from quorum.selection import select_run
 from quorum.trial_stages import require_success
 from quorum.workspace.cleaning import clean
 from search.space.sections import TargetSpec
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from search.tune.sweep import SweepOutcome
 from tests.events import of_type
 from tests.opening import quick_run

@@ -17,7 +17,8 @@ from quorum.resuming import settings_of
 from quorum.workspace.checks import spec_to_resume
 from search.space.paths import with_absolute_paths
 from search.space.sections import RobustnessSpec
-from search.space.spec import SweepSpec, load_spec, spec_from_mapping, spec_of_run
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec, spec_from_mapping, spec_of_run
 from tests.events import of_type, run_started, trial_started
 from tests.opening import quick_run
 from tests.quorum.workspace.test_run import folder_of_noise

@@ -38,7 +38,8 @@ from ensemble.selection.decision import select_ensemble
 from ensemble.selection.front import TrialCost, with_front
 from ensemble.selection.run_pool import pool_from_run
 from search.space.sections import GateSpec
-from search.space.spec import SweepSpec, load_spec
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec
 from tests.synthetic.predictions import Nets, Shape, log_softmax, mean_probability
 from tests.synthetic.trials import FINGERPRINT, MACHINE, SPLIT_ID
 from trainables.records import RunFolder

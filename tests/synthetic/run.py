@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from search.space.spec import SweepSpec, load_spec
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec
 from tests.synthetic.predictions import Nets, Shape
 from tests.synthetic.results import write_cards, write_ledger, write_selection
 from tests.synthetic.trials import RunWriter

@@ -6,7 +6,7 @@ import torch
 
 from analysis.explain.attention import attention_modules, attention_weights
 from analysis.facts.data import RunImages, find_images
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.events import run_started
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec

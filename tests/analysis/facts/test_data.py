@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.facts.data import SHEET_CLASSES, RunImages, class_counts, describe_data, find_images
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.events import run_started
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SPLITS

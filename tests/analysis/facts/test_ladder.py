@@ -11,7 +11,7 @@ from ensemble.ledger.ledger import read_ledger
 from ensemble.selection.comparison import Comparison
 from quorum.workspace.listing import Runs
 from search.space.sections import TargetSpec
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.synthetic.ledger_values import made_comparison, made_row
 from tests.synthetic.predictions import Shape
 from tests.synthetic.run import write_run

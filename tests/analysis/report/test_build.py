@@ -18,7 +18,7 @@ from analysis.text.labels import stage_label
 from common.errors import RunError
 from quorum import Outcome
 from quorum.workspace.cleaning import clean
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.analysis.report.reading import ALL_FIGURES, blocks, code, composed, prose, table
 from tests.synthetic.predictions import Shape
 from tests.synthetic.run import write_run

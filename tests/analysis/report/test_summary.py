@@ -17,7 +17,7 @@ from analysis.text.ledger import rows as ledger_rows
 from ensemble.deployment.card import DIVERGED
 from ensemble.selection.comparison import Comparison
 from search.space.sections import TargetSpec
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.analysis.report.reading import with_ledger
 from tests.synthetic.ledger_values import made_comparison, made_gate
 from trainables.records import RunFolder

@@ -13,7 +13,7 @@ from analysis.facts.run_facts import load_facts
 from analysis.figures.fonts import lettering
 from analysis.report.blocks import Block, Figure, Report, Section, Table, Text
 from analysis.report.typesetting import compiler_for
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.analysis.report.reading import composed, pairs
 from tests.synthetic.predictions import SMALL
 from tests.synthetic.run import write_run

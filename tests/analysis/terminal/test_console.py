@@ -29,7 +29,7 @@ from ensemble.selection.decision import select_ensemble
 from ensemble.selection.selection import Selection
 from journal.events import StageReported
 from search.space.sections import TargetSpec
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from search.timetable.preview import Preview
 from tests.names import ODD_NAMES, controls_in
 from tests.pools import synthetic_pool

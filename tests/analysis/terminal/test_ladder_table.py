@@ -8,7 +8,7 @@ from rich.console import Console
 from analysis.facts.ladder import Level
 from analysis.terminal.ladder_table import ladder_table, ladder_view, target_text
 from search.space.sections import TargetSpec
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.rendering import shown
 from tests.synthetic.ledger_values import made_row
 from trainables.records import RunFolder

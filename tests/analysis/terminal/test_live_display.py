@@ -11,7 +11,7 @@ import pytest
 from analysis.terminal.live_display import LiveDisplay
 from journal.events import StageReported, TrialEnded
 from journal.journal import Journal
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.analysis.terminal.whole_run import EVENTS, half_way
 from tests.events import epoch, of_type
 from tests.synthetic_sweep import resumed

@@ -9,7 +9,7 @@ from rich.console import Console
 from analysis.terminal.plan_view import plan_view
 from analysis.text.sentences import source_sizes_text
 from common.formats import rounded_duration
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from search.timetable.preview import Preview
 from trainables.data.source_sizes import SourceSizes
 

@@ -8,7 +8,7 @@ import pytest
 from ensemble.evaluation.pool_costs import measure_pool_costs
 from ensemble.selection.front import TrialCost, read_costs
 from quorum import Outcome
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
 from trainables.records import RunFolder

@@ -14,7 +14,7 @@ from ensemble.student.design import Candidate, read_design
 from ensemble.student.distillation import StudentResult, distill
 from ensemble.student.students import NO_MARGINS, train_students
 from quorum import Outcome
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
 from trainables.recipe import Numerics, Recipe

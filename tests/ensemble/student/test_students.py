@@ -22,7 +22,7 @@ from ensemble.student.distillation import StudentResult, read_reports
 from ensemble.student.students import teacher_members, train_students
 from ensemble.student.teacher import EnsembleTeacher
 from quorum import Outcome
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from trainables.data.dataset import load_dataset
 from trainables.data.splits import make_splits
 from trainables.recipe import Numerics

@@ -16,7 +16,7 @@ from PIL import Image
 from ensemble.selection.selection import read_selection
 from quorum import Outcome
 from quorum.cli.main import COMMANDS, main
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.command_line import user_error
 
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from quorum.workspace.checks import weights_of
-from search.space.spec import spec_from_mapping
+from search.space.sweep_files import spec_from_mapping
 from trainables.initial_weights import PACKAGED, weights_identity
 from trainables.recipe import Recipe
 

@@ -14,7 +14,8 @@ from common.seeds import numpy_generator
 from journal.events import Event, PlanMade
 from journal.journal import read_events
 from search.space.sections import RobustnessSpec
-from search.space.spec import SweepSpec, load_spec, spec_of_run
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec, spec_of_run
 from search.timetable.measuring import Setup
 from search.timetable.pace import Pace
 from search.timetable.planner import make_plan

@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import RunError, SpecError
 from search.ablation.ablation import Ablation, ablation_of, read_ablation
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from trainables.recipe import Recipe
 from trainables.records import RunFolder
 

@@ -15,7 +15,7 @@ from search.ablation.factors import (
     same_training,
     without,
 )
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.docs import ROOT
 from trainables.recipe import Recipe
 from trainables.stages import Stage

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.ablation.plan import COMPARE_SECONDS, plan_trials
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from search.timetable.pace import START_SECONDS
 from search.timetable.plan import Plan, TooShortError
 

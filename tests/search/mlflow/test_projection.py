@@ -18,7 +18,7 @@ from journal.events import (
 )
 from search.mlflow.projection import Projection
 from search.mlflow.runs import DIGEST, SWEEP, Point
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from tests.events import epoch, of_type, run_started, trial_ended, trial_started
 from tests.search.mlflow.mirrored import EVENTS, Runs, expected_runs, projected, projection_of
 

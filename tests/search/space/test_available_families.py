@@ -9,7 +9,8 @@ from common.errors import SpecError
 from search.space.available_families import weights_problem, with_available_families
 from search.space.initial_networks import initial_networks
 from search.space.sections import FamilySpec
-from search.space.spec import SweepSpec, load_spec
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec
 from trainables.hyperparameters import Architecture
 
 PACKAGED: dict[str, Any] = {"model": "timm:tf_efficientnet_lite0", "pretrained": "package"}

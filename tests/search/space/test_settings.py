@@ -8,7 +8,7 @@ import yaml
 
 from common.errors import SpecError
 from search.space.settings import merge, settings_between, with_profile, with_settings
-from search.space.spec import load_spec, spec_from_mapping
+from search.space.sweep_files import load_spec, spec_from_mapping
 
 SWEEP: dict[str, Any] = {
     "name": "mine",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from search.space.space import Family, Space
-from search.space.spec import load_spec, shipped_names
+from search.space.sweep_files import load_spec, shipped_names
 from trainables.recipe import Recipe
 
 

@@ -9,14 +9,8 @@ import yaml
 from common.errors import RunError, SpecError
 from common.parsing import to_mapping
 from search.space.sections import SelectionSpec
-from search.space.spec import (
-    NOT_INHERITED,
-    SweepSpec,
-    load_spec,
-    shipped_names,
-    spec_from_mapping,
-    spec_of_run,
-)
+from search.space.spec import NOT_INHERITED, SweepSpec
+from search.space.sweep_files import load_spec, shipped_names, spec_from_mapping, spec_of_run
 from trainables.recipe import Recipe
 from trainables.records import RunFolder
 

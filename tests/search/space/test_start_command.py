@@ -4,8 +4,8 @@ import pytest
 
 from journal.events import Event, PlanMade
 from journal.state import RunState
-from search.space.spec import load_spec
 from search.space.start_command import changed_settings, requested_sweep, start_command
+from search.space.sweep_files import load_spec
 from tests.events import run_started
 
 

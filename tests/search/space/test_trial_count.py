@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from common.errors import SpecError
 from search.schedulers.asha import Asha
-from search.space.spec import SweepSpec, load_spec, spec_from_mapping
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec, spec_from_mapping
 from search.space.trial_count import DEFAULT_TRIALS, enough_trials, pool_note
 from tests.simulated_tune import Sweep
 from trainables.records import RunFolder

@@ -14,7 +14,8 @@ from ensemble.ledger.predictions import FILES
 from ensemble.robustness.sample import CELLS
 from journal.events import STAGES
 from search.space.sections import RobustnessSpec
-from search.space.spec import SweepSpec, load_spec
+from search.space.spec import SweepSpec
+from search.space.sweep_files import load_spec
 from search.timetable.fitting import (
     DISTILL_SHARES,
     FEWEST_PASSES,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from search.space.sections import FamilySpec
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from search.timetable.preview import preview
 from tests.opening import plan_hastily
 from tests.tiny import tiny_spec

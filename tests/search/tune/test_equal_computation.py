@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.space.spec import spec_from_mapping
+from search.space.sweep_files import spec_from_mapping
 from search.timetable.compute import MOST_HEAD_PASSES, MOST_PASSES
 from search.tune.sweep import _equal_computation
 from trainables.data.image_set import ImageSet

@@ -7,7 +7,7 @@ import pytest
 
 from journal.events import TrialStarted
 from journal.journal import read_events
-from search.space.spec import spec_from_mapping
+from search.space.sweep_files import spec_from_mapping
 from tests.events import of_type
 from tests.simulated_tune import SPEC, Sweep
 from trainables.initial_weights import PACKAGED

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import SpecError
 from quorum.testing.storage import StorageContract
-from search.space.spec import spec_from_mapping
+from search.space.sweep_files import spec_from_mapping
 from search.tune.served_folder import served
 from search.tune.session import ray_session
 from search.tune.storage import Location, Storage

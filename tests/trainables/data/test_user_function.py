@@ -141,7 +141,7 @@ def load(path, image_size):
 """
 
 CODE = """
-from search.space.spec import spec_from_mapping
+from search.space.sweep_files import spec_from_mapping
 from trainables.data.dataset import load_dataset
 spec = spec_from_mapping({"name": "x", "dataset": {"name": "mine.data:load"}})
 images = load_dataset(spec.dataset)

@@ -137,7 +137,7 @@ from ensemble.deployment.export import export_onnx
 from ensemble.deployment.onnx_model import OnnxClassifier
 from ensemble.deployment.quantize import quantize_int8
 from ensemble.student.teacher import EnsembleTeacher
-from search.space.spec import spec_of_run
+from search.space.sweep_files import spec_of_run
 from search.tune.session import ray_session
 from trainables.data.dataset import load_dataset
 from trainables.training.losses import Distillation
