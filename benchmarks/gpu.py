@@ -5,6 +5,7 @@
     python benchmarks/gpu.py --tiny                            # every part once; runs on a CPU too
 
     time94       airbench94's recipes in our engine, and airbench's own script beside it, in turns
+    waits        how often a training step waits for the device
     throughput   images per second of training and inference beside the card's measured limits
     sharing      trials per hour with 1, 4 and 16 at a time on the card
     replay       differences between two trainings from the same seed
@@ -23,7 +24,7 @@ On a machine that is lent for a few minutes:
    leaves is divided among the next. A part that fails does not stop the others. Every row is
    printed and written as it comes, to OUT/PART.json.
 
-Times of other programs on the same card make all figures worthless: look at nvidia-smi first.
+Other programs on the card make all figures worthless: check nvidia-smi first.
 """
 
 import argparse
@@ -37,7 +38,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SHARES = {"time94": 3.3, "throughput": 2.5, "sharing": 2.0, "replay": 1.2}
+SHARES = {"time94": 2.9, "waits": 0.8, "throughput": 2.4, "sharing": 1.7, "replay": 1.2}
 """Minutes of each part, in their order, if all have 9 minutes together."""
 GRACE_SECONDS = 5.0
 """Time that a part may take longer than planned before it is killed."""
@@ -144,6 +145,10 @@ def _function(part: str) -> Callable[..., None]:
         from gpu_time94 import run_time94
 
         return run_time94
+    if part == "waits":
+        from gpu_waits import run_waits
+
+        return run_waits
     if part == "throughput":
         from gpu_throughput import run_throughput
 

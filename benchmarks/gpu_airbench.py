@@ -22,7 +22,7 @@ from trainables.data.splits import Splits
 def running(script: Path, images: ImageSet, splits: Splits) -> Iterator["OtherScript"]:
     """Start the script in a folder with our images, so that it downloads nothing.
 
-    It stands still for the first time at the end of its first `next_run`.
+    It runs until the end of its first `next_run`, and is then paused.
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "cifar10").mkdir()
@@ -49,7 +49,7 @@ def running(script: Path, images: ImageSet, splits: Splits) -> Iterator["OtherSc
 
 
 class OtherScript:
-    """One of airbench's scripts in a process that stands still between its runs."""
+    """One of airbench's scripts, in a process that is paused between its runs."""
 
     def __init__(self, name: str, process: "subprocess.Popen[str]") -> None:
         """`process` prints a table with a row `eval` at the end of each run."""
@@ -63,13 +63,13 @@ class OtherScript:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The process's id."""
         return self._process.pid
 
     def next_run(self, *, timeout: float) -> dict[str, float]:
         """Let the script finish a run; return its seconds and accuracy.
 
-        It is stopped by a signal when it prints the row. It then loads the images for its next
+        SIGSTOP pauses it when it prints the row. Resumed, it first loads the images for its next
         run, before its clock starts, so the pause is in none of its figures.
 
         Raises:

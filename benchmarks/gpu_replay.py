@@ -1,13 +1,15 @@
 """Part `replay` of gpu.py: differences between two trainings from the same recipe and seed.
 
     as it is        as in a run: cuDNN times its algorithms and chooses
+    captured        with the gradients in a CUDA graph, beside the eager training; only on a GPU
     another seed    the same recipe from another seed, for scale
     deterministic   torch.use_deterministic_algorithms, cuBLAS's fixed workspace and no timing by
                     cuDNN; what it costs
 
 The second training of a pair has a process of its own, as a replay has: within a process cuDNN
-remembers its choices. The seconds are those of the second training, with cuDNN's timing; another
-seed is trained after the first, without it.
+remembers its choices. Seconds are those of the second training and include cuDNN's timing, except
+those of `another seed`, which is trained in the first one's process and uses its choices.
+Log-probabilities and accuracy are those of val.
 
 On the CPU a replay is bitwise equal. On a GPU, sums by atomic operations are added in an order
 that varies, and each of the differences grows from step to step.
@@ -15,8 +17,9 @@ that varies, and each of the differences grows from step to step.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -25,6 +28,7 @@ import numpy as np
 import torch
 from gpu_session import Column, Report, Session
 
+from common.errors import DivergedError
 from common.failures import one_line
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import SplitSpec, make_splits
@@ -38,9 +42,9 @@ COLUMNS = {
     "arm": Column("arm"),
     "bitwise": Column("bitwise equal"),
     "weights": Column("largest difference of weights", ".2g"),
-    "log_probs": Column("of val log-probabilities", ".2g"),
-    "accuracy": Column("of val accuracy", ".2%"),
-    "seconds": Column("seconds of a training", ".1f"),
+    "log_probs": Column("largest difference of log-probabilities", ".2g"),
+    "accuracy": Column("difference of accuracy", ".2%"),
+    "seconds": Column("seconds", ".1f"),
 }
 
 
@@ -62,26 +66,46 @@ def run_replay(session: Session) -> None:
     started = time.perf_counter()
     add(report, "as it is", first, trained_apart(session, images))
     apart_seconds = time.perf_counter() - started
+    if session.on_gpu:
+        with noted(report, "captured"):
+            add(report, "captured", first, trained_apart(session, images, captured=True))
     add(report, "another seed", first, train(session, images, seed=1))
-    if session.seconds_left < session.pick(2.5 * apart_seconds, 0):  # two, and slower ones
+    if session.seconds_left < session.pick(2.5 * apart_seconds, 0):  # two more, each slower
         report.note("deterministic: no time left")
         return
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when cuBLAS starts in a new process
-    try:
+    with noted(report, "deterministic"):  # e.g. an operation without a deterministic kernel
         pair = [trained_apart(session, images, deterministic=True) for _ in range(2)]
-    except RuntimeError as error:  # an operation without a deterministic kernel
-        report.note(f"deterministic: {one_line(error)}")
-    else:
         add(report, "deterministic", *pair)
 
 
-def trained_apart(session: Session, images: ImageSet, *, deterministic: bool = False) -> Trained:
+@contextmanager
+def noted(report: Report, arm: str) -> Iterator[None]:
+    """Note an error of torch, or a training that diverges, and go on."""
+    try:
+        yield
+    except (RuntimeError, DivergedError) as error:
+        report.note(f"{arm}: {one_line(error)}")
+
+
+def trained_apart(
+    session: Session, images: ImageSet, *, captured: bool = False, deterministic: bool = False
+) -> Trained:
     """Train once from seed 0 in a new process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(train, session, images, seed=0, deterministic=deterministic).result()
+        return pool.submit(
+            train, session, images, seed=0, captured=captured, deterministic=deterministic
+        ).result()
 
 
-def train(session: Session, images: ImageSet, *, seed: int, deterministic: bool = False) -> Trained:
+def train(
+    session: Session,
+    images: ImageSet,
+    *,
+    seed: int,
+    captured: bool = False,
+    deterministic: bool = False,
+) -> Trained:
     """Train once; with `deterministic`, by deterministic kernels only, for the whole process."""
     recipe = RECIPE.with_values(**session.pick({}, TINY))
     splits = make_splits(images, SplitSpec())
@@ -93,13 +117,15 @@ def train(session: Session, images: ImageSet, *, seed: int, deterministic: bool 
         recipe,
         rungs=(recipe.schedule.epochs,),
         seed=seed,
-        numerics=session.numerics(),
+        numerics=session.numerics(captured=captured),
         images=images,
         splits=splits,
     )
     if deterministic:
         torch.backends.cudnn.benchmark = False  # which the training switched on
     *_, last = training.reports()
+    if captured and not training.is_captured:
+        raise RuntimeError("the step was not captured; the log says why")
     session.wait()
     weights = training.scored_model().state_dict()
     return Trained(

@@ -5,7 +5,6 @@ Axes: N images, S×S pixels, K classes.
 
 import json
 import math
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from origin import commit, output_of
 from scipy import stats
 
 from common.errors import DataError
@@ -31,7 +31,6 @@ from trainables.recipe import Dtype, Numerics
 T = TypeVar("T")
 
 CLASSES = 10
-HERE = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +66,19 @@ class Session:
         """Return `full`, or `tiny` in a tiny session."""
         return tiny if self.tiny else full
 
-    def numerics(self, dtype: Dtype | None = None) -> Numerics:
-        """Return numerics of this dtype; by default the 16 bits that the engine takes on a GPU."""
-        default = half_precision(self.device) if self.on_gpu else "float32"
-        return Numerics(device=self.device, dtype=dtype or default, threads=1)
+    def numerics(self, dtype: Dtype | None = None, *, captured: bool = False) -> Numerics:
+        """Return numerics of this dtype; by default on a GPU the 16-bit one of the engine.
+
+        With `captured`, gradients are computed by a CUDA graph.
+        """
+        default = (half_precision(self.device) if self.on_gpu else None) or "float32"
+        return Numerics(
+            device=self.device, dtype=dtype or default, threads=1, captured=captured and self.on_gpu
+        )
 
     def wait(self) -> None:
         """Wait until the device has finished."""
-        if self.on_gpu:
-            torch.cuda.synchronize()
+        wait_for(self.device)
 
     def seconds_per_call(self, call: Callable[[], object]) -> float:
         """Return the time of a call: the median of three series of at least `series` seconds."""
@@ -108,6 +111,12 @@ class Session:
             _require_complete(self.data)  # our loader would download what is missing
         images = load_dataset(DatasetSpec(name="images", path=str(self.data)))
         return thinned(images, 768) if self.tiny else images
+
+
+def wait_for(device: str) -> None:
+    """Wait until a device has finished."""
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def noise(count: int, *, size: int = 32, test: int = 0) -> ImageSet:
@@ -215,7 +224,7 @@ def about(session: Session) -> dict[str, Any]:
     """Describe the origin of the figures: command, code, card, driver and versions."""
     facts = {
         "command": session.command,
-        "commit": _output("git", "-C", HERE, "describe", "--always", "--dirty"),
+        "commit": commit(),
         "code": code_version(),
         "tiny": session.tiny,
         "data": None if session.data is None else session.data.name,
@@ -225,7 +234,7 @@ def about(session: Session) -> dict[str, Any]:
     if not session.on_gpu:
         return facts
     asked = ("driver_version", "power.limit", "clocks.max.sm", "memory.total")
-    answer = _output("nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader")
+    answer = output_of("nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader")
     values = answer.splitlines()[0].split(", ") if answer else [""] * len(asked)
     return {
         **facts,
@@ -234,15 +243,6 @@ def about(session: Session) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }
-
-
-def _output(*command: str) -> str:
-    """Return what a command prints; nothing if it fails or does not exist."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -1,13 +1,18 @@
 """Part `sharing` of gpu.py: trials per hour with 1, 4 and 16 at a time on one device.
 
-    processes   each trial in a process of its own, all on one device, no service between them
+    processes   each trial in a process of its own, all on one device, without CUDA MPS
     threads     all trials in one process, each in a thread with a CUDA stream of its own
     ray         actors of Ray with a share of the GPU each, if Ray can be imported
 
-A trial is built, trained for TRIAL.epochs epochs of 42,500 images, scored after each, and predicts
+A trial is built, trained for TRIAL's 8 epochs of 42,500 images, scored after each, and predicts
 val and holdout; then the next one begins. All train for the same time, and an epoch counts when it
 ends. Starting processes and threads, and the first epoch of each, are not counted. In the arms
 `threads` and `ray`, no other process holds memory on the device.
+
+The arm `threads` measures speed only. Trainings in one process share torch's generators, so their
+initial weights and dropout masks depend on the order in which the threads draw: these trials cannot
+be replayed. A sweep therefore packs processes. Threads would have to be much faster to be worth
+generators of their own. Steps are not captured here.
 """
 
 import importlib.util
@@ -150,7 +155,7 @@ class Card:
 def in_workers(
     workers: Sequence[Worker], threads: int, seconds: float, begin: Callable[[], None]
 ) -> list[Progress]:
-    """Train in so many threads of each worker, after a first epoch of each thread."""
+    """Train in `threads` threads of each worker, after an uncounted epoch in each thread."""
     for phase in (0.0, seconds):
         if phase:
             begin()
@@ -186,5 +191,5 @@ class RayWorker:
         self._work, self._images = work, mapped(work.images)
 
     def train(self, seconds: float) -> Progress:
-        """Train trials for so many seconds."""
+        """Train one trial after another for `seconds`."""
         return train_for(self._work, self._images, seconds)

@@ -12,9 +12,10 @@ both by torch, on random data. A row's share of them is computed from the networ
 A training step counts as three forward passes in both.
 
     net alone    the same batch again and again, without augmentation, average or scores
-    captured     the same step in a CUDA graph: without the time in which the CPU starts kernels
+    captured     the same step in a CUDA graph, without the overhead of launching kernels
     engine       epochs of a training, and its predictions; `captured` with the gradients in a CUDA
-                 graph, as the probe chooses where it is at least 5% faster
+                 graph, as the probe chooses where it is at least 5% faster; `read ahead` with the
+                 images in the host's memory, as for a data set that the card has no room for
 
 In float32 the convolutions use TensorFloat-32, torch's default, where the card has it.
 """
@@ -28,6 +29,7 @@ from typing import Any
 
 import torch
 from gpu_session import CLASSES, Column, Report, Session, noise, train_on_all
+from gpu_waits import without_room
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -161,7 +163,7 @@ def measure_limits(session: Session) -> Limits:
 
 @contextmanager
 def tensor_float(allowed: bool) -> Iterator[None]:
-    """Allow TensorFloat-32 in matrix products for a while."""
+    """Allow TensorFloat-32 in matrix products inside the block, or forbid it."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = allowed
     try:
@@ -228,6 +230,10 @@ def measurements(session: Session, net: Net, images: ImageSet, dtype: Dtype) -> 
         yield (
             "training", "engine, captured", own,
             lambda: engine_trains(session, net, images, graph, own),
+        )  # fmt: skip
+        yield (
+            "training", "engine, read ahead", own,
+            lambda: engine_reads_ahead(session, net, images, numerics, own),
         )  # fmt: skip
     yield "inference", "engine", None, lambda: engine_predicts(session, net, images, numerics)
 
@@ -305,9 +311,20 @@ def engine_trains(
         images=images,
         splits=train_on_all(images),
     )
-    return statistics.median(
-        report.images_per_second for report in [*training.reports()][session.pick(1, 0) :]
-    )
+    reports = [*training.reports()][session.pick(1, 0) :]
+    if numerics.captured and not training.is_captured:
+        raise RuntimeError("the step was not captured; the log says why")
+    return statistics.median(report.images_per_second for report in reports)
+
+
+def engine_reads_ahead(
+    session: Session, net: Net, images: ImageSet, numerics: Numerics, batch: int
+) -> float:
+    """Return images per second of our training without a copy of the images on the device."""
+    # A new array, because the device already has a copy of the old one.
+    images = replace(images, images=images.images.copy())
+    with without_room():
+        return engine_trains(session, net, images, numerics, batch)
 
 
 def engine_predicts(session: Session, net: Net, images: ImageSet, numerics: Numerics) -> float:

@@ -59,7 +59,7 @@ class Worker:
     connection: Connection
 
     def send(self, request: tuple[int, float]) -> None:
-        """Ask for trials in so many threads, for so many seconds."""
+        """Ask for trials; `request` is the number of threads and the seconds to train for."""
         self.connection.send(request)
 
     def receive(self) -> list[Progress]:
@@ -146,7 +146,7 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, initializer=_use_own_stream if on_gpu else None)
 
     def run(self, task: Callable[[], T]) -> list[T]:
-        """Run the task once in every thread, all at a time; return their results."""
+        """Run the task in all threads at the same time; return their results."""
         together = threading.Barrier(self.count)
 
         def begin() -> T:

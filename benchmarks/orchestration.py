@@ -36,7 +36,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from common.provenance import machine_description
+from origin import origin_line
 
 HERE = Path(__file__).parent
 BASE = "tune-reuse"
@@ -74,15 +74,8 @@ def main() -> None:
         token = secrets.token_hex(32)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    machine = machine_description()
     print("command:", " ".join(["python", *sys.argv]))
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False,
-        cwd=HERE,
-    )  # fmt: skip
-    print("commit:", commit.stdout.strip())
-    print(f"machine: {machine['processor']}, {machine['cores']} cores")
-    print(f"load before: {os.getloadavg()[0]:.1f}\n", flush=True)
+    print(f"{origin_line()}\n", flush=True)
     if options.part == "scale":
         from orchestration_scale import print_scale
 

@@ -10,17 +10,15 @@ slows a step down by the factor that the last column gives, so compare shares, n
 """
 
 import argparse
-import os
 import time
 from collections import defaultdict
 from typing import Any
 
-import torch
+from origin import origin_line
 from torch.profiler import ProfilerActivity, profile
 from training_turns import LITE0, everything, noise
 
 from common.cpu_runtime import share_arena
-from common.provenance import machine_description
 from trainables.recipe import Numerics, Recipe
 from trainables.training.loop import Training
 
@@ -50,12 +48,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     options = parser.parse_args()
     share_arena()
-    machine = machine_description()
-    print(
-        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['cpu_flags'])}, "
-        f"torch {torch.__version__}, {options.dtype}, {options.threads} threads, "
-        f"load {os.getloadavg()[0]:.1f}\n"
-    )
+    print(f"{origin_line(options.dtype, f'{options.threads} threads')}\n")
     kinds = [*KINDS, OTHER, PYTHON]
     print(f"| net | ms a step | {' | '.join(kinds)} | profiled over plain |")
     print("|---|--:|" + "--:|" * (len(kinds) + 1))

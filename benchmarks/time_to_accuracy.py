@@ -3,12 +3,14 @@
 Command:  python benchmarks/time_to_accuracy.py --data FOLDER --minutes 5,10,20,40 --out FILE.json
           python benchmarks/time_to_accuracy.py --data FOLDER --arms scratch,usual_scratch
 
-Every point is a training of its own, with a whole schedule of as many steps as its time allows by
-a measurement of a few steps; one training at a time uses all cores. The minutes are wall-clock
-time from images in memory to the last step, without the final scoring; a point is plotted at the
-time that it took. Accuracy is on the images of val and holdout together, averaged over the views of
-the recipe (`tta`); `test` is not read, and nothing is chosen by these scores. "Minutes to 94%" are
-those of the shortest training that reached it: no interpolation.
+Every point is a separate training with a complete schedule. Its number of steps is chosen to fill
+its minutes, after a few steps have been timed; one training at a time uses all cores. The minutes
+are wall-clock time from images in memory to the last step, in ours with a score of 500 images after
+every epoch; the final scoring does not count. A point is plotted at the time that it took.
+
+Accuracy is on the images of val and holdout together, averaged over the views of the recipe
+(`tta`); `test` is not read, and nothing is chosen by these scores. "Minutes to 94%" are those of
+the shortest training that reached it: no interpolation.
 
     scratch, finetune    the families of the sweep `cifar10`, with their first values, in our loop
     usual_…              the same nets, optimizers, rates and batches in the usual loop, which
@@ -22,7 +24,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from origin import commit, origin_line
 from training_turns import faster_dtypes, numerics
 from usual_loop import UsualLoop
 
@@ -40,7 +41,7 @@ from common.cpu_runtime import share_arena, usable_cores
 from common.files import write_bytes_atomically
 from common.formats import DASH
 from common.provenance import code_version, machine_description
-from search.space.spec import load_spec
+from search.space.sweep_files import load_spec
 from trainables.data.dataset import DatasetSpec, load_dataset
 from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, SplitSpec, make_splits
@@ -50,7 +51,7 @@ from trainables.training.optimizers import set_progress
 from trainables.training.schedule import learning_rate, plan_epochs
 
 EPOCHS = 12
-"""Parts of a schedule, of equal length: the recipes' warm-up is one of them."""
+"""Epochs of every schedule, whatever its length in passes; the recipes' warm-up is one of them."""
 
 TARGETS = (0.90, 0.92, 0.94, 0.95, 0.96)
 
@@ -84,11 +85,7 @@ def main() -> None:
     points: list[Point] = []
     if options.out is not None and options.out.exists():
         points = json.loads(options.out.read_text())["points"]
-    machine = machine_description()
-    print(
-        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['cpu_flags'])}, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n"
-    )
+    print(f"{origin_line()}\n")
     print("| arm | minutes given | taken | passes | dtype | accuracy |\n|---|--:|--:|--:|---|--:|")
     for minutes in map(float, options.minutes.split(",")):
         for arm in options.arms.split(","):
@@ -132,6 +129,7 @@ def measure_point(*, arm: str, minutes: float, data: str, seed: int) -> Point:
         "seed": seed,
         "data": data,
         "code": code_version(),
+        "commit": commit(),
         "machine": machine_description(),
         **train(recipe, images, splits, seconds=60 * minutes, dtype=dtype, seed=seed),
     }
@@ -152,7 +150,7 @@ def train_ours(
 ) -> Point:
     """Train with our loop for `seconds`; return minutes taken, passes and accuracy."""
     rows = scored_images(splits)
-    # Reports after each epoch score a few images, which belong to our loop's time.
+    # Every epoch ends with a score, which counts in our time; 500 images keep it short.
     few = replace(splits, val=splits.val[:500])
 
     def training(passes: float) -> Training:

@@ -22,12 +22,12 @@ val.
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Sequence
 
 import torch
+from origin import origin_line
 from training_accuracy import print_accuracies
 from training_head import print_head
 from training_turns import (
@@ -46,7 +46,6 @@ from training_turns import (
 )
 
 from common.cpu_runtime import share_arena
-from common.provenance import machine_description
 from common.seeds import torch_generator
 from trainables.augmentation.batch import augment
 from trainables.device.rehearsal import rehearse
@@ -78,16 +77,14 @@ def main() -> None:
     parser.add_argument("--no-speeds", action="store_true", help="only the accuracies")
     options = parser.parse_args()
     share_arena()  # a rehearsal runs in a thread, and its memory should be reused
-    machine = machine_description()
-    print(
-        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['cpu_flags'])}, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n"
-    )
+    print(f"{origin_line()}\n")
     if not options.no_speeds:
         names = options.nets.split(",")
         unknown = sorted({*names} - {*NETS, "head"})
         if unknown:
-            parser.error(f"--nets: unknown {', '.join(unknown)}; choose of {', '.join(NETS)}, head")
+            parser.error(
+                f"--nets: unknown {', '.join(unknown)}; choose from {', '.join(NETS)}, head"
+            )
         print_speeds({name: NETS[name] for name in NETS if name in names}, options.rounds)
         if "head" in names:
             print_head(options.rounds)

@@ -109,7 +109,7 @@ def race(connection: Connection, recipe: Recipe, dtype: Dtype, kind: str) -> Non
 def steps_of(recipe: Recipe, dtype: Dtype, kind: str) -> tuple[Callable[[int], None], int]:
     """Return a function that takes n training steps, and the number of steps that warm it up.
 
-    The loader prepared the batches of the first steps during other turns.
+    The warm-up is not timed, because the loader prepared its batches during other turns.
     """
     torch.set_num_threads(usable_cores())
     images = noise()

@@ -32,7 +32,7 @@ from trainables.records import (
 )
 from trainables.trainer import EpochReport
 from trainables.training.loop import Training
-from trainables.training.optimizer_step import Halving
+from trainables.training.optimizer_step import StepPosition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def replay(
         numerics=record.numerics or start.numerics,
         images=images,
         splits=splits,
-        halvings=[Halving(*halving) for halving in record.halvings],
+        halvings=[StepPosition(*halving) for halving in record.halvings],
     )
     seconds, nll = 0.0, float("nan")
     for report in training.reports():

@@ -6,6 +6,7 @@ Axes: N images, S×S pixels.
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +25,8 @@ COPIED_AT_ONCE = 64 << 20
 
 _COPIES: dict[tuple[int, torch.device], Tensor] = {}
 """Copies by the array's `id`, and the device."""
+_COPYING = Lock()
+"""Held while a copy is made, so that threads that ask for it at the same time share it."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,13 +42,14 @@ def resident_copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor
     None where there is no room for them.
     """
     key = (id(pixels), device)
-    if key not in _COPIES:
-        if not has_room(device, pixels.nbytes):
-            return None
-        _COPIES[key] = _copy(pixels, device)
-        # An array's id is that of another one after it is gone.
-        weakref.finalize(pixels, _COPIES.pop, key, None).atexit = False
-    return _COPIES[key]
+    with _COPYING:
+        if key not in _COPIES:
+            if not has_room(device, pixels.nbytes):
+                return None
+            _COPIES[key] = _copy(pixels, device)
+            # Python reuses an array's id after the array is gone.
+            weakref.finalize(pixels, _COPIES.pop, key, None).atexit = False
+        return _COPIES[key]
 
 
 def has_room(device: torch.device, size_bytes: int) -> bool:
@@ -90,7 +94,7 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
 
 
 def pinned(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return an array as a tensor from which a copy to `device` need not be waited for."""
+    """Return an array as a tensor; for CUDA in pinned memory, so that copies are asynchronous."""
     tensor = torch.from_numpy(pixels)
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
@@ -99,6 +103,6 @@ def _copy(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     copy = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
     count = max(1, COPIED_AT_ONCE * len(pixels) // max(1, pixels.nbytes))
     for start in range(0, len(pixels), count):
-        # A copy in memory first: torch warns of arrays that are read-only, as mapped ones are.
+        # np.array copies each part, because torch warns of read-only arrays, such as mapped ones.
         copy[start : start + count].copy_(torch.from_numpy(np.array(pixels[start : start + count])))
     return copy

@@ -75,7 +75,7 @@ class QuorumTrial(tune.Trainable):
     - `images` and `splits`: the objects or Ray references to them; `images` may also be an object
       that fetches them (`receive`), or None if this machine's cache has them,
     - `dataset`: a DatasetSpec as a mapping, and `cache`: the folder of decoded images, or None,
-    - `features`: the name of the sweep's folder of features on every machine, or none,
+    - `features`: the name of the folder in which each machine caches features; left out for none,
     - `folder`: the folder that relative paths, custom networks and custom data sets refer to,
     - `resume_from`: Tune's checkpoints, to try in this order,
     - `trainer`: a TrainerFactory,
@@ -132,7 +132,7 @@ class QuorumTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train one epoch; called by Tune.
 
-        Images that this machine does not have are a failure that no retry here would mend.
+        If this machine cannot get the images, the trial fails at once: a retry would not help.
         """
         try:
             trainer = self._trainer or self._begin(self._config["resume_from"])
@@ -251,8 +251,7 @@ class QuorumTrial(tune.Trainable):
     ) -> Trainer | None:
         """Return a trainer that has loaded the first checkpoint that it can, or None.
 
-        It computes as before the interruption, even where another machine would be faster with
-        other numerics.
+        The trainer keeps the numerics of the checkpoint, even if others are faster on this machine.
         """
         chosen = self._numerics
         for checkpoint in checkpoints:

@@ -2,7 +2,7 @@
 
 With t seconds for an epoch with a teacher, r·t for one without, and k epochs done, E epochs
 of both end after (E − k)·t + E·r·t. Where only a few epochs fit, they are made longer or shorter to
-use the time: of time for 1.9 epochs, nearly half would else be lost.
+use the time; otherwise, of a time for 1.9 epochs, nearly half would be lost.
 
 Until its cooldown begins, a training does not depend on the length of its schedule. If the machine
 turns out slower or faster than in the rehearsal, the student's schedule can therefore still change,

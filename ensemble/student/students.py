@@ -74,8 +74,8 @@ def train_students(
     see `ensemble.student.design`. All trainings save every epoch and resume from the last one
     saved. With a `deadline` for all of them (unix seconds), they get as many epochs as fit; see
     `ensemble.student.epoch_budget`. `train` trains each, with the numerics `train_with`. If the
-    student starts from a trial, that trial's network takes the place of student or twin if its
-    training diverges, makes it worse on val, or has no time for an epoch. The teacher is the
+    student starts from a trial, that trial replaces student or twin whose training diverges or ends
+    worse on val, or for which there was no time for an epoch. The teacher is the
     ensemble of `teacher_of`. `license` is written into the exported files.
 
     Raises:
@@ -117,7 +117,7 @@ def train_students(
         progress=progress,
     )
     if student.untaught_because:
-        log.info("the student is a trial as it was: %s", student.untaught_because)
+        log.info("the student is a trial without further training: %s", student.untaught_because)
     else:
         student = replace(
             student,

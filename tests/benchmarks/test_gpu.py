@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from common.errors import DataError, DivergedError
 from tests.docs import ROOT
+from trainables import resident_pixels
+from trainables.augmentation.batch import count_views
+from trainables.data.image_set import ImageSet
 from trainables.data.splits import Splits, SplitSpec, make_splits
 from trainables.device.candidates import half_precision
+from trainables.recipe import Numerics, Recipe
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
@@ -100,6 +107,130 @@ def test_a_script_of_airbench_runs_in_turns_with_ours(tmp_path: Path) -> None:
     rows = rows_of("time94", tmp_path, "--airbench", str(script))["time94"]
     theirs = [(row["run"], row["accuracy"]) for row in rows if row["code"] == "airbench"]
     assert theirs == [(0, 0.91), (1, 0.92)]  # run 0 of the script, 0.90, is not counted
+
+
+def test_captured_trainings_are_compared_with_the_script_of_airbench(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that diverges leaves a note, and the others go on."""
+    time94, session = (importlib.import_module(f"gpu_{name}") for name in ("time94", "session"))
+
+    def trained(numerics: Numerics, recipe: Recipe, *_: Any, seed: int) -> dict[str, float]:
+        if numerics.captured and recipe.optimizer.name == "muon_sgd":
+            raise DivergedError("training loss is nan")
+        seconds = (2.0 if numerics.captured else 4.0) + seed / 100
+        return {"seconds": seconds, "accuracy": 0.9}
+
+    monkeypatch.setattr(time94, "trained", trained)
+    monkeypatch.setattr(session, "half_precision", lambda _: "bfloat16")
+    report = session.Report(session.Session(command="", device="cuda"), "time94", time94.COLUMNS)
+    images = session.noise(8)
+    for run in range(2):
+        time94.train_ours(report, time94.RECIPES, images, splits_of(8, test=0), run=run)
+        report.row(run=run, code="airbench", recipe="script", seconds=2.0, accuracy=0.9)
+    assert report.notes == [
+        f"ours, captured airbench94_muon, seed {seed}: DivergedError: training loss is nan"
+        for seed in (1, 2)
+    ]
+    time94.summarize(report, test_images=8)
+    ratios = [note.partition(" times")[0] for note in report.notes if " times the seconds" in note]
+    assert ratios == [
+        "ours airbench94 / airbench script: 2.01",
+        "ours, captured airbench94 / airbench script: 1.01",
+        "ours airbench94_muon / airbench script: 2.01",
+    ]
+
+
+@pytest.mark.slow
+def test_no_step_waits_on_a_cpu(tmp_path: Path) -> None:
+    rows = rows_of("waits", tmp_path)["waits"]
+    assert len(rows) == 8
+    assert all(row["waits"] == 0 for row in rows)
+
+
+def test_the_waits_of_a_step_are_those_that_grow_with_the_steps(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch's own waits and other warnings do not count."""
+    waits, session = (importlib.import_module(f"gpu_{name}") for name in ("waits", "session"))
+    modes: list[str] = []
+
+    class Waiting:
+        is_captured = False
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def rehearse(self, steps: int) -> None:
+            if modes[-1:] != ["warn"]:
+                return
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+            for _ in range(steps):
+                warnings.warn("another warning", stacklevel=1)
+                for _ in range(2):
+                    warnings.warn_explicit(
+                        "called a synchronizing CUDA operation", UserWarning, "/a/step.py", 17
+                    )
+
+    monkeypatch.setattr(waits, "Training", Waiting)
+    monkeypatch.setattr("torch.cuda.set_sync_debug_mode", modes.append)
+    numerics, images = Numerics(device="cuda"), session.noise(8)
+    case = waits.Case(recipe=Recipe(), numerics=numerics)
+    assert waits.waits_per_step(case, images) == (2.0, "step.py:17")
+    captured = waits.Case(recipe=Recipe(), numerics=replace(numerics, captured=True))
+    with pytest.raises(RuntimeError, match="was not captured"):
+        waits.waits_per_step(captured, images)
+    assert modes == 2 * ["warn", "default"]
+    monkeypatch.setattr(waits, "WARNING", "a text that torch no longer has")
+    with pytest.raises(RuntimeError, match="warned of no wait"):
+        waits.waits_per_step(case, images)
+
+
+def test_the_head_is_trained_on_features_and_images_are_read_ahead(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latter even if the device has a copy of the images from an earlier case."""
+    waits, session = (importlib.import_module(f"gpu_{name}") for name in ("waits", "session"))
+    tiny = session.Session(command="", device="cpu", tiny=True)
+    cases, images = waits.cases(tiny), session.noise(64)
+    recipe = cases["head on features"].recipe
+    assert count_views(recipe.in_stage(0).augmentation) == 2
+    seen = []
+
+    class Training:
+        def __init__(self, *_: Any, images: ImageSet, **__: Any) -> None:
+            seen.append((images.images, resident_pixels.has_room(torch.device("cuda"), 1)))
+
+        def rehearse(self, steps: int) -> None:
+            pass
+
+    monkeypatch.setattr(waits, "Training", Training)
+    waits.waits_per_step(cases["SGD, images read ahead"], images)
+    ((pixels, has_room),) = seen
+    assert pixels is not images.images
+    assert not has_room
+
+
+def test_a_gpu_is_also_tried_with_captured_steps_and_images_read_ahead(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    throughput, waits, session = (
+        importlib.import_module(f"gpu_{name}") for name in ("throughput", "waits", "session")
+    )
+    monkeypatch.setattr(session, "half_precision", lambda _: "bfloat16")
+    here = session.Session(command="", device="cuda")
+    net = throughput.NETS["32/64/128"]
+    measurements = throughput.measurements(here, net, session.noise(8), "float32")
+    codes = {code for _, code, *_ in measurements}
+    assert codes == {
+        "net alone", "captured", "engine", "engine, captured", "engine, read ahead",
+    }  # fmt: skip
+    cases = waits.cases(here)
+    assert {case.numerics.dtype for case in cases.values()} == {"bfloat16", "float16"}
+    assert [name for name, case in cases.items() if case.numerics.captured]
+    tiny = session.Session(command="", device="cpu", tiny=True)
+    images = session.noise(24)
+    assert throughput.engine_reads_ahead(tiny, net, images, Numerics(), 8) > 0
 
 
 @pytest.mark.slow
@@ -313,4 +444,4 @@ def test_an_unknown_part_is_refused() -> None:
         [sys.executable, str(SCRIPT), "--only", "all"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "time94, throughput, sharing, replay" in done.stderr
+    assert "time94, waits, throughput, sharing, replay" in done.stderr

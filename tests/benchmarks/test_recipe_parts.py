@@ -30,6 +30,6 @@ def test_every_variant_is_compared_with_the_base(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(r"^\| (\w+) \| (\d+\.\d+) \|", done.stdout, re.M)
-    assert len(rows) == 10
+    assert len(rows) == 14
     assert rows[0][0] == "base"
     assert all(float(accuracy) > 50 for _, accuracy in rows)

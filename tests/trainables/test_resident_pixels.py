@@ -2,11 +2,13 @@
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -50,6 +52,25 @@ def test_all_readers_of_an_array_share_one_copy() -> None:
     assert later.bytes < pixels.nbytes
     assert resident_copy(pixels, DEVICE) is resident_copy(pixels, DEVICE)
     assert resident_copy(pixels.copy(), DEVICE) is not resident_copy(pixels, DEVICE)
+
+
+def test_threads_that_ask_at_a_time_share_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, pixels = 4, some_pixels()
+    together, copy_slowly = threading.Barrier(threads), resident_pixels._copy
+
+    def slow_copy(*arguments: Any) -> torch.Tensor:
+        time.sleep(0.05)
+        return copy_slowly(*arguments)
+
+    def ask(_: int) -> torch.Tensor | None:
+        together.wait(10)
+        return resident_copy(pixels, DEVICE)
+
+    monkeypatch.setattr(resident_pixels, "_copy", slow_copy)
+    with counted_copies() as copied, ThreadPoolExecutor(threads) as pool:
+        copies = [*pool.map(ask, range(threads))]
+    assert len({id(copy) for copy in copies}) == 1
+    assert copied.bytes <= pixels.nbytes
 
 
 def test_a_copy_is_freed_with_its_array() -> None:

@@ -161,7 +161,7 @@ class ActiveStage:
             return head(features[:count]), auxiliary(features[:count], features[count:])
 
     def _images(self, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Return the images that are augmented, and the aspect ratios that they stand for."""
+        """Return the images to augment, and the aspect ratios of the originals."""
         if self._crop_source is not None and self.recipe.augmentation.crops:
             return self._crop_source.batches(positions, size=size)
         return map(_without_aspects, self._source.batches(positions, size=size))

@@ -15,15 +15,15 @@ WARM_UP_POWER = 2 / 3
 class WeightAverage:
     """An exponential moving average of a network's weights and buffers.
 
-    It follows the network's tensors, which are looked up once an epoch: to walk through all modules
-    took most of an update's time.
+    The tensors to average are looked up once an epoch, because walking through all modules took
+    most of an update's time.
     """
 
     def __init__(self, model: Classifier, decay: float, *, every: int = 1) -> None:
         """Start from the network's current weights; a `decay` of 0 switches averaging off.
 
-        The decay warms up as 1 − (1 + steps)^(−2/3), so that after a few dozen steps the random
-        initial weights no longer dominate the average.
+        The decay of step t, counted from 1, is at most 1 − t^(−2/3), so that after a few dozen
+        steps the random initial weights no longer dominate the average.
 
         The average is updated after every `every`-th step of the schedule and at the end of an
         epoch: E ← d·E + (1 − d)·W, where W are the weights then, and d the product of the decays
@@ -36,7 +36,7 @@ class WeightAverage:
         self._average = deepcopy(model).eval()
         self._averaged: list[Tensor] = []
         self._followed: list[Tensor] = []
-        """Numbers that are averaged, and those that they follow."""
+        """Floating-point tensors of the average, and the network's tensors that they follow."""
         self._counters: list[tuple[Tensor, Tensor]] = []
         """Integers, which are copied at the end of an epoch, and what they follow."""
         self.start_epoch(frozen=False)
@@ -49,10 +49,10 @@ class WeightAverage:
     def start_epoch(self, *, frozen: bool) -> bool:
         """Find what to average; return whether all frozen weights equal their averages.
 
-        With `frozen`, layers outside training stay as they are until the next call, statistics
-        of batch normalization included. The average of a frozen tensor that it already equals
-        would not change either, so these are left out: usually all but the head. The average is
-        bitwise the same as that of everything.
+        With `frozen`, layers that are not trained do not change until the next call, not even
+        their statistics of batch normalization. A frozen tensor that equals its average needs no
+        update and is left out, so that usually only the head is averaged. The result is bitwise
+        the same as if all tensors were.
         """
         pairs = [
             (average, tensor)

@@ -1,7 +1,7 @@
 """Fit a temperature to log-probabilities on the device that computed them.
 
 Axes: N examples, K classes. Elements are float32 and sums float64, in chunks of rows. The results
-are those of `common.statistics.metrics`, which computes all in float64 on the CPU.
+agree up to rounding with `common.statistics.metrics`, which computes in float64 on the CPU.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ class Calibration:
     def __init__(self, logp: Tensor, labels: Tensor) -> None:
         """`logp` is float32 [N, K] and `labels` int64 [N], both on the same device."""
         floored = logp.float().clamp(min=LOG_FLOOR)
-        # Relative to each row's maximum, small numbers are exact where they matter: in exp.
+        # The row's maximum is subtracted because exp needs precise values near 0, where float32
+        # has them.
         self._scores = floored.sub_(floored.amax(dim=1, keepdim=True))
         self._true = self._scores.gather(1, labels[:, None])[:, 0].double()
         others = max(1, logp.shape[1] - 1)
@@ -44,7 +45,7 @@ class Calibration:
         return float(-scaled.clamp(min=LOG_FLOOR).mean())
 
     def _derivatives(self, sharpness: float) -> tuple[float, float]:
-        """Return the smoothed NLL's slope and curvature: a mean and a variance of the scores."""
+        """Return the smoothed NLL's first and second derivative by sharpness, 1 / temperature."""
         sums = torch.zeros(2, dtype=torch.float64, device=self._scores.device)
         for part in self._chunks():
             weights = (part * sharpness).exp_()

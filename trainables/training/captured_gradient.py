@@ -12,6 +12,7 @@ another stage begins, a new graph is captured.
 import gc
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -31,7 +32,7 @@ from trainables.training.kept_state import KeptState
 log = logging.getLogger(__name__)
 
 EAGER_STEPS = 2
-"""Eager steps of a kind before one is captured, which takes the time of a few steps."""
+"""Eager steps before one is captured. A capture takes as long as a few steps, so it must pay."""
 
 
 class Graph(Protocol):
@@ -75,7 +76,7 @@ class CudaGraph:
         # The default mode, `global`, fails if another thread makes an unsafe CUDA call such as
         # cudaMalloc, as the thread that reads batches ahead may.
         mode = "thread_local"
-        gc.collect()  # to free an old graph during a capture may spoil it
+        gc.collect()  # an old graph that is freed during a capture may spoil the capture
         with (
             torch.cuda.device(self._stream.device),
             collection_paused(),
@@ -141,7 +142,7 @@ class CapturedStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+class _Signature:
     """All that a captured step depends on except the values of tensors."""
 
     stage: object
@@ -164,21 +165,28 @@ class CapturedGradient:
         """`gradient_of` adds the gradients of a batch's loss to `.grad`, and returns the loss."""
         self._model, self._gradient_of, self._graph = model, gradient_of, graph
         self._parameters, self._modules = [*model.parameters()], [*model.modules()]
-        self._kind: _Kind | None = None
+        self._signature: _Signature | None = None
         self._steps = 0
-        """Steps since the kind last changed."""
+        """Steps since the signature last changed."""
         self._captured: CapturedStep | None = None
         self._batch: Batch | None = None
         """The batch whose tensors the captured kernels read."""
         self._failed = False
+        self.seconds = 0.0
+        """Time that captures took, those that failed included."""
+
+    @property
+    def replays(self) -> bool:
+        """True from a capture until it is forgotten: batches like the last one are replayed."""
+        return self._captured is not None
 
     def __call__(self, batch: Batch, *, stage: object) -> Tensor:
         """Set the gradients; return the loss. `stage` is any object that identifies the stage."""
-        kind = self._kind_of(batch, stage)
-        if kind != self._kind:
+        signature = self._signature_of(batch, stage)
+        if signature != self._signature:
             # The memory of the old graph is freed before a new one takes more.
             self.forget()
-            self._kind, self._steps = kind, 0
+            self._signature, self._steps = signature, 0
         self._steps += 1
         if self._captured is None and self._steps > EAGER_STEPS and not self._failed:
             self._capture(batch)
@@ -192,13 +200,14 @@ class CapturedGradient:
 
     def forget(self) -> None:
         """Free the memory of the captured step."""
-        self._captured = self._batch = self._kind = None
+        self._captured = self._batch = self._signature = None
 
     def _capture(self, batch: Batch) -> None:
         """Capture a step on a copy of the batch; if that fails, all further steps are eager."""
         values = {field.name: getattr(batch, field.name) for field in fields(Batch)}
         copies = {name: v.clone() for name, v in values.items() if isinstance(v, Tensor)}
         copied = self._batch = Batch(**{**values, **copies})
+        started = time.perf_counter()
         try:
             work = partial(self._gradient_of, copied)
             self._captured = CapturedStep(self._model, work, graph=self._graph)
@@ -207,14 +216,15 @@ class CapturedGradient:
             # Ending a failed capture raises a second error; the first one names the cause.
             cause = error.__context__ if isinstance(error.__context__, Exception) else error
             log.warning("the training step is not captured as a graph: %s", one_line(cause))
+        self.seconds += time.perf_counter() - started
 
     def _eager(self, batch: Batch) -> Tensor:
         for parameter in self._parameters:
             parameter.grad = None
         return self._gradient_of(batch)
 
-    def _kind_of(self, batch: Batch, stage: object) -> _Kind:
-        return _Kind(
+    def _signature_of(self, batch: Batch, stage: object) -> _Signature:
+        return _Signature(
             stage=stage,
             shapes=tuple(
                 (value.shape, value.dtype) if isinstance(value, Tensor) else None

@@ -1,6 +1,6 @@
 """The larger copies of the training images, in batches on the training device.
 
-Axes: B images of a batch, W×W pixels of a copy.
+Axes: N images of the data set, B images of a batch, W×W pixels of a copy.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from trainables.recipe import Numerics
 
 
 class CropSource:
-    """Larger copies of the training images, and the aspect ratios that they stand for.
+    """Larger square copies of the training images, and the aspect ratios of the originals.
 
     On CUDA they are copied to the device at their first use, under the memory rule of
     `PixelSource`.
@@ -47,7 +47,7 @@ class CropSource:
     def batches(self, positions: Tensor, *, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return copies float [B, 3, W, W] in [0, 1] at `positions`, and aspect ratios [B].
 
-        The batches are those of `PixelSource.batches`.
+        They are split into batches as by `PixelSource.batches`.
         """
         if self._source is None:
             self._source = PixelSource(self._copies, self._indices, self._numerics)

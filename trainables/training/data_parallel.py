@@ -3,10 +3,10 @@
 Axes: B images of a batch. Every process draws and augments the whole batch from the same random
 streams, runs forward and backward passes on its own shard, and takes the same optimizer step from
 the sum of all gradients. The result is therefore the same for any number of processes, up to the
-order of float sums, with one exception: in training, batch normalization sees only the process's
-own shard. This does not affect a scored network that was trained from scratch, because every
-process recalibrates its statistics on the same images. A network with pretrained weights is scored
-with the running statistics of rank 0's shards.
+order of float sums, with two exceptions: in training, batch normalization sees only the process's
+own shard, and each process draws its own dropout masks. The running statistics of a shard never
+reach a scored network that was trained from scratch, because every process recalibrates them on
+the same images. A network with pretrained weights is scored with those of rank 0's shards.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
-"""Faster gradients of depthwise convolutions on processors with AVX2 only.
+"""Faster gradients of depthwise convolutions on processors that have AVX2 but not AVX-512.
 
 Axes: B images of a batch, C channels, H×W positions, a kernel of R×S taps.
 
-oneDNN has fast code for the gradient of a depthwise kernel's weights, but with AVX2 only for
-kernels of at most three columns. For wider ones it falls back to its general code, which takes up
-to 30 times as long, and a third of a training step of EfficientNet-Lite0 (docs/log.md). As no
+There, oneDNN's fast code for the gradient of a depthwise kernel's weights covers only kernels of
+at most three columns. For wider ones it falls back to its general code, which takes up to 30 times
+as long, and a third of a training step of EfficientNet-Lite0 (docs/log.md). As no
 tap depends on another, the gradient is computed here for three columns of the kernel at a time,
 from the columns of the image that they see.
 """
@@ -67,7 +67,7 @@ def _depthwise(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """Return the convolution, or None if it is of another kind. The arguments are conv2d's."""
+    """Return the convolution, or None where torch's own gradient serves; arguments as in conv2d."""
     if input.dim() != 4 or groups == 1 or not groups == input.shape[1] == len(weight):
         return None
     if weight.shape[-1] <= COLUMNS or not weight.requires_grad:
@@ -122,9 +122,9 @@ def weight_gradient(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> Tensor:
-    """Return the gradient [C, 1, R, S] of depthwise kernels, COLUMNS of them at a time.
+    """Return the gradient of the weights, [C, 1, R, S], computed for COLUMNS columns at a time.
 
-    `gradient` [B, C, H', W'] is that of the result for `images` [B, C, H, W].
+    `gradient` [B, C, H', W'] is that of the convolution's output for `images` [B, C, H, W].
     """
     rows, columns = weight.shape[2:]
     parts = []
@@ -154,7 +154,7 @@ def _window(images: Tensor, *, first: tuple[int, int], size: tuple[int, ...]) ->
         sides += [before, after]
         start.append(first[axis] + before)
     left, top = start
-    # `pad` would cut, too, but not at a distance from the image.
+    # Negative padding could crop, too, but fails for a window outside the image.
     return functional.pad(images, sides)[..., top : top + size[0], left : left + size[1]]
 
 
@@ -167,7 +167,7 @@ def _gradients(
     *,
     which: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
-    """Return torch's own gradients of the images and of the weight, those that are asked for."""
+    """Return torch's own gradients of images and weight; `which` says which of them to compute."""
     of_images, of_weight, _ = torch.ops.aten.convolution_backward(
         gradient,
         images,

@@ -1,8 +1,8 @@
 """The order in which training images are seen: epochs of one pass, a part of one, or several.
 
-An epoch of one pass is a permutation of its own, without the images that fill no batch. Epochs
-of other lengths follow each other through one permutation after another, so that every image is
-seen once before any is seen twice.
+An epoch of one pass is a new permutation, without the images left over after the last full batch.
+Epochs of other lengths take their images from one permutation after another, so that every image
+is seen once before any is seen twice.
 
 Axes: N training images, B images of a batch.
 """

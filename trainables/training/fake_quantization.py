@@ -4,7 +4,8 @@ As in the exported int8 file (ensemble/deployment/quantize.py), weights are symm
 scale per output channel, and activations are affine uint8 with one scale per tensor. A batch norm
 after a convolution multiplies each channel's weights and scale alike, so weights are rounded in
 the same places before and after it is folded. Rounding passes gradients on unchanged
-(straight-through estimator, Bengio et al., 2013). Activations have the range of the batch.
+(straight-through estimator, Bengio et al., 2013). The scale of activations follows from
+their smallest and largest value in the batch.
 
 Axes: B images of a batch, C output channels of a layer.
 """
@@ -21,7 +22,8 @@ LARGEST = 127
 """Largest int8 weight; −128 is not used, so that the range is symmetric."""
 
 LARGEST_REDUCED = 64
-"""The same where the file has a reduced range, for processors whose sums of products overflow."""
+"""Largest int8 weight in files of reduced range, for processors whose 16-bit sums of two products
+overflow (see ensemble/deployment/quantize.py)."""
 
 STEPS = 255
 """Steps between the smallest and the largest uint8 activation."""

@@ -54,9 +54,9 @@ def require_same_training(
 
 
 def _course(identity: TrainingIdentity) -> list[tuple[int, int | None, bool]]:
-    """Return each step's epoch, the rung of its cooldown if it is in one, and if that is the last.
+    """Return (epoch of the schedule, rung of the cooldown or None, is it the last?) of each step.
 
-    The trunk is not kept before the cooldown of the last rung.
+    The last rung matters, because the trunk is not kept before its cooldown.
     """
     rungs, fraction = identity["rungs"], identity["recipe"]["cooldown_fraction"]
     return [(epoch, rung, rung == rungs[-1]) for epoch, rung in course(rungs, fraction)]

@@ -2,9 +2,9 @@
 
 Axes: N images, S×S pixels, K classes, B images of a batch.
 
-All random numbers of an epoch come from streams named by the epoch's step. A checkpoint
-therefore needs no generator state, and on the CPU a resumed training gives bitwise the same
-result as an uninterrupted one.
+All random numbers of an epoch come from streams named by the number of epochs trained so far,
+cooldown branches included. A checkpoint therefore needs no generator state, and on the CPU a
+resumed training gives bitwise the same result as an uninterrupted one.
 """
 
 import time
@@ -41,7 +41,7 @@ from trainables.training.data_parallel import DataParallel
 from trainables.training.epoch_order import EpochOrder
 from trainables.training.identity import training_identity
 from trainables.training.losses import Distillation, Teacher, TrainingLoss
-from trainables.training.optimizer_step import SMALLEST, Halving, OptimizerStep, loss_scaler
+from trainables.training.optimizer_step import SMALLEST, OptimizerStep, StepPosition, loss_scaler
 from trainables.training.optimizers import set_progress
 from trainables.training.recalibration import is_recalibrated
 from trainables.training.schedule import (
@@ -71,7 +71,7 @@ class Training:
         distillation: Distillation | None = None,
         parallel: DataParallel | None = None,
         features: FeatureCache | None = None,
-        halvings: Sequence[Halving] = (),
+        halvings: Sequence[StepPosition] = (),
     ) -> None:
         """Build the network from (recipe, seed) and plan the schedule; train nothing yet.
 
@@ -167,9 +167,19 @@ class Training:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
-    def halvings(self) -> tuple[Halving, ...]:
+    def halvings(self) -> tuple[StepPosition, ...]:
         """The steps before which micro-batches were halved, because memory had run out."""
         return tuple(self._steps.halvings)
+
+    @property
+    def is_captured(self) -> bool:
+        """True if the last step was taken with a captured gradient."""
+        return self._steps.is_captured
+
+    @property
+    def capture_seconds(self) -> float:
+        """Time of the training so far in which its steps were captured as CUDA graphs."""
+        return self._steps.capture_seconds
 
     @property
     def finished(self) -> bool:
@@ -222,7 +232,7 @@ class Training:
         positions = torch.arange(self._batch_size).repeat(steps)
         batches = self._batches(positions, torch.ones_like(positions), step=0)
         for step in range(steps):
-            self._take_step(next(batches), at=Halving(0, step))
+            self._take_step(next(batches), at=StepPosition(0, step))
             self._average.update(1)
         if self._numerics.device.startswith("cuda"):
             torch.cuda.synchronize(self._numerics.device)
@@ -289,7 +299,7 @@ class Training:
                 rate = learning_rate(plan, (i + 0.5) / self.batches, self._recipe)
                 lookahead = lookahead_step_size(plan, (i + 1) / self.batches, self._recipe)
                 set_progress(self._stage.optimizer, rate=rate, steps=steps, lookahead=lookahead)
-                total += self._take_step(next(batches), at=Halving(plan.step - 1, i))
+                total += self._take_step(next(batches), at=StepPosition(plan.step - 1, i))
                 # Reading a loss waits for the device, so on CUDA it is checked once per epoch.
                 if device == "cpu" or i == self.batches - 1:
                     require_finite(float(total), "training loss", plan)
@@ -314,7 +324,7 @@ class Training:
             size=self._batch_size,
         )
 
-    def _take_step(self, batch: Batch, *, at: Halving) -> Tensor:
+    def _take_step(self, batch: Batch, *, at: StepPosition) -> Tensor:
         """Take one optimizer step on a batch; return the loss. `at` names the step."""
         whole = len(batch.labels_a)
         if self._parallel is not None:
@@ -326,8 +336,8 @@ class Training:
 def _loss_of(stage: ActiveStage, loss: TrainingLoss, batch: Batch) -> Tensor:
     """Return the mean loss of a batch.
 
-    A method would refer to the training from its own `OptimizerStep`; the memory of such a cycle
-    is freed late, when the next trial has long begun.
+    A function, because a method would make a reference cycle of Training and OptimizerStep, whose
+    memory would be freed by the garbage collector only, long after the next trial has begun.
     """
     logits, auxiliary = stage.outputs(batch)
     return loss(logits, auxiliary, batch, smoothing=stage.recipe.loss.label_smoothing)
@@ -341,7 +351,7 @@ def _check(
     if batch_size < SMALLEST * parts:
         raise SpecError(
             f"batch_size must be at least {SMALLEST} per process and micro-batch, for batch "
-            f"normalization; got {batch_size} in {parts}"
+            f"normalization; got a batch of {batch_size} in {parts} parts"
         )
     for index in range(max(1, len(recipe.schedule.stages))):
         check_augmentation(recipe.in_stage(index).augmentation, images.image_size)

@@ -55,7 +55,7 @@ class MuonSgd(Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Return a matrix [m, n] with its singular vectors, and singular values near 1."""
+    """Return the matrix [m, n] with the same singular vectors and singular values near 1."""
     a, b, c = COEFFICIENTS
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x: Tensor = wide / (wide.norm() + 1e-7)

@@ -3,8 +3,8 @@
 Axes: B images of a batch. A batch is drawn and augmented as a whole and then split, so the images
 are the same for any number of micro-batches. The losses of a batch are means, so the micro-batches'
 gradients, weighted by their shares of the batch, sum to the gradient of the batch, apart from
-rounding. Two layers notice the difference in training: batch normalization, which sees one
-micro-batch at a time, and dropout, which draws for one at a time.
+rounding. Two kinds of layer depend on the split in training: batch normalization sees one
+micro-batch at a time, and dropout draws its masks for one at a time.
 """
 
 import logging
@@ -32,7 +32,7 @@ SMALLEST = 2
 """Images that batch normalization needs in a micro-batch."""
 
 LOSS_SCALE = 2.0**10
-"""First factor of a loss in float16. torch's own, 2^16, makes the first gradients of our networks
+"""Initial loss scale in float16. With torch's default, 2^16, the first gradients of our networks
 overflow, and every overflow skips a step."""
 
 
@@ -43,13 +43,13 @@ def loss_scaler(numerics: Numerics) -> GradScaler | None:
     return GradScaler(torch.device(numerics.device).type, init_scale=LOSS_SCALE)
 
 
-class Halving(NamedTuple):
-    """A step before which the micro-batches were halved, because memory had run out."""
+class StepPosition(NamedTuple):
+    """The position of an optimizer step in a training."""
 
     epoch: int
-    """Epochs trained before the step, cooldown branches included."""
+    """Epochs trained before this one, cooldown branches included."""
     step: int
-    """Steps of the epoch before it."""
+    """Steps of this epoch taken before this step."""
 
 
 class OptimizerStep:
@@ -61,11 +61,13 @@ class OptimizerStep:
         loss_of: Callable[[Batch], Tensor],
         *,
         parallel: DataParallel | None = None,
-        halvings: Iterable[Halving] = (),
+        halvings: Iterable[StepPosition] = (),
         scaler: GradScaler | None = None,
         graph: GraphOf | None = None,
     ) -> None:
-        """`loss_of` returns the mean loss of a batch; `halvings` are repeated at their steps.
+        """`loss_of` returns the mean loss of a batch.
+
+        `halvings` are the steps before which micro-batches are halved, as in a recorded training.
 
         `scaler` scales the loss, so that small gradients do not vanish in float16. With `graph`,
         gradients of whole batches are captured and replayed (see CapturedGradient), unless the
@@ -79,7 +81,7 @@ class OptimizerStep:
         self._captured = None
         if graph is not None and parallel is None:
             self._captured = CapturedGradient(model, self._add_gradient, graph=graph)
-        self.halvings: list[Halving] = []
+        self.halvings: list[StepPosition] = []
         """The halvings so far, in order."""
 
     def take(
@@ -89,7 +91,7 @@ class OptimizerStep:
         settings: Optimization,
         *,
         share: float = 1.0,
-        at: Halving,
+        at: StepPosition,
     ) -> Tensor:
         """Take one step on a batch; return its mean loss before the step, a scalar in nats.
 
@@ -129,16 +131,26 @@ class OptimizerStep:
             optimizer.step()
         else:
             # Skips the step if a gradient is not finite. To decide this it waits for a GPU, except
-            # for torch's fused optimizers.
+            # for torch's fused optimizers outside Lookahead, which decide on the GPU.
             self._scaler.step(optimizer)
             self._scaler.update()
         return loss
 
-    def restore(self, halvings: Sequence[Halving]) -> None:
+    @property
+    def is_captured(self) -> bool:
+        """True if the gradient of the last step was computed by a captured graph."""
+        return self._captured is not None and self._captured.replays
+
+    @property
+    def capture_seconds(self) -> float:
+        """Time that captures of the gradient took."""
+        return 0.0 if self._captured is None else self._captured.seconds
+
+    def restore(self, halvings: Sequence[StepPosition]) -> None:
         """Continue after these halvings, e.g. those of a checkpoint."""
         self.halvings = list(halvings)
 
-    def _planned_at(self, at: Halving) -> list[Halving]:
+    def _planned_at(self, at: StepPosition) -> list[StepPosition]:
         due = sum(halving <= at for halving in self._planned)
         return [at] * (due - len(self.halvings))
 

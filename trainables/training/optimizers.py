@@ -28,7 +28,7 @@ training would restart, or need second derivatives."""
 _UNSUPPORTED = "needs another package, second derivatives or random numbers that cannot be resumed"
 
 MUON_STEPS = 4
-"""Newton-Schulz iterations; airbench94_muon has 3, timm 5."""
+"""Newton-Schulz iterations; airbench94_muon uses 3, timm 5."""
 
 _FUSED = (SGD, Adam, AdamW)
 """torch's optimizers with a fused step on GPUs; those of timm have none."""
@@ -39,8 +39,9 @@ def make_optimizer(
 ) -> Optimizer:
     """Return the optimizer of a recipe over the trainable parameters: ours or one of timm's.
 
-    With `fused`, a step is a few kernels for all parameters where torch has such a step; by default
-    on CUDA only, because on the CPU it rounds in another way than records were made.
+    `fused` selects torch's fused optimizers, where they exist: a few kernels for all parameters.
+    The default is on CUDA only, because on the CPU fused steps round differently, and older records
+    could not be replayed.
 
     trainables/training/parameter_groups.py decides which parameters are decayed, and the learning
     rate of each layer. `set_progress` sets the rates.
@@ -48,8 +49,8 @@ def make_optimizer(
     Muon (Jordan, 2024) is timm's implementation, with convolutions as matrices [out, in·k²] and
     steps scaled to AdamW's root mean square (arXiv 2502.16982), which lets AdamW train the rest
     at the same rate: the first layer, the head, embeddings, gains and biases, as Muon's authors
-    advise (github.com/KellerJordan/Muon). timm takes NAdamW, AdamW with Nesterov momentum.
-    `muon_sgd`, in trainables/training/muon_sgd.py, takes SGD, as airbench94_muon does.
+    advise (github.com/KellerJordan/Muon). For the rest timm uses NAdamW, AdamW with Nesterov
+    momentum, and `muon_sgd`, in trainables/training/muon_sgd.py, SGD, as airbench94_muon does.
     """
     check_optimizer(settings)
     groups = parameter_groups(model, settings)
@@ -108,8 +109,8 @@ def timm_optimizers() -> list[str]:
 def set_progress(optimizer: Optimizer, *, rate: float, steps: int, lookahead: float = 0.5) -> None:
     """Set the learning rate, the steps of the schedule already taken, and Lookahead's step size.
 
-    A cooldown branch counts from the step where it left the trunk, so that Lookahead
-    synchronizes at the same steps however often a training is resumed.
+    In a cooldown branch the count goes on from the step at which it left the trunk, so that
+    Lookahead synchronizes at the same steps however often a training is resumed.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)

@@ -8,7 +8,9 @@ trunk from where the branch began.
     rate   ┌───────┬────────────┬─────── … trunk
           ╱        │╲           │╲
          ╱         │ ╲ rung 3   │ ╲ rung 9
-    epoch 0        1  3         5  9
+    epoch 0        2  3         6  9
+
+Drawn for a cooldown fraction of a third.
 """
 
 from collections.abc import Sequence
@@ -23,10 +25,10 @@ from trainables.stages import stage_at, stage_starts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPlan:
-    """One pass over the training images. Epochs and steps count from 1."""
+    """One epoch of a training. Epochs and steps count from 1; a step is here an epoch trained."""
 
     step: int
-    """Epochs trained after this one, branches included."""
+    """Epochs trained when this one has ended, branches included."""
     epoch: int
     """Epoch of the schedule, from 1; equal to the rung at a rung's end."""
     phase: Literal["trunk", "cooldown"]
@@ -96,12 +98,12 @@ def learning_rate(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
 
 
 def lookahead_step_size(plan: EpochPlan, progress: float, recipe: Recipe) -> float:
-    """Return the share of the way that Lookahead's slow weights go towards the weights.
+    """Return Lookahead's step size: with 1, the slow weights become the weights; with 0, they stay.
 
-    It is ½, or, if the recipe has a decay, 1 − decay^interval · (epochs / rung)³ in a cooldown: an
-    average over more and more steps towards its end. On the trunk it is then 1, because the trunk
-    is the same for all rungs; in airbench's schedule, with 23% of it before the cooldown, the
-    formula gives 0.99 or more there. `progress` is described in `learning_rate`.
+    Without `lookahead_decay` it is ½. With it, it is 1 on the trunk, which is the same for all
+    rungs, and 1 − decay^interval · (epochs / rung)³ in a cooldown, so that the slow weights average
+    over more and more steps. airbench uses the formula from the start; in the 23% of its schedule
+    before the cooldown, it gives 0.99 or more. `progress` is described in `learning_rate`.
     """
     settings = recipe.optimizer
     if not settings.lookahead_decay:

@@ -19,7 +19,7 @@ from trainables.training.active_stage import ActiveStage
 from trainables.training.averaging import WeightAverage
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.identity import TrainingIdentity, require_same_training
-from trainables.training.optimizer_step import Halving
+from trainables.training.optimizer_step import StepPosition
 from trainables.training.schedule import EpochPlan
 
 _SCALER = {"scale": "scale", "growth_tracker": "_growth_tracker"}
@@ -52,7 +52,7 @@ class TrainingState:
         put_snapshot(self.trunk, *self._parts())
         self.trunk = self.trunk if keep else None
 
-    def save(self, folder: str | Path, *, step: int, halvings: Sequence[Halving]) -> None:
+    def save(self, folder: str | Path, *, step: int, halvings: Sequence[StepPosition]) -> None:
         """Write a checkpoint after `step` epochs; `halvings` are those so far."""
         tensors = {f"now.{name}": value for name, value in take_snapshot(*self._parts()).items()}
         tensors |= {f"trunk.{name}": value for name, value in (self.trunk or {}).items()}
@@ -64,7 +64,9 @@ class TrainingState:
         }
         save_checkpoint(folder, tensors, state)
 
-    def load(self, folder: str | Path, plans: tuple[EpochPlan, ...]) -> tuple[int, list[Halving]]:
+    def load(
+        self, folder: str | Path, plans: tuple[EpochPlan, ...]
+    ) -> tuple[int, list[StepPosition]]:
         """Load a checkpoint of the schedule `plans`; return the epochs trained and the halvings.
 
         Raises:
@@ -76,7 +78,7 @@ class TrainingState:
         self._stage.enter(plans[step - 1].stage if step else 0)
         put_snapshot(part_of(tensors, "now."), *self._parts())
         self.trunk = part_of(tensors, "trunk.") if state["trunk"] else None
-        return step, [Halving(*halving) for halving in state["halvings"]]
+        return step, [StepPosition(*halving) for halving in state["halvings"]]
 
     def _parts(self) -> tuple[nn.Module, nn.Module, Optimizer, GradScaler | None]:
         return self._stage.model, self._average.model, self._stage.optimizer, self._scaler
@@ -151,12 +153,12 @@ def _counters(group: Mapping[str, Any]) -> list[str]:
 
 
 def _as_tensor(value: Any) -> Tensor:
-    """Return a tensor of a type from which `_plain` restores the value; a float is a double."""
+    """Return the value as a tensor from which `_plain` restores it; floats become float64."""
     return torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
 def _plain(value: Tensor) -> Any:
-    """Return Python's number for a scalar of its types, and any other tensor unchanged."""
+    """Return a bool, int64 or float64 scalar as a Python value; any other tensor unchanged."""
     scalar = not value.ndim and value.dtype in (torch.bool, torch.int64, torch.float64)
     return value.item() if scalar else value
 

@@ -20,6 +20,7 @@ from trainables.prediction import PixelSource, predict_log_probs
 from trainables.recipe import Numerics, Recipe
 from trainables.stages import Stage
 from trainables.trainer import FeatureCache
+from trainables.training import loop
 from trainables.training.active_stage import ActiveStage
 
 HEAD_FIRST = (Stage(epochs=2, train="head", values={"augment": "none"}), Stage(lr_scale=0.1))
@@ -95,6 +96,31 @@ def test_features_computed_once_give_the_logits_of_the_images(flip: bool) -> Non
         assert batch.images.ndim == (2 if reuse else 4)
         logits.append(active.outputs(batch)[0])
     torch.testing.assert_close(*logits)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_training_on_features_equals_one_on_images(
+    flip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to rounding, because features are computed in other batches; drawn flips would differ."""
+    values = {"translate": 0, "flip": flip, "alternating_flip": flip}
+    stage = Stage(train="head", values=values)
+    recipe = Recipe(width=3, epochs=4, batch_size=16, stages=(stage,))
+    on_features = start(recipe, rungs=(4,))
+
+    def of_images(*arguments: Any, **options: Any) -> ActiveStage:
+        return ActiveStage(*arguments, **{**options, "reuse_features": False})
+
+    monkeypatch.setattr(loop, "ActiveStage", of_images)
+    on_images = start(recipe, rungs=(4,))
+    pairs = zip(on_features.reports(), on_images.reports(), strict=True)
+    for ours, slow in pairs:
+        assert ours.train_loss == pytest.approx(slow.train_loss, rel=1e-4)
+        assert ours.val_nll == pytest.approx(slow.val_nll, rel=1e-4)
+    torch.testing.assert_close(
+        on_features.scored_model().state_dict(), on_images.scored_model().state_dict(),
+        rtol=1e-3, atol=1e-5,
+    )  # fmt: skip
 
 
 class CountingCache(FeatureCache):

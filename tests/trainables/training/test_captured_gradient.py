@@ -33,7 +33,7 @@ from trainables.training.captured_gradient import (
     CudaGraph,
     graph_of,
 )
-from trainables.training.optimizer_step import Halving, OptimizerStep
+from trainables.training.optimizer_step import OptimizerStep, StepPosition
 from trainables.training.optimizers import make_optimizer
 
 
@@ -100,6 +100,21 @@ def test_a_step_that_cannot_be_captured_is_taken_as_usual(
     assert equal(usual, trained())
     assert (Uncapturable.captures, Uncapturable.replays) == (1, 0)
     assert caplog.text.count("is not captured as a graph: RuntimeError: operation not") == 1
+
+
+@pytest.mark.parametrize("graph", [RerunGraph, Uncapturable])
+def test_the_time_of_captures_is_counted(
+    graph: type[RerunGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = start()
+    assert [*usual.reports()]
+    assert usual.capture_seconds == 0
+    assert not usual.is_captured
+    monkeypatch.setattr(loop, "graph_of", lambda numerics: graph)
+    captured = start()
+    seconds = sum(report.seconds for report in captured.reports())
+    assert 0 < captured.capture_seconds < seconds
+    assert captured.is_captured is (graph is RerunGraph)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +212,7 @@ def test_steps_with_a_graph_are_freed_with_their_last_reference() -> None:
             graph=RerunGraph,
         )
         for step in range(EAGER_STEPS + 2):
-            steps.take(_batch(8, seed=step), optimizer, settings, at=Halving(0, step))
+            steps.take(_batch(8, seed=step), optimizer, settings, at=StepPosition(0, step))
         assert RerunGraph.replays == 2
         freed = weakref.ref(steps)
         del steps
@@ -221,10 +236,10 @@ def test_a_graph_is_freed_after_micro_batches_are_halved() -> None:
         model,
         lambda batch: nn.functional.cross_entropy(model(batch.images), batch.labels_a),
         graph=graph,
-        halvings=[Halving(0, 4)],
+        halvings=[StepPosition(0, 4)],
     )
     for step in range(6):
-        steps.take(_batch(8, seed=step), optimizer, settings, at=Halving(0, step))
+        steps.take(_batch(8, seed=step), optimizer, settings, at=StepPosition(0, step))
         gc.collect()
         alive = [made for made in graphs if made() is not None]
         assert len(alive) == (step in (2, 3)), step

@@ -74,5 +74,7 @@ def test_a_shard_too_small_to_normalize_is_refused() -> None:
     recipe = RECIPE.with_values(batch_size=5)
     options = {"rungs": (3,), "seed": 0, "numerics": NUMERICS, "images": IMAGES, "splits": SPLITS}
     Training(recipe, parallel=DataParallel(rank=0, world_size=2), **options)  # type: ignore[arg-type]
-    with pytest.raises(SpecError, match=r"batch_size must be at least 2 per process.* got 5"):
+    with pytest.raises(
+        SpecError, match=r"batch_size must be at least 2 per process.* got a batch of 5"
+    ):
         Training(recipe, parallel=DataParallel(rank=0, world_size=3), **options)  # type: ignore[arg-type]

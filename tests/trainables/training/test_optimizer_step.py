@@ -25,11 +25,11 @@ from trainables.records import RunFolder, read_record
 from trainables.replay import replay
 from trainables.training.checkpoint import load_checkpoint
 from trainables.training.loop import Training
-from trainables.training.optimizer_step import Halving, OptimizerStep
+from trainables.training.optimizer_step import OptimizerStep, StepPosition
 from trainables.training.optimizers import make_optimizer
 from trainables.trial import QuorumTrial, default_trainer
 
-AT = Halving(0, 0)
+AT = StepPosition(0, 0)
 
 
 def random_batch(size: int) -> Batch:
@@ -58,7 +58,7 @@ def stepped(
     optimizer = make_optimizer(model, optimization)
     taken = OptimizerStep(model, mean_loss(model), scaler=scaler)
     for index in range(steps):
-        loss = taken.take(random_batch(size), optimizer, optimization, at=Halving(0, index))
+        loss = taken.take(random_batch(size), optimizer, optimization, at=StepPosition(0, index))
     return {name: value.clone() for name, value in model.state_dict().items()}, taken, loss
 
 
@@ -185,7 +185,7 @@ def test_a_step_that_ran_out_of_memory_equals_one_with_smaller_micro_batches(
 ) -> None:
     state, taken, loss = stepped(small_memory(limit), 16, steps=3, **changes)
     halved = len(taken.halvings)
-    assert taken.halvings == [Halving(0, 0)] * halved
+    assert taken.halvings == [StepPosition(0, 0)] * halved
     count = changes.get("accumulation", 1) * 2**halved
     assert -(-16 // count) <= limit < -(-16 // (count // 2))
     wanted, unhalved, expected = stepped(
@@ -213,14 +213,14 @@ def test_a_step_is_repeated_from_its_start_wherever_it_fails(fails: int) -> None
     steps = OptimizerStep(model, loss_of)
     optimizer = make_optimizer(model, optimization)
     for index in range(2):
-        steps.take(random_batch(16), optimizer, optimization, at=Halving(0, index))
-    assert steps.halvings == [Halving(0, 0 if fails <= 4 else 1)]
+        steps.take(random_batch(16), optimizer, optimization, at=StepPosition(0, index))
+    assert steps.halvings == [StepPosition(0, 0 if fails <= 4 else 1)]
     again = small_memory()
     torch.manual_seed(0)
     repeated = OptimizerStep(again, mean_loss(again), halvings=steps.halvings)
     optimizer = make_optimizer(again, optimization)
     for index in range(2):
-        repeated.take(random_batch(16), optimizer, optimization, at=Halving(0, index))
+        repeated.take(random_batch(16), optimizer, optimization, at=StepPosition(0, index))
     assert equal(again.state_dict(), model.state_dict())
     assert repeated.halvings == steps.halvings
 
@@ -267,7 +267,7 @@ def test_a_training_that_ran_out_of_memory_is_resumed_and_repeated_bitwise(tmp_p
     whole = start("limited")
     for report in whole.reports():
         whole.save(tmp_path / f"{report.step}")
-    assert whole.halvings == (Halving(0, 0), Halving(0, 0))  # 22 → 11 → 5 or 6 images
+    assert whole.halvings == (StepPosition(0, 0), StepPosition(0, 0))  # 22 → 11 → 5 or 6 images
     expected = final(whole, tmp_path / "whole")
     for step in (1, 2, 3):
         resumed = start("limited")
