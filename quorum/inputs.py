@@ -1,6 +1,7 @@
 """Turn the plain values of the public functions into specifications, folders and displays."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SpecError
-from quorum.options import AnyOptions, PlanOptions, RunOptions, SearchOptions
+from quorum.options import AnyOptions, RunOptions, SearchOptions
 from quorum.outcome import AnyRun, Outcome
 from quorum.resuming import resumed_sweep
 from quorum.workspace.listing import Runs
-from search.space.settings import with_settings
+from search.space.settings import ProfileChoice, with_settings
 from search.space.spec import SweepSpec
 from search.space.sweep_files import load_spec, spec_from_mapping
 from trainables.records import RunFolder
@@ -35,16 +36,15 @@ def resolve_sweep(sweep: Sweep, options: RunOptions, *, name: str) -> SweepSpec:
             the run to resume.
         RunError: there is no run to resume, or it was started with another sweep.
     """
-    here = options.address is None or isinstance(options, PlanOptions)  # a plan measures here
-    if options.device == "cuda" and here:
+    if options.device == "cuda" and options.address is None:
         from trainables.device.gpus import require_gpu  # imports torch
 
-        require_gpu(address=options.address)  # before the data are read, which may take long
+        require_gpu()  # before the data are read, which may take long
     folder = run_to_resume(options, default=name)
     if folder is not None:
         return resumed_sweep(sweep, options, folder)
     if not isinstance(sweep, SweepSpec):
-        spec = load_spec(sweep, profile=options.profile, settings=options.set)
+        spec = load_spec(sweep, profile=_profile(options), settings=options.set)
     elif options.set:
         spec = spec_from_mapping(with_settings(sweep.to_mapping(), options.set))
     else:
@@ -124,6 +124,15 @@ def path_of_run(run: AnyRun) -> str:
 def default_name(sweep: Sweep) -> str:
     """Return the name that a sweep's runs get by default."""
     return sweep.name if isinstance(sweep, SweepSpec) else Path(sweep).stem
+
+
+def _profile(options: RunOptions) -> ProfileChoice:
+    """Return the profile of the machines that train: this one, or the nodes of the cluster."""
+    if options.profile is not None or options.address is None:
+        return options.profile
+    from search.tune.cluster_site import profile_at  # imports Ray
+
+    return functools.cache(functools.partial(profile_at, options.address))
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
@@ -13,18 +13,20 @@ from common.yaml_text import read_yaml
 
 Profile = Literal["cpu", "gpu"]
 PROFILES: tuple[Profile, ...] = ("cpu", "gpu")
+ProfileChoice = Profile | Callable[[], Profile] | None
+"""A profile, a function that finds it out, or None for that of this machine."""
 
 _SCIENTIFIC = re.compile(r"[-+]?\d+e[-+]?\d+")
 """Numbers such as 4e-3, which YAML 1.1 reads as text."""
 
 
 def with_profile(
-    mapping: Mapping[str, Any], profile: Profile | None, *, where: str
+    mapping: Mapping[str, Any], profile: ProfileChoice, *, where: str
 ) -> dict[str, Any]:
     """Merge the values that `profiles` has for a device into a sweep, and drop `profiles`.
 
-    None stands for `gpu` where there is a GPU, else `cpu`. A sweep without profiles is returned
-    unchanged.
+    None stands for `gpu` where there is a GPU, else `cpu`. A function is called only if the sweep
+    has profiles. A sweep without profiles is returned unchanged.
 
     Raises:
         SpecError: `profiles` has anything but values for `cpu` and `gpu`.
@@ -37,6 +39,8 @@ def with_profile(
         raise SpecError(f"{where}: profiles must have values for cpu and gpu, got {profiles!r}")
     for key in profiles:
         check_key(key, PROFILES, where=f"{where}: profiles")
+    if callable(profile):
+        profile = profile()
     return merge(plain, profiles.get(profile or _profile_of_machine()) or {})
 
 
@@ -71,9 +75,9 @@ def merge_all(base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Merge `changes` into `base`, mapping by mapping; where both have a value, `changes` wins.
 
-    A null removes a value, so that its default holds again; an empty `splits` replaces the others:
-    no folder is a split's. A value that `changes` puts into
-    `recipe` is removed from `space`, and the reverse; both are removed from `families`.
+    A null removes a value and so restores its default. An empty `splits` clears that mapping, so
+    that no folder names a split. A value that `changes` puts into `recipe` is removed from `space`,
+    and the reverse; both are removed from `families`.
     """
     merged = dict(base)
     for key, value in changes.items():

@@ -11,7 +11,7 @@ from common.errors import SpecError
 from common.parsing import from_mapping
 from common.yaml_text import read_yaml
 from journal.journal import changed_on_resume
-from search.space.settings import Profile, merge, with_profile, with_settings
+from search.space.settings import ProfileChoice, merge, with_profile, with_settings
 from search.space.spec import SweepSpec
 from trainables.records import RunFolder
 
@@ -21,13 +21,13 @@ SHIPPED = Path(__file__).parent.parent / "sweeps"
 def load_spec(
     sweep: str | Path,
     *,
-    profile: Profile | None = None,
+    profile: ProfileChoice = None,
     settings: Sequence[str] | Mapping[str, Any] = (),
 ) -> SweepSpec:
     """Load a shipped sweep by name, or a YAML file by path.
 
-    A sweep may have `profiles`, values for one kind of device; None takes the GPU's where there
-    is one. `settings` such as `recipe.width=64` are applied last.
+    A sweep may have `profiles`, values for one kind of device; None takes the GPU's if this machine
+    has a GPU. `settings` such as `recipe.width=64` are applied last.
 
     Raises:
         SpecError: there is no such sweep, the YAML is broken, a key is unknown, or a value is
@@ -39,7 +39,7 @@ def load_spec(
     return spec_from_mapping(mapping, where=str(sweep), default_name=_find(sweep).stem)
 
 
-def load_mapping(sweep: str | Path, *, profile: Profile | None = None) -> Any:
+def load_mapping(sweep: str | Path, *, profile: ProfileChoice = None) -> Any:
     """Return the values that a sweep's YAML has for a device, unchecked; raises as `load_spec`."""
     return _read(_find(sweep), profile)
 
@@ -80,7 +80,7 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def _read(path: Path, profile: Profile | None, *, extended_by: Sequence[Path] = ()) -> Any:
+def _read(path: Path, profile: ProfileChoice, *, extended_by: Sequence[Path] = ()) -> Any:
     """Read a YAML file with its values for a device.
 
     Its values override all those of the sweep that it `extends`, if any.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from common.errors import SpecError
+from search.space.settings import Profile
 from search.timetable.capacity import Capacity, Node, Share, share_of
 from search.timetable.site import probe_here, whole_machine
 from search.tune.cluster import (
@@ -77,7 +78,7 @@ class ClusterSite:
 
     def cores(self, device: str | None) -> int:
         """Return the cores of the smallest node that can run a trial; wait for one to join."""
-        share = self._share(self._device(device))
+        share = self._share(self.device(device))
         nodes = [node for node in self._wait_for(share).nodes if node.holds(share)]
         return int(min(node.cores for node in nodes))
 
@@ -89,7 +90,7 @@ class ClusterSite:
         self, recipe: Recipe, images: ImageSet, *, device: str | None, threads: int
     ) -> Numerics:
         """Measure on a worker with a trial's resources."""
-        device = self._device(device)
+        device = self.device(device)
         share = share_of(Numerics(device=device, threads=threads))
         self._wait_for(share)
         kind, numerics = call_with_share(
@@ -171,7 +172,7 @@ class ClusterSite:
             **arguments,
         )
 
-    def _device(self, device: str | None) -> str:
+    def device(self, device: str | None) -> str:
         """Return the device to train on: a GPU if the cluster has one now."""
         if device is None:
             self._wait_for(Share(cores=1.0))
@@ -204,7 +205,7 @@ class ClusterSite:
             room.close()
 
     def send(self, images: ImageSet) -> Any:
-        """Return what workers get the images from; they are sent once."""
+        """Send the images to the workers, once; return the handle from which they get them."""
         key = (images.fingerprint, layout_of(images))
         if key not in self._sent:
             self._sent.clear()
@@ -221,6 +222,16 @@ def joined(address: str) -> Iterator[ClusterSite]:
     """
     with ray_session(address=address):
         yield ClusterSite()
+
+
+def profile_at(address: str) -> Profile:
+    """Return the profile of the cluster at `address`: `gpu` if one of its nodes has a GPU now.
+
+    Raises:
+        RunError: there is no cluster, or none of its nodes can train.
+    """
+    with joined(address) as site:
+        return "gpu" if site.device(None) == "cuda" else "cpu"
 
 
 def _probe(

@@ -9,10 +9,8 @@ import torch
 from common.errors import SpecError
 
 
-def require_gpu(*, address: str | None = None) -> None:
-    """Refuse to train on a GPU where there is none, or one that torch has no kernels for.
-
-    A plan for the Ray cluster at `address` needs one as well: it measures on this machine.
+def require_gpu() -> None:
+    """Raise an error if this machine has no GPU, or has one that torch has no kernels for.
 
     Raises:
         SpecError: torch sees no GPU, or one that it was not built for; the message says what it
@@ -27,20 +25,14 @@ def require_gpu(*, address: str | None = None) -> None:
         reason = "CUDA_VISIBLE_DEVICES is empty"
     else:
         reason = f"torch {torch.__version__} finds no GPU on this machine"
-    if address is None:
-        raise SpecError(
-            f"--profile gpu: {reason}; leave out --profile to train on the CPU, or join a cluster "
-            "that has GPUs with --address"
-        )
     raise SpecError(
-        f"--profile gpu: a dry run measures on this machine, not on the cluster at {address}, and "
-        f"here {reason}; start it on a machine of the cluster that has a GPU, or leave out "
-        "--profile to plan for CPUs"
+        f"--profile gpu: {reason}; leave out --profile to train on the CPU, or join a cluster "
+        "that has GPUs with --address"
     )
 
 
 def _require_kernels() -> None:
-    """Refuse GPUs that torch has no kernels for: it only warns, and the first kernel fails.
+    """Refuse GPUs that torch has no kernels for: torch only warns, and its first kernel then fails.
 
     Builds that list no architecture of NVIDIA's, e.g. those for AMD's GPUs, are not checked.
     """

@@ -16,6 +16,8 @@ from PIL import Image
 from ensemble.selection.selection import read_selection
 from quorum import Outcome
 from quorum.cli.main import COMMANDS, main
+from quorum.inputs import resolve_sweep
+from quorum.options import AblationOptions, PlanOptions, RunOptions, SearchOptions
 from search.space.sweep_files import load_spec
 from tests.command_line import user_error
 
@@ -246,17 +248,29 @@ def test_a_gpu_that_is_absent_is_one_clear_line(
     assert "leave out --profile" in line
 
 
-def test_a_plan_for_a_cluster_is_not_advised_to_join_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("options", [SearchOptions, PlanOptions, AblationOptions])
+def test_a_cluster_with_gpus_needs_none_here(
+    options: type[RunOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does this machine decide which of a sweep's profiles is taken."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    cluster = ("--address", "head:6379")
-    line = user_error(
-        capsys, "run", "--dry-run", "digits", "--profile", "gpu", *cluster, "--runs", tmp_path
-    )
-    assert "cluster at head:6379" in line
-    assert "leave out --profile" in line
-    assert "--address" not in line
+    asked: list[str] = []
+
+    def profile_at(address: str) -> str:
+        asked.append(address)
+        return "gpu"
+
+    monkeypatch.setattr("search.tune.cluster_site.profile_at", profile_at)
+    head = "head:6379"
+    for name in ("images", "level1"):
+        chosen = resolve_sweep(name, options(profile="gpu", address=head), name=name)
+        assert asked == []
+        assert resolve_sweep(name, options(address=head), name=name) == chosen
+        assert asked == [head]
+        assert resolve_sweep(name, options(profile="cpu", address=head), name=name) != chosen
+        asked.clear()
+    resolve_sweep("digits", options(address=head), name="digits")  # has no profiles
+    assert asked == []
 
 
 @pytest.mark.parametrize("change", ["--set=recipe.width=64", "--members=7", "--skip-unreadable"])

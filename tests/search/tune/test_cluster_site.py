@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from common.errors import RunError, SpecError
-from search.timetable.capacity import Node, Share
+from search.timetable.capacity import Capacity, Node, Share
 from search.tune.cluster import autoscales, call_everywhere, call_with_share, cluster_capacity
-from search.tune.cluster_site import ClusterSite
+from search.tune.cluster_site import ClusterSite, profile_at
 from search.tune.placement import is_cluster, placed
 from search.tune.reach import require_reachable
 from search.tune.served_folder import served
@@ -83,6 +83,12 @@ def test_numerics_are_measured_on_a_worker_and_its_kind_is_known() -> None:
 def test_a_gpu_that_no_node_has_is_one_clear_error() -> None:
     with pytest.raises(SpecError, match="--profile gpu: no node of the cluster has a GPU"):
         ClusterSite().cores("cuda")
+
+
+def test_the_profile_follows_the_nodes() -> None:
+    assert profile_at("auto") == "cpu"
+    node = Node(id="a", name="a", cores=8.0, gpus=1.0)
+    assert ClusterSite(capacity=lambda: Capacity(nodes=(node,))).device(None) == "cuda"
 
 
 def refuse() -> None:
