@@ -1,6 +1,6 @@
 """A short probe of speed and parity: the fastest dtype and memory format for training a network.
 
-Axes: B images of a batch, K classes. The fastest combination of float32 or a data type of 16 bits
+Axes: B images of a batch, K classes. The fastest combination of float32 or a 16-bit data type
 with contiguous or channels_last depends on the network, the image size, the processor and its
 load, and occasionally a kernel is wrong. So speed and parity are measured on the network itself,
 once per sweep and kind of machine, and the choice is frozen in the record.
@@ -8,7 +8,6 @@ once per sweep and kind of machine, and the choice is frozen in the record.
 
 import copy
 import logging
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -51,12 +50,14 @@ MIN_GAIN = 1.05
 for a captured step over an eager one."""
 
 _ROUNDS = 3
+"""Timed steps of each candidate."""
 _STEPS = 4 * (1 + _ROUNDS)
+"""Steps that share the budget: four candidates, each with a first step and its timed ones."""
 _SMALL_BATCH = 4
 _SMALLEST_BATCH = 2
 """Images that batch normalization needs."""
 _BARELY_LONGER = 1.25
-"""Time of a step, as a multiple of that of the smallest batch, that counts as the same."""
+"""Ratio up to which two steps take about the same time, or two batches have about one size."""
 _GROWTH = 4
 """Largest factor between the batch sizes that are timed."""
 
@@ -69,7 +70,7 @@ class Measurement:
     batch: int
     """Images per step of the probe."""
     seconds: float
-    """Median wall time of the forward and backward pass of one batch."""
+    """Shortest wall time of the forward and backward pass of one batch: load only adds to it."""
     logit_error: float
     """‖logits − reference‖ / ‖reference‖ against contiguous float32."""
     gradient_cosine: float
@@ -92,10 +93,11 @@ def probe(
 ) -> Numerics:
     """Return the fastest numerics for this network that keep parity with contiguous float32.
 
-    Timed steps take about `budget_seconds`, and first steps at most as much again: a heavy network
-    is probed with a smaller batch, and candidates for which no time remains are skipped. The probe
-    takes longer only if four images already do, or to start the device. A batch that does not fit
-    into memory is halved. On a GPU, capturing the fastest candidate takes about eight more steps.
+    Timed steps take about `budget_seconds`, and untimed first steps at most as much again. To keep
+    to this, a heavy network is probed with a smaller batch, and candidates for which no time
+    remains are skipped. The probe takes longer only if four images already take that long, or if
+    the device takes long to start. A batch that does not fit into memory is halved. On a GPU,
+    capturing the fastest candidate takes about eight more steps.
     Torch's thread count is restored afterwards.
     """
     before = torch.get_num_threads()
@@ -145,11 +147,12 @@ def measure(
     """Time forward and backward passes of the candidates in turns, as far as the time allows.
 
     Candidates take turns because the load of a shared machine drifts. The optimizer is not timed,
-    because it computes in float32 in any case. A candidate that fails is skipped, except the
-    first, the reference (contiguous float32). Forward passes run inside `autocast`. `half` is the
-    data type of 16 bits, by default the one that suits the device. The candidate that is chosen is
-    also captured as a `graph`, by default a CUDA graph on a GPU, and no graph elsewhere. A custom
-    network is not captured: its `forward` may depend on Python values that a replay would not see.
+    because it computes in float32 in any case. A candidate that fails is skipped, except the first,
+    the reference (contiguous float32). Forward passes run inside `autocast`. `half` is the 16-bit
+    data type, by default the one that suits the device, if any does. The candidate that is chosen
+    is also captured as a `graph`, by default a CUDA graph on a GPU, and no graph elsewhere. A
+    custom network is not captured: its `forward` may depend on Python values that a replay would
+    not see.
 
     Times of first steps are left out, because they load kernels and choose algorithms: seconds on a
     GPU. They have a budget of their own, so that a slow start leaves the timed steps their time.
@@ -266,7 +269,7 @@ class _Candidate:
         return Measurement(
             numerics=self.numerics,
             batch=self.batch,
-            seconds=statistics.median(self.seconds[1:] or self.seconds),
+            seconds=min(self.seconds[1:] or self.seconds),
             logit_error=float(error),
             gradient_cosine=float(cosine),
         )
@@ -314,12 +317,12 @@ def _reference(
 def _affordable_batch(reference: Callable[[int], _Candidate], *, most: int, seconds: float) -> int:
     """Return the batch size, at most `most`, whose step takes about `seconds`.
 
-    A step costs some time for its kernels' launches, and more for each image. Where launches
-    dominate, a full batch takes hardly longer than two images, and is affordable whatever they
-    take. So both costs are estimated from the last two sizes, and the size is raised in steps.
+    A step has a fixed cost for launching kernels and a cost per image. Where launches dominate, a
+    full batch takes hardly longer than two images, and is taken even if both take longer than
+    `seconds`. So both costs are estimated from the last two sizes, and the size is raised in steps.
 
-    First steps are warm-ups whatever they take: on a GPU they start the device and load kernels,
-    and say nothing about the network.
+    First steps are never timed: on a GPU they start the device and load kernels, and say nothing
+    about the network.
     """
 
     def timed(size: int) -> tuple[int, float]:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from common.errors import SpecError
 from tests.trainables.training.rerun_graph import RerunGraph, Uncapturable
+from trainables.device import candidates
 from trainables.device.candidates import half_precision
 from trainables.device.probe import Measurement, choose, measure, probe
 from trainables.prediction import autocast
@@ -54,7 +56,7 @@ def linear(*, classes: int, image_size: int, recipe: object) -> nn.Module:
 def run(recipe: Recipe = TINY, **changes: Any) -> tuple[Measurement, ...]:
     options: dict[str, Any] = {
         "classes": 3, "image_size": 8, "device": "cpu", "threads": 1, "budget_seconds": 1.0,
-        "clock": Clock(1e-3), **changes,
+        "clock": Clock(1e-3), "half": "bfloat16", **changes,
     }  # fmt: skip
     return measure(recipe, **options)
 
@@ -130,16 +132,48 @@ def test_no_candidate_without_parity_is_ever_chosen(others: list[Measurement]) -
 
 @pytest.mark.parametrize(
     ("device", "has_bfloat16", "expected"),
-    [
-        ("cpu", False, "bfloat16"),
-        ("cuda", True, "bfloat16"),
-        ("cuda:1", False, "float16"),
-    ],
+    [("cuda", True, "bfloat16"), ("cuda:1", False, "float16")],
 )
 def test_gpus_without_bfloat16_compute_in_float16(
     device: str, has_bfloat16: bool, expected: str
 ) -> None:
     assert half_precision(device, has_bfloat16=lambda _: has_bfloat16) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"sse2", "avx2", "fma"}, None),
+        ({"avx2", "avx_vnni"}, None),
+        ({"avx2", "avx512f", "avx512_vnni"}, "bfloat16"),
+        ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "bfloat16"),
+        ({"fp", "asimd", "asimddp"}, None),
+        ({"fp", "asimd", "bf16", "i8mm"}, "bfloat16"),
+        (set(), "bfloat16"),
+    ],
+)
+def test_a_cpu_that_emulates_bfloat16_never_computes_in_it(
+    flags: set[str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if it is measured as faster, as was seen once on a busy machine."""
+    assert half_precision("cpu", flags=frozenset(flags)) == expected
+    monkeypatch.setattr(candidates, "cpu_flags", lambda: frozenset(flags))
+    dtypes = {each.numerics.dtype for each in run(half=None)}
+    assert dtypes == {"float32"} | ({expected} if expected else set())
+
+
+def test_times_are_those_of_the_quietest_step() -> None:
+    """Another process delays two of three steps: load only adds to a step's time."""
+
+    class Busy(Device):
+        loads = cycle([0.0, 0.05, 0.05])
+
+        def _step(self, size: int, numerics: Numerics) -> None:
+            super()._step(size, numerics)
+            self.now += next(self.loads)
+
+    measurements = on(Busy(launch=0.03), batch_size=16)
+    assert [m.seconds for m in measurements] == pytest.approx([0.03] * 4)
 
 
 def test_float16_has_parity_and_needs_a_gain_too() -> None:
