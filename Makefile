@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.quorum-setup
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 CODE   := quorum analysis search ensemble trainables journal common benchmarks deploy tests
 
-.PHONY: help setup demo test fast test-cluster check format lint types bench lock clean
+.PHONY: help setup demo test fast test-cluster check format bench lock clean
 
 help:
 	@echo "make setup   build .venv once (about a minute, 7 GB)"

@@ -23,7 +23,7 @@ class SpecError(QuorumError, ValueError):
 
 
 class MissingWeightsError(SpecError):
-    """Initial weights that this machine does not have now: another, or a later try, may."""
+    """Initial weights are missing here and now; another machine or a later try may have them."""
 
 
 class DataError(QuorumError, ValueError):

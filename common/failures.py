@@ -12,7 +12,7 @@ MAX_CHARACTERS = 300
 
 
 def reason_of(traceback: str) -> str:
-    """Return the line that names the exception: a traceback's last, otherwise the first."""
+    """Return the line that names the exception: the last of Ray's traceback, else the first."""
     lines = [line.strip() for line in _ANSI.sub("", traceback).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_PEAK_MEMORY)]
     if not lines:
@@ -73,7 +73,8 @@ def users_mistake(error: BaseException) -> str | None:
     if isinstance(error, QuorumError):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk of {error.filename or 'the run'}; free some and --resume"
+        place = error.filename or "the run"
+        return f"no space left on the disk of {place}; free some space, then continue with --resume"
     if isinstance(error, PermissionError):
         return f"no permission for {error.filename}"
     if isinstance(error, OSError) and error.errno in _UNUSABLE_PATHS and error.filename:

@@ -129,7 +129,7 @@ def write_files(
     the syncs, has returned.
 
     Raises:
-        OSError: a file cannot be written; all files that were there are as before.
+        OSError: a file cannot be written. Existing files are unchanged, unless a rename failed.
     """
     made = make_folder(folder)
     temporary: list[Path] = []

@@ -54,7 +54,7 @@ def signed_range(interval: Sequence[float] | None, decimals: int = 3) -> str:
 
 
 def significant(value: Number) -> str:
-    """Format about three significant digits: 0.281 → `0.28`, 5.931 → `5.93`, 123.4 → `123`."""
+    """Format three digits, at most two of them decimals: 0.281 → `0.28`, 123.4 → `123`."""
     return DASH if _missing(value) else _three_digits(float(value or 0))
 
 
@@ -122,7 +122,7 @@ def duration(seconds: Number) -> str:
 
 
 def short_duration(seconds: Number) -> str:
-    """Format a measured duration in six characters: `8.4s`, `3m05s`, `2h10m`."""
+    """Format a measured duration without spaces: `8.4s`, `3m05s`, `2h10m`."""
     return duration(seconds).replace(" ", "").replace("min", "m")
 
 
@@ -204,7 +204,7 @@ def _missing(value: Number) -> bool:
 
 
 def _three_digits(value: float) -> str:
-    """Format three significant digits without an exponent."""
+    """Format three digits, at most two of them decimals, without an exponent."""
     magnitude = abs(value)
     decimals = 0 if magnitude >= 99.95 else 1 if magnitude >= 9.995 else 2
     return _with_minus(f"{value:.{decimals}f}")

@@ -22,9 +22,9 @@ class MirroredFolder:
         self._remote = remote.rstrip("/")
         self._local = local
         self._known: dict[str, Stamp] = {}
-        """Files that are the same on both sides, as they are here."""
+        """The local stamp of each file when both sides were last equal."""
         self._pulled: dict[str, Stamp] = {}
-        """Files that were copied from the other side, as they were there."""
+        """The remote stamp of each file when it was copied from there."""
 
     def pull(self, names: Iterable[str]) -> None:
         """Copy files and whole folders that are new or changed on the other side.

@@ -61,9 +61,9 @@ def shortened_rung(
 
 
 def nearest_end(rungs: Sequence[int], cooldown_fraction: float, *, done: int) -> tuple[int, ...]:
-    """Return the rungs with the lowest last one that a training of `done` steps can still have.
+    """Return `rungs` with their last one lowered as far as `done` completed steps allow.
 
-    Up to there, its steps are those of `rungs`, and at least one more follows.
+    The completed steps are the same in both schedules, and at least one more follows.
     """
     trained = course(rungs, cooldown_fraction)[:done]
     lower = tuple(rungs[:-1])

@@ -138,16 +138,16 @@ def main() -> int:
     for name, policy in policies(account, bucket).items():
         set_up_profile(iam, name, policy)
     allow_spot(iam)
-    print(f"Now state in cluster.yaml:  SecurityGroupIds: [{group_id}]")
+    print(f"Now set in cluster.yaml:  SecurityGroupIds: [{group_id}]")
     return 0
 
 
 def _check_range(cidr: str) -> None:
     network = ipaddress.ip_network(cidr)
     if network.prefixlen < 8:
-        raise ValueError(f"SSH from {cidr} is open to much of the internet; state your own range")
+        raise ValueError(f"SSH from {cidr} is open to much of the internet; give your own range")
     if network in EXAMPLES:
-        raise ValueError(f"{cidr} is an example; state the addresses you connect from")
+        raise ValueError(f"{cidr} is an example; give the addresses you connect from")
 
 
 def _allow(actions: list[str], resources: list[str]) -> dict[str, Any]:

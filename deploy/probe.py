@@ -3,8 +3,8 @@
     python deploy/probe.py HOST [PORT ...]         all ports, if none is named
     python deploy/probe.py HOST --token-file ~/.ray/auth_token        the same with the token
 
-Prints one line per open port: what refused, and what answered. Exit code 1 if anything answered
-that is not known to be harmless; with the token, something must.
+Prints one line per open port: what refused, and what answered. Without the token, the exit code is
+1 if anything but SSH answered a request; with it, if nothing did.
 """
 
 import argparse

@@ -306,7 +306,7 @@ class ModelRegistered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverFailed:
-    """An observer raised for the first time; the run continues without its view."""
+    """An observer raised its first exception; it still gets later events."""
 
     event: ClassVar[Literal["observer_failed"]] = "observer_failed"
     reason: str

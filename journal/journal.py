@@ -8,8 +8,8 @@ off.
 to the last sync. Reports and state changes of trials (`GROUPED`) are synced together, at the latest
 after SYNC_SECONDS or UNSYNCED_BYTES, by a thread, so that the loop that journals them need not wait
 for the disk. `append` returns any other event once it is on disk, with all before it. Call `sync`
-before an action that must not outlive the events that led to it: a trial's record gets its name, a
-checkpoint that they replace is removed. Then a resumed run trains the lost epochs again.
+before an irreversible action that depends on earlier events: renaming a trial's record into place,
+removing an old checkpoint. After a power loss, a resumed run trains the lost epochs again.
 
 A file system may write later pages before earlier ones; the gaps read as zeros. So the journal
 ends at the first line with a zero byte, if that is within the last UNSYNCED_BYTES. A crash cannot
@@ -220,7 +220,10 @@ class Journal:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise self._unwritable(self._failure) from None
+            raise RunError(
+                f"{self.path} could not be synced: {self._failure.strerror}; the latest events may "
+                "be lost: check the disk and its free space, then continue with --resume"
+            ) from None
 
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(

@@ -139,7 +139,7 @@ class Trial:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Peak memory of its worker, up to a lack of memory included."""
+        """Peak memory of its worker, including attempts that ran out of memory."""
         epochs = (epoch.peak_memory_bytes or 0 for epoch in self.epochs)
         return max(self.failure_peak_bytes, max(epochs, default=0))
 

@@ -36,7 +36,7 @@ class Trials(Mapping[str, Trial]):
         self.peak_memory_bytes = 0
         """Peak memory of any worker."""
         self.restarts = 0
-        """Restarts of trials that had lost their worker."""
+        """Number of times that a trial was started again after a failure."""
         self.cohorts: dict[Kind, Cohort] = {"search": Cohort(), "seed": Cohort()}
         self.costs = EQUAL
         """Relative cost of a trial's epochs, by the run's last plan."""

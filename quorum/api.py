@@ -192,7 +192,7 @@ def select(
     runs: str | Path | None = None,
     progress: bool = True,
 ) -> "Selection":
-    """Choose and weight an ensemble of at most `members` (5).
+    """Choose and weight an ensemble of at most `members` (default: the sweep's; 5 for a POOL.npz).
 
     `pool` is a run, or the path of a POOL.npz: `probs` float [M, N, K], `labels` int [N] and
     optionally `names` [M]. A run's selection is written to its folder, where it is frozen, or
@@ -202,7 +202,7 @@ def select(
     """
     from analysis.terminal.progress_line import ProgressLine
     from quorum.selection import select_pool, select_run
-    from quorum.trial_stages import end_search, has_paused
+    from quorum.trial_stages import end_search, has_unfinished
 
     given = {"members": members, "source": source, "weighting": weighting, "diversity": diversity}
     request = {name: value for name, value in given.items() if value is not None}
@@ -212,8 +212,8 @@ def select(
             return select_pool(Path(pool), request, out=target, progress=line.report)
     folder = find_run(pool, runs)
     with ProgressLine(sys.stderr if progress else None) as line:
-        if target is None and has_paused(folder):
-            # Paused trials become members, but only if the request gives something to freeze.
+        if target is None and has_unfinished(folder):
+            # Tried first, because to end paused trials, so that they can be selected, is final.
             with TemporaryDirectory() as elsewhere:
                 select_run(folder, request, out=Path(elsewhere), progress=line.report)
             end_search(folder)
@@ -235,7 +235,7 @@ def distill(
     progress: bool = True,
     observers: "Sequence[Observer]" = (),
 ) -> Outcome:
-    """Train, quantize and judge another student on `workers` workers; read test once more.
+    """Train another student on `workers` workers, quantize it, and evaluate it on test again.
 
     Its teacher is the run's ensemble, or that of the file `selection`, which `select` wrote for
     this run. The limits `max_…` on the released file's cost replace those of the run for this

@@ -62,10 +62,11 @@ def require_affordable(
 ) -> None:
     """Refuse limits on the released file's cost that no candidate can meet, before the sweep.
 
-    The ends of the search space stand for its trials. Among the candidates within the limits on
-    parameters and arithmetic, two are measured: the one with the fewest parameters for its size,
-    and the one with the least arithmetic for its latency. A latency is refused only far above the
-    limit, because the machine may be less busy when the student is designed.
+    No trial exists yet, so the ends of every searched range stand for the trials. Among the
+    candidates within the limits on parameters and arithmetic, two are measured: the one with the
+    fewest parameters for its size, and the one with the least arithmetic for its latency. A latency
+    is refused only far above the limit, because the machine may be less busy when the student is
+    designed.
 
     Raises:
         SpecError: names the cheapest network and its cost.
@@ -108,7 +109,7 @@ def require_affordable(
             GateMargins(max_latency_ms=margins.max_latency_ms),
         ),
     )
-    with suppress(NoOnnxFormError):  # others may have one
+    with suppress(NoOnnxFormError):  # it cannot be measured; others may have such a form
         for candidate, limit in alone:
             affordable([candidate], limit, most=1, latency_share=BEFORE_SWEEP, **data)
 

@@ -42,7 +42,10 @@ class RunOptions:
     """Options of every command that trains."""
 
     name: str | None = field(
-        default=None, metadata=cli("name of the run's folder (default: the sweep's name)")
+        default=None,
+        metadata=cli(
+            "name of the run's folder (default: that of the sweep or its file; -2, -3 … if taken)"
+        ),
     )
     data: str | Path | None = field(
         default=None, metadata=cli("folder of the data set", metavar="PATH")
@@ -183,7 +186,7 @@ class BudgetOptions(RunOptions):
     )
     max_bytes: int | None = field(
         default=None,
-        metadata=cli("largest file of the student, in bytes", type=int, metavar="N"),
+        metadata=cli("largest size of the student's file, in bytes", type=int, metavar="N"),
     )
     max_params: int | None = field(
         default=None,

@@ -1,8 +1,7 @@
 """Run the stages in order: sweep → seeds → select → distill → ledger → report.
 
 The functions take a specification and a run's folder; `quorum.api` makes both from plain
-values. They use only the options that concern the work itself: resume, trials, time_budget,
-address, profile, register, report, mirror and observers.
+values. Options that the specification already includes are only recorded in the journal.
 
 Every stage leaves its result in the run's folder and is skipped if the result is there, so a
 killed run resumes where it stopped.

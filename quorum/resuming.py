@@ -94,7 +94,10 @@ def _refuse_changes(options: RunOptions, spec: SweepSpec, folder: RunFolder) -> 
     }
     for flag, refused in given.items():
         if refused:
-            raise SpecError(f"{flag} changes a new run only; a resumed one keeps its sweep.yaml")
+            raise SpecError(
+                f"{flag} applies to new runs only; leave it out, because a resumed run keeps its "
+                "sweep.yaml"
+            )
 
 
 def _selection_changes(options: RunOptions, spec: SweepSpec) -> dict[str, bool]:
@@ -133,7 +136,7 @@ def _refuse_late_trials(options: RunOptions, spec: SweepSpec, folder: RunFolder)
 
 
 def _compare(sweep: SweepSpec | str | Path, folder: RunFolder) -> None:
-    """Refuse a sweep other than the run's; a shipped one may have changed since, with a note."""
+    """Refuse a sweep other than the run's; if a shipped one has changed since, only warn."""
     started = read_state(folder.journal).started
     if started is None or _same_file(sweep, folder.sweep):
         return
@@ -153,7 +156,7 @@ def _compare(sweep: SweepSpec | str | Path, folder: RunFolder) -> None:
     rest = f" and {more} more" if more > 0 else ""
     name = sweep.name if isinstance(sweep, SweepSpec) else sweep
     if shipped or started.settings is None:
-        # It may have changed with a new version; and earlier ones recorded no --set.
+        # A shipped sweep may change between versions, and early versions did not record --set.
         log.warning(
             "%s keeps its own sweep.yaml, which differs from the sweep %s: %s%s",
             folder.root, name, named, rest,
@@ -168,7 +171,7 @@ def _compare(sweep: SweepSpec | str | Path, folder: RunFolder) -> None:
 def _variants(
     sweep: SweepSpec | str | Path, settings: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the comparable values of a sweep with the run's settings, for any device."""
+    """Return the comparable values of a sweep with the run's settings, one for each profile."""
     loaded: list[Any]
     if isinstance(sweep, SweepSpec):
         loaded = [sweep.to_mapping()]

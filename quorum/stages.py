@@ -40,7 +40,7 @@ def select(run: Run) -> None:
     from ensemble.selection.run_pool import pool_from_run
 
     with run.stage("select") as progress:
-        # Without a pool nothing is frozen, and a resumed sweep may go on with its paused trials.
+        # Raises if there is nothing to select; paused trials then stay, for a resumed sweep.
         pool_from_run(run.folder)
         retire_unfinished(run)
         _measure_pool(run, progress)
@@ -69,7 +69,7 @@ def select(run: Run) -> None:
 
 
 def lacks_ledger(run: Run) -> bool:
-    """Return whether the release of the run's student was decided after its ledger was written."""
+    """Return whether the ledger lacks the latest release decision of the run's student."""
     if not (run.folder.student / "release.json").is_file():
         return False
     from ensemble.deployment.release import read_release
@@ -89,7 +89,7 @@ def ledger(run: Run, *, again: bool = False) -> None:
     """
     folder = run.folder.ledger
     written = (folder / "ledger.json").exists() and not again and not lacks_ledger(run)
-    # A process that was killed after it wrote the ledger leaves cards and results without it.
+    # A process killed right after writing the ledger leaves cards and results without its figures.
     if written and not run.state.stages["ledger"].open:
         run.skip("ledger")
         return

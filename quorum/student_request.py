@@ -1,7 +1,7 @@
 """Keep the options of the student in `student/`: request.json, written before it is trained.
 
-A command that continues the student of a killed one must ask for the same. Its teacher is in the
-same folder; see ensemble/selection/teacher_file.py.
+A command that resumes the student of a killed command must ask for the same limits and teacher. The
+teacher is in the same folder; see ensemble/selection/teacher_file.py.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Request:
         return cls(limits={name: limit for name, (_, limit) in costs.items()})
 
     def margins(self, others: GateMargins) -> GateMargins:
-        """Return the margins that the student is judged by; `others` has those beside the costs."""
+        """Return the margins that the student is judged by; `others` has all but the costs."""
         whole = {name: self.limits.get(name) for name in ("bytes", "params")}
         return replace(
             others,

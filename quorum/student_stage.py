@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 def check_budgets(run: Run) -> None:
     """Refuse limits on the released file's cost that no network of the run meets, before a sweep.
 
-    On a cluster, latency is not checked: another kind of machine may distill. Nor is anything once
-    trials have started.
+    On a cluster, latency is not checked, because another kind of machine may train the student.
+    Once trials have started, nothing is checked.
 
     Raises:
         SpecError: names the smallest network and its cost.
@@ -64,7 +64,8 @@ def distill(
     `again` trains a new student from a new seed and keeps the old one in student.1, student.2 …
     Repeated after a kill, it resumes the training of that student. `selection` names another
     ensemble as its teacher; a copy stays in the student's folder. `budgets` replace those of the
-    specification's gates. A student that a killed command left unfinished keeps its own.
+    specification's gates. An unfinished student of a killed command keeps the budgets that it was
+    started with.
 
     Raises:
         RunError: `selection` was not made from this run's trials as they are now, or an unfinished
@@ -87,7 +88,7 @@ def distill(
     margins = _margins(run, budgets or {})
     folder, stage = run.folder.student, run.state.stages["distill"]
     exported = (folder / "card.json").exists()
-    # A process that was killed before the decision leaves a card without it.
+    # A process killed before the release decision leaves card.json but no release.json.
     undecided = exported and stage.open and read_release(folder) is None
     if exported and not undecided and not again:
         run.skip("distill")
@@ -109,7 +110,7 @@ def distill(
     decided_before = decisions_before(run)
     with run.stage("distill") as progress, _student_trainer(run, workers) as train:
         kept = folder.with_name(f"student.{decided_before}")
-        # A command that was killed has moved the old student already, or left an unfinished one.
+        # A killed command may already have moved the old student, or left an unfinished one.
         if again and exported and not undecided and not kept.exists():
             folder.rename(kept)
         if not undecided:
@@ -129,7 +130,7 @@ def distill(
             except (SpecError, NoOnnxFormError) as error:
                 again_later = isinstance(error, MissingWeightsError)
                 if not again_later and not (folder / "card.json").exists():
-                    # It would fail again: the run keeps its student.
+                    # A retry would fail, too, so the run keeps its previous student.
                     shutil.rmtree(folder, ignore_errors=True)
                     if kept.exists():  # moved by this process, or by one that was killed
                         kept.rename(folder)
@@ -228,7 +229,7 @@ def write_model_cards(run: Run, *, measured: bool) -> None:
 
 
 def _plan_for_teacher(run: Run) -> None:
-    """Leave the students the time that was planned for members which the ensemble does not have."""
+    """Give the students the time planned for members that the ensemble does not have after all."""
     from ensemble.selection.teacher_file import teacher_of
 
     members = len(teacher_of(run.folder).members)

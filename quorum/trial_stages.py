@@ -46,7 +46,7 @@ def sweep_and_seeds(
 
 
 def retire_unfinished(run: Run) -> None:
-    """End the trials that had no time to continue: the search is over, and they can be selected."""
+    """End the search's unfinished trials, so that they can be selected."""
     if run.state.trials.unfinished("search"):
         from search.tune.placement import storage_of
         from search.tune.sweep import retire_unfinished as retire
@@ -55,8 +55,8 @@ def retire_unfinished(run: Run) -> None:
         retire(run.spec, run.folder, run.emitter, storage=storage)
 
 
-def has_paused(folder: RunFolder) -> bool:
-    """Return whether a run has searched trials that had no time to go on."""
+def has_unfinished(folder: RunFolder) -> bool:
+    """Return whether trials of the search have started but not ended: paused or interrupted."""
     return folder.journal.exists() and bool(read_state(folder.journal).trials.unfinished("search"))
 
 
@@ -65,7 +65,7 @@ def end_search(folder: RunFolder) -> None:
 
     Those that have the results of the rung before the last can be members.
     """
-    if not has_paused(folder):
+    if not has_unfinished(folder):
         return
     from search.tune.placement import storage_of
     from search.tune.sweep import retire_unfinished as retire
@@ -131,7 +131,7 @@ def _placed(run: Run, address: str | None) -> "Iterator[Placement]":
 
 
 def _measured_on(run: Run) -> str | None:
-    """Return the kind of machine that the numerics suit; of a resumed run, from its records."""
+    """Return the kind of machine that the numerics suit; a resumed run's is in its records."""
     known = run.site.measured_on
     if known != "":
         return known
@@ -156,7 +156,7 @@ def require_success(run: Run, outcome: "SweepOutcome") -> None:
     reason = "" if last.end is None else last.end.reason
     which = "the only trial" if outcome.failed == 1 else f"all {outcome.failed} trials"
     raise RunError(
-        f"{which} of {run.folder.root} failed, the last, {last.name}, with: {reason}; fix the "
+        f"{which} of {run.folder.root} failed; the last error ({last.name}) is: {reason}; fix the "
         "cause and start a new run, or continue with more --trials and --resume"
     )
 

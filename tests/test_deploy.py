@@ -150,8 +150,8 @@ def test_the_group_admits_its_own_nodes_and_ssh() -> None:
 @pytest.mark.parametrize(
     ("cidr", "port", "reason"),
     [
-        ("0.0.0.0/0", 22, "state your own range"),
-        ("0.0.0.0/1", 22, "state your own range"),
+        ("0.0.0.0/0", 22, "give your own range"),
+        ("0.0.0.0/1", 22, "give your own range"),
         ("203.0.113.0/24", 22, "is an example"),
         ("100.64.7.7/32", 8265, "only SSH"),
     ],

@@ -95,7 +95,8 @@ class Architecture(_Section):
     .safetensors file from a trial or from timm, or of a .pth, .pt or .bin file with timm's
     parameter names; empty for random weights."""
     dropout: float = _number(0.0, 0.0, 0.95)
-    """Probability of zeroing a feature before the classifier."""
+    """Dropout probability: before the classifier in the convnet, between a block's convolutions in
+    a wide residual network, and `drop_rate` of timm's models."""
     drop_path: float = _number(0.0, 0.0, 0.95)
     """Largest probability of skipping a residual branch for an image in training (stochastic
     depth, arXiv 1603.09382); it rises linearly from the first branch to the last. For wide
@@ -168,11 +169,12 @@ class Optimization(_Section):
     """Interval in steps after which the weights return halfway to their value one interval ago
     (Lookahead, arXiv 1907.08610); 0 switches it off."""
     lookahead_decay: float = _number(0.0, 0.0, 0.99999)
-    """Decay per step of Lookahead's slow weights at the end of a cooldown, up to which it grows
-    with the cube of the epochs, as in airbench (0.95, at intervals of 5); before the cooldown they
-    equal the weights. With 0, the weights return halfway from the first interval on."""
+    """Decay per step of Lookahead's slow weights, as in airbench (0.95, with `lookahead` 5). In a
+    cooldown the step size is 1 − decay^lookahead · (epoch / rung)³; before it, the slow weights
+    equal the weights. With 0, the step size is always ½."""
     weight_decay: float = _number(1e-3, 0.0, 10.0)
-    """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights."""
+    """L2 penalty (SGD) or decoupled decay (AdamW, Muon) on convolution and linear weights;
+    `muon_sgd` decays only what its SGD trains."""
     layer_decay: float = _number(1.0, 1e-6, 1.0)
     """Learning rate of each layer divided by the next layer's; the head has the full rate. For
     networks that define their layers, as timm's do."""
@@ -237,8 +239,8 @@ class Schedule(_Section):
     """Decay per step of the moving average of the weights, which is scored; 0 switches averaging
     off."""
     ema_every: int = _number(1, 1, 100_000)
-    """Steps between updates of the moving average, which also ends every epoch with one. An update
-    has the decays of all steps since the last one, multiplied."""
+    """Steps between updates of the moving average, which is also updated at the end of every epoch.
+    An update uses the product of the decays of all steps since the last one."""
     stages: tuple[Stage, ...] = ()
     """Parts of the training with different values; see trainables/stages.py."""
 

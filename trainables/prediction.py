@@ -34,7 +34,7 @@ MEMORY_FORMATS = {
 _LARGEST_BATCH = 1024
 """Images of 32 px."""
 _MOST_FILLING = 16
-"""Largest batch on a GPU, as a multiple."""
+"""Largest batch on a GPU, as a multiple of that on a CPU."""
 _BYTES_PER_PIXEL = 2 << 10
 """Memory for each pixel of an image on a GPU: three float32 maps of 160 channels at full size, as
 in a wide residual network."""
@@ -206,7 +206,7 @@ def filling_batch(model: nn.Module, source: PixelSource) -> int:
 
 
 def filling_size(size: int, *, side: int, free_bytes: int) -> int:
-    """Return the size of a batch that takes half of a GPU's free memory, `size` to 16 times that.
+    """Return the batch size that fills half of a GPU's free memory, from `size` to 16 times `size`.
 
     `side` is that of the images, in pixels.
     """

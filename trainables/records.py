@@ -200,7 +200,7 @@ def write_start(folder: Path, start: TrialStart) -> None:
 
 
 def read_start(path: Path) -> TrialStart:
-    """Read a start.json of this or an earlier schema version."""
+    """Read a start.json; one of another schema version raises RunError."""
     return read_versioned(TrialStart, path, schema=SCHEMA)
 
 
@@ -224,10 +224,11 @@ def write_record(
     *,
     after: Callable[[], object] | None = None,
 ) -> None:
-    """Write a trial's results and last record.json, with their checksums and those known before.
+    """Write a trial's files of results, then record.json with their checksums.
 
-    `files` replace those in the folder. All are on disk on return, and none has its name before
-    `after` has returned (see `common.files.write_files`).
+    Checksums that the record already has, e.g. of weights that are not kept, stay in it. `files`
+    replace those in the folder. All are on disk on return, and none has its name before `after` has
+    returned (see `common.files.write_files`).
     """
     present = (path for path in sorted(folder.iterdir()) if path.name not in files)
     sums = {
@@ -239,5 +240,5 @@ def write_record(
 
 
 def read_record(path: Path) -> TrialRecord:
-    """Read a record.json of this or an earlier schema version."""
+    """Read a record.json; one of another schema version raises RunError."""
     return read_versioned(TrialRecord, path, schema=SCHEMA)

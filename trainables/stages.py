@@ -44,7 +44,7 @@ class Stage:
     layer_decay: float | None = None
     """Learning rate of each layer divided by the next layer's; None for the recipe's."""
     values: dict[str, Any] = field(default_factory=dict, hash=False)
-    """Recipe values that differ in this stage: augmentation and regularization."""
+    """Recipe values that differ in this stage; STAGE_KEYS has the keys that may."""
 
     def __post_init__(self) -> None:
         """Refuse lengths and rates out of range, and keys that a stage cannot change."""

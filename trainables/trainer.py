@@ -110,8 +110,8 @@ class Trainer(Protocol):
     def load(self, folder: Path) -> None:
         """Resume from a checkpoint of the same recipe, rungs, seed and split.
 
-        A trial whose schedule is shortened loads one with a higher last rung, whose cooldown has
-        not begun. A trainer that cannot continue it raises, and the schedule stays.
+        If a schedule is shortened, the checkpoint is that of the longer one, before its last
+        cooldown. A trainer that cannot continue from it raises, and the trial keeps the longer one.
 
         Raises:
             RunError: the checkpoint is damaged or belongs to another training.

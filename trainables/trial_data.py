@@ -26,7 +26,7 @@ def data_of_trial(config: Mapping[str, Any], start: TrialStart) -> tuple[ImageSe
     """Return the images, loaded once per process, and their splits.
 
     Raises:
-        DataError: the images cannot be had, or they or the splits differ from the sweep's; the
+        DataError: the images are not available, or they or the splits differ from the sweep's; the
             message names the machine.
     """
     splits: Splits = _fetched(config["splits"])

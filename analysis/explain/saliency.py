@@ -1,4 +1,6 @@
-"""Saliency: the gradient of a prediction by pixel (Simonyan et al., 2014; Smilkov et al., 2017).
+"""Saliency: the gradient of a prediction with respect to the pixels.
+
+Sources: Simonyan et al., 2014; Smilkov et al., 2017.
 
 Axes: C images, S pixels a side, B images of a batch. It needs only a gradient, so it also
 explains networks without a layer of feature maps.

@@ -2,11 +2,11 @@
 
 Axes: T trials, P searched values, D bootstrap draws, F columns of the encoded values.
 
-A random forest predicts the trials' ranks from their searched values. The importance of a
-value is the loss in accuracy on unseen trials when that value is shuffled among them
-(Breiman, 2001). This is repeated on D bootstrap samples of the trials, each scored on the
-trials left out; the spread of the results is the interval. Trials are compared at the lowest
-rung, the only one that all reach with the same budget: the scheduler selects who goes further.
+An extra-trees forest (Geurts et al., 2006) predicts the trials' ranks from their searched values.
+The importance of a value is the loss in accuracy on unseen trials when that value is shuffled among
+them (Breiman, 2001). This is repeated on D bootstrap samples of the trials, each scored on the
+trials left out; the spread of the results is the interval. Trials are compared at the lowest rung,
+the only one that all reach with the same budget: the scheduler selects who goes further.
 """
 
 import itertools
@@ -150,7 +150,7 @@ def _shuffled(rows: Floats, edges: Ints, rng: np.random.Generator) -> Floats:
 def _encode(parameter: Parameter, trials: Sequence[TrialFacts], space: Space) -> Floats:
     """Encode one searched value as columns [T, F]: one column per choice, or a number.
 
-    Trials that did not search it have a choice of their own, or the median number.
+    Trials in which it was inactive get a choice of their own, or the median number.
     """
     values = [
         trial.recipe.get(parameter.name) if parameter.label in space.active(trial.recipe) else None

@@ -1,8 +1,8 @@
 """The ladder: the targets of the reference problem's levels, and what runs have reached.
 
 Every shipped sweep `level1` … `level5` has a target. A level's result comes from the
-ledger of a finished run of that sweep, or of one that searches alike and delivers more: a run of
-`level5` has an ensemble too. Nothing is trained, and test is not read again.
+ledger of a finished run of that sweep, or of a sweep with the same search that delivers more: a run
+of `level5` also has the ensemble of `level4`. Nothing is trained, and test is not read again.
 
 Axes: N examples of test, K classes.
 """
@@ -146,7 +146,7 @@ def judged(ledger: Ledger, target: TargetSpec) -> Row | None:
 
 
 def _includes(other: SweepSpec, level: SweepSpec) -> bool:
-    """Return whether a run of `other` is one of `level` as well, and may go on to its student."""
+    """Return whether a run of `other` counts for `level`: same search, and at least its stages."""
     left_out = ["name", "description", "target", "deliver"]
     if level.deliver != "student":
         left_out.append("gates")  # of the student
@@ -220,5 +220,5 @@ def _started_at(run: RunFolder) -> float:
 
 
 def _value_and_low_end(difference: Comparison | None) -> tuple[float, float]:
-    """Return a difference and its interval's low end; −1 for both if there is no difference."""
+    """Return a difference and its interval's low end; −1 for both, a failure, if there is none."""
     return (-1.0, -1.0) if difference is None else (difference.value, difference.interval[0])

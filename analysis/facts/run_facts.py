@@ -54,11 +54,11 @@ class RunFacts:
     started_at: float
     """Unix seconds."""
     ended_at: float = 0.0
-    """Unix seconds of the ledger's end, or of the last event without a ledger."""
+    """Unix seconds of the end of the ledger stage, or of the last event if there is no ledger."""
     command: str = ""
     """The command that started the run; empty if unknown."""
     wall_seconds: float
-    """Time from the start to the ledger, or to the last event without a ledger, without the pauses
+    """Time from the start to the ledger, or to the last event if there is none, without the pauses
     between processes."""
     resumed: int
     """Number of resumes."""
@@ -66,7 +66,7 @@ class RunFacts:
     stops: Mapping[str, str]
     """Reason that the search or the seeds ended, by kind of trial."""
     stage_seconds: Mapping[str, float]
-    """Wall seconds of each finished stage's last round, without the pauses between processes."""
+    """Wall seconds of each finished stage's last run, without the pauses between processes."""
     plans: tuple[PlanMade, ...] = ()
     """Forecasts in order of time: one for the whole run, then its revisions."""
     selection: Selection | None
@@ -78,7 +78,7 @@ class RunFacts:
     single_card: Card | None = None
     """The card of the best single trial's files; None in runs of early versions."""
     release: Release | None = None
-    """The decision which file ships; None before it, and in runs of early versions."""
+    """The decision on which file ships; None before it, and in runs of early versions."""
     class_names: tuple[str, ...]
     test_labels: Array | None = None
     """int [N]."""
@@ -93,8 +93,8 @@ class RunFacts:
     holdout_hits: Mapping[str, int] = field(default_factory=dict)
     """Correct predictions on holdout of each trial that finished the schedule."""
     family_log_probs: Mapping[str, Array] = field(default_factory=dict)
-    """float32 [N, K] on holdout of the best finished trial of each family, at the temperature that
-    suits it on val."""
+    """float32 [N, K] on holdout of the best finished trial of each family, after a
+    temperature fitted on val."""
     data: DataFacts = field(default_factory=DataFacts)
     """Facts about the images."""
     importances: Importances | None = None
@@ -225,7 +225,7 @@ def _params(folder: RunFolder, trial: str) -> int | None:
 
 
 def _until_ledger(events: Sequence[Event]) -> list[Event]:
-    """Return the events up to the ledger, without reports: a second report is the same."""
+    """Return the events up to the ledger, without the report's: a second report is the same."""
     ends = [i for i, event in enumerate(events) if _is_stage(event, "ledger", "finished")]
     last = ends[-1] + 1 if ends else len(events)
     return [event for event in events[:last] if not _is_stage(event, "report")]

@@ -80,7 +80,7 @@ def trial_costs_figure(trials: Sequence[TrialFacts], holdout: HoldoutAccuracy) -
 def disagreement_figure(
     log_probs: Mapping[str, Floats], weights: Mapping[str, float], labels: Ints | None
 ) -> Figure:
-    """Draw how often two members disagree and are both wrong, and each member's weight."""
+    """Draw how often two members disagree, how often both are wrong, and each member's weight."""
     names = list(log_probs)
     predictions = np.stack([log_probs[name].argmax(axis=1) for name in names])
     labels = labels if labels is not None and len(labels) == predictions.shape[1] else None

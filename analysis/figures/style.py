@@ -1,7 +1,7 @@
-"""The style of all figures: one palette, one type size, no decoration without data.
+"""The style of all figures: one palette and one type size.
 
-The colours are Okabe and Ito's, which colour-blind readers can tell apart. Every colour
-comes with its own marker or line style, so a grey print is readable too.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart. In most figures markers
+or line styles differ, too, so that a grey print is readable.
 """
 
 import math

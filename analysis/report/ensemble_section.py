@@ -117,9 +117,10 @@ def _candidates(selection: Selection) -> Block | None:
     return table(
         ("candidate", "members", "NLL", "above the lowest", "standard error", "tied"), rows,
         "lrrrrr",
-        caption=f"The best of {count(len(ranked))} candidate ensembles, by NLL on holdout out of "
-        "fold. Those within one standard error of the lowest are tied, and of those the simplest "
-        "is chosen.",
+        caption=f"The best of {count(len(ranked))} candidate ensembles, by out-of-fold NLL on "
+        "holdout. Those within one standard error of the lowest are tied; of these, the first in "
+        "this order is chosen: uniform weights before learned ones, raw probabilities before "
+        "calibrated ones, members chosen with less fitting to holdout, larger ensembles.",
     )  # fmt: skip
 
 
@@ -204,10 +205,10 @@ def _front(selection: Selection) -> str:
 
 def _front_caption() -> str:
     return (
-        "NLL on holdout against what a file would cost if it shipped: int8, unless fp32 is the "
-        "faster one; an ensemble's costs are the sums of its members'. Filled: on the Pareto "
-        "front of the three. NLL is that before quantization; of a trial at its own temperature, "
-        "of an ensemble cross-fitted. No intervals: the comparisons above have them."
+        "NLL on holdout against the cost of the file that would ship: int8, or fp32 where that is "
+        "faster. An ensemble costs the sum of its members. Filled: on the Pareto front of the "
+        "three. NLL is measured before quantization: trials at their own temperature, ensembles "
+        "cross-fitted. No intervals: the comparisons above have them."
     )
 
 

@@ -32,9 +32,9 @@ class Evidence:
     distillation: tuple[Comparison, ...]
     """The fp32 student minus the same network trained without a teacher; empty if `untaught`."""
     twin_is_trial: bool
-    """True if that network, too, started from a trial and is it as it was."""
+    """True if the plain student, too, is a trial without further training."""
     untaught: bool
-    """True if the student is the best single trial, as it was before distillation."""
+    """True if the student is a trial of the search without further training."""
     against_single: tuple[Comparison, ...]
     """The ensemble minus the best single trial."""
     against_seeds: tuple[Comparison, ...]
@@ -60,7 +60,7 @@ def evidence_of(facts: RunFacts) -> Evidence | None:
     consists_of_seeds = facts.selection is not None and facts.selection.source == "seeds"
     untaught = facts.card is not None and facts.card.steps == 0
     twin = "" if facts.plain_card is None else facts.plain_card.untaught_because
-    # A twin whose training diverged is a trial of the search, and no comparison for the student.
+    # If the plain student diverged, a trial has replaced it, which is no baseline for distillation.
     taught = facts.card is not None and not untaught and twin != DIVERGED
     plain = differences_of(ledger, "student_fp32", "student_plain") if taught else []
     seeds = [] if consists_of_seeds else differences_of(ledger, "ensemble", "seeds_ensemble")

@@ -88,8 +88,8 @@ def _pairs_table(facts: RunFacts, explanations: Explanations, letters: Lettering
     return table(
         header, rows, "l" + "r" * (len(header) - 1),
         caption="The most confused pairs of classes. Reverse: errors in the other direction. "
-        "Intervals are Wilson's, for each rate by itself. Pairs selected for their high rates "
-        "will have lower rates on new images.",
+        "Intervals are Wilson's, for each rate by itself. Pairs were selected for their many "
+        "errors, so expect lower rates on new images.",
     )  # fmt: skip
 
 
@@ -142,16 +142,17 @@ def _explained_caption(explanations: Explanations, examples: Examples, letters: 
         "the line encloses values above one half."
         if "Grad-CAM" in methods
         else "",
-        "Saliency: the squared gradient of the prediction's log-probability by pixel, averaged "
-        f"over {COPIES} copies with noise of {percent(NOISE, 0)} of the image's range "
-        f"(SmoothGrad), maximum over colours, scaled to 1 at the {PERCENTILE:.0f}th percentile."
+        "Saliency: the squared gradient of the prediction's log-probability with respect to the "
+        f"pixels, averaged over {COPIES} copies with noise of {percent(NOISE, 0)} of the image's "
+        "range (SmoothGrad), maximum over colours, scaled to 1 at the "
+        f"{PERCENTILE:.0f}th percentile."
         if "saliency" in methods
         else "",
         f"Best single: {maps.trial}, for the same prediction."
         if maps.ensemble and maps.single
         else "",
-        "Ensemble: the members' maps, each scaled by itself, averaged by weight; paler where "
-        "members disagree."
+        "Ensemble: the weighted mean of the members' maps, each scaled by itself; less bright "
+        "where members disagree."
         if maps.ensemble
         else "",
     ]

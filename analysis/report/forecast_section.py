@@ -30,8 +30,8 @@ def forecast_section(facts: RunFacts) -> Section | None:
             ("stage", "forecast", "actual", "actual / forecast"),
             _rows(facts, plan.seconds),
             "lrrr",
-            caption="Wall-clock time of each stage, from its start to its end in the journal; a "
-            "dash: no end is recorded. The forecast scales a single measurement, so it has no "
+            caption="Wall-clock time of each stage's last run, without pauses between processes; a "
+            "dash: it has not finished. The forecast scales a single measurement, so it has no "
             "interval.",
         ),
     )

@@ -112,9 +112,10 @@ def _candidates(ledger: Ledger) -> Block | None:
         ("file", "outcome"),
         [(stage_label(item.stage), reason_text(item.outcome)) for item in ledger.candidates],
         "ll",
-        caption="The files that could ship. Of a network's two files, int8 ships unless it loses "
-        "more than the gates allow; a student ships only if it is better than the best single "
-        "trial, or as accurate, smaller and faster.",
+        caption="The files that could ship. Of a network's two files, int8 ships unless it fails a "
+        "precision gate. A student replaces the best single trial if it is more accurate, or "
+        "smaller and faster without being less accurate; or, unless it is larger and slower, if "
+        "its NLL is lower or only it passes its gates.",
     )
 
 
@@ -125,8 +126,8 @@ def _missing_rows(facts: RunFacts) -> str:
     sentences = []
     if "seeds_ensemble" not in stages:
         sentences.append(
-            "There is no seed ensemble: there was no time for enough seeds of the best "
-            "configuration, so the comparison at equal compute is missing."
+            "There is no seed ensemble: fewer seeds of the best configuration finished than the "
+            "ensemble has members, so the comparison at equal compute is missing."
         )
     if facts.spec.deliver == "student" and not stages & {"student_fp32", "student_int8"}:
         sentences.append("There is no student yet.")

@@ -24,10 +24,10 @@ VIEWS: Mapping[str, str] = {
 DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "stages",
-        "Best single: the finished trial with the lowest NLL on holdout. Uniform top-k: the k "
-        "best trials, equally weighted. Ensemble: the chosen members with their weights. Plain "
-        "student: the student's network trained without a teacher; fp32 student: taught by the "
-        "ensemble; int8 student: quantized.",
+        "Best single: the pool's trial with the lowest NLL on holdout at its own temperature. "
+        "Uniform top-k: as many of the best as the ensemble has members, equally weighted. "
+        "Ensemble: the chosen members with their weights. Plain student: the student's network "
+        "trained without a teacher; fp32 student: taught by the ensemble; int8 student: quantized.",
     ),
     (
         "splits",
@@ -67,9 +67,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "gates",
-        "Decided on holdout by one-sided bounds against the limit, of 95% at a run's first "
-        "decision and more at further ones: pass if even the unfavourable bound is within the "
-        "limit, fail if even the favourable one is beyond it, else undecided. A file that fails a "
+        "Decided on holdout by one-sided confidence bounds: 95% at a run's first decision, more at "
+        "later ones. A gate passes if even the unfavourable bound is within the limit, fails if "
+        "even the favourable one is beyond it, and is undecided otherwise. A file that fails a "
         "gate of quality or a budget does not ship. Gates of precision choose between a network's "
         "fp32 and int8 files. An undecided gate only keeps the file from becoming champion.",
     ),
@@ -85,17 +85,17 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "certificate",
-        "The weights against the optimal weights of the same probabilities, each pool after its "
-        "own temperature. The optimal weights minimise the NLL before the temperature, a convex "
-        "problem; the Frank–Wolfe gap, max over m of mean(p_m / p_pool) − 1 for the true class, "
-        "bounds how far they are from its minimum. At the chosen weights the gap bounds the NLL "
-        "that any others could save before the temperature.",
+        "Compares the chosen weights with the optimal ones, each pool after its own temperature. "
+        "The optimal weights minimise the pool's NLL before the temperature, a convex problem; the "
+        "Frank–Wolfe gap, max over m of mean(p_m / p_pool) − 1 for the true class, bounds how far "
+        "they are from its minimum. At the chosen weights, the gap bounds the NLL that any others "
+        "could save before the temperature.",
     ),
     (
         "candidate",
-        "Members by seeds, rank, diversity, greedy or bagged selection; every number of them; "
-        "uniform or learned weights; pooled raw or at their own temperatures. Of those within one "
-        "standard error of the lowest NLL out of fold, the one that fits least to holdout.",
+        "An ensemble that was tried. Its members are seeds of the best configuration, or chosen by "
+        "rank, diversity, greedy or bagged selection; every number of them has uniform weights, "
+        "the largest also learned ones; they are pooled raw or at their own temperatures.",
     ),
     (
         "importance",

@@ -117,10 +117,11 @@ def _sets(ledger: Ledger, letters: Lettering) -> Block | None:
             for cells in rows
         ],
         "lrrrrrl",
-        caption="Prediction sets: all classes of at least the threshold, and the most probable "
-        f"one. The threshold was fitted to holdout so that a set holds the true class in {level} "
-        "of images, for all classes together. Coverage is the share of test images for which it "
-        "does, in %; classes: mean size of a set; one class: share of such sets, in %.",
+        caption="Prediction sets: every class whose probability is at least the threshold, and the "
+        "most probable class. The threshold was fitted to holdout so that a set holds the true "
+        f"class in {level} of images, for all classes together. Coverage is the share of test "
+        "images for which it does, in %; classes: mean size of a set; one class: share of such "
+        "sets, in %.",
     )  # fmt: skip
 
 
@@ -139,5 +140,5 @@ def _classes(ledger: Ledger, letters: Lettering) -> Block | None:
         ],
         "lrrr",
         caption=f"Prediction sets of the {stage_label(row.stage)} by class: the share of its test "
-        "images whose set holds it, in %. The threshold promises nothing for a single class.",
+        "images whose set holds it, in %. Coverage is not guaranteed for any single class.",
     )  # fmt: skip

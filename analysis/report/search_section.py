@@ -29,7 +29,7 @@ from ensemble.selection.comparison import compare
 from search.space.parameters import Parameter
 
 EQUAL_COST = 1.05
-"""Duration of an epoch, in epochs of the first family, up to which it counts as equal."""
+"""Largest ratio of a family's epoch time to the first family's that counts as equal."""
 
 MOST_FAILURES = 6
 """Maximum number of failed trials listed."""
@@ -122,7 +122,7 @@ def _schedule(facts: RunFacts) -> str:
     ]
     if not late:
         return whole
-    return f"{whole}, which was shortened to end in time for {', '.join(late)}"
+    return f"{whole}; for {', '.join(late)} it was shortened to meet the deadline"
 
 
 def _planned(facts: RunFacts) -> str:
@@ -192,8 +192,8 @@ def _families(facts: RunFacts) -> Block | None:
         )
     if images is not None and winner in facts.family_log_probs:
         compared += (
-            f" Differences from {winner} on the same images, each trial at the temperature that "
-            "suits it on val, with paired 95% intervals; another seed may have other winners."
+            f" Differences from {winner} on the same images, each after a temperature fitted "
+            "on val, with paired 95% intervals; with another seed, the winner may differ."
         )
     whole = f"Families after the whole schedule of {plural(last, 'epoch')}."
     return table(
@@ -221,12 +221,12 @@ def _computation(facts: RunFacts) -> str:
     if not costs:
         return ""
     costly = [
-        f"{name} ({fixed(each.epochs[-1], 1)} times as long, for at least one batch)"
+        f"{name} ({fixed(each.epochs[-1], 1)} times as long: an epoch has at least one batch)"
         for name, each in costs.items()
         if each.epochs[-1] > EQUAL_COST
     ]
     exceptions = f", except {' and '.join(costly)}" if costly else ""
-    return f" In no family does an epoch take longer than in the first{exceptions}."
+    return f" No family's epoch takes longer than one of the first{exceptions}."
 
 
 def _score(trial: TrialFacts) -> float:
@@ -308,10 +308,10 @@ def _importance(facts: RunFacts) -> str:
         else "None of the searched values is distinguishable from no effect."
     )
     return (
-        f"Importance of the searched values: over {plural(importances.trials, 'trial')}, a random "
-        f"forest given these values explains {percent(share, 0)} of the variance of the trials' "
-        f"ranks (95% interval {percent(low, 0)} to {percent(high, 0)}, on held-out trials; below "
-        f"zero it predicts worse than the mean rank). {conclusion}"
+        f"Importance of the searched values: over {plural(importances.trials, 'trial')}, an "
+        f"extra-trees forest given these values explains {percent(share, 0)} of the variance of "
+        f"the trials' ranks (95% interval {percent(low, 0)} to {percent(high, 0)}, on held-out "
+        f"trials; below zero it predicts worse than the mean rank). {conclusion}"
     )
 
 
@@ -320,11 +320,12 @@ def _importance_caption(facts: RunFacts) -> str:
     if importances is None:
         return ""
     return (
-        "Importance of the searched values: how much worse a random forest predicts a trial's "
-        f"rank when the value is shuffled. Trials are compared at rung {importances.rung}, the "
-        f"only budget that all of them reached (n = {importances.trials}), so benefits that need "
-        f"longer training do not show. Bars: 95% of {DRAWS} bootstrap samples of the trials, each "
-        "evaluated on the trials left out. Hollow: not distinguishable from 0."
+        "Importance of the searched values: how much worse an extra-trees forest predicts a "
+        "trial's rank when the value is shuffled. Trials are compared at rung "
+        f"{importances.rung}, the only budget that all of them reached (n = "
+        f"{importances.trials}), so benefits that need longer training do not show. Bars: 95% of "
+        f"{DRAWS} bootstrap samples of the trials, each evaluated on the trials left out. "
+        "Hollow: not distinguishable from 0."
     )
 
 

@@ -128,7 +128,7 @@ def _quantization(card: Card) -> Block | None:
             f"{percent(card.speedup.level, 0)} confidence)."
         )
     reason = f" ({reason_text(card.released_because)})" if card.released_because else ""
-    return text(*sentences, f"Released of these files: {card.released}{reason}.")
+    return text(*sentences, f"Released file: {card.released}{reason}.")
 
 
 def _against_ensemble(facts: RunFacts, letters: Lettering) -> Block | None:

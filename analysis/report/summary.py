@@ -99,7 +99,7 @@ def key_figures(facts: RunFacts) -> list[KeyFigure]:
 
 
 def shipped_file(facts: RunFacts, stage: str) -> str:
-    """Return the path of the released file in the run's folder; empty if `stage` is another."""
+    """Return the path of the released file in the run's folder; empty if `stage` does not ship."""
     if facts.ledger is None or stage != shipped_stage(facts.ledger):
         return ""
     if facts.release is not None:
@@ -143,7 +143,7 @@ def _nothing_ships(facts: RunFacts) -> str:
     reasons = "; ".join(
         f"{stage_label(item.stage)}: {reason_text(item.outcome)}" for item in ledger.candidates
     )
-    return f"Nothing ships: no file kept its gates on holdout ({reasons})."
+    return f"Nothing ships: no file met the conditions for release on holdout ({reasons})."
 
 
 def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
@@ -172,7 +172,7 @@ def _about_student(facts: RunFacts, evidence: Evidence) -> list[str]:
 
 
 def untaught_sentence(facts: RunFacts) -> str:
-    """Say why the student is a trial as it was."""
+    """Say why the student is a trial without further training."""
     card, single = facts.card, facts.single_card
     tried = card is not None and card.train_seconds > 0
     why = "distilling it further made it worse on val" if tried else "there was no time to distill"
@@ -180,7 +180,8 @@ def untaught_sentence(facts: RunFacts) -> str:
     if card is not None and card.untaught_because:  # cards of early versions do not say it
         why = card.untaught_because
         best = single is None or (card.recipe, card.seed) == (single.recipe, single.seed)
-    return f"The student is {'the best single' if best else 'a'} trial as it was: {why}."
+    which = "the best single" if best else "a"
+    return f"The student is {which} trial without further training: {why}."
 
 
 def _effect_of_distillation(differences: Sequence[Comparison]) -> str:

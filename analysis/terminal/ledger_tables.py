@@ -93,7 +93,7 @@ def differences_table(ledger: Ledger) -> Table:
 
 
 def _short_verdict(verdict: str) -> Text:
-    """Return a verdict in one line; the longest would be broken in two, out of step."""
+    """Return a verdict in one line: a dash for the longest, which would wrap."""
     return Text(DASH, style=DIM) if verdict == NOT_DISTINGUISHABLE else verdict_text(verdict)
 
 
@@ -160,9 +160,9 @@ def _sets(ledger: Ledger) -> list[str]:
         return []
     decimals = decimals_on_test(ledger)
     return [
-        f"prediction sets of the {stage_label(row.stage)}, for {percent(row.level, 0)}: the true "
-        f"class is in {percent(row.coverage, decimals)} "
-        f"({percent_range(row.interval, decimals)}) of them; "
+        f"prediction sets of the {stage_label(row.stage)}, target coverage "
+        f"{percent(row.level, 0)}: {percent(row.coverage, decimals)} "
+        f"({percent_range(row.interval, decimals)}) contain the true class; "
         f"{fixed(row.mean_size, 2)} classes on average"
     ]
 

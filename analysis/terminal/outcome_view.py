@@ -58,12 +58,17 @@ def replay_view(replay: "Replay") -> RenderableType:
     return facts_grid(facts)
 
 
+MLFLOW_SETTINGS = "MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
+"""Variables that turn off the telemetry and the job execution of MLflow's server."""
+
+
 def _mlflow_place(tracking_uri: str) -> str:
     """Return the command that shows a local store, or the address of a server."""
     if tracking_uri.startswith(("http://", "https://")):
         return without_password(tracking_uri)
     uri = without_password(tracking_uri)
-    return command_line("ui", program="mlflow", host="127.0.0.1", backend_store_uri=uri)
+    line = command_line("ui", program="mlflow", host="127.0.0.1", backend_store_uri=uri)
+    return f"{MLFLOW_SETTINGS} {line}"
 
 
 def _student_lines(folder: RunFolder) -> list[tuple[str, str]]:
@@ -74,6 +79,6 @@ def _student_lines(folder: RunFolder) -> list[tuple[str, str]]:
 
 
 def _weights(folder: RunFolder) -> str:
-    """Return the weights of the best single network, for a run that delivers no student."""
+    """Return the weights of the best single network, for a run in which no file ships."""
     name = read_selection(folder.selection).best_single.name
     return relative(folder.trial(name) / WEIGHTS)

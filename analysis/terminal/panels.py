@@ -12,7 +12,7 @@ from rich.text import Text
 
 from analysis.terminal.glyphs import Glyphs, hyperparameters
 from analysis.text.labels import STAGES, metric_label, stage_label
-from common.formats import file_size, fixed, one_line, percent, signed, value_text
+from common.formats import file_size, fixed, one_line, percent, plural, signed, value_text
 from journal.cohort import RungCount
 from journal.state import RunState
 from journal.trial import Score, Trial
@@ -111,7 +111,7 @@ def failures_panel(state: RunState, width: int, glyphs: Glyphs) -> list[Text]:
     if len(failed) > MOST_FAILURES:
         notes.append(f"{len(failed) - MOST_FAILURES} more failed")
     if retried:
-        notes.append(f"{retried} restarted after losing their worker")
+        notes.append(f"{plural(retried, 'restart')} after failures")
     return lines + [Text(f"  {note}", style="dim") for note in notes]
 
 

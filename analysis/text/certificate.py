@@ -15,7 +15,7 @@ def certificate_sentences(selection: Selection) -> tuple[str, ...]:
     if certificate is None:
         return (f"Certificate: on holdout, before the temperature, {bounds}.", LIMITS)
     return (
-        f"Certificate: what ships has an NLL of {fixed(certificate.nll, 4)} on holdout, in sample. "
+        f"Certificate: the ensemble's NLL on holdout is {fixed(certificate.nll, 4)}, in sample. "
         "Against the optimal weights, each after its own temperature, it loses "
         f"{_excess(certificate.support)} with these members and {_excess(certificate.pool)} with "
         "the whole pool; those weights are optimal before the temperature, to within "

@@ -32,7 +32,8 @@ class ConformalSet:
         """Refuse impossible values."""
         if not (0 <= self.threshold <= 1 and 0 < self.level < 1):
             raise ValueError(
-                f"threshold and level must lie in [0, 1], got {self.threshold} and {self.level}"
+                f"threshold must lie in [0, 1] and level in (0, 1), got {self.threshold} and "
+                f"{self.level}"
             )
 
 

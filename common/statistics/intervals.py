@@ -123,13 +123,13 @@ def one_sided_bound(
     level: float = 0.95,
     draws: int = DRAWS,
 ) -> float:
-    """Return a bound that the true mean difference exceeds with probability 1 − `level`.
+    """Return a one-sided bound: the true mean lies beyond it with probability 1 − `level`.
 
     It is a bootstrap-t over examples (Efron & Tibshirani, 1993, chapter 12). Differences of
     NLL are skewed, and there it covers better than a percentile bound: 92% of 400 upper bounds
     on lognormal means (σ = 1.5, N = 400) held, against 88%. For differences of −1, 0 and 1 of
-    which fewer than FEW are not 0, it is Tango's score bound, which is above 0 even if all
-    differences are 0.
+    which fewer than FEW are not 0, it is Tango's score bound, which differs from 0 even if
+    all differences are 0.
 
     Raises:
         ValueError: there are no differences.

@@ -168,8 +168,8 @@ class Card:
     teacher: tuple[TeacherMember, ...] = ()
     teacher_temperature: float | None = None
     untaught_because: str = ""
-    """The reason why the student is a trial as it was; empty if it was trained, and in cards of
-    early versions."""
+    """The reason why the student is a trial without further training; empty if it was trained, and
+    in cards of early versions."""
     fp32: Artifact
     int8: Artifact | None = None
     quantization: Quantization | None = None

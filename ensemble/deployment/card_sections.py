@@ -51,9 +51,10 @@ def corrupted_section(ledger: Ledger, stage: str) -> Section | None:
         if other.stage == stage:
             low, high = (fixed(end) for end in other.interval)
             parts.append(
-                f"Images of another data set, {markdown_text(other.data)} "
-                f"({plural(other.images, 'image')}), have a lower largest probability than test "
-                f"images with AUROC {fixed(other.auroc)} ({low}–{high}; chance is 0.5)."
+                "The largest probability separates test images from "
+                f"{plural(other.images, 'image')} of another data set, "
+                f"{markdown_text(other.data)}, with AUROC {fixed(other.auroc)} ({low}–{high}; "
+                "chance is 0.5)."
             )
     return Section(title="Corrupted images and other data", text="\n\n".join(parts))
 
@@ -70,7 +71,7 @@ def sets_section(ledger: Ledger, stage: str, class_names: Sequence[str]) -> Sect
         f"{100 * row.level:g}% of images. On {plural(row.images, 'test image')} the coverage was "
         f"{percent(row.coverage)} ({percent_range(row.interval, sign=True)}), with "
         f"{fixed(row.mean_size, 2)} classes a set; {percent(row.single)} of sets have one class. "
-        "Nothing is promised for a single class."
+        "Coverage is not guaranteed for any single class."
     )
     return Section(title="Prediction sets", text=f"{head}\n\n{_coverage(row, class_names)}")
 

@@ -25,7 +25,7 @@ TOLERANCE = 1e-3
 differs by 1e-5 on the digits student, fp32 and int8."""
 
 EARLY_IR_VERSION = 9
-"""Highest version of the file format that is set in files of early versions, which use opset 20."""
+"""ONNX IR version that is set in files of early versions (opset 20), for older runtimes."""
 
 PARITY_IMAGES = 64
 """Number of random images that files are compared on if none are given."""
@@ -137,7 +137,8 @@ def _to_openvino(classifier: OnnxClassifier, path: Path) -> tuple[Path, ...]:
         import openvino
     except ImportError:
         raise RunError(
-            "--format openvino needs the package openvino: pip install 'quorum-ensembles[openvino]'"
+            "--format openvino needs the package openvino: pip install -e '.[openvino]' in the "
+            "checkout of Quorum"
         ) from None
     model = openvino.convert_model(classifier.path)
     for key, value in _ascii(classifier.describe().to_props()).items():

@@ -7,14 +7,14 @@ the student's twin that had no teacher. The rule, step by step:
    ships.
 2. Of a network's two files, int8 ships, unless a precision gate fails. If the fp32 file was
    excluded, precision gates do not hold back the int8 file.
-3. The best single trial ships, unless a student earns its place. The student must not be
-   distinguishably less accurate. It must also be distinguishably more accurate, or smaller and
-   faster. If it is not both larger and slower, a distinguishably lower NLL is enough, and so is
-   being the only one of the two that passes its gates.
-4. If another file within the budgets is at least as accurate as the one chosen, smaller and
-   faster, it ships instead, even if it failed on corrupted images. If that file failed
-   `accuracy_loss`, the chosen file is no better: it is excluded as well, and the choice is repeated
-   without it.
+3. The best single trial ships, unless a student replaces it. A student that is distinguishably
+   less accurate never does. Otherwise it does if it is distinguishably more accurate, or smaller
+   and faster; or if it is not both larger and slower, and its NLL is distinguishably lower or it is
+   the only one of the two that passes its gates.
+4. If another file within the budgets is at least as accurate as the chosen one, smaller and faster,
+   it ships instead, even if it failed on corrupted images. But if that other file failed
+   `accuracy_loss`, the chosen file, which is no more accurate, is excluded, too, and the choice is
+   repeated.
 
 So a larger and slower file ships only if holdout shows that it is more accurate. A verdict of
 `undecided` does not keep a small file from shipping; it only keeps it from becoming the champion.

@@ -89,7 +89,8 @@ def accuracy_margin(holdout: Predictions) -> float:
 
     Two points, but at most half of the ensemble's error rate, so that a file that ships makes at
     most one and a half times as many errors. Where the upper half of Wilson's 95% interval of that
-    rate is wider, its width is the margin: a smaller loss cannot be seen on this many images.
+    rate is wider than that half, its width is the margin, up to two points, because a smaller loss
+    cannot be seen on this many images.
     """
     return _margin(holdout, most=MOST_ACCURACY_LOSS)
 

@@ -29,7 +29,7 @@ class ConformalThreshold:
     """A split-conformal rule: the set of all classes that are probable enough."""
 
     coverage: float
-    """Least share of new images whose set holds the true class; in (0, 1)."""
+    """Target: the share of new images whose set should hold the true class, in [0, 1]."""
     min_probability: float
     """Smallest probability of a class in the set."""
 

@@ -142,7 +142,7 @@ def _use(card: Card) -> str:
             f"```\n{command('predict', shipped, 'photo.jpg')}\n{command('serve', shipped)}\n```",
             f"- Input: {markdown_text(card.input)}; size {card.image_size}.\n"
             f"- Output: {markdown_text(card.output)}.\n"
-            f"- Before: {markdown_text(card.resize)}.",
+            f"- Preprocessing: {markdown_text(card.resize)}.",
         ]
     )
 
@@ -189,7 +189,7 @@ def _limits(card: Card, test: TestFigures | None) -> str:
         )
     weak = _weak_classes(card, test)
     if weak:
-        items.append(f"Classes recognised measurably less often than the others: {_names(weak)}.")
+        items.append(f"Classes with a recall measurably below the accuracy: {_names(weak)}.")
     return "\n".join(f"- {item}" for item in items)
 
 
@@ -251,7 +251,7 @@ def _share(successes: int, total: int) -> str:
 
 
 def _weak_classes(card: Card, test: TestFigures | None) -> list[str]:
-    """Return the classes whose recall is below that of the others, by a 99.9% interval."""
+    """Return the classes whose 99.9% interval of recall lies below the overall accuracy."""
     if test is None:
         return []
     overall = float((test.labels == test.predicted).mean())

@@ -55,9 +55,9 @@ class NetworkCost:
         )
 
     def over(self, margins: GateMargins, *, headroom: float = 1.0) -> tuple[str, ...]:
-        """Return the budgets that the network is known to break whichever of its files ships.
+        """Return the budgets broken by the file, int8 or fp32, that breaks the fewest.
 
-        Empty if one file keeps within all of them, as far as it was measured. A latency must be at
+        Empty if one file stays within all of them, as far as it was measured. A latency must be at
         most `headroom` times the limit.
         """
         broken = [_broken(cost, margins, headroom) for cost in (self.int8, self.fp32)]
@@ -82,8 +82,8 @@ def exact_cost(recipe: Recipe, *, classes: int, image_size: int) -> NetworkCost:
 def measured_cost(recipe: Recipe, images: Images, *, classes: int) -> NetworkCost:
     """Export an untrained network of this recipe, quantize it, and time both files alternately.
 
-    `images`, uint8 [N, S, S, 3], are used for timing and for the int8 ranges. A network that cannot
-    be quantized has an int8 cost without size and latency.
+    `images`, uint8 [N, S, S, 3], are used for timing and for the int8 ranges. If a network
+    cannot be quantized, its fp32 file stands in for the int8 one, and so do its size and latency.
     """
     model = empty_model(recipe, classes=classes, image_size=images.shape[1]).eval()
     exact = exact_cost(recipe, classes=classes, image_size=images.shape[1]).fp32

@@ -63,7 +63,7 @@ class TrainedStudent:
     teacher: tuple[TeacherMember, ...] = ()
     teacher_temperature: float | None = None
     untaught_because: str = ""
-    """The reason why the student is a trial as it was; empty if it was trained."""
+    """The reason why the student is a trial without further training; empty if it was trained."""
 
 
 def export_student(
@@ -135,7 +135,7 @@ def export_student(
 
 
 def copy_student(source: Path, folder: Path, *, train_seconds: float) -> Card:
-    """Copy the files of a student that is an unchanged trial, described as that trial's.
+    """Copy the files of a student that is an unchanged trial; its card describes the trial.
 
     `train_seconds` is the trial's training time.
     """

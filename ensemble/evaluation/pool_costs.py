@@ -31,7 +31,7 @@ def measure_pool_costs(
 ) -> None:
     """Measure the networks of these trials for about `seconds`; write costs.json.
 
-    Of networks that there is no time for, only parameters and arithmetic are known.
+    For networks that are not reached in time, only parameters and arithmetic are known.
 
     Trials whose networks do the same work share one measurement: weights do not change it. Networks
     that may be on the Pareto front come first: those that no other network beats in NLL on val,

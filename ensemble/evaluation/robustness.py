@@ -63,8 +63,9 @@ def on_holdout(
     options: RobustnessOptions,
     progress: Progress,
 ) -> Predictions | None:
-    """Return the stages' predictions for corrupted holdout images; None if there is no time.
+    """Return the stages' predictions for corrupted holdout images.
 
+    None if robustness is not measured, holdout has fewer than CELLS images, or time is short.
     `corruption_loss`, a release gate, is decided on them.
     """
     labels = images.labels[splits.holdout]
@@ -91,7 +92,9 @@ def on_test(
     holdout_images: int,
     progress: Progress,
 ) -> Robustness:
-    """Measure the stages on corrupted test images and on other data sets; `test` is the clean ones.
+    """Measure the stages on corrupted test images and on other data sets.
+
+    `test` has the predictions for the clean images.
 
     This is part of the same read of test as `test_predictions`. If there is no time, nothing is
     measured, and the result says so.

@@ -31,7 +31,10 @@ TIMED_IMAGES = 256
 
 
 def holdout_predictions(folder: RunFolder, images: ImageSet, splits: Splits) -> Predictions:
-    """Return every stage's predictions on holdout, from the arrays that the trials wrote."""
+    """Return every stage's predictions on holdout.
+
+    Those of trials are in the arrays that these wrote; exported files are run.
+    """
     labels = images.labels[splits.holdout]
     stages = holdout_of_pooled(folder, labels)
     log_probs = holdout_log_probs(folder, _names(_pooled_stages(folder)))
@@ -96,7 +99,7 @@ def predict_stages(
 ) -> dict[str, LogProbs]:
     """Return log-probabilities [N, K] by stage for the images at `indices` of `pixels`.
 
-    Of the stages made of members, only `pooled_stages` are predicted; all other stages are.
+    Of the stages made of members, only `pooled_stages` are predicted; exported files always are.
 
     Raises:
         RunError: no frozen selection.
@@ -148,7 +151,10 @@ def pooled_trials(folder: RunFolder) -> tuple[str, ...]:
 
 
 def _pooled_stages(folder: RunFolder) -> dict[str, tuple[Member, ...]]:
-    """Return the stages made of members; a single net without a student is not an ensemble."""
+    """Return the stages made of members.
+
+    Only `best_single` in a run that allows one member and has no student.
+    """
     selection = read_selection(folder.selection)
     stages = selection.pooled_stages()
     if selection.most_members == 1 and not has_student(folder.student):

@@ -1,6 +1,6 @@
 """Votes of the ensemble's members, for the ledger: hard, soft and weighted.
 
-Axes: M members, N examples, K classes. The ensemble that ships is one of many ways to pool its
+Axes: M members, N examples, K classes. The selected ensemble is one of many ways to pool its
 members. These rows show the others, with the same members at the same temperatures.
 """
 

@@ -59,9 +59,11 @@ class Gate:
     """The file that is judged, by its row."""
     value: float | None
     bound: float | None
-    """Unfavourable one-sided 95% bound; the gate passes if it keeps the limit."""
+    """Unfavourable one-sided bound; the gate passes if it is within the limit. At a level of 95% in
+    a run's first decision, and higher in later ones (`level_of` in
+    ensemble/deployment/gates.py)."""
     optimistic: float | None
-    """Favourable one-sided 95% bound; the gate fails if it breaks the limit."""
+    """Favourable one-sided bound at the same level; the gate fails if it is beyond the limit."""
     limit: float
     verdict: Verdict
 
@@ -71,7 +73,7 @@ class Candidate:
     """A file that could be released, and what became of it."""
 
     stage: str
-    """Its row."""
+    """The file, by its row of the ledger."""
     gates: tuple[Gate, ...]
     outcome: str
     """`released`, or the reason why it is not."""

@@ -35,9 +35,9 @@ LEAST_WEIGHT = 1e-3
 """Smallest learned weight that justifies running its member."""
 
 LEARNED: tuple[Way, ...] = ("top", "greedy")
-"""Ways whose members get learned weights, unless the request asks for learned weights. Learned
-weights for the other ways would add candidates, and the best of more candidates owes more to
-luck."""
+"""Ways that also get a candidate with learned weights; all ways do if the request asks for them. By
+default, learned weights for the other ways would add candidates, and the best of more candidates
+owes more to luck."""
 
 TIED_ERRORS = 1.0
 """Standard errors within which members tie in the way `diverse`, unless the request says
@@ -127,7 +127,7 @@ class Candidate:
 
     @property
     def place(self) -> tuple[bool, bool, int, int]:
-        """The place in the prior order, lower first; see `ensemble.selection.choice`."""
+        """The place in the order of preference, lower first; see `ensemble.selection.choice`."""
         return (
             self.weighting == "learned",
             self.pooling == "calibrated",
@@ -140,7 +140,7 @@ BEST_SINGLE = Candidate(way="top", size=1)
 
 
 def candidates_of(request: Request, pool: Pool) -> tuple[Candidate, ...]:
-    """Return the candidates that a request allows, in their prior order."""
+    """Return the candidates that a request allows, in their order of preference."""
     eligible = request.eligible(pool)
     seeds = sum(pool.kinds[member] == "seed" for member in eligible)
     candidates = []

@@ -16,7 +16,7 @@ The certificate therefore finds the optimal weights w* and bounds the loss in tw
 
 The first bracket is measured and the second is about 1e-7, so both sides are practically equal.
 
-What ships is the pool after its temperature: F(w) = −mean_i log softmax(s·log p̄_i(w))_y, with p̄_i
+The ensemble is the pool after its temperature: F(w) = −mean_i log softmax(s·log p̄_i(w))_y, with p̄_i
 the pool's probabilities of all classes and the sharpness s = 1/temperature fitted to w, a convex
 problem. F(w) − F(w*) is what the chosen weights cost after calibration. F is not convex in w, so
 this is the difference to the weights that are optimal before the temperature, not a bound over all
@@ -48,7 +48,7 @@ class Optimality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """The certificate of what ships, on the examples that it was fitted to."""
+    """The certificate of the ensemble, on the examples that it was fitted to."""
 
     nll: float
     """F(w), the ensemble's NLL in sample, after its temperature."""

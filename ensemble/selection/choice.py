@@ -2,9 +2,9 @@
 
 Axes: N examples. The rule: find the candidate of the lowest mean NLL out of fold; every candidate
 whose paired difference to it is at most one standard error of that difference, or 0.0001 nats, is
-tied with it; of those, take the first in the prior order.
+tied with it; of those, take the first in the order of preference.
 
-The prior order, first to last key:
+The order of preference, first to last key:
 
 1. Uniform weights before learned ones, which fit one number per member to holdout.
 2. Raw pooling before calibrated pooling, which fits one temperature per member.
@@ -56,7 +56,7 @@ class Score:
 
 
 def score_candidates(losses: Losses) -> tuple[Score, ...]:
-    """Compare every candidate with the one of the lowest mean loss, in their prior order."""
+    """Compare every candidate, in order of preference, with the one of the lowest mean loss."""
     best = min(losses.values(), key=lambda values: float(values.mean()))
     scores = []
     for candidate in sorted(losses, key=lambda candidate: candidate.place):
@@ -67,7 +67,7 @@ def score_candidates(losses: Losses) -> tuple[Score, ...]:
 
 
 def choose(scores: Sequence[Score]) -> Candidate:
-    """Return the first candidate in the prior order that is tied with the best."""
+    """Return the first candidate in the order of preference that is tied with the best."""
     return next(score.candidate for score in scores if score.tied)
 
 

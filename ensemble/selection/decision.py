@@ -1,6 +1,6 @@
-"""Select the ensemble that ships from a pool, with honest scores for it and its baselines.
+"""Select the ensemble from a pool, with honest scores for it and its baselines.
 
-Axes: M members, N examples, K classes. What ships is fitted on all of holdout. Every score is
+Axes: M members, N examples, K classes. The ensemble is fitted on all of holdout. Every score is
 cross-fitted: the whole choice, with its folds and its temperature, is repeated with one fold left
 out and scored on that fold.
 """
@@ -171,8 +171,8 @@ def _chosen(ensemble: Ensemble) -> dict[str, Any]:
     return {
         "candidate": candidate.name,
         "candidate_reason": (
-            f"{tied} of {len(scores)} candidates are within one standard error of the lowest NLL "
-            f"out of fold ({best.name}); {candidate.name} is the first of them in the prior order"
+            f"{tied} of {len(scores)} candidates tie with the lowest out-of-fold NLL "
+            f"({best.name}); {candidate.name} comes first in the order of preference"
         ),
         "pooling": candidate.pooling,
         "pooling_reason": _gain(

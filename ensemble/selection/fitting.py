@@ -51,7 +51,7 @@ class Ensemble:
     losses: Losses
     """Every candidate's NLL per example out of fold."""
     scores: tuple[Score, ...]
-    """The candidates in their prior order."""
+    """The candidates in their order of preference."""
 
 
 @dataclass(slots=True, eq=False)

@@ -205,7 +205,7 @@ def pooled_log_probs(
 ) -> Float32[np.ndarray, "R K"]:
     """Return the log of the weighted mean probabilities of these examples, not calibrated.
 
-    Members are pooled at `member_temperatures`, or as they are without.
+    Members are pooled at `member_temperatures`, or raw if that is None.
     """
     support = np.flatnonzero(weights)
     chosen = np.stack([pool.log_probs[member][rows] for member in support.tolist()])

@@ -55,8 +55,7 @@ class NpzMember:
     def first_pass(self) -> Iterator[Array]:
         """Yield every entry in order, check the archive's checksum, and prepare `read`.
 
-        Meanwhile, an array in Fortran order is held in memory whole; of any other, only one entry
-        is.
+        One entry is in memory at a time; an array in Fortran order is loaded whole.
 
         Raises:
             PoolError: the array is damaged, or there is no disk space to unpack it.

@@ -67,7 +67,10 @@ class Likeness:
         return float((self._classes(a) != self._classes(b)).mean())
 
     def _least_distance(self, a: int, b: int) -> float:
-        """Return the distance in the true classes' probabilities alone, which are in memory."""
+        """Return a lower bound on the distance, from the true classes' probabilities alone.
+
+        These are in memory, so that clearly different members need not be read from disk.
+        """
         first, second = self._pool.prob_true([a, b]).T
         return float(np.sqrt(np.square(first - second).mean(dtype=np.float64)))
 

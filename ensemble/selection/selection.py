@@ -91,7 +91,7 @@ class CandidateScore:
     standard_error: float
     """Standard error of `excess`."""
     tied: bool
-    """Within one standard error of the best, so that the prior order decides."""
+    """Within one standard error of the best, so that the order of preference decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,7 @@ class Selection:
     """The candidate that was chosen, by its name among `candidates`."""
     candidate_reason: str = ""
     candidates: tuple[CandidateScore, ...] = ()
-    """All candidates in their prior order; see `ensemble.selection.choice`."""
+    """All candidates in their order of preference; see `ensemble.selection.choice`."""
     request: Request | None = None
     """Ensembles that the user allowed; None in files of earlier versions."""
     gap_support: float
@@ -176,11 +176,11 @@ class Selection:
     gap_pool: float
     """The same over the whole pool."""
     certificate: Certificate | None = None
-    """Loss of the weights of what ships; None in files of earlier versions."""
+    """Loss of the ensemble's weights; None in files of earlier versions."""
     predictions: dict[str, str] = field(default_factory=dict)
     """A digest of each member's predictions on holdout, by name."""
     order: tuple[str, ...]
-    """Names in the order in which members were chosen; greedy selection may repeat some."""
+    """Names in the order in which members were chosen, each once."""
     metrics: SelectionMetrics
     best_single: BestSingle
     uniform_top_k: Baseline

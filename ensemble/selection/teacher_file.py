@@ -57,7 +57,7 @@ def read_selection_for(folder: RunFolder, path: Path) -> Selection:
 
 
 def require_weights(folder: RunFolder, selection: Selection) -> None:
-    """Refuse an ensemble that cannot teach, before a student makes room for another.
+    """Refuse an ensemble that cannot teach, before an existing student is moved away.
 
     Raises:
         RunError: the weights of a member are missing.
@@ -85,9 +85,9 @@ def teacher_of(folder: RunFolder) -> Selection:
 
 
 def set_teacher(folder: RunFolder, path: Path) -> None:
-    """Let the ensemble of `path` teach the student; the trainings of another one are discarded.
+    """Make the ensemble of `path` the teacher.
 
-    Those are the work of a command that was killed.
+    Unfinished trainings with another teacher, left by a killed command, are removed.
     """
     own, chosen = folder.student / TEACHER, path.read_bytes()
     before = own if own.is_file() else folder.selection

@@ -54,7 +54,7 @@ def simplex_weights(prob_true: Float[np.ndarray, "N M"]) -> Float[np.ndarray, " 
 def optimal_weights(
     prob_true: Float[np.ndarray, "N M"], *, start: Float[np.ndarray, " M"]
 ) -> Float[np.ndarray, " M"]:
-    """Return the same weights for any number of members, at the cost of only those that get weight.
+    """Return the weights of `simplex_weights`, at a cost that depends on the members in use only.
 
     Fully corrective Frank–Wolfe (Jaggi, 2013): the weights of the members in use are optimized;
     then the members that would help most with a small weight join them, until `gap` is below

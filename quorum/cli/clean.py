@@ -1,9 +1,9 @@
 """Remove files that a run no longer needs or that can be made again.
 
-These are checkpoints of trials that have ended, weights of trials that were stopped early,
-working files of finished students, temporary files, and figures. Records, predictions, the
-pool's weights, the selection, students, ledger, journal and sweep.yaml stay, so status, select,
-distill, report, predict, sync and --resume keep working.
+These are checkpoints of trials that have ended, weights of trials that were stopped too early to be
+members of the ensemble, working files of finished students, temporary files, and figures. Records,
+predictions, the pool's weights, the selection, students, ledger, journal and sweep.yaml stay, so
+status, select, distill, report, predict, sync and --resume keep working.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add MODEL, --format, -o, --images and --runs."""
     model = "an .onnx file, or a run with a student"
     parser.add_argument("model", metavar="MODEL", help=model)
-    kinds = "onnx, or openvino (needs quorum-ensembles[openvino])"
+    kinds = "onnx, or openvino (needs the extra openvino)"
     parser.add_argument("--format", choices=FORMATS, default="onnx", help=kinds)
     target = "file to write, or a folder"
     parser.add_argument("-o", "--out", required=True, metavar="PATH", help=target)

@@ -1,7 +1,7 @@
 """Print class probabilities for any images.
 
-A folder stands for all images in it, at any depth, except hidden ones. An image that cannot be
-read, or a folder without one or that cannot be listed, is named on standard error; the others are
+A folder stands for all images in it, at any depth, except hidden ones. Unreadable images, and
+folders that are empty or cannot be listed, are named on standard error; the other images are
 printed, and the exit code is 2.
 """
 
@@ -65,7 +65,9 @@ def execute(arguments: Namespace) -> int:
     )
     if len(unreadable) > 1:
         count = len(unreadable) + len(predictions)
-        raise DataError(f"{len(unreadable)} of {count} cannot be read; replace them")
+        raise DataError(
+            f"{len(unreadable)} of {count} files or folders cannot be read; replace them"
+        )
     return 2 if unreadable else 0
 
 

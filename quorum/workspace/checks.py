@@ -49,7 +49,7 @@ def spec_to_resume(folder: RunFolder, spec: SweepSpec) -> SweepSpec:
 
 
 def require_other_data(spec: SweepSpec) -> None:
-    """Refuse a folder of other data that is not there or has no images, before hours of training.
+    """Refuse a missing or empty folder of out-of-distribution images before hours of training.
 
     Raises:
         DataError: there is no such folder, or it has fewer than two images.

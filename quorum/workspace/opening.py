@@ -213,14 +213,14 @@ class _Preparation:
                 spec, resolve_dataset(self.asked.dataset, affordable=side, crops=spec.crops)
             )
 
-        # A resumed run keeps the length of its schedules, for which seeds may have been left out.
+        # A resumed run keeps its schedules. If seeds were left out to lengthen them, none are now.
         no_seeds = self.resumed and "sweep" in stages and seeds_left_out(self.folder)
         planned_stages = [stage for stage in stages if not (no_seeds and stage == "seeds")]
         plan = plan_or_shrink(
             lambda: self._plan(data, planned_stages),
             shrink,
             image_size=data.images.image_size,
-            # Where rungs count computation, an epoch may be a part of a pass instead.
+            # With `resource: compute`, epochs become a part of a pass instead of images smaller.
             keep_size=self.resumed
             or self.asked.dataset.image_size is not None
             or spec.resource == "compute",

@@ -130,7 +130,7 @@ def resumed_ablation(
     if seeds is not None and seeds < ablation.seeds:
         raise SpecError(
             f"--seeds {seeds}: the ablation in {folder.root} was started with {ablation.seeds}; a "
-            "resume may raise their number only"
+            "resume may only add seeds: give that many or more"
         )
     return replace(ablation, seeds=seeds or ablation.seeds)
 

@@ -68,7 +68,7 @@ class SyncSummary:
 def tracking_uri(folder: RunFolder, uri: str | None = None) -> str:
     """Return `uri`, else MLFLOW_TRACKING_URI, else that of mlflow.db beside the run."""
     database = str(folder.root.resolve().parent / "mlflow.db")
-    # What has a meaning in an address is quoted; SQLAlchemy decodes it.
+    # Characters that mean something in a URI are percent-encoded; SQLAlchemy decodes them.
     database = re.sub(r"%(?=[0-9a-fA-F]{2})|\?", lambda match: quote(match[0]), database)
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}"
 
@@ -179,7 +179,7 @@ class MlflowMirror:
         end = time.monotonic() + timeout
         if self.failures:
             self._thread.join(min(timeout, self._patience))
-        # A store that is back has to be written all it missed, so it gets the whole time.
+        # A store that answers again needs everything that it missed, so it gets the whole time.
         if not self.failures or self._store is not None:
             self._thread.join(max(0.0, end - time.monotonic()))
         if self._thread.is_alive() or self.lagging:

@@ -3,8 +3,8 @@
 A registered version holds the released ONNX file byte for byte, with its signature. The
 alias `champion` names the model to deploy. It moves only to a model that passed its gates and
 beats the current champion on the new run's holdout; any other becomes `candidate`. A champion
-from another split of the data may have been trained on images of that holdout. This can only
-favour the champion, so it can still lose its place, and the reason says so. No pickle is
+from another split of the data may have been trained on images of that holdout, so the two are not
+compared: the champion stays, and the reason says that the alias can be set by hand. No pickle is
 involved: MLflow's own loader runs the ONNX file.
 """
 

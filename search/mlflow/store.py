@@ -169,7 +169,7 @@ class Store:
         result = self._describe_result(self._folder)
         if result is None:
             return {}
-        # The page is read from anywhere.
+        # Readers may be in any working directory, so the commands have absolute paths.
         root, registered = self._folder.root.absolute(), self._projection.state.registered
         commands = [command("predict", root / "student", "IMAGE.png"), command("report", root)]
         if registered is not None:

@@ -34,9 +34,9 @@ def write_changes(
     and the mapping is brought up to date.
 
     Raises:
-        Exception: the store's, if it takes nothing, or refuses MOST_REFUSED runs in a row twice.
-            So one that does not answer is not asked about every run; answers that the request is
-            wrong do not count.
+        Exception: the store's, if it accepts nothing, or if MOST_REFUSED runs in a row fail twice.
+            This avoids a time-out for every run while the store is down. Errors that say that the
+            request is wrong do not count: the store has answered.
     """
     outcomes: dict[str, Outcome] = {}
     waiting = {change.key: change for change in changes}

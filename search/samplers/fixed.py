@@ -31,7 +31,8 @@ class FixedTrials:
     def next(self, fits: Fits = always) -> Suggestion | None:
         """Return the first trial that `fits`; None if there is none.
 
-        Unfinished trials are passed over, new ones are not: their order says which matter most.
+        An unfinished trial that does not fit is skipped. A new one is not, because new trials are
+        in the order of their importance.
         """
         for index, trial in enumerate(self._waiting):
             if fits(trial):
@@ -41,7 +42,7 @@ class FixedTrials:
         return None
 
     def take_back(self, suggestion: Suggestion) -> None:
-        """Put a trial that was handed out and did not start first again."""
+        """Put a trial that was handed out but did not start back at the front of the list."""
         self._waiting.insert(0, suggestion)
 
     def observe(self, event: Event) -> None:

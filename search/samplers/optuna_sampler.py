@@ -194,9 +194,10 @@ def outcome(trial: Trial) -> tuple[TrialState, float | None]:
     """Return a trial's state and value for Optuna, live and when the study is rebuilt.
 
     A trial that completed its schedule is COMPLETE with its last rung's val_nll. A trial stopped at
-    a rung is PRUNED with the val_nll there. A trial that failed by its recipe is PRUNED too, as the
-    worst at its last rung, or the worst of all if it has no score: TPE ignores FAIL, and would draw
-    such recipes again and again (benchmarks/diverging.py). FAIL is left for failures of machines.
+    a rung is PRUNED with the val_nll there. A trial that failed because of its recipe is PRUNED
+    too, as the worst at its last rung, or the worst of all if it has no score: TPE ignores FAIL,
+    and would draw such recipes again and again (benchmarks/diverging.py). FAIL is left for failures
+    of machines.
     """
     scores = _values(trial)
     if trial.end is None:
@@ -235,7 +236,7 @@ def tpe_sampler(root: int, number: int, *, startup_trials: int) -> optuna.sample
 
 
 def _fresh(path: Path) -> Path:
-    """Return the file that will replace the one at `path`, and remove what is left of both.
+    """Return the new file that will replace `path`; delete a stale new file and stale locks.
 
     Optuna's lock file stays behind when a process is killed, and readers wait 30 s for it.
     """

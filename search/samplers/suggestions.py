@@ -68,13 +68,13 @@ class Sampler(Protocol):
     def next(self, fits: Fits = always) -> Suggestion | None:
         """Return the next trial that `fits`; None if none is left or none does.
 
-        One that does not fit is still left, and may be handed out later.
+        A trial that does not fit stays available.
         """
 
     def take_back(self, suggestion: Suggestion) -> None:
         """Take back the trial that was handed out last and did not start.
 
-        It is left again: the next one has its name, though perhaps another recipe.
+        It is available again: the next trial has its name, though perhaps another recipe.
         """
 
     def observe(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Leave out the optional families of a sweep whose initial weights cannot be had."""
+"""Leave out a sweep's optional families whose initial weights are unavailable."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ def with_available_families(
 ) -> tuple[SweepSpec, tuple[str, ...]]:
     """Return the sweep without the optional families that lack weights, and a note on each.
 
-    A family lacks weights if any network that its trials may start from does.
-    `problem_of` returns why the initial weights of a network cannot be had, or an empty string; by
-    default `weights_problem`.
+    A family lacks weights if any network that its trials may start from does. `problem_of` returns
+    why the initial weights of a network are unavailable, or an empty string; by default
+    `weights_problem`.
 
     Raises:
         SpecError: no family is left.
@@ -36,7 +36,7 @@ def with_available_families(
 
 
 def weights_problem(architecture: Architecture) -> str:
-    """Return why the initial weights of a network cannot be had; empty if they can.
+    """Return why the initial weights of a network are unavailable; empty if they are available.
 
     Raises:
         SpecError: the network can have no such weights.

@@ -15,9 +15,9 @@ SEARCHED = ("model", "pretrained")
 def initial_networks(spec: SweepSpec, family: str = "") -> list[Architecture]:
     """Return the networks with initial weights that trials of a family may have, each once.
 
-    Packaged weights count only beside networks that have some, and the hub's only beside timm's: a
-    space may search them beside networks that have none. If it searches no network that has some,
-    the impossible ones are returned.
+    A space combines every `model` with every `pretrained`. Combinations without weights are left
+    out: `package` with a network that has no packaged weights, `hub` with one that is not timm's.
+    If no combination has weights, all are returned, so that the caller can report them.
     """
     space = spec.search_space()
     base = space.families.get(family, space.base).architecture

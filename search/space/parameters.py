@@ -126,7 +126,9 @@ def read_parameters(
         check_key(name, Recipe.KEYS, where=where)
         place = f"{where}: {name}"
         if name == FAMILY:
-            raise SpecError(f"{place}: it is searched by itself where `families` has several")
+            raise SpecError(
+                f"{place}: remove it; with several `families`, the family is always searched"
+            )
         given = _parameter_of(name, from_mapping(_Entry, entry, where=place), base, place)
         parameter = _resolve(given, parameters, list(mapping), base, f"{place}: when")
         if parameter is not None:

@@ -19,7 +19,7 @@ class FamilySpec:
     space: dict[str, Any] = field(default_factory=dict)
     """Recipe values that are searched for this family only."""
     optional: bool = False
-    """Leave the family out where its initial weights cannot be had: the hub cannot be reached, a
+    """Leave the family out where its initial weights are unavailable: the hub cannot be reached, a
     package is not installed, or a file is missing."""
 
     def with_recipe(self, **values: Any) -> "FamilySpec":
@@ -33,12 +33,12 @@ class SelectionSpec:
 
     source: Literal["auto", "search", "seeds", "all"] = "auto"
     """Members to choose from. `search`: the trials of the search; `seeds`: the seeds of the best
-    recipe; `all`: both, by their scores; `auto`: as `all`, against seeds alone."""
+    recipe; `all`: both, by their scores; `auto`: the better of `all` and seeds alone."""
     weighting: Literal["auto", "uniform", "learned"] = "auto"
     """Weights of the members; `auto`: learned ones where they win out of fold."""
     diversity: float | None = None
-    """Standard errors within which members tie, and the one that disagrees most with those chosen
-    is taken. 0: never; null: with 1, where that wins out of fold."""
+    """Members within this many standard errors of each other tie, and the one that disagrees most
+    with those chosen so far is taken. 0 switches this off; null takes 1 if it wins out of fold."""
 
     def __post_init__(self) -> None:
         """Refuse a diversity that is no number of standard errors."""
@@ -56,8 +56,8 @@ class StudentSpec:
     """Initial weights. `best_single`: the student is the best single trial, trained further;
     `random`: it is the net of `recipe` with random weights."""
     tuning: dict[str, Any] = field(default_factory=dict)
-    """Recipe values that a student started from the best single trial has instead of its. If the
-    sweep's first recipe is pretrained and that trial is not, it keeps its optimizer's values."""
+    """Recipe values that override the best single trial's in a student that starts from it. If the
+    sweep's first recipe is pretrained and that trial is not, the trial's optimizer is kept."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """Recipe values of a student with random weights; the others come from the sweep's `recipe`,
     except those in NOT_INHERITED."""
@@ -95,10 +95,10 @@ class GateSpec:
     larger of half the ensemble's error rate and the smallest loss that holdout can show (the upper
     half of Wilson's 95% interval of that rate), at most 0.02."""
     max_corruption_loss: float | None = None
-    """The same on corrupted images. Null: 0.05 instead of 0.02, or less by the same rule."""
+    """The same on corrupted images. Null: by the same rule, but at most 0.05."""
     max_nll_gain: float | None = None
-    """NLL that an int8 file may gain over the fp32 file of its network, in nats per image. Null:
-    one standard error of the fp32 file's NLL on holdout."""
+    """Largest increase in NLL of an int8 file over its network's fp32 file, in nats per image.
+    Null: one standard error of the fp32 file's NLL on holdout."""
     min_speedup: float = 1.0
     """Least ratio of the fp32 file's latency to the int8 file's, at batch 1; 0 for any."""
     min_shrink: float = 1.5
@@ -133,7 +133,7 @@ class GateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustnessSpec:
-    """Images unlike those of training on which the ledger measures the stages."""
+    """Corrupted and out-of-distribution images on which the ledger evaluates the stages."""
 
     enabled: bool = True
     """Measure at all. Without it, no gate is decided on corrupted images either."""
@@ -141,8 +141,8 @@ class RobustnessSpec:
     """Most images of holdout, and of test, that are corrupted; with a time budget there may be
     fewer. Each has one of 12 corruptions at one of 5 severities."""
     ood: str | None = None
-    """Folder with images of something else, from which the stages' confidence should tell test
-    images; null for none besides the built-in one."""
+    """Folder of out-of-distribution images; the ledger measures how well confidence separates them
+    from test images. Null: only the built-in set."""
     coverage: float = 0.95
     """Share of images whose prediction set should hold the true class."""
 

@@ -34,9 +34,9 @@ NOT_INHERITED = (
     "superclass_weight",
     "superclasses",
 )
-"""Recipe values that a student with another network never takes from the sweep's: the weights do
-not fit it, it may have no paths to drop and no layers with rates of their own, the stages were
-chosen for these weights, and the teacher knows nothing of auxiliary tasks."""
+"""Recipe values that a student with another network does not inherit from the sweep. The initial
+weights do not fit it, and the stages were chosen for them; it may lack the residual paths that
+`drop_path` and the groups of layers that `layer_decay` need; the teacher has no auxiliary tasks."""
 
 OPTIMIZER_KEYS = frozenset(item.metadata.get("key") or item.name for item in fields(Optimization))
 
@@ -226,10 +226,10 @@ class SweepSpec:
     def tuned_student_recipe(self, best: Recipe) -> Recipe:
         """Return the recipe of a student that starts from a trial with the recipe `best`.
 
-        The whole network is trained, in one stage, on all training images. If `best` trained its
-        head only, its other values suit no such training: then they are the base recipe's, or for a
-        network from scratch its family's. Such a network also keeps its own optimizer if the sweep
-        tunes pretrained weights, whose learning rates suit no network from scratch.
+        The whole network is trained, in one stage, on all training images. If `best` trained only
+        its head, its other values do not suit this; they come from the base recipe, or for a
+        network from scratch from its family's. A network from scratch also keeps its optimizer if
+        the sweep's first recipe is pretrained, because `tuning` then has rates for fine-tuning.
         """
         stages = best.schedule.stages
         values, tuning, base = best.to_mapping(), dict(self.student.tuning), self.base_recipe()
@@ -243,7 +243,7 @@ class SweepSpec:
         return self._student_recipe(values, where="student: tuning")
 
     def expected_student_recipe(self) -> Recipe:
-        """Return the student's recipe before the search: tuned from the base recipe, if any is."""
+        """Return the student's recipe before the search: the base recipe stands for the best."""
         if self.student.start == "best_single":
             return self.tuned_student_recipe(self.base_recipe())
         return self.student_recipe()

@@ -30,7 +30,8 @@ DISTILL_SHARES = (0.2, 0.4)
 """Smallest and largest share of the training time for the student and its twin."""
 
 EVALUATION_SHARE = 0.25
-"""Share of a time budget for predicting test, above which members and seeds are left out."""
+"""Largest share of a time budget for predicting the test images; above it, a plan has fewer
+members, then no seeds."""
 
 FEWEST_PASSES = 3.0
 """Passes over the training images that a schedule must have before a run spends time on seeds and a
@@ -46,8 +47,8 @@ FEWEST_MEMBERS = 2
 """Number of members of an ensemble in the shortest budget."""
 
 FEWEST_TRIALS = 3
-"""Smallest number of trials, in whole schedules, that a sweep has time for, even if a schedule has
-fewer passes over the training images than that."""
+"""Fewest whole schedules that a plan leaves time for. Otherwise there are as many as one of them
+has passes over the training images, which may be fewer."""
 
 LONGEST = 8
 """A schedule is at most this many times as long as the specification's: recipes that suit
@@ -59,9 +60,9 @@ def without_short_seeds(
 ) -> Collection[str]:
     """Return `stages` without the seeds if those would be too short in a run of `seconds`.
 
-    Seeds train as long as the trials, so every schedule would be just as short. Where rungs count
-    computation, seeds are left out if FEWEST_PASSES passes by the smallest number of seeds take
-    more than their share of the time. Other sweeps use smaller images or fewer members instead.
+    Seeds have the trials' schedule, so keeping them would shorten every schedule. With `resource:
+    compute`, seeds are left out if FEWEST_PASSES passes of the fewest seeds would take more than
+    SEEDS_SHARE of the time. Other sweeps use smaller images or fewer members instead.
     """
     if spec.resource != "compute":
         return stages
@@ -154,7 +155,8 @@ def distill_seconds(
 ) -> tuple[float, float]:
     """Return the least and most time for the student and its twin in `seconds` of training.
 
-    Where schedules of `epochs` epochs have too few passes, longer ones are worth more. There is
+    If schedules of `epochs` epochs have fewer than FEWEST_PASSES passes, the most is the least,
+    because longer schedules of the trials are worth more than a longer distillation. There is
     always time for the student's shortest schedule.
     """
     least, most = (share * seconds for share in DISTILL_SHARES)

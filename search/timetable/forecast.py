@@ -14,9 +14,9 @@ of a kind end after
 
 where the second term is the tail, in which the last trial runs alone.
 
-Error as a share of the whole sweep, over 40 simulated sweeps per setting (η = 3, rungs 3/9/27), as
-mean and 90th percentile of the absolute value: with 24 trials on 2 slots, −0.01 and 0.34 after a
-quarter of the time, 0.02 and 0.22 after half; with 200 trials on 8 slots, −0.09 and 0.24 after a
+Error as a share of the whole sweep, over 40 simulated sweeps per setting (η = 3, rungs 3/9/27): its
+mean, and the 90th percentile of its absolute value. With 24 trials on 2 slots, −0.01 and 0.34 after
+a quarter of the time, 0.02 and 0.22 after half; with 200 trials on 8 slots, −0.09 and 0.24 after a
 quarter, −0.07 and 0.18 after half.
 """
 
@@ -77,7 +77,7 @@ def done_share(state: RunState, name: str) -> float | None:
 
 
 def trials_seconds_left(state: RunState, now: float) -> float | None:
-    """Return the seconds until the search ends, or the training of the seeds after it.
+    """Return the seconds until the search ends or, after it, until the seeds are trained.
 
     0.0 if neither is running; None while too little has been observed for a good forecast.
     """

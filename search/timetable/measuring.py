@@ -1,7 +1,7 @@
 """Measure the pace of a run: rehearse its networks where it will run, on its own images.
 
-Rehearsed are the student, a teacher, and the base recipe; where rungs count computation, the first
-recipe of every family.
+It rehearses the student, a teacher and the base recipe; with `resource: compute`, the first recipe
+of every family.
 """
 
 from collections.abc import Callable, Mapping

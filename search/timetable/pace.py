@@ -206,7 +206,7 @@ def evaluation_seconds(spec: SweepSpec, pace: Pace, stages: Collection[str]) -> 
 def member_seconds(
     spec: SweepSpec, pace: Pace, *, stages: Collection[str] = STAGES
 ) -> dict[str, float]:
-    """Return the part of each stage's time, if `stages` run, that grows with the members: for one.
+    """Return the time that each member of the ensemble adds to each stage, if `stages` run.
 
     The members predict corrupted images for the release gate, and test and its corruptions for the
     ledger.

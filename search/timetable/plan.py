@@ -7,14 +7,14 @@ for training, and K the largest number of members, schedules of R epochs cost
     the seeds               ⌈K/W⌉·C·e of wall time, C = R
     student and twin        R_s·(two epochs of the student + one pass of the teacher)
 
-Longer schedules train better nets, but fewer of them. R grows with the square root of the
-training that the time allows, and so does the number of trials: R·C·e = T·W. Where an epoch is
-not one pass but p, the number of trials is that of the passes, and at least FEWEST_TRIALS:
-max(R·p, 3)·C·e = T·W. The seeds, which are the equal-compute baseline, take at most a quarter of T.
-Where rungs count computation and three passes of the fewest seeds would take more, there are no
-seeds (FEWEST_PASSES). Then schedules are up to a third shorter than the time allows, if that lets
-the first trial of every family finish; and below three passes, student and twin get no more than
-the smallest of their shares.
+Longer schedules train better nets, but fewer of them. R is chosen so that the time allows as many
+whole schedules as each has epochs, R·C·e = T·W; both grow with the square root of T·W. If an epoch
+is not one pass but p, the number of schedules is that of the passes in one, and at least
+FEWEST_TRIALS: max(R·p, 3)·C·e = T·W. The seeds, which are the equal-compute baseline, take at most
+a quarter of T. With `resource: compute`, there are no seeds if three passes of the fewest seeds
+(FEWEST_PASSES) would take more. Then schedules are up to a third shorter than the time allows, if
+that lets the first trial of every family finish; and below three passes, student and twin get no
+more than the smallest of their shares.
 
 Where a recipe has stages, e is an epoch of the last one, and C and Δ_j weight every epoch by
 its cost (see StageCosts). In the length of schedules, features below a head count once
@@ -72,7 +72,7 @@ class TooShortError(SpecError):
     def __init__(self, reason: str, *, seconds: float, otherwise: str, spent: float = 0.0) -> None:
         """The run needs `seconds` more, besides those `spent`; `otherwise` names other remedies."""
         minutes = math.ceil((spent + seconds) / 30) / 2
-        super().__init__(f"{reason}; give {minutes:g}m or more, {otherwise}")
+        super().__init__(f"{reason}; give {minutes:g}m or more, or use {otherwise}")
         self._values: dict[str, Any] = {
             "reason": reason,
             "seconds": seconds,
@@ -258,8 +258,8 @@ def _require_time(
     least = shortest_training(spec, pace, stages)
     if training < least:
         raise TooShortError(
-            f"the time left, {training + overhead:.0f} s, is too short: one epoch of everything "
-            f"takes {least:.0f} s here, start and report {overhead:.0f} s",
+            f"the time left, {training + overhead:.0f} s, is too short: one epoch of every "
+            f"training takes {least:.0f} s here, starting and reporting {overhead:.0f} s",
             seconds=least + overhead,
             otherwise="a smaller net or fewer images",
         )

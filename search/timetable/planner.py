@@ -76,7 +76,7 @@ def make_plan(
         train=len(setup.splits.train),
         seconds=remaining,
     )
-    # Larger images are made smaller rather than trained for more epochs with fewer members.
+    # The number of members is reduced only where images are already small: larger ones are shrunk.
     min_epochs = MIN_EPOCHS if setup.images.image_size <= SMALL_SIDE else 1
     if spec.resource == "compute":
         min_epochs = math.ceil(FEWEST_PASSES / pace.passes)
@@ -104,8 +104,8 @@ def plan_or_shrink(
     The time of an epoch grows with the square of the side, and the longest schedule with the square
     root of the budget. Many epochs of small images teach more than a few of large ones,
     down to SMALL_SIDE. `shrink` reads the images again, at the given side in pixels or near it;
-    `keep_size` is true if the user chose `image_size`, the current side. `spent` gives the seconds
-    of the time budget that have passed, which the advice in an error includes.
+    `keep_size` forbids this, e.g. because the user chose `image_size`, the current side. `spent`
+    gives the seconds of the time budget that have passed, which the advice in an error includes.
 
     Raises:
         SpecError: as `plan`; TooShortError only where the images cannot be made smaller.
@@ -136,7 +136,7 @@ def _planned(
 def require_suitable(spec: SweepSpec, images: ImageSet, *, stages: Collection[str]) -> None:
     """Refuse a base recipe, a limit or choice of the space, or a student that the images rule out.
 
-    Values that fit alone but not together only fail the trial that draws them.
+    Combinations are not checked: an impossible one fails only the trial that draws it.
 
     Raises:
         SpecError: names the place in the specification, the value, and the fix.

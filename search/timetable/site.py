@@ -57,10 +57,10 @@ class Site(Protocol):
         """Time training steps of a recipe there; see `trainables.device.rehearsal.rehearse`."""
 
     def driver_slowness(self) -> float:
-        """Return how many times as long as usual Python takes in this process; at least 1."""
+        """Return the factor by which Python is slower than usual in this process; at least 1."""
 
     def send(self, images: ImageSet) -> Any:
-        """Return what workers get the images from, sent once; None if they are on this machine."""
+        """Send the images to the workers, once; return a handle, or None if workers run here."""
 
     def run_stage(
         self,
@@ -87,7 +87,7 @@ class Site(Protocol):
     def measured_on(self) -> str | None:
         """The kind of machine that numerics were measured on; None if all machines are alike.
 
-        An empty string if they were measured by an earlier process, on a kind that is not known.
+        An empty string if the kind is unknown: measured by an earlier process, or on several kinds.
         """
 
 

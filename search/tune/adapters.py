@@ -132,9 +132,9 @@ class TuneScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:  # noqa: ARG002
         """Choose none: Tune then starts the pending trials in their order.
 
-        A chosen trial that waits for its worker to start would take the next worker that is free,
-        and Tune would end the one that is starting and start another for the next trial. Short
-        trials would then all run in one worker, while others are started and ended all the time.
+        If a chosen trial waited for its own worker to start, Tune would give it the next free
+        worker instead, end the starting one, and start another for the next trial. Short trials
+        would then all run in one worker, while others are started and ended over and over.
         """
         return None
 
@@ -212,9 +212,9 @@ class TuneCallback(Callback):
         self._recorder.retried(name, error)
         trial.max_failures = trial.num_failures + 1
         if self._packing is not None and lacked_memory(error):
-            # Each requests another amount of memory, a byte of it if it needs a GPU only. Otherwise
-            # Tune would keep the idle worker of the trial that has ended for the next one of equal
-            # resources, which never takes it, but waits for the resources that the worker holds.
+            # Every request for memory is made unique, by a few bytes. With equal requests, Tune
+            # keeps an ended trial's idle worker for the next such trial, which never uses that
+            # worker but waits for the resources it holds: a deadlock.
             self._lone += 1
             share = self._packing.alone
             share = replace(share, memory_bytes=abs(share.memory_bytes - self._lone))

@@ -70,7 +70,7 @@ def sent_images(
     cache: Path | None,
     put: Callable[[Any], Any] = ray.put,
 ) -> Any:
-    """Return what workers get the images from: a reference, `ImageParts`, or None for their cache.
+    """Send images to workers; return a reference, `ImageParts`, or None for the workers' caches.
 
     `cluster` has the nodes that the workers are on; None if there is only this machine.
     """

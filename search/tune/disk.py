@@ -69,7 +69,8 @@ class DiskBudget:
     def make_room(self, *, before: Callable[[], object] = lambda: None) -> None:
         """Remove weights until the folder fits, those of the worst trials first.
 
-        `before` is called before a file is removed: the ends of their trials must be on disk.
+        `before` is called before each removal. It must flush the journal, so that the trial's end
+        is on disk before its weights go.
         """
         excess = self.used - self._limit
         while excess > 0 and len(self._holders) > self._kept:

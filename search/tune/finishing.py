@@ -65,7 +65,7 @@ class Finisher:
             self.finish(trial)
 
     def retire(self, kind: Kind) -> None:
-        """End decided trials as decided, and others with the results of their last rung, if any."""
+        """End the trials that have a verdict; end others as pruned at their last rung, if any."""
         self.settle(kind)
         for trial in self._emitter.state.trials.unfinished(kind):
             if trial.rung is not None and trial.score is not None:
@@ -193,7 +193,7 @@ class Finisher:
 
 
 def _kept(record: TrialRecord) -> Iterable[str]:
-    """Return the names of the files that a trial's folder has beside its record."""
+    """Return the files that must be beside the record; weights only if the trial completed."""
     return (name for name in record.sha256 if name != WEIGHTS or record.status == "completed")
 
 

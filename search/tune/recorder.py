@@ -44,7 +44,8 @@ KEPT_CHECKPOINTS = 2
 """Checkpoints kept of a running trial: the last, and the one before in case the last is damaged."""
 
 GIVE_UP = 5
-"""The sweep stops once this many trials in a row have failed before their first epoch."""
+"""The sweep stops once this many trials in a row fail before their first epoch, or this many fail
+on one machine."""
 
 
 class Recorder:
@@ -266,7 +267,7 @@ class Recorder:
             return
         self.emit(CheckpointSaved(trial=name, step=step, path=path))
         for old in trial.checkpoints[:-KEPT_CHECKPOINTS][-1:]:
-            self.emitter.sync()  # until then, a power loss would leave this one as the last
+            self.emitter.sync()  # else, after a power loss, the journal could name a removed one
             self.storage.remove(old.path)
 
     def _retry(self, name: str, traceback: str) -> None:
@@ -310,7 +311,7 @@ class Recorder:
             self._disk.make_room(before=self.emitter.sync)
 
     def _count_failure_on(self, host: str, reason: str) -> None:
-        """Stop the sweep if many trials failed on one machine; others may train them instead.
+        """Stop the sweep if many trials failed on one machine, so that the user can remove it.
 
         Raises:
             RunError: with the machine and the last reason.

@@ -114,7 +114,7 @@ class Room:
     def limit(self, running: int) -> int:
         """Return how many trials may run at a time, at least 1; `running` have started.
 
-        One trial always waits in Ray's queue, even where no node can hold it yet.
+        One trial is always allowed; it waits in Ray's queue until a node can hold it.
 
         Raises:
             RunError: no node could hold a trial within the time allowed (`PATIENCE_SECONDS`).

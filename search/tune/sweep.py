@@ -347,8 +347,9 @@ def _equal_computation(
 ) -> Callable[[Recipe], Recipe]:
     """Return a function that gives a drawn recipe the passes that suit its network's operations.
 
-    As between families, a cheap network gets at most MOST_PASSES (a head MOST_HEAD_PASSES), unless
-    its family has more, and an expensive one at least a batch of the `train` training images.
+    The limits are those between families: a cheap network gets at most MOST_PASSES passes (a head
+    MOST_HEAD_PASSES), or as many as its family if that has more; an expensive one gets at least one
+    batch of the `train` training images.
     """
     from trainables.nets.operations import operations_per_image  # imports torch
 

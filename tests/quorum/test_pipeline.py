@@ -56,7 +56,7 @@ def test_a_sweep_without_success_ends_with_the_reason(pruned: int, tmp_path: Pat
             require_success(run, outcome)
             return
         with pytest.raises(
-            RunError, match=r"the only trial of .* failed, .*t0000, with: the loss became nan"
+            RunError, match=r"the only trial of .* failed; .*t0000. is: the loss became nan"
         ):
             require_success(run, outcome)
 

@@ -122,7 +122,7 @@ def test_options_that_change_a_run_are_refused(
 ) -> None:
     sweep = write(tmp_path / "tiny.yaml")
     start(sweep, tmp_path)
-    with pytest.raises(SpecError, match=f"{flag} changes a new run"):
+    with pytest.raises(SpecError, match=f"{flag} applies to new runs"):
         resumed(sweep, tmp_path, **options)
 
 
@@ -130,7 +130,7 @@ def test_options_that_change_a_run_are_refused(
 def test_a_resumed_ablation_keeps_its_comparison(option: dict[str, Any], tmp_path: Path) -> None:
     start(write(tmp_path / "tiny.yaml"), tmp_path)
     given = AblationOptions(runs=tmp_path, name="tiny", resume=True, **option)
-    with pytest.raises(SpecError, match=f"--{next(iter(option))} changes a new run"):
+    with pytest.raises(SpecError, match=f"--{next(iter(option))} applies to new runs"):
         resolve_sweep("digits", given, name="tiny")
 
 
@@ -320,5 +320,5 @@ def test_a_request_for_the_ensemble_is_part_of_the_run(tmp_path: Path) -> None:
     assert (spec.selection.source, spec.selection.diversity) == ("search", 0.5)
     assert resumed(sweep, tmp_path) == spec
     assert resumed(sweep, tmp_path, source="search") == spec
-    with pytest.raises(SpecError, match="--weighting changes a new run"):
+    with pytest.raises(SpecError, match="--weighting applies to new runs"):
         resumed(sweep, tmp_path, weighting="learned")

@@ -39,7 +39,8 @@ class Batch:
     """int64 [B]: quarter turns of the image's rotated copy, −1 for images without such a copy.
     None if the rotation task is off."""
     first_rotated: int = 0
-    """The first image with a rotated copy; only a part of a batch may start between two of them."""
+    """Index of the first image with a rotated copy: 0 for a whole batch; a micro-batch may start
+    between two such images."""
 
 
 def augment(

@@ -73,8 +73,8 @@ def cached_images(
     `progress` is called after every batch.
 
     Raises:
-        DataError: images cannot be decoded, the classes of test and train differ, or the
-            cache cannot be written or read.
+        DataError: images cannot be decoded, train lacks a class of val or test, or the cache
+            cannot be written or read.
     """
     entry = cache_root(cache) / _key(source, options)
 
@@ -211,7 +211,7 @@ def _loaded(entry: Path) -> ImageSet | None:
 
 
 def find_entries(fingerprint: str, *, cache: Path | None = None) -> list[Path]:
-    """Return the entries with this fingerprint, at every size; damaged ones are left out."""
+    """Return the entries with this fingerprint, at every size, whose about.json can be read."""
     entries = []
     for about in sorted(cache_root(cache).glob("*/about.json")):
         try:

@@ -66,7 +66,7 @@ def _torchvision_sets(root: Path, dataset_class: Any) -> tuple[Any, Any]:
         raise DataError(
             f"CIFAR-10 is not in {root} and cannot be downloaded from {dataset_class.url} "
             f"({error}); put cifar-10-python.tar.gz or its folder {CIFAR10_FOLDER} there, or "
-            "choose a folder with train*.parquet or one folder per class by --data or QUORUM_DATA"
+            "give a folder with train*.parquet or with one folder per class as --data"
         ) from None
 
 

@@ -45,7 +45,7 @@ def name_notes(names: Iterable[str]) -> Iterator[Note]:
         yield Note(
             topic="not_utf8",
             count=len(not_utf8),
-            text=f"class names that are not UTF-8 read as Windows-1252: {listing(not_utf8)}",
+            text=f"class names that are not UTF-8, decoded as Windows-1252: {listing(not_utf8)}",
             examples=tuple(not_utf8[:3]),
         )
     alike: dict[str, list[str]] = defaultdict(list)

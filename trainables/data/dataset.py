@@ -60,11 +60,12 @@ class DatasetSpec:
     """CSV file with the columns file,label[,split][,group], which labels the images of a folder
     instead of its sub-folders; a path below `path`, or below the working directory."""
     groups: str | None = None
-    """Regular expression for the paths of images below a folder; images with the same first
-    parenthesis, or else the same match, form a group, which stays in one split."""
+    """Regular expression for the paths of images below the folder. Images with the same first
+    capture group, or the same match if it has none, form a group, which stays in one split."""
     splits: dict[str, str | tuple[str, ...]] | None = None
-    """Names of the folders (files, values in `labels`) that hold the own splits, e.g. {train:
-    Training, test: [TestA, TestB]}; others are left out. Null recognises the usual names."""
+    """Names of folders, of Parquet files or of values in `labels` for the predefined splits, e.g.
+    {train: Training, test: [TestA, TestB]}. Other folders and files are left out; other values are
+    an error. Null recognises the usual names."""
 
     def __post_init__(self) -> None:
         """Refuse unknown data sets and impossible sizes."""
@@ -103,9 +104,9 @@ def load_dataset(
       QUORUM_DATA, else ./data.
     - `parquet`: see `trainables.data.parquet.parquet_source`.
     - `imagefolder`: see `trainables.data.imagefolder.folder_source`.
-    - `images`: the folder `path` in the first layout that matches: CIFAR-10's batches,
-      `parquet`, `imagefolder`. `digits` and `cifar10` with a `path` do the same, so that every
-      sweep runs on every folder.
+    - `images`: the folder `path` in the first layout that matches: CIFAR-10's batches, Parquet
+      files named after a split, folders of images, other Parquet files. `digits` and `cifar10` with
+      a `path` do the same, so that every sweep runs on every folder.
     - `package.module:function`: see `trainables.data.user_function.images_from_function`.
 
     Raises:
@@ -227,7 +228,8 @@ def _check_options(spec: DatasetSpec, names: Sequence[str], *, needed: str) -> N
     """Refuse options that this kind of data set does not have."""
     for name in names:
         if getattr(spec, name):
-            raise SpecError(f"{name} needs {needed}, which {spec.name} is not")
+            given = spec.path or spec.name
+            raise SpecError(f"dataset.{name} needs {needed}, but {given} is not one")
 
 
 def _digits(size: int) -> ImageSet:

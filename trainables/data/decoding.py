@@ -90,9 +90,9 @@ def decode(
 ) -> ImageSet:
     """Decode a source into arrays made by `allocate`, which takes their names and shapes.
 
-    The ranges of deep grey images are those of the whole source (see
-    trainables/data/grey_levels.py), which are known only after all images have been decoded: if it
-    has any, they are decoded again.
+    Grey images of more than 8 bits are scaled by one range for the whole source, which is known
+    only after decoding (see trainables/data/grey_levels.py). If it differs from that in `options`,
+    all images are decoded a second time.
 
     The arrays are `images` [N, S, S, 3] and, if the resizing asks for larger copies, `large`
     [N, W, W, 3]. If images are skipped, the returned set holds only the first rows. It holds no

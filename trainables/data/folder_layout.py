@@ -148,10 +148,10 @@ def _check_flat(
     others: dict[str, str] = {
         split: name for name, split in reversed([*named.items()]) if name not in flat
     }
-    use = f", leave them out with {example(others)}" if "train" in others else ""
+    use = f", or leave them out with {example(others)}" if "train" in others else ""
     raise DataError(
-        f"{where}: {counted} without folders of classes, so that they have no labels: sort them "
-        f"into {flat[0]}/CLASS/, list them in a CSV file (dataset: {{labels: labels.csv}}){use}"
+        f"{where}: {counted} are in no class's folder, so they have no labels: sort them into "
+        f"{flat[0]}/CLASS/, or list them in a CSV file (dataset: {{labels: labels.csv}}){use}"
     )
 
 

@@ -37,12 +37,12 @@ def layout_notes(layout: Layout) -> Iterator[Note]:
         yield Note(
             topic="aside",
             count=len(layout.aside),
-            text=f"{plural(len(layout.aside), 'image')} beside the splits left out: {counted}",
+            text=f"{plural(len(layout.aside), 'image')} beside the splits, left out: {counted}",
             examples=tuple(printable(name) for name in by_folder),
         )
     if layout.outside:
         paths = [file.path for file in layout.outside]
-        yield note("outside_classes", paths, "in no class's folder left out")
+        yield note("outside_classes", paths, "in no class's folder, left out")
     nested = [image.file.path for image in layout.images if image.depth]
     if nested:
         below = sorted({path.rpartition("/")[0] for path in nested})
@@ -122,7 +122,7 @@ def file_notes(files: Sequence[TreeFile]) -> Iterator[Note]:
     for fix, unreadable in unread.items():
         kinds = kinds_text(file.type.name for file in unreadable)
         paths = [file.path for file in unreadable]
-        yield note("unread_format", paths, f"in formats not read here left out ({kinds}; {fix})")
+        yield note("unread_format", paths, f"in formats not read here, left out ({kinds}; {fix})")
     hidden = [file for file in files if file.hidden]
     other = [file for file in files if file.type.kind == "other" and not file.hidden]
     for topic, group, what in (("other_file", other, "other"), ("hidden", hidden, "hidden")):

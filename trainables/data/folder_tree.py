@@ -53,7 +53,8 @@ OnError = Callable[[str, OSError], None]
 def list_folder(root: str, *, on_error: OnError | None = None) -> FolderTree:
     """List a folder. Symbolic links are followed, but not back to a folder they lie in.
 
-    `on_error` takes what raises otherwise, unless it is hidden; the rest is listed.
+    With `on_error`, errors are given to it instead of raised, and listing goes on. Errors in hidden
+    folders are ignored.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -78,7 +79,7 @@ def image_files(
     """Return files as they are given, and for a folder all visible images below it, by path.
 
     Images in a format that is not read here are included, so that their reader can name them.
-    `on_unreadable` takes a path that raises otherwise, and the error; the rest is returned.
+    With `on_unreadable`, it is called with the path and the error instead of raising.
 
     Raises:
         DataError: a path cannot be reached, or a folder holds no image or cannot be listed.

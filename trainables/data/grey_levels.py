@@ -5,10 +5,10 @@ black; and a range for each image would turn a dark image into a bright one. So 
 extremes decide, once: integers from 0 to the smallest 2^b − 1 that holds them all (b is at least
 8), and floats from 0 to the smallest 2^b − 1, where b is at least 1, and up to OVERSHOOT counts as
 1. A negative value moves the lower end from 0 to −2^b, unless it is a float that undershoots by at
-most a tenth of the largest. A few saturated pixels do not decide: where fewer than half of the
-images have a value of more than HOT times that of all but a thousandth of any image's pixels, these
-are clipped. The range is stored with the decoded images and in the exported model's card, so that
-`quorum predict` uses the same.
+most a tenth of the largest. Saturated pixels do not decide: let c be the largest value that is left
+when the brightest HOT_SHARE of each image's pixels is dropped. If some images, but fewer than half,
+exceed HOT · c, the range is chosen for c, and larger values are clipped. The range is stored with
+the decoded images and in the exported model's card, so that `quorum predict` uses the same.
 """
 
 import math
@@ -28,7 +28,7 @@ OVERSHOOT = 1.25
 """Largest float that counts as 1, e.g. after resampling."""
 
 HOT = 8
-"""Ratio of the largest value to that of nearly all pixels from which on it is taken for a defect:
+"""Ratio to nearly all other values above which a value is taken for a defect. Without this rule,
 one saturated pixel would make a set of 12-bit images nearly black."""
 
 HOT_SHARE = 0.001

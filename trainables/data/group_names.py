@@ -27,7 +27,7 @@ def groups_by_pattern(
 ) -> tuple[tuple[str, ...], tuple[Note, ...]]:
     """Return the group of each path, and a note on those without one.
 
-    A group's name is the pattern's first parenthesis, or the whole match if it has none, wherever
+    A group's name is the pattern's first capture group, or the whole match if it has none, wherever
     it first occurs in the path. Paths that do not match have an empty name: they are in no group.
 
     Raises:
@@ -41,13 +41,14 @@ def groups_by_pattern(
     names = {group for group in groups if group}
     if not names:
         raise DataError(
-            f"groups: {pattern!r} matches no image of {where}, e.g. not {printable(paths[0])}; "
-            "paths are below that folder"
+            f"groups: {pattern!r} matches none of the paths below {where}, such as "
+            f"{printable(paths[0])}; it is searched in paths relative to that folder"
         )
     if len(names) == 1 and "" not in groups:
         raise DataError(
             f"groups: {pattern!r} puts all {plural(len(paths), 'image')} of {where} into one "
-            f"group, {printable(groups[0])}; a group is never divided, so name smaller ones"
+            f"group, {printable(groups[0])}; a group stays in one split: use a pattern that "
+            "forms more"
         )
     alone = [path for path, group in zip(paths, groups, strict=True) if not group]
     if not alone:

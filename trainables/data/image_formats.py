@@ -29,7 +29,7 @@ PLUGINS = {"pillow_heif": "register_heif_opener"}
 
 FIXES = {
     "pip install pillow-heif": (".heic", ".heif", ".hif", ".heics"),
-    "pip install a Pillow with AVIF": (".avif", ".avifs"),
+    "install a Pillow with AVIF support": (".avif", ".avifs"),
     "convert them to PNG or JPEG": (
         ".jxl", ".svg", ".svgz", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf",
         ".rw2", ".raf", ".eps", ".wmf", ".emf", ".jxr", ".wdp", ".dcm", ".xcf", ".djvu",

@@ -190,7 +190,8 @@ def _by_file(root: Path, tree: FolderTree, rows: Sequence[LabelRow], table: Path
     chosen = [found[path] for path in paths_found]
     unlisted = [file.path for file in candidates if file.path not in found]
     rest = [f for f in tree.files if not f.is_image and root / f.path != table]
-    notes = [note("unlisted", unlisted, f"not listed in {table.name} left out")] if unlisted else []
+    not_listed = f"not listed in {table.name}, left out"
+    notes = [note("unlisted", unlisted, not_listed)] if unlisted else []
     return LabelledImages(
         paths=tuple(paths_found),
         labels=tuple(clean_class_name(row.label) for row in chosen),

@@ -28,9 +28,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "set", "subset", "fold_name", "usage", "partition"),
     "group": ("group", "group_id", "patient", "patient_id", "subject"),
 }  # fmt: skip
-"""Names of the columns, in any capitals; the first that is present is used. Any column is that of
-the splits if all its values are names of splits, train among them, or if they are the names that
-`dataset.splits` gives."""
+"""Accepted names of columns, in any capitals, in order of preference. Several label columns must
+correspond one to one. A column is that of the splits, under any name, if all its values are names
+of splits, train and another among them, or if it has all values in `dataset.splits`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,9 @@ class LabelRow:
 def read_labels(path: Path, splits: Splits | None) -> tuple[LabelRow, ...]:
     """Read the rows of a CSV file; commas, semicolons or tabs separate the columns.
 
-    Columns are found by name (see COLUMNS); a file of two columns with other names has the file
-    first and the label second. `splits` is the option `dataset.splits`, for the values in the
-    column of splits.
+    Columns are found by name (see COLUMNS). In a file of two columns, one known name is enough; if
+    neither is known, the file is first and the label second. `splits` is the option
+    `dataset.splits`, for the values in the column of splits.
 
     Raises:
         DataError: the file is missing or broken, a column is missing, a row lacks a file, label
@@ -209,7 +209,8 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -
     columns = {column: index for column, index in found.items() if index is not None}
     missing = [column for column in ("file", "label") if column not in columns]
     if missing and len(header) == 2:
-        return {"file": 0, "label": 1}
+        file = columns.get("file", 1 - columns["label"] if "label" in columns else 0)
+        return {"file": file, "label": 1 - file}
     if missing:
         raise DataError(
             f"{path} has no column {missing[0]} (or {', '.join(COLUMNS[missing[0]][1:4])} …); its "
@@ -242,9 +243,15 @@ def _splits(values: Sequence[str], splits: Splits | None, path: Path) -> dict[st
     unknown = [name for name in names if name not in known]
     if unknown:
         count = sum(value in unknown for value in values)
+        named = listing([name or "(empty)" for name in unknown])
+        if splits is not None:
+            raise DataError(
+                f"{path}: {count} rows have splits that dataset.splits does not list: {named}; add "
+                "them to it"
+            )
         raise DataError(
-            f"{path}: {count} rows have a split other than {', '.join(OWN_SPLITS)}: "
-            f"{listing([name or '(empty)' for name in unknown])}; set dataset.splits"
+            f"{path}: {count} rows have a split other than {', '.join(OWN_SPLITS)}: {named}; set "
+            "dataset.splits"
         )
     return known
 

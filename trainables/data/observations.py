@@ -27,10 +27,10 @@ COMPOSED = ("PSD", "MPO", "ICO", "ICNS")
 
 TEXTS = {
     "first_frame": "with several frames or pages: only the first is used",
-    "upper_byte": "in 16-bit colour read by their upper 8 bits (data of fewer bits get dark: "
-    "convert them to 8 bits)",
-    "unreadable": "that cannot be read left out",
-    "too_large": f"of more than {LARGEST:,} pixels left out",
+    "upper_byte": "in 16-bit colour, of which the upper 8 bits are used (data of fewer bits get "
+    "dark: convert them to 8 bits)",
+    "unreadable": "that cannot be read, left out",
+    "too_large": f"of more than {LARGEST:,} pixels, left out",
 }
 """The notes on images, by topic."""
 

@@ -197,7 +197,7 @@ def beside(root: Path) -> Iterator[Note]:
     ]
     images = [file.path for file in others if file.type.kind != "other"]
     if images:
-        yield note("beside_parquet", images, "beside the Parquet files left out")
+        yield note("beside_parquet", images, "beside the Parquet files, left out")
     rest = [file for file in others if file.type.kind == "other"]
     if rest:
         yield Note(

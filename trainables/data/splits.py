@@ -49,7 +49,8 @@ class SplitSpec:
     floor: int = 400
     """Fewest examples in val and in holdout, for small sets; see FLOOR_SHARE."""
     counts: tuple[int, int, int] | None = None
-    """Exact sizes of train, val and holdout; all other examples are test."""
+    """Exact sizes of train, val and holdout. All other examples are test, or in no split if the
+    data set has its own test split."""
 
     def __post_init__(self) -> None:
         """Refuse fractions and counts that leave a split empty."""
@@ -75,11 +76,11 @@ class Splits:
     holdout: Int64[np.ndarray, " holdout"]
     test: Int64[np.ndarray, " test"]
     split_id: str
-    """16 hex digits that identify the images, seed and fractions."""
+    """16 hex digits that identify the images, the SplitSpec and the rule of division."""
     leaked: int = 0
     """Number of images in no split, because a copy of them or their group is in another split."""
     warnings: tuple[str, ...] = ()
-    """Classes with too few examples, a sentence for each split that lacks them."""
+    """A sentence for each split with too few examples of a class, and one if val was replaced."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -122,7 +123,8 @@ def make_splits(images: ImageSet, spec: SplitSpec) -> Splits:
     if images.is_val is not None and not (images.is_val & free).any():
         count = plural(int(images.is_val.sum()), "image")
         replaced = (
-            f"val is drawn from train: test has copies of all {count} of the own val split",
+            f"val is drawn from train: all {count} of the data set's val split have copies or "
+            "images of their group in test",
         )
         images = replace(images, is_val=None)
     split = np.full(len(images), "", "<U8")
@@ -280,9 +282,9 @@ def _check(images: ImageSet, unit: np.ndarray, split: np.ndarray) -> None:
     empty = [name for name in SPLITS if not (split == name).any()]
     if empty:
         raise DataError(
-            f"{', '.join(empty)} would have no image: there are {len(images)} images, "
-            f"{len(np.unique(unit))} of them distinct (or groups), in {len(images.class_names)} "
-            "classes, and every class keeps one for train; add images"
+            f"{', '.join(empty)} would be empty: {len(images)} images "
+            f"({len(np.unique(unit))} distinct images or groups) in {len(images.class_names)} "
+            "classes are too few, because every class keeps one for train; add images"
         )
     learnt = np.unique(images.labels[split == "train"])
     if len(learnt) < 2:

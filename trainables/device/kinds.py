@@ -22,7 +22,7 @@ def machine_here(device: str) -> dict[str, Any]:
 
 
 def machine_kind(device: str) -> str:
-    """Return the name of the GPU, or of the processor with the instruction sets that matter."""
+    """Return the GPU's name, or the processor's with those of its relevant instruction sets."""
     return kind_of(machine_here(device))
 
 
@@ -38,7 +38,7 @@ class NumericsHere:
     probe: Probe | None = None
     """None for the usual one, which imports torch."""
     kind: str | None = None
-    """The kind of this machine; None to find it out."""
+    """The kind of this machine; None to detect it."""
     _chosen: dict[tuple[Architecture, int], Numerics] = field(default_factory=dict)
 
     def choose(
@@ -46,7 +46,7 @@ class NumericsHere:
     ) -> Numerics:
         """Return `given` if it was measured on this kind of machine; else what a probe chooses.
 
-        The device and the number of threads stay.
+        The device and the number of threads are always those of `given`.
         """
         if measured_on == (self.kind or machine_kind(given.device)):
             return given

@@ -4,18 +4,18 @@ import time
 from collections.abc import Callable
 
 USUAL_LOOPS_PER_SECOND = 220.0
-"""Loops of `_loop` a second on a machine that keeps the fixed times of a plan with some margin. One
-with 375 keeps them easily; one with 100 took 20 to 22 s for a report (15 s in a plan) and 10 s for
-a ledger (8 s)."""
+"""Calls of `_loop` per second on a machine that keeps, with some margin, the times that a plan
+assumes for fixed work: 15 s for a report, 8 s for a ledger. A machine with 375 keeps them easily;
+one with 100 took 20 to 22 s for a report and 10 s for a ledger."""
 
 LOOPING_SECONDS = 0.3
 """Time for which loops are counted."""
 
 
 def slowness(clock: Callable[[], float] = time.monotonic) -> float:
-    """Return how many times as long work in Python takes as on the usual machine; at least 1.
+    """Return how many times as long as on the usual machine Python takes here; at least 1.
 
-    Wall-clock time, so that other processes on the machine count. Takes LOOPING_SECONDS.
+    Measured in wall-clock time, so that other processes on the machine count, for LOOPING_SECONDS.
     """
     loops, began = 0, clock()
     while True:

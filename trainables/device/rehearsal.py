@@ -31,8 +31,8 @@ from trainables.training.recalibration import TYPICAL_PASSES, is_recalibrated
 from trainables.training.scoring import RECALIBRATION_IMAGES
 
 MOST_WORKERS = 4
-"""Most workers rehearsed in parallel; with more threads, waiting for Python's global lock would
-distort the times."""
+"""Most workers rehearsed in parallel; with more threads, contention for the GIL would distort
+the times."""
 
 _WARM_UP = 2
 _FEWEST_STEPS = 2
@@ -62,7 +62,7 @@ class Rehearsal:
     predict_seconds: float
     """Time to predict every training image, with all views that `tta` averages."""
     passes: float = 1.0
-    """Passes of an epoch."""
+    """Passes over the training images in an epoch."""
     slowness: float = 1.0
     """Time that work besides training takes, as a multiple of the usual one; at least 1."""
 
@@ -160,7 +160,7 @@ def rehearse(
 def _images_needed(recipe: Recipe) -> int | None:
     """Return the number of training images to use; None for all.
 
-    If only the head learns, features of all images would take too long.
+    If a stage trains only the head, features of all images would take too long.
     """
     head_only = any(stage.train == "head" for stage in recipe.schedule.stages)
     return max(recipe.optimizer.batch_size, _FORWARD_IMAGES) if head_only else None
@@ -227,8 +227,8 @@ def _step_seconds(
 ) -> float:
     """Return the median time of a step after `warm_up` steps, measured for about `seconds`.
 
-    Short steps are timed many at once, because a call prepares an epoch first: for a head on
-    cached features that takes ten times as long as a step.
+    A call times several short steps, because each call first prepares an epoch, which takes ten
+    times as long as a step of a head on cached features.
     """
     take_steps(warm_up)
     until = clock() + seconds
@@ -251,7 +251,7 @@ def _seconds_per_image(
 
     On a GPU the first one is not timed: it loads kernels, times cuDNN's algorithms for this batch
     and allocates memory, which a trial does once. On the CPU it took 1.04 to 1.5 times as long as
-    the next (4 networks, one thread), too little to make a slow one twice.
+    the next (4 networks, one thread), too little to justify a second slow one.
     """
 
     def predict() -> float:

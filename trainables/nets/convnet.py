@@ -139,7 +139,7 @@ def whitening_filters(covariance: Tensor) -> Tensor:
     They are its eigenvectors divided by √(λ + 5e-4), and their negatives, so that both signs of
     each of the 4C directions pass a rectifying activation.
 
-    Grey images in RGB vary in four directions only. The other eight filters would give constant
+    Grey images in RGB vary in four directions only. Filters of the other eight would give constant
     channels, which identity convolutions pass on and for which batch normalization multiplies
     gradients by 1/√eps = 316 per layer: training in bfloat16 then ends in NaN. The directions
     that vary, strongest first, are repeated in their place.

@@ -37,7 +37,7 @@ def check_hub(architecture: Architecture) -> None:
 
 
 def hub_problem(architecture: Architecture) -> str:
-    """Return why the hub's weights cannot be had on this machine; empty if they can.
+    """Return why the hub's weights are unavailable on this machine; empty if they are available.
 
     They are downloaded, because a hub may answer and still not give the file.
 
@@ -56,7 +56,7 @@ def hub_file(architecture: Architecture, *, deadline_seconds: float = DEADLINE_S
 
     Raises:
         SpecError: the model is not timm's, or timm has no such weights.
-        MissingWeightsError: the weights cannot be had here, or not in `deadline_seconds`.
+        MissingWeightsError: the weights are not available here, or not in `deadline_seconds`.
     """
     check_hub(architecture)
     name = architecture.model.removeprefix("timm:")

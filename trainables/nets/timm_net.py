@@ -103,7 +103,7 @@ def _optional_arguments(name: str, architecture: Architecture, image_size: int) 
 
 def _no_path_to_drop(architecture: Architecture) -> SpecError:
     return SpecError(
-        f"model {architecture.model!r} has no paths to drop; set drop_path to 0 instead of "
+        f"model {architecture.model!r} has no stochastic depth; set drop_path to 0 instead of "
         f"{architecture.drop_path}, or choose another model"
     )
 

@@ -67,7 +67,7 @@ def _reason(error: Exception) -> str:
     needed = re.search(r"GLOBAL (\S+)", str(error))
     if needed is not None:
         return (
-            f"holds more than weights: opening it could run code, here {needed[1]}; save the "
+            f"also holds {needed[1]}, and opening it could run code; save the "
             "network's state_dict alone, with safetensors.torch.save_file"
         )
     first = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")

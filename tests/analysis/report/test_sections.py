@@ -167,7 +167,7 @@ def test_schedules_that_were_shortened_are_named(facts: RunFacts) -> None:
         for trial in facts.search_trials
     )
     told = prose(search_section(replace(facts, trials=trials)))
-    assert f"shortened to end in time for {late.trial} ({last - 1})" in told
+    assert f"for {late.trial} ({last - 1}) it was shortened to meet the deadline" in told
 
 
 def test_families_are_compared_at_the_last_rung(facts: RunFacts) -> None:
@@ -228,7 +228,7 @@ def test_families_whose_epochs_cost_more_are_named(facts: RunFacts) -> None:
         plans = (PlanMade(at="sweep", seconds={}, family_costs=costs),)
         return table(search_section(replace(facts, plans=plans)), "family").caption
 
-    assert "longer than in the first." in told(fast=StageCosts(), slow=StageCosts())
+    assert "longer than one of the first." in told(fast=StageCosts(), slow=StageCosts())
     assert "except slow (6.0 times as long" in told(**costs)
     assert "longer" not in told()
 

@@ -129,7 +129,7 @@ def test_a_missing_converter_names_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     line = user_error(capsys, "export", model, "--format", "openvino", "-o", tmp_path / "model.xml")
-    assert "quorum-ensembles[openvino]" in line
+    assert "pip install -e '.[openvino]'" in line
     assert not (tmp_path / "model.xml").exists()
 
 

@@ -112,7 +112,7 @@ def test_a_failed_download_names_the_host_and_the_fix(error: Exception, tmp_path
         def __init__(self, *_: Any, **__: Any) -> None:
             raise error
 
-    message = r"from http://127\.0\.0\.1.*put cifar-10-python.tar.gz .*QUORUM_DATA"
+    message = r"from http://127\.0\.0\.1.*put cifar-10-python.tar.gz .* as --data"
     with pytest.raises(DataError, match=message):
         cifar10_source(tmp_path / "data", dataset_class=Failing)
 

@@ -149,5 +149,5 @@ def test_classes_are_renumbered_if_one_is_left_out(tmp_path: Path, cache: Path) 
         load_dataset(replace(spec, leave_out=("dog",)), cache=cache)
     with pytest.raises(DataError, match=r"two or more distinct classes, got \['c'\]"):
         load_dataset(replace(spec, leave_out=("a", "b")), cache=cache)
-    with pytest.raises(SpecError, match=r"leave_out needs .* files, which digits is not"):
+    with pytest.raises(SpecError, match=r"leave_out needs .* files, but digits is not one"):
         load_dataset(DatasetSpec(leave_out=("3",)), cache=cache)

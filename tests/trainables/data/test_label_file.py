@@ -33,6 +33,9 @@ def root(tmp_path: Path) -> Path:
         "\ufeffFileName\tlabel\tnotes\n0.png\tx\t\n1.png\ty\n\n2.png\tx\n./more/3.png\ty\n",
         'Image,Class\n"0.png", x\n1.png,y\nimg\\2.png,x\nset/more/3.png,y\n'.replace("set/", ""),
         "file,label\n0,x\n1,y\n2,x\n3,y\n0,x\n",
+        "label,photo\nx,0.png\ny,1.png\nx,2.png\ny,3.png\n",
+        "photo,label\n0.png,x\n1.png,y\n2.png,x\n3.png,y\n",
+        "kind,path\nx,0.png\ny,1.png\nx,2.png\ny,3.png\n",
     ],
 )
 def test_columns_and_files_are_found_by_name(text: str, root: Path) -> None:

@@ -69,7 +69,7 @@ def test_drop_rates_rise_linearly_from_zero() -> None:
 @pytest.mark.parametrize("model", ["convnet", "timm:vgg11", "timm:ghostnet_050"])
 def test_networks_without_paths_to_drop_refuse_it(model: str) -> None:
     empty_model(Recipe(model=model), classes=CLASSES, image_size=32)
-    with pytest.raises(SpecError, match=r"drop.*set drop_path to 0 instead of 0\.1"):
+    with pytest.raises(SpecError, match=r"(depth|blocks); set drop_path to 0 instead of 0\.1"):
         empty_model(Recipe(model=model, drop_path=0.1), classes=CLASSES, image_size=32)
 
 
