@@ -54,6 +54,9 @@ EPOCHS = 12
 """Epochs of every schedule, whatever its length in passes; the recipes' warm-up is one of them."""
 
 TARGETS = (0.90, 0.92, 0.94, 0.95, 0.96)
+MINUTES = (1, 2, 5, 10, 20, 40, 80, 160)
+ERRORS = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50, 80)
+"""Ticks of the picture."""
 
 RESNET18 = Recipe(
     model="timm:resnet18",
@@ -260,19 +263,31 @@ def write(path: Path, points: Sequence[Point]) -> None:
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
-    """Draw accuracy against minutes, one line for each arm."""
+    """Draw the error rate against minutes, one line for each arm, on logarithmic axes."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
     axes = figure.subplots()
-    for arm in dict.fromkeys(point["arm"] for point in points):
-        own = sorted((p["taken"], 100 * p["accuracy"]) for p in points if p["arm"] == arm)
-        axes.plot(*zip(*own, strict=True), marker="o", label=arm)
-    axes.set(xscale="log", xlabel="minutes of training", ylabel="accuracy, %")
+    arms = dict.fromkeys(point["arm"] for point in points)
+    for arm, marker in zip(arms, "osD^vPX", strict=False):
+        own = sorted((p["taken"], 100 * (1 - p["accuracy"])) for p in points if p["arm"] == arm)
+        axes.plot(*zip(*own, strict=True), marker=marker, label=arm)
+    axes.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel="errors, %")
+    axes.set_xticks([minutes for minutes in MINUTES if _is_near(minutes, axes.get_xlim())])
+    axes.set_yticks([errors for errors in ERRORS if _is_near(errors, axes.get_ylim())])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _is_near(value: float, limits: tuple[float, float]) -> bool:
+    low, high = limits
+    return 0.9 * low <= value <= 1.1 * high
 
 
 if __name__ == "__main__":
